@@ -1,0 +1,37 @@
+# python3, make and the package registries are all this needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: install run test lint test-browser test-vllm bench clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: install
+	$(BIN)/tailgate run workloads/data/azure-2023-conv.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-browser: install
+	bash tests/browser/run
+
+test-vllm: install
+	bash tests/vllm/run
+
+bench: install
+	$(BIN)/python -m pytest -m bench -s tests/bench
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
