@@ -1,0 +1,16 @@
+"""The one exception for mistakes of the person at the keyboard. The command line turns it into exit code 2."""
+
+
+class UserError(Exception):
+    """Bad input, configuration or environment: nothing was measured.
+
+    Args:
+        what: what is wrong, in one sentence without a full stop.
+        where: file and key, e.g. ``chat.yaml: workload.arrivals.rate``, or a flag; empty when obvious.
+        remedy: what to do about it; empty when ``what`` says it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        head = f"{where}: {what}" if where else what
+        super().__init__(f"{head}. {remedy}" if remedy else head)
