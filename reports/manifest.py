@@ -94,7 +94,7 @@ class Manifest(pydantic.BaseModel):
             raise UserError(
                 "not a run directory: it has no manifest.json",
                 where=str(run_dir),
-                remedy="Give the folder of a run.",
+                remedy="Name a run's folder.",
             ) from None
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
@@ -111,7 +111,7 @@ class Manifest(pydantic.BaseModel):
             raise UserError(first["msg"], where=f"{path}: {key}") from error
 
     def save(self, run_dir: Path | str) -> None:
-        """Write `run_dir/manifest.json` in one step: a reader sees the old file or the new one, never half."""
+        """Write `run_dir/manifest.json` in one step: a reader sees the old or the new file, never half."""
         text = self.model_dump_json(by_alias=True, indent=1) + "\n"
         write_atomic(Path(run_dir) / FILE_NAME, text.encode())
 

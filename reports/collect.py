@@ -1,0 +1,204 @@
+"""From plan and spool to `requests.parquet`, `arrivals.parquet` and `client.parquet`.
+
+Every planned row of an open loop ends in exactly one record, whether an injector reported it or not;
+a closed loop's plan has no end, so only its started rows become records. Figures are `reports.metrics`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
+from reports.manifest import Manifest, sha256_of
+from reports.spool import is_closed, spool_files, whole_batches
+from workloads.errors import UserError
+
+# An injector spools at least once a second: what it did in its last second may be missing.
+_SPOOL_PERIOD_NS: Final = 1_000_000_000
+_MEASURED: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet")
+_ROW_GROUP_BYTES: Final = 32 << 20
+_COUNTS: Final = ("chunks", "client_coalesced", "server_coalesced", "bytes_received")
+_REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name != "arrivals_us"]
+
+Ints = npt.NDArray[np.int64]
+
+
+def collect(run_dir: Path | str) -> None:
+    """Write the three Parquet files of `run_dir` and remove its spool; add their checksums to the manifest.
+
+    A row reported twice counts once, the first report wins. A row that was never reported is `lost` if its
+    injector died and its time had come, else `not_sent`.
+
+    Raises:
+        UserError: the plan is missing or unreadable.
+    """
+    run_dir = Path(run_dir)
+    manifest = Manifest.load(run_dir)
+    plan = _read_plan(run_dir)
+    client = _client(run_dir)
+    died = _died(run_dir, manifest.injectors)
+    reported = _reported(run_dir)
+    if manifest.loop == "open":
+        reported = _with_unreported(
+            reported, plan, manifest, died, _last_sign_of_life(client, reported, manifest)
+        )
+    _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
+    _write(client, run_dir / "client.parquet")
+    shutil.rmtree(run_dir / "spool", ignore_errors=True)
+    sums = {name: sha256_of(run_dir / name) for name in _MEASURED if (run_dir / name).exists()}
+    Manifest.load(run_dir).model_copy(update={"checksums": sums}).save(run_dir)
+
+
+def _read_plan(run_dir: Path) -> Any:
+    path = run_dir / "plan.parquet"
+    columns = ["index", "at_ns", "session", "turn", "think_ns", "class", "tenant", "phase"]
+    try:
+        plan = pq.read_table(path, columns=[*columns, "prompt_tokens", "output_tokens"])
+    except FileNotFoundError:
+        raise UserError("the plan is missing, so nobody knows what was to be sent", where=str(path)) from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from error
+    index = plan["index"].to_numpy()
+    return plan if np.all(np.diff(index) > 0) else plan.sort_by("index")
+
+
+def _reported(run_dir: Path) -> Any:
+    """What injectors reported: a table of _REPORTED columns, one row per index, sorted by it.
+
+    Arrivals are copied straight to `arrivals.parquet` on the way, 32 MB at a time.
+    """
+    seen = np.zeros(0, np.bool_)
+    parts: list[Any] = []
+    pending: list[Any] = []
+    with pq.ParquetWriter(
+        run_dir / "arrivals.parquet", ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False
+    ) as out:
+        for path in spool_files(run_dir, "injector").values():
+            for batch in whole_batches(path):
+                fresh, seen = _first_time(batch["index"].to_numpy(), seen)
+                kept = batch.filter(pa.array(fresh))
+                parts.append(kept.select(_REPORTED))
+                has_any = pc.fill_null(pc.greater(pc.list_value_length(kept["arrivals_us"]), 0), False)
+                pending.append(kept.select(ARRIVALS_SCHEMA.names).filter(has_any))
+                if sum(part.nbytes for part in pending) > _ROW_GROUP_BYTES:
+                    out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
+                    pending = []
+        if pending:
+            out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
+    schema = pa.schema([SPOOL_SCHEMA.field(name) for name in _REPORTED])
+    return pa.Table.from_batches(parts, schema).sort_by("index") if parts else schema.empty_table()
+
+
+def _first_time(
+    index: Ints, seen: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which of `index` were not seen before (nor earlier in `index`), and `seen` with them marked."""
+    if len(index) and (top := int(index.max())) >= len(seen):
+        seen = np.concatenate([seen, np.zeros(max(top + 1 - len(seen), len(seen)), np.bool_)])
+    fresh = np.zeros(len(index), np.bool_)
+    fresh[np.unique(index, return_index=True)[1]] = True
+    fresh &= ~seen[index]
+    seen[index] = True
+    return fresh, seen
+
+
+def _client(run_dir: Path) -> Any:
+    batches = [b for path in spool_files(run_dir, "client").values() for b in whole_batches(path)]
+    return pa.Table.from_batches(batches, CLIENT_SCHEMA) if batches else CLIENT_SCHEMA.empty_table()
+
+
+def _died(run_dir: Path, injectors: int) -> list[int]:
+    """Injectors that never closed their spool: killed, or never started."""
+    files = spool_files(run_dir, "injector")
+    return [k for k in range(max(injectors, len(files))) if k not in files or not is_closed(files[k])]
+
+
+def _last_sign_of_life(client: Any, reported: Any, manifest: Manifest) -> int:
+    """Run time up to which rows were (or may have been) sent."""
+    if manifest.ended_ns is not None:
+        return manifest.ended_ns
+    ends = pc.add(client["t_ns"], client["dur_ns"])
+    known = [
+        pc.max(ends).as_py(),
+        pc.max(reported["dispatched_ns"]).as_py(),
+        pc.max(reported["end_ns"]).as_py(),
+    ]
+    return max((t for t in known if t is not None), default=0) + _SPOOL_PERIOD_NS
+
+
+def _with_unreported(reported: Any, plan: Any, manifest: Manifest, died: list[int], horizon_ns: int) -> Any:
+    """`reported` plus a row for each planned one that is missing: `lost` or `not_sent`.
+
+    A later turn has no time of its own in the plan: it shares the fate of its session's turn before it,
+    and is `not_sent` where that one was reported.
+    """
+    missing = plan.filter(pa.array(~np.isin(plan["index"].to_numpy(), reported["index"].to_numpy())))
+    if not missing.num_rows:
+        return reported
+    at_ns = missing["at_ns"].to_numpy().astype(np.float64)
+    session = missing["session"].to_numpy()
+    injector = session % max(manifest.injectors, 1)
+    lost = np.isin(injector, died) & (at_ns <= horizon_ns)
+    lost |= np.isnan(at_ns) & np.isin(session, session[lost])
+    columns = {
+        "index": missing["index"],
+        "injector": pa.array(injector, pa.int32()),
+        "status": pa.array(np.where(lost, Status.LOST.value, Status.NOT_SENT.value)),
+        "scheduled_ns": missing["at_ns"],
+        **{name: pa.array(np.zeros(len(session), np.int32)) for name in _COUNTS},
+        "first_token_coalesced": pa.array(np.zeros(len(session), np.bool_)),
+    }
+    rows = [
+        columns[f.name].cast(f.type) if f.name in columns else pa.nulls(len(session), f.type)
+        for f in reported.schema
+    ]
+    return pa.concat_tables([reported, pa.table(rows, schema=reported.schema)]).sort_by("index")
+
+
+def _joined(reported: Any, plan: Any, manifest: Manifest) -> Any:
+    """The columns of REQUESTS_SCHEMA: those of the plan beside those that were reported."""
+    index, planned = reported["index"].to_numpy(), plan["index"].to_numpy()
+    at = np.searchsorted(planned, index)
+    at_clipped = np.minimum(at, len(planned) - 1)
+    known = planned[at_clipped] == index if len(planned) else np.zeros(len(index), np.bool_)
+    if not known.all():
+        stray = int(index[~known][0])
+        raise UserError(
+            f"{int((~known).sum())} records belong to no planned row (the first: index {stray})",
+            where="plan.parquet",
+            remedy="The plan is not the one that was sent.",
+        )
+    rows = plan.take(pa.array(at_clipped))
+    columns = {
+        **{name: rows[name] for name in ("session", "turn", "class", "tenant", "phase")},
+        "prompt_tokens_planned": rows["prompt_tokens"],
+        "output_tokens_planned": rows["output_tokens"],
+        **{name: reported[name] for name in _REPORTED},
+    }
+    columns["phase"] = _phase(rows, reported, manifest)
+    return pa.table([columns[f.name].cast(f.type) for f in REQUESTS_SCHEMA], schema=REQUESTS_SCHEMA)
+
+
+def _phase(rows: Any, reported: Any, manifest: Manifest) -> Any:
+    """The plan's phase, or, for rows whose time the plan left open, the phase in which they began."""
+    phase = rows["phase"].combine_chunks().cast(pa.string())
+    began = pc.coalesce(reported["scheduled_ns"], reported["handed_over_ns"], reported["dispatched_ns"])
+    undecided = pc.and_(pc.is_null(rows["at_ns"]), pc.is_valid(began))
+    by_time = pc.if_else(
+        pc.less(began, manifest.measure_start_ns),
+        "warmup",
+        pc.if_else(pc.less(began, manifest.measure_end_ns), "measure", "cooldown"),
+    )
+    return pc.dictionary_encode(pc.if_else(undecided, by_time, phase))
+
+
+def _write(table: Any, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
