@@ -1,0 +1,178 @@
+"""One pass over `arrivals.parquet`, a row group at a time: gaps, stalls, arrivals inside the window.
+
+Memory stays that of one row group however long the run was: pooled gaps are counted per microsecond,
+exactly. What the figures are used for is `reports.metrics` and `reports.window`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from reports.rundata import Floats, Ints, Mask, Run
+
+_FINE_US: Final = 1 << 20  # gaps below 1.05 s are counted per microsecond, longer ones kept one by one
+_SAMPLED_GAPS: Final = 1_000_000
+_NO_GAPS: Final = np.zeros(0, np.uint32)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Gaps between content arrivals, pooled over requests: an exact multiset of microseconds.
+
+    Attributes:
+        counts: how many gaps of 0, 1, 2, ... us; shape (_FINE_US,).
+        long_us: the gaps of _FINE_US or more, sorted.
+        requests: how many requests they come from (with at least one gap each).
+    """
+
+    counts: Ints
+    long_us: npt.NDArray[np.uint32]
+    requests: int
+
+    @property
+    def size(self) -> int:
+        """How many gaps."""
+        return int(self.counts.sum()) + len(self.long_us)
+
+    def sum_us(self) -> int:
+        """Sum of all gaps."""
+        return int(np.dot(self.counts, np.arange(len(self.counts)))) + int(self.long_us.sum(dtype=np.int64))
+
+    def at_rank(self, rank: int) -> float:
+        """The `rank`-th smallest gap (from 1), in ms."""
+        return float(self.at_ranks(np.array([rank]))[0])
+
+    def at_ranks(self, ranks: Ints) -> Floats:
+        """As `at_rank`, of several ranks."""
+        below = np.cumsum(self.counts)
+        fine = np.searchsorted(below, ranks, side="left").astype(np.float64)
+        beyond = ranks > below[-1]
+        fine[beyond] = self.long_us[np.minimum(ranks[beyond] - int(below[-1]) - 1, len(self.long_us) - 1)]
+        return fine / 1000
+
+    def __add__(self, other: "Gaps") -> "Gaps":
+        return Gaps(
+            self.counts + other.counts,
+            np.sort(np.concatenate([self.long_us, other.long_us])),
+            self.requests + other.requests,
+        )
+
+
+NO_GAPS: Final = Gaps(np.zeros(_FINE_US, np.int64), _NO_GAPS, 0)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some requests' arrivals: `rows` of the request table, and their flattened arrival times.
+
+    Attributes:
+        rows: positions in the request table; shape (r,).
+        starts: where each one's arrivals begin in `flat_us`; shape (r,).
+        lengths: how many arrivals each has, at least 1; shape (r,).
+        flat_us: arrivals in us after the first of the same request.
+    """
+
+    rows: Ints
+    starts: Ints
+    lengths: Ints
+    flat_us: npt.NDArray[np.uint32]
+
+    def gaps_us(self) -> tuple[npt.NDArray[np.uint32], Mask]:
+        """Gap before each arrival, and where it is one (False at each request's first arrival)."""
+        gaps = np.empty_like(self.flat_us)
+        gaps[:1] = 0
+        np.subtract(self.flat_us[1:], self.flat_us[:-1], out=gaps[1:])
+        gaps[self.starts] = 0
+        inner = np.ones(len(gaps), np.bool_)
+        inner[self.starts] = False
+        return gaps, inner
+
+
+def chunks(run: Run) -> Iterator[Chunk]:
+    """The arrivals of a run, a row group at a time; nothing if they were not kept."""
+    path = run.path / "arrivals.parquet"
+    if not path.exists():
+        return
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            if table.num_rows:
+                yield _chunk(table, run.index)
+
+
+def _chunk(table: Any, index: Ints) -> Chunk:
+    lists = table["arrivals_us"].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    rows = np.searchsorted(index, table["index"].to_numpy())
+    return Chunk(rows, offsets[:-1] - offsets[0], np.diff(offsets), lists.flatten().to_numpy())
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the arrivals tells; arrays have one entry per row of the run.
+
+    Attributes:
+        longest_ms: longest gap of each request, NaN where it has fewer than two arrivals.
+        inside: content arrivals of each request that fell into the steady window.
+        first_inside: whether the first of them did.
+        gaps: pooled over the `ok` requests of the measure phase.
+        bin_ns: width of a time bin.
+        arrivals_per_bin: content arrivals, all phases, by time since the run's start.
+        sampled_gaps: (time bin, gap in us) of some requests' gaps, at most about a million of them.
+    """
+
+    longest_ms: Floats
+    inside: Ints
+    first_inside: Mask
+    gaps: Gaps
+    bin_ns: int
+    arrivals_per_bin: Ints
+    sampled_gaps: tuple[Ints, npt.NDArray[np.uint32]]
+
+
+def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
+    """Read the arrivals of `run` once. Where none were kept all counts are zero."""
+    first_ns = run.column("first_token_ns")
+    counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
+    longest, inside = np.full(len(run), np.nan), np.zeros(len(run), np.int64)
+    gaps, bins = NO_GAPS, np.zeros(0, np.int64)
+    sampled: list[tuple[Ints, npt.NDArray[np.uint32]]] = []
+    stride = max(1, int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS)
+    for chunk in chunks(run):
+        between, inner = chunk.gaps_us()
+        longest[chunk.rows] = np.where(chunk.lengths > 1, np.maximum.reduceat(between, chunk.starts), np.nan)
+        if not (wanted := counted[chunk.rows]).all():
+            inner &= np.repeat(wanted, chunk.lengths)
+        gaps = gaps + _counted(between[inner], int(np.count_nonzero(wanted & (chunk.lengths > 1))))
+        at_us = np.repeat(first_ns[chunk.rows] / 1000, chunk.lengths) + chunk.flat_us
+        within = (at_us >= start_ns / 1000) & (at_us < end_ns / 1000)
+        inside[chunk.rows] = np.add.reduceat(within, chunk.starts, dtype=np.int64)
+        slot = np.maximum(at_us * 1000 // bin_ns, 0).astype(np.int64)
+        bins = _added(bins, np.bincount(slot))
+        if stride > 1:
+            inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
+        sampled.append((slot[inner], between[inner]))
+    first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
+    together = tuple(np.concatenate(part) for part in zip(*sampled, strict=True)) if sampled else ()
+    none = (np.zeros(0, np.int64), _NO_GAPS)
+    return Scan(longest / 1000, inside, first_inside, gaps, bin_ns, bins, together or none)  # type: ignore[arg-type]
+
+
+def _counted(gaps_us: npt.NDArray[np.uint32], requests: int) -> Gaps:
+    fine = gaps_us < _FINE_US
+    counts = np.bincount(gaps_us[fine], minlength=_FINE_US).astype(np.int64)
+    return Gaps(counts, np.sort(gaps_us[~fine]), requests)
+
+
+def _added(a: Ints, b: Ints) -> Ints:
+    """Element-wise sum of counts of unequal length."""
+    if len(a) < len(b):
+        a, b = b, a
+    total = a.astype(np.int64)
+    total[: len(b)] += b
+    return total

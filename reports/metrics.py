@@ -1,0 +1,118 @@
+"""Per-request figures, vectorised: TTFT, TPOT, stall, E2E and their kin, as docs/metrics.md defines them.
+
+One array per figure, one entry per planned request, NaN where the figure is undefined. Distributions over
+them are made by `distribution`; throughput is `reports.window`; what is good enough is `reports.slo`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from reports.arrivals import Gaps, Scan
+from reports.rundata import Floats, Ints, Mask, Run
+from reports.stats import PERCENTILES, Quantile, effective_size, mean_interval, quantile, quantile_at
+
+PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What each request showed, in ms; every array has one entry per row of the run.
+
+    Attributes:
+        ms: by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...).
+        order: rows in the order in which they began, for autocorrelation.
+    """
+
+    ms: dict[str, Floats]
+    order: Ints
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One figure over one set of requests."""
+
+    n: int
+    mean: float | None
+    mean_ci: tuple[float, float] | None
+    least: float | None
+    most: float | None
+    quantiles: tuple[Quantile, ...]
+
+    def at(self, q: float) -> Quantile:
+        """The q-th percentile; one of PERCENTILES."""
+        return next(found for found in self.quantiles if found.q == q)
+
+
+def figures(run: Run, scan: Scan) -> Figures:
+    """All per-request figures of a run.
+
+    TTFT and E2E count from the planned arrival in an open loop (a request sent late was late for its user)
+    and from the sending in a closed one.
+    """
+    sent, first, last = run.column("sent_ns"), run.column("first_token_ns"), run.column("last_token_ns")
+    begin = run.column("scheduled_ns") if run.manifest.loop == "open" else sent
+    output, chunk_count = run.column("output_tokens"), run.column("chunks")
+    first_chunk = run.column("first_chunk_tokens")
+    # A server that doesn't tell sends one token in its first chunk, as far as anyone can know.
+    after_first = output - np.where(np.isnan(first_chunk), 1.0, first_chunk)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpot = np.where((chunk_count > 1) & (after_first > 0), (last - first) / after_first, np.nan)
+        normalized = np.where(output > 0, (last - begin) / output, np.nan)
+    ns = {
+        "ttft": first - begin,
+        "ttft_from_send": first - sent,
+        "ttfa": run.column("first_answer_ns") - begin,
+        "tpot": tpot,
+        "stall": scan.longest_ms * 1e6,
+        "e2e": last - begin,
+        "normalized_e2e": normalized,
+    }
+    began = np.where(np.isnan(begin), run.column("dispatched_ns"), begin)
+    return Figures(
+        {name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"), pooled
+    )
+
+
+def distribution(values: Floats, wanted: Mask, order: Ints) -> Distribution:
+    """Distribution of `values` over the rows that are `wanted` and defined."""
+    series = values[order][wanted[order]]
+    return of_series(series[~np.isnan(series)])
+
+
+def with_failures(values: Floats, wanted: Mask, failed: Mask, order: Ints) -> Distribution:
+    """As `distribution`, with the `failed` rows infinitely late: dropping slow requests can't improve it."""
+    return distribution(np.where(failed, np.inf, values), wanted | failed, order)
+
+
+def of_series(series: Floats) -> Distribution:
+    """Distribution of a series in time order, one value per request."""
+    n = len(series)
+    if n == 0:
+        return Distribution(0, None, None, None, None, tuple(quantile(series, q) for q in PERCENTILES))
+    ordered = np.sort(series)
+    return Distribution(
+        n=n,
+        mean=float(series.mean()),
+        mean_ci=mean_interval(series),
+        least=float(ordered[0]),
+        most=float(ordered[-1]),
+        quantiles=tuple(quantile(ordered, q, _n_eff(series, ordered, q)) for q in PERCENTILES),
+    )
+
+
+def _n_eff(series: Floats, ordered: Floats, q: float) -> float:
+    """Effective sample size for the q-th percentile: of the series "above it or not"."""
+    at = ordered[max(0, int(np.ceil(q / 100 * len(ordered) - 1e-9)) - 1)]
+    return effective_size((series > at).astype(np.float64))
+
+
+def of_gaps(gaps: Gaps, independent_requests: float) -> Distribution:
+    """Distribution of pooled gaps; their sample size is requests, not gaps (gaps of a request are alike)."""
+    size, n = gaps.size, gaps.requests
+    if size == 0:
+        return of_series(np.zeros(0))
+    found = tuple(quantile_at(gaps.at_rank, n, q, independent_requests, size) for q in PERCENTILES)
+    mean = gaps.sum_us() / size / 1000
+    return Distribution(n, mean, None, gaps.at_rank(1), gaps.at_rank(size), found)

@@ -1,0 +1,121 @@
+"""A run directory's tables as columns: NumPy arrays, one entry per request, in the order of `index`.
+
+Reads only; what the columns mean is `reports.metrics`. Times stay nanoseconds (float64, NaN for null:
+exact up to 104 days).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from loadgen.records import CLIENT_SCHEMA
+from reports.manifest import Manifest
+from workloads.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory: its manifest, and its tables, read when first asked for."""
+
+    path: Path
+    manifest: Manifest
+    requests: Any  # pa.Table of REQUESTS_SCHEMA
+
+    def __len__(self) -> int:
+        return int(self.requests.num_rows)
+
+    def column(self, name: str) -> Floats:
+        """A numeric column of `requests.parquet` as float64, NaN for null."""
+        return np.asarray(self.requests[name].to_numpy(), np.float64)
+
+    def texts(self, name: str) -> tuple[Ints, list[str]]:
+        """A text column as codes and their names; null is its own name, the empty text."""
+        column = pc.fill_null(self.requests[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
+        return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
+
+    def is_text(self, name: str, *values: str) -> Mask:
+        """Where the text column `name` is one of `values`."""
+        codes, names = self.texts(name)
+        return np.isin(codes, [code for code, text in enumerate(names) if text in values])
+
+    @cached_property
+    def index(self) -> Ints:
+        """The plan's row numbers, rising."""
+        return np.asarray(self.requests["index"].to_numpy(), np.int64)
+
+    @cached_property
+    def ok(self) -> Mask:
+        """Requests that ended `ok`."""
+        return self.is_text("status", "ok")
+
+    @cached_property
+    def measured(self) -> Mask:
+        """Requests of the measure phase."""
+        return self.is_text("phase", "measure")
+
+    @cached_property
+    def client(self) -> Any:
+        """`client.parquet`, empty where it is missing."""
+        path = self.path / "client.parquet"
+        return read_table(path) if path.exists() else CLIENT_SCHEMA.empty_table()
+
+    @property
+    def window_ns(self) -> tuple[int, int]:
+        """The steady window: from the end of warm-up to the planned end of the measure phase.
+
+        A load that stopped sooner (interrupted, aborted, failed) ends it.
+        """
+        start, end = self.manifest.measure_start_ns, self.manifest.measure_end_ns
+        if self.manifest.state == "complete":
+            return start, max(start, end)
+        stopped = self.manifest.ended_ns
+        if stopped is None:
+            known = [
+                float(np.nanmax(c))
+                for n in ("dispatched_ns", "end_ns")
+                if np.isfinite(c := self.column(n)).any()
+            ]
+            stopped = int(max(known, default=0))
+        return start, max(start, min(end, stopped))
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the steady window, seconds."""
+        start, end = self.window_ns
+        return (end - start) / 1e9
+
+
+def load_run(run_dir: Path | str) -> Run:
+    """Open a collected run directory.
+
+    Raises:
+        UserError: the manifest or `requests.parquet` is missing or unreadable.
+    """
+    path = Path(run_dir)
+    manifest = Manifest.load(path)
+    return Run(path, manifest, read_table(path / "requests.parquet"))
+
+
+def read_table(path: Path) -> Any:
+    """Read a Parquet file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError("is missing from the run directory", where=str(path)) from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"cannot be read: {error}", where=str(path)) from error

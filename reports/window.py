@@ -1,0 +1,73 @@
+"""Throughput over the steady window: tokens counted when they arrive, never over the drain.
+
+Requests in flight at an edge count for what fell inside. Latency is `reports.metrics`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.arrivals import Scan
+from reports.rundata import Floats, Mask, Run
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rates over the steady window, per second.
+
+    Attributes:
+        requests_per_s: requests that ended `ok` inside the window.
+        input_tokens_per_s: prompt tokens of requests whose first token arrived inside it.
+        output_tokens_per_s: tokens that arrived inside it.
+        estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
+            or was cut off): counted as arrivals times the run's mean tokens per arrival.
+    """
+
+    requests_per_s: float
+    input_tokens_per_s: float
+    output_tokens_per_s: float
+    estimated_share: float
+
+    @property
+    def total_tokens_per_s(self) -> float:
+        """Input and output tokens."""
+        return self.input_tokens_per_s + self.output_tokens_per_s
+
+
+def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
+    """Output tokens of each request that arrived inside the window, and where that is an estimate.
+
+    The tokens of chunks after the first count alike: (output - first chunk's) / (chunks - 1) each.
+    """
+    output, chunks = run.column("output_tokens"), run.column("chunks")
+    known = np.isfinite(output) & (chunks > 0)
+    all_chunks = chunks[known].sum()
+    per_arrival = output[known].sum() / all_chunks if all_chunks else 1.0
+    first = np.nan_to_num(run.column("first_chunk_tokens"), nan=0.0)
+    told = first > 0
+    # Without the first chunk's own count all chunks are taken to be alike.
+    alike = np.where(told, chunks - 1, chunks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = np.where(alike > 0, (output - np.where(told, first, 0.0)) / alike, 0.0)
+    later_inside = scan.inside - np.where(told & scan.first_inside, 1, 0)
+    exact = np.where(told & scan.first_inside, first, 0.0) + later_inside * each
+    return np.where(known, exact, scan.inside * per_arrival), ~known & (scan.inside > 0)
+
+
+def throughput(run: Run, scan: Scan) -> Throughput | None:
+    """Rates over the steady window; None where it has no length."""
+    seconds = run.duration_s
+    if seconds <= 0:
+        return None
+    start_ns, end_ns = run.window_ns
+    tokens, estimated = output_tokens_inside(run, scan)
+    last = run.column("last_token_ns")
+    ended_inside = run.ok & (last >= start_ns) & (last < end_ns)
+    prompt = np.nan_to_num(run.column("prompt_tokens"), nan=0.0)
+    total = float(tokens.sum())
+    return Throughput(
+        requests_per_s=float(np.count_nonzero(ended_inside)) / seconds,
+        input_tokens_per_s=float(prompt[scan.first_inside].sum()) / seconds,
+        output_tokens_per_s=total / seconds,
+        estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
+    )
