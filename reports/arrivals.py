@@ -6,7 +6,6 @@ exactly. What the figures are used for is `reports.metrics` and `reports.window`
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np

@@ -70,9 +70,7 @@ def figures(run: Run, scan: Scan) -> Figures:
         "normalized_e2e": normalized,
     }
     began = np.where(np.isnan(begin), run.column("dispatched_ns"), begin)
-    return Figures(
-        {name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"), pooled
-    )
+    return Figures({name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"))
 
 
 def distribution(values: Floats, wanted: Mask, order: Ints) -> Distribution:

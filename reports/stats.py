@@ -161,7 +161,7 @@ def t_quantile(p: float, df: float) -> float:
 
 
 def mean_interval(series: Floats, level: float = LEVEL) -> tuple[float, float] | None:
-    """Two-sided interval of the mean of a series in time order; None below 10 values or if one is infinite."""
+    """Two-sided interval of the mean of a series in time order; None below 10 values or with an inf."""
     if len(series) < 10 or not np.isfinite(series).all():
         return None
     n_eff = max(2.0, effective_size(series))

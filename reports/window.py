@@ -17,7 +17,8 @@ class Throughput:
 
     Attributes:
         requests_per_s: requests that ended `ok` inside the window.
-        input_tokens_per_s: prompt tokens of requests whose first token arrived inside it.
+        input_tokens_per_s: prompt tokens of requests whose first token arrived inside it (as planned
+            where no `usage` came).
         output_tokens_per_s: tokens that arrived inside it.
         estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
             or was cut off): counted as arrivals times the run's mean tokens per arrival.
@@ -63,7 +64,8 @@ def throughput(run: Run, scan: Scan) -> Throughput | None:
     tokens, estimated = output_tokens_inside(run, scan)
     last = run.column("last_token_ns")
     ended_inside = run.ok & (last >= start_ns) & (last < end_ns)
-    prompt = np.nan_to_num(run.column("prompt_tokens"), nan=0.0)
+    told = run.column("prompt_tokens")
+    prompt = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
     total = float(tokens.sum())
     return Throughput(
         requests_per_s=float(np.count_nonzero(ended_inside)) / seconds,
