@@ -1,4 +1,4 @@
-"""The time series beside the traffic: schemas of `server.parquet`, `host.parquet`, `gpu.parquet`, and readers.
+"""The time series beside the traffic: schemas and readers of `server`, `host` and `gpu.parquet`.
 
 `harness.telemetry` samples and writes them. All `t_ns` are nanoseconds from the run's start. The readers
 turn counters into rates, histograms into differences over a window; what follows from them is elsewhere.
@@ -84,7 +84,7 @@ class Series:
         return float(high - low)
 
     def mean(self, start_ns: float, end_ns: float) -> float | None:
-        """A gauge's time-weighted mean over a window, each sample holding until the next; None without one."""
+        """A gauge's time-weighted mean over a window, each sample holding until the next."""
         edges = np.clip(np.append(self.t_ns, max(end_ns, self.t_ns[-1])), start_ns, end_ns)
         weight = np.diff(edges).astype(np.float64)
         if self.t_ns[0] > start_ns:
@@ -115,31 +115,43 @@ class Telemetry:
         return np.unique(self.table["t_ns"].to_numpy())
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Series]]:
+    def _places(self) -> dict[str, Ints]:
+        """The rows of each name."""
         names = self.table["name"].combine_chunks().dictionary_encode()
         codes = names.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
-        bounds = np.searchsorted(codes[order], np.arange(len(names.dictionary) + 1))
-        return {
-            str(name): self._series(self.table.take(pa.array(order[low:high])))
-            for name, low, high in zip(names.dictionary.to_pylist(), bounds[:-1], bounds[1:], strict=True)
-        }
+        parts = np.split(order, np.searchsorted(codes[order], np.arange(1, len(names.dictionary))))
+        return dict(zip(names.dictionary.to_pylist(), parts, strict=True))
 
-    def _series(self, rows: Any) -> list[Series]:
-        t_ns, values = rows["t_ns"].to_numpy(), rows["value"].to_numpy()
-        keys = [pc.fill_null(rows[name].cast(pa.string()), "").to_pylist() for name in self.source]
-        places: dict[tuple[str, ...], list[int]] = {}
-        for place, key in enumerate(zip(*keys, strict=True)):
-            places.setdefault(key, []).append(place)
-        found = []
-        for key, at in places.items():
-            order = np.array(at)[np.argsort(t_ns[at], kind="stable")]
-            found.append(Series((key[0], key[1] if len(key) > 1 else ""), t_ns[order], values[order]))
-        return found
+    @cached_property
+    def _known(self) -> dict[str, list[Series]]:
+        return {}
 
     def series(self, name: str) -> list[Series]:
         """All series of `name`, one per source; empty if it was never sampled."""
-        return self._by_name.get(name, [])
+        if name not in self._known:
+            places = self._places.get(name)
+            self._known[name] = [] if places is None else self._split(self.table.take(pa.array(places)))
+        return self._known[name]
+
+    def _split(self, rows: Any) -> list[Series]:
+        """Rows of one name, apart by source, each in time order."""
+        codes = np.zeros(rows.num_rows, np.int64)
+        texts: list[list[str]] = []
+        for column in self.source:
+            encoded = pc.fill_null(rows[column].cast(pa.string()), "").combine_chunks().dictionary_encode()
+            codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
+            texts.append(encoded.dictionary.to_pylist())
+        t_ns, values = rows["t_ns"].to_numpy(), rows["value"].to_numpy()
+        order = np.lexsort((t_ns, codes))
+        found = []
+        for part in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            key, code = ["", ""], int(codes[part[0]])
+            for place in reversed(range(len(texts))):
+                code, at = divmod(code, len(texts[place]))
+                key[place] = texts[place][at]
+            found.append(Series((key[0], key[1]), t_ns[part], values[part]))
+        return found
 
     def first(self, *names: str) -> list[Series]:
         """The series of the first of `names` that was sampled (names change between server versions)."""
@@ -175,7 +187,7 @@ def rate_on_grid(series: Iterable[Series], edges_ns: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class Histogram:
-    """A Prometheus histogram's increase: `counts[i]` values in (edges[i-1], edges[i]], the last edge is inf."""
+    """A Prometheus histogram's increase: `counts[i]` values in (edges[i-1], edges[i]], edges[-1] is inf."""
 
     edges: Floats
     counts: Floats
