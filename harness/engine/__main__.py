@@ -1,0 +1,106 @@
+"""`python -m harness.engine --preset h100-sxm/llama-3.1-8b`: the embedded engine as a server process.
+
+Prints one line of JSON, `{"port": N}`, when it is ready. Ends on SIGTERM or SIGINT, and when the process
+that started it dies (unless `--detach`).
+"""
+
+import argparse
+import asyncio
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+
+from aiohttp import web
+
+from harness.engine.api import application
+from harness.engine.config import Settings, resolve
+from harness.engine.loop import Engine
+from workloads.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+_BACKLOG = 4096
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until told to stop; 2 for a wrong command line."""
+    parser = _parser()
+    given = vars(parser.parse_args(argv))
+    host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
+    if not detach:
+        _end_with_parent()
+    try:
+        engine_settings = Settings(**given)
+        return asyncio.run(_serve(engine_settings, host, port))
+    except UserError as error:
+        print(f"tailgate engine: {error}", file=sys.stderr)
+        return 2
+
+
+async def _serve(settings: Settings, host: str, port: int) -> int:
+    engine = Engine(resolve(settings))
+    runner = web.AppRunner(application(engine), handler_cancellation=True, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG, shutdown_timeout=0.5)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise UserError(f"can't listen on {host}:{port}: {error.strerror}", where="--port") from error
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gc.collect()
+    gc.freeze()  # what start-up made is never garbage: a full collection would stall a step
+    print(json.dumps({"port": runner.addresses[0][1]}), flush=True)
+    stepping = asyncio.create_task(engine.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stepping, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if stepping.done():
+        stepping.result()  # an engine that fell over falls over loudly
+    stepping.cancel()
+    await runner.cleanup()
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies; it may have died before we asked."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.engine", description=__doc__)
+    add = parser.add_argument
+    add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=0, help="0: any free one")
+    add("--detach", action="store_true", help="outlive the process that started this one")
+    add("--served-model-name")
+    add("--max-model-len", type=int)
+    add("--max-num-seqs", type=int)
+    add("--max-num-batched-tokens", type=int)
+    add("--block-size", type=int, default=16)
+    add("--num-gpu-blocks-override", type=int)
+    add("--gpu-memory-utilization", type=float, default=0.92)
+    add("--tensor-parallel-size", type=int, default=1)
+    add("--quantization", choices=["fp8"])
+    add("--kv-cache-dtype", choices=["auto", "fp8"], default="auto")
+    add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
+    add("--scheduling-policy", choices=["fcfs", "priority"], default="fcfs")
+    add("--max-num-queued-reqs", type=int)
+    add("--enable-per-request-metrics", action="store_true")
+    add("--enable-prompt-tokens-details", action="store_true")
+    add("--seed", type=int, default=0)
+    add("--jitter", type=float, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
+    add("--natural-output-tokens", type=int, default=200, help="median length of answers left to the model")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
