@@ -1,0 +1,83 @@
+"""An arrival process is a renewal law run on a clock that a rate function speeds up and slows down.
+
+With unit-mean gaps whose running sum is S_1 < S_2 < ..., and the cumulative rate L(t) (arrivals expected
+in [0, t]), arrivals are at t_i = L^-1(S_i) (the time change of Cinlar, "Introduction to Stochastic
+Processes", 1975, ch. 4.7). So any law of gaps combines with any shape of the rate, and the law is kept at
+scales shorter than the rate's changes. The rate's shapes are of `rate`, the laws of `renewal`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads import exact
+from workloads.arrivals.rate import Rates
+from workloads.arrivals.renewal import Renewal
+from workloads.streams import Stream
+
+Streams = Callable[..., Stream]
+"""Makes the stream of a name within one purpose: `streams("gaps")`."""
+
+_CHUNK = 1 << 16
+
+
+class Arrivals(Protocol):
+    """When things arrive."""
+
+    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+        """Arrival times in [0, until_s), ascending, ns.
+
+        `span_s` is the time over which the asked mean rate is to hold (warm-up and measured part): a random
+        rate is scaled to it. For a given span, a longer `until_s` only appends.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Process:
+    """One renewal law on one rate."""
+
+    law: Renewal
+    rates: Rates
+
+    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+        """See `Arrivals`."""
+        edges, cumulative = self.rates.cumulative(streams, until_s, span_s)
+        gaps, total = streams("gaps"), float(cumulative[-1])
+        position = self.law.first(gaps)
+        parts: list[npt.NDArray[np.int64]] = []
+        while position < total:
+            # Positions that follow the one we hold; running sums are sequential, so chunks don't matter.
+            steps = self.law.gaps(gaps, _CHUNK)
+            steps = np.concatenate([[position], steps])
+            positions = np.cumsum(steps)
+            position = float(positions[-1])
+            here = positions[:-1]
+            here = here[here < total]
+            parts.append(np.rint(exact.interpolate(here, cumulative, edges) * 1e9).astype(np.int64))
+        if not parts:
+            return np.empty(0, np.int64)
+        times = np.concatenate(parts)
+        return times[times < round(until_s * 1e9)]
+
+
+@dataclass(frozen=True)
+class Superposed:
+    """The merged arrivals of independent clients, each with its own process.
+
+    Few heavy, bursty clients make the bursts of the whole (Xiang et al., "ServeGen", NSDI 2026, section 4).
+    """
+
+    clients: tuple[Arrivals, ...]
+
+    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+        """See `Arrivals`."""
+        parts = [
+            client.times_ns(partial(streams, "client", k), until_s, span_s)
+            for k, client in enumerate(self.clients)
+        ]
+        return np.sort(np.concatenate(parts), kind="stable")

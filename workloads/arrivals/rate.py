@@ -1,0 +1,236 @@
+"""How the arrival rate changes over time: a mean rate times shapes, each a small class.
+
+A shape gives factors on cells of time: `edges` (K + 1 times in seconds, the first 0) and `levels` (K
+factors). Smooth shapes are cut into cells fine against their own time scale. Shapes multiply. The steps of
+a person's own stages, a spike and a daily pattern mean what they say; a random shape has mean 1 and is
+scaled so that the mean rate over the run's span is the one asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from workloads import exact
+from workloads.errors import UserError
+from workloads.exact import Floats
+from workloads.lengths import Numbers
+from workloads.streams import Stream
+
+Streams = Callable[..., Stream]
+
+
+class Shape(Protocol):
+    """Factors over time."""
+
+    @property
+    def random(self) -> bool:
+        """Whether the factors are drawn; then they are scaled to mean 1 over the span."""
+        ...
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+        """Edges (K + 1, from 0 to at least until_s) and levels (K). A longer `until_s` only appends."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A mean rate in requests per second and the shapes that modulate it."""
+
+    mean: float
+    shapes: tuple[Shape, ...] = ()
+
+    def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats]:
+        """Times (s) and the number of arrivals expected until then; piecewise linear between.
+
+        Raises:
+            UserError: the random shapes leave less than a quarter of the asked rate in the span.
+        """
+        horizon = max(until_s, span_s)
+        edges, fixed, drawn = np.array([0.0, horizon]), np.ones(1), np.ones(1)
+        for k, shape in enumerate(self.shapes):
+            its_edges, its_levels = shape.cells(streams("shape", k), horizon)
+            merged = np.union1d(edges, its_edges[its_edges < horizon])
+            fixed, drawn = (_on(merged, edges, levels) for levels in (fixed, drawn))
+            factor = _on(merged, its_edges, its_levels)
+            if shape.random:
+                drawn = drawn * factor
+            else:
+                fixed = fixed * factor
+            edges = merged
+        if any(shape.random for shape in self.shapes):
+            inside = np.clip(np.minimum(edges[1:], span_s) - edges[:-1], 0.0, None)
+            # Running sums, whose order is fixed; a plain sum's is not the same on every machine.
+            wanted, got = (float(np.cumsum(part * inside)[-1]) for part in (fixed, drawn * fixed))
+            if got < 0.25 * wanted:
+                raise UserError(
+                    f"the random rate is on for too little of {span_s:g} s to reach {self.mean:g} requests/s",
+                    where="workload.arrivals",
+                    remedy="Run longer, take another seed, or shorten its pauses",
+                )
+            drawn = drawn * (wanted / got)
+        expected = np.concatenate([[0.0], np.cumsum(self.mean * fixed * drawn * (edges[1:] - edges[:-1]))])
+        return edges, expected
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Levels held from their starts on: ramps cut fine, stages, a file of rates. `starts[0]` is 0."""
+
+    starts: tuple[float, ...]
+    levels: tuple[float, ...]
+    random: bool = False
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+        """The last level is held."""
+        return np.array([*self.starts, max(until_s, self.starts[-1]) + 1.0]), np.array(self.levels)
+
+
+@dataclass(frozen=True)
+class Spike:
+    """1, rising linearly to `factor` over `rise_s`, held, and falling back over `decay_s`: a launch surge."""
+
+    at_s: float
+    factor: float
+    rise_s: float
+    hold_s: float
+    decay_s: float
+    random: bool = False
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+        """Ramps are cut into 200 cells."""
+        top, fall = self.at_s + self.rise_s, self.at_s + self.rise_s + self.hold_s
+        end = fall + self.decay_s
+        knots = [(0.0, 1.0), (self.at_s, 1.0), (top, self.factor), (fall, self.factor), (end, 1.0)]
+        return _from_knots(knots, max(until_s, end) + 1.0)
+
+
+@dataclass(frozen=True)
+class Daily:
+    """A daily curve of 24 hourly factors (linear between mid-hours) times a weekly one of 7.
+
+    `day_s` compresses a day; `start_hour` and `start_day` (0 = Monday) say where the run begins.
+    """
+
+    hours: tuple[float, ...]
+    days: tuple[float, ...]
+    day_s: float = 86400.0
+    start_hour: float = 0.0
+    start_day: int = 0
+    random: bool = False
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+        """288 cells a day; factors are scaled to mean 1 over the week."""
+        cell_s = self.day_s / 288
+        count = int(np.ceil(until_s / cell_s)) + 1
+        days = (np.arange(count) + 0.5) / 288 + self.start_hour / 24.0
+        whole = np.floor(days)
+        hour = (days - whole) * 24.0
+        ring = np.array([self.hours[-1], *self.hours, self.hours[0]]) / (float(np.cumsum(self.hours)[-1]) / 24)
+        level = exact.interpolate(hour, np.arange(26) - 0.5, ring)
+        week = np.array(self.days) / (float(np.cumsum(self.days)[-1]) / len(self.days))
+        level = level * week[(whole.astype(np.int64) + self.start_day) % len(self.days)]
+        return np.arange(count + 1) * cell_s, level
+
+
+@dataclass(frozen=True)
+class Modulated:
+    """A slow random rate: log-normal, with coefficient of variation `cv` and correlation time `correlation_s`.
+
+    m(t) = exp(s x(t) - s^2/2), s^2 = ln(1 + cv^2), x an Ornstein-Uhlenbeck process of unit variance (a
+    doubly stochastic, or Cox, process: Cox, "Some Statistical Methods Connected with Series of Events",
+    1955). Its index of dispersion grows with the window w as about rate * w * cv^2 while w is below the
+    correlation time, which independent gaps can't do.
+    """
+
+    cv: float
+    correlation_s: float
+    random: bool = True
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+        """Cells of a sixteenth of the correlation time."""
+        cell_s = self.correlation_s / 16
+        count = int(np.ceil(until_s / cell_s)) + 1
+        # 1 - exp(-1/16) and its square root are constants; a library exp would differ in the last bit.
+        keep = float(exact.exp(np.array([-1.0 / 16]))[0])
+        kick = float(np.sqrt(1.0 - keep * keep))
+        shocks = stream.normal(count).tolist()
+        path, x = [], shocks[0]
+        for shock in shocks[1:]:
+            path.append(x)
+            x = keep * x + kick * shock
+        path.append(x)
+        variance = float(exact.log(np.array([1.0 + self.cv * self.cv]))[0])
+        spread = float(np.sqrt(variance))
+        return np.arange(count + 1) * cell_s, exact.exp(spread * np.array(path) - variance / 2)
+
+
+@dataclass(frozen=True)
+class OnOff:
+    """A rate that is on for a random time, off for another, and so on; scaled to mean 1.
+
+    Exponential times make it the interrupted Poisson process, the simplest MMPP (Fischer and
+    Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", 1993); `off_level` above 0 makes
+    it the two-state MMPP.
+    """
+
+    on_s: Numbers
+    off_s: Numbers
+    off_level: float = 0.0
+    random: bool = True
+
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+        """One cell a period; the run begins inside a period chosen by its length."""
+        # A fixed block size, so that a longer run only appends.
+        edges, levels, end = [0.0], [], 0.0
+        begin = float(stream.uniform(1)[0])
+        first = True
+        while end <= until_s:
+            pairs = np.stack([self.on_s.numbers(stream, 256), self.off_s.numbers(stream, 256)], axis=1)
+            lengths = pairs.reshape(-1).tolist()
+            if first:
+                # Begin uniformly inside the first 64 periods: long ones are met more often.
+                skip = begin * float(np.cumsum(lengths[:64])[-1])
+                lengths, parity = _skip(lengths, skip)
+                first = False
+            for k, length in enumerate(lengths):
+                end += length
+                edges.append(end)
+                levels.append(1.0 if (k + parity) % 2 == 0 else self.off_level)
+            parity = (parity + len(lengths)) % 2
+        return np.array(edges), np.array(levels)
+
+
+def _skip(lengths: list[float], skip: float) -> tuple[list[float], int]:
+    k = 0
+    while skip >= lengths[k]:
+        skip -= lengths[k]
+        k += 1
+    return [lengths[k] - skip, *lengths[k + 1 :]], k % 2
+
+
+def ramp_knots(knots: list[tuple[float, float]], until_s: float) -> Steps:
+    """Steps that follow straight lines through (time, level) knots, 200 cells a sloping piece."""
+    edges, levels = _from_knots(knots, until_s)
+    return Steps(tuple(edges[:-1].tolist()), tuple(levels.tolist()))
+
+
+def _from_knots(knots: list[tuple[float, float]], until_s: float) -> tuple[Floats, Floats]:
+    edges, levels = [], []
+    for (t0, y0), (t1, y1) in zip(knots, knots[1:], strict=False):
+        if t1 <= t0:
+            continue
+        cells = 1 if y0 == y1 else 200
+        for k in range(cells):
+            edges.append(t0 + (t1 - t0) * k / cells)
+            levels.append(y0 + (y1 - y0) * (k + 0.5) / cells)
+    edges += [knots[-1][0], max(until_s, knots[-1][0]) + 1.0]
+    levels.append(knots[-1][1])
+    return np.array(edges), np.array(levels)
+
+
+def _on(edges: Floats, its_edges: Floats, its_levels: Floats) -> Floats:
+    """Levels of a shape on a finer grid."""
+    slot = np.searchsorted(its_edges, edges[:-1], side="right") - 1
+    return its_levels[np.clip(slot, 0, len(its_levels) - 1)]

@@ -1,0 +1,98 @@
+"""Gaps between arrivals, independent of each other, of mean 1: the renewal part of an arrival process.
+
+Each law is one class: its formula in the docstring, `gaps` for the gaps after the first arrival, and
+`first` for the time from the run's start to the first arrival when the process has been going on for ever
+(the residual life, whose law is U times the length-biased gap; Cox, "Renewal Theory", 1962, ch. 5).
+The rate and how it changes are of `workloads.arrivals.rate`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from workloads import exact
+from workloads.exact import Floats
+from workloads.streams import Stream
+
+
+class Renewal(Protocol):
+    """A law of gaps with mean 1."""
+
+    def first(self, stream: Stream) -> float:
+        """Time to the first arrival."""
+        ...
+
+    def gaps(self, stream: Stream, n: int) -> Floats:
+        """n further gaps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Gaps of exactly 1; the first arrival at the start."""
+
+    def first(self, stream: Stream) -> float:  # noqa: ARG002
+        """At the start."""
+        return 0.0
+
+    def gaps(self, stream: Stream, n: int) -> Floats:  # noqa: ARG002
+        """Ones."""
+        return np.ones(n)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Exponential gaps, P(gap > x) = exp(-x): memoryless, index of dispersion 1 at any window."""
+
+    def first(self, stream: Stream) -> float:
+        """Exponential too: the process has no memory."""
+        return float(stream.exponential(1)[0])
+
+    def gaps(self, stream: Stream, n: int) -> Floats:
+        """Exponential."""
+        return stream.exponential(n)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Gamma(shape k, scale 1/k) gaps: coefficient of variation 1/sqrt(k); k < 1 is burstier than Poisson.
+
+    The usual model of LLM traffic (Wang et al., "BurstGPT", KDD 2025; vLLM's `--burstiness`).
+    """
+
+    shape: float
+
+    def first(self, stream: Stream) -> float:
+        """U times a Gamma(k + 1, 1/k) gap."""
+        return float(stream.gamma(self.shape + 1.0, 1)[0] * stream.uniform(1)[0]) / self.shape
+
+    def gaps(self, stream: Stream, n: int) -> Floats:
+        """Gamma."""
+        value = stream.gamma(self.shape, n)
+        value *= 1.0 / self.shape
+        return value
+
+
+@dataclass(frozen=True)
+class Weibull:
+    """Weibull(shape k) gaps, P(gap > x) = exp(-(x G)^k) with G = Gamma(1 + 1/k).
+
+    For k < 1 its tail is heavier than Gamma's at the same variation (Xiang et al., "ServeGen", NSDI 2026).
+    """
+
+    shape: float
+
+    def first(self, stream: Stream) -> float:
+        """U times the length-biased gap, whose k-th power is a Gamma(1 + 1/k) number."""
+        biased = stream.gamma(1.0 + 1.0 / self.shape, 1)
+        return float(exact.power(biased, 1.0 / self.shape)[0] * stream.uniform(1)[0]) / self._mean()
+
+    def gaps(self, stream: Stream, n: int) -> Floats:
+        """By inversion: (-ln U)^(1/k)."""
+        value = exact.power(stream.exponential(n), 1.0 / self.shape)
+        value *= 1.0 / self._mean()
+        return value
+
+    def _mean(self) -> float:
+        return exact.gamma_function(1.0 + 1.0 / self.shape)
