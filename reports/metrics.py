@@ -4,6 +4,7 @@ One array per figure, one entry per planned request, NaN where the figure is und
 them are made by `distribution`; throughput is `reports.window`; what is good enough is `reports.slo`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,11 +85,11 @@ def with_failures(values: Floats, wanted: Mask, failed: Mask, order: Ints) -> Di
     return distribution(np.where(failed, np.inf, values), wanted | failed, order)
 
 
-def of_series(series: Floats) -> Distribution:
+def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
     """Distribution of a series in time order, one value per request."""
     n = len(series)
     if n == 0:
-        return Distribution(0, None, None, None, None, tuple(quantile(series, q) for q in PERCENTILES))
+        return Distribution(0, None, None, None, None, tuple(quantile(series, q) for q in percentiles))
     ordered = np.sort(series)
     return Distribution(
         n=n,
@@ -96,7 +97,7 @@ def of_series(series: Floats) -> Distribution:
         mean_ci=mean_interval(series),
         least=float(ordered[0]),
         most=float(ordered[-1]),
-        quantiles=tuple(quantile(ordered, q, _n_eff(series, ordered, q)) for q in PERCENTILES),
+        quantiles=tuple(quantile(ordered, q, _n_eff(series, ordered, q)) for q in percentiles),
     )
 
 
@@ -106,11 +107,13 @@ def _n_eff(series: Floats, ordered: Floats, q: float) -> float:
     return effective_size((series > at).astype(np.float64))
 
 
-def of_gaps(gaps: Gaps, independent_requests: float) -> Distribution:
+def of_gaps(
+    gaps: Gaps, independent_requests: float, percentiles: Sequence[float] = PERCENTILES
+) -> Distribution:
     """Distribution of pooled gaps; their sample size is requests, not gaps (gaps of a request are alike)."""
     size, n = gaps.size, gaps.requests
     if size == 0:
-        return of_series(np.zeros(0))
-    found = tuple(quantile_at(gaps.at_rank, n, q, independent_requests, size) for q in PERCENTILES)
+        return of_series(np.zeros(0), percentiles)
+    found = tuple(quantile_at(gaps.at_rank, n, q, independent_requests, size) for q in percentiles)
     mean = gaps.sum_us() / size / 1000
     return Distribution(n, mean, None, gaps.at_rank(1), gaps.at_rank(size), found)

@@ -1,4 +1,4 @@
-"""Service level objectives: the grammar of their strings, parsed once, with errors that point into the string.
+"""Service level objectives: the grammar of their strings, parsed once; errors point into the string.
 
     ttft: p99 < 800ms          a percentile, mean or max of a latency figure
     errors: < 0.1%             share of requests that did not end ok
@@ -95,8 +95,7 @@ class _Cursor:
     def fail(self, what: str, remedy: str, at: int | None = None) -> UserError:
         at = self.at if at is None else at
         at += len(self.text[at:]) - len(self.text[at:].lstrip())
-        pointer = f"\n    {self.text}\n    {' ' * at}^\n"
-        return UserError(f"{what}{pointer}", where=self.where, remedy=remedy)
+        return UserError(f"{what}. {remedy}\n    {self.text}\n    {' ' * at}^", where=self.where)
 
     def next(self, kind: int) -> str | None:
         """The next token if it is of `kind` (1 operator, 2 word, 3 number with its unit)."""
@@ -159,12 +158,15 @@ def _check_name(key: str, where: str) -> None:
 
 
 def _implied(thresholds: Sequence[Threshold]) -> tuple[Condition, ...]:
-    """Without `good:` the limits of the percentile thresholds on per-request figures serve."""
-    return tuple(
-        Condition(t.metric, t.op, t.limit)
-        for t in thresholds
-        if t.metric in OF_ONE_REQUEST and t.percentile is not None and t.op in ("<", "<=")
-    )
+    """Without `good:` the limits of the percentile thresholds on per-request figures serve.
+
+    Of several on one figure the highest percentile's: half the requests may miss the limit of a p50.
+    """
+    by_metric: dict[str, Threshold] = {}
+    for threshold in sorted(thresholds, key=lambda t: t.percentile or 0.0):
+        if threshold.metric in OF_ONE_REQUEST and threshold.percentile and threshold.op in ("<", "<="):
+            by_metric[threshold.metric] = threshold
+    return tuple(Condition(t.metric, t.op, t.limit) for t in by_metric.values())
 
 
 def _thresholds(metric: str, cursor: _Cursor) -> list[Threshold]:

@@ -1,0 +1,139 @@
+"""Each objective of an SLO against one run, with its confidence bound: met, broken, or can't tell.
+
+The grammar is `reports.slo`; comparing runs is `reports.verdict`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from reports.analysis import Analysis
+from reports.metrics import of_gaps, of_series
+from reports.slo import Threshold
+from reports.stats import LEVEL, mean_interval, quantile, share_bounds
+
+Judgement = Literal["met", "broken", "can't tell"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One objective judged. `below` and `above` are one-sided 95 % bounds of the true value."""
+
+    threshold: Threshold
+    value: float | None
+    below: float | None
+    above: float | None
+    result: Judgement
+    why: str  # empty where the bounds say it all
+
+
+def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
+    """Judge every objective of the run's SLO.
+
+    Latencies count failures as infinitely late. In an overloaded run they grow with its duration, so that
+    such an objective can be broken but not met.
+    """
+    return [_judged(analysis, threshold, overloaded) for threshold in analysis.slo.thresholds]
+
+
+def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judged:
+    value, below, above, why = _estimate(analysis, threshold)
+    result = _compare(threshold, below, above)
+    if value is not None and (below is None or above is None) and not why:
+        why = "the sample is too small for a bound on that side"
+    if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
+        result, why = (
+            "can't tell",
+            "requests in flight grew all along: this figure grows with the run's duration",
+        )
+    return Judged(threshold, value, below, above, result, why if result == "can't tell" else "")
+
+
+def _compare(threshold: Threshold, below: float | None, above: float | None) -> Judgement:
+    limit = threshold.limit
+    met = broken = False
+    match threshold.op:
+        case "<":
+            met, broken = above is not None and above < limit, below is not None and below >= limit
+        case "<=":
+            met, broken = above is not None and above <= limit, below is not None and below > limit
+        case ">":
+            met, broken = below is not None and below > limit, above is not None and above <= limit
+        case ">=":
+            met, broken = below is not None and below >= limit, above is not None and above < limit
+    return "met" if met else "broken" if broken else "can't tell"
+
+
+def _estimate(
+    analysis: Analysis, threshold: Threshold
+) -> tuple[float | None, float | None, float | None, str]:
+    """(value, lower bound, upper bound, why not) of what a threshold is about."""
+    metric, judged = threshold.metric, int(np.count_nonzero(analysis.judged))
+    match metric:
+        case "errors":
+            failed = int(np.count_nonzero(analysis.failed))
+            return _share(failed, judged)
+        case "attained":
+            return _share(int(np.count_nonzero(analysis.good)), judged)
+        case (
+            "goodput" | "requests_per_s" | "input_tokens_per_s" | "output_tokens_per_s" | "total_tokens_per_s"
+        ):
+            rate = _rate(analysis, metric)
+            return rate, rate, rate, "" if rate is not None else "the measure phase has no length"
+        case _:
+            return _latency(analysis, threshold)
+
+
+def _share(hits: int, n: int) -> tuple[float | None, float | None, float | None, str]:
+    if n == 0:
+        return None, None, None, "nothing was offered in the measure phase"
+    low, high = share_bounds(hits, n)
+    return hits / n, low, high, f"{n} requests can't tell it from the limit"
+
+
+def _rate(analysis: Analysis, metric: str) -> float | None:
+    rates = analysis.throughput
+    if rates is None:
+        return None
+    if metric == "goodput":
+        return float(np.count_nonzero(analysis.good)) / analysis.run.duration_s
+    return float(getattr(rates, metric))
+
+
+def _latency(
+    analysis: Analysis, threshold: Threshold
+) -> tuple[float | None, float | None, float | None, str]:
+    q = threshold.percentile
+    if threshold.metric == "itl":
+        found = analysis.latencies["itl"]
+        if q is not None and found.n:
+            n_eff = min(x.n_eff for x in found.quantiles)
+            whole = of_gaps(analysis.scan.gaps, n_eff, (q,)).quantiles[0]
+            return whole.value, whole.below, whole.above, _needs(whole.value, whole.needs, found.n)
+        value = found.mean if threshold.statistic == "mean" else found.most
+        return value, value, value, "no gaps between tokens" if value is None else ""
+    ms = np.where(analysis.failed, np.inf, analysis.figures.ms[threshold.metric])
+    wanted = (analysis.run.ok & analysis.run.measured) | analysis.failed
+    order = analysis.figures.order
+    series = ms[order][wanted[order]]
+    series = series[~np.isnan(series)]
+    if not len(series):
+        return None, None, None, "no request has this figure"
+    if q is not None:
+        n_eff = of_series(series, (q,)).quantiles[0].n_eff
+        one = quantile(np.sort(series), q, n_eff)
+        return one.value, one.below, one.above, _needs(one.value, one.needs, one.n)
+    if threshold.statistic == "mean":
+        bounds = mean_interval(series, 2 * LEVEL - 1)
+        mean = float(series.mean())
+        if math.isinf(mean):
+            return mean, mean, mean, ""
+        return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
+    extreme = float(series.max() if threshold.statistic == "max" else series.min())
+    return extreme, extreme, extreme, ""
+
+
+def _needs(value: float | None, needs: int, n: int) -> str:
+    return f"this percentile needs {needs:,} requests, there are {n:,}" if value is None else ""
