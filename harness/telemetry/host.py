@@ -1,0 +1,111 @@
+"""This machine beside the traffic: CPU and memory of our processes and of a local server, network, load.
+
+Once a second, by psutil. A process stands under its role (injector, locust, cli, engine, server); its
+children count under the same role with their own pid (vLLM's engine and workers are children).
+"""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+
+from harness.telemetry.tidy import TidySamples
+from reports.telemetry import HOST_SCHEMA
+
+_LOOK_FOR_CHILDREN_S = 5.0
+
+
+class HostSampler:
+    """Samples from `start` to `stop`; `write` leaves `host.parquet`.
+
+    Args:
+        t0_unix_ns: the run's start on CLOCK_REALTIME.
+        interval_s: time between samples.
+        spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
+    """
+
+    def __init__(self, t0_unix_ns: int, interval_s: float = 1.0, spool: Path | None = None) -> None:
+        self._t0 = t0_unix_ns
+        self._interval = interval_s
+        self._samples = TidySamples(HOST_SCHEMA, spool)
+        self._roots: list[tuple[str, psutil.Process]] = []
+        self._watched: dict[int, tuple[str, psutil.Process]] = {}
+        self._looked = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, role: str, pid: int) -> bool:
+        """Watch a process and its children from now on; False if it is gone already."""
+        try:
+            process = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            return False
+        self._roots.append((role, process))
+        self._add(role, process)
+        return True
+
+    async def start(self) -> None:
+        """Begin; the first sample comes after one interval, since CPU shares need one."""
+        psutil.cpu_percent()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, with a last sample."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        self.sample()
+
+    def write(self, path: Path) -> None:
+        """Write `host.parquet`."""
+        self._samples.write(path)
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        t_ns = time.time_ns() - self._t0
+        network = psutil.net_io_counters()
+        rows: list[tuple[str, int | None, str, float]] = [
+            ("machine", None, "cpu_fraction", psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)),
+            ("machine", None, "rss_bytes", float(psutil.virtual_memory().used)),
+            ("machine", None, "load1", psutil.getloadavg()[0]),
+        ]
+        if network is not None:
+            rows.append(("machine", None, "net_sent_bytes", float(network.bytes_sent)))
+            rows.append(("machine", None, "net_received_bytes", float(network.bytes_recv)))
+        if time.monotonic() - self._looked >= _LOOK_FOR_CHILDREN_S:
+            self._look_for_children()
+        for pid, (role, process) in list(self._watched.items()):
+            try:
+                with process.oneshot():
+                    rows.append((role, pid, "cpu_fraction", process.cpu_percent() / 100))
+                    rows.append((role, pid, "rss_bytes", float(process.memory_info().rss)))
+            except psutil.Error:
+                del self._watched[pid]
+        roles, pids, names, values = zip(*rows, strict=True)
+        self._samples.append([[t_ns] * len(rows), roles, pids, names, values])
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval
+        while True:
+            await asyncio.sleep(due - loop.time())
+            self.sample()
+            late = max(0.0, loop.time() - due)
+            due += self._interval * (1 + late // self._interval)
+
+    def _look_for_children(self) -> None:
+        self._looked = time.monotonic()
+        for role, root in self._roots:
+            with contextlib.suppress(psutil.Error):
+                for child in root.children(recursive=True):
+                    if child.pid not in self._watched:
+                        self._add(role, child)
+
+    def _add(self, role: str, process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.Error):
+            process.cpu_percent()  # the first call only sets the mark that the next one counts from
+            self._watched[process.pid] = (role, process)

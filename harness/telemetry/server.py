@@ -1,0 +1,189 @@
+"""The servers' own figures: `/metrics` of every endpoint, once a second, as a tidy time series.
+
+A scrape that fails is a sample too: `up` is 0 then, as Prometheus has it, and the first reason of a streak is
+kept in `problems`. Nothing here stops a run: what is missing is said, and the reports say what they lack.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pyarrow as pa
+
+from harness.telemetry.exposition import PageReader, SeriesKey
+from harness.telemetry.tidy import TidySamples
+from reports.telemetry import SERVER_SCHEMA
+
+_UP = SeriesKey("up", "{}")
+_DURATION = SeriesKey("scrape_duration_seconds", "{}")
+_TIMEOUT_S = 5.0
+_MAX_PROBLEMS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the first scrape of an endpoint brought: which server, how many series; or why nothing."""
+
+    endpoint: str
+    server: str | None  # vllm | other | None
+    series: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A scrape that failed after one that had not (or as the first)."""
+
+    t_ns: int
+    endpoint: str
+    text: str
+
+
+class ServerScraper:
+    """Scrapes from `start` to `stop`, once more at each of them; `write` leaves `server.parquet`.
+
+    Args:
+        urls: base URLs; `/metrics` is asked of each.
+        t0_unix_ns: the run's start on CLOCK_REALTIME.
+        interval_s: time between scrapes; one that would overlap its predecessor is left out.
+        headers: sent along (authorization).
+        spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        t0_unix_ns: int,
+        interval_s: float = 1.0,
+        headers: Mapping[str, str] | None = None,
+        spool: Path | None = None,
+    ) -> None:
+        self._t0 = t0_unix_ns
+        self._interval = interval_s
+        self._headers = dict(headers or {})
+        self._readers = {url.rstrip("/").removesuffix("/v1"): PageReader() for url in urls}
+        self._samples = TidySamples(SERVER_SCHEMA, spool)
+        self._latest: dict[str, dict[SeriesKey, float]] = {}
+        self._first: dict[str, dict[SeriesKey, float]] = {}
+        self._up: dict[str, bool] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.problems: list[Problem] = []
+
+    async def start(self) -> list[Found]:
+        """Scrape once and say what came; then go on in the background."""
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=True
+        )
+        await self._round()
+        self._task = asyncio.create_task(self._run())
+        return [self._found(endpoint) for endpoint in self._readers]
+
+    async def stop(self) -> None:
+        """End the rounds, then scrape a last time."""
+        if self._session is None:
+            return
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._round()
+        await self._session.close()
+        self._session = self._task = None
+
+    async def scrape(self) -> None:
+        """One round now, besides the regular ones: for an exact reading before or after a phase."""
+        await self._round()
+
+    def write(self, path: Path) -> None:
+        """Write `server.parquet`."""
+        self._samples.write(path)
+
+    def latest(self, name: str) -> float | None:
+        """The newest value of `name`, summed over labels and endpoints; None if it was never there."""
+        return _total(self._latest, name)
+
+    def increase(self, name: str) -> float | None:
+        """Growth of counter `name` since the first scrape, summed; a restarted server counts from 0."""
+        if _total(self._latest, name) is None:
+            return None
+        grown = 0.0
+        for endpoint, values in self._latest.items():
+            first = self._first[endpoint]
+            for key, value in values.items():
+                if key.name == name:
+                    before = first.get(key, 0.0)
+                    grown += value - before if value >= before else value
+        return grown
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._interval
+        while True:
+            await asyncio.sleep(due - loop.time())
+            await self._round()
+            late = max(0.0, loop.time() - due)
+            due += self._interval * (1 + late // self._interval)
+
+    async def _round(self) -> None:
+        await asyncio.gather(*(self._scrape(endpoint) for endpoint in self._readers))
+
+    async def _scrape(self, endpoint: str) -> None:
+        assert self._session is not None
+        began = time.time_ns()
+        keys: list[SeriesKey] = []
+        values: list[float] = []
+        problem = None
+        try:
+            async with self._session.get(f"{endpoint}/metrics") as response:
+                page = await response.text()
+                if response.status != 200:
+                    problem = f"HTTP {response.status} for /metrics"
+        except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
+            problem = f"{type(error).__name__}: {error}".rstrip(": ")
+        ended = time.time_ns()
+        if problem is None:
+            try:
+                keys, values = self._readers[endpoint].read(page)
+            except ValueError as error:
+                problem = f"/metrics isn't Prometheus text: {error}"
+        t_ns = (began + ended) // 2 - self._t0
+        self._keep(
+            endpoint, t_ns, [*keys, _UP, _DURATION], [*values, float(problem is None), (ended - began) / 1e9]
+        )
+        if problem is None:
+            self._latest[endpoint] = dict(zip(keys, values, strict=True))
+            self._first.setdefault(endpoint, self._latest[endpoint])
+        elif self._up.get(endpoint, True) and len(self.problems) < _MAX_PROBLEMS:
+            self.problems.append(Problem(t_ns, endpoint, problem))
+        self._up[endpoint] = problem is None
+
+    def _keep(self, endpoint: str, t_ns: int, keys: list[SeriesKey], values: list[float]) -> None:
+        count = len(keys)
+        self._samples.append(
+            [
+                pa.repeat(t_ns, count),
+                pa.repeat(endpoint, count),
+                [key.name for key in keys],
+                [key.labels for key in keys],
+                values,
+            ]
+        )
+
+    def _found(self, endpoint: str) -> Found:
+        series = len(self._latest.get(endpoint, ()))
+        if not self._up[endpoint]:
+            problem = next(p.text for p in reversed(self.problems) if p.endpoint == endpoint)
+            return Found(endpoint, None, 0, problem)
+        if not series:
+            return Found(endpoint, None, 0, "/metrics is empty")
+        return Found(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
+
+
+def _total(by_endpoint: Mapping[str, Mapping[SeriesKey, float]], name: str) -> float | None:
+    found = [value for values in by_endpoint.values() for key, value in values.items() if key.name == name]
+    return sum(found) if found else None

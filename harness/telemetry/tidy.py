@@ -1,0 +1,85 @@
+"""Where samples go: columns in memory, an Arrow stream on disk behind them, one Parquet file at the end.
+
+The stream bounds memory, and outlives a killed process: every complete batch of it can be read.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FLUSH_ROWS = 8192
+ROW_GROUP = 262_144
+
+
+class TidySamples:
+    """Rows of one schema, appended as columns.
+
+    Args:
+        schema: all rows' columns.
+        spool: Arrow IPC stream to append to; without one everything stays in memory until `write`.
+    """
+
+    def __init__(self, schema: pa.Schema, spool: Path | None = None) -> None:
+        self._schema = schema
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._spool = spool
+        self._file: Any = None
+        self._writer: Any = None
+
+    def append(self, columns: Sequence[Any]) -> None:
+        """Add rows: one sequence or array per column, in the schema's order."""
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        if self._pending_rows >= FLUSH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Move what is pending to the spool; nothing happens without one."""
+        if self._spool is None or not self._pending:
+            return
+        if self._writer is None:
+            self._spool.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._spool.open("wb")
+            self._writer = pa.ipc.new_stream(self._file, self._schema)
+        for batch in pa.Table.from_batches(self._pending).combine_chunks().to_batches():
+            self._writer.write_batch(batch)
+        self._file.flush()
+        self._pending, self._pending_rows = [], 0
+
+    def write(self, path: Path) -> None:
+        """Write all rows so far to one Parquet file, replacing it as a whole, and end the spool."""
+        self.flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._file.close()
+            self._writer = None
+        draft = path.with_name(path.name + ".part")
+        with pq.ParquetWriter(draft, self._schema, compression="zstd") as writer:
+            for table in self._groups():
+                writer.write_table(table, row_group_size=ROW_GROUP)
+        draft.replace(path)
+
+    def _groups(self) -> Iterator[pa.Table]:
+        """All rows in tables of about a row group each."""
+        batches: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in self._batches():
+            batches.append(batch)
+            rows += batch.num_rows
+            if rows >= ROW_GROUP:
+                yield pa.Table.from_batches(batches)
+                batches, rows = [], 0
+        if batches:
+            yield pa.Table.from_batches(batches)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self._spool is not None and self._file is not None:
+            with self._spool.open("rb") as file:
+                yield from pa.ipc.open_stream(file)
+        yield from self._pending
