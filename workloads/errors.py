@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the person at the keyboard. The command line turns it into exit code 2."""
+"""The one exception for mistakes of the person at the keyboard: exit code 2 of the command line."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Logarithm, exponential, normal quantile, Gamma function and interpolation that give the same bits on every machine.
+"""Logarithm, exponential, normal quantile and the like, with the same bits on every machine.
 
 NumPy's and libm's own differ in the last bit between processors (AVX-512, FMA, another libc), and a plan
 must not. Everything here is made of IEEE 754 additions, multiplications, divisions and square roots, one
@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_LN2_HI: Final = 6.93147180369123816490e-01  # ln 2 in two parts: the first has 33 bits, so k * _LN2_HI is exact
+_LN2_HI: Final = (
+    6.93147180369123816490e-01  # ln 2 in two parts: the first has 33 bits, so k * _LN2_HI is exact
+)
 _LN2_LO: Final = 1.90821492927058770002e-10
 _LOG_TERMS: Final = tuple(2.0 / (2 * i + 1) for i in range(1, 12))
 _EXP_TERMS: Final = tuple(
@@ -35,7 +37,8 @@ def log(x: Floats) -> Floats:
         tail *= square
         tail += term
     tail *= square * z
-    return k * _LN2_HI + (2.0 * z + (tail + k * _LN2_LO))
+    value: Floats = k * _LN2_HI + (2.0 * z + (tail + k * _LN2_LO))
+    return value
 
 
 def exp(x: Floats) -> Floats:
@@ -57,23 +60,71 @@ def power(x: Floats, exponent: float) -> Floats:
 
 # Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", Applied Statistics 37 (1988).
 _CENTRE: Final = (
-    (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
-     4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
-    (1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3,
-     2.1213794301586595867e4, 3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3),
-)  # fmt: skip
+    (
+        3.3871328727963666080e0,
+        1.3314166789178437745e2,
+        1.9715909503065514427e3,
+        1.3731693765509461125e4,
+        4.5921953931549871457e4,
+        6.7265770927008700853e4,
+        3.3430575583588128105e4,
+        2.5090809287301226727e3,
+    ),
+    (
+        1.0,
+        4.2313330701600911252e1,
+        6.8718700749205790830e2,
+        5.3941960214247511077e3,
+        2.1213794301586595867e4,
+        3.9307895800092710610e4,
+        2.8729085735721942674e4,
+        5.2264952788528545610e3,
+    ),
+)
 _MIDDLE: Final = (
-    (1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0,
-     1.27045825245236838258e0, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4),
-    (1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1,
-     1.48103976427480074590e-1, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
-)  # fmt: skip
+    (
+        1.42343711074968357734e0,
+        4.63033784615654529590e0,
+        5.76949722146069140550e0,
+        3.64784832476320460504e0,
+        1.27045825245236838258e0,
+        2.41780725177450611770e-1,
+        2.27238449892691845833e-2,
+        7.74545014278341407640e-4,
+    ),
+    (
+        1.0,
+        2.05319162663775882187e0,
+        1.67638483018380384940e0,
+        6.89767334985100004550e-1,
+        1.48103976427480074590e-1,
+        1.51986665636164571966e-2,
+        5.47593808499534494600e-4,
+        1.05075007164441684324e-9,
+    ),
+)
 _TAIL: Final = (
-    (6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1,
-     2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
-    (1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
-     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
-)  # fmt: skip
+    (
+        6.65790464350110377720e0,
+        5.46378491116411436990e0,
+        1.78482653991729133580e0,
+        2.96560571828504891230e-1,
+        2.65321895265761230930e-2,
+        1.24266094738807843860e-3,
+        2.71155556874348757815e-5,
+        2.01033439929228813265e-7,
+    ),
+    (
+        1.0,
+        5.99832206555887937690e-1,
+        1.36929880922735805310e-1,
+        1.48753612908506148525e-2,
+        7.86869131145613259100e-4,
+        1.84631831751005468180e-5,
+        1.42151175831644588870e-7,
+        2.04426310338993978564e-15,
+    ),
+)
 
 
 def normal_quantile(p: Floats) -> Floats:
@@ -104,7 +155,7 @@ def normal_probability(z: Floats) -> Floats:
 
 
 def interpolate(x: Floats, xs: Floats, ys: Floats) -> Floats:
-    """Piecewise-linear through (xs, ys), xs ascending; ends are held. Like `np.interp`, bit for bit repeatable.
+    """Piecewise-linear through (xs, ys), xs ascending; ends are held. Like `np.interp`, but repeatable.
 
     Where xs has a repeated value (a jump), its last point counts.
     """

@@ -1,4 +1,4 @@
-"""The grammar of lengths and times: `512`, `lognormal(6.2, 0.8)`, `uniform(64, 512)`, `grid:azure_2023_conv.input`.
+"""The grammar of lengths and times: `512`, `lognormal(6.2, 0.8)`, `grid:azure_2023_conv.input`.
 
     expression = number
                | lognormal(mu, sigma)        natural logarithm; median e^mu
@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator
+from pydantic import BeforeValidator
 
 from workloads import exact
 from workloads.exact import Floats
@@ -152,11 +152,9 @@ class GammaLaw(_Law):
     @cached_property
     def _points(self) -> tuple[Floats, Floats]:
         top = self.shape + 12.0 * np.sqrt(self.shape) + 40.0
-        low = float(exact.exp(np.array([-34.0 / self.shape]))[0])
-        values = np.concatenate(
-            [exact.exp(np.linspace(float(exact.log(np.array([low]))[0]), 0.0, _TABLE // 2, endpoint=False)) * top]
-            + [np.linspace(0.0, top, _TABLE // 2 + 1)]
-        )
+        least = -34.0 / self.shape + float(exact.log(np.array([top]))[0])
+        logs = np.linspace(least, float(exact.log(np.array([top]))[0]), _TABLE // 2, endpoint=False)
+        values = np.concatenate([exact.exp(logs), np.linspace(0.0, top, _TABLE // 2 + 1)])
         values = np.unique(values)
         shares = np.maximum.accumulate(_gamma_probability(self.shape, values))
         return values, shares / shares[-1]
@@ -220,7 +218,9 @@ class Scale(_Law):
         return self.inner.quantile(u) * self.factor
 
 
-_TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
+_TOKEN: Final = re.compile(
+    r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))"
+)
 _ARITY: Final = {
     "lognormal": ("mu", "sigma"),
     "uniform": ("low", "high"),
@@ -325,7 +325,9 @@ class _Reader:
                 return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
             case "weibull":
                 shape = self._positive(first, "shape")
-                return WeibullLaw(shape, self._positive(second, "mean") / exact.gamma_function(1.0 + 1.0 / shape))
+                return WeibullLaw(
+                    shape, self._positive(second, "mean") / exact.gamma_function(1.0 + 1.0 / shape)
+                )
             case _:
                 return Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
 
@@ -334,7 +336,12 @@ class _Reader:
         while self._peek() == ",":
             points.append((self._then_number(), self._after_colon()))
         shares, values = zip(*points, strict=True)
-        if shares[0] != 0 or shares[-1] != 1 or list(shares) != sorted(shares) or list(values) != sorted(values):
+        if (
+            shares[0] != 0
+            or shares[-1] != 1
+            or list(shares) != sorted(shares)
+            or list(values) != sorted(values)
+        ):
             raise self._error("quantiles go from 0: to 1:, shares and values ascending")
         return Quantiles(shares, values)
 
@@ -391,7 +398,7 @@ class _Reader:
 
 
 def _gamma_probability(shape: float, values: Floats) -> Floats:
-    """The regularized lower incomplete gamma function P(shape, v), by its series (Abramowitz and Stegun 6.5.29)."""
+    """The lower incomplete gamma function P(shape, v), by its series (Abramowitz and Stegun 6.5.29)."""
     safe = np.maximum(values, 1e-300)
     term = np.full_like(safe, 1.0 / shape)
     total = term.copy()
@@ -406,9 +413,11 @@ def _gamma_probability(shape: float, values: Floats) -> Floats:
 
 
 def _check(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is not a length: write {_FORMS}")  # noqa: TRY004
     parse(value)
     return value
 
 
-Length = Annotated[int | float | str, AfterValidator(_check)]
+Length = Annotated[int | float | str, BeforeValidator(_check)]
 """A pydantic field: an expression of the grammar above, kept as it was written."""

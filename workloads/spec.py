@@ -59,10 +59,12 @@ class WorkloadSpec(Strict):
             missing = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is None]
             if missing:
                 raise ValueError(
-                    f"{' and '.join(f'`{name}`' for name in missing)} missing: give lengths, or a `profile` or a `trace`"
+                    f"{' and '.join(missing)} missing: give lengths, or a `profile` or a `trace`"
                 )
             if self.loop == "open" and (self.arrivals is None or self.arrivals.mean_rate() is None):
-                raise ValueError("`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)")
+                raise ValueError(
+                    "`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)"
+                )
             if self.requests is None and self.duration is None:
                 raise ValueError("`duration` or `requests` is missing: when does the run end?")
         return self

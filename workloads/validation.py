@@ -1,4 +1,4 @@
-"""Specs as people write them: unknown keys are errors that say what was meant, and errors read as one sentence.
+"""Specs as people write them: unknown keys say what was meant, and all errors read as one sentence.
 
 `Strict` is the base of every spec model; `explain` turns pydantic's findings into a `UserError`.
 """
@@ -46,7 +46,9 @@ def explain(error: ValidationError, where: str) -> UserError:
         text = entry["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if entry["type"] == "missing":
             text = "is missing"
-        elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(entry["input"], Mapping | list):
+        elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(
+            entry["input"], Mapping | list
+        ):
             text = f"{_lower(text)}, not {entry['input']!r}"
         if text not in found.setdefault(key, []):
             found[key].append(text)

@@ -6,6 +6,7 @@ a person's own stages, a spike and a daily pattern mean what they say; a random 
 scaled so that the mean rate over the run's span is the one asked for.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,7 +83,7 @@ class Steps:
     levels: tuple[float, ...]
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
         """The last level is held."""
         return np.array([*self.starts, max(until_s, self.starts[-1]) + 1.0]), np.array(self.levels)
 
@@ -98,7 +99,7 @@ class Spike:
     decay_s: float
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
         """Ramps are cut into 200 cells."""
         top, fall = self.at_s + self.rise_s, self.at_s + self.rise_s + self.hold_s
         end = fall + self.decay_s
@@ -120,23 +121,25 @@ class Daily:
     start_day: int = 0
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:  # noqa: ARG002
+    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
         """288 cells a day; factors are scaled to mean 1 over the week."""
         cell_s = self.day_s / 288
         count = int(np.ceil(until_s / cell_s)) + 1
-        days = (np.arange(count) + 0.5) / 288 + self.start_hour / 24.0
+        days = (np.arange(float(count)) + 0.5) / 288 + self.start_hour / 24.0
         whole = np.floor(days)
         hour = (days - whole) * 24.0
-        ring = np.array([self.hours[-1], *self.hours, self.hours[0]]) / (float(np.cumsum(self.hours)[-1]) / 24)
-        level = exact.interpolate(hour, np.arange(26) - 0.5, ring)
+        ring = np.array([self.hours[-1], *self.hours, self.hours[0]]) / (
+            float(np.cumsum(self.hours)[-1]) / 24
+        )
+        level = exact.interpolate(hour, np.arange(26.0) - 0.5, ring)
         week = np.array(self.days) / (float(np.cumsum(self.days)[-1]) / len(self.days))
         level = level * week[(whole.astype(np.int64) + self.start_day) % len(self.days)]
-        return np.arange(count + 1) * cell_s, level
+        return np.arange(count + 1.0) * cell_s, level
 
 
 @dataclass(frozen=True)
 class Modulated:
-    """A slow random rate: log-normal, with coefficient of variation `cv` and correlation time `correlation_s`.
+    """A slow random rate: log-normal with coefficient of variation `cv`, correlated over `correlation_s`.
 
     m(t) = exp(s x(t) - s^2/2), s^2 = ln(1 + cv^2), x an Ornstein-Uhlenbeck process of unit variance (a
     doubly stochastic, or Cox, process: Cox, "Some Statistical Methods Connected with Series of Events",
@@ -163,7 +166,7 @@ class Modulated:
         path.append(x)
         variance = float(exact.log(np.array([1.0 + self.cv * self.cv]))[0])
         spread = float(np.sqrt(variance))
-        return np.arange(count + 1) * cell_s, exact.exp(spread * np.array(path) - variance / 2)
+        return np.arange(count + 1.0) * cell_s, exact.exp(spread * np.array(path) - variance / 2)
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def ramp_knots(knots: list[tuple[float, float]], until_s: float) -> Steps:
 
 def _from_knots(knots: list[tuple[float, float]], until_s: float) -> tuple[Floats, Floats]:
     edges, levels = [], []
-    for (t0, y0), (t1, y1) in zip(knots, knots[1:], strict=False):
+    for (t0, y0), (t1, y1) in itertools.pairwise(knots):
         if t1 <= t0:
             continue
         cells = 1 if y0 == y1 else 200

@@ -32,11 +32,11 @@ class Renewal(Protocol):
 class Constant:
     """Gaps of exactly 1; the first arrival at the start."""
 
-    def first(self, stream: Stream) -> float:  # noqa: ARG002
+    def first(self, stream: Stream) -> float:
         """At the start."""
         return 0.0
 
-    def gaps(self, stream: Stream, n: int) -> Floats:  # noqa: ARG002
+    def gaps(self, stream: Stream, n: int) -> Floats:
         """Ones."""
         return np.ones(n)
 

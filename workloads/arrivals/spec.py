@@ -34,14 +34,14 @@ class ArrivalSpec(Strict):
     process: Literal["constant", "poisson", "gamma", "weibull"] = "poisson"
     rate: Rate | None = None
     shape: float | None = Field(None, gt=0.005, le=1000)
-    modulation: list[ModulationSpec] = []
+    modulation: tuple[ModulationSpec, ...] = ()
     on_off: OnOffSpec | None = None
 
     @model_validator(mode="after")
     def _shape_fits(self) -> Self:
         if self.process in ("gamma", "weibull") and self.shape is None:
             raise ValueError(
-                f"a {self.process} process needs `shape` (1 is Poisson, below 1 is burstier; gamma: CV = 1/sqrt(shape))"
+                f"a {self.process} process needs `shape`: 1 is Poisson, below 1 is burstier (gamma: CV = 1/sqrt(shape))"
             )
         if self.process in ("constant", "poisson") and self.shape is not None:
             raise ValueError(f"`shape` is of gamma and weibull, not of {self.process}")
