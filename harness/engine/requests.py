@@ -145,10 +145,14 @@ def read(
         length = min(limit, max(natural, least))
     offset = content % len(babble.ids)
     salt = body.get("cache_salt") or ""
+    if not isinstance(salt, str):
+        raise bad("cache_salt must be a string", "cache_salt")
     chain = []
     if resolved.settings.enable_prefix_caching:
         chain = block_hashes(raw + babble.id_bytes(offset, length), resolved.settings.block_size, salt)
     options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise bad("stream_options must be an object", "stream_options")
     sequence = Sequence(
         request_id=request_id,
         prompt_tokens=len(ids),

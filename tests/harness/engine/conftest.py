@@ -1,0 +1,37 @@
+"""The embedded engine as the process it really is."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+PRESET = "h100-sxm/qwen2.5-0.5b"
+
+
+@contextmanager
+def engine_process(*flags: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Base URL and process of an engine; ended at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.engine", "--preset", PRESET, "--served-model-name", "sim", *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}", process
+    finally:
+        process.terminate()
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """An engine with a small cache, shared by a module's tests."""
+    flags = ("--max-model-len", "4096", "--enable-per-request-metrics", "--enable-prompt-tokens-details")
+    with engine_process(*flags) as (base, _):
+        yield base
