@@ -74,7 +74,7 @@ class Engine:
                 await timer.sleep_until(deadline)
                 now = time.monotonic()
                 outcome = self.scheduler.complete(step, now)
-                self.metrics.stepped(step, outcome, now, now - deadline)
+                self.metrics.stepped(step, outcome, now)
                 for sequence in outcome.ended:
                     self._sinks.pop(sequence).token(True)
                     self.metrics.ended(sequence, sequence.finish_reason)
@@ -83,6 +83,7 @@ class Engine:
                     sink = sinks.get(sequence)
                     if sink is not None:
                         sink.token(False)
+                self.metrics.lateness.observe(time.monotonic() - deadline)  # of the last token written
                 begin = deadline
                 if now - deadline > GIVE_UP_S:
                     begin = now

@@ -89,10 +89,9 @@ class EngineMetrics(Collector):
         self.request_generation = Histogram(_LENGTHS)
         self.lateness = Histogram(_LATENESS)
 
-    def stepped(self, step: Step, outcome: Outcome, now_s: float, late_s: float) -> None:
+    def stepped(self, step: Step, outcome: Outcome, now_s: float) -> None:
         """Book a step that ended at `now_s`, and stamp its sequences' token times."""
         self.iteration.observe(step.shape.tokens)
-        self.lateness.observe(late_s)
         self.generation_tokens += len(outcome.emitted)
         observe_gap = self.itl.observe
         for sequence in outcome.emitted:

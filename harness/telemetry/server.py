@@ -74,6 +74,16 @@ class ServerScraper:
         self._task: asyncio.Task[None] | None = None
         self.problems: list[Problem] = []
 
+    @property
+    def t0_unix_ns(self) -> int:
+        """The run's start. Setting it anew (the first scrape took long) moves the samples so far."""
+        return self._t0
+
+    @t0_unix_ns.setter
+    def t0_unix_ns(self, t0_unix_ns: int) -> None:
+        self._samples.shift(self._t0 - t0_unix_ns)
+        self._t0 = t0_unix_ns
+
     async def start(self) -> list[Found]:
         """Scrape once and say what came; then go on in the background."""
         self._session = aiohttp.ClientSession(

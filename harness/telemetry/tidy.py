@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 FLUSH_ROWS = 8192
@@ -38,6 +39,16 @@ class TidySamples:
         self._pending_rows += batch.num_rows
         if self._pending_rows >= FLUSH_ROWS:
             self.flush()
+
+    def shift(self, by_ns: int) -> None:
+        """Move the samples so far in time (their first column); only before anything was flushed."""
+        if self._file is not None:
+            raise RuntimeError("samples on disk can't be moved")
+        times = self._schema.names[0]
+        self._pending = [
+            batch.set_column(0, times, pc.add(batch.column(0), by_ns)).cast(self._schema)
+            for batch in self._pending
+        ]
 
     def flush(self) -> None:
         """Move what is pending to the spool; nothing happens without one."""

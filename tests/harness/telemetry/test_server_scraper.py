@@ -127,3 +127,17 @@ def test_a_restarted_server_counts_from_zero():
             assert scraper.increase("vllm:n_total") == 5
 
     asyncio.run(scenario())
+
+
+def test_a_start_set_anew_moves_the_samples_so_far(tmp_path: Path):
+    async def scenario() -> None:
+        async with serving(Scripted()) as url:
+            scraper = ServerScraper([url], 0, 3600, spool=tmp_path / "s.arrows")
+            await scraper.start()
+            scraper.t0_unix_ns = 10**18
+            await scraper.stop()
+        scraper.write(tmp_path / "server.parquet")
+
+    asyncio.run(scenario())
+    first, last = sorted(set(pq.read_table(tmp_path / "server.parquet")["t_ns"].to_pylist()))
+    assert 0 < last - first < 10e9 and first < 10**18
