@@ -1,0 +1,66 @@
+"""The command line: one module a command, imported only when it is called, so that `--help` is quick."""
+
+import sys
+from importlib import import_module
+from typing import Final
+
+from workloads.errors import UserError
+
+# name -> (module, one line for --help)
+COMMANDS: Final = {
+    "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
+    "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
+}
+
+_USAGE: Final = "usage: tailgate COMMAND [...]"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry of `tailgate`; the exit codes are 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"tailgate {version('tailgate')}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command not in COMMANDS:
+            raise _unknown(command)
+        return int(import_module(COMMANDS[command][0]).run(rest))
+    except UserError as error:
+        print(f"tailgate {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        return 0
+
+
+def _unknown(command: str) -> UserError:
+    import difflib
+
+    close = difflib.get_close_matches(command, COMMANDS, 1)
+    return UserError(
+        "no such command", remedy=f"Did you mean {close[0]!r}?" if close else "tailgate --help lists them."
+    )
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            _USAGE,
+            "",
+            "Load tests, benchmarks and performance gates for LLM servers. A number it prints is true, or it says that it is not.",
+            "",
+            *lines,
+            "",
+            "tailgate COMMAND --help says more.",
+        ]
+    )

@@ -1,0 +1,210 @@
+"""`tailgate run SPEC` or `tailgate run --target ...`: one run, its directory, summary and report."""
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from workloads.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """Run, report, and say how it went by the exit code."""
+    arguments = parser().parse_args(argv)
+    from harness import spec as specs
+
+    where, folder, data = "command line", Path.cwd(), {}
+    if arguments.spec is not None:
+        data = specs.load(arguments.spec)
+        where, folder = str(arguments.spec), arguments.spec.resolve().parent
+        _make_trace_absolute(data, folder)
+    flags = _flags(arguments)
+    spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
+    from harness.progress import Progress
+    from harness.run import Watcher, execute
+
+    watcher = Watcher() if arguments.quiet or arguments.json else Progress()
+    run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
+    from reports.build import build
+    from reports.summary import exit_code
+
+    summary = build(run_dir)
+    if arguments.json:
+        sys.stdout.write((run_dir / "summary.json").read_text())
+    elif not arguments.quiet:
+        from rich.console import Console
+
+        from reports.terminal import print_summary
+
+        print_summary(summary, Console())
+        print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
+    return exit_code(summary)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags; each says where in a spec the same thing stands."""
+    p = argparse.ArgumentParser(prog="tailgate run", description=__doc__)
+    p.add_argument("spec", nargs="?", type=Path, help="YAML spec; flags override it")
+    t = p.add_argument_group("target")
+    t.add_argument(
+        "--target", metavar="URL|sim:PRESET", help="base URL of an OpenAI API, or an embedded engine", action="append"
+    )
+    t.add_argument("--model", help="model name (default: the first that the target serves)")
+    t.add_argument("--endpoint", choices=["completions", "chat"], help="API to call (default: completions)")
+    t.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="extra request header")
+    t.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the API key")
+    t.add_argument("--ca", type=Path, help="authority that signed the target's certificate (PEM)")
+    t.add_argument("--insecure", action="store_true", default=None, help="don't verify TLS; the report says so")
+    t.add_argument("--cert", type=Path, help="client certificate (PEM)")
+    t.add_argument("--key", type=Path, help="client certificate's key (PEM)")
+    t.add_argument("--balance", choices=["round-robin", "least-in-flight"], help="how several targets share the load")
+    w = p.add_argument_group("workload")
+    w.add_argument("--rate", help="arrivals per second, e.g. 12/s (open loop)")
+    w.add_argument("--arrival", help="arrival process: constant, poisson, gamma, ...")
+    w.add_argument("--shape", type=float, help="shape of gamma arrivals (below 1: bursty)")
+    w.add_argument("--users", type=int, help="closed loop: this many users, each waits for its answer")
+    w.add_argument("--requests", type=int, help="end after this many requests")
+    w.add_argument("--duration", help="length of the measure phase, e.g. 60s, 10m")
+    w.add_argument("--warmup", help="length of the warm-up before it")
+    w.add_argument("--prompt-tokens", help="512, lognormal(6.2,0.8), uniform(64,512), grid:NAME.input")
+    w.add_argument("--output-tokens", help="the same for answers")
+    w.add_argument("--profile", help="built-in workload profile")
+    w.add_argument("--trace", type=Path, help="replay this trace")
+    w.add_argument("--trace-format", help="its format, e.g. azure")
+    w.add_argument("--start", help="skip this much of the trace")
+    w.add_argument("--speed", type=float, help="compress the trace's time by this factor")
+    w.add_argument(
+        "--skip-bad-rows", action="store_true", default=None, help="count broken trace rows instead of refusing them"
+    )
+    w.add_argument("--max-context", type=int, help="longest prompt + answer, in tokens")
+    w.add_argument("--over-context", choices=["error", "clip", "scale", "drop"], help="what to do with longer ones")
+    w.add_argument("--length-scale", type=float, help="multiply all lengths")
+    r = p.add_argument_group("run")
+    r.add_argument("--name", help="becomes part of the run directory's name")
+    r.add_argument("--seed", type=int, help="the plan is a function of spec and seed (default: 0)")
+    r.add_argument(
+        "--slo", action="append", default=[], metavar="'ttft: p99 < 800ms'", help="objective; repeat for more"
+    )
+    r.add_argument("--timeout", help="give up on a request this long after its scheduled time")
+    r.add_argument("--drain", help="wait this long for answers after the last arrival (default: 60s)")
+    r.add_argument("--no-stream", action="store_true", default=None, help="ask for whole answers")
+    r.add_argument("--natural-output", action="store_true", default=None, help="let the model end its answers")
+    r.add_argument("--extra", metavar="JSON", help="fields merged into every request body")
+    r.add_argument("--injectors", help="injector processes: a number or auto (default: 1)")
+    r.add_argument("--out", type=Path, help="the run directory itself (default: runs/<utc>-<name>)")
+    r.add_argument("--json", action="store_true", help="print summary.json and nothing else on stdout")
+    r.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return p
+
+
+def _flags(a: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say, in the shape of a spec."""
+    trace = {"file": a.trace and a.trace.resolve(), "format": a.trace_format, "start": a.start, "speed": a.speed}
+    if a.skip_bad_rows:
+        trace["skip_bad_rows"] = True
+    data: dict[str, Any] = {
+        "target": _target(a),
+        "workload": {
+            "profile": a.profile,
+            "trace": trace,
+            "prompt_tokens": a.prompt_tokens,
+            "output_tokens": a.output_tokens,
+            "arrivals": {"process": a.arrival or ("poisson" if a.rate else None), "rate": a.rate, "shape": a.shape},
+            "users": a.users,
+            "requests": a.requests,
+            "duration": a.duration,
+            "warmup": a.warmup,
+            "max_context": a.max_context,
+            "over_context": a.over_context,
+            "length_scale": a.length_scale,
+        },
+        "name": a.name,
+        "seed": a.seed,
+        "slo": dict(_objective(text) for text in a.slo),
+        "timeout": a.timeout,
+        "drain": a.drain,
+        "streamed": False if a.no_stream else None,
+        "output": "natural" if a.natural_output else None,
+        "extra": _json(a.extra, "--extra"),
+        "injectors": int(a.injectors) if a.injectors and a.injectors.isdigit() else a.injectors,
+    }
+    pruned = _pruned(data)
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def _target(a: argparse.Namespace) -> dict[str, Any]:
+    target: dict[str, Any] = {"model": a.model, "endpoint": a.endpoint, "balance": a.balance}
+    given = a.target or []
+    sims = [name.removeprefix("sim:") for name in given if name.startswith("sim:")]
+    if sims and len(given) > 1:
+        raise UserError("an embedded engine can't be mixed with other targets", where="--target")
+    if sims:
+        target |= {"kind": "sim", "sim": sims[0]}
+    elif given:
+        target |= {"kind": "url", "urls": given}
+    target["headers"] = dict(_header(text) for text in a.header)
+    target["auth"] = {"env": a.api_key_env}
+    target["tls"] = {
+        "ca": a.ca and a.ca.resolve(), "insecure": a.insecure, "cert": a.cert and a.cert.resolve(), "key": a.key and a.key.resolve()
+    }  # fmt: skip
+    return target
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise UserError(f"{text!r} is not NAME: VALUE", where="--header")
+    return name.strip(), value.strip()
+
+
+def _objective(text: str) -> tuple[str, str]:
+    name, colon, limit = text.partition(":")
+    if not colon:
+        raise UserError(f"{text!r} is not like 'ttft: p99 < 800ms'", where="--slo")
+    return name.strip(), limit.strip()
+
+
+def _json(text: str | None, flag: str) -> Any:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"is not JSON: {error}", where=flag) from error
+    if not isinstance(value, dict):
+        raise UserError("must be a JSON object", where=flag)
+    return value
+
+
+def _pruned(data: Any) -> Any:
+    """Without what was not given."""
+    if not isinstance(data, dict):
+        return data
+    kept = {key: _pruned(value) for key, value in data.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def _make_trace_absolute(data: dict[str, Any], folder: Path) -> None:
+    """File names in a spec are relative to it; flags may come from elsewhere, so this is done before merging."""
+    trace = data.get("workload", {}).get("trace") if isinstance(data.get("workload"), dict) else None
+    if isinstance(trace, dict) and isinstance(trace.get("file"), str):
+        trace["file"] = str((folder / trace["file"]).resolve())
+
+
+def _command_line(argv: list[str]) -> list[str]:
+    """As it was typed; header values may be secrets."""
+    shown = ["tailgate", "run"]
+    hide = False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        if hide or (name == "--header" and equals):
+            header = word.partition("=")[2] if not hide else word
+            shown.append(("" if hide else "--header=") + header.partition(":")[0] + ": ***")
+            hide = False
+            continue
+        shown.append(word)
+        hide = word == "--header"
+    return shown

@@ -1,0 +1,63 @@
+"""The run directory: where it is, that it can be written, and what the host was."""
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from workloads.errors import UserError
+
+
+def make(out: Path | None, name: str) -> Path:
+    """A new, empty run directory: ``out`` itself, or runs/<utc>-<name>.
+
+    Raises:
+        UserError: it can't be made or written, or holds files already.
+    """
+    if out is None:
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        out = Path("runs") / f"{stamp}-{name}"
+        for again in range(1, 100):
+            if not out.exists():
+                break
+            out = Path("runs") / f"{stamp}-{name}-{again}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(
+                "is not empty", where=f"--out {out}", remedy="Name a new folder; runs are never overwritten."
+            )
+        (out / "spool").mkdir()
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", where=f"--out {out}") from error
+    return out
+
+
+def host_facts() -> dict[str, Any]:
+    """What this machine is: the client's side of the fingerprint. No host name: it may be a secret."""
+    return {
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "cpu": _cpu_model(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part in measuring."""
+    return {name: metadata.version(name) for name in ("tailgate", "locust", "httptools", "pyarrow", "numpy", "aiohttp")}
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()

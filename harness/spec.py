@@ -1,0 +1,179 @@
+"""The spec of a run: one pydantic model, whether it comes from a YAML file, from flags, or from both."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from reports import slo as slo_grammar
+from workloads.errors import UserError
+from workloads.spec import WorkloadSpec
+from workloads.units import Duration
+from workloads.validation import Strict, explain
+
+
+class AuthSpec(Strict):
+    """Where the API key comes from: an environment variable, or a command that is run again when it expires."""
+
+    env: str | None = None
+    command: str | None = None
+    refresh: Duration | None = Field(None, gt=0)
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.command is None):
+            raise ValueError("give either `env` (a variable's name) or `command` (what prints the key)")
+        return self
+
+
+class TlsSpec(Strict):
+    """How the target's certificate is verified, and what we show it."""
+
+    ca: Path | None = None
+    insecure: bool = False
+    cert: Path | None = None
+    key: Path | None = None
+
+
+class TargetSpec(Strict):
+    """The deployment under test."""
+
+    kind: Literal["url", "vllm", "command", "sim"] = "url"
+    url: str | None = None
+    urls: tuple[str, ...] = ()
+    sim: str | None = None
+    command: str | None = None
+    model: str | None = None
+    args: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    endpoint: Literal["completions", "chat"] = "completions"
+    headers: dict[str, str] = {}
+    auth: AuthSpec | None = None
+    tls: TlsSpec = TlsSpec()
+    balance: Literal["round-robin", "least-in-flight"] = "round-robin"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_follows(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "kind" not in data and "sim" in data:
+            return {**data, "kind": "sim"}
+        return data
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needs = {"url": self.all_urls, "sim": self.sim, "command": self.command, "vllm": self.model}
+        if not needs[self.kind]:
+            raise ValueError(
+                {"url": "`url` is missing: where does the server listen?"}.get(
+                    self.kind, f"`{ {'sim': 'sim', 'command': 'command', 'vllm': 'model'}.get(self.kind) }` is missing"
+                )
+            )
+        return self
+
+    @property
+    def all_urls(self) -> tuple[str, ...]:
+        """Base URLs, without a trailing /v1."""
+        given = (*((self.url,) if self.url else ()), *self.urls)
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in given)
+
+
+class GpuSpec(Strict):
+    """What the deployment runs on, for cost and energy."""
+
+    type: str | None = None
+    count: int = Field(1, ge=1)
+    price_per_hour: float | None = Field(None, ge=0)
+
+
+class TelemetrySpec(Strict):
+    """What is watched beside the traffic."""
+
+    server: Literal["auto", "none"] = "auto"
+    server_interval: Duration = Field(1.0, gt=0)
+    gpu: str = "auto"
+    host: bool = True
+
+
+class RunSpec(Strict):
+    """A run, from target to SLO."""
+
+    name: str = "run"
+    target: TargetSpec
+    workload: WorkloadSpec
+    gpus: GpuSpec = GpuSpec()
+    slo: dict[str, str] = {}
+    seed: int = Field(0, ge=0)
+    timeout: Duration | None = Field(None, gt=0)
+    drain: Duration = Field(60.0, ge=0)
+    streamed: bool = True
+    output: Literal["forced", "natural"] = "forced"
+    extra: dict[str, Any] = {}
+    injectors: int | Literal["auto"] = 1
+    cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
+    isolation: Literal["exclusive", "shared"] | None = None
+    abort_if: dict[str, str] = {}
+    telemetry: TelemetrySpec = TelemetrySpec()
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not value or "/" in value or value.startswith("."):
+            raise ValueError("a name becomes part of a folder's name: no slash, no leading dot, not empty")
+        return value
+
+    @field_validator("slo")
+    @classmethod
+    def _slo_parses(cls, value: dict[str, str]) -> dict[str, str]:
+        slo_grammar.parse(value)
+        return value
+
+    def public(self) -> dict[str, Any]:
+        """The spec as the manifest keeps it: header values, which may be secrets, are masked."""
+        data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        if headers := data.get("target", {}).get("headers"):
+            data["target"]["headers"] = dict.fromkeys(headers, "***")
+        return data
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The YAML of a spec, not yet checked.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise UserError(f"is not YAML: {getattr(error, 'problem', None) or error}", where=where) from error
+    if not isinstance(data, dict):
+        raise UserError("a spec is a mapping with `target` and `workload`", where=str(path))
+    return data
+
+
+def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags over a spec, key by key."""
+    merged = dict(spec)
+    for key, value in flags.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def build(data: dict[str, Any], where: str, folder: Path) -> RunSpec:
+    """Check a spec; file names in it are relative to ``folder``.
+
+    Raises:
+        UserError: one message with all that is wrong.
+    """
+    try:
+        spec = RunSpec.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, where) from error
+    return spec.model_copy(update={"workload": spec.workload.resolved(folder)})

@@ -1,0 +1,1 @@
+"""Deployments under test, one small class each behind one protocol (`base.Target`)."""

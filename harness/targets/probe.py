@@ -1,0 +1,96 @@
+"""What answers at a URL: is it an OpenAI API, which models does it serve, is it vLLM? Asked before any load."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from harness.targets.base import Identity
+from loadgen.injector.endpoint import Trust, public_name, tls_context
+from workloads.errors import UserError
+
+_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+
+
+def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
+    """An HTTP client that trusts whom the injector will trust."""
+    connector = aiohttp.TCPConnector(ssl=tls_context(trust))
+    return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, connector=connector, trust_env=True)
+
+
+async def identify(
+    http: aiohttp.ClientSession, urls: tuple[str, ...], model: str | None, *, simulated: bool
+) -> Identity:
+    """Ask each URL for its models, and the first for what else it tells.
+
+    Raises:
+        UserError: nobody answers, it is no OpenAI API, or it does not serve ``model``.
+    """
+    listed = await asyncio.gather(*(_models(http, url) for url in urls))
+    names = tuple(str(entry["id"]) for entry in listed[0])
+    chosen = model or names[0]
+    for url, entries in zip(urls, listed, strict=True):
+        served = [str(entry["id"]) for entry in entries]
+        if chosen not in served:
+            raise UserError(
+                f"{public_name(url)} does not serve the model {chosen!r}",
+                where="target.model",
+                remedy=f"It serves: {', '.join(served)}.",
+            )
+    entry = next(entry for entry in listed[0] if entry["id"] == chosen)
+    version = await _get_json(http, urls[0], "/version")
+    is_vllm = entry.get("owned_by") == "vllm" or (isinstance(version, dict) and "version" in version)
+    limit = entry.get("max_model_len")
+    return Identity(
+        urls=urls,
+        model=chosen,
+        models=names,
+        dialect="vllm" if is_vllm else "openai",
+        version=str(version.get("version", "")) if isinstance(version, dict) else "",
+        max_model_len=limit if isinstance(limit, int) else None,
+        simulated=simulated,
+    )
+
+
+async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
+    where = public_name(url)
+    try:
+        async with http.get(f"{url}/v1/models") as response:
+            body = await response.read()
+            status = response.status
+            listing = await response.json(content_type=None) if status == 200 and body else None
+    except aiohttp.ClientSSLError as error:
+        raise UserError(
+            f"TLS failed: {error}", where=where, remedy="Give the authority's certificate with --ca."
+        ) from error
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
+        raise UserError(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
+    except (aiohttp.ClientError, ValueError) as error:
+        raise UserError(f"is not an OpenAI API: {error}", where=where) from error
+    if status in (401, 403):
+        raise UserError(
+            f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+        )
+    data = listing.get("data") if isinstance(listing, dict) else None
+    if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
+        raise UserError(
+            f"is not an OpenAI API: /v1/models answered HTTP {status} without a list of models",
+            where=where,
+            remedy="Give the base URL, in front of /v1.",
+        )
+    return data
+
+
+async def _get_json(http: aiohttp.ClientSession, url: str, path: str) -> Any:
+    try:
+        async with http.get(f"{url}{path}") as response:
+            return await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+
+
+def _root_cause(error: BaseException) -> str:
+    system = getattr(error, "os_error", None)
+    return str(system.strerror or system) if system is not None else str(error)

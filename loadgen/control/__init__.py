@@ -1,0 +1,1 @@
+"""The control plane: a process with Locust in it. It decides who sends and when; it never touches a token."""

@@ -1,0 +1,75 @@
+"""The injector processes of this machine, seen from Locust: started, told, listened to, ended."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from loadgen.control.channel import Channel, Message
+
+
+class Injectors:
+    """``count`` injector children. ``heard(k, message)`` is called for all they say."""
+
+    def __init__(self, count: int, heard: Callable[[int, Message], None]) -> None:
+        self._heard = heard
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._channels: list[Channel] = []
+        self.ended: set[int] = set()
+        for k in range(count):
+            self._spawn(k)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def _spawn(self, k: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            # Its own session: Ctrl-C in the terminal is the harness's to interpret.
+            command = [sys.executable, "-m", "loadgen.injector", "--fd", str(fd)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._children.append(
+                subprocess.Popen(
+                    command, pass_fds=[fd], start_new_session=True, env=environment, stdin=subprocess.DEVNULL
+                )
+            )
+        self._channels.append(Channel(ours, partial(self._take, k), partial(self._gone, k)))
+
+    def _take(self, k: int, message: Message) -> None:
+        if message["op"] in ("end", "refused", "crashed"):
+            self.ended.add(k)
+        self._heard(k, message)
+
+    def _gone(self, k: int) -> None:
+        if k not in self.ended:
+            self.ended.add(k)
+            code = self._children[k].wait()
+            self._heard(k, {"op": "died", "injector": k, "code": code})
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether none is at work any more."""
+        return len(self.ended) == len(self._children)
+
+    def tell(self, k: int, message: Message) -> None:
+        """One message to one injector."""
+        self._channels[k].send(message)
+
+    def tell_all(self, message: Message) -> None:
+        """One message to each."""
+        for channel in self._channels:
+            channel.send(message)
+
+    def close(self, grace_s: float = 10.0) -> None:
+        """Wait for them to exit; one that doesn't is killed."""
+        for channel in self._channels:
+            channel.close()
+        for child in self._children:
+            try:
+                child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()

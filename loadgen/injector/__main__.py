@@ -1,0 +1,53 @@
+"""Entry of the injector process: ``python -m loadgen.injector --fd N``, N its end of the control socket."""
+
+import argparse
+import contextlib
+import signal
+import socket
+import sys
+import traceback
+
+from loadgen.injector.injector import Injector
+from loadgen.injector.kernel import be_punctual, raise_file_limit
+from loadgen.injector.line import Line
+from loadgen.injector.loop import Loop
+from workloads.errors import UserError
+
+
+def main() -> int:
+    """Serve one run; 0 when it ended as told, 1 when it could not."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    fd = parser.parse_args().fd
+    # Ctrl-C reaches the whole process group; the harness decides what it means and tells us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    be_punctual(die_with_parent=False)
+    raise_file_limit()
+    loop = Loop()
+    injector = Injector(loop)
+    line = Line(loop, socket.socket(fileno=fd), injector.take, lambda: injector.stop("the controlling process is gone"))
+    injector.line = line
+    bell, ringer = socket.socketpair()
+    for end in (bell, ringer):
+        end.setblocking(False)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the bell rings; a handler must not run inside another
+    signal.set_wakeup_fd(ringer.fileno())
+    loop.watch(bell.fileno(), lambda _mask: injector.stop("the injector was told to end"))
+    try:
+        loop.run()
+    except UserError as error:
+        line.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        return 1
+    except Exception as error:  # noqa: BLE001 - the process's outermost edge: what was measured is kept
+        line.send({"op": "crashed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
+        with contextlib.suppress(Exception):
+            injector.stop(f"the injector failed: {error}")
+        return 1
+    finally:
+        line.close()
+        loop.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

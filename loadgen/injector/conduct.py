@@ -1,0 +1,84 @@
+"""The injector's own conduct, second by second: what the audit judges it by.
+
+How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
+integral kept apart from the records, so that one can be held against the other), and whether the clock stepped.
+"""
+
+import time
+from array import array
+from typing import Any
+
+import numpy as np
+
+from loadgen.injector.kernel import clock_step_probe
+from loadgen.records import lag_histogram
+
+
+class Conduct:
+    """Counters of the current interval; `close_interval` turns them into a row of CLIENT_SCHEMA."""
+
+    def __init__(self, injector: int) -> None:
+        self._injector = injector
+        self._t0_ns = 0
+        self._clock_offset_ns = 0
+        self.lags = array("q")  # receive lag of every read
+        self.dispatch_lags = array("q")
+        self.bytes = 0
+        self.dispatched = self.finished = 0
+        self.in_flight = self.in_flight_max = 0
+        self._in_flight_ns = 0
+        self._changed_ns = self._since_ns = 0
+        self._cpu_ns = 0
+
+    def start(self, t0_ns: int) -> None:
+        """The run's clock begins at ``t0_ns`` (CLOCK_REALTIME)."""
+        self._t0_ns = t0_ns
+        self._clock_offset_ns = clock_step_probe()
+        self._changed_ns = self._since_ns = time.time_ns()
+        self._cpu_ns = time.thread_time_ns()
+
+    def began(self, now_ns: int, dispatch_lag_ns: int) -> None:
+        """A request was dispatched."""
+        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
+        self._changed_ns = now_ns
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        self.dispatched += 1
+        self.dispatch_lags.append(dispatch_lag_ns)
+
+    def ended(self, now_ns: int, end_ns: int, bytes_received: int) -> None:
+        """A request ended at ``end_ns``, of which we learn at ``now_ns``."""
+        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - (now_ns - end_ns)
+        self._changed_ns = now_ns
+        self.in_flight -= 1
+        self.finished += 1
+        self.bytes += bytes_received
+
+    def close_interval(self, loop_max_ns: int) -> tuple[Any, ...]:
+        """The row of the interval that ends now; the next one begins."""
+        now = time.time_ns()
+        cpu = time.thread_time_ns()
+        duration = max(now - self._since_ns, 1)
+        self._in_flight_ns += self.in_flight * (now - self._changed_ns)
+        row = (
+            self._injector,
+            self._since_ns - self._t0_ns,
+            duration,
+            self._in_flight_ns,
+            self.in_flight_max,
+            self.dispatched,
+            self.finished,
+            (cpu - self._cpu_ns) / duration,
+            loop_max_ns,
+            len(self.lags),
+            self.bytes,
+            lag_histogram(np.frombuffer(self.dispatch_lags, np.int64)),
+            lag_histogram(np.frombuffer(self.lags, np.int64)),
+            clock_step_probe() - self._clock_offset_ns,
+        )
+        self.lags, self.dispatch_lags = array("q"), array("q")
+        self.bytes = self.dispatched = self.finished = self._in_flight_ns = 0
+        self.in_flight_max = self.in_flight
+        self._changed_ns = self._since_ns = now
+        self._cpu_ns = cpu
+        return row

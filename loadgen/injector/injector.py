@@ -1,0 +1,207 @@
+"""The injector: wires loop, plan, dispatcher and spool together, and lives through one run.
+
+    job -> ready -> go -> (hand, stop, headers)* -> end
+
+Its process is the data plane: no gevent, no asyncio, one thread. Garbage collection is off while it measures;
+nothing on the hot path makes cycles, so memory stays flat without it.
+"""
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+from loadgen.injector.closed_loop import ClosedLoop
+from loadgen.injector.conduct import Conduct
+from loadgen.injector.dispatch import Dispatcher
+from loadgen.injector.endpoint import resolve
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.line import Line
+from loadgen.injector.loop import Loop
+from loadgen.injector.open_loop import OpenLoop
+from loadgen.injector.plan import Share
+from loadgen.injector.recent import Recent
+from loadgen.injector.request import PATHS, RequestMaker
+from loadgen.injector.spool import Spool
+from loadgen.job import Job
+from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
+from workloads.prompts import PromptMaker
+
+_SECOND_NS = 1_000_000_000
+# Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
+_FLUSH_NS = 250_000_000
+_FLUSH_ROWS = 200
+
+
+class Injector:
+    """One injector's life. `take` is called with each message from the control socket."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.line: Line | None = None
+        self._job: Job
+        self._flush_at_ns = 0
+        self._failure: str | None = None
+        self._over = False
+        self._started = False
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One message from the control socket."""
+        match message["op"]:
+            case "job":
+                self._prepare(Job.from_dict(message["job"]))
+            case "go":
+                self._go(message["t0_unix_ns"])
+            case "hand":
+                assert isinstance(self._feed, ClosedLoop)
+                self._feed.hand_over(message["user"], message["at"])
+            case "headers":
+                self._maker.renew_headers(message["headers"])
+            case "finish":  # closed loop: no user asks any more; drain
+                self._feed.stop()
+                self._drain_from(time.monotonic_ns())
+            case "stop":
+                self.stop(message.get("why", "the run was stopped"))
+            case other:
+                raise ValueError(f"unknown message {other!r}")
+
+    def _prepare(self, job: Job) -> None:
+        self._job = job
+        endpoints = [resolve(url, PATHS[job.api], job.trust) for url in job.urls]
+        self._names = [endpoint.name for endpoint in endpoints]
+        self._conduct = Conduct(job.injector)
+        self._records = Spool(Path(job.spool) / f"injector-{job.injector}.arrows", SPOOL_SCHEMA)
+        self._client = Spool(Path(job.spool) / f"client-{job.injector}.arrows", CLIENT_SCHEMA)
+        self._recent = Recent()
+        self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
+        self._maker = RequestMaker(job, endpoints, PromptMaker.from_options(job.content, job.content_options))
+        share = Share.read(job)
+        self._feed: OpenLoop | ClosedLoop
+        if job.loop == "open":
+            self._feed = OpenLoop(self._loop, share, self._maker, self._dispatcher, job)
+        else:
+            self._feed = ClosedLoop(share, self._maker, self._dispatcher, job)
+        while self._feed.prepare():
+            pass
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._send({"op": "ready", "injector": job.injector, "rows": len(share)})
+
+    def _go(self, t0_unix_ns: int) -> None:
+        self._t0_ns = t0_unix_ns
+        self._conduct.start(t0_unix_ns)
+        self._started = True
+        self._loop.idle = self._idle
+        t0_mono = time.monotonic_ns() + t0_unix_ns - time.time_ns()
+        if isinstance(self._feed, OpenLoop):
+            self._feed.start(t0_unix_ns, t0_mono)
+        if self._job.measure_end_ns is not None and self._job.loop == "open":
+            self._drain_from(t0_mono + self._job.measure_end_ns)
+        self._second_at = t0_mono
+        self._loop.at(t0_mono + _SECOND_NS, self._second)
+        self._flush_soon()
+        if self._all_done():
+            self._finish()
+
+    def _drain_from(self, mono_ns: int) -> None:
+        self._loop.at(mono_ns + self._job.drain_ns, self._drained)
+        if self._all_done():
+            self._finish()
+
+    def _idle(self) -> bool:
+        return self._feed.prepare()
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
+        self._recent.add(exchange)
+        if isinstance(self._feed, OpenLoop):
+            self._feed.ended(exchange)
+        else:
+            user, think_ns = self._feed.ended(exchange)
+            ok = exchange.status is Status.OK
+            self._send({"op": "done", "user": user, "ok": ok, "think_ns": think_ns, "error": exchange.error})
+        if len(self._records) >= _FLUSH_ROWS:
+            self._flush()
+        if self._all_done():
+            self._finish()
+
+    def _all_done(self) -> bool:
+        if self._over or self._dispatcher.in_flight or not self._started:
+            return False
+        return self._feed.finished
+
+    def _flush_soon(self) -> None:
+        self._loop.at(time.monotonic_ns() + _FLUSH_NS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush()
+        if not self._over:
+            self._flush_soon()
+
+    def _flush(self) -> None:
+        try:
+            self._records.flush()
+            self._client.flush()
+        except OSError as error:
+            if self._failure is None:
+                self._failure = f"can't write records: {error.strerror}"
+                self.stop(self._failure)
+
+    def _second(self) -> None:
+        if self._over:
+            return
+        self._close_interval()
+        tick = self._recent.tick()
+        self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._conduct.in_flight, **tick})
+        self._second_at += _SECOND_NS
+        self._loop.at(self._second_at + _SECOND_NS, self._second)
+
+    def _close_interval(self) -> None:
+        self._client.add(self._conduct.close_interval(self._loop.turn_max_ns))
+        self._loop.turn_max_ns = 0
+
+    def _close_spools(self) -> None:
+        if self._failure is None:
+            self._records.close()
+            self._client.close()
+
+    def _drained(self) -> None:
+        if not self._over:
+            self._feed.stop()
+            self._dispatcher.give_up(Status.TIMEOUT, "still in flight when the drain ended")
+            self._finish()
+
+    def stop(self, why: str) -> None:
+        """End now: what is in flight is cancelled, what was measured is kept."""
+        if self._over or not self._started:
+            self._loop.stop()
+            return
+        self._feed.stop()
+        self._dispatcher.give_up(Status.CANCELLED, why)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        gc.enable()
+        self._close_interval()
+        self._flush()
+        self._close_spools()
+        self._dispatcher.close()
+        end_ns = time.time_ns() - self._t0_ns
+        self._send(
+            {
+                "op": "end",
+                "injector": self._job.injector,
+                "end_ns": end_ns,
+                "failure": self._failure,
+                **self._recent.totals(),
+            }
+        )
+        self._loop.stop()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self.line is not None:
+            self.line.send(message)

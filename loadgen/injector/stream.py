@@ -1,0 +1,114 @@
+"""One streamed answer: bytes and their arrival stamps in, content arrivals out.
+
+On the arrival path a read costs three appends (`Stream.received`); everything else waits in `digest`,
+which runs when the answer has ended or 64 KiB have piled up. An event arrived when the read that completed it
+did. What stays per content arrival is four bytes (microseconds after the first).
+
+Coalescing: a read that completes several content arrivals has only one stamp, its last byte's. If we read it
+more than `LATE_NS` after it came, the earlier ones may have come apart: client-coalesced, our fault. If not, the
+server or a gateway sent them together.
+"""
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+from loadgen.injector import sse
+from loadgen.injector.dialect import Reading, read_payloads
+
+LATE_NS = 1_000_000
+DIGEST_ABOVE = 64 * 1024
+
+
+class Stream:
+    """The body of one answer while it arrives, and what is kept of it. Stamps are CLOCK_REALTIME ns."""
+
+    __slots__ = (
+        "arrivals_us",
+        "client_coalesced",
+        "ends",
+        "first_answer_ns",
+        "first_ns",
+        "first_token_coalesced",
+        "lag_max_ns",
+        "last_ns",
+        "pending",
+        "pieces",
+        "reading",
+        "reads",
+        "server_coalesced",
+        "size",
+        "stamps",
+        "start",
+    )
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.pieces: list[bytes] = []  # body bytes not digested yet
+        self.size = 0  # body bytes received in all
+        self.start = 0  # body bytes digested
+        self.stamps = array("q")  # per read: the kernel's stamp
+        self.reads = array("q")  # per read: when we came round to it
+        self.ends = array("q")  # per read: `size` after it
+        self.pending = b""
+        self.arrivals_us = bytearray()
+        self.first_ns: int | None = None
+        self.last_ns: int | None = None
+        self.first_answer_ns: int | None = None
+        self.lag_max_ns = 0
+        self.client_coalesced = 0
+        self.server_coalesced = 0
+        self.first_token_coalesced = False
+
+    def received(self, stamp: int, read: int) -> None:
+        """A read has been taken into `pieces` and `size`."""
+        self.stamps.append(stamp)
+        self.reads.append(read)
+        self.ends.append(self.size)
+
+    def digest(self) -> None:
+        """Turn complete events into arrivals; keep the start of an event that is still coming.
+
+        Raises:
+            BadPayload: an event is not of this API.
+        """
+        stamps = np.frombuffer(self.stamps, np.int64)
+        if not len(stamps):
+            return
+        lags = np.frombuffer(self.reads, np.int64) - stamps
+        read_ends = np.frombuffer(self.ends, np.int64)
+        body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
+        payloads, ends, used = sse.split(body)
+        is_content = np.fromiter(read_payloads(self.reading, payloads), np.bool_, len(payloads))
+        # An event's read is the first one after which at least as many bytes were there.
+        in_read = np.searchsorted(read_ends, self.start + ends[is_content], side="left")
+        if len(in_read):
+            self._keep(stamps[in_read], in_read, lags)
+        self.lag_max_ns = max(self.lag_max_ns, int(lags.max()))
+        self.start += used
+        self.pending = body[used:]
+        self.pieces.clear()
+        self.stamps, self.reads, self.ends = array("q"), array("q"), array("q")
+
+    def _keep(
+        self, arrived: npt.NDArray[np.int64], in_read: npt.NDArray[np.int64], lags: npt.NDArray[np.int64]
+    ) -> None:
+        before = len(self.arrivals_us) // 4
+        if self.first_ns is None:
+            self.first_ns = int(arrived[0])
+        answer = self.reading.first_answer
+        if self.first_answer_ns is None and answer is not None:
+            self.first_answer_ns = int(arrived[answer - before])
+        self.last_ns = int(arrived[-1])
+        # Clamped: a step of the clock may make a later stamp the smaller one; the audit sees the step.
+        since_first = np.maximum(arrived - self.first_ns, 0) // 1000
+        self.arrivals_us += since_first.astype(np.uint32).tobytes()
+        together = np.bincount(in_read)
+        several = np.flatnonzero(together > 1)
+        for read in several:
+            if lags[read] > LATE_NS:
+                self.client_coalesced += int(together[read])
+                self.first_token_coalesced |= before == 0 and read == in_read[0]
+            else:
+                self.server_coalesced += int(together[read])

@@ -1,0 +1,54 @@
+"""What an injector is told: one frozen description of its part of a run. Plain JSON, sent over its control socket.
+
+Secrets (API keys in `headers`) travel only there: never in a file, an argument or the environment.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from loadgen.injector.endpoint import Trust
+
+
+@dataclass(frozen=True)
+class Job:
+    """One injector's part. Durations and times in nanoseconds."""
+
+    plan: str  # path of plan.parquet
+    spool: str  # directory for records
+    injector: int
+    injectors: int
+    loop: str  # open | closed
+    urls: tuple[str, ...]
+    api: str  # completions | chat
+    model: str
+    dialect: str  # vllm | openai
+    content: str | None = None  # path of a content table; None: the default one
+    content_options: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # merged into every request body
+    streamed: bool = True
+    forced_output: bool = True
+    trust: Trust = field(default_factory=Trust)
+    balance: str = "round-robin"  # round-robin | least-in-flight
+    keepalive_ns: int = 4_000_000_000
+    timeout_ns: int | None = None  # per request, from scheduled
+    measure_end_ns: int | None = None
+    drain_ns: int = 60_000_000_000
+    run_nonce: str = ""
+    # Closed loop: {"workload": ..., "seed": ...}, from which rows beyond the plan's file are made.
+    extend_plan: dict[str, Any] | None = None
+
+    def for_injector(self, k: int) -> "Job":
+        """The same job for injector ``k``."""
+        return replace(self, injector=k)
+
+    def to_json(self) -> bytes:
+        """For the control socket."""
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Job":
+        """From the control socket."""
+        return cls(**{**data, "urls": tuple(data["urls"]), "trust": Trust(**data["trust"])})
