@@ -112,9 +112,7 @@ def _offered_load(analysis: Analysis) -> Check:
         return Check(name, "ok", 0.0, 100 * OFFERED_SHARE, "%", "a closed loop offers what its users send")
     offered = int(np.count_nonzero(analysis.offered))
     if not offered:
-        return Check(
-            name, "unchecked", None, 100 * OFFERED_SHARE, "%", "nothing was due in the measure phase"
-        )
+        return Check(name, "unchecked", None, 100 * OFFERED_SHARE, "%", "nothing was due in the measure phase")
     skipped = int(np.count_nonzero(analysis.offered & ~analysis.attempted))
     return at_most(
         name, 100 * skipped / offered, 100 * OFFERED_SHARE, "%", why,
@@ -138,13 +136,9 @@ def _coalesced(analysis: Analysis) -> Iterator[Check]:
     bound = 100 * COALESCED_SHARE
     why = "share of tokens that came in one late read with others, so that their own time is not known"
     yield at_most("coalesced_arrivals", 100 * merged / total if total else None, bound, "%", why, remedy)
-    first = np.asarray(run.requests["first_token_coalesced"].to_numpy())[
-        run.measured & (run.column("chunks") > 0)
-    ]
+    first = np.asarray(run.requests["first_token_coalesced"].to_numpy())[run.measured & (run.column("chunks") > 0)]
     why = "share of first tokens that came in one late read with others"
-    yield at_most(
-        "coalesced_first_tokens", 100 * float(first.mean()) if len(first) else None, bound, "%", why, remedy
-    )
+    yield at_most("coalesced_first_tokens", 100 * float(first.mean()) if len(first) else None, bound, "%", why, remedy)
 
 
 def _busy(run: Run) -> Check:
@@ -172,9 +166,7 @@ def _bookkeeping(run: Run) -> Check:
         residence += float(_covered(run, number, end[mine]).sum() - _covered(run, number, begin[mine]).sum())
     most = max(counted, residence)
     gap = 100 * abs(counted - residence) / most if most else 0.0
-    return at_most(
-        name, gap, bound, "%", why, "Records are missing or wrong: please report it with the run directory."
-    )
+    return at_most(name, gap, bound, "%", why, "Records are missing or wrong: please report it with the run directory.")
 
 
 def _covered(run: Run, injector: float, t_ns: Floats) -> Floats:

@@ -71,9 +71,7 @@ def _token_counts(analysis: Analysis, server: Telemetry) -> Check:
         return at_most("token_counts", off, 0.0, "tokens", text, remedy)
     # With foreign or cut-off requests the server may have counted more than we can know, but never less.
     missing = max(prompt - theirs_prompt, 0.0) + max(output - theirs_output, 0.0)
-    return at_most(
-        "token_counts", missing, 0.0, "tokens", f"{text} (a bound: the server may have more)", remedy
-    )
+    return at_most("token_counts", missing, 0.0, "tokens", f"{text} (a bound: the server may have more)", remedy)
 
 
 def _foreign(analysis: Analysis, server: Telemetry) -> Check:
@@ -81,14 +79,10 @@ def _foreign(analysis: Analysis, server: Telemetry) -> Check:
     if analysis.run.manifest.isolation == "exclusive":
         finished = server.delta(*_FINISHED)
         if finished is None:
-            return Check(
-                "foreign_traffic", "unchecked", None, 0.0, "requests", "the server counts no requests"
-            )
+            return Check("foreign_traffic", "unchecked", None, 0.0, "requests", "the server counts no requests")
         sent = int(np.count_nonzero(~analysis.run.is_text("status", *_NO_TOKENS)))
         foreign = max(0.0, finished - sent)
-        return at_most(
-            "foreign_traffic", foreign, 0.0, "requests", "requests on the server that are not ours", remedy
-        )
+        return at_most("foreign_traffic", foreign, 0.0, "requests", "requests on the server that are not ours", remedy)
     prompt, output, _ = _ours(analysis)
     run = analysis.run
     # Of requests that were cut off we know what we asked for and what arrived.

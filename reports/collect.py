@@ -45,9 +45,7 @@ def collect(run_dir: Path | str) -> None:
     died = _died(run_dir, manifest.injectors)
     reported = _reported(run_dir)
     if manifest.loop == "open":
-        reported = _with_unreported(
-            reported, plan, manifest, died, _last_sign_of_life(client, reported, manifest)
-        )
+        reported = _with_unreported(reported, plan, manifest, died, _last_sign_of_life(client, reported, manifest))
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
     _write(client, run_dir / "client.parquet")
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
@@ -95,9 +93,7 @@ def _reported(run_dir: Path) -> Any:
     return pa.Table.from_batches(parts, schema).sort_by("index") if parts else schema.empty_table()
 
 
-def _first_time(
-    index: Ints, seen: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _first_time(index: Ints, seen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which of `index` were not seen before (nor earlier in `index`), and `seen` with them marked."""
     if len(index) and (top := int(index.max())) >= len(seen):
         seen = np.concatenate([seen, np.zeros(max(top + 1 - len(seen), len(seen)), np.bool_)])
@@ -155,8 +151,7 @@ def _with_unreported(reported: Any, plan: Any, manifest: Manifest, died: list[in
         "first_token_coalesced": pa.array(np.zeros(len(session), np.bool_)),
     }
     rows = [
-        columns[f.name].cast(f.type) if f.name in columns else pa.nulls(len(session), f.type)
-        for f in reported.schema
+        columns[f.name].cast(f.type) if f.name in columns else pa.nulls(len(session), f.type) for f in reported.schema
     ]
     return pa.concat_tables([reported, pa.table(rows, schema=reported.schema)]).sort_by("index")
 

@@ -66,9 +66,7 @@ def _compare(threshold: Threshold, below: float | None, above: float | None) -> 
     return "met" if met else "broken" if broken else "can't tell"
 
 
-def _estimate(
-    analysis: Analysis, threshold: Threshold
-) -> tuple[float | None, float | None, float | None, str]:
+def _estimate(analysis: Analysis, threshold: Threshold) -> tuple[float | None, float | None, float | None, str]:
     """(value, lower bound, upper bound, why not) of what a threshold is about."""
     metric, judged = threshold.metric, int(np.count_nonzero(analysis.judged))
     match metric:
@@ -77,9 +75,7 @@ def _estimate(
             return _share(failed, judged)
         case "attained":
             return _share(int(np.count_nonzero(analysis.good)), judged)
-        case (
-            "goodput" | "requests_per_s" | "input_tokens_per_s" | "output_tokens_per_s" | "total_tokens_per_s"
-        ):
+        case "goodput" | "requests_per_s" | "input_tokens_per_s" | "output_tokens_per_s" | "total_tokens_per_s":
             rate = _rate(analysis, metric)
             return rate, rate, rate, "" if rate is not None else "the measure phase has no length"
         case _:
@@ -102,9 +98,7 @@ def _rate(analysis: Analysis, metric: str) -> float | None:
     return float(getattr(rates, metric))
 
 
-def _latency(
-    analysis: Analysis, threshold: Threshold
-) -> tuple[float | None, float | None, float | None, str]:
+def _latency(analysis: Analysis, threshold: Threshold) -> tuple[float | None, float | None, float | None, str]:
     q = threshold.percentile
     if threshold.metric == "itl":
         found = analysis.latencies["itl"]

@@ -99,9 +99,7 @@ class Manifest(pydantic.BaseModel):
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
         except ValueError as error:
-            raise UserError(
-                f"is not JSON: {error}", where=str(path), remedy="The file is damaged."
-            ) from error
+            raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
         check_schema(data, SCHEMA, str(path))
         try:
             return cls.model_validate(data)

@@ -107,9 +107,7 @@ def _n_eff(series: Floats, ordered: Floats, q: float) -> float:
     return effective_size((series > at).astype(np.float64))
 
 
-def of_gaps(
-    gaps: Gaps, independent_requests: float, percentiles: Sequence[float] = PERCENTILES
-) -> Distribution:
+def of_gaps(gaps: Gaps, independent_requests: float, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
     """Distribution of pooled gaps; their sample size is requests, not gaps (gaps of a request are alike)."""
     size, n = gaps.size, gaps.requests
     if size == 0:

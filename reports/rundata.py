@@ -81,11 +81,7 @@ class Run:
             return start, max(start, end)
         stopped = self.manifest.ended_ns
         if stopped is None:
-            known = [
-                float(np.nanmax(c))
-                for n in ("dispatched_ns", "end_ns")
-                if np.isfinite(c := self.column(n)).any()
-            ]
+            known = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
             stopped = int(max(known, default=0))
         return start, max(start, min(end, stopped))
 

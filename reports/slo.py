@@ -30,9 +30,7 @@ RATES: Final = (
 OF_ONE_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
 
 _MS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4}
-_TOKEN: Final = re.compile(
-    r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:\.\d+)?|\.\d+)([a-zµ%]+|/s)?)"
-)
+_TOKEN: Final = re.compile(r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:\.\d+)?|\.\d+)([a-zµ%]+|/s)?)")
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,7 @@ def parse(spec: Mapping[str, Any] | Sequence[str] | str | None, where: str = "sl
     Raises:
         UserError: an unknown figure or a malformed string; the message points to the place.
     """
-    pairs = (
-        [_split_line(line, where) for line in _lines(spec)]
-        if not isinstance(spec, Mapping)
-        else [*spec.items()]
-    )
+    pairs = [_split_line(line, where) for line in _lines(spec)] if not isinstance(spec, Mapping) else [*spec.items()]
     thresholds: list[Threshold] = []
     good: list[Condition] = []
     for key, value in pairs:
@@ -194,9 +188,7 @@ def _statistic(cursor: _Cursor) -> str:
         return "p50"
     if word and (match := re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", word)) and 0 < float(match.group(1)) < 100:
         return word
-    raise cursor.fail(
-        "expected a statistic", "One of p50, p90, p95, p99, p99.9 (any percentile), mean, max.", at
-    )
+    raise cursor.fail("expected a statistic", "One of p50, p90, p95, p99, p99.9 (any percentile), mean, max.", at)
 
 
 def _limit(metric: str, cursor: _Cursor) -> float:
@@ -213,9 +205,7 @@ def _limit(metric: str, cursor: _Cursor) -> float:
         return value * _MS[unit]
     if metric in SHARES:
         if unit not in ("%", "") or value > (100 if unit == "%" else 1):
-            raise cursor.fail(
-                "a share is a percentage, or a fraction up to 1", "For example 0.1% or 0.001.", at
-            )
+            raise cursor.fail("a share is a percentage, or a fraction up to 1", "For example 0.1% or 0.001.", at)
         return value / 100 if unit == "%" else value
     if unit not in ("/s", ""):
         raise cursor.fail("a rate is per second", "For example 1000/s.", at)

@@ -91,9 +91,7 @@ def summary_of(analysis: Analysis) -> dict[str, Any]:
     return summary
 
 
-def _verdict(
-    analysis: Analysis, failed: list[Check], judged: list[Judged], summary: dict[str, Any]
-) -> dict[str, Any]:
+def _verdict(analysis: Analysis, failed: list[Check], judged: list[Judged], summary: dict[str, Any]) -> dict[str, Any]:
     """Verdict, exit code and one sentence why; validity comes before any result."""
     manifest = analysis.run.manifest
     if failed:
@@ -148,9 +146,7 @@ def _load(analysis: Analysis, flight: InFlight | None) -> dict[str, Any]:
     counts = np.bincount(codes[run.measured], minlength=len(names))
     found = dict(zip(names, counts.tolist(), strict=True))
     in_order = {status.value: found[status.value] for status in Status if found.get(status.value)}
-    offered, sent = (
-        int(np.count_nonzero(mask)) for mask in (analysis.offered, analysis.offered & analysis.attempted)
-    )
+    offered, sent = (int(np.count_nonzero(mask)) for mask in (analysis.offered, analysis.offered & analysis.attempted))
     load: dict[str, Any] = {
         "loop": run.manifest.loop,
         "offered_rps": offered / seconds if seconds else None,
@@ -181,7 +177,7 @@ def number(value: float | None) -> float | str | None:
     """A JSON number; "inf" for infinity, which JSON has no number for."""
     if value is None or math.isnan(value):
         return None
-    return "inf" if math.isinf(value) else value
+    return "inf" if math.isinf(value) else float(value)
 
 
 def _needs(found: dict[str, Distribution]) -> dict[str, dict[str, int]]:

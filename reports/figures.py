@@ -1,0 +1,177 @@
+"""The report's figures as plain plotly dicts, each with the table that says the same in words and numbers.
+
+Colours are names of CSS variables (`--c1`), resolved in the page so that light and dark both work.
+Nothing is computed here but what drawing needs; the numbers come from `analysis` and `timeline`.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reports.analysis import Analysis
+from reports.rundata import Floats
+from reports.stats import quantile_at
+from reports.timeline import Timeline
+
+_CURVE_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        key: identifier in the page.
+        title: what it shows.
+        says: how to read it, one sentence.
+        traces: plotly traces.
+        layout: plotly layout, merged over the page's own.
+        head: column heads of its table.
+        rows: cells of its table.
+    """
+
+    key: str
+    title: str
+    says: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    head: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None:
+    """Latency by percentile, the axis stretched towards the tail, cut where the sample certifies nothing."""
+    found = analysis.latencies[name]
+    if not found.n:
+        return None
+    n_eff = min(x.n_eff for x in found.quantiles)
+    # The largest percentile whose one-sided 95 % bound is finite.
+    last = min(0.05 ** (1 / n_eff), 0.99999) if n_eff >= 5 else 0.5
+    shares = 1 - np.geomspace(1.0, 1 - last, _CURVE_POINTS)
+    shares[0] = 0.5 / n_eff
+    shares = np.unique(np.concatenate([shares, [s for s in (0.5, 0.9, 0.95, 0.99, 0.999) if s <= last]]))
+    if name == "itl":
+        gaps = analysis.scan.gaps
+        value_at, size = gaps.at_rank, gaps.size
+    else:
+        ms = analysis.figures.ms[name][analysis.run.ok & analysis.run.measured]
+        ordered = np.sort(ms[~np.isnan(ms)])
+        value_at, size = lambda rank: float(ordered[rank - 1]), len(ordered)
+    points = [quantile_at(value_at, found.n, 100 * float(s), n_eff, size) for s in shares]
+    kept = [p for p in points if p.value is not None]
+    x = [1 / (1 - p.q / 100) for p in kept]
+    high = [p.high for p in kept]
+    traces = [
+        _line(x, [p.low for p in kept], "", "--c1", width=0, hover=False),
+        _line(x, high, "95 % interval", "--c1", width=0, hover=False) | {"fill": "tonexty", "fillcolor": "--c1-soft"},
+        _line(x, [p.value for p in kept], title, "--c1"),
+    ]
+    ticks = [s for s in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= last]
+    layout = {
+        "height": 320,
+        "showlegend": False,
+        "xaxis": {
+            "type": "log",
+            "title": {"text": "percentile"},
+            "tickvals": [1 / (1 - s) for s in ticks],
+            "ticktext": [f"p{100 * s:g}" for s in ticks],
+        },
+        "yaxis": {"title": {"text": "ms"}, "type": "log"},
+    }
+    says = f"From {found.n:,} requests; cut at p{100 * last:.4g}, beyond which they certify nothing."
+    rows = [
+        [
+            f"p{p.q:.4g}",
+            _number(p.value),
+            _number(p.low),
+            "not bounded" if p.high is None else _number(p.high),
+        ]
+        for p in kept[:: max(1, len(kept) // 24)]
+    ]
+    return Figure(f"curve-{name}", title, says, traces, layout, ["percentile", "ms", "low", "high"], rows)
+
+
+# (panel, kind of axis, its series: name in the timeline, label, colour)
+_PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
+    ("TTFT, ms", "log", (("ttft_p50", "median", "--c1"), ("ttft_max", "largest", "--c2"))),
+    ("ITL, ms", "log", (("itl_p50", "median", "--c1"), ("itl_p99", "p99", "--c2"))),
+    ("E2E, ms", "log", (("e2e_p50", "median", "--c1"), ("e2e_max", "largest", "--c2"))),
+    ("requests/s", "linear", (("offered", "due", "--c3"), ("ok", "ok", "--c1"), ("failed", "bad", "--c4"))),
+    ("arrivals/s", "linear", (("output_tokens", "content arrivals", "--c1"),)),
+    ("requests", "linear", (("in_flight", "in flight", "--c1"), ("running", "running there", "--c3"))),
+    ("queue", "linear", (("waiting", "waiting there", "--c2"),)),
+    ("KV cache", "linear", (("kv_usage", "used share", "--c1"),)),
+)
+
+
+def over_time(analysis: Analysis, line: Timeline) -> Figure:
+    """Everything over one time axis: latency, load, in flight, queue, KV cache."""
+    panels = [
+        (title, kind, kept)
+        for title, kind, series in _PANELS
+        if (kept := [s for s in series if s[0] in line.series and np.isfinite(line.series[s[0]]).any()])
+    ]
+    x = line.middle_s
+    traces: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {
+        "height": 60 + 130 * len(panels),
+        "showlegend": False,
+        "annotations": [],
+        "shapes": [],
+    }
+    room = 1 / len(panels)
+    for place, (title, kind, series) in enumerate(panels):
+        axis = "" if place == 0 else str(place + 1)
+        top = 1 - place * room
+        layout[f"yaxis{axis}"] = {
+            "domain": [top - 0.78 * room, top - 0.08 * room],
+            "type": kind,
+            "rangemode": "tozero",
+        }
+        for name, label, colour in series:
+            trace = _line(x.tolist(), _listed(line.series[name]), f"{title.split(',')[0]} {label}", colour)
+            traces.append(trace | {"yaxis": f"y{axis}", "xaxis": "x"})
+        words = " · ".join(f'<span style="color:{colour}">{label}</span>' for _, label, colour in series)
+        layout["annotations"].append(
+            {"text": f"<b>{title}</b>  {words}", "xref": "paper", "yref": "paper", "x": 0, "y": top,
+             "xanchor": "left", "yanchor": "top", "showarrow": False}
+        )  # fmt: skip
+    layout["xaxis"] = {"title": {"text": "seconds from the run's start"}, "anchor": f"y{len(panels)}"}
+    start, end = (t / 1e9 for t in analysis.run.window_ns)
+    layout["shapes"] = [
+        {"type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1,
+         "fillcolor": "--shade", "line": {"width": 0}, "layer": "below"}
+    ]  # fmt: skip
+    says = (
+        f"Bins of {analysis.scan.bin_ns / 1e9:g} s; the shaded part is the steady window. "
+        "TTFT and E2E stand where the request was due, ITL where the token came."
+    )
+    names = [(s, f"{title.split(',')[0]} {label}") for title, _, series in panels for s, label, _ in series]
+    step = max(1, len(x) // 40)
+    rows = [[f"{x[i]:g}", *(_number(line.series[s][i]) for s, _ in names)] for i in range(0, len(x), step)]
+    return Figure("time", "Over time", says, traces, layout, ["s", *(label for _, label in names)], rows)
+
+
+def _line(
+    x: list[float], y: list[float | None], name: str, colour: str, *, width: float = 1.6, hover: bool = True
+) -> dict[str, Any]:
+    trace = {
+        "type": "scatter", "mode": "lines", "name": name, "line": {"color": colour, "width": width},
+        "x": [_short(v) for v in x], "y": [_short(v) for v in y],
+    }  # fmt: skip
+    return trace if hover else trace | {"hoverinfo": "skip"}
+
+
+def _listed(values: Floats) -> list[float | None]:
+    return [None if math.isnan(v) else v for v in values.tolist()]
+
+
+def _short(value: float | None) -> float | None:
+    """Five significant digits: no one sees more, and the page stays small."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

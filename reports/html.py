@@ -1,0 +1,146 @@
+"""`report.html`: the run for a person, verdict first, in one file that opens from disk with the network off.
+
+The order is that of the questions: can I believe it, what came out, why, what was run, how do I run it again.
+Its further sections are `reports.sections`, figures `reports.figures`, the page itself `reports.page`.
+"""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from reports import sections
+from reports.analysis import Analysis, analyse
+from reports.figures import over_time, percentile_curve
+from reports.manifest import Manifest, write_atomic
+from reports.page import figure, page, section, table, text, word
+from reports.terminal import figure as ms
+from reports.timeline import timeline
+
+FILE_NAME = "report.html"
+
+
+def write_report(run_dir: Path | str, summary: dict[str, Any], analysis: Analysis | None = None) -> Path:
+    """Write `run_dir/report.html` from a summary and the run's columns (read again unless given); its path.
+
+    Raises:
+        UserError: files are missing or damaged, or the page cannot be written.
+    """
+    path = Path(run_dir) / FILE_NAME
+    write_atomic(path, render(summary, analysis or analyse(run_dir)).encode())
+    return path
+
+
+def render(summary: dict[str, Any], analysis: Analysis) -> str:
+    """The page."""
+    curves = [
+        found
+        for name, title in (("ttft", "TTFT"), ("itl", "ITL"), ("e2e", "E2E"), ("tpot", "TPOT"))
+        if (found := percentile_curve(analysis, name, title)) is not None
+    ]
+    time = over_time(analysis, timeline(analysis))
+    body = [
+        _head(summary, analysis.run.manifest),
+        sections.latency(summary, curves),
+        section("Over time", figure(time)),
+        sections.outcomes(summary),
+        sections.validity(summary),
+        sections.workload(analysis),
+        sections.what_was_run(analysis.run.manifest),
+    ]
+    return page(f"{summary['run']}: {summary['verdict']}", banner(summary), "".join(body), [*curves, time])
+
+
+def banner(summary: dict[str, Any]) -> str:
+    """What must not be overlooked, above everything."""
+    found = ""
+    if summary["simulated"]:
+        what = "SIMULATED: the target is the embedded engine, not a real server"
+        found += f'<div class="banner sim" role="note">{what}</div>'
+    if summary["state"] == "interrupted":
+        found += '<div class="banner bad" role="alert">INTERRUPTED: the run did not come to its end</div>'
+    if not summary["valid"]:
+        found += '<div class="banner bad" role="alert">INVALID: do not use these figures</div>'
+    return found
+
+
+def _head(summary: dict[str, Any], manifest: Manifest) -> str:
+    target = manifest.target
+    what = " · ".join(
+        part for part in (target.model, target.server, target.version, target.endpoint, manifest.started_at) if part
+    )
+    reasons = "".join(f"<li>{text(reason)}</li>" for reason in summary["invalid_reasons"][1:])
+    return (
+        f"<header><h1>{text(manifest.name or manifest.run)}</h1><p class='faint'>{text(what)}</p>"
+        f'<div class="verdict {text(summary["verdict"])}"><b>{text(summary["verdict"])}</b>'
+        f"<span>{text(summary['why'])}</span></div>{f'<ul>{reasons}</ul>' if reasons else ''}"
+        f'<div class="cards">{"".join(_cards(summary))}</div>{_objectives(summary)}'
+        f"<p><b>Run it again:</b></p><pre>{text(_again(manifest))}</pre></header>"
+    )
+
+
+def _again(manifest: Manifest) -> str:
+    return shlex.join(manifest.command_line) if manifest.command_line else "tailgate run (the command is not known)"
+
+
+def _cards(summary: dict[str, Any]) -> list[str]:
+    load, rates, latency = summary["load"], summary["throughput"], summary["latency_ms"]
+    loop = "" if load["loop"] == "open" else " (closed loop)"
+    cards = [
+        _card(f"{title} {q}{loop}", ms(latency[name][q]), "ms", _range(latency[name][f"{q}_ci"]))
+        for name, title, q in (
+            ("ttft", "TTFT", "p50"), ("ttft", "TTFT", "p99"), ("itl", "ITL", "p99"), ("e2e", "E2E", "p99"),
+        )
+    ]  # fmt: skip
+    if rates:
+        cards.append(_card("output", f"{rates['output_tokens_per_s']:,.0f}", "tokens/s", "steady window"))
+    if load["offered_rps"] is not None:
+        label = "offered" if load["loop"] == "open" else "sent"
+        cards.append(_card(label, f"{load['offered_rps']:.2f}", "requests/s", f"{load['duration_s']:.0f} s"))
+    share = summary["errors"]["share"]
+    failed = f"{summary['errors']['failed']:,} of {load['requests']['planned']:,}"
+    cards.append(_card("failed", "-" if share is None else f"{100 * share:.2f}", "%", failed))
+    checks = summary["checks"]
+    held = sum(check["status"] == "ok" for check in checks)
+    cards.append(_card("validity", f"{held}/{len(checks)}", "checks hold", "valid" if summary["valid"] else "INVALID"))
+    return cards
+
+
+def _card(name: str, value: str, unit: str, below: str) -> str:
+    return (
+        f'<div class="card"><div class="name">{text(name)}</div><div class="value">{text(value)} '
+        f'<small>{text(unit)}</small></div><div class="range">{text(below)}</div></div>'
+    )
+
+
+def _range(ends: list[Any] | None) -> str:
+    if ends is None:
+        return "too few requests"
+    return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
+
+
+def _objectives(summary: dict[str, Any]) -> str:
+    slo = summary["slo"]
+    if not slo:
+        return ""
+    rows = [
+        [
+            one["objective"], word(one["result"], one["result"].replace("can't tell", "unsure")),
+            _scaled(one, "value"), f"{_scaled(one, 'lower_bound')} to {_scaled(one, 'upper_bound')}", one["why"],
+        ]
+        for one in slo["thresholds"]
+    ]  # fmt: skip
+    found = table(["objective", "", "found", "95 % bounds", ""], rows, (0, 1, 4)) if rows else ""
+    if slo["good_means"] and slo["attained"] is not None:
+        share, rate = 100 * slo["attained"], slo["goodput_rps"]
+        good = text(" and ".join(slo["good_means"]))
+        found += f"<p>{share:.2f} % of requests were good ({good}): {rate:.2f} good requests/s.</p>"
+    return found
+
+
+def _scaled(one: dict[str, Any], key: str) -> str:
+    value = one[key]
+    if value is None:
+        return "?"
+    if isinstance(value, str):
+        return "∞"
+    return f"{100 * value:.3g} %" if one["unit"] == "fraction" else f"{value:,.4g} {one['unit']}"

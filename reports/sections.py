@@ -1,0 +1,142 @@
+"""The sections of a report below its head: latency, outcomes, validity, workload, what was run.
+
+Each takes figures that were worked out elsewhere and returns HTML.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from reports.analysis import Analysis
+from reports.figures import Figure
+from reports.manifest import Manifest
+from reports.page import Cell, figure, folded, section, table, text, word
+from reports.terminal import figure as ms
+
+_NAMES = {
+    "ttft": "TTFT",
+    "ttft_from_send": "TTFT from send",
+    "ttfa": "TTFA",
+    "itl": "ITL",
+    "tpot": "TPOT",
+    "stall": "stall",
+    "e2e": "E2E",
+    "normalized_e2e": "E2E per token",
+}
+_COLUMNS = ("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max")
+_LOOPS = {
+    "open": "Open loop: TTFT and E2E count from the planned arrival.",
+    "closed": "Closed loop: TTFT and E2E count from the sending; this is no latency at a given rate.",
+}
+
+
+def latency(summary: dict[str, Any], curves: list[Figure]) -> str:
+    """The table of percentiles and the percentile curves."""
+    rows = []
+    for key, label in _NAMES.items():
+        one, needs = summary["latency_ms"][key], summary["percentile_needs"].get(key, {})
+        cells = [f"needs {needs[name]:,}" if name in needs else ms(one[name]) for name in _COLUMNS]
+        rows.append([label, f"{one['n']:,}", *cells])
+    for key, one in summary["latency_failed_as_inf_ms"].items():
+        rows.append([f"{_NAMES[key]}, failed = ∞", f"{one['n']:,}", *(ms(one[name]) for name in _COLUMNS)])
+    warning = ""
+    if summary["load"].get("overloaded"):
+        words = "requests in flight grew all along, so latencies grow with the run's duration."
+        warning = f'<p class="unsure"><b>Overloaded:</b> {words}</p>'
+    said = f"<p>{_LOOPS[summary['load']['loop']]} Milliseconds, over requests that ended ok.</p>"
+    drawn = f'<div class="pair">{"".join(figure(curve) for curve in curves)}</div>'
+    return section("Latency", warning + said + table(["", "n", *_COLUMNS], rows) + drawn)
+
+
+def outcomes(summary: dict[str, Any]) -> str:
+    """Requests by status, and errors with an example each."""
+    requests = {k: v for k, v in summary["load"]["requests"].items() if k != "planned"}
+    planned = max(summary["load"]["requests"]["planned"], 1)
+    rows = [
+        [status, f"{n:,}", f"{100 * n / planned:.2f} %", _bar(status, n / planned)] for status, n in requests.items()
+    ]
+    body = table(["status", "requests", "share", ""], rows, (0, 3))
+    if kinds := summary["errors"]["kinds"]:
+        found = [_error(kind) for kind in kinds]
+        heads = ["error", "count", "HTTP status", "example", "its request id"]
+        body += "<h3>Errors, each with an example</h3>" + table(heads, found, (0, 2, 3, 4))
+    return section("Requests by status", body)
+
+
+def _bar(status: str, share: float) -> Cell:
+    kind = "bar" if status == "ok" else "bar bad"
+    return Cell(f'<span class="{kind}" style="width:{max(1, round(200 * share))}px"></span>', "text")
+
+
+def _error(kind: dict[str, Any]) -> list[str]:
+    codes = ", ".join(f"{code}: {count}" for code, count in kind["http_status"].items())
+    example = kind["example"]
+    return [kind["status"], f"{kind['count']:,}", codes, example["error"] or "", example["request_id"] or ""]
+
+
+def validity(summary: dict[str, Any]) -> str:
+    """Every check, and the client's own conduct."""
+    rows = [
+        [
+            check["name"], word(check["status"], check["status"]), _measured(check, "value"), _measured(check, "bound"),
+            check["why"] + (f". {check['remedy']}" if check["status"] == "fail" else ""),
+        ]
+        for check in summary["checks"]
+    ]  # fmt: skip
+    client = summary["client"]
+    lags = [
+        [f"{name} lag", *(ms(client[f"{name}_lag_ms"][q]) for q in ("p50", "p99", "max"))]
+        for name in ("dispatch", "send", "receive")
+    ]
+    checks = table(["check", "", "found", "at most", ""], rows, (0, 1, 4))
+    conduct = "<h3>The client's own conduct, ms</h3>" + table(["", "p50", "p99", "max"], lags)
+    return section("Did the measuring itself hold?", checks + conduct)
+
+
+def _measured(check: dict[str, Any], key: str) -> str:
+    value = check[key]
+    return "" if value is None else f"{value:,.4g} {check['unit']}"
+
+
+def workload(analysis: Analysis) -> str:
+    """Lengths as planned and as the server counted them."""
+    run = analysis.run
+    rows = []
+    for kind in ("prompt_tokens", "output_tokens"):
+        for name, said in ((f"{kind}_planned", "planned"), (kind, "by usage")):
+            values = run.column(name)[run.measured]
+            values = values[np.isfinite(values)]
+            if len(values):
+                spread = np.percentile(values, [0, 50, 95, 100])
+                label = f"{kind.replace('_', ' ')}, {said}"
+                rows.append([label, f"{values.sum():,.0f}", f"{values.mean():,.1f}", *(f"{v:,.0f}" for v in spread)])
+    return section("The workload as sent", table(["", "sum", "mean", "min", "p50", "p95", "max"], rows))
+
+
+def what_was_run(manifest: Manifest) -> str:
+    """The run's identity, the target's fingerprint, the resolved specification."""
+    target = manifest.target
+    rows = [
+        ["run", manifest.run],
+        ["target", f"{target.kind}: {', '.join(target.urls)}"],
+        ["model", target.model],
+        ["server", f"{target.server} {target.version}".strip()],
+        ["endpoint", target.endpoint],
+        ["loop", manifest.loop],
+        ["seed", str(manifest.seed)],
+        ["plan hash", manifest.plan_hash],
+        ["workload hash", manifest.workload_hash],
+        ["cache, isolation", f"{manifest.cache}, {manifest.isolation}"],
+        ["TLS", "NOT VERIFIED (--insecure)" if manifest.insecure_tls else "verified where used"],
+        ["injectors, time stamps", f"{manifest.injectors}, {manifest.stamp}"],
+        ["tailgate", manifest.tailgate_version],
+    ]
+    notices = "".join(f"<li>{text(notice)}</li>" for notice in manifest.notices)
+    more = {
+        "Specification, resolved": manifest.spec,
+        "Fingerprint of the target": target.fingerprint,
+        "Host": manifest.host,
+        "Versions": manifest.versions,
+    }
+    body = table(["", ""], rows, (0, 1)) + (f"<ul>{notices}</ul>" if notices else "")
+    return section("What was run", body + "".join(folded(label, value) for label, value in more.items() if value))

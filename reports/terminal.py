@@ -1,0 +1,129 @@
+"""The summary on a terminal: verdict first, then the figures, validity, and errors by kind.
+
+It shows what `reports.summary` worked out and works out nothing itself.
+"""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
+_ROWS = (
+    ("ttft", "TTFT"),
+    ("ttft_from_send", "TTFT from send"),
+    ("itl", "ITL"),
+    ("tpot", "TPOT"),
+    ("stall", "stall"),
+    ("e2e", "E2E"),
+)
+_COLUMNS = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
+
+
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """Print a summary (`tailgate.summary/1`) to `console`."""
+    verdict = summary["verdict"]
+    colour = _COLOURS.get(verdict, "white")
+    if summary["simulated"]:
+        console.print("[bold black on yellow] SIMULATED [/] the target is the embedded engine, not a real server")
+    console.print(f"[bold {colour}]{verdict}[/]  {escape(summary['why'])}", highlight=False)
+    for reason in summary["invalid_reasons"][1:]:
+        console.print(f"[{colour}]{verdict}[/]  {escape(reason)}", highlight=False)
+    console.print(_load_line(summary), highlight=False)
+    console.print(_latency_table(summary))
+    _print_objectives(summary, console)
+    _print_errors(summary, console)
+    _print_validity(summary, console)
+    for notice in summary["notices"]:
+        console.print(f"note: {escape(notice)}", highlight=False)
+
+
+def figure(value: float | str | None) -> str:
+    """A latency in ms with three or four significant digits; `-` where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return "∞"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def _load_line(summary: dict[str, Any]) -> str:
+    load, rates = summary["load"], summary["throughput"]
+    requests = load["requests"]
+    parts = [
+        f"{load['loop']} loop, {load['duration_s']:.1f} s",
+        f"{requests['ok']:,} of {requests['planned']:,} ok",
+    ]
+    if load["offered_rps"] is not None:
+        parts.append(f"offered {load['offered_rps']:.2f}/s, sent {load['sent_rps']:.2f}/s")
+    if rates:
+        output, prompt = rates["output_tokens_per_s"], rates["input_tokens_per_s"]
+        parts.append(f"{output:,.0f} output and {prompt:,.0f} input tokens/s")
+    if load.get("overloaded"):
+        parts.append("[yellow]overloaded: latencies grow with duration[/]")
+    return "; ".join(parts)
+
+
+def _latency_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="Latency, ms", title_justify="left", header_style="bold")
+    table.add_column("")
+    for name in ("n", *_COLUMNS):
+        table.add_column(name, justify="right")
+    table.add_column("p99, 95 % interval", justify="right")
+    for key, label in _ROWS:
+        one = summary["latency_ms"][key]
+        ends = one["p99_ci"]
+        interval = "-" if ends is None else f"{figure(ends[0])} .. {figure(ends[1]) if ends[1] is not None else '?'}"
+        needs = summary["percentile_needs"].get(key, {})
+        cells = [_cell(one[name], needs.get(name)) for name in _COLUMNS]
+        table.add_row(label, f"{one['n']:,}", *cells, interval)
+    return table
+
+
+def _cell(value: float | str | None, needs: int | None) -> str:
+    return f"[dim]n≥{needs:,}[/]" if value is None and needs else figure(value)
+
+
+def _print_objectives(summary: dict[str, Any], console: Console) -> None:
+    slo = summary["slo"]
+    if not slo:
+        return
+    colours = {"met": "green", "broken": "red", "can't tell": "yellow"}
+    for one in slo["thresholds"]:
+        why = f" ({escape(one['why'])})" if one["why"] else ""
+        console.print(
+            f"[{colours[one['result']]}]{one['result']:>10}[/]  {escape(one['objective'])}{why}",
+            highlight=False,
+        )
+    if slo["attained"] is not None and slo["good_means"]:
+        good = escape(" and ".join(slo["good_means"]))
+        console.print(
+            f"{100 * slo['attained']:.2f} % good ({good}): {slo['goodput_rps']:.2f} good requests/s",
+            highlight=False,
+        )
+
+
+def _print_errors(summary: dict[str, Any], console: Console) -> None:
+    for kind in summary["errors"]["kinds"]:
+        example = kind["example"]["error"]
+        codes = ", ".join(f"HTTP {code}: {count}" for code, count in kind["http_status"].items())
+        text = f"{kind['count']:,} {kind['status']}" + (f" ({codes})" if codes else "")
+        console.print(f"[red]{escape(text)}[/]" + (f": {escape(example[:160])}" if example else ""), highlight=False)
+
+
+def _print_validity(summary: dict[str, Any], console: Console) -> None:
+    checks = summary["checks"]
+    held = sum(check["status"] == "ok" for check in checks)
+    client = summary["client"]
+    lags = ", ".join(
+        f"{label} {figure(client[key]['p99'])} ms"
+        for key, label in (("dispatch_lag_ms", "dispatch lag p99"), ("receive_lag_ms", "receive lag p99"))
+    )
+    console.print(
+        f"validity: {held} of {len(checks)} checks hold; {lags}; {client['stamp']} time stamps",
+        highlight=False,
+    )
+    for check in checks:
+        if check["status"] == "unchecked":
+            console.print(f"[dim]  unchecked: {check['name']} ({escape(check['why'])})[/]", highlight=False)

@@ -1,0 +1,109 @@
+"""A run over time, in bins a person can see: latency, load, in flight, and the server's gauges beside them.
+
+All series share the same bins, so that they can share one axis. Drawing is `reports.figures`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.analysis import Analysis
+from reports.overload import in_flight_at
+from reports.rundata import Floats, Ints
+from reports.telemetry import on_grid
+
+# What servers call the same thing; the first that is there is shown.
+RUNNING = ("vllm:num_requests_running",)
+WAITING = ("vllm:num_requests_waiting",)
+KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Series over time; every array has one entry per bin, NaN where nothing was seen.
+
+    Attributes:
+        edges_ns: bin edges from the run's start; shape (bins + 1,).
+        series: by name, e.g. `ttft_p50` (ms, by when the request was due), `itl_p99` (ms, by when the token
+            came), `offered`, `ok`, `failed` (per second), `output_tokens` (content arrivals per second),
+            `in_flight`, and where sampled `running`, `waiting`, `kv_usage` (a fraction).
+    """
+
+    edges_ns: Ints
+    series: dict[str, Floats]
+
+    @property
+    def middle_s(self) -> Floats:
+        """Middles of the bins, seconds."""
+        return (self.edges_ns[1:] + self.edges_ns[:-1]) / 2e9
+
+
+def timeline(analysis: Analysis) -> Timeline:
+    """The run in bins of `analysis.scan.bin_ns`, drain included."""
+    run, width = analysis.run, analysis.scan.bin_ns
+    ends = [run.window_ns[1], *(float(c.max()) for n in ("end_ns",) if len(c := _known(run.column(n))))]
+    bins = max(1, int(np.ceil(max(ends) / width)))
+    edges = np.arange(bins + 1, dtype=np.int64) * width
+    seconds = width / 1e9
+    begin = run.column("scheduled_ns" if run.manifest.loop == "open" else "sent_ns")
+    due, ended = _slots(begin, width, bins), _slots(run.column("end_ns"), width, bins)
+    series: dict[str, Floats] = {
+        "offered": _count(due, np.isfinite(begin), bins) / seconds,
+        "ok": _count(ended, run.ok, bins) / seconds,
+        "failed": _count(ended, ~run.ok & np.isfinite(run.column("end_ns")), bins) / seconds,
+        "output_tokens": _padded(analysis.scan.arrivals_per_bin, bins) / seconds,
+        "in_flight": in_flight_at(run, edges.astype(np.float64)),
+    }
+    for name in ("ttft", "e2e"):
+        ms = analysis.figures.ms[name]
+        seen = run.ok & np.isfinite(ms)
+        p50, most = group_quantiles(due[seen], ms[seen], bins, (0.5, 1.0))
+        series |= {f"{name}_p50": p50, f"{name}_max": most}
+    slots, gaps_us = analysis.scan.sampled_gaps
+    inside = slots < bins
+    p50, p99 = group_quantiles(slots[inside], gaps_us[inside] / 1000, bins, (0.5, 0.99))
+    series |= {"itl_p50": p50, "itl_p99": p99}
+    return Timeline(edges, series | _server(analysis, edges))
+
+
+def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
+    if (server := analysis.server) is None:
+        return {}
+    wanted = {"running": RUNNING, "waiting": WAITING, "kv_usage": KV_USAGE}
+    found = {}
+    for name, names in wanted.items():
+        if series := server.first(*names):
+            total = on_grid(series, edges[1:])
+            # Usage is a share of each engine's own cache: engines are averaged, counts are added.
+            found[name] = total / len(series) if name == "kv_usage" else total
+    return found
+
+
+def group_quantiles(slots: Ints, values: Floats, groups: int, shares: tuple[float, ...]) -> list[Floats]:
+    """Nearest-rank quantiles of `values` by group: per share an array of shape (groups,), NaN if empty."""
+    order = np.lexsort((values, slots))
+    ordered, slots = values[order], slots[order]
+    bounds = np.searchsorted(slots, np.arange(groups + 1))
+    sizes = np.diff(bounds)
+    found = []
+    for share in shares:
+        ranks = np.maximum(np.ceil(share * sizes - 1e-9).astype(np.int64), 1)
+        at = np.minimum(bounds[:-1] + ranks - 1, max(len(ordered) - 1, 0))
+        found.append(np.where(sizes > 0, ordered[at] if len(ordered) else np.nan, np.nan))
+    return found
+
+
+def _known(values: Floats) -> Floats:
+    return values[np.isfinite(values)]
+
+
+def _slots(times_ns: Floats, width: int, bins: int) -> Ints:
+    return np.clip(np.nan_to_num(times_ns) // width, 0, bins - 1).astype(np.int64)
+
+
+def _count(slots: Ints, wanted: np.ndarray[tuple[int], np.dtype[np.bool_]], bins: int) -> Floats:
+    return np.bincount(slots[wanted], minlength=bins).astype(np.float64)
+
+
+def _padded(counts: Ints, bins: int) -> Floats:
+    return np.concatenate([counts, np.zeros(max(0, bins - len(counts)))])[:bins].astype(np.float64)
