@@ -71,10 +71,7 @@ def concatenate(parts: list[Columns]) -> Columns:
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     blocks = None
     if any(part.prefix_blocks is not None for part in parts):
-        lists = [
-            part.prefix_blocks if part.prefix_blocks is not None else empty_blocks(len(part))
-            for part in parts
-        ]
+        lists = [part.prefix_blocks if part.prefix_blocks is not None else empty_blocks(len(part)) for part in parts]
         blocks = pa.concat_arrays(lists)
     return Columns(**joined, prefix_blocks=blocks)
 
@@ -114,12 +111,8 @@ def to_table(
         pa.array(columns.session),
         pa.array(columns.turn.astype(np.int32)),
         pa.array(columns.think_ns),
-        pa.DictionaryArray.from_arrays(
-            pa.array(columns.class_code.astype(np.int32)), pa.array(classes, pa.string())
-        ),
-        pa.DictionaryArray.from_arrays(
-            pa.array(columns.tenant_code.astype(np.int32)), pa.array(tenants, pa.string())
-        ),
+        pa.DictionaryArray.from_arrays(pa.array(columns.class_code.astype(np.int32)), pa.array(classes, pa.string())),
+        pa.DictionaryArray.from_arrays(pa.array(columns.tenant_code.astype(np.int32)), pa.array(tenants, pa.string())),
         pa.array(columns.priority.astype(np.int32)),
         pa.array(columns.prompt_tokens.astype(np.int32)),
         pa.array(columns.output_tokens.astype(np.int32)),

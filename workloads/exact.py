@@ -13,9 +13,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_LN2_HI: Final = (
-    6.93147180369123816490e-01  # ln 2 in two parts: the first has 33 bits, so k * _LN2_HI is exact
-)
+_LN2_HI: Final = 6.93147180369123816490e-01  # ln 2 in two parts: the first has 33 bits, so k * _LN2_HI is exact
 _LN2_LO: Final = 1.90821492927058770002e-10
 _LOG_TERMS: Final = tuple(2.0 / (2 * i + 1) for i in range(1, 12))
 _EXP_TERMS: Final = tuple(

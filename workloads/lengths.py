@@ -218,9 +218,7 @@ class Scale(_Law):
         return self.inner.quantile(u) * self.factor
 
 
-_TOKEN: Final = re.compile(
-    r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))"
-)
+_TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
 _ARITY: Final = {
     "lognormal": ("mu", "sigma"),
     "uniform": ("low", "high"),
@@ -325,9 +323,7 @@ class _Reader:
                 return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
             case "weibull":
                 shape = self._positive(first, "shape")
-                return WeibullLaw(
-                    shape, self._positive(second, "mean") / exact.gamma_function(1.0 + 1.0 / shape)
-                )
+                return WeibullLaw(shape, self._positive(second, "mean") / exact.gamma_function(1.0 + 1.0 / shape))
             case _:
                 return Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
 
@@ -336,12 +332,7 @@ class _Reader:
         while self._peek() == ",":
             points.append((self._then_number(), self._after_colon()))
         shares, values = zip(*points, strict=True)
-        if (
-            shares[0] != 0
-            or shares[-1] != 1
-            or list(shares) != sorted(shares)
-            or list(values) != sorted(values)
-        ):
+        if shares[0] != 0 or shares[-1] != 1 or list(shares) != sorted(shares) or list(values) != sorted(values):
             raise self._error("quantiles go from 0: to 1:, shares and values ascending")
         return Quantiles(shares, values)
 

@@ -117,9 +117,7 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str]]:
         columns, notices = _requests(spec, seed, 0, len(at_ns))
         columns = columns.with_(at_ns=at_ns)
     if not len(columns):
-        raise UserError(
-            "the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer"
-        )
+        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
     columns, more = _in_context(spec, columns)
     return to_table(columns, (DEFAULT,), (DEFAULT,), warmup_ns), notices + more
 

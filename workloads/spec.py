@@ -58,9 +58,7 @@ class WorkloadSpec(Strict):
         if self.profile is None and self.trace is None:
             missing = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is None]
             if missing:
-                raise ValueError(
-                    f"{' and '.join(missing)} missing: give lengths, or a `profile` or a `trace`"
-                )
+                raise ValueError(f"{' and '.join(missing)} missing: give lengths, or a `profile` or a `trace`")
             if self.loop == "open" and (self.arrivals is None or self.arrivals.mean_rate() is None):
                 raise ValueError(
                     "`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)"

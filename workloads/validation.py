@@ -46,9 +46,7 @@ def explain(error: ValidationError, where: str) -> UserError:
         text = entry["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if entry["type"] == "missing":
             text = "is missing"
-        elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(
-            entry["input"], Mapping | list
-        ):
+        elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(entry["input"], Mapping | list):
             text = f"{_lower(text)}, not {entry['input']!r}"
         if text not in found.setdefault(key, []):
             found[key].append(text)

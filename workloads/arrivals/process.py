@@ -77,7 +77,6 @@ class Superposed:
     def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """See `Arrivals`."""
         parts = [
-            client.times_ns(partial(streams, "client", k), until_s, span_s)
-            for k, client in enumerate(self.clients)
+            client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]
         return np.sort(np.concatenate(parts), kind="stable")

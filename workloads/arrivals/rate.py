@@ -128,9 +128,7 @@ class Daily:
         days = (np.arange(float(count)) + 0.5) / 288 + self.start_hour / 24.0
         whole = np.floor(days)
         hour = (days - whole) * 24.0
-        ring = np.array([self.hours[-1], *self.hours, self.hours[0]]) / (
-            float(np.cumsum(self.hours)[-1]) / 24
-        )
+        ring = np.array([self.hours[-1], *self.hours, self.hours[0]]) / (float(np.cumsum(self.hours)[-1]) / 24)
         level = exact.interpolate(hour, np.arange(26.0) - 0.5, ring)
         week = np.array(self.days) / (float(np.cumsum(self.days)[-1]) / len(self.days))
         level = level * week[(whole.astype(np.int64) + self.start_day) % len(self.days)]

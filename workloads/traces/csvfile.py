@@ -105,9 +105,7 @@ def whole_numbers(
     return _convert(batch, name, faults, convert, one, in_range)
 
 
-def timestamps_ns(
-    batch: Batch, name: str, faults: Faults
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """A column of calendar times (`2023-11-16 18:15:46.6805900`, with or without `T`, fraction and zone).
 
     Times without a zone are taken as UTC: only differences matter.

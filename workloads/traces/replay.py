@@ -48,18 +48,14 @@ def load(spec: TraceSpec) -> tuple[Columns, list[str]]:
     if not len(at_ns):
         whole = f"it holds {latest / 1e9:,.1f} s" if origin is not None else "it holds no requests"
         raise UserError(
-            f"the slice from {spec.start:g} s"
-            + (f" for {spec.duration:g} s" if spec.duration else "")
-            + " is empty",
+            f"the slice from {spec.start:g} s" + (f" for {spec.duration:g} s" if spec.duration else "") + " is empty",
             where=str(spec.file),
             remedy=f"Of the trace: {whole}",
         )
     notices = faults.summary()
     backwards = int((np.diff(at_ns) < 0).sum())
     if backwards:
-        notices.append(
-            f"{spec.file.name}: the clock went backwards {backwards:,} times; rows are sorted by time"
-        )
+        notices.append(f"{spec.file.name}: the clock went backwards {backwards:,} times; rows are sorted by time")
         order = np.argsort(at_ns, kind="stable")
         at_ns, prompt, output = at_ns[order], prompt[order], output[order]
     silent = int((output < 1).sum())
