@@ -1,0 +1,63 @@
+"""The main job against a real vLLM: real traffic, and every token accounted for on both sides."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.vllm.server import CONTEXT, Server
+
+pytestmark = pytest.mark.vllm
+
+ROOT = Path(__file__).parents[2]
+TRACE = ROOT.parent / "shared/traces/azure-2023/AzureLLMInferenceTrace_conv.csv"
+EXCERPT = ROOT / "workloads/data/azure-2023-conv-excerpt.csv"
+TAILGATE = ROOT / ".venv/bin/tailgate"
+
+
+def traffic() -> list[str]:
+    """Flags for 60 s of the Azure conversation trace; from the packaged excerpt where the trace isn't there."""
+    if TRACE.exists():
+        return ["--trace", str(TRACE), "--start", "1800s", "--duration", "60s"]
+    return ["--trace", str(EXCERPT), "--duration", "43s"]
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_first_token(
+    server: Server, endpoint: str, tmp_path: Path
+):
+    out = tmp_path / "run"
+    before = server.metrics()
+    ran = subprocess.run(
+        [
+            TAILGATE, "run", "--target", server.url, "--endpoint", endpoint, *traffic(),
+            "--trace-format", "azure", "--max-context", str(CONTEXT), "--over-context", "scale",
+            "--out", str(out), "--json",
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    after = server.metrics()
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    summary = json.loads(ran.stdout)
+    records = pq.read_table(out / "requests.parquet")
+
+    def grown(name: str) -> float:
+        return after[f"vllm:{name}"] - before[f"vllm:{name}"]
+
+    assert set(records["status"].to_pylist()) == {"ok"}
+    assert summary["load"]["requests"]["ok"] == records.num_rows == grown("request_success_total") > 250
+    for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
+        total = pc.sum(records[column]).as_py()
+        assert total == grown(counter)
+        assert total == pc.sum(records[f"{column}_planned"]).as_py()
+        print(f"\n{endpoint}: {counter} {total:,} on both sides", end="")
+    ours = summary["latency_ms"]["ttft_from_send"]["mean"]
+    theirs = 1e3 * grown("time_to_first_token_seconds_sum") / grown("time_to_first_token_seconds_count")
+    print(
+        f"\n{endpoint}: {records.num_rows} requests, mean time to first token {ours:.2f} ms from send,"
+        f" {theirs:.2f} ms by vLLM: {ours - theirs:+.2f} ms"
+    )
+    assert 0 <= ours - theirs <= 15
