@@ -89,6 +89,7 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
         manifest = _manifest(spec, plan, identity, run_dir, command_line)
+        manifest.notices += prompts.notices
         manifest.save(run_dir)
         await _load(spec, plan, manifest, run_dir, control, credentials, identity, prompts, trust, target, watcher)
         return run_dir

@@ -57,7 +57,8 @@ def _help() -> str:
         [
             _USAGE,
             "",
-            "Load tests, benchmarks and performance gates for LLM servers. A number it prints is true, or it says that it is not.",
+            "Load tests, benchmarks and performance gates for LLM servers.",
+            "A number it prints is true, or it says that it is not.",
             "",
             *lines,
             "",

@@ -1,4 +1,4 @@
-"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K``, N its end of the harness's socket."""
+"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K`` (N: its end of a socket)."""
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
 

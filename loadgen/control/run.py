@@ -67,13 +67,13 @@ class ControlledRun:
     def _prepare(self, message: Message) -> None:
         closed = message["loop"] == "closed"
         user_class = SessionUser if closed else OpenLoopUser
-        user_class.run = self
+        user_class.control = self
         self._user_count = message["users"] if closed else 1
         self._request_limit = message.get("requests")
         self._environment = Environment(user_classes=[user_class], stop_timeout=0)
-        self._environment.create_local_runner()
+        runner = self._environment.create_local_runner()
         if not closed:
-            self._environment.runner.start(1, spawn_rate=1)
+            runner.start(1, spawn_rate=1)
         for k, job in enumerate(message["jobs"]):
             self._injectors.tell(k, {"op": "job", "job": job})
 

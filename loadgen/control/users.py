@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 class _Controlled(User):
     abstract = True
     wait_time = constant(0)
-    run: "ControlledRun"  # set by ControlledRun before users are made
+    control: "ControlledRun"  # set by ControlledRun before users are made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.number = self.run.next_user()
+        self.number = self.control.next_user()
 
 
 class OpenLoopUser(_Controlled):
@@ -27,7 +27,7 @@ class OpenLoopUser(_Controlled):
     @task
     def follow_the_plan(self) -> None:
         """From go to the last record."""
-        self.run.follow_the_plan()
+        self.control.follow_the_plan()
 
 
 class SessionUser(_Controlled):
@@ -36,6 +36,6 @@ class SessionUser(_Controlled):
     @task
     def turn(self) -> None:
         """One request."""
-        think_ns = self.run.ask(self.number)
+        think_ns = self.control.ask(self.number)
         if think_ns:
             gevent.sleep(think_ns / 1e9)

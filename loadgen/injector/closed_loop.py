@@ -30,6 +30,11 @@ class ClosedLoop:
         self._asked: dict[int, tuple[int, int]] = {}  # index -> (user, position)
         self._stopped = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether nobody asks any more."""
+        return self._stopped
+
     def prepare(self) -> bool:
         """Make one request ahead, if there is room; whether there is more to make at once."""
         if self._stopped or len(self._ready) >= AHEAD_REQUESTS:

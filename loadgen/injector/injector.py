@@ -25,12 +25,17 @@ from loadgen.injector.request import PATHS, RequestMaker
 from loadgen.injector.spool import Spool
 from loadgen.job import Job
 from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
+from workloads.content import ContentTable, table_default
 from workloads.prompts import PromptMaker
 
 _SECOND_NS = 1_000_000_000
 # Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
 _FLUSH_NS = 250_000_000
 _FLUSH_ROWS = 200
+
+
+def _content(job: Job) -> ContentTable:
+    return ContentTable.load(Path(job.content)) if job.content else table_default()
 
 
 class Injector:
@@ -74,7 +79,7 @@ class Injector:
         self._client = Spool(Path(job.spool) / f"client-{job.injector}.arrows", CLIENT_SCHEMA)
         self._recent = Recent()
         self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
-        self._maker = RequestMaker(job, endpoints, PromptMaker.from_options(job.content, job.content_options))
+        self._maker = RequestMaker(job, endpoints, PromptMaker(_content(job), **job.content_options))
         share = Share.read(job)
         self._feed: OpenLoop | ClosedLoop
         if job.loop == "open":

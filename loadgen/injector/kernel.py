@@ -47,15 +47,16 @@ def ask_for_stamps(sock: socket.socket) -> bool:
 
 def stamps_available() -> bool:
     """Whether a byte sent over loopback really arrives with a kernel stamp."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname(), timeout=2) as there:
-            here, _ = server.accept()
-            with here:
-                here.settimeout(2)
-                if not ask_for_stamps(here):
-                    return False
-                there.sendall(b"x")
-                return bool(here.recvmsg(1, ANCILLARY_BYTES)[1])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=2) as there,
+        server.accept()[0] as here,
+    ):
+        here.settimeout(2)
+        if not ask_for_stamps(here):
+            return False
+        there.sendall(b"x")
+        return bool(here.recvmsg(1, ANCILLARY_BYTES)[1])
 
 
 def be_punctual(*, die_with_parent: bool) -> None:

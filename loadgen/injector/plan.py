@@ -1,6 +1,7 @@
 """An injector's share of the plan, as columns; one row at a time becomes a `Row`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,12 @@ _COLUMNS = [
 class Share:
     """The rows with ``session % injectors == injector``: a session's turns stay with one injector."""
 
-    def __init__(self, table: pa.Table, more: Callable[[int, int], pa.Table] | None = None) -> None:
+    def __init__(self, table: pa.Table, planned: int = 0, more: Callable[[int, int], pa.Table] | None = None) -> None:
+        self._planned = planned  # rows of the whole plan so far, of all injectors
         self._more = more
+        self._set(table)
+
+    def _set(self, table: pa.Table) -> None:
         self._table = table
         self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         self.index = self._columns["index"].to_numpy()
@@ -55,17 +60,14 @@ class Share:
             return cls(mine(table))
         workload = WorkloadSpec.model_validate(job.extend_plan["workload"])
         seed = job.extend_plan["seed"]
-        share = cls(mine(table), lambda start, count: mine(closed_rows(workload, seed, start, count)))
-        share._planned = table.num_rows
-        return share
+        return cls(mine(table), table.num_rows, lambda start, count: mine(closed_rows(workload, seed, start, count)))
 
     def extend(self) -> None:
         """More rows of a closed loop's endless sequence."""
         assert self._more is not None
         more = self._more(self._planned, _EXTENSION_ROWS)
-        planned = self._planned + _EXTENSION_ROWS
-        self.__init__(pa.concat_tables([self._table, more]), self._more)  # type: ignore[misc]
-        self._planned = planned
+        self._planned += _EXTENSION_ROWS
+        self._set(pa.concat_tables([self._table, more]))
 
     def session_starts(self) -> npt.NDArray[np.int64]:
         """Positions of the rows that begin a session, in the plan's order."""
@@ -73,7 +75,8 @@ class Share:
 
     def row(self, position: int) -> Row:
         """The row at a position of this share."""
-        return Row(*(_plain(self._columns[name][position].as_py()) for name in _COLUMNS))
+        values: list[Any] = [self._columns[name][position].as_py() for name in _COLUMNS]
+        return Row(*values)
 
     def follower(self, position: int) -> int | None:
         """Where the same session's next turn is, if that turn waits for this one."""
@@ -89,7 +92,3 @@ class Share:
         before, after = order[:-1], order[1:]
         follows = (sessions[before] == sessions[after]) & waiting[after] & (turns[after] == turns[before] + 1)
         return dict(zip(before[follows].tolist(), after[follows].tolist(), strict=True))
-
-
-def _plain(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

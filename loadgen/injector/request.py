@@ -25,7 +25,7 @@ class Row:
     think_ns: int
     prompt_tokens: int
     output_tokens: int
-    prefix_blocks: tuple[int, ...]
+    prefix_blocks: list[int]
     content_seed: int
     priority: int
 
