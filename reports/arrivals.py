@@ -6,6 +6,7 @@ exactly. What the figures are used for is `reports.metrics` and `reports.window`
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from reports.rundata import Floats, Ints, Mask, Run
 
 _FINE_US: Final = 1 << 20  # gaps below 1.05 s are counted per microsecond, longer ones kept one by one
-_SAMPLED_GAPS: Final = 1_000_000
+_SAMPLED_GAPS: Final = 500_000
 _NO_GAPS: Final = np.zeros(0, np.uint32)
 
 
@@ -38,6 +39,11 @@ class Gaps:
         """How many gaps."""
         return int(self.counts.sum()) + len(self.long_us)
 
+    @cached_property
+    def _below(self) -> Ints:
+        """How many gaps are of at most 0, 1, 2, ... us."""
+        return np.cumsum(self.counts)
+
     def sum_us(self) -> int:
         """Sum of all gaps."""
         return int(np.dot(self.counts, np.arange(len(self.counts)))) + int(self.long_us.sum(dtype=np.int64))
@@ -48,7 +54,7 @@ class Gaps:
 
     def at_ranks(self, ranks: Ints) -> Floats:
         """As `at_rank`, of several ranks."""
-        below = np.cumsum(self.counts)
+        below = self._below
         fine = np.searchsorted(below, ranks, side="left").astype(np.float64)
         beyond = ranks > below[-1]
         fine[beyond] = self.long_us[np.minimum(ranks[beyond] - int(below[-1]) - 1, len(self.long_us) - 1)]
@@ -122,7 +128,7 @@ class Scan:
         gaps: pooled over the `ok` requests of the measure phase.
         bin_ns: width of a time bin.
         arrivals_per_bin: content arrivals, all phases, by time since the run's start.
-        sampled_gaps: (time bin, gap in us) of some requests' gaps, at most about a million of them.
+        sampled_gaps: (time bin, gap in us) of some requests' gaps, at most about _SAMPLED_GAPS of them.
     """
 
     longest_ms: Floats

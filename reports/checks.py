@@ -59,7 +59,7 @@ def _spaced(unit: str) -> str:
     return unit if unit == "%" else f" {unit}".rstrip()
 
 
-def at_most(name: str, value: float | None, bound: float, unit: str, why: str, remedy: str) -> Check:  # noqa: PLR0917
+def at_most(name: str, value: float | None, bound: float, unit: str, why: str, remedy: str) -> Check:
     """A check that holds up to a bound; unchecked without a value."""
     status: Outcome = "unchecked" if value is None else "ok" if value <= bound else "fail"
     return Check(name, status, value, bound, unit, why, remedy)

@@ -74,6 +74,7 @@ def _reported(run_dir: Path) -> Any:
     seen = np.zeros(0, np.bool_)
     parts: list[Any] = []
     pending: list[Any] = []
+    held = 0
     with pq.ParquetWriter(
         run_dir / "arrivals.parquet", ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False
     ) as out:
@@ -84,9 +85,10 @@ def _reported(run_dir: Path) -> Any:
                 parts.append(kept.select(_REPORTED))
                 has_any = pc.fill_null(pc.greater(pc.list_value_length(kept["arrivals_us"]), 0), False)
                 pending.append(kept.select(ARRIVALS_SCHEMA.names).filter(has_any))
-                if sum(part.nbytes for part in pending) > _ROW_GROUP_BYTES:
+                held += pending[-1].nbytes
+                if held > _ROW_GROUP_BYTES:
                     out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
-                    pending = []
+                    pending, held = [], 0
         if pending:
             out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
     schema = pa.schema([SPOOL_SCHEMA.field(name) for name in _REPORTED])

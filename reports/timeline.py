@@ -80,10 +80,11 @@ def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
 
 
 def group_quantiles(slots: Ints, values: Floats, groups: int, shares: tuple[float, ...]) -> list[Floats]:
-    """Nearest-rank quantiles of `values` by group: per share an array of shape (groups,), NaN if empty."""
-    order = np.lexsort((values, slots))
-    ordered, slots = values[order], slots[order]
-    bounds = np.searchsorted(slots, np.arange(groups + 1))
+    """Nearest-rank quantiles of `values` (ms, >= 0) by group: per share shape (groups,), NaN if empty."""
+    # One sort of (group, value) packed into 64 bits: values are kept to 1 us, far below a pixel.
+    packed = np.sort(slots << 40 | np.rint(np.maximum(values, 0) * 1000).astype(np.int64))
+    ordered = (packed & ((1 << 40) - 1)) / 1000
+    bounds = np.searchsorted(packed, np.arange(groups + 1) << 40)
     sizes = np.diff(bounds)
     found = []
     for share in shares:

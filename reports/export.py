@@ -1,0 +1,31 @@
+"""Documents other than the report: JSON for scripts, Markdown for job summaries, CSV for tables, JUnit for CI.
+
+One function a format, each from a run directory and its summary to text.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from reports.export_csv import requests_csv
+from reports.export_junit import junit
+from reports.export_md import markdown
+
+
+def _json(_run_dir: Path, summary: dict[str, Any]) -> str:
+    import orjson
+
+    return orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+FORMATS: Final[dict[str, Callable[[Path, dict[str, Any]], str]]] = {
+    "json": _json,
+    "md": markdown,
+    "csv": requests_csv,
+    "junit": junit,
+}
+
+
+def export(run_dir: Path, summary: dict[str, Any], kind: str) -> str:
+    """The document of `kind` (a key of FORMATS) as text."""
+    return FORMATS[kind](run_dir, summary)

@@ -1,0 +1,111 @@
+"""Markdown that stands alone: for a job summary or a pull request. Always under 60 kB."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from reports.manifest import Manifest
+from reports.terminal import figure as ms
+
+LIMIT_BYTES: Final = 60_000
+_ICONS: Final = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}
+_FIGURES: Final = {"ttft": "TTFT", "itl": "ITL", "tpot": "TPOT", "stall": "stall", "e2e": "E2E"}
+_COLUMNS: Final = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
+
+
+def markdown(run_dir: Path, summary: dict[str, Any]) -> str:
+    """The document, for one run."""
+    import shlex
+
+    manifest = Manifest.load(run_dir)
+    lines = [f"## {_ICONS[summary['verdict']]} {summary['verdict']}: {cell(manifest.name or summary['run'])}", ""]
+    if summary["simulated"]:
+        lines += ["> **SIMULATED**: the target is the embedded engine, not a real server.", ""]
+    lines += [cell(summary["why"]), ""]
+    lines += [f"- {cell(reason)}" for reason in summary["invalid_reasons"][1:]] + [""]
+    lines += [_load(summary), "", *_latency(summary), *_objectives(summary), *_errors(summary), *_checks(summary)]
+    lines += ["```", shlex.join(manifest.command_line).replace("```", "'''"), "```", ""]
+    return cut("\n".join(lines), LIMIT_BYTES)
+
+
+def cell(value: object) -> str:
+    """Text that can't break a Markdown table nor become markup."""
+    found = str(value).replace("\n", " ").replace("\r", " ")[:400]
+    for mark in ("\\", "|", "`", "*", "_", "[", "]", "<", ">"):
+        found = found.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
+    return found
+
+
+def md_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A table; the first column is text, the others are figures."""
+    marks = ["---", *("---:" for _ in head[1:])]
+    return [f"| {' | '.join(line)} |" for line in (head, marks, *rows)] + [""]
+
+
+def cut(document: str, limit: int) -> str:
+    """At most `limit` bytes, cut at a line's end."""
+    if len(document.encode()) <= limit:
+        return document
+    note = "\n\n(cut here: see report.html)\n"
+    kept = document.encode()[: limit - len(note)].decode(errors="ignore")
+    return kept.rpartition("\n")[0] + note
+
+
+def _load(summary: dict[str, Any]) -> str:
+    load, rates = summary["load"], summary["throughput"]
+    requests = load["requests"]
+    parts = [f"{load['loop']} loop", f"{load['duration_s']:.0f} s", f"{requests['ok']:,} of {requests['planned']:,} ok"]
+    if load["offered_rps"] is not None:
+        parts.append(f"{load['offered_rps']:.2f} requests/s offered")
+    if rates:
+        parts.append(f"{rates['output_tokens_per_s']:,.0f} output tokens/s")
+    if load.get("overloaded"):
+        parts.append("**overloaded: latencies grow with duration**")
+    return ", ".join(parts)
+
+
+def _latency(summary: dict[str, Any]) -> list[str]:
+    rows = []
+    for key, label in _FIGURES.items():
+        one, needs = summary["latency_ms"][key], summary["percentile_needs"].get(key, {})
+        cells = [f"n≥{needs[name]:,}" if name in needs else ms(one[name]) for name in _COLUMNS]
+        rows.append([label, f"{one['n']:,}", *cells])
+    return md_table(["ms", "n", *_COLUMNS], rows)
+
+
+def _objectives(summary: dict[str, Any]) -> list[str]:
+    if not summary["slo"] or not summary["slo"]["thresholds"]:
+        return []
+    rows = []
+    for one in summary["slo"]["thresholds"]:
+        scale, unit = (100, " %") if one["unit"] == "fraction" else (1, f" {one['unit']}")
+        found = [_scaled(one[key], scale, unit) for key in ("value", "lower_bound", "upper_bound")]
+        rows.append([cell(one["objective"]), one["result"], *found])
+    return md_table(["objective", "result", "found", "lower bound", "upper bound"], rows)
+
+
+def _scaled(value: float | str | None, scale: int, unit: str) -> str:
+    if value is None:
+        return "?"
+    return "∞" if isinstance(value, str) else f"{value * scale:.4g}{unit}"
+
+
+def _errors(summary: dict[str, Any]) -> list[str]:
+    kinds = summary["errors"]["kinds"]
+    rows = [[kind["status"], f"{kind['count']:,}", cell(kind["example"]["error"] or "")] for kind in kinds]
+    return md_table(["error", "count", "example"], rows) if rows else []
+
+
+def _checks(summary: dict[str, Any]) -> list[str]:
+    rows = []
+    for check in summary["checks"]:
+        found, bound = (
+            "" if check[key] is None else f"{check[key]:.4g} {cell(check['unit'])}" for key in ("value", "bound")
+        )
+        rows.append([check["name"].replace("_", " "), check["status"], found, bound])
+    return [
+        "<details><summary>Validity checks</summary>",
+        "",
+        *md_table(["check", "", "found", "at most"], rows),
+        "</details>",
+        "",
+    ]
