@@ -87,8 +87,9 @@ def _finished(run: Run) -> Check:
             text = f"the run was {how}{reason} before its end; {missing:,} of {len(run):,} rows are missing"
             return Check("interrupted", "fail", float(missing), 0.0, "rows", text, "Run it again to its end.")
         case "failed":
-            text = f"the target died{reason}; what was measured before is kept"
-            return Check("target", "fail", None, None, "", text, "See the server's log in the run directory.")
+            text = f"the run failed{reason}; what was measured before is kept"
+            remedy = "See events.jsonl and the server's log in the run directory."
+            return Check(run.manifest.failed_side or "failed", "fail", None, None, "", text, remedy)
         case "aborted":
             return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}")
     return Check("interrupted", "ok", 0.0, 0.0, "", "the run came to its end")

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
 from reports.manifest import Manifest, sha256_of
 from reports.spool import is_closed, spool_files, whole_batches
+from reports.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from workloads.errors import UserError
+from workloads.plan import closed_rows
+from workloads.spec import WorkloadSpec
 
 # An injector spools at least once a second: what it did in its last second may be missing.
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
@@ -40,14 +43,15 @@ def collect(run_dir: Path | str) -> None:
     """
     run_dir = Path(run_dir)
     manifest = Manifest.load(run_dir)
-    plan = _read_plan(run_dir)
     client = _client(run_dir)
     died = _died(run_dir, manifest.injectors)
     reported = _reported(run_dir)
+    plan = _long_enough(_read_plan(run_dir), reported, manifest)
     if manifest.loop == "open":
         reported = _with_unreported(reported, plan, manifest, died, _last_sign_of_life(client, reported, manifest))
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
     _write(client, run_dir / "client.parquet")
+    _recover_telemetry(run_dir)
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
     sums = {name: sha256_of(run_dir / name) for name in _MEASURED if (run_dir / name).exists()}
     Manifest.load(run_dir).model_copy(update={"checksums": sums}).save(run_dir)
@@ -64,6 +68,24 @@ def _read_plan(run_dir: Path) -> Any:
         raise UserError(f"cannot be read: {error}", where=str(path)) from error
     index = plan["index"].to_numpy()
     return plan if np.all(np.diff(index) > 0) else plan.sort_by("index")
+
+
+def _long_enough(plan: Any, reported: Any, manifest: Manifest) -> Any:
+    """A closed loop's plan has no end: rows that were started beyond its file are made again from the seed."""
+    have, last = plan.num_rows, pc.max(reported["index"]).as_py()
+    if manifest.loop == "open" or last is None or last < have:
+        return plan
+    spec = WorkloadSpec.model_validate(manifest.spec.get("workload", {}))
+    more = closed_rows(spec, manifest.seed, have, last + 1 - have)
+    return pa.concat_tables([plan, more.select(plan.column_names).cast(plan.schema)])
+
+
+def _recover_telemetry(run_dir: Path) -> None:
+    """Samples whose writer was killed before it wrote its Parquet file."""
+    for kind, schema in (("server", SERVER_SCHEMA), ("host", HOST_SCHEMA), ("gpu", GPU_SCHEMA)):
+        stream, path = run_dir / "spool" / f"{kind}.arrows", run_dir / f"{kind}.parquet"
+        if stream.exists() and not path.exists():
+            _write(pa.Table.from_batches(list(whole_batches(stream)), schema), path)
 
 
 def _reported(run_dir: Path) -> Any:

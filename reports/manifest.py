@@ -76,6 +76,8 @@ class Manifest(pydantic.BaseModel):
     cache: str = "as-is"
 
     state_reason: str = ""  # why it was interrupted, failed or aborted
+    # Who failed, if the state is `failed`: a target that dies is a result of a gate, a client that does is not.
+    failed_side: Literal["", "target", "client"] = ""
     recovered: bool = False  # finalised by `tailgate report` after the run was killed
     pid: int | None = None  # the process that owns the run while it is `running`
     checksums: dict[str, str] = {}  # file name -> sha256, of the files that were measured

@@ -23,6 +23,8 @@ _COLUMNS = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
     """Print a summary (`tailgate.summary/1`) to `console`."""
+    if not console.is_terminal:  # a file or a pipe has no width to heed
+        console.width = max(console.width, 132)
     verdict = summary["verdict"]
     colour = _COLOURS.get(verdict, "white")
     if summary["simulated"]:
