@@ -26,7 +26,6 @@ from harness.targets.probe import identify, session
 from harness.telemetry.host import HostSampler
 from harness.telemetry.server import ServerScraper
 from loadgen.injector.endpoint import Trust, public_name
-from loadgen.injector.kernel import stamps_available
 from loadgen.job import Job
 from reports.manifest import Manifest
 from reports.manifest import Target as ManifestTarget
@@ -40,6 +39,8 @@ _LEAD_NS = 150_000_000
 _READY_S = 60.0
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
+# Kernel stamps count as such only when nearly every read had one.
+_MOST_UNSTAMPED = 0.001
 
 
 class Watcher:
@@ -138,7 +139,7 @@ async def _load(
             "jobs": jobs,
         }
     )
-    await _until_ready(control)
+    manifest.stamp = "kernel" if await _until_ready(control) else "user"
     scraper, t0 = await _start_scraping(spec, identity, await credentials.headers(), run_dir, manifest)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
     for role, pid in {"cli": os.getpid(), "locust": control.pid, **target.processes()}.items():
@@ -184,8 +185,8 @@ async def _start_scraping(
         lead *= 4
 
 
-async def _until_ready(control: Control) -> None:
-    """Wait for every injector to have its plan and its first requests.
+async def _until_ready(control: Control) -> bool:
+    """Wait for every injector to have its plan and its first requests; whether all have kernel stamps.
 
     Raises:
         UserError: one refused its job.
@@ -197,7 +198,7 @@ async def _until_ready(control: Control) -> None:
             case None:
                 raise UserError("the load generator's process ended before the run began; its message stands above")
             case {"op": "ready"}:
-                return
+                return bool(message["stamps"])
             case {"op": "refused"}:
                 raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
             case {"op": "crashed"}:
@@ -262,6 +263,8 @@ def _hear(message: Message, manifest: Manifest, outcome: _Outcome, watcher: Watc
             manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
         case "end":
             outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
+            if message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
+                manifest.stamp = "user"
             if message.get("failure"):
                 outcome.state, outcome.reason = "failed", message["failure"]
                 outcome.events.append({"t_ns": now, "kind": "injector", "text": message["failure"]})
@@ -305,7 +308,6 @@ def _manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, comm
         host=rundir.host_facts(),
         versions=rundir.versions(),
         injectors=_injector_count(spec),
-        stamp="kernel" if stamps_available() else "user",
         notices=list(plan.notices),
         insecure_tls=spec.target.tls.insecure,
         isolation=spec.isolation or ("exclusive" if owned else "shared"),

@@ -24,6 +24,7 @@ class ControlledRun:
         self._report = report
         self._injectors = Injectors(injectors, self._heard)
         self._ready = 0
+        self._stamps = True
         self._users_made = 0
         self._answers: dict[int, AsyncResult] = {}
         self._asked = 0
@@ -120,8 +121,9 @@ class ControlledRun:
         match message["op"]:
             case "ready":
                 self._ready += 1
+                self._stamps &= bool(message["stamps"])
                 if self._ready == len(self._injectors):
-                    self._report({"op": "ready"})
+                    self._report({"op": "ready", "stamps": self._stamps})
             case "done":
                 answer = self._answers.pop(message["user"], None)
                 if answer is not None:

@@ -26,6 +26,8 @@ class Conduct:
         self.bytes = 0
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
+        self.unstamped = 0  # reads without a kernel stamp, in all
+        self.all_reads = 0
         self._in_flight_ns = 0
         self._changed_ns = self._since_ns = 0
         self._cpu_ns = 0
@@ -76,6 +78,7 @@ class Conduct:
             lag_histogram(np.frombuffer(self.lags, np.int64)),
             clock_step_probe() - self._clock_offset_ns,
         )
+        self.all_reads += len(self.lags)
         self.lags, self.dispatch_lags = array("q"), array("q")
         self.bytes = self.dispatched = self.finished = self._in_flight_ns = 0
         self.in_flight_max = self.in_flight

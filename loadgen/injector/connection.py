@@ -199,6 +199,7 @@ class Connection:
         if ancillary:
             seconds, nanoseconds = unpack_timespec(ancillary[0][2])
             return data, seconds * _GIGA + nanoseconds, read
+        self._conduct.unstamped += bool(data)
         return data, read, read
 
     def _readable(self, _mask: int) -> None:
@@ -214,6 +215,8 @@ class Connection:
         if ancillary:
             seconds, nanoseconds = unpack_timespec(ancillary[0][2])
             stamp = seconds * _GIGA + nanoseconds
+        else:
+            self._conduct.unstamped += bool(data)
         if data:
             self._take(data, stamp, read)
         else:

@@ -17,6 +17,7 @@ from loadgen.injector.dispatch import Dispatcher
 from loadgen.injector.endpoint import resolve
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.line import Line
+from loadgen.injector.kernel import StampKeeper
 from loadgen.injector.loop import Loop
 from loadgen.injector.open_loop import OpenLoop
 from loadgen.injector.plan import Share
@@ -49,6 +50,7 @@ class Injector:
         self._failure: str | None = None
         self._over = False
         self._started = False
+        self._stamps = StampKeeper()
 
     def take(self, message: dict[str, Any]) -> None:
         """One message from the control socket."""
@@ -91,7 +93,7 @@ class Injector:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"op": "ready", "injector": job.injector, "rows": len(share)})
+        self._send({"op": "ready", "injector": job.injector, "rows": len(share), "stamps": self._stamps.available})
 
     def _go(self, t0_unix_ns: int) -> None:
         self._t0_ns = t0_unix_ns
@@ -195,6 +197,7 @@ class Injector:
         self._flush()
         self._close_spools()
         self._dispatcher.close()
+        self._stamps.close()
         end_ns = time.time_ns() - self._t0_ns
         self._send(
             {
@@ -202,6 +205,8 @@ class Injector:
                 "injector": self._job.injector,
                 "end_ns": end_ns,
                 "failure": self._failure,
+                "unstamped": self._conduct.unstamped,
+                "reads": self._conduct.all_reads,
                 **self._recent.totals(),
             }
         )

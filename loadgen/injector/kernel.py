@@ -28,6 +28,7 @@ _PR_SET_TIMERSLACK = 29
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 _CLOCK_MONOTONIC = 1
+_STAMP_TRIES = 100
 
 
 def _libc() -> ctypes.CDLL:
@@ -46,7 +47,11 @@ def ask_for_stamps(sock: socket.socket) -> bool:
 
 
 def stamps_available() -> bool:
-    """Whether a byte sent over loopback really arrives with a kernel stamp."""
+    """Whether bytes sent over loopback really arrive with a kernel stamp.
+
+    The kernel begins to stamp when the first socket asks for it, a moment later (a static key is patched in by a
+    work queue), and ends with the last: whoever relies on stamps keeps a socket that asks (`StampKeeper`).
+    """
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname(), timeout=2) as there,
@@ -55,8 +60,24 @@ def stamps_available() -> bool:
         here.settimeout(2)
         if not ask_for_stamps(here):
             return False
-        there.sendall(b"x")
-        return bool(here.recvmsg(1, ANCILLARY_BYTES)[1])
+        for _ in range(_STAMP_TRIES):
+            there.sendall(b"x")
+            if here.recvmsg(1, ANCILLARY_BYTES)[1]:
+                return True
+            time.sleep(0.001)
+    return False
+
+
+class StampKeeper:
+    """Keeps the kernel's receive stamping switched on while it is open."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self.available = ask_for_stamps(self._socket) and stamps_available()
+
+    def close(self) -> None:
+        """Stamping may end."""
+        self._socket.close()
 
 
 def be_punctual(*, die_with_parent: bool) -> None:
