@@ -58,6 +58,7 @@ class Connection:
         self._stamp = 0
         self._complete = False
         self._until_eof = False
+        self._keep_alive = False
         self._tunnel: bytearray | None = None
         self.idle_since_ns = 0
 
@@ -107,6 +108,17 @@ class Connection:
         self._loop.watch(self._fd, self._on_connect, WRITABLE)
         if code not in (0, errno.EINPROGRESS):
             self._fail(Status.CONNECT_ERROR, os.strerror(code))
+        elif self._is_connected():
+            self._on_connect(WRITABLE)
+
+    def _is_connected(self) -> bool:
+        """Whether the handshake is over already, as it is on loopback: no turn of the loop is lost then."""
+        assert self._sock is not None
+        try:
+            self._sock.getpeername()
+        except OSError:
+            return False
+        return True
 
     def _on_connect(self, _mask: int) -> None:
         assert self._sock is not None
@@ -268,9 +280,9 @@ class Connection:
 
     def _finish(self, stamp: int) -> None:
         exchange, self._exchange = self._exchange, None
-        assert exchange is not None and self._parser is not None
+        assert exchange is not None
         exchange.conclude(stamp)
-        if self._until_eof or not self._parser.should_keep_alive() or len(self._out):
+        if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)
 
@@ -326,6 +338,8 @@ class Connection:
     def on_message_complete(self) -> None:
         """The answer is whole; 1xx answers are only a foreword."""
         self._complete = self._exchange is None or self._exchange.http_status is not None
+        # Asked here: once the parser has begun to wait for the next message it has forgotten this one's framing.
+        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
 
 
 class TlsConnection(Connection):

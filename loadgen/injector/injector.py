@@ -99,6 +99,7 @@ class Injector:
         self._t0_ns = t0_unix_ns
         self._conduct.start(t0_unix_ns)
         self._started = True
+        self._loop.turn_max_ns = 0
         self._loop.idle = self._idle
         t0_mono = time.monotonic_ns() + t0_unix_ns - time.time_ns()
         if isinstance(self._feed, OpenLoop):
