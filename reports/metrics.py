@@ -12,7 +12,7 @@ import numpy as np
 
 from reports.arrivals import Gaps, Scan
 from reports.rundata import Floats, Ints, Mask, Run
-from reports.stats import PERCENTILES, Quantile, effective_size, mean_interval, quantile, quantile_at
+from reports.stats import PERCENTILES, Quantile, effective_size_at, mean_interval, quantile, quantile_at
 
 PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
 
@@ -97,14 +97,8 @@ def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Dis
         mean_ci=mean_interval(series),
         least=float(ordered[0]),
         most=float(ordered[-1]),
-        quantiles=tuple(quantile(ordered, q, _n_eff(series, ordered, q)) for q in percentiles),
+        quantiles=tuple(quantile(ordered, q, effective_size_at(series, ordered, q)) for q in percentiles),
     )
-
-
-def _n_eff(series: Floats, ordered: Floats, q: float) -> float:
-    """Effective sample size for the q-th percentile: of the series "above it or not"."""
-    at = ordered[max(0, int(np.ceil(q / 100 * len(ordered) - 1e-9)) - 1)]
-    return effective_size((series > at).astype(np.float64))
 
 
 def of_gaps(gaps: Gaps, independent_requests: float, percentiles: Sequence[float] = PERCENTILES) -> Distribution:

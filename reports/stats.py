@@ -20,6 +20,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 LEVEL: Final = 0.95
+# Numbers of batches that `effective_size` tries, and values beyond a percentile that tell autocorrelation.
+_BATCHES: Final = (8, 16, 32)
+_TAIL: Final = 50
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -109,10 +112,10 @@ def quantile_at(
     share, whole = q / 100, math.floor(n_eff)
 
     def lower(rank: int) -> float | None:
-        return value_at(max(1, math.floor(rank / whole * size))) if rank >= 1 else None
+        return value_at(max(1, rank * size // whole)) if rank >= 1 else None
 
     def upper(rank: int | None) -> float | None:
-        return None if rank is None else value_at(min(size, math.ceil(rank / whole * size)))
+        return None if rank is None else value_at(min(size, -(-rank * size // whole)))
 
     low, high = _ranks(whole, share, (1 - LEVEL) / 2)
     below, above = _ranks(whole, share, 1 - LEVEL)
@@ -126,23 +129,32 @@ def effective_size(series: Floats) -> float:
     Batch means: with b batches of m values, m Var(batch means) / Var(series) is 1 for an independent series
     and the factor by which autocorrelation inflates the variance of the mean otherwise. The factor counts
     only where it exceeds what independent values would show in one case of twenty (chi-square, b - 1).
+    Long batches see slow drift, short ones measure it better: the largest of three factors counts.
     """
     n = len(series)
     variance = float(series.var(ddof=1)) if n > 1 else 0.0
-    if n < 40 or variance == 0:
+    if n < 5 * max(_BATCHES) // 4 or variance == 0:
         return float(n)
     inflation = 1.0
-    for batches in _batch_counts(n):
+    for batches in _BATCHES:
         size = n // batches
         means = series[: batches * size].reshape(batches, size).mean(axis=1)
         ratio = size * float(means.var(ddof=1)) / variance
-        if ratio > _chi_square(LEVEL, batches - 1) / (batches - 1):
+        if ratio > _chi_square(1 - 0.05 / len(_BATCHES), batches - 1) / (batches - 1):
             inflation = max(inflation, ratio)
     return n / inflation
 
 
-def _batch_counts(n: int) -> tuple[int, ...]:
-    return tuple(sorted({20, min(max(20, n // 50), 100)}))
+def effective_size_at(series: Floats, ordered: Floats, q: float) -> float:
+    """Effective size of `series` (in time order) for its q-th percentile: of "above it or not".
+
+    A tail of a few values can't tell its own autocorrelation: the nearest percentile with at least
+    _TAIL values beyond it stands for it. `ordered` is the series, sorted.
+    """
+    n = len(series)
+    within = 100 * _TAIL / n if n > 2 * _TAIL else 50.0
+    rank = math.ceil(min(max(q, within), 100 - within) / 100 * n - 1e-9)
+    return effective_size((series > ordered[max(0, rank - 1)]).astype(np.float64))
 
 
 def _chi_square(p: float, df: int) -> float:

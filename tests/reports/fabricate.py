@@ -102,7 +102,9 @@ def _ns(ms: float | None) -> int | None:
     return None if ms is None else round(ms * MS)
 
 
-def client_rows(records: Sequence[Mapping[str, Any]], seconds: int, receive_lag_ns: int = 20_000) -> list[dict[str, Any]]:
+def client_rows(
+    records: Sequence[Mapping[str, Any]], seconds: int, receive_lag_ns: int = 20_000
+) -> list[dict[str, Any]]:
     """An injector whose books agree with its records, one row a second."""
     spans = [(r["dispatched_ns"], r["end_ns"]) for r in records if r["dispatched_ns"] is not None]
     lags = [r["dispatched_ns"] - (r["scheduled_ns"] or r["handed_over_ns"] or 0) for r in records if r["dispatched_ns"]]

@@ -1,0 +1,119 @@
+"""Floors, intervals and effective sample sizes: exact where a formula exists, covering where one is claimed."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as truth
+
+from reports import stats
+
+
+@pytest.mark.parametrize(("q", "needs"), [(50, 5), (90, 29), (95, 59), (99, 299), (99.9, 2995), (5, 59)])
+def test_a_percentile_needs_as_many_requests_as_its_one_sided_bound(q, needs):
+    assert stats.floor(q) == needs
+    assert stats.quantile(np.arange(float(needs)), q).value is not None
+    short = stats.quantile(np.arange(float(needs - 1)), q)
+    assert (short.value, short.needs) == (None, needs)
+
+
+def test_autocorrelation_raises_the_floor():
+    found = stats.quantile(np.arange(600.0), 99, n_eff=200.0)
+    assert (found.value, found.needs) == (None, 897)  # 299 * 3
+
+
+def test_a_two_sided_p99_interval_has_no_upper_end_below_368_requests():
+    assert stats.quantile(np.arange(367.0), 99).high is None
+    assert stats.quantile(np.arange(368.0), 99).high == 367.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(n=st.integers(5, 20_000), q=st.sampled_from([50.0, 90.0, 95.0, 99.0, 99.9]))
+def test_interval_ranks_are_the_binomial_ones(n, q):
+    found = stats.quantile(np.arange(1.0, n + 1), q)
+    if found.value is None:
+        assert n < stats.floor(q)
+        return
+    assert found.value == math.ceil(round(q * n / 100, 6))
+    binomial = truth.binom(n, q / 100)
+    if found.low is not None:
+        assert binomial.cdf(found.low - 1) <= 0.025 + 1e-9
+        assert binomial.cdf(found.low) > 0.025 - 1e-9
+    if found.high is not None:
+        assert binomial.cdf(found.high - 1) >= 0.975 - 1e-9
+        assert binomial.cdf(found.high - 2) < 0.975 + 1e-9
+    assert found.above is None or binomial.cdf(found.above - 1) >= 0.95 - 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1, 5000), share=st.floats(0, 1))
+def test_bounds_of_a_share_are_those_of_clopper_and_pearson(n, share):
+    hits = round(share * n)
+    low, high = stats.share_bounds(hits, n)
+    assert low == pytest.approx(truth.beta.ppf(0.05, hits, n - hits + 1) if hits else 0.0, abs=1e-6)
+    assert high == pytest.approx(truth.beta.ppf(0.95, hits + 1, n - hits) if hits < n else 1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("df", [4, 9, 30, 200])
+def test_students_t_is_close_enough(df):
+    assert stats.t_quantile(0.975, df) == pytest.approx(truth.t.ppf(0.975, df), rel=5e-3)
+
+
+def test_an_independent_series_keeps_its_size():
+    rng = np.random.default_rng(2)
+    kept = [stats.effective_size(rng.standard_normal(1000)) == 1000 for _ in range(400)]
+    assert np.mean(kept) >= 0.93
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.9])
+def test_the_effective_size_of_an_autoregressive_series_is_that_of_theory(rho):
+    # For AR(1) the variance of the mean is inflated by (1 + rho) / (1 - rho).
+    found = [1 / stats.effective_size(x) for x in autoregressive(300, 4000, rho, seed=4)]
+    assert 4000 * np.mean(found) == pytest.approx((1 + rho) / (1 - rho), rel=0.35)
+
+
+def autoregressive(runs, n, rho, seed):
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((n, runs))
+    x = np.empty((n, runs))
+    x[0] = noise[0]
+    for i in range(1, n):
+        x[i] = rho * x[i - 1] + math.sqrt(1 - rho * rho) * noise[i]
+    return x.T
+
+
+@pytest.mark.parametrize(("rho", "at_least"), [(0.0, 0.93), (0.5, 0.90), (0.9, 0.90)])
+def test_intervals_cover_the_truth(rho, at_least):
+    """2,000 runs of 2,000 requests with lognormal latency: two-sided 95 % intervals of p50, p95 and p99."""
+    hits = dict.fromkeys((50.0, 95.0, 99.0), 0)
+    given_at_all = dict.fromkeys(hits, 0)
+    for series in np.exp(0.5 * autoregressive(2000, 2000, rho, seed=7)):
+        ordered = np.sort(series)
+        for q in hits:
+            found = stats.quantile(ordered, q, stats.effective_size_at(series, ordered, q))
+            if found.value is None:
+                continue
+            known = math.exp(0.5 * truth.norm.ppf(q / 100))
+            given_at_all[q] += 1
+            hits[q] += (found.low or 0.0) <= known <= (math.inf if found.high is None else found.high)
+    assert min(given_at_all.values()) >= 800
+    for q, count in hits.items():
+        assert count / given_at_all[q] >= at_least, q
+
+
+def test_the_mean_of_an_autocorrelated_series_is_covered():
+    hits = 0
+    for series in autoregressive(1000, 1000, 0.5, seed=9):
+        low, high = stats.mean_interval(series)
+        hits += low <= 0 <= high
+    assert hits / 1000 >= 0.90
+
+
+def test_failures_at_infinity_stay_at_infinity():
+    ordered = np.concatenate([np.arange(980.0), np.full(20, np.inf)])
+    found = stats.quantile(ordered, 99)
+    assert math.isinf(found.value)
+    assert math.isinf(found.high)
+    assert stats.mean_interval(ordered) is None

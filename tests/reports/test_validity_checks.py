@@ -1,0 +1,215 @@
+"""Each validity check fails on its own fault, holds without it, and says so when it can't be made."""
+
+from dataclasses import replace
+
+import pytest
+from fabricate import MS, Row, S, client_rows, fabricate, spool_rows
+
+from reports.analysis import analyse
+from reports.checks import client_checks
+from reports.checks_server import server_checks
+from reports.collect import collect
+from reports.summary import summarize
+
+ROWS = [Row(at=10.0 * i, gaps=[20.0] * 4) for i in range(400)]
+PROMPT, OUTPUT = 10 * 400, 5 * 400
+
+
+def scrapes(prompt=PROMPT, output=OUTPUT, finished=400, first=-0.1, last=9.0):
+    names = {
+        "vllm:prompt_tokens_total": prompt,
+        "vllm:generation_tokens_total": output,
+        "vllm:request_success_total": finished,
+    }
+    ends = ((first, 0), (last, 1))
+    return [(t, name, '{"engine":"0"}', 7.0 + share * v) for name, v in names.items() for t, share in ends]
+
+
+def checks(run_dir, rows=ROWS, **options):
+    collect(fabricate(run_dir, rows, **options))
+    analysis = analyse(run_dir)
+    return {check.name: check for check in (*client_checks(analysis), *server_checks(analysis))}
+
+
+def books(rows=ROWS, **changes):
+    return [{**row, **changes} for row in client_rows(spool_rows(rows), 70)]
+
+
+def test_a_sound_run_passes_every_check(tmp_path):
+    found = checks(tmp_path / "run", server=scrapes(), isolation="exclusive")
+    assert {name: check.status for name, check in found.items() if check.status != "ok"} == {}
+    assert len(found) == 12
+
+
+class TestDispatchLag:
+    def test_p99_beyond_5_ms_fails(self, tmp_path):
+        late = [replace(row, late=6.0) if i % 20 == 0 else row for i, row in enumerate(ROWS)]
+        check = checks(tmp_path / "run", late)["dispatch_lag"]
+        assert (check.status, check.value, check.bound) == ("fail", 6.0, 5.0)
+        assert "add --injectors" in check.remedy
+
+    def test_a_few_late_ones_are_within_p99(self, tmp_path):
+        late = [replace(row, late=600.0) if i < 4 else row for i, row in enumerate(ROWS)]
+        assert checks(tmp_path / "run", late)["dispatch_lag"].status == "ok"
+
+    def test_a_loose_ttft_objective_loosens_the_bound_to_its_hundredth(self, tmp_path):
+        late = [replace(row, late=6.0) for row in ROWS]
+        check = checks(tmp_path / "run", late, slo={"ttft": "p99 < 800ms"})["dispatch_lag"]
+        assert (check.status, check.bound) == ("ok", 8.0)
+
+    def test_a_closed_loop_counts_from_the_hand_over(self, tmp_path):
+        late = [replace(row, late=6.0) for row in ROWS]
+        assert checks(tmp_path / "run", late, loop="closed")["dispatch_lag"].value == pytest.approx(6.0)
+
+
+class TestOfferedLoad:
+    def test_due_rows_that_were_skipped_fail(self, tmp_path):
+        skipped = [replace(row, status="not_sent", ttft=None) if i < 5 else row for i, row in enumerate(ROWS)]
+        check = checks(tmp_path / "run", skipped)["offered_load"]
+        assert (check.status, check.value) == ("fail", 1.25)
+
+    def test_a_refused_connection_was_attempted(self, tmp_path):
+        refused = [replace(row, status="connect_error", http_status=None, ttft=None) for row in ROWS]
+        assert checks(tmp_path / "run", refused)["offered_load"].status == "ok"
+
+    def test_turns_whose_session_broke_before_them_were_never_due(self, tmp_path):
+        broken = [Row(at=float(i), session=i, status="reset", ttft=None) for i in range(50)]
+        later = [Row(at=None, session=i, turn=1, reported=False) for i in range(50)]
+        check = checks(tmp_path / "run", [*broken, *later])["offered_load"]
+        assert (check.status, check.value) == ("ok", 0.0)
+
+
+class TestReceiveLag:
+    def test_beyond_the_bound_of_kernel_stamps_fails(self, tmp_path):
+        late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=6 * MS)
+        check = checks(tmp_path / "run", client=late)["receive_lag"]
+        assert check.status == "fail"
+        assert check.value == pytest.approx(6.0, rel=0.05)
+
+    def test_user_stamps_are_held_to_1_ms(self, tmp_path):
+        late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=2 * MS)
+        assert checks(tmp_path / "kernel", client=late)["receive_lag"].status == "ok"
+        assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "fail"
+
+
+def test_tokens_in_late_reads_fail_beyond_half_a_percent(tmp_path):
+    merged = [replace(row, client_coalesced=4) if i < 4 else row for i, row in enumerate(ROWS)]
+    found = checks(tmp_path / "run", merged)
+    assert (found["coalesced_arrivals"].status, found["coalesced_arrivals"].value) == ("fail", 0.8)
+    assert found["coalesced_first_tokens"].status == "ok"
+
+
+def test_first_tokens_in_late_reads_fail_by_themselves(tmp_path):
+    merged = [replace(row, first_token_coalesced=True) if i < 3 else row for i, row in enumerate(ROWS)]
+    assert checks(tmp_path / "run", merged)["coalesced_first_tokens"].value == 0.75
+
+
+def test_an_injector_that_computes_all_the_time_fails(tmp_path):
+    rows = client_rows(spool_rows(ROWS), 70)
+    rows[3]["cpu_fraction"] = 0.91
+    check = checks(tmp_path / "run", client=rows)["injector_busy"]
+    assert (check.status, check.value) == ("fail", 91.0)
+
+
+def test_a_short_last_interval_is_not_a_second(tmp_path):
+    rows = client_rows(spool_rows(ROWS), 10)
+    rows[9] |= {"dur_ns": 40 * MS, "cpu_fraction": 1.0, "in_flight_ns": 0}
+    assert checks(tmp_path / "run", client=rows)["injector_busy"].status == "ok"
+
+
+class TestBookkeeping:
+    def test_records_that_are_missing_fail(self, tmp_path):
+        rows = [replace(row, reported=i >= 8) for i, row in enumerate(ROWS)]
+        check = checks(tmp_path / "run", rows, client=books())["bookkeeping"]
+        assert check.status == "fail"
+        assert check.value == pytest.approx(2.0)
+
+    def test_only_what_fell_into_the_sampled_intervals_is_compared(self, tmp_path):
+        kept = [row for row in books() if row["t_ns"] not in (1 * S, 2 * S)]
+        assert checks(tmp_path / "run", client=kept)["bookkeeping"].value == pytest.approx(0.0, abs=1e-9)
+
+
+class TestClock:
+    def test_a_step_fails(self, tmp_path):
+        rows = books()
+        for row in rows[4:]:
+            row["clock_step_ns"] = 150_000
+        check = checks(tmp_path / "run", client=rows)["clock"]
+        assert (check.status, check.value) == ("fail", 0.15)
+
+    def test_slow_drift_is_no_step(self, tmp_path):
+        rows = books()
+        for second, row in enumerate(rows):
+            row["clock_step_ns"] = 20_000 * second
+        assert checks(tmp_path / "run", client=rows)["clock"].status == "ok"
+
+
+class TestTokenCounts:
+    def test_one_token_off_fails_on_a_server_of_our_own(self, tmp_path):
+        check = checks(tmp_path / "run", server=scrapes(output=OUTPUT + 1), isolation="exclusive")["token_counts"]
+        assert (check.status, check.value) == ("fail", 1.0)
+
+    def test_on_a_shared_server_more_is_expected_but_less_is_not(self, tmp_path):
+        more = checks(tmp_path / "more", server=scrapes(output=OUTPUT + 50), isolation="shared")
+        less = checks(tmp_path / "less", server=scrapes(output=OUTPUT - 1), isolation="shared")
+        assert (more["token_counts"].status, less["token_counts"].status) == ("ok", "fail")
+
+    def test_cut_off_requests_make_it_a_bound(self, tmp_path):
+        rows = [*ROWS, Row(at=5000.0, status="timeout", gaps=[20.0])]
+        found = checks(tmp_path / "run", rows, server=scrapes(PROMPT + 10, OUTPUT + 7, 401), isolation="exclusive")
+        assert found["token_counts"].status == "ok"
+        assert found["foreign_traffic"].status == "ok"
+
+    def test_all_phases_count(self, tmp_path):
+        rows = [replace(row, phase="warmup") if i < 100 else row for i, row in enumerate(ROWS)]
+        assert checks(tmp_path / "run", rows, server=scrapes(), isolation="exclusive")["token_counts"].status == "ok"
+
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({}, "not sampled"),
+            ({"server": [(0.0, "other_metric", "{}", 1.0)]}, "no token counters"),
+            ({"server": scrapes(first=1.0)}, "first scrape of /metrics came after the first request"),
+            ({"server": scrapes(last=2.0)}, "last scrape of /metrics came before"),
+        ],
+    )
+    def test_what_can_not_be_checked_says_why(self, tmp_path, options, why):
+        found = checks(tmp_path / "run", isolation="exclusive", **options)
+        for name in ("token_counts", "foreign_traffic"):
+            assert found[name].status == "unchecked"
+            assert why in found[name].why
+
+
+class TestForeignTraffic:
+    def test_one_request_of_somebody_else_fails_on_a_server_of_our_own(self, tmp_path):
+        check = checks(tmp_path / "run", server=scrapes(finished=401), isolation="exclusive")["foreign_traffic"]
+        assert (check.status, check.value, check.unit) == ("fail", 1.0, "requests")
+
+    def test_on_a_shared_server_2_percent_of_the_tokens_may_be_others(self, tmp_path):
+        little = checks(tmp_path / "little", server=scrapes(PROMPT + 100), isolation="shared")["foreign_traffic"]
+        much = checks(tmp_path / "much", server=scrapes(PROMPT + 200), isolation="shared")["foreign_traffic"]
+        assert little.status == "ok"
+        assert little.value == pytest.approx(100 * 100 / 6100)
+        assert (much.status, much.unit) == ("fail", "%")
+
+
+def test_lost_rows_beyond_a_thousandth_make_the_run_invalid(tmp_path):
+    rows = [replace(row, reported=i != 7) for i, row in enumerate(ROWS)]
+    run_dir = fabricate(tmp_path / "run", rows, ended_ns=9 * S)
+    stream = run_dir / "spool" / "injector-0.arrows"
+    stream.write_bytes(stream.read_bytes()[:-8])
+    collect(run_dir)
+    summary = summarize(run_dir)
+    assert summary["valid"] is False
+    assert summary["load"]["requests"]["lost"] == 1
+    assert any(reason.startswith("lost_rows: 0.25%") for reason in summary["invalid_reasons"])
+    assert summary["exit_code"] == 4
+
+
+def test_a_reason_names_the_check_its_figure_its_bound_and_the_remedy(tmp_path):
+    late = [replace(row, late=6.0) for row in ROWS]
+    reason = checks(tmp_path / "run", late)["dispatch_lag"].reason()
+    assert reason == (
+        "dispatch_lag: 6 ms (bound 5 ms); p99 of the dispatch lag. "
+        "Lower the rate, add --injectors, or free a core for the load generator."
+    )
