@@ -10,8 +10,6 @@ import pyarrow.parquet as pq
 
 from loadgen.injector.request import Row
 from loadgen.job import Job
-from workloads.plan import closed_rows
-from workloads.spec import WorkloadSpec
 
 _EXTENSION_ROWS = 4_096
 
@@ -58,6 +56,10 @@ class Share:
         table = pq.read_table(job.plan, columns=_COLUMNS, memory_map=True)
         if job.extend_plan is None:
             return cls(mine(table))
+        # Only a closed loop needs what makes plans; an open loop's start is spared the import.
+        from workloads.plan import closed_rows
+        from workloads.spec import WorkloadSpec
+
         workload = WorkloadSpec.model_validate(job.extend_plan["workload"])
         seed = job.extend_plan["seed"]
         return cls(mine(table), table.num_rows, lambda start, count: mine(closed_rows(workload, seed, start, count)))
