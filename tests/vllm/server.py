@@ -39,6 +39,7 @@ def environment() -> dict[str, str]:
     """What vLLM's CPU build needs, without what belongs to our own environment."""
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "PYTEST"))},
+        "PYTHONPATH": str(Path(__file__).with_name("polite")),
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_SERVER_DEV_MODE": "1",

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]
 TRACE = ROOT.parent / "shared/traces/azure-2023/AzureLLMInferenceTrace_conv.csv"
 EXCERPT = ROOT / "workloads/data/azure-2023-conv-excerpt.csv"
+TEMPLATE_TOKENS = 20  # what the tiny model's chat template adds to an empty message, at most
 TAILGATE = ROOT / ".venv/bin/tailgate"
 
 
@@ -52,7 +53,10 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
     for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
         total = pc.sum(records[column]).as_py()
         assert total == grown(counter)
-        assert total == pc.sum(records[f"{column}_planned"]).as_py()
+        # As planned, too; but a chat prompt can't be shorter than its template.
+        off = records.filter(pc.not_equal(records[column], records[f"{column}_planned"]))
+        assert all(planned < TEMPLATE_TOKENS for planned in off[f"{column}_planned"].to_pylist())
+        assert endpoint == "chat" or off.num_rows == 0
         print(f"\n{endpoint}: {counter} {total:,} on both sides", end="")
     ours = summary["latency_ms"]["ttft_from_send"]["mean"]
     theirs = 1e3 * grown("time_to_first_token_seconds_sum") / grown("time_to_first_token_seconds_count")
