@@ -118,42 +118,64 @@ def _chunk(table: Any, index: Ints) -> Chunk:
 
 
 @dataclass(frozen=True)
+class GapSample:
+    """The gaps of every `stride`-th request, at most about _SAMPLED_GAPS of them; arrays of one shape.
+
+    Attributes:
+        rows: the request each gap belongs to.
+        slots: the time bin in which it ended.
+        us: its length.
+        stride: 1 if it is all of them.
+    """
+
+    rows: Ints
+    slots: Ints
+    us: npt.NDArray[np.uint32]
+    stride: int
+
+
+@dataclass(frozen=True)
 class Scan:
     """What one pass over the arrivals tells; arrays have one entry per row of the run.
 
     Attributes:
         longest_ms: longest gap of each request, NaN where it has fewer than two arrivals.
+        jitter_ms: standard deviation of each request's gaps, NaN likewise.
         inside: content arrivals of each request that fell into the steady window.
         first_inside: whether the first of them did.
         gaps: pooled over the `ok` requests of the measure phase.
         bin_ns: width of a time bin.
         arrivals_per_bin: content arrivals, all phases, by time since the run's start.
-        sampled_gaps: (time bin, gap in us) of some requests' gaps, at most about _SAMPLED_GAPS of them.
+        sample: the gaps of some of these requests, for views that need more than their distribution.
     """
 
     longest_ms: Floats
+    jitter_ms: Floats
     inside: Ints
     first_inside: Mask
     gaps: Gaps
     bin_ns: int
     arrivals_per_bin: Ints
-    sampled_gaps: tuple[Ints, npt.NDArray[np.uint32]]
+    sample: GapSample
 
 
 def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
     """Read the arrivals of `run` once. Where none were kept all counts are zero."""
     first_ns = run.column("first_token_ns")
     counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
-    longest, inside = np.full(len(run), np.nan), np.zeros(len(run), np.int64)
+    longest, jitter = np.full(len(run), np.nan), np.full(len(run), np.nan)
+    inside = np.zeros(len(run), np.int64)
     gaps, bins = NO_GAPS, np.zeros(0, np.int64)
-    sampled: list[tuple[Ints, npt.NDArray[np.uint32]]] = []
     stride = max(1, int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS)
+    samples: list[GapSample] = []
     for chunk in chunks(run):
         between, inner = chunk.gaps_us()
-        longest[chunk.rows] = np.where(chunk.lengths > 1, np.maximum.reduceat(between, chunk.starts), np.nan)
+        several = chunk.lengths > 1
+        longest[chunk.rows] = np.where(several, np.maximum.reduceat(between, chunk.starts), np.nan)
+        jitter[chunk.rows] = np.where(several, _deviation(between, chunk), np.nan)
         if not (wanted := counted[chunk.rows]).all():
             inner &= np.repeat(wanted, chunk.lengths)
-        gaps = gaps + _counted(between[inner], int(np.count_nonzero(wanted & (chunk.lengths > 1))))
+        gaps = gaps + _counted(between[inner], int(np.count_nonzero(wanted & several)))
         at_us = np.repeat(first_ns[chunk.rows] / 1000, chunk.lengths) + chunk.flat_us
         within = (at_us >= start_ns / 1000) & (at_us < end_ns / 1000)
         inside[chunk.rows] = np.add.reduceat(within, chunk.starts, dtype=np.int64)
@@ -161,11 +183,29 @@ def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
         bins = _added(bins, np.bincount(slot))
         if stride > 1:
             inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
-        sampled.append((slot[inner], between[inner]))
+        rows = np.repeat(chunk.rows, chunk.lengths)
+        samples.append(GapSample(rows[inner], slot[inner], between[inner], stride))
     first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
-    together = tuple(np.concatenate(part) for part in zip(*sampled, strict=True)) if sampled else ()
-    none = (np.zeros(0, np.int64), _NO_GAPS)
-    return Scan(longest / 1000, inside, first_inside, gaps, bin_ns, bins, together or none)  # type: ignore[arg-type]
+    sample = _together(samples, stride)
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample)
+
+
+def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
+    """Standard deviation of each request's gaps, us (of all of them: they are no sample)."""
+    values = between.astype(np.float64)
+    n = np.maximum(chunk.lengths - 1, 1)
+    mean = np.add.reduceat(values, chunk.starts) / n
+    return np.sqrt(np.maximum(np.add.reduceat(values * values, chunk.starts) / n - mean * mean, 0.0))
+
+
+def _together(samples: list[GapSample], stride: int) -> GapSample:
+    none = np.zeros(0, np.int64)
+    return GapSample(
+        np.concatenate([none, *(one.rows for one in samples)]),
+        np.concatenate([none, *(one.slots for one in samples)]),
+        np.concatenate([_NO_GAPS, *(one.us for one in samples)]),
+        stride,
+    )
 
 
 def _counted(gaps_us: npt.NDArray[np.uint32], requests: int) -> Gaps:

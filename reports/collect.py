@@ -19,8 +19,6 @@ from reports.manifest import Manifest, sha256_of
 from reports.spool import is_closed, spool_files, whole_batches
 from reports.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from workloads.errors import UserError
-from workloads.plan import closed_rows
-from workloads.spec import WorkloadSpec
 
 # An injector spools at least once a second: what it did in its last second may be missing.
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
@@ -75,6 +73,9 @@ def _long_enough(plan: Any, reported: Any, manifest: Manifest) -> Any:
     have, last = plan.num_rows, pc.max(reported["index"]).as_py()
     if manifest.loop == "open" or last is None or last < have:
         return plan
+    from workloads.plan import closed_rows  # only a killed closed loop needs the planner
+    from workloads.spec import WorkloadSpec
+
     spec = WorkloadSpec.model_validate(manifest.spec.get("workload", {}))
     more = closed_rows(spec, manifest.seed, have, last + 1 - have)
     return pa.concat_tables([plan, more.select(plan.column_names).cast(plan.schema)])

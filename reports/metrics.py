@@ -14,7 +14,7 @@ from reports.arrivals import Gaps, Scan
 from reports.rundata import Floats, Ints, Mask, Run
 from reports.stats import PERCENTILES, Quantile, effective_size_at, mean_interval, quantile, quantile_at
 
-PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
+PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def figures(run: Run, scan: Scan) -> Figures:
         "ttfa": run.column("first_answer_ns") - begin,
         "tpot": tpot,
         "stall": scan.longest_ms * 1e6,
+        "jitter": scan.jitter_ms * 1e6,
         "e2e": last - begin,
         "normalized_e2e": normalized,
     }
@@ -74,10 +75,10 @@ def figures(run: Run, scan: Scan) -> Figures:
     return Figures({name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"))
 
 
-def distribution(values: Floats, wanted: Mask, order: Ints) -> Distribution:
+def distribution(values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
     """Distribution of `values` over the rows that are `wanted` and defined."""
     series = values[order][wanted[order]]
-    return of_series(series[~np.isnan(series)])
+    return of_series(series[~np.isnan(series)], percentiles)
 
 
 def with_failures(values: Floats, wanted: Mask, failed: Mask, order: Ints) -> Distribution:

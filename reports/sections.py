@@ -20,6 +20,7 @@ _NAMES = {
     "itl": "ITL",
     "tpot": "TPOT",
     "stall": "stall",
+    "jitter": "jitter",
     "e2e": "E2E",
     "normalized_e2e": "E2E per token",
 }

@@ -59,9 +59,9 @@ def timeline(analysis: Analysis) -> Timeline:
         seen = run.ok & np.isfinite(ms)
         p50, most = group_quantiles(due[seen], ms[seen], bins, (0.5, 1.0))
         series |= {f"{name}_p50": p50, f"{name}_max": most}
-    slots, gaps_us = analysis.scan.sampled_gaps
-    inside = slots < bins
-    p50, p99 = group_quantiles(slots[inside], gaps_us[inside] / 1000, bins, (0.5, 0.99))
+    sample = analysis.scan.sample
+    inside = sample.slots < bins
+    p50, p99 = group_quantiles(sample.slots[inside], sample.us[inside] / 1000, bins, (0.5, 0.99))
     series |= {"itl_p50": p50, "itl_p99": p99}
     return Timeline(edges, series | _server(analysis, edges))
 
