@@ -1,6 +1,6 @@
 """A plan's rows as NumPy columns, while they are being made; `to_table` gives them the plan's schema."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,9 @@ class Columns:
     output_tokens: Ints
     content_seed: npt.NDArray[np.uint64]
     prefix_blocks: pa.ListArray | None = None
+    # Where a request came from: which group's how-manieth session; not part of the plan.
+    ordinal: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    group_code: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.session)
@@ -52,7 +55,7 @@ class Columns:
 
 _ARRAYS: Final = (
     "at_ns", "session", "turn", "think_ns", "class_code", "tenant_code", "priority",
-    "prompt_tokens", "output_tokens", "content_seed",
+    "prompt_tokens", "output_tokens", "content_seed", "ordinal", "group_code",
 )  # fmt: skip
 
 

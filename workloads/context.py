@@ -1,8 +1,10 @@
 """Lengths against the model's context: an error with a count, or clipped, scaled or dropped by a stated rule."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from workloads.columns import Columns, block_counts, blocks_of
@@ -11,19 +13,24 @@ from workloads.errors import UserError
 Rule = Literal["error", "clip", "scale", "drop"]
 
 
-def scaled(columns: Columns, factor: float) -> Columns:
-    """All lengths times a factor, rounded, at least 1."""
-    if factor == 1.0:
-        return columns
-    prompt, output = (
-        np.maximum(np.rint(length * factor), 1).astype(np.int64)
-        for length in (columns.prompt_tokens, columns.output_tokens)
-    )
-    return columns.with_(prompt_tokens=prompt, output_tokens=output)
+@dataclass(frozen=True)
+class Fit:
+    """What was done to lengths: all multiplied by `factor`, and nothing longer than `most` left."""
+
+    factor: float
+    most: int | None
+
+    def apply(self, columns: Columns) -> Columns:
+        """The same to other requests."""
+        columns = _scaled(columns, self.factor)
+        if self.most is None:
+            return columns
+        output = np.minimum(columns.output_tokens, self.most - 1)
+        return columns.with_(prompt_tokens=np.minimum(columns.prompt_tokens, self.most - output), output_tokens=output)
 
 
-def fitted(columns: Columns, most: int, rule: Rule) -> tuple[Columns, list[str]]:
-    """Requests with prompt + output of at most `most` tokens, and what was done to the others.
+def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tuple[Columns, Fit, list[str]]:
+    """Requests with lengths times `scale` and prompt + output of at most `most` tokens, and what was done.
 
     * clip: the prompt is shortened (the output too where it alone is too long: it keeps all but one token)
     * scale: all lengths are multiplied by most / (99th percentile of prompt + output) where that is below 1,
@@ -31,13 +38,13 @@ def fitted(columns: Columns, most: int, rule: Rule) -> tuple[Columns, list[str]]
     * drop: the request is left out, and with it the later turns of its session
 
     Raises:
-        UserError: with `error`, when there is one such request.
+        UserError: with `error`, when there is a request that is too long.
     """
+    columns = _scaled(columns, scale)
     total = columns.prompt_tokens + columns.output_tokens
-    beyond = total > most
-    count = int(beyond.sum())
-    if not count:
-        return columns, []
+    count = 0 if most is None else int((total > most).sum())
+    if most is None or not count:
+        return columns, Fit(scale, most), []
     longest = int(total.max())
     what = f"{count:,} of {len(columns):,} requests exceed {most:,} tokens (the longest has {longest:,})"
     match rule:
@@ -48,25 +55,33 @@ def fitted(columns: Columns, most: int, rule: Rule) -> tuple[Columns, list[str]]
                 remedy="Say what to do with them: over_context: clip, scale or drop (--over-context)",
             )
         case "drop":
-            cut = np.isin(columns.session, np.unique(columns.session[beyond]))
-            first = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
-            np.minimum.at(first, columns.session[beyond], columns.turn[beyond])
-            keep = ~cut | (columns.turn < first[columns.session])
-            return columns.take(keep), [f"{what}: {int((~keep).sum()):,} left out"]
+            keep = _whole_beginnings(columns, total > most)
+            return columns.take(keep), Fit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
         case "clip":
-            return _clipped(columns, most), [f"{what}: clipped"]
+            return Fit(1.0, most).apply(columns), Fit(scale, most), [f"{what}: clipped"]
         case "scale":
             typical = float(np.sort(total)[int(0.99 * (len(total) - 1))])
             factor = min(1.0, most / typical)
-            return _clipped(scaled(columns, factor), most), [
-                f"{what}: all lengths scaled by {factor:.4f}, then clipped"
-            ]
+            notice = f"{what}: all lengths scaled by {factor:.4f}, then clipped"
+            return Fit(factor, most).apply(columns), Fit(scale * factor, most), [notice]
 
 
-def _clipped(columns: Columns, most: int) -> Columns:
-    output = np.minimum(columns.output_tokens, most - 1)
-    prompt = np.minimum(columns.prompt_tokens, most - output)
+def _scaled(columns: Columns, factor: float) -> Columns:
+    if factor == 1.0:
+        return columns
+    prompt, output = (
+        np.maximum(np.rint(length * factor), 1).astype(np.int64)
+        for length in (columns.prompt_tokens, columns.output_tokens)
+    )
     return columns.with_(prompt_tokens=prompt, output_tokens=output)
+
+
+def _whole_beginnings(columns: Columns, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """All requests but the bad ones and what follows them in their session."""
+    first_bad = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
+    keep: npt.NDArray[np.bool_] = columns.turn < first_bad[columns.session]
+    return keep
 
 
 def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:

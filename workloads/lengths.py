@@ -8,6 +8,7 @@
                | weibull(shape, mean)
                | pareto(alpha, low)
                | quantiles(0: v, 0.5: v, ..., 1: v)      straight lines between (a share and its value)
+               | logquantiles(0: v, ..., 1: v)            the same, straight in the logarithm of the value
                | grid:NAME                   a measured quantile grid of the package (see `workloads.grids`)
                | mixture(weight: expression, ...)
                | clip(expression, low, high)
@@ -173,6 +174,19 @@ class Quantiles(_Law):
 
 
 @dataclass(frozen=True)
+class LogQuantiles(_Law):
+    """Quantiles joined by lines that are straight in the logarithm: for times over several magnitudes."""
+
+    shares: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def quantile(self, u: Floats) -> Floats:
+        """By interpolation of logarithms."""
+        logs = exact.log(np.array(self.values, dtype=np.float64))
+        return exact.exp(exact.interpolate(u, np.array(self.shares), logs))
+
+
+@dataclass(frozen=True)
 class Mixture(_Law):
     """Each part with its weight. Its quantile function is one table, so that it keeps ranks."""
 
@@ -229,7 +243,7 @@ _ARITY: Final = {
 }
 _FORMS: Final = (
     "a number, lognormal(mu, sigma), uniform(low, high), exponential(mean), gamma(shape, mean), "
-    "weibull(shape, mean), pareto(alpha, low), quantiles(0: v, ..., 1: v), grid:NAME, "
+    "weibull(shape, mean), pareto(alpha, low), quantiles(0: v, ..., 1: v), logquantiles(0: v, ..., 1: v), grid:NAME, "
     "mixture(weight: ..., ...), clip(..., low, high) or scale(..., factor)"
 )
 
@@ -280,8 +294,13 @@ class _Reader:
 
     def _call(self, name: str) -> Numbers:
         match name:
-            case "quantiles":
-                return self._quantiles()
+            case "quantiles" | "logquantiles":
+                shares, values = self._points()
+                if name == "quantiles":
+                    return Quantiles(shares, values)
+                if values[0] <= 0:
+                    raise self._error("logquantiles are above 0")
+                return LogQuantiles(shares, values)
             case "mixture":
                 return self._mixture()
             case "clip":
@@ -327,14 +346,14 @@ class _Reader:
             case _:
                 return Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
 
-    def _quantiles(self) -> Numbers:
+    def _points(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         points = [(self._number(), self._after_colon())]
         while self._peek() == ",":
             points.append((self._then_number(), self._after_colon()))
         shares, values = zip(*points, strict=True)
         if shares[0] != 0 or shares[-1] != 1 or list(shares) != sorted(shares) or list(values) != sorted(values):
             raise self._error("quantiles go from 0: to 1:, shares and values ascending")
-        return Quantiles(shares, values)
+        return shares, values
 
     def _mixture(self) -> Numbers:
         parts = []

@@ -1,6 +1,7 @@
 """From a spec and a seed to the rows of a plan, and to its file and back.
 
-    times (arrivals, a trace)  x  requests (lengths, a trace)  ->  fitted to the context  ->  table, hashes
+    open loop    starts (arrivals, or a trace) -> their requests ┐
+    closed loop  an endless sequence of sessions  -> a part of it ┴-> fitted to the context -> blocks -> table, hashes
 
 Deterministic in (spec, seed) on every machine. What the prompts hold is made later, from each row's
 `content_seed` and `prefix_blocks` (`workloads.prompts`).
@@ -9,24 +10,25 @@ Deterministic in (spec, seed) on every machine. What the prompts hold is made la
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from workloads.arrivals.spec import build
-from workloads.columns import DEFAULT, Columns, stateless, to_table
-from workloads.context import blocks_within_prompt, fitted, scaled
+from workloads.columns import Columns, to_table
+from workloads.context import fitted
 from workloads.errors import UserError
 from workloads.hashing import canonical_hash, file_digest, plan_hash
-from workloads.lengths import Numbers, parse, whole
+from workloads.kinds import kinds_of
+from workloads.prefixes import block_lists
 from workloads.schema import PLAN_SCHEMA
-from workloads.spec import ArrivalSpec, WorkloadSpec
-from workloads.streams import Field, Stream
-from workloads.traces import replay
+from workloads.sequence import TraceSequence, names_of, sequence_of
+from workloads.spec import WorkloadSpec
+from workloads.starts import groups_of, refuse_too_many, span_s, started
+from workloads.streams import Stream
 
-MOST_ROWS: Final = 50_000_000
-BLOCK_TOKENS: Final = 512
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 
 
@@ -43,39 +45,47 @@ class Plan:
     workload_hash: str
     loop: Literal["open", "closed"]
     notices: tuple[str, ...] = ()
-    block_tokens: int = BLOCK_TOKENS
+    block_tokens: int = 64
 
 
 def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
-    """The plan of a workload.
+    """The plan of a resolved workload.
 
-    Open loop: what arrives in [0, warmup) is warm-up, then follows the measured part, for `duration` or
-    until `requests` (whichever ends first). Closed loop: `requests` rows, or a long beginning of the endless
-    sequence; phases are the clock's.
+    Open loop: what starts in [0, warmup) is warm-up, then follows the measured part, for `duration` or until
+    `requests` (whichever ends first). Later turns that can't start before the end even if every answer came
+    at once are left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; phases
+    are the clock's.
 
     Raises:
         UserError: a trace that can't be read, an empty plan, too many rows, or lengths beyond the context.
     """
+    spec = spec.resolved(Path())
     if spec.loop == "closed":
-        table, notices = _closed_table(spec, seed)
+        table, notices, block_tokens = _closed_table(spec, seed)
     else:
-        table, notices = _open_table(spec, seed)
-    return Plan(table, plan_hash(table), workload_hash(spec), spec.loop, tuple(notices))
+        table, notices, block_tokens = _open_table(spec, seed)
+    return Plan(table, plan_hash(table), workload_hash(spec), spec.loop, tuple(notices), block_tokens)
 
 
 def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
     """Rows [start, start + count) of a closed loop's endless sequence; any split gives the same rows."""
-    columns, _ = _requests(spec, seed, start, count)
-    return to_table(columns, (DEFAULT,), (DEFAULT,), 0, start)
+    spec = spec.resolved(Path())
+    sequence = sequence_of(spec, seed)
+    return to_table(sequence.rows(start, count), *sequence.names, warmup_ns=0, first_index=start)
 
 
 def workload_hash(spec: WorkloadSpec) -> str:
     """A hash of the spec without its load (rate, users); a trace counts by its content, not by its name."""
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
-    content.pop("users", None)
-    content.get("arrivals", {}).pop("rate", None)
+    for key in ("users", "based_on"):
+        content.pop(key, None)
+    for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
+        if arrivals:
+            arrivals.pop("rate", None)
     if spec.trace is not None:
         content["trace"]["file"] = file_digest(spec.trace.file)
+    if spec.content.file is not None:
+        content["content"]["file"] = file_digest(spec.content.file)
     return canonical_hash(content)
 
 
@@ -107,102 +117,86 @@ def read_plan(path: Path) -> pa.Table:
         raise UserError(f"not a plan: {str(error).splitlines()[0]}", where=str(path)) from error
 
 
-def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str]]:
+def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
     warmup_ns = round(spec.warmup * 1e9)
+    if spec.trace is not None:
+        return _trace_table(spec, seed)
+    kinds = kinds_of(spec)
+    groups = groups_of(spec, kinds)
+    rate = sum(group.rate for group in groups)
+    span = span_s(spec, rate)
+    refuse_too_many(int(span * rate))
+    until = span if spec.requests is None else span * 1.05 + 60.0 / rate
+    while True:
+        columns = started(spec, groups, seed, until, span)
+        measured = spec.measured_s()
+        end = None if measured is None else spec.warmup + measured
+        chosen = columns.take(_wanted(spec, columns, end))
+        enough = spec.requests is None or int((_start_ns(chosen) >= warmup_ns).sum()) >= spec.requests
+        if enough or (end is not None and until >= end):
+            break
+        until *= 1.5
+    if not len(chosen):
+        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+    columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
+    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, spec.block_tokens, fit.factor)
+    columns = columns.with_(prefix_blocks=blocks)
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, spec.block_tokens
+
+
+def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
+    """A trace at its own times, or at those of the spec's arrivals."""
+    sequence = TraceSequence(spec, seed)
     if spec.arrivals is None:
-        columns, notices = _requests(spec, seed, 0, None)
-        columns = columns.take(_wanted(spec, columns.at_ns))
+        columns = sequence.once()
     else:
-        at_ns = _arrival_times(spec, spec.arrivals, seed)
-        columns, notices = _requests(spec, seed, 0, len(at_ns))
-        columns = columns.with_(at_ns=at_ns)
+        rate = spec.arrivals.mean_rate() or 0.0
+        span = span_s(spec, rate)
+        refuse_too_many(int(span * rate))
+        until = span if spec.requests is None else span * 1.05 + 60.0 / rate
+        times = build(spec.arrivals).times_ns(partial(Stream, seed, "arrivals", "shared"), until, span)
+        columns = sequence.at_times(times)
+    measured = spec.measured_s()
+    columns = columns.take(_wanted(spec, columns, None if measured is None else spec.warmup + measured))
     if not len(columns):
         raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
-    columns, more = _in_context(spec, columns)
-    return to_table(columns, (DEFAULT,), (DEFAULT,), warmup_ns), notices + more
+    table = to_table(columns, *sequence.names, warmup_ns=round(spec.warmup * 1e9))
+    return table, sequence.notices, sequence.block_tokens
 
 
-def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str]]:
+def _wanted(spec: WorkloadSpec, columns: Columns, end_s: float | None) -> npt.NDArray[np.bool_]:
+    """The rows of the run: of sessions that start before its end, and of the first `requests` measured rows.
+
+    A later turn is out when the pauses before it alone are longer than what is left.
+    """
+    warmup_ns = round(spec.warmup * 1e9)
+    keep = np.ones(len(columns), bool)
+    if end_s is not None:
+        earliest = columns.at_ns
+        if (columns.turn > 0).any():
+            pauses = np.cumsum(columns.think_ns)
+            first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
+            earliest = columns.at_ns[first] + pauses - pauses[first]
+        keep = earliest < round(end_s * 1e9)
+    if spec.requests is not None:
+        measured = np.cumsum(keep & (_start_ns(columns) >= warmup_ns))
+        keep &= measured <= spec.requests
+    return keep
+
+
+def _start_ns(columns: Columns) -> Any:
+    """When each row's session starts."""
+    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
+    return columns.at_ns[first]
+
+
+def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
     if spec.requests is not None:
         count = spec.requests
     else:
         # Two requests per user and second are more than most servers answer; the rest is closed_rows' to give.
-        wanted = int((spec.users or 1) * (spec.warmup + (spec.duration or 0.0)) * 2)
+        wanted = int(spec.most_users * (spec.warmup + (spec.measured_s() or 0.0)) * 2)
         count = min(max(wanted, _CLOSED_LEAST), _CLOSED_MOST)
-    _refuse_too_many(count)
-    columns, notices = _requests(spec, seed, 0, count)
-    return to_table(columns, (DEFAULT,), (DEFAULT,), 0), notices
-
-
-def _requests(spec: WorkloadSpec, seed: int, start: int, count: int | None) -> tuple[Columns, list[str]]:
-    """Requests [start, start + count) of the endless sequence; count None: a trace, once, with its times."""
-    notices: list[str] = []
-    if spec.trace is not None:
-        recorded, notices = replay.load(spec.trace)
-        ordinals = np.arange(start, start + (len(recorded) if count is None else count))
-        columns = recorded if count is None else recorded.take(ordinals % len(recorded))
-        if count is not None:
-            columns = columns.with_(session=ordinals, at_ns=stateless(len(ordinals)).at_ns)
-    else:
-        if count is None or spec.prompt_tokens is None or spec.output_tokens is None:
-            raise ValueError("a workload without a trace needs lengths and a count")
-        ordinals = np.arange(start, start + count)
-        prompt, output = (
-            _lengths(parse(law), Field(seed, name), ordinals)
-            for name, law in (("prompt", spec.prompt_tokens), ("output", spec.output_tokens))
-        )
-        columns = stateless(count, session=ordinals, prompt_tokens=prompt, output_tokens=output)
-    columns = columns.with_(content_seed=Field(seed, "content").u64(ordinals))
-    return scaled(columns, spec.length_scale), notices
-
-
-def _lengths(law: Numbers, field: Field, ordinals: Any) -> Any:
-    return whole(law.quantile(field.uniform(ordinals)))
-
-
-def _in_context(spec: WorkloadSpec, columns: Columns) -> tuple[Columns, list[str]]:
-    notices: list[str] = []
-    if spec.max_context is not None:
-        columns, notices = fitted(columns, spec.max_context, spec.over_context)
-    return blocks_within_prompt(columns, BLOCK_TOKENS), notices
-
-
-def _arrival_times(spec: WorkloadSpec, arrivals: ArrivalSpec, seed: int) -> Any:
-    rate = arrivals.mean_rate()
-    if rate is None:
-        raise UserError("the rate is missing (write e.g. 12/s)", where="workload.arrivals.rate")
-    measured = spec.duration if spec.duration is not None else np.inf
-    if spec.requests is not None:
-        measured = min(measured, spec.requests / rate)
-    span = spec.warmup + measured
-    _refuse_too_many(int(span * rate))
-    process, streams = build(arrivals), partial(Stream, seed, "arrivals")
-    until = span if spec.requests is None else span * 1.05 + 60.0 / rate
-    while True:
-        at_ns = process.times_ns(streams, until, span)
-        chosen = at_ns[_wanted(spec, at_ns)]
-        enough = spec.requests is None or int((chosen >= round(spec.warmup * 1e9)).sum()) >= spec.requests
-        over = spec.duration is not None and until >= spec.warmup + spec.duration
-        if enough or over:
-            return chosen
-        until *= 1.5
-
-
-def _wanted(spec: WorkloadSpec, at_ns: Any) -> Any:
-    """A mask of the (ascending) times that belong to the run: warm-up, then duration or requests."""
-    warmup_ns = round(spec.warmup * 1e9)
-    keep = np.ones(len(at_ns), bool)
-    if spec.duration is not None:
-        keep &= at_ns < warmup_ns + round(spec.duration * 1e9)
-    if spec.requests is not None:
-        keep[int(np.searchsorted(at_ns, warmup_ns)) + spec.requests :] = False
-    return keep
-
-
-def _refuse_too_many(count: int) -> None:
-    if count > MOST_ROWS:
-        raise UserError(
-            f"the plan would have {count:,} requests, more than {MOST_ROWS:,}",
-            where="workload",
-            remedy="Run shorter or at a lower rate, or split the run",
-        )
+    refuse_too_many(count)
+    sequence = sequence_of(spec, seed)
+    return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), sequence.notices, sequence.block_tokens

@@ -1,75 +1,168 @@
 """What a person may write under `workload:`: one pydantic model for YAML, flags and profiles.
 
-It says what is asked for; `workloads.plan` makes the rows. Files are relative to the spec's own folder
-until `resolved` is called.
+It says what is asked for; `workloads.plan` makes the rows. `resolved` fills in the profile and makes file
+names absolute: what comes of it needs no other file than the trace.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from workloads.arrivals.spec import ArrivalSpec
-from workloads.lengths import Length
-from workloads.units import Duration
+from workloads.classes import ClassSpec, RequestSpec, TenantSpec
+from workloads.errors import UserError
+from workloads.units import Duration, Rate
 from workloads.validation import Strict, explain
 
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
+TraceFormat = Literal["azure"]
+
 
 class TraceSpec(Strict):
-    """A recorded trace to replay."""
+    """A recorded trace to replay.
+
+    `start` and `duration` cut a slice, `speed` compresses its time.
+    """
 
     file: Path
-    format: Literal["azure"]
+    format: TraceFormat
     start: Duration = 0.0
     duration: Duration | None = Field(None, gt=0)
     speed: float = Field(1.0, gt=0, le=1e6)
     skip_bad_rows: bool = False
 
 
-class WorkloadSpec(Strict):
+class UserStage(Strict):
+    """A number of users held `for` a while, reached in a straight line over the first `ramp` of it."""
+
+    users: int = Field(ge=0, le=1_000_000)
+    for_: Duration = Field(gt=0, alias="for")
+    ramp: Duration = 0.0
+
+
+class ContentSpec(Strict):
+    """What prompts hold: real text (`corpus`, or a `file` of one's own), or `random` tokens."""
+
+    kind: Literal["corpus", "random"] = "corpus"
+    file: Path | None = None
+
+
+class WorkloadSpec(RequestSpec):
     """The workload of a run: what is sent, and when."""
 
     profile: str | None = None
+    based_on: str | None = None
     trace: TraceSpec | None = None
-    prompt_tokens: Length | None = None
-    output_tokens: Length | None = None
     arrivals: ArrivalSpec | None = None
     users: int | None = Field(None, ge=1, le=1_000_000)
+    stages: tuple[UserStage, ...] = ()
     requests: int | None = Field(None, ge=1, le=1_000_000_000)
     duration: Duration | None = Field(None, gt=0)
     warmup: Duration = 0.0
+    classes: dict[str, ClassSpec] = {}
+    tenants: dict[str, TenantSpec] = {}
+    block_tokens: int = Field(64, ge=1, le=65536)
     max_context: int | None = Field(None, ge=2)
     over_context: Literal["error", "clip", "scale", "drop"] = "error"
     length_scale: float = Field(1.0, gt=0, le=100)
+    content: ContentSpec = ContentSpec()
 
     @property
     def loop(self) -> Literal["open", "closed"]:
-        """Open (arrivals by the clock) or closed (users wait for answers)."""
-        return "closed" if self.users is not None else "open"
+        """Open (arrivals by the clock) or closed (users wait for answers); of a resolved spec."""
+        return "closed" if self.users is not None or self.stages else "open"
+
+    @property
+    def most_users(self) -> int:
+        """The largest number of users at one time; 0 in an open loop."""
+        return max([self.users or 0, *(stage.users for stage in self.stages)])
+
+    def resolved(self, folder: Path) -> "WorkloadSpec":
+        """The same with its profile filled in and absolute file names; `folder` is where the spec stands.
+
+        Raises:
+            UserError: no such profile, or what the spec says doesn't fit the profile.
+        """
+        from workloads.profiles import fill_in
+
+        spec = self
+        if self.profile is not None and self.profile.endswith((".yaml", ".yml")):
+            spec = self.model_copy(update={"profile": str(folder / self.profile)})
+        spec = fill_in(spec)
+        update: dict[str, Any] = {}
+        if spec.trace is not None:
+            update["trace"] = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
+        if spec.content.file is not None:
+            update["content"] = spec.content.model_copy(update={"file": (folder / spec.content.file).resolve()})
+        return spec.model_copy(update=update)
+
+    def class_specs(self) -> dict[str, ClassSpec]:
+        """The classes, with what they leave out taken from the workload; without classes, one `default`."""
+        own = {name: getattr(self, name) for name in RequestSpec.model_fields}
+        if not self.classes:
+            return {"default": ClassSpec(**own)}
+        common = {name: value for name, value in own.items() if name in self.model_fields_set}
+        return {
+            name: kind.model_copy(update={k: v for k, v in common.items() if k not in kind.model_fields_set})
+            for name, kind in self.classes.items()
+        }
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.users is not None and self.arrivals is not None:
+        if self.loop == "closed" and self.arrivals is not None:
             raise ValueError("`users` (closed loop) and `arrivals` (open loop) exclude each other: keep one")
+        if self.users is not None and self.stages:
+            raise ValueError("`users` and `stages` exclude each other: a stage has its own users")
         if self.trace is not None and self.profile is not None:
             raise ValueError("`trace` and `profile` exclude each other: keep one")
-        if self.profile is None and self.trace is None:
-            missing = [name for name in ("prompt_tokens", "output_tokens") if getattr(self, name) is None]
-            if missing:
-                raise ValueError(f"{' and '.join(missing)} missing: give lengths, or a `profile` or a `trace`")
-            if self.loop == "open" and (self.arrivals is None or self.arrivals.mean_rate() is None):
-                raise ValueError(
-                    "`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)"
-                )
-            if self.requests is None and self.duration is None:
-                raise ValueError("`duration` or `requests` is missing: when does the run end?")
+        if self.trace is not None and self.classes:
+            raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
+        if self.loop == "closed" and self.over_context == "drop":
+            raise ValueError("a closed loop's sequence is endless: `over_context` can clip or scale, not drop")
+        if self.content.kind == "random" and self.content.file is not None:
+            raise ValueError("`content.file` is for `kind: corpus`")
+        if self.profile is None and all(kind.profile is None for kind in self.classes.values()):
+            self._check_complete()
         return self
 
-    def resolved(self, folder: Path) -> "WorkloadSpec":
-        """The same with absolute file names; `folder` is where the spec stands."""
-        if self.trace is None or self.trace.file.is_absolute():
-            return self
-        trace = self.trace.model_copy(update={"file": (folder / self.trace.file).resolve()})
-        return self.model_copy(update={"trace": trace})
+    def _check_complete(self) -> None:
+        if self.trace is None:
+            for name, kind in self.class_specs().items():
+                missing = [part for part in ("prompt_tokens", "output_tokens") if getattr(kind, part) is None]
+                if missing:
+                    of = f" of class {name!r}" if self.classes else ""
+                    raise ValueError(f"{' and '.join(missing)}{of} missing: give lengths, a `profile` or a `trace`")
+            if self.loop == "open":
+                self._check_rates()
+        if self.trace is None and self.requests is None and self.duration is None and not self._staged_s():
+            raise ValueError("`duration` or `requests` is missing: when does the run end?")
+
+    def _check_rates(self) -> None:
+        shared = any(kind.arrivals is None for kind in self.class_specs().values())
+        own = [kind.arrivals for kind in self.classes.values() if kind.arrivals is not None]
+        if shared and (self.arrivals is None or self.arrivals.mean_rate() is None):
+            raise ValueError("`arrivals.rate` is missing: how many a second? (or `users` for a closed loop)")
+        if any(arrivals.mean_rate() is None for arrivals in own):
+            raise ValueError("a class's own `arrivals` need a `rate`")
+
+    def _staged_s(self) -> float:
+        if self.stages:
+            return float(sum(stage.for_ for stage in self.stages))
+        return self.arrivals.stages_s() if self.arrivals is not None else 0.0
+
+    def measured_s(self) -> float | None:
+        """Length of the measured part in seconds: `duration`, or that of the stages; None when requests end it."""
+        return self.duration if self.duration is not None else (self._staged_s() or None)
+
+
+def arrival_rate(value: Any) -> Rate:
+    """For callers that need a rate and have none.
+
+    Raises:
+        UserError: it is None.
+    """
+    if value is None:
+        raise UserError("the rate is missing (write e.g. 12/s)", where="workload.arrivals.rate")
+    return float(value)

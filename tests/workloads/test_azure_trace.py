@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from workloads.columns import Columns
 from workloads.errors import UserError
 from workloads.plan import make_plan
 from workloads.spec import TraceSpec, WorkloadSpec
@@ -12,7 +13,11 @@ from workloads.traces.replay import load
 from workloads.traces.rows import Faults
 
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens"
-ROWS = ["2023-11-16 18:15:46.6805900,374,44", "2023-11-16 18:15:50.9951690,396,109", "2023-11-16 18:15:51.2225670,879,55"]
+ROWS = [
+    "2023-11-16 18:15:46.6805900,374,44",
+    "2023-11-16 18:15:50.9951690,396,109",
+    "2023-11-16 18:15:51.2225670,879,55",
+]
 
 
 def written(path: Path, *lines: str, end: str = "\n", last: str = "") -> Path:
@@ -22,6 +27,11 @@ def written(path: Path, *lines: str, end: str = "\n", last: str = "") -> Path:
 
 def spec(file: Path, **more: object) -> TraceSpec:
     return TraceSpec.model_validate({"file": file, "format": "azure", **more})
+
+
+def loaded(trace: TraceSpec) -> tuple[Columns, list[str]]:
+    replay = load(trace)
+    return replay.columns, replay.notices
 
 
 @pytest.mark.parametrize("file", ["code.csv", "conv.csv"])
@@ -40,7 +50,7 @@ def test_the_real_files_have_all_their_records_and_tokens(traces: Path, file: st
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "\n", "\r\n", "\n\n"])
 def test_line_ends_and_a_missing_final_newline_change_nothing(tmp_path: Path, end: str, last: str) -> None:
-    columns, notices = load(spec(written(tmp_path / "t.csv", *ROWS, end=end, last=last)))
+    columns, notices = loaded(spec(written(tmp_path / "t.csv", *ROWS, end=end, last=last)))
     assert columns.at_ns.tolist() == [0, 4_314_579_000, 4_541_977_000]
     assert columns.prompt_tokens.tolist() == [374, 396, 879]
     assert notices == []
@@ -48,7 +58,7 @@ def test_line_ends_and_a_missing_final_newline_change_nothing(tmp_path: Path, en
 
 def test_times_of_2024_with_a_zone_and_with_or_without_a_fraction_are_read(tmp_path: Path) -> None:
     file = written(tmp_path / "t.csv", "2024-05-12 00:00:00+00:00,5,1", "2024-05-12 00:00:00.003948+00:00,5,1")
-    assert load(spec(file))[0].at_ns.tolist() == [0, 3_948_000]
+    assert loaded(spec(file))[0].at_ns.tolist() == [0, 3_948_000]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +79,7 @@ def test_a_broken_row_is_named_by_file_and_line_or_skipped_and_counted(tmp_path:
     with pytest.raises(UserError, match=r"t\.csv, line 5: ") as error:
         load(spec(file))
     assert says in str(error.value) and "--skip-bad-rows" in str(error.value)
-    columns, notices = load(spec(file, skip_bad_rows=True))
+    columns, notices = loaded(spec(file, skip_bad_rows=True))
     assert columns.prompt_tokens.tolist() == [374, 396, 879]
     assert notices == [f"t.csv: 1 broken rows skipped (the first: line 5: {notices[0].split('line 5: ')[1]}"]
 
@@ -93,8 +103,8 @@ def test_a_missing_an_empty_and_a_binary_file_say_so(tmp_path: Path) -> None:
 
 def test_a_slice_starts_at_its_start_and_speed_compresses_it(tmp_path: Path) -> None:
     file = written(tmp_path / "t.csv", *ROWS)
-    assert load(spec(file, start="4s", duration="500ms"))[0].at_ns.tolist() == [314_579_000]
-    assert load(spec(file, start="4s", speed=2))[0].at_ns.tolist() == [157_289_500, 270_988_500]
+    assert loaded(spec(file, start="4s", duration="500ms"))[0].at_ns.tolist() == [314_579_000]
+    assert loaded(spec(file, start="4s", speed=2))[0].at_ns.tolist() == [157_289_500, 270_988_500]
 
 
 def test_an_empty_slice_says_how_long_the_trace_is(tmp_path: Path) -> None:
@@ -103,7 +113,7 @@ def test_an_empty_slice_says_how_long_the_trace_is(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_goes_backwards_is_sorted_counted_and_said(tmp_path: Path) -> None:
-    columns, notices = load(spec(written(tmp_path / "t.csv", ROWS[0], ROWS[2], ROWS[1])))
+    columns, notices = loaded(spec(written(tmp_path / "t.csv", ROWS[0], ROWS[2], ROWS[1])))
     assert columns.prompt_tokens.tolist() == [374, 396, 879]
     assert "backwards 1 times" in notices[0]
 

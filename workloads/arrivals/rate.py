@@ -37,10 +37,14 @@ class Shape(Protocol):
 
 @dataclass(frozen=True)
 class Rates:
-    """A mean rate in requests per second and the shapes that modulate it."""
+    """A mean rate in requests per second and the shapes that modulate it.
+
+    With `scaled`, a random rate has exactly this mean over the run's span; else only on average.
+    """
 
     mean: float
     shapes: tuple[Shape, ...] = ()
+    scaled: bool = True
 
     def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats]:
         """Times (s) and the number of arrivals expected until then; piecewise linear between.
@@ -60,7 +64,7 @@ class Rates:
             else:
                 fixed = fixed * factor
             edges = merged
-        if any(shape.random for shape in self.shapes):
+        if self.scaled and any(shape.random for shape in self.shapes):
             inside = np.clip(np.minimum(edges[1:], span_s) - edges[:-1], 0.0, None)
             # Running sums, whose order is fixed; a plain sum's is not the same on every machine.
             wanted, got = (float(np.cumsum(part * inside)[-1]) for part in (fixed, drawn * fixed))
@@ -211,9 +215,9 @@ def _skip(lengths: list[float], skip: float) -> tuple[list[float], int]:
     return [lengths[k] - skip, *lengths[k + 1 :]], k % 2
 
 
-def ramp_knots(knots: list[tuple[float, float]], until_s: float) -> Steps:
+def line(knots: list[tuple[float, float]]) -> Steps:
     """Steps that follow straight lines through (time, level) knots, 200 cells a sloping piece."""
-    edges, levels = _from_knots(knots, until_s)
+    edges, levels = _from_knots(knots, knots[-1][0])
     return Steps(tuple(edges[:-1].tolist()), tuple(levels.tolist()))
 
 

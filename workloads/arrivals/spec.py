@@ -1,15 +1,17 @@
 """How a spec describes arrivals, and the process that comes of it."""
 
+from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from workloads.arrivals import rate as shapes
+from workloads.arrivals.clients import Clients
 from workloads.arrivals.process import Arrivals, Process
 from workloads.arrivals.rate import Rates, Shape
 from workloads.arrivals.renewal import Constant, Gamma, Poisson, Renewal, Weibull
 from workloads.lengths import Length, parse
-from workloads.units import Duration, Rate
+from workloads.units import Duration, Rate, parse_rate
 from workloads.validation import Strict
 
 
@@ -28,6 +30,62 @@ class OnOffSpec(Strict):
     off_level: float = Field(0.0, ge=0, lt=1)
 
 
+class RateStage(Strict):
+    """A rate held `for` a while, reached in a straight line over the first `ramp` of it."""
+
+    rate: float | str
+    for_: Duration = Field(gt=0, alias="for")
+    ramp: Duration = 0.0
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> Self:
+        parse_stage_rate(self.rate)
+        if self.ramp > self.for_:
+            raise ValueError(f"a ramp of {self.ramp:g} s doesn't fit into a stage of {self.for_:g} s")
+        return self
+
+
+class SpikeSpec(Strict):
+    """A surge to `factor` times the rate: see `rate.Spike`. Times count from the run's start."""
+
+    at: Duration
+    factor: float = Field(gt=1, le=1000)
+    rise: Duration = 0.0
+    hold: Duration = 0.0
+    decay: Duration = 0.0
+
+
+class DailySpec(Strict):
+    """The shape of a day (24 hourly factors) and of a week (7, from Monday); `rate` is the mean over a week.
+
+    `day` compresses it: `day: 24m` runs a day in 24 minutes. The run begins at `start_hour` of `start_day`.
+    """
+
+    hours: tuple[float, ...] = Field(min_length=24, max_length=24)
+    days: tuple[float, ...] = Field((1.0,) * 7, min_length=7, max_length=7)
+    day: Duration = Field(86400.0, gt=0)
+    start_hour: float = Field(0.0, ge=0, lt=24)
+    start_day: int = Field(0, ge=0, le=6)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if min(self.hours) < 0 or min(self.days) < 0 or max(self.hours) == 0 or max(self.days) == 0:
+            raise ValueError("factors are at least 0, and not all 0")
+        return self
+
+
+class ClientsSpec(Strict):
+    """The arrivals of `count` clients, merged; client k has a share of the rate proportional to k^-skew.
+
+    `shapes` is a law of the clients' shapes (the process must be gamma or weibull); without it all have the
+    process's own. Random rates are each client's own.
+    """
+
+    count: int = Field(ge=1, le=10_000)
+    skew: float = Field(1.0, ge=0, le=5)
+    shapes: Length | None = None
+
+
 class ArrivalSpec(Strict):
     """The arrival process of an open loop."""
 
@@ -36,20 +94,58 @@ class ArrivalSpec(Strict):
     shape: float | None = Field(None, gt=0.005, le=1000)
     modulation: tuple[ModulationSpec, ...] = ()
     on_off: OnOffSpec | None = None
+    stages: tuple[RateStage, ...] = ()
+    spike: SpikeSpec | None = None
+    daily: DailySpec | None = None
+    clients: ClientsSpec | None = None
 
     @model_validator(mode="after")
-    def _shape_fits(self) -> Self:
-        if self.process in ("gamma", "weibull") and self.shape is None:
+    def _fits_together(self) -> Self:
+        shaped = self.process in ("gamma", "weibull")
+        drawn = self.clients is not None and self.clients.shapes is not None
+        if shaped and self.shape is None and not drawn:
             raise ValueError(
                 f"a {self.process} process needs `shape`: 1 is Poisson, below 1 is burstier (gamma: CV = 1/sqrt(shape))"
             )
-        if self.process in ("constant", "poisson") and self.shape is not None:
+        if not shaped and (self.shape is not None or drawn):
             raise ValueError(f"`shape` is of gamma and weibull, not of {self.process}")
+        if self.stages and self.rate is not None:
+            raise ValueError("`stages` have their own rates: leave `rate` out")
         return self
 
     def mean_rate(self) -> float | None:
-        """Requests per second, the mean of a random rate; None where the spec leaves it open."""
+        """Requests per second: `rate`, or the mean over the stages; None where the spec leaves it open."""
+        if self.stages:
+            return self._stage_arrivals() / self.stages_s()
         return self.rate
+
+    def stages_s(self) -> float:
+        """The length of all stages together."""
+        return float(sum(stage.for_ for stage in self.stages))
+
+    def _stage_arrivals(self) -> float:
+        knots = stage_knots(self.stages)
+        return sum((t1 - t0) * (y0 + y1) / 2 for (t0, y0), (t1, y1) in pairwise(knots))
+
+
+def parse_stage_rate(value: float | str) -> float:
+    """A stage's rate; unlike others it may be 0.
+
+    Raises:
+        ValueError: not a rate.
+    """
+    return 0.0 if value in (0, "0", "0/s") else parse_rate(value)
+
+
+def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
+    """(time, rate) corners of the stages' line."""
+    knots: list[tuple[float, float]] = []
+    at, level = 0.0, 0.0
+    for stage in stages:
+        goal = parse_stage_rate(stage.rate)
+        knots += [(at, level if stage.ramp else goal), (at + stage.ramp, goal), (at + stage.for_, goal)]
+        at, level = at + stage.for_, goal
+    return knots
 
 
 def build(spec: ArrivalSpec) -> Arrivals:
@@ -58,25 +154,40 @@ def build(spec: ArrivalSpec) -> Arrivals:
     Raises:
         ValueError: no rate.
     """
-    if spec.rate is None:
+    rate = spec.mean_rate()
+    if rate is None:
         raise ValueError("arrivals.rate is missing (write e.g. 12/s)")
-    return Process(_law(spec), Rates(spec.rate, tuple(_shapes(spec))))
+    shapes_ = tuple(_shapes(spec))
+    if spec.clients is None:
+        return Process(law(spec.process, spec.shape), Rates(1.0 if spec.stages else rate, shapes_))
+    drawn = None if spec.clients.shapes is None else parse(spec.clients.shapes)
+    gaps = law(spec.process, spec.shape)
+    return Clients(spec.clients.count, spec.clients.skew, 1.0 if spec.stages else rate, gaps, drawn, shapes_)
 
 
-def _law(spec: ArrivalSpec) -> Renewal:
-    match spec.process:
+def law(process: str, shape: float | None) -> Renewal:
+    """The law of the gaps."""
+    match process:
         case "constant":
             return Constant()
         case "poisson":
             return Poisson()
         case "gamma":
-            return Gamma(spec.shape or 1.0)
-        case "weibull":
-            return Weibull(spec.shape or 1.0)
+            return Gamma(shape or 1.0)
+        case _:
+            return Weibull(shape or 1.0)
 
 
 def _shapes(spec: ArrivalSpec) -> list[Shape]:
     found: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
     if spec.on_off is not None:
         found.append(shapes.OnOff(parse(spec.on_off.on), parse(spec.on_off.off), spec.on_off.off_level))
+    if spec.stages:
+        found.append(shapes.line(stage_knots(spec.stages)))
+    if spec.spike is not None:
+        s = spec.spike
+        found.append(shapes.Spike(s.at, s.factor, s.rise, s.hold, s.decay))
+    if spec.daily is not None:
+        d = spec.daily
+        found.append(shapes.Daily(d.hours, d.days, d.day, d.start_hour, d.start_day))
     return found

@@ -130,7 +130,7 @@ def _parse_times(column: pa.Array) -> pa.Array:
     return pc.cast(pc.cast(column, kind), pa.int64())
 
 
-def _convert(  # noqa: PLR0917
+def _convert(
     batch: Batch,
     name: str,
     faults: Faults,

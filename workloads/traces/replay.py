@@ -1,11 +1,12 @@
 """A slice of a recorded trace as a plan's columns: start, duration, speed, order."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from workloads.columns import Columns, stateless
+from workloads.columns import DEFAULT, Columns, stateless
 from workloads.errors import UserError
 from workloads.spec import TraceSpec
 from workloads.traces import azure
@@ -14,7 +15,18 @@ from workloads.traces.rows import Faults, Reader, Rows
 READERS: dict[str, Callable[[Path, Faults], Reader]] = {"azure": azure.read}
 
 
-def load(spec: TraceSpec) -> tuple[Columns, list[str]]:
+@dataclass(frozen=True)
+class Replay:
+    """A slice of a trace: its requests in order of time, and the names that its codes stand for."""
+
+    columns: Columns
+    classes: tuple[str, ...] = (DEFAULT,)
+    tenants: tuple[str, ...] = (DEFAULT,)
+    block_tokens: int | None = None
+    notices: list[str] = field(default_factory=list)
+
+
+def load(spec: TraceSpec, seed: int = 0) -> Replay:
     """The requests of the slice, in order of time, with `at_ns` from the slice's start at the asked speed.
 
     The slice's `start` counts from the trace's first row. Reading ends at the first piece that lies wholly
@@ -64,4 +76,4 @@ def load(spec: TraceSpec) -> tuple[Columns, list[str]]:
     if spec.speed != 1.0:
         at_ns = np.rint(at_ns / spec.speed).astype(np.int64)
     columns = stateless(len(at_ns), at_ns=at_ns, prompt_tokens=prompt, output_tokens=np.maximum(output, 1))
-    return columns, notices
+    return Replay(columns, notices=notices)

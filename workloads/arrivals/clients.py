@@ -1,0 +1,47 @@
+"""Many clients of unequal weight, merged: a few heavy, bursty ones make the bursts of the whole.
+
+Xiang et al., "ServeGen", NSDI 2026, section 4: 29 of 2,412 clients make 90 % of requests, and each client's
+own process is what stays the same over time.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads import exact
+from workloads.arrivals.process import Process, Streams, Superposed
+from workloads.arrivals.rate import Rates, Shape
+from workloads.arrivals.renewal import Gamma, Renewal, Weibull
+from workloads.lengths import Numbers
+
+
+@dataclass(frozen=True)
+class Clients:
+    """`count` clients; client k's mean rate is proportional to k^-skew, its gaps of the law and shape given.
+
+    Random rates are each client's own, and have
+    the mean only on average. With `shapes`, each client's shape is drawn (and kept within 0.02 and 100).
+    """
+
+    count: int
+    skew: float
+    rate: float
+    law: Renewal
+    shapes: Numbers | None
+    modulation: tuple[Shape, ...]
+
+    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+        """See `process.Arrivals`."""
+        weights = exact.power(np.arange(1.0, self.count + 1.0), -self.skew)
+        rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
+        laws = [self.law] * self.count
+        if self.shapes is not None:
+            kind = Gamma if isinstance(self.law, Gamma) else Weibull
+            drawn = np.clip(self.shapes.numbers(streams("shapes"), self.count), 0.02, 100.0)
+            laws = [kind(shape) for shape in drawn.tolist()]
+        clients = tuple(
+            Process(law, Rates(rate, self.modulation, scaled=False)) for law, rate in zip(laws, rates, strict=True)
+        )
+        return Superposed(clients).times_ns(partial(streams, "clients"), until_s, span_s)

@@ -1,0 +1,174 @@
+"""Endless, seeded sequences of requests: what a closed loop's users take from, and a trace taken round and round.
+
+Any part of a sequence is the same however it is cut, so that any number of injectors, today or later, can go on
+where the plan's table ends.
+"""
+
+from functools import lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.columns import DEFAULT, NO_TIME, Columns
+from workloads.context import blocks_within_prompt, fitted
+from workloads.kinds import Kind, kinds_of
+from workloads.prefixes import block_lists
+from workloads.requests import class_codes, draw, turn_counts
+from workloads.spec import TraceSpec, WorkloadSpec
+from workloads.starts import tenant_codes
+from workloads.streams import Field
+from workloads.traces import replay
+
+Ints = npt.NDArray[np.int64]
+
+_GROUP: Final = "closed"
+_SAMPLE: Final = 4096
+_AT_ONCE: Final = 16384
+
+
+class Sequence(Protocol):
+    """Requests in the order in which users take them."""
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the classes and of the tenants."""
+        ...
+
+    @property
+    def notices(self) -> list[str]:
+        """What the person should know."""
+        ...
+
+    @property
+    def block_tokens(self) -> int:
+        """Length of a prefix block."""
+        ...
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count)."""
+        ...
+
+
+def sequence_of(spec: WorkloadSpec, seed: int) -> Sequence:
+    """The sequence of a resolved workload."""
+    return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)
+
+
+def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the classes and tenants of a workload without a trace."""
+    return tuple(spec.classes) or (DEFAULT,), tuple(spec.tenants) or (DEFAULT,)
+
+
+class DrawnSequence:
+    """Sessions drawn from the laws of the classes, one after the other.
+
+    How lengths are fitted to the context is decided on the first 4,096 sessions; with `error`, rows behind
+    them that are too long are clipped.
+    """
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+        self._kinds = tuple(_with_weight(kind) for kind in kinds_of(spec))
+        self.names = names_of(spec)
+        self.block_tokens = spec.block_tokens
+        sample = self._draw(np.arange(_SAMPLE))
+        _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count): whole sessions are drawn, and cut."""
+        if all(kind.sessions is None for kind in self._kinds):
+            first, skip = start, 0
+            ordinals = np.arange(start, start + count)
+        else:
+            first, skip, last = self._sessions_of(start, count)
+            ordinals = np.arange(first, last)
+        columns = self._fit.apply(self._draw(ordinals))
+        groups = (_GROUP,)
+        blocks = block_lists(self._kinds, groups, self._seed, columns, self.block_tokens, self._fit.factor)
+        columns = columns.with_(prefix_blocks=blocks, session=columns.session + first)
+        return columns.take(np.arange(skip, skip + count))
+
+    def _draw(self, ordinals: Ints) -> Columns:
+        columns = draw(self._kinds, self._seed, _GROUP, 0, ordinals)
+        tenants = tenant_codes(self._spec, self._seed, _GROUP, ordinals)
+        # By the clock or not: a closed loop's turns follow their answers.
+        return columns.with_(tenant_code=tenants[columns.session], at_ns=np.full(len(columns), NO_TIME))
+
+    def _sessions_of(self, start: int, count: int) -> tuple[int, int, int]:
+        """The session of row `start`, that row's place in it, and the first session behind the rows."""
+        session = rows = 0
+        first, skip = -1, 0
+        while True:
+            turns = self._turns(np.arange(session, session + _AT_ONCE))
+            ends = rows + np.cumsum(turns)
+            if first < 0 and start < ends[-1]:
+                place = int(np.searchsorted(ends, start, side="right"))
+                first, skip = session + place, start - int(ends[place] - turns[place])
+            if start + count <= ends[-1]:
+                return first, skip, session + int(np.searchsorted(ends, start + count, side="left")) + 1
+            session, rows = session + _AT_ONCE, int(ends[-1])
+
+    def _turns(self, ordinals: Ints) -> Ints:
+        codes = class_codes(self._kinds, self._seed, _GROUP, ordinals)
+        turns = np.ones(len(ordinals), np.int64)
+        for kind in self._kinds:
+            mine = codes == kind.code
+            turns[mine] = turn_counts(kind, self._seed, _GROUP, ordinals[mine])
+        return turns
+
+
+def _with_weight(kind: Kind) -> Kind:
+    """In a closed loop a class's own arrivals mean nothing; its weight, 1 if not given, counts."""
+    from dataclasses import replace
+
+    return kind if kind.weight else replace(kind, weight=1.0)
+
+
+class TraceSequence:
+    """A trace's rows in its order; after the last comes the first again, with other content but the same sharing."""
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        if spec.trace is None:
+            raise ValueError("no trace")
+        self._spec, self._seed = spec, seed
+        trace = _loaded(spec.trace, seed)
+        columns, fit, more = fitted(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
+        self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
+        self._columns = blocks_within_prompt(columns, self.block_tokens)
+        self.notices = [*trace.notices, *more]
+        self.names = trace.classes, tuple(spec.tenants) or trace.tenants
+
+    def once(self) -> Columns:
+        """The trace at its own times."""
+        n = len(self._columns)
+        return self._finished(self._columns, np.arange(n))
+
+    def at_times(self, times: Ints) -> Columns:
+        """The trace's rows in order at other times, one each: sessions are not kept together."""
+        columns = self.rows(0, len(times))
+        n = len(times)
+        return columns.with_(
+            at_ns=times, session=np.arange(n), turn=np.zeros(n, np.int64), think_ns=np.zeros(n, np.int64)
+        )
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count), without times."""
+        n = len(self._columns)
+        places = np.arange(start, start + count)
+        columns = self._columns.take(places % n)
+        sessions = int(self._columns.session.max()) + 1
+        columns = columns.with_(session=columns.session + (places // n) * sessions, at_ns=np.full(count, NO_TIME))
+        return self._finished(columns, places)
+
+    def _finished(self, columns: Columns, places: Ints) -> Columns:
+        columns = columns.with_(content_seed=Field(self._seed, "content", "trace").u64(places))
+        if self._spec.tenants:
+            tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)
+            columns = columns.with_(tenant_code=tenants)
+        return columns
+
+
+@lru_cache(maxsize=2)
+def _loaded(trace: TraceSpec, seed: int) -> "replay.Replay":
+    return replay.load(trace, seed)

@@ -1,0 +1,129 @@
+"""When sessions start in an open loop, and whose they are: groups of arrivals, merged by time.
+
+A group is a set of sessions with common arrivals: the classes that share the workload's arrivals by weight, a
+class with arrivals of its own, or the surplus of a tenant's surge. Groups are independent of each other.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.arrivals.process import Arrivals, Process
+from workloads.arrivals.rate import Rates, Steps
+from workloads.arrivals.renewal import Poisson
+from workloads.arrivals.spec import build
+from workloads.columns import Columns, concatenate
+from workloads.errors import UserError
+from workloads.kinds import Kind
+from workloads.requests import draw
+from workloads.spec import WorkloadSpec
+from workloads.streams import Field, Stream
+
+Ints = npt.NDArray[np.int64]
+
+MOST_ROWS: Final = 50_000_000
+SHARED: Final = "shared"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arrivals and the classes they are spread over; `tenant` is a tenant's code, or None for all by weight."""
+
+    name: str
+    arrivals: Arrivals
+    rate: float
+    kinds: tuple[Kind, ...]
+    tenant: int | None = None
+
+
+def groups_of(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> list[Group]:
+    """The groups of a resolved open-loop workload without a trace."""
+    found: list[Group] = []
+    sharing = tuple(kind for kind in kinds if kind.weight)
+    if sharing and spec.arrivals is not None:
+        found.append(Group(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
+    for kind in kinds:
+        own = spec.classes[kind.name].arrivals if kind.name in spec.classes else None
+        if own is not None:
+            found.append(Group(f"class {kind.name}", build(own), own.mean_rate() or 0.0, (kind,)))
+    return found + _surges(spec, kinds, sum(group.rate for group in found))
+
+
+def _surges(spec: WorkloadSpec, kinds: tuple[Kind, ...], rate: float) -> list[Group]:
+    total = sum(tenant.weight for tenant in spec.tenants.values())
+    sharing = tuple(kind for kind in kinds if kind.weight) or kinds
+    found = []
+    for code, (name, tenant) in enumerate(spec.tenants.items()):
+        if tenant.surge is not None:
+            begin, end = spec.warmup + tenant.surge.start, spec.warmup + tenant.surge.end
+            surplus = rate * tenant.weight / total * (tenant.surge.factor - 1.0)
+            window = Steps((0.0, begin, end), (0.0, 1.0, 0.0))
+            found.append(Group(f"surge {name}", Process(Poisson(), Rates(surplus, (window,))), surplus, sharing, code))
+    return found
+
+
+def span_s(spec: WorkloadSpec, rate: float) -> float:
+    """Warm-up and measured part together, in seconds; what is ended by a number of requests is estimated."""
+    measured = spec.measured_s()
+    ends = [] if measured is None else [measured]
+    if spec.requests is not None:
+        ends.append(spec.requests / rate)
+    return spec.warmup + min(ends)
+
+
+def started(spec: WorkloadSpec, groups: list[Group], seed: int, until_s: float, span: float) -> Columns:
+    """All requests of the sessions that start before `until_s`, in order of their start.
+
+    First turns have their time, later ones the time after their session's start, or none.
+    """
+    refuse_too_many(int(sum(group.rate for group in groups) * until_s))
+    parts, at, tenants = [], [], []
+    sessions = 0
+    for code, group in enumerate(groups):
+        times = group.arrivals.times_ns(partial(Stream, seed, "arrivals", group.name), until_s, span)
+        ordinals = np.arange(len(times))
+        drawn = draw(group.kinds, seed, group.name, code, ordinals)
+        parts.append(drawn.with_(session=drawn.session + sessions))
+        at.append(times)
+        tenants.append(
+            tenant_codes(spec, seed, group.name, ordinals)
+            if group.tenant is None
+            else np.full(len(times), group.tenant)
+        )
+        sessions += len(times)
+    columns, at_ns, tenant = concatenate(parts), np.concatenate(at), np.concatenate(tenants)
+    # Sessions are numbered by their start; groups in their order where two start at once.
+    order = np.argsort(at_ns, kind="stable")
+    if len(groups) > 1:
+        rank = np.empty(sessions, np.int64)
+        rank[order] = np.arange(sessions)
+        columns = columns.with_(session=rank[columns.session])
+        columns = columns.take(np.argsort(columns.session, kind="stable"))
+    start, tenant = at_ns[order][columns.session], tenant[order][columns.session]
+    first = columns.turn == 0
+    after = np.where(columns.at_ns < 0, columns.at_ns, columns.at_ns + start)
+    return columns.with_(at_ns=np.where(first, start, after), tenant_code=tenant)
+
+
+def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> Ints:
+    """The tenant of each session, by weight."""
+    if len(spec.tenants) < 2:
+        return np.zeros(len(ordinals), np.int64)
+    edges = np.cumsum([tenant.weight for tenant in spec.tenants.values()])
+    edges = edges / edges[-1]
+    u = Field(seed, "tenant", group).uniform(ordinals)
+    codes: Ints = np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
+    return codes
+
+
+def refuse_too_many(rows: int) -> None:
+    """Raise a UserError before a plan is made that no memory holds."""
+    if rows > MOST_ROWS:
+        raise UserError(
+            f"the plan would have {rows:,} requests, more than {MOST_ROWS:,}",
+            where="workload",
+            remedy="Run shorter or at a lower rate, or split the run",
+        )
