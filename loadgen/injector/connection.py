@@ -29,12 +29,14 @@ from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.kernel import ANCILLARY_BYTES, READABLE, WRITABLE, ask_for_stamps, unpack_timespec
 from loadgen.injector.loop import Loop
-from loadgen.injector.stream import DIGEST_ABOVE
 from loadgen.records import Status
 
 READ_BYTES: Final = 16 * 1024
 _REALTIME: Final = time.CLOCK_REALTIME
+# What a server may send before it is taken for broken.
+_HEAD_BYTES: Final = 256 * 1024
 _ERROR_BODY_BYTES: Final = 64 * 1024
+_WHOLE_BODY_BYTES: Final = 64 << 20
 _GIGA: Final = 1_000_000_000
 _clock = time.clock_gettime_ns
 
@@ -174,11 +176,19 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._fail(Status.RESET, f"while sending: {error.strerror}")
+            self._stop_sending(error)
             return
         if sent < len(data):
             self._out = memoryview(data)[sent:]
             self._loop.change(self._fd, self._both_ways, READABLE | WRITABLE)
+
+    def _stop_sending(self, error: OSError) -> None:
+        """The server takes no more. It may have answered before it hung up (413, 429): read that first."""
+        if self._exchange is None or self._exchange.sent_ns is None:
+            self._fail(Status.RESET, f"while sending: {error.strerror}")
+            return
+        self._out = self._out or memoryview(b"unsent")  # the connection can't serve another request
+        self._loop.change(self._fd, self._readable, READABLE)
 
     def _both_ways(self, mask: int) -> None:
         """A large request still going out while the answer may already come."""
@@ -189,7 +199,7 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._fail(Status.RESET, f"while sending: {error.strerror}")
+                self._stop_sending(error)
                 return
             if not self._out:
                 self._loop.change(self._fd, self._readable, READABLE)
@@ -244,8 +254,10 @@ class Connection:
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]
         except httptools.HttpParserError as error:
-            self._fail(Status.BAD_RESPONSE, f"not HTTP: {error}", stamp)
-            return
+            if not self._complete:
+                self._fail(Status.BAD_RESPONSE, f"not HTTP: {error}", stamp)
+                return
+            self._keep_alive = False  # bytes behind the answer that nobody asked for
         except httptools.HttpParserUpgrade:
             self._fail(Status.BAD_RESPONSE, "the server switched protocols", stamp)
             return
@@ -254,16 +266,22 @@ class Connection:
         self._conduct.lags.append(read - stamp)
         if self._complete:
             self._finish(stamp)
-        elif stream.size - stream.start > DIGEST_ABOVE:
+        elif stream.size > stream.digest_at:
             self._digest_early(exchange)
+        elif exchange.headers_ns is None and exchange.bytes_received > _HEAD_BYTES:
+            self._fail(Status.BAD_RESPONSE, f"no end of the head in {exchange.bytes_received:,} bytes", stamp)
 
     def _digest_early(self, exchange: Exchange) -> None:
-        if exchange.http_status != 200 or not exchange.streamed:
-            if exchange.http_status != 200 and exchange.stream.size > _ERROR_BODY_BYTES:
-                exchange.stream.pieces.clear()
-            return
+        """Whatever a server sends, and however long, memory stays bounded."""
+        stream = exchange.stream
         try:
-            exchange.stream.digest()
+            if exchange.http_status != 200:
+                stream.pieces[:] = [b"".join(stream.pieces)[:_ERROR_BODY_BYTES]]
+                stream.digest_at = stream.size + _ERROR_BODY_BYTES
+            elif exchange.streamed:
+                stream.digest()
+            elif stream.size > _WHOLE_BODY_BYTES:
+                raise BadPayload(f"an answer of more than {_WHOLE_BODY_BYTES:,} bytes")
         except BadPayload as error:
             self._fail(Status.BAD_RESPONSE, str(error), self._stamp)
 
@@ -271,10 +289,11 @@ class Connection:
         exchange = self._exchange
         if exchange is None:
             self.close()
-        elif self._until_eof:
-            self._finish(self._stamp or read)
         elif exchange.headers_ns is None:
-            self._fail(Status.RESET, "the server closed the connection without an answer", read)
+            where = "in the head of its answer" if exchange.bytes_received else "without an answer"
+            self._fail(Status.RESET, f"the server closed the connection {where}", read)
+        elif self._until_eof:
+            self._finish(self._stamp)
         else:
             self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", read)
 
@@ -290,6 +309,8 @@ class Connection:
         exchange, self._exchange = self._exchange, None
         self.close()
         if exchange is not None:
+            if status is Status.RESET and exchange.sent_ns is None:  # in the handshake with a proxy or TLS
+                status = Status.CONNECT_ERROR
             exchange.fail(status, error, end_ns or _clock(_REALTIME))
             self._ended(self, exchange)
 
@@ -319,6 +340,8 @@ class Connection:
 
     def on_message_begin(self) -> None:
         """Until a header says otherwise, the body ends where the connection does (RFC 9112, 6.3)."""
+        if self._complete:  # httptools makes a parser error of it, and `_take` passes over what comes behind
+            raise ValueError("a second answer to one request")
         self._until_eof = True
 
     def on_headers_complete(self) -> None:

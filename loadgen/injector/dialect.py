@@ -5,6 +5,7 @@ even with empty text; in chat the first delta `{role, content: ""}` is none. Tha
 other servers only non-empty text, reasoning, or tool calls count. The usage chunk and `[DONE]` never do.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +15,8 @@ DONE = b"[DONE]"
 # vLLM's compact serialisation of a chunk with a choice. Inside a JSON string the quotes would be escaped, so the
 # marker can't be part of generated text. A payload without it is parsed.
 _CHOICE = b'"choices":[{'
-_REASONING = b'"reasoning'
 _TOKEN_IDS = b'"token_ids":['
+_REASON_CHARS = 100
 
 
 class BadPayload(ValueError):
@@ -31,6 +32,7 @@ class Reading:
     payloads: int = 0
     done: bool = False
     error: str | None = None
+    bad: str | None = None  # why a payload could not be read; nothing behind it was
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -48,10 +50,15 @@ class Reading:
 def read_payloads(reading: Reading, payloads: list[bytes]) -> list[bool]:
     """Take in the payloads of a stream, in order; says for each whether it is a content arrival.
 
-    Raises:
-        BadPayload: one is not JSON or not an object of this API.
+    The list ends in front of a payload that is not JSON or not an object of this API; `Reading.bad` says why.
     """
-    return [_read(reading, payload) for payload in payloads]
+    kinds: list[bool] = []
+    try:
+        for payload in payloads:
+            kinds.append(_read(reading, payload))
+    except BadPayload as error:
+        reading.bad = str(error)
+    return kinds
 
 
 def _read(reading: Reading, payload: bytes) -> bool:
@@ -80,9 +87,9 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
     try:
         event = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise BadPayload(f"not JSON: {_excerpt(payload)}") from error
+        raise BadPayload(f"not JSON: {excerpt(payload)}") from error
     if not isinstance(event, dict):
-        raise BadPayload(f"not an object: {_excerpt(payload)}")
+        raise BadPayload(f"not an object: {excerpt(payload)}")
     if event.get("error"):
         reading.error = _error_text(event["error"])
         return False
@@ -90,17 +97,17 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
     choices = event.get("choices")
     if not choices:
         if choices is None and "usage" not in event:
-            raise BadPayload(f"neither choices nor usage nor error: {_excerpt(payload)}")
+            raise BadPayload(f"neither choices nor usage nor error: {excerpt(payload)}")
         return False
     choice = choices[0] if isinstance(choices, list) else None
     if not isinstance(choice, dict):
-        raise BadPayload(f"choices is not a list of objects: {_excerpt(payload)}")
+        raise BadPayload(f"choices is not a list of objects: {excerpt(payload)}")
     reason = choice.get("finish_reason")
-    if reason is not None:
-        reading.finish_reason = str(reason)
+    if isinstance(reason, str):
+        reading.finish_reason = reason[:_REASON_CHARS]
     delta = choice.get("delta") if reading.chat else choice
     if not isinstance(delta, dict):
-        raise BadPayload(f"a choice without {'delta' if reading.chat else 'text'}: {_excerpt(payload)}")
+        raise BadPayload(f"a choice without {'delta' if reading.chat else 'text'}: {excerpt(payload)}")
     content = delta.get("content") if reading.chat else delta.get("text")
     reasoning = delta.get("reasoning") or delta.get("reasoning_content")
     tools = delta.get("tool_calls")
@@ -150,22 +157,23 @@ def read_whole(reading: Reading, body: bytes) -> None:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadPayload(f"not JSON: {_excerpt(body)}") from error
+        raise BadPayload(f"not JSON: {excerpt(body)}") from error
     if not isinstance(answer, dict):
-        raise BadPayload(f"not an object: {_excerpt(body)}")
+        raise BadPayload(f"not an object: {excerpt(body)}")
     if answer.get("error"):
         reading.error = _error_text(answer["error"])
         return
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise BadPayload(f"no choices: {_excerpt(body)}")
+        raise BadPayload(f"no choices: {excerpt(body)}")
     take_totals(reading, answer)
     choice = choices[0]
-    reading.finish_reason = str(choice["finish_reason"]) if choice.get("finish_reason") else None
+    reason = choice.get("finish_reason")
+    reading.finish_reason = reason[:_REASON_CHARS] if isinstance(reason, str) else None
     if reading.text is not None:
         message = choice.get("message")
         text = message.get("content") if isinstance(message, dict) else choice.get("text")
-        reading.text.append(text or "")
+        reading.text.append(text if isinstance(text, str) else "")
     reading.done = True
 
 
@@ -174,25 +182,27 @@ def error_text(body: bytes) -> str:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _excerpt(body)
+        return excerpt(body)
     if isinstance(answer, dict):
         return _error_text(answer.get("error") or answer.get("detail") or answer.get("message") or answer)
-    return _excerpt(body)
+    return excerpt(body)
 
 
 def _error_text(error: Any) -> str:
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return str(error["message"])[:500]
-    return error[:500] if isinstance(error, str) else orjson.dumps(error)[:500].decode()
+    return error[:500] if isinstance(error, str) else orjson.dumps(error)[:500].decode("utf-8", "replace")
 
 
-def _excerpt(data: bytes) -> str:
+def excerpt(data: bytes) -> str:
+    """The start of something unreadable, as text."""
     return data[:200].decode("utf-8", "replace")
 
 
 def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None

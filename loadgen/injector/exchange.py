@@ -4,6 +4,7 @@ Absolute stamps are CLOCK_REALTIME nanoseconds. `conclude` decides the status of
 connection decides it where none did.
 """
 
+import contextlib
 from typing import Any
 
 from loadgen.injector import dialect
@@ -67,8 +68,11 @@ class Exchange:
         self.error: str | None = None
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
-        """End without a whole answer. Arrivals up to here are kept, unless the bytes make no sense."""
+        """End without a whole answer. Arrivals up to here are kept."""
         self._digest_what_came()
+        complaint = self.stream.reading.error
+        if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
+            status, error = Status.SERVER_ERROR, complaint  # it said why before it hung up
         self._end(status, error, end_ns)
 
     def conclude(self, end_ns: int) -> None:
@@ -79,9 +83,12 @@ class Exchange:
             body = b"".join(stream.pieces)
             self._end(Status.REJECTED if rejected else Status.HTTP_ERROR, dialect.error_text(body), end_ns)
             return
+        if self.content_type.startswith(b"text/html"):
+            self._end(Status.BAD_RESPONSE, f"a web page: {dialect.excerpt(b''.join(stream.pieces))}", end_ns)
+            return
         try:
             if self.streamed and not self.content_type.startswith(b"application/json"):
-                stream.digest()
+                stream.digest(whole=True)
             else:
                 dialect.read_whole(reading, b"".join(stream.pieces))
                 stream.last_ns = end_ns
@@ -92,6 +99,8 @@ class Exchange:
             self._end(Status.SERVER_ERROR, reading.error, end_ns)
         elif self.streamed and self.content_type.startswith(b"application/json"):
             self._end(Status.BAD_RESPONSE, "asked for a stream, got application/json", end_ns)
+        elif not reading.payloads and stream.pending.strip():
+            self._end(Status.BAD_RESPONSE, f"not a stream of events: {dialect.excerpt(stream.pending)}", end_ns)
         elif stream.pending.strip():
             self._end(Status.TRUNCATED, "the stream ended inside an event", end_ns)
         elif not reading.payloads and not reading.done:
@@ -103,10 +112,8 @@ class Exchange:
 
     def _digest_what_came(self) -> None:
         if self.http_status == 200 and self.streamed:
-            try:
+            with contextlib.suppress(BadPayload):  # why the answer ended says more
                 self.stream.digest()
-            except BadPayload as error:
-                self.error = str(error)
 
     def _end(self, status: Status, error: str | None, end_ns: int) -> None:
         self.status = status

@@ -13,13 +13,14 @@ import numpy.typing as npt
 # A blank line ends an event. CRLF CRLF, LF LF, CR CR, and the mixtures the grammar allows. A lone CR at the
 # very end could be half of a CRLF: it waits for the next byte.
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
+_LAST_EVENT_END = re.compile(rb"(?:\r\n|\n|\r){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 Ends = npt.NDArray[np.int64]
 
 
-def split(body: bytes) -> tuple[list[bytes], Ends, int]:
-    """Complete events of ``body``.
+def split(body: bytes, *, whole: bool = False) -> tuple[list[bytes], Ends, int]:
+    """Complete events of ``body``; ``whole``: nothing comes behind it, so a last CR is no half of a CRLF.
 
     Returns:
         payloads: the data of each event that has any.
@@ -38,14 +39,14 @@ def split(body: bytes) -> tuple[list[bytes], Ends, int]:
     ):
         ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)) + 2)
         return [part[6:] for part in parts], ends, int(ends[-1])
-    return _split_any(body)
+    return _split_any(body, _LAST_EVENT_END if whole else _EVENT_END)
 
 
-def _split_any(body: bytes) -> tuple[list[bytes], Ends, int]:
+def _split_any(body: bytes, event_end: re.Pattern[bytes]) -> tuple[list[bytes], Ends, int]:
     payloads: list[bytes] = []
     ends: list[int] = []
     start = 0
-    for match in _EVENT_END.finditer(body):
+    for match in event_end.finditer(body):
         payload = _payload(body[start : match.start()])
         if payload is not None:
             payloads.append(payload)

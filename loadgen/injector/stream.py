@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.injector import sse
-from loadgen.injector.dialect import Reading, read_payloads
+from loadgen.injector.dialect import BadPayload, Reading, read_payloads
 
 LATE_NS = 1_000_000
 DIGEST_ABOVE = 64 * 1024
+# No event of this API is longer; a server that sends no event's end for ever must not fill the memory.
+_LONGEST_EVENT = 16 << 20
 
 
 class Stream:
@@ -27,6 +29,7 @@ class Stream:
     __slots__ = (
         "arrivals_us",
         "client_coalesced",
+        "digest_at",
         "ends",
         "first_answer_ns",
         "first_ns",
@@ -48,6 +51,7 @@ class Stream:
         self.pieces: list[bytes] = []  # body bytes not digested yet
         self.size = 0  # body bytes received in all
         self.start = 0  # body bytes digested
+        self.digest_at = DIGEST_ABOVE  # beyond this size, don't wait for the end of the answer
         self.stamps = array("q")  # per read: the kernel's stamp
         self.reads = array("q")  # per read: when we came round to it
         self.ends = array("q")  # per read: `size` after it
@@ -67,8 +71,10 @@ class Stream:
         self.reads.append(read)
         self.ends.append(self.size)
 
-    def digest(self) -> None:
+    def digest(self, *, whole: bool = False) -> None:
         """Turn complete events into arrivals; keep the start of an event that is still coming.
+
+        ``whole``: the body has ended. Arrivals in front of a bad event are kept.
 
         Raises:
             BadPayload: an event is not of this API.
@@ -79,17 +85,22 @@ class Stream:
         lags = np.frombuffer(self.reads, np.int64) - stamps
         read_ends = np.frombuffer(self.ends, np.int64)
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
-        payloads, ends, used = sse.split(body)
-        is_content = np.fromiter(read_payloads(self.reading, payloads), np.bool_, len(payloads))
+        payloads, ends, used = sse.split(body, whole=whole)
+        is_content = np.array(read_payloads(self.reading, payloads), np.bool_)
         # An event's read is the first one after which at least as many bytes were there.
-        in_read = np.searchsorted(read_ends, self.start + ends[is_content], side="left")
+        in_read = np.searchsorted(read_ends, self.start + ends[: len(is_content)][is_content], side="left")
         if len(in_read):
             self._keep(stamps[in_read], in_read, lags)
         self.lag_max_ns = max(self.lag_max_ns, int(lags.max()))
         self.start += used
         self.pending = body[used:]
+        self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
         self.pieces.clear()
         self.stamps, self.reads, self.ends = array("q"), array("q"), array("q")
+        if self.reading.bad is not None:
+            raise BadPayload(self.reading.bad)
+        if len(self.pending) > _LONGEST_EVENT:
+            raise BadPayload(f"an event without an end after {len(self.pending):,} bytes")
 
     def _keep(
         self, arrived: npt.NDArray[np.int64], in_read: npt.NDArray[np.int64], lags: npt.NDArray[np.int64]
@@ -102,7 +113,7 @@ class Stream:
             self.first_answer_ns = int(arrived[answer - before])
         self.last_ns = int(arrived[-1])
         # Clamped: a step of the clock may make a later stamp the smaller one; the audit sees the step.
-        since_first = np.maximum(arrived - self.first_ns, 0) // 1000
+        since_first = np.clip((arrived - self.first_ns) // 1000, 0, 0xFFFF_FFFF)
         self.arrivals_us += since_first.astype(np.uint32).tobytes()
         together = np.bincount(in_read)
         several = np.flatnonzero(together > 1)

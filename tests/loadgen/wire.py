@@ -1,0 +1,106 @@
+"""A real `Connection` on a real loop and a real socket, in one thread: bytes come in exactly the pieces given.
+
+Each piece is sent only after the one before has been read, so a split is a split of reads, not of writes.
+"""
+
+import socket
+import time
+from collections.abc import Sequence
+
+from loadgen.injector.conduct import Conduct
+from loadgen.injector.connection import Connection
+from loadgen.injector.dialect import Reading
+from loadgen.injector.endpoint import Endpoint
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.loop import Loop
+from loadgen.records import SPOOL_SCHEMA, Status
+
+REQUEST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def endpoint(address: tuple[str, int]) -> Endpoint:
+    """Plain TCP to an address."""
+    return Endpoint("http://x", socket.AF_INET, address, "x", "/v1/completions", "x")
+
+
+def new_exchange(*, chat: bool = False, vllm: bool = True, streamed: bool = True) -> Exchange:
+    """A request with nothing in it."""
+    return Exchange(0, "tg-test-0", REQUEST, Reading(chat=chat, vllm=vllm), streamed=streamed)
+
+
+class Wire:
+    """One listening socket and one loop, for as many exchanges as wanted."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = endpoint(self._listener.getsockname())
+        self.hung = False
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._listener.close()
+        self.loop.close()
+
+    def answer(self, pieces: Sequence[bytes], exchange: Exchange | None = None, *, then: str = "close") -> Exchange:
+        """Connect, send the request, take these pieces for an answer; the exchange when it has ended.
+
+        ``then``: what the server does behind the last piece: close, or stay (the exchange is then ended by us
+        with `TIMEOUT`, as a deadline would).
+        """
+        exchange = exchange or new_exchange()
+        ended: list[Exchange] = []
+
+        def on_end(_connection: Connection, it: Exchange) -> None:
+            ended.append(it)
+            self.loop.stop()
+
+        connection = Connection(self.loop, self.endpoint, Conduct(0), on_end)
+        connection.send(exchange)
+        server, _ = self._listener.accept()
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        left = list(reversed(pieces))
+        turns = 0
+
+        def next_piece() -> None:
+            nonlocal turns
+            turns += 1
+            if ended:
+                return
+            # What was sent has been read when the exchange has counted it.
+            if exchange.bytes_received < sent[0] and turns < 20_000:
+                self.loop.at(time.monotonic_ns(), next_piece)
+            elif left:
+                piece = left.pop()
+                sent[0] += len(piece)
+                try:
+                    server.sendall(piece)
+                except OSError:  # the client has hung up on us
+                    left.clear()
+                self.loop.at(time.monotonic_ns(), next_piece)
+            elif then == "close":
+                server.close()
+            else:
+                connection.hang_up(Status.TIMEOUT, "no more came")
+
+        sent = [0]
+        self.loop.at(time.monotonic_ns(), next_piece)
+        self.loop.at(time.monotonic_ns() + 10_000_000_000, self._give_up)
+        if not ended:
+            self.loop.run()
+        server.close()
+        connection.close()
+        self.loop._timers.clear()  # the guard against a hang is of this exchange only
+        assert not self.hung, "the exchange did not end"
+        assert len(ended) == 1
+        return exchange
+
+    def _give_up(self) -> None:
+        self.hung = True
+        self.loop.stop()
+
+
+def record(exchange: Exchange) -> dict[str, object]:
+    """The exchange's row, by column."""
+    row = exchange.record(0, ["http://x"], 0)
+    return dict(zip(SPOOL_SCHEMA.names, row, strict=True))
