@@ -16,8 +16,8 @@ from loadgen.injector.conduct import Conduct
 from loadgen.injector.dispatch import Dispatcher
 from loadgen.injector.endpoint import resolve
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.line import Line
 from loadgen.injector.kernel import StampKeeper
+from loadgen.injector.line import Line
 from loadgen.injector.loop import Loop
 from loadgen.injector.open_loop import OpenLoop
 from loadgen.injector.plan import Share
