@@ -30,8 +30,11 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 PATIENCE_S = 60.0
-# Two frames after the page says that it is loaded, all that it draws at once has been drawn.
-SETTLED = "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(true))))"
+# Looks once a frame; two frames later what the page has made is on the screen.
+SETTLED = """new Promise(done => {
+  const look = () => (%s) ? requestAnimationFrame(() => requestAnimationFrame(done)) : requestAnimationFrame(look);
+  look();
+})"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Wish:
     page: Path
     size: tuple[int, int]
     dark: bool
+    until: str
     ask: Sequence[str]
     screenshot: Path | None
 
@@ -67,6 +71,7 @@ def visit(
     width: int = 1280,
     height: int = 900,
     dark: bool = False,
+    until: str = "true",
     ask: Sequence[str] = (),
     screenshot: Path | None = None,
 ) -> Visit:
@@ -76,10 +81,11 @@ def visit(
         page: an HTML file.
         width, height: of the window, in CSS pixels.
         dark: the colour scheme the page is told the person prefers.
+        until: JavaScript expression that is true once the page has drawn what it draws later.
         ask: JavaScript expressions (promises are awaited), answered in `Visit.values`.
         screenshot: PNG to write, of the whole page.
     """
-    return asyncio.run(_visit(Wish(page.resolve(), (width, height), dark, ask, screenshot)))
+    return asyncio.run(_visit(Wish(page.resolve(), (width, height), dark, until, ask, screenshot)))
 
 
 async def _visit(wish: Wish) -> Visit:
@@ -139,7 +145,7 @@ async def _look(port: int, wish: Wish) -> Visit:
             tab.visit.requests.clear()
             await tab.call("Page.navigate", url=wish.page.as_uri())
             await tab.loaded()
-            await tab.evaluate(SETTLED)
+            await tab.evaluate(SETTLED % wish.until)
             for expression in wish.ask:
                 tab.visit.values.append(await tab.evaluate(expression))
             if wish.screenshot is not None:
