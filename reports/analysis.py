@@ -107,6 +107,11 @@ class Analysis:
         return telemetry.read_server(self.run.path)
 
     @cached_property
+    def gpu(self) -> telemetry.Telemetry | None:
+        """The GPUs' samples, if there are any."""
+        return telemetry.read_gpu(self.run.path)
+
+    @cached_property
     def dispatch_lag_ms(self) -> Floats:
         """Lateness of the injector: dispatched - scheduled, or - the hand-over in a closed loop."""
         return self._after_due("dispatched_ns")

@@ -55,6 +55,16 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     return np.where(known, exact, scan.inside * per_arrival), ~known & (scan.inside > 0)
 
 
+def prompt_tokens_inside(run: Run, scan: Scan) -> Floats:
+    """Prompt tokens of each request whose first token arrived inside the window, else 0.
+
+    By usage, or as planned where no usage came (the request failed after its first token).
+    """
+    told = run.column("prompt_tokens")
+    tokens = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
+    return np.where(scan.first_inside, tokens, 0.0)
+
+
 def throughput(run: Run, scan: Scan) -> Throughput | None:
     """Rates over the steady window; None where it has no length."""
     seconds = run.duration_s
@@ -64,12 +74,10 @@ def throughput(run: Run, scan: Scan) -> Throughput | None:
     tokens, estimated = output_tokens_inside(run, scan)
     last = run.column("last_token_ns")
     ended_inside = run.ok & (last >= start_ns) & (last < end_ns)
-    told = run.column("prompt_tokens")
-    prompt = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
     total = float(tokens.sum())
     return Throughput(
         requests_per_s=float(np.count_nonzero(ended_inside)) / seconds,
-        input_tokens_per_s=float(prompt[scan.first_inside].sum()) / seconds,
+        input_tokens_per_s=float(prompt_tokens_inside(run, scan).sum()) / seconds,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
     )

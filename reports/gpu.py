@@ -1,0 +1,134 @@
+"""The GPUs over the steady window: power, clocks, utilization, throttling, memory, energy.
+
+Read from `gpu.parquet`; sampling is `harness.telemetry`. Energy is the difference of NVML's counter where
+there is one, checked against the integral of power; both cautions of docs/metrics.md on short windows hold.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from reports.analysis import Analysis
+from reports.rundata import Floats
+from reports.telemetry import Series, Telemetry
+
+# NVML clocksEventReasons (nvml.h): what is the hardware's or the cooling's fault, not the driver's choice.
+SLOWDOWN: Final = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
+POWER_CAP: Final = 0x04
+# Shorter windows mislead: the counter moves every 100 ms, and sensors of some GPUs see a part of the time.
+ENERGY_WINDOW_S: Final = 30.0
+AGREEMENT: Final = 0.05
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """One GPU (or MIG instance) over the steady window; None where it doesn't tell.
+
+    Attributes:
+        gpu: UUID.
+        power_w, sm_clock_mhz, utilization, mem_used_bytes: time-weighted means (utilization says that some
+            kernel ran, not how full the GPU was).
+        mem_peak_bytes: largest sample of used memory.
+        temperature_max_c: largest sample.
+        slowdown_share: share of the window with a hardware or thermal slowdown.
+        slowdown_reasons: which.
+        power_cap_share: share of the window at the power limit.
+        energy_j: energy, by the counter where it has one, else by integrating power.
+        energy_source: `counter` or `power`.
+        energy_disagreement: |counter - integral of power| / counter.
+        gap_s: longest pause between samples in the window.
+    """
+
+    gpu: str
+    power_w: float | None
+    sm_clock_mhz: float | None
+    utilization: float | None
+    mem_used_bytes: float | None
+    mem_peak_bytes: float | None
+    temperature_max_c: float | None
+    slowdown_share: float | None
+    slowdown_reasons: tuple[str, ...]
+    power_cap_share: float | None
+    energy_j: float | None
+    energy_source: str
+    energy_disagreement: float | None
+    gap_s: float
+
+
+def gpu_views(analysis: Analysis) -> list[GpuView]:
+    """Every sampled GPU; empty if none was."""
+    telemetry, (start, end) = analysis.gpu, analysis.run.window_ns
+    if telemetry is None or end <= start:
+        return []
+    names = sorted({one.key[0] for name in telemetry.names for one in telemetry.series(name)})
+    return [_view(telemetry, gpu, start, end) for gpu in names]
+
+
+def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
+    def of(name: str) -> Series | None:
+        return next((one for one in telemetry.series(name) if one.key[0] == gpu), None)
+
+    def mean(name: str) -> float | None:
+        return one.mean(start, end) if (one := of(name)) else None
+
+    def most(name: str) -> float | None:
+        return one.most(start, end) if (one := of(name)) else None
+
+    energy, source, apart = _energy(of("energy_j"), of("power_w"), start, end)
+    slow, reasons, capped = _throttling(of("throttle_reasons"), start, end)
+    sampled = of("power_w") or of("sm_clock_mhz") or of("utilization") or of("mem_used_bytes")
+    return GpuView(
+        gpu=gpu,
+        power_w=mean("power_w"),
+        sm_clock_mhz=mean("sm_clock_mhz"),
+        utilization=mean("utilization"),
+        mem_used_bytes=mean("mem_used_bytes"),
+        mem_peak_bytes=most("mem_used_bytes"),
+        temperature_max_c=most("temperature_c"),
+        slowdown_share=slow,
+        slowdown_reasons=reasons,
+        power_cap_share=capped,
+        energy_j=energy,
+        energy_source=source,
+        energy_disagreement=apart,
+        gap_s=_gap(sampled, start, end) if sampled else (end - start) / 1e9,
+    )
+
+
+def _energy(
+    counter: Series | None, power: Series | None, start: int, end: int
+) -> tuple[float | None, str, float | None]:
+    mean = power.mean(start, end) if power else None
+    integral = None if mean is None else mean * (end - start) / 1e9
+    if counter is None or len(counter.t_ns) < 2 or counter.t_ns[-1] <= start:
+        return integral, "power" if integral is not None else "", None
+    counted = counter.delta(start, end)
+    apart = abs(counted - integral) / counted if integral is not None and counted else None
+    return counted, "counter", apart
+
+
+def _throttling(series: Series | None, start: int, end: int) -> tuple[float | None, tuple[str, ...], float | None]:
+    if series is None or series.t_ns[0] >= end:
+        return None, (), None
+    edges = np.clip(np.append(series.t_ns, max(end, int(series.t_ns[-1]))), start, end)
+    weight = np.diff(edges) / (end - start)
+    bits = series.values.astype(np.int64)
+    slow: Floats = np.zeros(len(bits), np.bool_).astype(np.float64)
+    reasons = []
+    for bit, name in SLOWDOWN.items():
+        on = (bits & bit) != 0
+        slow = np.maximum(slow, on)
+        if float(weight[on].sum()) > 0:
+            reasons.append(name)
+    return float(np.dot(weight, slow)), tuple(reasons), float(weight[(bits & POWER_CAP) != 0].sum())
+
+
+def _gap(series: Series, start: int, end: int) -> float:
+    times = series.t_ns[(series.t_ns > start) & (series.t_ns < end)]
+    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9
