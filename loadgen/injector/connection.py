@@ -254,12 +254,10 @@ class Connection:
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]
         except httptools.HttpParserError as error:
-            if not self._complete:
-                self._fail(Status.BAD_RESPONSE, f"not HTTP: {error}", stamp)
-                return
-            self._keep_alive = False  # bytes behind the answer that nobody asked for
+            self._take_broken(exchange, f"not HTTP: {error}", stamp, read)
+            return
         except httptools.HttpParserUpgrade:
-            self._fail(Status.BAD_RESPONSE, "the server switched protocols", stamp)
+            self._take_broken(exchange, "the server switched protocols", stamp, read)
             return
         stream = exchange.stream
         stream.received(stamp, read)
@@ -270,6 +268,16 @@ class Connection:
             self._digest_early(exchange)
         elif exchange.headers_ns is None and exchange.bytes_received > _HEAD_BYTES:
             self._fail(Status.BAD_RESPONSE, f"no end of the head in {exchange.bytes_received:,} bytes", stamp)
+
+    def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
+        """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
+        exchange.stream.received(stamp, read)
+        self._conduct.lags.append(read - stamp)
+        if self._complete:
+            self._keep_alive = False
+            self._finish(stamp)
+        else:
+            self._fail(Status.BAD_RESPONSE, error, stamp)
 
     def _digest_early(self, exchange: Exchange) -> None:
         """Whatever a server sends, and however long, memory stays bounded."""

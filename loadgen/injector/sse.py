@@ -13,7 +13,7 @@ import numpy.typing as npt
 # A blank line ends an event. CRLF CRLF, LF LF, CR CR, and the mixtures the grammar allows. A lone CR at the
 # very end could be half of a CRLF: it waits for the next byte.
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
-_LAST_EVENT_END = re.compile(rb"(?:\r\n|\n|\r){2}")
+_LAST_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 Ends = npt.NDArray[np.int64]

@@ -96,7 +96,8 @@ class Stream:
         self.pending = body[used:]
         self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
         self.pieces.clear()
-        self.stamps, self.reads, self.ends = array("q"), array("q"), array("q")
+        # The last read stays: a CR at its end may turn out to have been the end of an event.
+        self.stamps, self.reads, self.ends = self.stamps[-1:], self.reads[-1:], self.ends[-1:]
         if self.reading.bad is not None:
             raise BadPayload(self.reading.bad)
         if len(self.pending) > _LONGEST_EVENT:

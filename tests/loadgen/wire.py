@@ -3,6 +3,7 @@
 Each piece is sent only after the one before has been read, so a split is a split of reads, not of writes.
 """
 
+import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -35,7 +36,6 @@ class Wire:
         self.loop = Loop()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = endpoint(self._listener.getsockname())
-        self.hung = False
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -59,45 +59,37 @@ class Wire:
         connection.send(exchange)
         server, _ = self._listener.accept()
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while len(server.recv(len(REQUEST))) == 0:  # unread, it would make a reset of the close
+            pass
         left = list(reversed(pieces))
-        turns = 0
+        sent, patience = 0, time.monotonic_ns() + 10_000_000_000
 
-        def next_piece() -> None:
-            nonlocal turns
-            turns += 1
-            if ended:
-                return
-            # What was sent has been read when the exchange has counted it.
-            if exchange.bytes_received < sent[0] and turns < 20_000:
-                self.loop.at(time.monotonic_ns(), next_piece)
+        def turn() -> bool:
+            """Called once a turn of the loop, in front of its poll."""
+            nonlocal sent
+            if time.monotonic_ns() > patience:
+                self.loop.stop()
+            elif ended or exchange.bytes_received < sent:  # it has not read the last piece yet
+                pass
             elif left:
                 piece = left.pop()
-                sent[0] += len(piece)
-                try:
+                sent += len(piece)
+                with contextlib.suppress(OSError):  # the client has hung up on us
                     server.sendall(piece)
-                except OSError:  # the client has hung up on us
-                    left.clear()
-                self.loop.at(time.monotonic_ns(), next_piece)
             elif then == "close":
                 server.close()
             else:
                 connection.hang_up(Status.TIMEOUT, "no more came")
+            return True
 
-        sent = [0]
-        self.loop.at(time.monotonic_ns(), next_piece)
-        self.loop.at(time.monotonic_ns() + 10_000_000_000, self._give_up)
+        self.loop.idle = turn
         if not ended:
             self.loop.run()
         server.close()
         connection.close()
-        self.loop._timers.clear()  # the guard against a hang is of this exchange only
-        assert not self.hung, "the exchange did not end"
+        assert ended, "the exchange did not end"
         assert len(ended) == 1
         return exchange
-
-    def _give_up(self) -> None:
-        self.hung = True
-        self.loop.stop()
 
 
 def record(exchange: Exchange) -> dict[str, object]:
