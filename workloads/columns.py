@@ -97,15 +97,19 @@ def block_counts(blocks: pa.ListArray) -> Ints:
     return counts
 
 
+def last_timed(at_ns: Ints) -> Ints:
+    """For each row the nearest row at or before it that has a time: of later turns, their session's start."""
+    rows: Ints = np.maximum.accumulate(np.where(at_ns != NO_TIME, np.arange(len(at_ns)), 0))
+    return rows
+
+
 def to_table(
     columns: Columns, classes: tuple[str, ...], tenants: tuple[str, ...], warmup_ns: int, first_index: int = 0
 ) -> pa.Table:
     """The plan's table: index by position, phase by time (of a later turn: its session's start)."""
     n = len(columns)
     timed = columns.at_ns != NO_TIME
-    # A later turn counts with its session: take the last timed row before it (rows are session by session).
-    last_timed = np.maximum.accumulate(np.where(timed, np.arange(n), 0)) if n else np.empty(0, np.int64)
-    started = columns.at_ns[last_timed]
+    started = columns.at_ns[last_timed(columns.at_ns)]  # a turn without a time counts with its session's start
     phase = np.where((started != NO_TIME) & (started < warmup_ns), 0, 1).astype(np.int32)
     blocks = columns.prefix_blocks if columns.prefix_blocks is not None else empty_blocks(n)
     arrays = [

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from workloads.arrivals.spec import build
-from workloads.columns import Columns, to_table
+from workloads.columns import NO_TIME, Columns, last_timed, to_table
 from workloads.context import fitted
 from workloads.errors import UserError
 from workloads.hashing import canonical_hash, file_digest, plan_hash
@@ -132,7 +132,9 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
         measured = spec.measured_s()
         end = None if measured is None else spec.warmup + measured
         chosen = columns.take(_wanted(spec, columns, end))
-        enough = spec.requests is None or int((_start_ns(chosen) >= warmup_ns).sum()) >= spec.requests
+        enough = (
+            spec.requests is None or int((chosen.at_ns[last_timed(chosen.at_ns)] >= warmup_ns).sum()) >= spec.requests
+        )
         if enough or (end is not None and until >= end):
             break
         until *= 1.5
@@ -141,6 +143,8 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
     blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, spec.block_tokens, fit.factor)
     columns = columns.with_(prefix_blocks=blocks)
+    if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
+        columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
     return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, spec.block_tokens
 
 
@@ -169,25 +173,17 @@ def _wanted(spec: WorkloadSpec, columns: Columns, end_s: float | None) -> npt.ND
 
     A later turn is out when the pauses before it alone are longer than what is left.
     """
-    warmup_ns = round(spec.warmup * 1e9)
+    anchor = last_timed(columns.at_ns)
+    start_ns = columns.at_ns[anchor]
     keep = np.ones(len(columns), bool)
     if end_s is not None:
-        earliest = columns.at_ns
-        if (columns.turn > 0).any():
-            pauses = np.cumsum(columns.think_ns)
-            first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
-            earliest = columns.at_ns[first] + pauses - pauses[first]
-        keep = earliest < round(end_s * 1e9)
+        pauses = np.cumsum(np.where(columns.at_ns == NO_TIME, columns.think_ns, 0))
+        keep = start_ns + pauses - pauses[anchor] < round(end_s * 1e9)
     if spec.requests is not None:
-        measured = np.cumsum(keep & (_start_ns(columns) >= warmup_ns))
-        keep &= measured <= spec.requests
+        order = np.argsort(start_ns, kind="stable")
+        measured = np.cumsum((keep & (start_ns >= round(spec.warmup * 1e9)))[order])
+        keep[order] &= measured <= spec.requests
     return keep
-
-
-def _start_ns(columns: Columns) -> Any:
-    """When each row's session starts."""
-    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
-    return columns.at_ns[first]
 
 
 def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from workloads.columns import DEFAULT, NO_TIME, Columns
 from workloads.context import blocks_within_prompt, fitted
+from workloads.errors import UserError
 from workloads.kinds import Kind, kinds_of
 from workloads.prefixes import block_lists
 from workloads.requests import class_codes, draw, turn_counts
@@ -132,15 +133,24 @@ class TraceSequence:
         if spec.trace is None:
             raise ValueError("no trace")
         self._spec, self._seed = spec, seed
-        trace = _loaded(spec.trace, seed)
+        trace = _loaded(spec.trace.model_dump_json(), seed)
         columns, fit, more = fitted(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
         self._columns = blocks_within_prompt(columns, self.block_tokens)
+        self._has_times = trace.has_times
         self.notices = [*trace.notices, *more]
         self.names = trace.classes, tuple(spec.tenants) or trace.tenants
 
     def once(self) -> Columns:
-        """The trace at its own times."""
+        """The trace at its own times.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not self._has_times:
+            raise UserError(
+                "the trace has no times", where="workload.trace", remedy="Give arrivals, or users for a closed loop"
+            )
         n = len(self._columns)
         return self._finished(self._columns, np.arange(n))
 
@@ -170,5 +180,6 @@ class TraceSequence:
 
 
 @lru_cache(maxsize=2)
-def _loaded(trace: TraceSpec, seed: int) -> "replay.Replay":
-    return replay.load(trace, seed)
+def _loaded(trace: str, seed: int) -> "replay.Replay":
+    # Keyed by the spec's text: closed_rows comes back for more of the same trace.
+    return replay.load(TraceSpec.model_validate_json(trace), seed)

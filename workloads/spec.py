@@ -13,17 +13,23 @@ from workloads.arrivals.spec import ArrivalSpec
 from workloads.classes import ClassSpec, RequestSpec, TenantSpec
 from workloads.errors import UserError
 from workloads.units import Duration, Rate
-from workloads.validation import Strict, explain
+from workloads.validation import Strict, explain, meant
 
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
-TraceFormat = Literal["azure"]
+TraceFormat = Literal[
+    "azure", "burstgpt", "mooncake", "ragpulse", "servegen", "kv-cache-tester", "openai", "csv", "jsonl", "parquet"
+]
+_COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "class", "tenant", "blocks")
 
 
 class TraceSpec(Strict):
     """A recorded trace to replay.
 
-    `start` and `duration` cut a slice, `speed` compresses its time.
+    `start` and `duration` cut a slice, `speed` compresses its time. `rate` gives it another mean rate: by leaving
+    out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by `speed`; `auto` is one of
+    the first two. Stamps on a coarse grid are spread within it unless `spread` is false. `columns` names those of
+    a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count.
     """
 
     file: Path
@@ -32,6 +38,28 @@ class TraceSpec(Strict):
     duration: Duration | None = Field(None, gt=0)
     speed: float = Field(1.0, gt=0, le=1e6)
     skip_bad_rows: bool = False
+    rate: Rate | None = None
+    rate_by: Literal["auto", "thin", "superpose", "speed"] = "auto"
+    spread: bool = True
+    columns: dict[str, str] = {}
+    time_unit: Literal["s", "ms", "us", "ns", "calendar"] = "s"
+    block_tokens: int | None = Field(None, ge=1, le=65536)
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        if self.format not in ("csv", "jsonl", "parquet"):
+            if self.columns or self.block_tokens:
+                raise ValueError(f"`columns` and `block_tokens` are for csv, jsonl and parquet, not for {self.format}")
+            return self
+        unknown = [key for key in self.columns if key not in _COLUMNS]
+        if unknown:
+            raise ValueError(f"`columns` has {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
+        missing = [key for key in ("prompt_tokens", "output_tokens") if key not in self.columns]
+        if missing:
+            raise ValueError(f"name the columns of {' and '.join(missing)}, e.g. `columns: {{{missing[0]}: in}}`")
+        if "blocks" in self.columns and self.block_tokens is None:
+            raise ValueError("`block_tokens` is missing: how many tokens does a prefix block have?")
+        return self
 
 
 class UserStage(Strict):

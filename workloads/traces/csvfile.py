@@ -38,7 +38,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
     # pyarrow.csv is imported here: it costs 20 ms that runs without a trace need not pay.
     from pyarrow import csv
 
-    names = _header(file)
+    names = header(file)
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
@@ -52,7 +52,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
         invalid.append((row.number, row.actual_columns, row.text))
         return "skip"
 
-    with _open(file) as stream:
+    with open_file(file) as stream:
         reader = csv.open_csv(
             stream,
             read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
@@ -105,6 +105,23 @@ def whole_numbers(
     return _convert(batch, name, faults, convert, one, in_range)
 
 
+def seconds_ns(
+    batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_000_000
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """A column of times counted in a unit (seconds), whole or with a fraction, as ns."""
+
+    def convert(column: pa.Array) -> pa.Array:
+        return pc.cast(pc.round(pc.multiply(pc.cast(column, pa.float64()), float(unit_ns))), pa.int64())
+
+    def one(text: str) -> int:
+        return round(float(text) * unit_ns)
+
+    def in_range(values: npt.NDArray[np.int64]) -> bool:
+        return bool((values >= 0).all())
+
+    return _convert(batch, name, faults, convert, one, in_range)
+
+
 def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """A column of calendar times (`2023-11-16 18:15:46.6805900`, with or without `T`, fraction and zone).
 
@@ -150,6 +167,8 @@ def _convert(
     for k, text in enumerate(column.to_pylist()):
         try:
             values[k] = one(text)
+            if not in_range(values[k : k + 1]):
+                raise ValueError("is out of range")
         except (ValueError, OverflowError) as error:  # pa.ArrowInvalid is a ValueError
             good[k] = False
             why = str(error)
@@ -176,15 +195,25 @@ def _lines(first: int, rows: int, bad: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return lines[~np.isin(lines, bad)][:rows] if len(bad) else lines
 
 
-def _open(file: Path) -> Any:
+def open_file(file: Path) -> Any:
+    """A byte stream of a file, gzip and others unpacked.
+
+    Raises:
+        UserError: it can't be opened.
+    """
     try:
         return pa.input_stream(str(file), compression="detect")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(error.strerror or "can't be read", where=str(file)) from error
 
 
-def _header(file: Path) -> list[str]:
-    with _open(file) as stream:
+def header(file: Path) -> list[str]:
+    """The names in a CSV file's first line.
+
+    Raises:
+        UserError: no such file, empty, or not text.
+    """
+    with open_file(file) as stream:
         try:
             start = stream.read(1 << 16)
         except OSError as error:

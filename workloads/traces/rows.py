@@ -6,32 +6,59 @@ A reader knows its format and nothing of slices, speed, sessions' order or plans
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from workloads.errors import UserError
 
 Ints = npt.NDArray[np.int64]
 
 MOST_TOKENS: Final = 100_000_000
+NO_PAUSE: Final = -1
 
 
 @dataclass(frozen=True)
 class Rows:
     """Some consecutive requests of a trace; all arrays have one entry a request.
 
-    `at_ns` counts from an origin of the reader's choice, the same for all pieces. Columns that the format
-    lacks are None.
+    `at_ns` counts from an origin of the reader's choice, the same for all pieces; without `has_times` it means
+    nothing. Columns that the format lacks are None. `session` numbers sessions over all pieces; `think_ns` is the
+    pause before a later turn that waits for its predecessor (NO_PAUSE where the time is the request's own);
+    `blocks` are prefix block ids of `block_tokens` tokens each, equal where a prefix is; `failed` marks requests
+    without an answer.
     """
 
     at_ns: Ints
     prompt_tokens: Ints
     output_tokens: Ints
+    session: Ints | None = None
+    think_ns: Ints | None = None
+    blocks: pa.ListArray | None = None
+    block_tokens: int | None = None
+    classes: pa.Array | None = None
+    tenants: pa.Array | None = None
+    failed: npt.NDArray[np.bool_] | None = None
+    has_times: bool = True
 
     def __len__(self) -> int:
         return len(self.at_ns)
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> "Rows":
+        """The rows of a mask."""
+        if mask.all():
+            return self
+        chosen: dict[str, Any] = {}
+        for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed"):
+            column = getattr(self, name)
+            chosen[name] = None if column is None else column[mask]
+        keep = pa.array(mask)
+        for name in ("blocks", "classes", "tenants"):
+            column = getattr(self, name)
+            chosen[name] = None if column is None else column.filter(keep)
+        return Rows(**chosen, block_tokens=self.block_tokens, has_times=self.has_times)
 
 
 @dataclass
@@ -75,6 +102,27 @@ class Faults:
             f"{self.file.name}: {self.skipped} broken rows skipped (the first: {self.first})",
             *self.notices,
         ]
+
+
+class SessionNumbers:
+    """Numbers for session names, in order of appearance; an empty name is a session of its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._next = 0
+
+    def of(self, names: list[str]) -> Ints:
+        """The number of each name."""
+        numbers = np.empty(len(names), np.int64)
+        for k, name in enumerate(names):
+            number = self._known.get(name) if name else None
+            if number is None:
+                number = self._next
+                self._next += 1
+                if name:
+                    self._known[name] = number
+            numbers[k] = number
+        return numbers
 
 
 Reader = Iterator[Rows]
