@@ -37,6 +37,12 @@ class Job:
     measure_end_ns: int | None = None
     drain_ns: int = 60_000_000_000
     run_nonce: str = ""
+    stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
+    # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a
+    # law as `workloads.lengths` reads it. Who, and how patient: functions of the seed and the row's index.
+    patience: str | None = None
+    patience_share: float = 1.0
+    patience_seed: int = 0
     # Closed loop: {"workload": ..., "seed": ...}, from which rows beyond the plan's file are made.
     extend_plan: dict[str, Any] | None = None
 

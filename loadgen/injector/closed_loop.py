@@ -63,9 +63,11 @@ class ClosedLoop:
             exchange = self._make(position)
         else:
             position, exchange = self._ready.popleft() if self._ready else self._make_start()
-        if self._job.balance == "least-in-flight":
-            self._maker.readdress(exchange, self._dispatcher.least_loaded())
+        least = self._job.balance == "least-in-flight"
+        self._maker.readdress(exchange, self._dispatcher.least_loaded() if least else exchange.endpoint)
         exchange.handed_over_ns = asked_ns
+        if exchange.patience_ns is not None:
+            exchange.hang_up_ns = asked_ns + exchange.patience_ns
         if self._job.timeout_ns is not None:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
         self._asked[exchange.index] = (user, position)

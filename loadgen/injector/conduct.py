@@ -26,6 +26,7 @@ class Conduct:
         self.bytes = 0
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
+        self.kernel_stamps = True  # whether connections ask for them
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
         self._in_flight_ns = 0

@@ -103,7 +103,8 @@ class Connection:
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ask_for_stamps(sock)
+        if self._conduct.kernel_stamps:
+            ask_for_stamps(sock)
         self._sock, self._fd, self._recvmsg = sock, sock.fileno(), sock.recvmsg
         self._parser = httptools.HttpResponseParser(self)
         code = sock.connect_ex(self.endpoint.address)
@@ -221,8 +222,12 @@ class Connection:
         if ancillary:
             seconds, nanoseconds = unpack_timespec(ancillary[0][2])
             return data, seconds * _GIGA + nanoseconds, read
+        return data, read, self._read_at_worst(data, read)
+
+    def _read_at_worst(self, data: bytes, read: int) -> int:
+        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows."""
         self._conduct.unstamped += bool(data)
-        return data, read, read
+        return read + time.monotonic_ns() - self._loop.unseen_since_ns if self._loop.user_stamps else read
 
     def _readable(self, _mask: int) -> None:
         # `_receive` written out: this runs once a token.
@@ -238,7 +243,7 @@ class Connection:
             seconds, nanoseconds = unpack_timespec(ancillary[0][2])
             stamp = seconds * _GIGA + nanoseconds
         else:
-            self._conduct.unstamped += bool(data)
+            read = self._read_at_worst(data, read)
         if data:
             self._take(data, stamp, read)
         else:

@@ -94,10 +94,13 @@ class Dispatcher:
         self._sweeping = False
         now = time.time_ns()
         for exchange in list(self._with_deadline):
+            connection = self._busy.get(exchange)
+            if connection is None:  # an earlier one's end was the end of the run
+                continue
             if exchange.timeout_ns is not None and exchange.timeout_ns <= now:
-                self._busy[exchange].hang_up(Status.TIMEOUT, "no answer within the request's timeout")
+                connection.hang_up(Status.TIMEOUT, "no answer within the request's timeout")
             elif exchange.hang_up_ns is not None and exchange.hang_up_ns <= now:
-                self._busy[exchange].hang_up(Status.CANCELLED, "hung up as planned")
+                connection.hang_up(Status.CANCELLED, "hung up as planned")
         if self._with_deadline:
             self._sweep_soon()
 

@@ -5,10 +5,13 @@ import socket
 import ssl
 import urllib.request
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from workloads.errors import UserError
+
+# A name with several addresses (localhost is ::1 and 127.0.0.1): each is tried this long before the run.
+_TRY_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Endpoint:
     server_name: str
     tls: ssl.SSLContext | None = None
     tunnel_request: bytes = b""  # CONNECT to a proxy
+    authorization: str = ""  # from the user and password of the URL
+    proxy_authorization: str = ""  # for a proxy that is asked for each request, not for a tunnel
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,11 @@ class Trust:
 
 def public_name(url: str) -> str:
     """A URL without user, password, query and fragment: those may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{_host_port(parts)}{parts.path}".rstrip("/")
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{_host_port(parts)}{parts.path}".rstrip("/")
+    except ValueError:  # a port or an IPv6 address that is none
+        return url.rpartition("@")[2].partition("?")[0]
 
 
 def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
@@ -47,19 +55,28 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
     Raises:
         UserError: the URL is malformed, or the name does not resolve.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts, host, port = _taken_apart(base_url, "target")
+    if parts.scheme not in ("http", "https"):
         raise UserError(f"{public_name(base_url)!r} is not an http:// or https:// URL", where="target")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     target = parts.path.rstrip("/") + path
     tls = tls_context(trust) if parts.scheme == "https" else None
-    connect_to, tunnel = (parts.hostname, port), b""
-    if proxy := _proxy_for(parts):
-        connect_to = (proxy.hostname or "", proxy.port or 80)
-        credentials = _proxy_authorization(proxy)
+    connect_to, tunnel, proxy_authorization = (host, port), b"", ""
+    if proxy := _proxy_for(parts.scheme, host, port):
+        named = f"the environment's {parts.scheme.upper()}_PROXY"
+        proxy_parts, proxy_host, proxy_port = _taken_apart(proxy, named)
+        connect_to = (proxy_host, proxy_port)
+        if proxy_parts.scheme != "http":
+            raise UserError(
+                f"a proxy that is spoken to in {proxy_parts.scheme} is not supported",
+                where=named,
+                remedy="Name an http:// proxy (it tunnels TLS as well), or exempt the target with NO_PROXY.",
+            )
+        proxy_authorization = _basic(proxy_parts)
         if tls:
-            where = f"{_bracketed(parts.hostname)}:{port}"
+            where = f"{_bracketed(host)}:{port}"
+            credentials = f"Proxy-Authorization: {proxy_authorization}\r\n" if proxy_authorization else ""
             tunnel = f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{credentials}\r\n".encode()
+            proxy_authorization = ""
         else:
             target = f"http://{_host_port(parts)}{target}"
     family, address = _look_up(*connect_to)
@@ -69,10 +86,27 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
         address=address,
         host_header=_host_port(parts),
         target=target,
-        server_name=parts.hostname,
+        server_name=host,
         tls=tls,
         tunnel_request=tunnel,
+        authorization=_basic(parts),
+        proxy_authorization=proxy_authorization,
     )
+
+
+def _taken_apart(url: str, where: str) -> tuple[SplitResult, str, int]:
+    """A URL's parts, its host as it stands in the DNS, and its port."""
+    wrong = UserError(f"{public_name(url)!r} is not an http:// or https:// URL", where=where)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        if host and not host.isascii():
+            host = host.encode("idna").decode()
+    except ValueError:  # an impossible port or name
+        raise wrong from None
+    if not host or not parts.scheme:
+        raise wrong
+    return parts, host, port
 
 
 def tls_context(trust: Trust) -> ssl.SSLContext:
@@ -80,7 +114,8 @@ def tls_context(trust: Trust) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=trust.ca)
         if trust.client_cert:
-            context.load_cert_chain(trust.client_cert, trust.client_key)
+            # A key that needs a password is refused: OpenSSL would ask for it on the terminal.
+            context.load_cert_chain(trust.client_cert, trust.client_key, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
         raise UserError(f"can't load the certificates: {error}", where="target.tls") from error
     if trust.insecure:
@@ -95,22 +130,31 @@ def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise UserError(f"can't resolve {host!r}: {error}", where="target", remedy="Check the host name.") from error
+    if len(found) > 1:
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.settimeout(_TRY_S)
+                if probe.connect_ex(address) == 0:
+                    return family, address
     return found[0][0], found[0][4]
 
 
-def _proxy_for(parts: SplitResult) -> SplitResult | None:
-    assert parts.hostname is not None
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname):
+def _proxy_for(scheme: str, host: str, port: int) -> str | None:
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(scheme)
+    # The standard library knows names, suffixes and ports, but not how an IPv6 address stands in a list.
+    exempt = host in (entry.strip() for entry in proxies.get("no", "").split(","))
+    if not proxy or exempt or urllib.request.proxy_bypass(f"{_bracketed(host)}:{port}"):
         return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _proxy_authorization(proxy: SplitResult) -> str:
-    if not proxy.username:
+def _basic(parts: SplitResult) -> str:
+    """The user and password of a URL as a header's value (RFC 7617); empty without."""
+    if not parts.username:
         return ""
-    token = base64.b64encode(f"{proxy.username}:{proxy.password or ''}".encode()).decode()
-    return f"Proxy-Authorization: Basic {token}\r\n"
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def _bracketed(host: str) -> str:

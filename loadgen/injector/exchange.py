@@ -29,9 +29,11 @@ class Exchange:
         "error",
         "handed_over_ns",
         "hang_up_ns",
+        "head",
         "headers_ns",
         "http_status",
         "index",
+        "patience_ns",
         "payload",
         "request_id",
         "reused",
@@ -53,6 +55,8 @@ class Exchange:
         self.scheduled_ns: int | None = None
         self.handed_over_ns: int | None = None
         self.dispatched_ns: int | None = None
+        self.head: object = None  # what its head was made from
+        self.patience_ns: int | None = None  # how long the user waits, from when the request is due
         self.timeout_ns: int | None = None  # give up at this time
         self.hang_up_ns: int | None = None  # the user's patience ends at this time
         self.connect_start_ns: int | None = None

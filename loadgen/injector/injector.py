@@ -23,10 +23,12 @@ from loadgen.injector.open_loop import OpenLoop
 from loadgen.injector.plan import Share
 from loadgen.injector.recent import Recent
 from loadgen.injector.request import PATHS, RequestMaker
+from loadgen.injector.secrets import Secrets
 from loadgen.injector.spool import Spool
 from loadgen.job import Job
 from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
 from workloads.content import ContentTable, table_default
+from workloads.errors import UserError
 from workloads.prompts import PromptMaker
 
 _SECOND_NS = 1_000_000_000
@@ -51,6 +53,7 @@ class Injector:
         self._over = False
         self._started = False
         self._stamps = StampKeeper()
+        self._secrets = Secrets()
 
     def take(self, message: dict[str, Any]) -> None:
         """One message from the control socket."""
@@ -63,7 +66,7 @@ class Injector:
                 assert isinstance(self._feed, ClosedLoop)
                 self._feed.hand_over(message["user"], message["at"])
             case "headers":
-                self._maker.renew_headers(message["headers"])
+                self._renew(message["headers"])
             case "finish":  # closed loop: no user asks any more; drain
                 self._feed.stop()
                 self._drain_from(time.monotonic_ns())
@@ -76,9 +79,14 @@ class Injector:
         self._job = job
         endpoints = [resolve(url, PATHS[job.api], job.trust) for url in job.urls]
         self._names = [endpoint.name for endpoint in endpoints]
+        self._secrets.learn(job.headers)
+        for endpoint in endpoints:
+            self._secrets.learn({"Authorization": endpoint.authorization})
+            self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})
         self._conduct = Conduct(job.injector)
-        self._records = Spool(Path(job.spool) / f"injector-{job.injector}.arrows", SPOOL_SCHEMA)
-        self._client = Spool(Path(job.spool) / f"client-{job.injector}.arrows", CLIENT_SCHEMA)
+        self._conduct.kernel_stamps = job.stamps == "kernel" and self._stamps.available
+        self._loop.user_stamps = not self._conduct.kernel_stamps
+        self._records, self._client = self._open_spools(Path(job.spool))
         self._recent = Recent()
         self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
         self._maker = RequestMaker(job, endpoints, PromptMaker(_content(job), **job.content_options))
@@ -93,7 +101,26 @@ class Injector:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"op": "ready", "injector": job.injector, "rows": len(share), "stamps": self._stamps.available})
+        self._send({"op": "ready", "injector": job.injector, "rows": len(share), "stamps": self._conduct.kernel_stamps})
+
+    def _open_spools(self, folder: Path) -> tuple[Spool, Spool]:
+        number = self._job.injector
+        try:
+            return (
+                Spool(folder / f"injector-{number}.arrows", SPOOL_SCHEMA),
+                Spool(folder / f"client-{number}.arrows", CLIENT_SCHEMA),
+            )
+        except OSError as error:
+            raise UserError(f"can't write records: {error.strerror}", where=str(folder)) from error
+
+    def _renew(self, headers: dict[str, str]) -> None:
+        """Other headers from now on, unless they are unfit: then the old ones serve on, and the run says so."""
+        try:
+            self._maker.renew_headers(headers)
+        except UserError as error:
+            self._send({"op": "warning", "injector": self._job.injector, "text": f"new headers refused: {error}"})
+            return
+        self._secrets.learn(headers)
 
     def _go(self, t0_unix_ns: int) -> None:
         self._t0_ns = t0_unix_ns
@@ -121,6 +148,8 @@ class Injector:
         return self._feed.prepare()
 
     def _ended(self, exchange: Exchange) -> None:
+        if exchange.error is not None:
+            exchange.error = self._secrets.mask(exchange.error)
         self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
         self._recent.add(exchange)
         if isinstance(self._feed, OpenLoop):
@@ -162,7 +191,9 @@ class Injector:
         self._close_interval()
         tick = self._recent.tick()
         self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._conduct.in_flight, **tick})
-        self._second_at += _SECOND_NS
+        now = time.monotonic_ns()
+        while self._second_at + _SECOND_NS <= now:  # one row for as long as the process was held up
+            self._second_at += _SECOND_NS
         self._loop.at(self._second_at + _SECOND_NS, self._second)
 
     def _close_interval(self) -> None:

@@ -18,6 +18,8 @@ Handler = Callable[[int], None]
 
 # At most this many ready descriptors are handled before deadlines are looked at again: 64 reads are 0.4 ms.
 BATCH = 64
+# A poll that takes less has not slept.
+_AT_ONCE_NS = 20_000
 
 
 class Loop:
@@ -27,10 +29,14 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._alarm = Alarm()
-        self._alarm_at = 0
+        self._alarm_at = -1
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._running = False
+        self._forgotten: set[int] = set()  # in this batch: what was ready on them was another socket's
+        # Without kernel stamps: since when the bytes now reported may have been there (see `run`).
+        self.user_stamps = False
+        self.unseen_since_ns = 0
         self.idle: Callable[[], bool] = lambda: False
         self.turn_max_ns = 0
         self.watch(self._alarm.fd, lambda _mask: self._alarm.clear())
@@ -49,6 +55,7 @@ class Loop:
         """Forget a descriptor; call before it is closed."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
+        self._forgotten.add(fd)
 
     def at(self, deadline_ns: int, callback: Callable[[], None]) -> None:
         """Call once at or after ``deadline_ns``; a deadline can't be taken back, the callback must check."""
@@ -62,7 +69,7 @@ class Loop:
     def run(self) -> None:
         """Serve until `stop`."""
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
-        monotonic = time.monotonic_ns
+        monotonic, forgotten = time.monotonic_ns, self._forgotten
         self._running = True
         turn_began = monotonic()
         while self._running:
@@ -70,12 +77,18 @@ class Loop:
             if timers and timers[0][0] != self._alarm_at:
                 self._alarm_at = timers[0][0]
                 self._alarm.set(self._alarm_at)
-            self.turn_max_ns = max(self.turn_max_ns, monotonic() - turn_began)
+            turn_ended = monotonic()
+            self.turn_max_ns = max(self.turn_max_ns, turn_ended - turn_began)
             events = poll(0 if busy else None, BATCH)
-            turn_began = monotonic()
+            looked, turn_began = turn_began, monotonic()
+            if self.user_stamps:
+                # What is reported at once came at any time since the last look; what woke us came just now.
+                self.unseen_since_ns = looked if turn_began - turn_ended < _AT_ONCE_NS else turn_began
+            forgotten.clear()
             for fd, mask in events:
-                handler = handlers.get(fd)  # an earlier handler of this batch may have closed it
-                if handler is not None:
+                # An earlier handler of this batch may have closed it, and opened another socket of that number.
+                handler = handlers.get(fd)
+                if handler is not None and fd not in forgotten:
                     handler(mask)
             while timers and timers[0][0] <= monotonic():
                 heapq.heappop(timers)[2]()

@@ -104,10 +104,12 @@ class OpenLoop:
         self._arm()
 
     def _send(self, exchange: Exchange, at_ns: int) -> None:
-        if self._least_in_flight:
-            self._maker.readdress(exchange, self._dispatcher.least_loaded())
+        to = self._dispatcher.least_loaded() if self._least_in_flight else exchange.endpoint
+        self._maker.readdress(exchange, to)
         due = self._t0_real_ns + at_ns
         exchange.scheduled_ns = due
+        if exchange.patience_ns is not None:
+            exchange.hang_up_ns = due + exchange.patience_ns
         if self._timeout_ns is not None:
             exchange.timeout_ns = due + self._timeout_ns
         self._dispatcher.dispatch(exchange, due)

@@ -1,5 +1,7 @@
 """Plan rows to bytes: head and body of each request, ready before its time."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,8 +10,24 @@ import orjson
 from loadgen.injector.dialect import Reading
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.patience import Patience
 from loadgen.job import Job
+from workloads.errors import UserError
 from workloads.prompts import PromptMaker
+
+# RFC 9110, 5.6.2 and 5.5.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What says where a message ends, and what would have it come compressed.
+_FRAMING: Final = {
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "expect",
+    "upgrade",
+    "x-request-id",
+}
 
 PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
@@ -41,6 +59,7 @@ class RequestMaker:
         self._heads = [_head(endpoint, job.headers) for endpoint in endpoints]
         self._before = b'{"model":' + orjson.dumps(job.model) + (b',"messages":' if self._chat else b',"prompt":')
         self._after = _after(job)
+        self._patience = Patience.of(job)
 
     def exchange(self, row: Row, endpoint: int) -> Exchange:
         """The request of a row, addressed to endpoint number ``endpoint``."""
@@ -61,17 +80,25 @@ class RequestMaker:
         reading = Reading(chat=self._chat, vllm=self._job.dialect == "vllm")
         made = Exchange(index, request_id, head + body, reading, streamed=self._job.streamed)
         made.endpoint = endpoint
+        made.head = self._heads
+        if self._patience is not None:
+            made.patience_ns = self._patience.ns(index)
         return made
 
     def readdress(self, exchange: Exchange, endpoint: int) -> None:
-        """The same request to another endpoint."""
-        if endpoint != exchange.endpoint:
+        """The same request to another endpoint, or with the headers of now."""
+        if endpoint != exchange.endpoint or exchange.head is not self._heads:
             body = exchange.payload[exchange.payload.index(b"\r\n\r\n") + 4 :]
             exchange.payload = self._heads[endpoint] % (exchange.request_id.encode(), len(body)) + body
             exchange.endpoint = endpoint
+            exchange.head = self._heads
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on: a token was refreshed."""
+        """Other headers from now on: a token was refreshed. What is ready gets them when it is sent (`readdress`).
+
+        Raises:
+            UserError: they can't be sent; the old ones stay.
+        """
         self._heads = [_head(endpoint, headers) for endpoint in self._endpoints]
 
 
@@ -83,12 +110,35 @@ def _head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
         "Accept": "text/event-stream, application/json",
         "User-Agent": "tailgate",
     }
+    if endpoint.authorization:
+        own["Authorization"] = endpoint.authorization
+    if endpoint.proxy_authorization:
+        own["Proxy-Authorization"] = endpoint.proxy_authorization
+    check_headers(headers)
     given = {name.lower() for name in headers}
     lines = [f"{name}: {value}" for name, value in own.items() if name.lower() not in given]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     text = f"POST {endpoint.target} HTTP/1.1\r\n" + "\r\n".join(lines)
     fixed = text.encode("latin-1").replace(b"%", b"%%")
     return fixed + b"\r\nX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n"
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what would break the request's framing.
+
+    Raises:
+        UserError: which header, without its value: that may be a secret.
+    """
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise UserError(f"{name!r} is not a header's name", where="target.headers")
+        if name.lower() in _FRAMING:
+            raise UserError(f"the header {name} is set by the load generator", where="target.headers")
+        if not _VALUE.fullmatch(value):
+            raise UserError(
+                f"the value of the header {name} has a line break or a character beyond Latin-1",
+                where="target.headers",
+            )
 
 
 def _after(job: Job) -> bytes:

@@ -4,6 +4,7 @@ A process that is killed loses what it had not flushed, at most half a second; t
 its last whole batch. A full disk ends the file at a batch's edge and is reported, once.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Spool:
             try:
                 data = data[self._file.write(data) :]
             except OSError:
-                self._file.truncate(start)
+                with contextlib.suppress(OSError):  # a device can't be truncated
+                    self._file.truncate(start)
                 raise
         written = len(self._rows)
         self._rows.clear()

@@ -1,0 +1,58 @@
+"""Secrets stay out of records: what we send as a header may come back in a server's error message.
+
+Knows the values of all headers that were ever sent (an old API key is a secret as well). Says nothing about
+where secrets are kept: see `loadgen.job`.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+MASK: Final = "***"
+# Shorter words of harmless headers ("X-Team: blue") would blot out parts of ordinary messages.
+_LEAST: Final = 8
+_LEAST_SECRETIVE: Final = 4
+_SECRETIVE: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
+_SCHEMES: Final = {"basic", "bearer", "digest", "negotiate", "token", "apikey"}
+# A message may be cut in the middle of a secret; this much of one at a message's end is masked too.
+_LEAST_CUT: Final = 4
+
+
+class Secrets:
+    """Masks what it has learned."""
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+        self._pattern: re.Pattern[str] | None = None
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """The values of these headers, and the words in them, are not for records."""
+        found = {word for name, value in headers.items() for word in _words(name, value)}
+        self._known = sorted(found.union(self._known), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._known))) if self._known else None
+
+    def mask(self, text: str) -> str:
+        """The text with every known secret, also one that is cut at its end, made unreadable."""
+        if self._pattern is None:
+            return text
+        text = self._pattern.sub(MASK, text)
+        for secret in self._known:
+            for length in range(min(len(secret) - 1, len(text)), _LEAST_CUT - 1, -1):
+                if text.endswith(secret[:length]):
+                    return text[:-length] + MASK
+        return text
+
+
+def _words(name: str, value: str) -> Iterable[str]:
+    words = {value.strip(), *value.split()}
+    scheme, _, rest = value.strip().partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            pair = base64.b64decode(rest, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            pair = ""
+        words |= {pair, pair.partition(":")[2]}
+    least = _LEAST_SECRETIVE if _SECRETIVE.search(name) else _LEAST
+    return (word for word in words if len(word) >= least and word.lower() not in _SCHEMES)
