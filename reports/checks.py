@@ -5,7 +5,7 @@ dies is not one. A check that could not be made is `unchecked` and says why; it 
 What the injector's own books tell is here, what the server's tell is `reports.checks_server`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from loadgen.records import LAG_EDGES_NS
 from reports.analysis import Analysis
+from reports.gpu import GpuView
 from reports.rundata import Floats, Mask, Run
 
 DISPATCH_LAG_MS: Final = 5.0
@@ -23,6 +24,7 @@ BUSY_SHARE: Final = 0.85
 BOOKKEEPING_SHARE: Final = 0.005
 CLOCK_STEP_MS: Final = 0.1
 LOST_SHARE: Final = 0.001
+TELEMETRY_GAP_S: Final = 3.0
 
 Outcome = Literal["ok", "fail", "unchecked"]
 
@@ -203,6 +205,15 @@ def _lost(analysis: Analysis) -> Check:
         f"{lost:,} rows were handed to an injector that never reported them",
         "An injector or worker died: see events.jsonl.",
     )  # fmt: skip
+
+
+def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
+    """Where GPU figures are used: no pause of the sampling. Nothing without GPUs."""
+    if gpus:
+        yield at_most(
+            "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
+            "The GPU sampler was starved or the GPU fell off the bus: see events.jsonl.",
+        )  # fmt: skip
 
 
 def client_column(run: Run, name: str) -> Floats:

@@ -44,7 +44,7 @@ class Workload:
         dispersion: at WINDOWS_S, where the run holds enough windows.
         prompt_ks, output_ks: Kolmogorov-Smirnov distance of lengths by usage from those planned.
         mismatched: ok requests whose output length is not the planned one.
-        planned_reuse: share of planned prompt tokens in shared blocks seen before; None if the plan has none.
+        planned_reuse: share of planned prompt tokens in blocks seen before; None if the plan has no blocks.
         cached_share: share of prompt tokens that the server found in its cache; None if it doesn't tell.
     """
 
@@ -137,15 +137,17 @@ def _cached_share(analysis: Analysis) -> float | None:
 
 
 def _planned_reuse(analysis: Analysis) -> float | None:
-    """Share of the plan's block references that repeat an earlier one; 0 in a plan without repeats."""
+    """Prompt tokens in blocks that the plan had before, of all its prompt tokens; None without blocks."""
     path = analysis.run.path / "plan.parquet"
     if not path.exists():
         return None
-    blocks = pq.read_table(path, columns=["prefix_blocks"])["prefix_blocks"].combine_chunks()
-    flat = blocks.flatten()
-    if not len(flat):
+    plan = pq.read_table(path, columns=["prefix_blocks", "prompt_tokens"])
+    flat = plan["prefix_blocks"].combine_chunks().flatten()
+    size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
+    if not len(flat) or not size:
         return None
-    return 1 - int(pc.count_distinct(flat).as_py()) / len(flat)
+    repeats = len(flat) - int(pc.count_distinct(flat).as_py())
+    return float(repeats * size / pc.sum(plan["prompt_tokens"]).as_py())
 
 
 def lengths(analysis: Analysis, name: str) -> tuple[Floats, Ints]:

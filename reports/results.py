@@ -1,0 +1,76 @@
+"""All that is worked out of one run, in one place: figures, checks, objectives, views, cost, findings.
+
+Documents are made from it; each part's meaning is in its own module.
+"""
+
+from dataclasses import dataclass
+
+from reports.analysis import Analysis
+from reports.checks import Check, client_checks, telemetry_check
+from reports.checks_server import server_checks
+from reports.cost import Cost, cost
+from reports.diagnosis import Evidence, Finding, diagnose
+from reports.energy import Energy, energy
+from reports.events import Event, read_events
+from reports.gpu import GpuView, gpu_views
+from reports.judge_slo import Judged, judge
+from reports.overload import InFlight, in_flight
+from reports.server import ServerView, server_view
+from reports.splits import Fairness, Group, fairness, splits
+from reports.workload import Workload, workload_as_sent
+from workloads.errors import UserError
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run, worked out. `notices` say what could not be."""
+
+    analysis: Analysis
+    flight: InFlight | None
+    checks: list[Check]
+    judged: list[Judged]
+    splits: dict[str, list[Group]]
+    fairness: Fairness | None
+    workload: Workload
+    server: ServerView | None
+    gpus: list[GpuView]
+    cost: Cost | None
+    energy: Energy | None
+    findings: list[Finding]
+    events: list[Event]
+    notices: list[str]
+
+
+def work_out(analysis: Analysis) -> Results:
+    """Everything there is to know of an analysed run."""
+    flight = in_flight(analysis.run)
+    gpus = gpu_views(analysis)
+    checks = [*client_checks(analysis), *server_checks(analysis), *telemetry_check(gpus)]
+    groups = splits(analysis)
+    workload, server = workload_as_sent(analysis), server_view(analysis)
+    events = read_events(analysis.run.path)
+    notices: list[str] = []
+    try:
+        money = cost(analysis, groups)
+    except UserError as error:
+        money = None
+        notices.append(f"no cost: {error}")
+    stated = analysis.run.manifest.spec.get("gpus") or {}
+    joules = energy(analysis, gpus, stated.get("usd_per_kwh"), stated.get("gco2_per_kwh"))
+    evidence = Evidence(analysis, checks, flight, server, gpus, workload, money, events)
+    return Results(
+        analysis=analysis,
+        flight=flight,
+        checks=checks,
+        judged=judge(analysis, overloaded=bool(flight and flight.overloaded)),
+        splits=groups,
+        fairness=fairness(analysis, groups.get("tenant", [])),
+        workload=workload,
+        server=server,
+        gpus=gpus,
+        cost=money,
+        energy=joules,
+        findings=diagnose(evidence),
+        events=events,
+        notices=notices,
+    )
