@@ -350,6 +350,8 @@ class Connection:
             self._exchange.content_type = value.lower()
         elif name in (b"content-length", b"transfer-encoding"):
             self._until_eof = False
+        elif name == b"content-encoding" and self._exchange is not None:
+            self._exchange.content_encoding = value.lower()
 
     def on_message_begin(self) -> None:
         """Until a header says otherwise, the body ends where the connection does (RFC 9112, 6.3)."""

@@ -22,6 +22,7 @@ class Exchange:
         "bytes_received",
         "connect_start_ns",
         "connected_ns",
+        "content_encoding",
         "content_type",
         "dispatched_ns",
         "end_ns",
@@ -67,6 +68,7 @@ class Exchange:
         self.reused: bool | None = None
         self.http_status: int | None = None
         self.content_type = b""
+        self.content_encoding = b""
         self.bytes_received = 0
         self.status: Status | None = None
         self.error: str | None = None
@@ -86,6 +88,10 @@ class Exchange:
             rejected = self.http_status in (429, 503)
             body = b"".join(stream.pieces)
             self._end(Status.REJECTED if rejected else Status.HTTP_ERROR, dialect.error_text(body), end_ns)
+            return
+        if self.content_encoding not in (b"", b"identity"):
+            kind = self.content_encoding.decode("latin-1")
+            self._end(Status.BAD_RESPONSE, f"the answer is compressed ({kind}), which was not asked for", end_ns)
             return
         if self.content_type.startswith(b"text/html"):
             self._end(Status.BAD_RESPONSE, f"a web page: {dialect.excerpt(b''.join(stream.pieces))}", end_ns)

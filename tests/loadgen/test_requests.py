@@ -1,0 +1,303 @@
+"""What goes out on the wire, and on which connection."""
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import scripted
+from driving import MS, S, drive
+from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head
+
+SPACED = [{"at_ms": 0.0}, {"at_ms": 150.0}, {"at_ms": 300.0}]
+
+
+def test_a_completion_asks_for_exactly_what_the_plan_says(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        rows = [{"prompt_tokens": 37, "output_tokens": 11, "priority": 2}]
+        drive(tmp_path, [server.url], rows, extra={"top_p": 0.5, "temperature": 1})
+    sent = orjson.loads(server.requests[0].body)
+    assert len(sent.pop("prompt")) == 37
+    assert sent == {
+        "model": "m", "max_tokens": 11, "min_tokens": 11, "ignore_eos": True, "priority": 2, "temperature": 1,
+        "top_p": 0.5, "stream": True, "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    assert (server.requests[0].method, server.requests[0].target) == ("POST", "/v1/completions")
+
+
+def test_a_chat_asks_for_messages(tmp_path: Path) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        said = [scripted.delta("", role="assistant"), scripted.delta(), scripted.delta("", finish="stop")]
+        peer.send(
+            scripted.CHUNKED
+            + b"".join(chunk(event(p)) for p in [*said, scripted.usage(9, 2), b"[DONE]"])
+            + scripted.END
+        )
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{}], api="chat", content_options={"mode": "chat"})
+    request = server.requests[0]
+    assert request.target == "/v1/chat/completions"
+    assert [message["role"] for message in orjson.loads(request.body)["messages"]] == ["user"]
+    assert outcome.records[0]["status"] == "ok"
+    assert outcome.records[0]["chunks"] == 2  # the role brings no token
+
+
+def test_natural_output_asks_for_no_minimum(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        drive(tmp_path, [server.url], [{}], forced_output=False)
+    assert {"min_tokens", "ignore_eos"}.isdisjoint(orjson.loads(server.requests[0].body))
+
+
+def test_an_answer_that_is_not_streamed_is_read_whole(tmp_path: Path) -> None:
+    body = orjson.dumps(
+        {"choices": [{"text": "x y", "finish_reason": "length"}],
+         "usage": {"prompt_tokens": 8, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}}
+    )  # fmt: skip
+
+    def answer(peer: Peer, _request: Request) -> None:
+        peer.send(head(200, f"Content-Length: {len(body)}", content_type="application/json") + body[:20], body[20:])
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{}], streamed=False)
+    assert "stream" not in orjson.loads(server.requests[0].body)
+    row = outcome.records[0]
+    assert (row["status"], row["prompt_tokens"], row["cached_tokens"], row["output_tokens"]) == ("ok", 8, 4, 3)
+    assert (row["chunks"], row["first_token_ns"], row["arrivals_us"]) == (0, None, None)
+    assert row["last_token_ns"] == row["end_ns"]
+
+
+def test_no_compression_is_asked_for_and_one_that_comes_is_refused(tmp_path: Path) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        peer.send(head(200, "Content-Encoding: gzip", "Content-Length: 4") + b"\x1f\x8b\x08\x00")
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{}])
+    assert "accept-encoding" not in server.requests[0].headers
+    assert outcome.records[0]["status"] == "bad_response"
+    assert "gzip" in outcome.records[0]["error"]
+
+
+def test_each_request_carries_its_id_and_the_record_has_it(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url], SPACED, run_nonce="abcd")
+    assert [r.headers["x-request-id"] for r in server.requests] == ["tg-abcd-0", "tg-abcd-1", "tg-abcd-2"]
+    assert [outcome.records[k]["request_id"] for k in range(3)] == ["tg-abcd-0", "tg-abcd-1", "tg-abcd-2"]
+
+
+def test_own_headers_replace_ours_in_any_case(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        drive(tmp_path, [server.url], [{}], headers={"user-agent": "mine", "Host": "virtual", "X-Percent": "100%b"})
+    headers = server.requests[0].headers
+    assert (headers["user-agent"], headers["host"], headers["x-percent"]) == ("mine", "virtual", "100%b")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-A": "one\r\nX-B: two"},
+        {"X A": "v"},
+        {"": "v"},
+        {"X-A": "\u20ac"},
+        {"Content-Length": "7"},
+        {"Transfer-Encoding": "chunked"},
+    ],
+)
+def test_headers_that_would_break_the_framing_are_refused_before_any_load(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with ScriptedServer(answer_ok) as server, _driven(tmp_path, [server.url], headers=headers) as driven:
+        refusal = driven.prepare()
+    assert refusal["op"] == "refused"
+    assert refusal["where"] == "target.headers"
+    assert server.connections == 0
+
+
+def _driven(folder: Path, urls: Sequence[str], **job: Any) -> Any:
+    from driving import Driven
+
+    return Driven(folder, urls, [{}], job)
+
+
+def test_a_path_in_front_of_v1_is_kept(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [f"{server.url}/proxy/model-a/"], [{}])
+    assert server.requests[0].target == "/proxy/model-a/v1/completions"
+    assert outcome.records[0]["endpoint"] == f"{server.url}/proxy/model-a"
+
+
+def test_user_and_password_of_the_url_are_sent_and_not_recorded(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url.replace("//", "//ann:p%40ss@")], [{}])
+    assert server.requests[0].headers["authorization"] == "Basic YW5uOnBAc3M="
+    assert outcome.records[0]["endpoint"] == server.url
+
+
+# --- connections ------------------------------------------------------------------------------------
+
+
+def test_a_kept_connection_is_used_again(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url], SPACED)
+    assert server.connections == 1
+    assert [outcome.records[k]["connection_reused"] for k in range(3)] == [False, True, True]
+    assert [outcome.records[k]["connected_ns"] is None for k in range(3)] == [False, True, True]
+
+
+def test_connection_close_is_obeyed(tmp_path: Path) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        body = scripted.body()
+        peer.send(head(200, "connection: CLOSE", f"Content-Length: {len(body)}") + body)
+        peer.wait_hung_up()
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], SPACED)
+    assert list(outcome.statuses().values()) == ["ok"] * 3
+    assert server.connections == 3
+
+
+def test_http_1_0_is_not_kept(tmp_path: Path) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        peer.send(head(200, version="1.0") + scripted.body())
+        peer.close()
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], SPACED)
+    assert list(outcome.statuses().values()) == ["ok"] * 3
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_server_that_closes_idle_connections_costs_no_request(tmp_path: Path, how: str) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        peer.send(scripted.ok())
+        time.sleep(0.05)
+        getattr(peer, how)()
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], SPACED)
+    assert list(outcome.statuses().values()) == ["ok"] * 3
+    assert server.connections == 3
+
+
+def test_an_idle_connection_older_than_the_keep_alive_is_not_used(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        drive(tmp_path, [server.url], SPACED, keepalive_ns=100 * MS)
+    assert server.connections == 3
+
+
+def test_nothing_waits_for_a_connection(tmp_path: Path) -> None:
+    everyone = threading.Barrier(40)
+
+    def answer(peer: Peer, _request: Request) -> None:
+        everyone.wait(20)  # passes only if all 40 are in flight at once
+        peer.send(scripted.ok())
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{"at_ms": 0.0}] * 40)
+    assert list(outcome.statuses().values()) == ["ok"] * 40
+    assert server.connections == 40
+
+
+def test_a_request_of_megabytes_goes_out_in_parts(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url], [{"prompt_tokens": 900_000}])
+    assert outcome.records[0]["status"] == "ok"
+    assert len(server.requests[0].body) > 4_000_000
+    assert len(orjson.loads(server.requests[0].body)["prompt"]) == 900_000
+
+
+def test_tokens_that_come_while_a_large_request_still_goes_out_are_read(tmp_path: Path) -> None:
+    """A server may begin its answer early, as long as it reads on."""
+    with EarlyServer(then=b"") as server:
+        outcome = drive(tmp_path, [server.url], [{"prompt_tokens": 900_000}])
+    assert (outcome.records[0]["status"], outcome.records[0]["chunks"]) == ("ok", 3)
+
+
+def test_a_refusal_of_a_large_request_is_read_although_the_server_stopped_reading(tmp_path: Path) -> None:
+    refusal = head(413, "Content-Length: 8", "Connection: close", content_type="text/plain") + b"too long"
+    with EarlyServer(then=refusal) as server:
+        outcome = drive(tmp_path, [server.url], [{"prompt_tokens": 900_000}])
+    row = outcome.records[0]
+    assert (row["status"], row["http_status"], row["error"]) == ("http_error", 413, "too long")
+
+
+class EarlyServer:
+    """Answers when it has seen the head only. ``then``: instead of the rest, this, and then a reset."""
+
+    def __init__(self, then: bytes) -> None:
+        self._then = then
+
+    def __enter__(self) -> "EarlyServer":
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        # A small window, so that most of the request is still with the client.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        sock, _ = self._listener.accept()
+        with sock:
+            got = sock.recv(1024)
+            if self._then:
+                sock.sendall(self._then)
+                return  # closing with unread bytes resets
+            sock.sendall(scripted.ok())
+            length = int(got.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            left = length - len(got.partition(b"\r\n\r\n")[2])
+            while left > 0:
+                left -= len(sock.recv(1 << 20)) or left
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(20)
+        self._listener.close()
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 on this machine")
+    with ScriptedServer(answer_ok, host="::1") as server:
+        outcome = drive(tmp_path, [server.url], [{}])
+    assert outcome.records[0]["status"] == "ok"
+    assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
+    assert outcome.records[0]["endpoint"] == server.url
+
+
+def test_a_refused_port_is_a_connect_error_and_does_not_stop_the_others(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url, closed], [{"at_ms": 0.0}] * 4)
+    assert outcome.statuses() == {0: "ok", 1: "connect_error", 2: "ok", 3: "connect_error"}
+    assert outcome.records[1]["error"] == "Connection refused"
+    assert outcome.records[1]["sent_ns"] is None
+
+
+def test_without_file_descriptors_requests_fail_with_a_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+    import resource
+
+    release = threading.Event()
+
+    def answer(peer: Peer, _request: Request) -> None:
+        release.wait(20)
+        peer.send(scripted.ok())
+
+    rows = [{"at_ms": 0.0}] * 80 + [{"at_ms": 600.0}]
+
+    def meanwhile(_driven: Any) -> None:
+        time.sleep(0.4)
+        release.set()
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], rows, meanwhile, limits={resource.RLIMIT_NOFILE: 60}, drain_ns=10 * S)
+    statuses = list(outcome.statuses().values())
+    assert statuses.count("connect_error") >= 20 and statuses.count("ok") >= 20
+    assert len(statuses) == 81 and statuses[80] == "ok"
+    failed = next(row for row in outcome.records.values() if row["status"] == "connect_error")
+    assert "Too many open files" in failed["error"]
