@@ -89,7 +89,9 @@ async def _chat_overhead(
         counts.append(answer["count"] - length)
     if len(set(counts)) == 1:
         return counts[0], []
-    return min(counts), [f"chat prompts can't be cut exactly with this tokenizer: off by up to {max(counts) - min(counts)}"]
+    return min(counts), [
+        f"chat prompts can't be cut exactly with this tokenizer: off by up to {max(counts) - min(counts)}"
+    ]
 
 
 async def _tokenize(http: aiohttp.ClientSession, identity: Identity, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -426,7 +426,8 @@ def _check(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not a length: write {_FORMS}")  # noqa: TRY004
     parse(value)
-    return value
+    # A flag's "32" is a spec's 32: what means the same must hash the same.
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
 
 Length = Annotated[int | float | str, BeforeValidator(_check)]

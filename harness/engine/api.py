@@ -111,8 +111,9 @@ class _Api:
         body = await _body(request)
         vocabulary = self._resolved.step_time.shape.vocabulary
         ids = chat_ids(body) if "messages" in body else prompt_ids(body.get("prompt"), vocabulary)
+        strings = [tokens.decode([token]) for token in ids] if body.get("return_token_strs") else None
         answer = {"count": len(ids), "max_model_len": self._resolved.max_model_len, "tokens": ids}
-        return _json({**answer, "token_strs": None})
+        return _json({**answer, "token_strs": strings})
 
     async def detokenize(self, request: web.Request) -> web.Response:
         ids = prompt_ids((await _body(request)).get("tokens"), self._resolved.step_time.shape.vocabulary)

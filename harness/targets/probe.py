@@ -1,6 +1,7 @@
 """What answers at a URL: is it an OpenAI API, which models does it serve, is it vLLM? Asked before any load."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,4 +94,7 @@ async def _get_json(http: aiohttp.ClientSession, url: str, path: str) -> Any:
 
 def _root_cause(error: BaseException) -> str:
     system = getattr(error, "os_error", None)
-    return str(system.strerror or system) if system is not None else str(error)
+    if system is None:
+        return str(error)
+    # asyncio replaces the system's words by "Connect call failed"; the number is still there.
+    return os.strerror(system.errno) if system.errno and system.errno > 0 else str(system.strerror or system)
