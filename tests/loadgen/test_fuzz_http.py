@@ -15,8 +15,10 @@ from wire import Wire, new_exchange, record
 from loadgen.records import Status
 
 # What depends on how the bytes came, not on what they were.
-TIMING = {"connect_start_ns", "connected_ns", "sent_ns", "headers_ns", "first_token_ns", "first_answer_ns", "last_token_ns",
-          "end_ns", "receive_lag_max_ns", "client_coalesced", "server_coalesced", "first_token_coalesced", "arrivals_us"}  # fmt: skip
+TIMING = {
+    "connect_start_ns", "connected_ns", "sent_ns", "headers_ns", "first_token_ns", "first_answer_ns", "last_token_ns",
+    "end_ns", "receive_lag_max_ns", "client_coalesced", "server_coalesced", "first_token_coalesced", "arrivals_us",
+}  # fmt: skip
 
 BODY = scripted.body(5).replace(b" word", "mañana 🌍".encode())
 EVENTS = [scripted.event(payload) for payload in scripted.payloads(5)]
@@ -35,14 +37,18 @@ ANSWERS: dict[str, tuple[bytes, Status]] = {
     "until close": (head(200) + BODY, Status.OK),
     "HTTP/1.0": (head(200, version="1.0") + BODY, Status.OK),
     "after 100 and 103": (
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + CHUNKED + chunk(BODY) + END, Status.OK,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + CHUNKED + chunk(BODY) + END,
+        Status.OK,
     ),
     "headers in odd cases": (
-        b"HTTP/1.1 200 OK\r\ncOnTeNt-TyPe: TEXT/Event-Stream\r\nTRANSFER-ENCODING:chunked\r\n\r\n" + chunk(BODY) + END, Status.OK,
+        b"HTTP/1.1 200 OK\r\ncOnTeNt-TyPe: TEXT/Event-Stream\r\nTRANSFER-ENCODING:chunked\r\n\r\n" + chunk(BODY) + END,
+        Status.OK,
     ),
     "an error": (head(500, "Content-Length: 13", content_type="text/plain") + b"engine failed", Status.HTTP_ERROR),
     "an error until close": (head(429, content_type="text/plain") + b"slow down", Status.REJECTED),
-    "a bad event": (CHUNKED + chunk(EVENTS[0]) + chunk(b"data: {nope\n\n") + chunk(EVENTS[1]) + END, Status.BAD_RESPONSE),
+    "a bad event": (
+        CHUNKED + chunk(EVENTS[0]) + chunk(b"data: {nope\n\n") + chunk(EVENTS[1]) + END, Status.BAD_RESPONSE,
+    ),
     "an error event": (CHUNKED + chunk(EVENTS[0] + b'data: {"error":"x"}\n\n') + END, Status.SERVER_ERROR),
     "a missing end": (CHUNKED + b"".join(map(chunk, EVENTS[:3])) + END, Status.TRUNCATED),
 }  # fmt: skip

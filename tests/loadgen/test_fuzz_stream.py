@@ -191,27 +191,23 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+
+
+def perhaps(*keys: str, **inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Anything, or an object with some of these keys."""
+    return JSON | st.fixed_dictionaries({}, optional={**dict.fromkeys(keys, JSON), **inner})
+
+
 # Objects that look like answers, with anything at all in each place.
-NEARLY = st.fixed_dictionaries(
-    {},
-    optional={
-        "error": JSON,
-        "usage": JSON | st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "completion_tokens": JSON, "prompt_tokens_details": JSON}),
-        "metrics": JSON | st.fixed_dictionaries({}, optional={"queue_time_ms": JSON}),
-        "choices": JSON
-        | st.lists(
-            JSON
-            | st.fixed_dictionaries(
-                {},
-                optional={
-                    "delta": JSON | st.fixed_dictionaries({}, optional={"content": JSON, "role": JSON, "tool_calls": JSON}),
-                    "text": JSON, "message": JSON, "finish_reason": JSON, "token_ids": JSON,
-                },
-            ),
-            max_size=2,
-        ),
-    },
-)  # fmt: skip
+CHOICE = perhaps(
+    "text", "message", "finish_reason", "token_ids", delta=perhaps("content", "role", "tool_calls", "reasoning")
+)
+NEARLY = perhaps(
+    "error",
+    usage=perhaps("prompt_tokens", "completion_tokens", "prompt_tokens_details"),
+    metrics=perhaps("queue_time_ms"),
+    choices=JSON | st.lists(CHOICE, max_size=2),
+)
 
 
 def dumped(value: Any) -> bytes:
