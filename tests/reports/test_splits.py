@@ -1,0 +1,98 @@
+"""Figures by class, tenant, endpoint, prompt length and turn; fairness between tenants."""
+
+from dataclasses import replace
+
+import pytest
+from fabricate import Row, fabricate
+
+from reports.analysis import analyse
+from reports.collect import collect
+from reports.splits import fairness, splits
+
+
+def split(run_dir, rows, **options):
+    collect(fabricate(run_dir, rows, **options))
+    analysis = analyse(run_dir)
+    return analysis, splits(analysis)
+
+
+def many(n, **fields):
+    return [Row(at=10.0 * i, **fields) for i in range(n)]
+
+
+def merged(*groups):
+    rows = [row for group in groups for row in group]
+    return sorted(rows, key=lambda row: row.at)
+
+
+def test_a_run_of_one_class_has_no_split_by_class(tmp_path):
+    _, found = split(tmp_path / "run", many(10))
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values"),
+    [
+        ("class", "klass", ("chat", "batch")),
+        ("tenant", "tenant", ("a", "b")),
+        ("endpoint", "endpoint", ("http://x", "http://y")),
+        ("turn", "turn", (0, 1)),
+    ],
+)
+def test_each_groups_figures_are_of_its_own_requests(tmp_path, name, field, values):
+    slow = many(60, ttft=300.0, gaps=[40.0] * 3, **{field: values[1]})
+    fast = many(60, ttft=100.0, gaps=[10.0] * 3, **{field: values[0]})
+    failed = [Row(at=5.0, status="reset", ttft=None, **{field: values[1]})]
+    _, found = split(tmp_path / "run", merged(fast, slow, failed), slo={"good": "ttft < 200ms"})
+    by_name = {group.name: group for group in found[name]}
+    one, two = (by_name[str(value)] for value in values)
+    assert (one.n, one.ok, two.n, two.ok) == (60, 60, 61, 60)
+    assert (one.latencies["ttft"].at(50).value, two.latencies["ttft"].at(50).value) == (100.0, 300.0)
+    assert (one.itl[0].value, two.itl[0].value) == (10.0, 40.0)
+    assert (one.attained, two.attained) == (1.0, 0.0)
+    assert two.failed_share == pytest.approx(1 / 61)
+    assert (one.output_tokens_per_s, two.output_tokens_per_s) == (24.0, 24.0)
+
+
+def test_prompt_lengths_fall_into_bands(tmp_path):
+    rows = merged(many(20, prompt_tokens=127), many(20, prompt_tokens=128), many(20, prompt_tokens=200_000))
+    _, found = split(tmp_path / "run", rows)
+    assert [(group.name, group.n) for group in found["prompt_tokens"]] == [
+        ("0-127", 20),
+        ("128-511", 20),
+        ("131072+", 20),
+    ]
+
+
+def test_groups_add_up_to_the_whole(tmp_path):
+    rows = merged(*(many(30, tenant=t, gaps=[10.0] * k) for k, t in enumerate("abcde", 1)))
+    analysis, found = split(tmp_path / "run", rows)
+    assert sum(group.n for group in found["tenant"]) == 150
+    total = sum(group.output_tokens_per_s for group in found["tenant"])
+    assert total == pytest.approx(analysis.throughput.output_tokens_per_s)
+
+
+class TestFairness:
+    def of(self, tmp_path, rows):
+        analysis, found = split(tmp_path / "run", rows)
+        return fairness(analysis, found.get("tenant", []))
+
+    def test_worst_tenants_p99_is_set_against_the_best_ones(self, tmp_path):
+        rows = merged(many(300, tenant="a", ttft=100.0), many(300, tenant="b", ttft=250.0))
+        found = self.of(tmp_path, rows)
+        assert (found.percentile, found.worst_over_best) == (99.0, 2.5)
+
+    def test_small_samples_are_compared_at_the_median_and_it_says_so(self, tmp_path):
+        found = self.of(tmp_path, merged(many(40, tenant="a"), many(40, tenant="b", ttft=200.0)))
+        assert (found.percentile, found.worst_over_best) == (50.0, 2.0)
+
+    def test_service_is_set_against_demand(self, tmp_path):
+        # both ask for 11 tokens a request; half of b's requests fail
+        b = [replace(row, status="reset") if i % 2 else row for i, row in enumerate(many(40, tenant="b"))]
+        found = self.of(tmp_path, merged(many(40, tenant="a"), b))
+        shares = {share.tenant: share for share in found.shares}
+        assert (shares["a"].demand, shares["b"].demand) == (0.5, 0.5)
+        assert shares["b"].service == pytest.approx(1 / 3)
+
+    def test_one_tenant_is_not_compared(self, tmp_path):
+        assert self.of(tmp_path, many(40)) is None
