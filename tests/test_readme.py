@@ -1,0 +1,70 @@
+"""The README is kept true: every command it shows is run against the embedded engine."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tailgate ")]
+# Only what makes a command quicker is changed: how long it sends, and how many rows of the trace.
+QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s"}
+
+
+def quicker(command: str, target: str, run: Path) -> list[str]:
+    words = shlex.split(command.replace("runs/RUN", str(run)).replace("http://localhost:8000", target))
+    for place, word in enumerate(words[:-1]):
+        if word in QUICKER:
+            words[place + 1] = QUICKER[word]
+    if "--trace" in words:
+        words += ["--requests", "10", "--speed", "10"]
+    return words[1:]
+
+
+def tailgate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *words],
+        capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env={**os.environ},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("readme") / "run"
+    load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "8"]
+    said = tailgate("run", "--target", "sim:h100-sxm/llama-3.1-8b", *load, "--out", str(out), "--quiet", cwd=out.parent)
+    assert said.returncode == 0, said.stderr
+    return out
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_works(command: str, run: Path) -> None:
+    words = quicker(command, "sim:h100-sxm/llama-3.1-8b", run)
+    said = tailgate(*words, cwd=ROOT, *()) if words[0] != "run" else tailgate(
+        *words, "--out", str(run.parent / f"again-{abs(hash(command))}"), cwd=ROOT
+    )  # fmt: skip
+    # 3: the sample is too small for the objective, which is what a quickened run must say.
+    assert said.returncode in (0, 3), (said.returncode, said.stdout, said.stderr)
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_the_main_jobs_spec_is_the_one_the_readme_describes(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["simulated"] is True
+    assert "azure-2023-conv.yaml" in (ROOT / "Makefile").read_text()
