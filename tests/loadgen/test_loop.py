@@ -1,0 +1,177 @@
+"""The event loop by itself: deadlines, batches, descriptors that come and go."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire import endpoint, new_exchange
+
+from loadgen.injector.conduct import Conduct
+from loadgen.injector.connection import Connection
+from loadgen.injector.kernel import READABLE, WRITABLE
+from loadgen.injector.loop import Loop
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@given(st.lists(st.integers(-1_000_000, 3 * MS), max_size=20))
+def test_deadlines_are_met_in_order_and_never_early(offsets: list[int]) -> None:
+    loop = Loop()
+    rung: list[tuple[int, int]] = []
+    start = time.monotonic_ns()
+    for offset in offsets:
+        loop.at(start + offset, lambda offset=offset: rung.append((offset, time.monotonic_ns())))  # type: ignore[misc]
+    loop.at(start + 3 * MS, loop.stop)
+    loop.run()
+    loop.close()
+    assert [offset for offset, _ in rung] == sorted(offsets)
+    assert all(at >= start + offset for offset, at in rung)
+
+
+def test_equal_deadlines_are_met_in_the_order_they_were_set(loop: Loop) -> None:
+    rung: list[int] = []
+    at = time.monotonic_ns() + MS
+    for k in range(5):
+        loop.at(at, lambda k=k: rung.append(k))  # type: ignore[misc]
+    loop.at(at, loop.stop)
+    loop.run()
+    assert rung == [0, 1, 2, 3, 4]
+
+
+def test_a_deadline_set_by_a_deadline_is_met(loop: Loop) -> None:
+    start = time.monotonic_ns()
+    loop.at(start + MS, lambda: loop.at(start + 2 * MS, loop.stop))
+    loop.run()
+    assert time.monotonic_ns() >= start + 2 * MS
+
+
+@pytest.mark.parametrize("past", [0, 1, -5])
+def test_a_deadline_that_has_passed_rings_at_once(loop: Loop, past: int) -> None:
+    loop.at(past, loop.stop)
+    loop.run()  # does not hang
+
+
+def test_a_handler_may_close_what_is_ready_in_the_same_batch(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    called: list[int] = []
+
+    def close_the_other(mine: int) -> None:
+        called.append(mine)
+        pairs[mine][0].recv(1)
+        loop.unwatch(pairs[1 - mine][0].fileno())
+        pairs[1 - mine][0].close()
+        loop.stop()
+
+    for k, (ours, theirs) in enumerate(pairs):
+        loop.watch(ours.fileno(), lambda _mask, k=k: close_the_other(k))  # type: ignore[misc]
+        theirs.send(b"x")
+    loop.run()
+    assert len(called) == 1
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_what_was_ready_on_a_closed_descriptor_is_not_taken_for_its_successor_s(loop: Loop) -> None:
+    """The successor has the same number; being told `ready` would make it believe that it is connected."""
+    first, theirs = socket.socketpair()
+    second, theirs_too = socket.socketpair()
+    number = second.fileno()
+    told: list[int] = []
+    quiet: list[socket.socket] = []
+
+    def replace(_mask: int) -> None:
+        first.recv(1)
+        loop.unwatch(number)
+        second.close()
+        for end in socket.socketpair():
+            quiet.append(end)
+        if quiet[0].fileno() != number:
+            os.dup2(quiet[0].fileno(), number)
+        loop.watch(number, told.append, READABLE)
+        loop.at(time.monotonic_ns() + MS, loop.stop)
+
+    loop.watch(first.fileno(), replace)
+    loop.watch(number, told.append)
+    theirs.send(b"x")
+    theirs_too.send(b"x")
+    # Both are ready now, and the kernel reports them in the order in which they became so.
+    loop.run()
+    assert told == []
+    for sock in (first, theirs, theirs_too, *quiet):
+        sock.close()
+
+
+def test_both_directions_are_told_apart(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    masks: list[int] = []
+
+    def ready(mask: int) -> None:
+        masks.append(mask)
+        if mask & READABLE:
+            loop.stop()
+        else:
+            loop.change(ours.fileno(), ready, READABLE)
+            theirs.send(b"x")
+
+    loop.watch(ours.fileno(), ready, READABLE | WRITABLE)
+    loop.run()
+    assert masks == [WRITABLE, READABLE]
+    ours.close()
+    theirs.close()
+
+
+def test_idle_work_is_done_between_events_without_delaying_them(loop: Loop) -> None:
+    ours, theirs = socket.socketpair()
+    work = iter(range(10**9))
+    loop.idle = lambda: next(work) >= 0  # there is always more to do
+    loop.watch(ours.fileno(), lambda _mask: loop.stop())
+    theirs.send(b"x")
+    loop.run()
+    assert next(work) <= 3
+    ours.close()
+    theirs.close()
+
+
+def test_the_longest_turn_is_measured(loop: Loop) -> None:
+    loop.at(time.monotonic_ns(), lambda: time.sleep(0.03))
+    loop.at(time.monotonic_ns() + 40 * MS, loop.stop)
+    loop.run()
+    assert loop.turn_max_ns >= 30 * MS
+
+
+def _lag_after_a_slow_turn(loop: Loop, listener: socket.socket) -> int:
+    conduct = Conduct(0)
+    conduct.kernel_stamps = False
+    connection = Connection(loop, endpoint(listener.getsockname()), conduct, lambda *_: loop.stop())
+    connection.send(new_exchange())
+    server, _ = listener.accept()
+
+    def busy() -> None:
+        server.sendall(b"not HTTP")
+        time.sleep(0.03)
+
+    loop.at(time.monotonic_ns(), busy)
+    loop.run()
+    server.close()
+    connection.close()
+    assert conduct.unstamped == len(conduct.lags) == 1
+    return conduct.lags[0]
+
+
+def test_without_kernel_stamps_a_read_after_a_slow_turn_counts_as_late(loop: Loop) -> None:
+    loop.user_stamps = True
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # A process that is taken off its core inside the poll can't tell that from sleep: one in several is enough.
+        assert max(_lag_after_a_slow_turn(loop, listener) for _ in range(5)) >= 30 * MS
