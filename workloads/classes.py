@@ -15,7 +15,8 @@ class SessionSpec(Strict):
 
     `turns` is the number of requests; the first has `prompt_tokens`, each later one adds `new_tokens` to the
     history. `think` is the pause in seconds: after the answer (`pace: answer`, the later turn has no time of
-    its own) or from one turn's time to the next (`pace: clock`, as a trace records it).
+    its own) or from one turn's time to the next (`pace: clock`, as a trace records it). A prompt that would exceed
+    `compact_at` tokens begins anew with the length of the first one, as agents do that summarize their history.
     """
 
     turns: Length
@@ -23,6 +24,7 @@ class SessionSpec(Strict):
     new_tokens: Length = 64
     history: Literal["resend", "none"] = "resend"
     pace: Literal["answer", "clock"] = "answer"
+    compact_at: int | None = Field(None, ge=1)
     max_turns: int = Field(64, ge=1, le=4096)
     max_think: Duration | None = Field(None, gt=0)
 

@@ -59,8 +59,16 @@ def canonical_hash(content: Any) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """A digest of a file's content: whole up to 64 MiB; beyond, its size with its first and last 32 MiB."""
+    """A digest of a file's content: whole up to 64 MiB; beyond, its size with its first and last 32 MiB.
+
+    Of a folder: of the names and contents of the files in it.
+    """
     digest = hashlib.blake2b(digest_size=16)
+    if file.is_dir():
+        for path in sorted(file.iterdir()):
+            if path.is_file():
+                digest.update(f"{path.name}\x1f{file_digest(path)}\x1e".encode())
+        return digest.hexdigest()
     size = file.stat().st_size
     with file.open("rb") as stream:
         if size <= _WHOLE_FILE:

@@ -15,6 +15,7 @@ class SessionLaw:
     think_s: Numbers
     new_tokens: Numbers
     resend: bool
+    compact_at: int | None
     by_clock: bool
     max_turns: int
     max_think_s: float
@@ -53,7 +54,7 @@ def _kind(name: str, code: int, spec: ClassSpec) -> Kind:
         s = spec.sessions
         longest = s.max_think if s.max_think is not None else float("inf")
         sessions = SessionLaw(
-            parse(s.turns), parse(s.think), parse(s.new_tokens), s.history == "resend", s.pace == "clock",
+            parse(s.turns), parse(s.think), parse(s.new_tokens), s.history == "resend", s.compact_at, s.pace == "clock",
             s.max_turns, longest,
         )  # fmt: skip
     return Kind(

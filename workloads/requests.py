@@ -82,7 +82,10 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
     if kind.sessions is not None:
         later = turn > 0
         added[later] = whole(kind.sessions.new_tokens.quantile(u_prompt[later]))
-        prompt = _with_history(added, output, starts, row_session) if kind.sessions.resend else added
+        if kind.sessions.resend:
+            prompt = _with_history(added, output, starts, row_session)
+            if kind.sessions.compact_at is not None:
+                prompt = _compacted(prompt, starts, row_session, kind.sessions.compact_at)
         think[later] = _think_ns(kind.sessions, uniform("think")[later])
         if kind.sessions.by_clock:
             elapsed = np.cumsum(think)
@@ -109,6 +112,23 @@ def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) ->
     before = told[starts] - added[starts]
     prompt: Ints = told - before[row_session]
     return prompt
+
+
+def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints:
+    """Prompts that begin anew, with the session's first length, where they would exceed `most`."""
+    prompt = prompt.copy()
+    first = prompt[starts]
+    while True:
+        over = (prompt > most) & (prompt > first[row_session])
+        rows = np.flatnonzero(over)
+        if not len(rows):
+            return prompt
+        # The first row of each session that is too long, and by how much it and all after it go down.
+        sessions, at = np.unique(row_session[rows], return_index=True)
+        drop = np.zeros(len(starts), np.int64)
+        begin = np.full(len(starts), len(prompt))
+        begin[sessions], drop[sessions] = rows[at], prompt[rows[at]] - first[sessions]
+        prompt -= np.where(np.arange(len(prompt)) >= begin[row_session], drop[row_session], 0)
 
 
 def _think_ns(law: SessionLaw, u: Floats) -> Ints:

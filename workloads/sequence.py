@@ -24,7 +24,8 @@ from workloads.traces import replay
 Ints = npt.NDArray[np.int64]
 
 _GROUP: Final = "closed"
-_SAMPLE: Final = 4096
+_SAMPLE_REQUESTS: Final = 4096
+_SAMPLE_SESSIONS: Final = 512
 _AT_ONCE: Final = 16384
 
 
@@ -64,7 +65,7 @@ def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
 class DrawnSequence:
     """Sessions drawn from the laws of the classes, one after the other.
 
-    How lengths are fitted to the context is decided on the first 4,096 sessions; with `error`, rows behind
+    How lengths are fitted to the context is decided on the first 4,096 requests (512 sessions); with `error`, rows behind
     them that are too long are clipped.
     """
 
@@ -73,7 +74,8 @@ class DrawnSequence:
         self._kinds = tuple(_with_weight(kind) for kind in kinds_of(spec))
         self.names = names_of(spec)
         self.block_tokens = spec.block_tokens
-        sample = self._draw(np.arange(_SAMPLE))
+        stateless = all(kind.sessions is None for kind in self._kinds)
+        sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
         _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
 
     def rows(self, start: int, count: int) -> Columns:

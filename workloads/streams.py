@@ -85,17 +85,18 @@ class Field:
 
     def u64(self, i: npt.NDArray[np.integer], j: npt.NDArray[np.integer] | int = 0) -> Words:
         """64-bit integers, of the shape of i."""
-        value = _mix(i.astype(np.uint64) * _GOLDEN + self._low)
+        value = mixed(i.astype(np.uint64) * _GOLDEN + self._low)
         value ^= self._high
         value += np.asarray(j).astype(np.uint64) * _SECOND
-        return _mix(value)
+        return mixed(value)
 
     def uniform(self, i: npt.NDArray[np.integer], j: npt.NDArray[np.integer] | int = 0) -> Floats:
         """Numbers in the open interval (0, 1)."""
         return _to_unit(self.u64(i, j))
 
 
-def _mix(z: Words) -> Words:
+def mixed(z: Words) -> Words:
+    """SplitMix64's step: a bijection of 64-bit integers that leaves no trace of order."""
     z = z + _GOLDEN
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)

@@ -22,7 +22,7 @@ from workloads.streams import Stream
 Streams = Callable[..., Stream]
 """Makes the stream of a name within one purpose: `streams("gaps")`."""
 
-_CHUNK = 1 << 16
+_FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
 
 class Arrivals(Protocol):
@@ -48,11 +48,12 @@ class Process:
         """See `Arrivals`."""
         edges, cumulative = self.rates.cumulative(streams, until_s, span_s)
         gaps, total = streams("gaps"), float(cumulative[-1])
-        position = self.law.first(gaps)
+        position, chunk = self.law.first(gaps), _FIRST_CHUNK
         parts: list[npt.NDArray[np.int64]] = []
         while position < total:
-            # Positions that follow the one we hold; running sums are sequential, so chunks don't matter.
-            steps = self.law.gaps(gaps, _CHUNK)
+            # Chunks double up to a bound whatever the total is, so that a longer run only appends.
+            steps = self.law.gaps(gaps, chunk)
+            chunk = min(2 * chunk, _LAST_CHUNK)
             steps = np.concatenate([[position], steps])
             positions = np.cumsum(steps)
             position = float(positions[-1])

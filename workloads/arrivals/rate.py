@@ -204,7 +204,13 @@ class OnOff:
                 edges.append(end)
                 levels.append(1.0 if (k + parity) % 2 == 0 else self.off_level)
             parity = (parity + len(lengths)) % 2
-        return np.array(edges), np.array(levels)
+        return np.array(edges), np.array(levels) / self._mean()
+
+    def _mean(self) -> float:
+        """The mean level, from the mean lengths of the periods."""
+        middles = (np.arange(1000) + 0.5) / 1000
+        on, off = (float(np.cumsum(law.quantile(middles))[-1]) for law in (self.on_s, self.off_s))
+        return (on + self.off_level * off) / (on + off)
 
 
 def _skip(lengths: list[float], skip: float) -> tuple[list[float], int]:

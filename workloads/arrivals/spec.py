@@ -22,12 +22,15 @@ class ModulationSpec(Strict):
     correlation: Duration = Field(gt=0)
 
 
-class OnOffSpec(Strict):
-    """Pauses: seconds on and seconds off, as laws (`lognormal(2.74, 0.43)`); see `rate.OnOff`."""
+class BurstSpec(Strict):
+    """Bursts and pauses, their lengths in seconds as laws (`lognormal(2.74, 0.43)`); see `rate.OnOff`.
 
-    on: Length
-    off: Length
-    off_level: float = Field(0.0, ge=0, lt=1)
+    `pause_level` is the rate in a pause, as a share of that in a burst.
+    """
+
+    burst: Length
+    pause: Length
+    pause_level: float = Field(0.0, ge=0, lt=1)
 
 
 class RateStage(Strict):
@@ -93,7 +96,7 @@ class ArrivalSpec(Strict):
     rate: Rate | None = None
     shape: float | None = Field(None, gt=0.005, le=1000)
     modulation: tuple[ModulationSpec, ...] = ()
-    on_off: OnOffSpec | None = None
+    bursts: BurstSpec | None = None
     stages: tuple[RateStage, ...] = ()
     spike: SpikeSpec | None = None
     daily: DailySpec | None = None
@@ -180,8 +183,9 @@ def law(process: str, shape: float | None) -> Renewal:
 
 def _shapes(spec: ArrivalSpec) -> list[Shape]:
     found: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
-    if spec.on_off is not None:
-        found.append(shapes.OnOff(parse(spec.on_off.on), parse(spec.on_off.off), spec.on_off.off_level))
+    if spec.bursts is not None:
+        b = spec.bursts
+        found.append(shapes.OnOff(parse(b.burst), parse(b.pause), b.pause_level))
     if spec.stages:
         found.append(shapes.line(stage_knots(spec.stages)))
     if spec.spike is not None:

@@ -227,11 +227,14 @@ def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
     waits = np.zeros(len(rows), bool) if rows.think_ns is None else rows.think_ns != NO_PAUSE
     if not spec.spread or waits.any() or len(rows) < _GRID_ROWS:
         return rows
-    grid = int(np.gcd.reduce(np.diff(rows.at_ns)))
-    if grid < _COARSE_NS:
+    gaps = np.diff(rows.at_ns)
+    grid = int(gaps[gaps > 0].min()) if (gaps > 0).any() else 0
+    # Mooncake's ticks are 3 s apart to a few ms; sparse arrivals without a tie are on a grid only if all fit one.
+    ticks = grid >= _COARSE_NS and ((gaps == 0).any() or int(np.gcd.reduce(gaps)) >= _COARSE_NS)
+    if not ticks:
         return rows
-    notices.append(f"{spec.file.name}: its stamps lie on a {grid / 1e9:g} s grid; they are spread evenly within it")
-    u = Field(seed, "spread", spec.file.name).uniform(np.arange(len(rows)))
+    notices.append(f"{spec.file.name}: its stamps lie on a {grid / 1e9:.3g} s grid; they are spread evenly within it")
+    u = Field(seed, "spread").uniform(np.arange(len(rows)))
     return replace(rows, at_ns=np.sort(rows.at_ns + (u * grid).astype(np.int64)))
 
 
