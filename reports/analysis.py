@@ -13,7 +13,7 @@ import numpy as np
 from reports import telemetry
 from reports.arrivals import Scan, scan
 from reports.metrics import Distribution, Figures, distribution, figures, of_gaps, with_failures
-from reports.rundata import Floats, Mask, Run, load_run
+from reports.rundata import Floats, Mask, Run, load_run, slowest_rows
 from reports.slo import Condition, Slo, parse
 from reports.window import Throughput, output_tokens_inside, throughput
 
@@ -21,6 +21,8 @@ from reports.window import Throughput, output_tokens_inside, throughput
 _VACUOUS = frozenset({"tpot", "stall"})
 # Time bins of the report: at most about this many over the whole run.
 _BINS = 150
+# The slowest requests, which are shown one by one.
+HOW_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ class Analysis:
 
     def _after_due(self, event: str) -> Floats:
         """How long after its due time an event came, for the requests of the measure phase that had it."""
-        due = self.run.column("scheduled_ns" if self.run.manifest.loop == "open" else "handed_over_ns")
-        lag = (self.run.column(event) - due)[self.run.measured] / 1e6
+        lag = (self.run.column(event) - self.run.due_ns)[self.run.measured] / 1e6
         return np.maximum(lag[~np.isnan(lag)], 0.0)
 
 
@@ -149,7 +150,7 @@ def analyse(run_dir: Path | str) -> Analysis:
         UserError: files are missing or damaged, or the manifest's SLO does not parse.
     """
     run = load_run(run_dir)
-    found = scan(run, bin_ns(run))
+    found = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
     return Analysis(run, found, figures(run, found), parse(run.manifest.spec.get("slo")))
 
 

@@ -147,6 +147,7 @@ class Scan:
         bin_ns: width of a time bin.
         arrivals_per_bin: content arrivals, all phases, by time since the run's start.
         sample: the gaps of some of these requests, for views that need more than their distribution.
+        kept: the arrivals of the rows that were asked for, us after the first, by row.
     """
 
     longest_ms: Floats
@@ -157,9 +158,10 @@ class Scan:
     bin_ns: int
     arrivals_per_bin: Ints
     sample: GapSample
+    kept: dict[int, npt.NDArray[np.uint32]]
 
 
-def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
+def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Scan:
     """Read the arrivals of `run` once. Where none were kept all counts are zero."""
     first_ns = run.column("first_token_ns")
     counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
@@ -168,6 +170,7 @@ def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
     gaps, bins = NO_GAPS, np.zeros(0, np.int64)
     stride = max(1, int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS)
     samples: list[GapSample] = []
+    kept: dict[int, npt.NDArray[np.uint32]] = {}
     for chunk in chunks(run):
         between, inner = chunk.gaps_us()
         several = chunk.lengths > 1
@@ -185,9 +188,12 @@ def scan(run: Run, bin_ns: int = 1_000_000_000) -> Scan:
             inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
         rows = np.repeat(chunk.rows, chunk.lengths)
         samples.append(GapSample(rows[inner], slot[inner], between[inner], stride))
+        for place in np.flatnonzero(np.isin(chunk.rows, keep)) if keep is not None else ():
+            begin = int(chunk.starts[place])
+            kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
     first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
     sample = _together(samples, stride)
-    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample)
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept)
 
 
 def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:

@@ -5,17 +5,20 @@ Nothing is computed here but what drawing needs; the numbers come from `analysis
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from reports.analysis import Analysis
+from reports.events import Event
 from reports.rundata import Floats
 from reports.stats import quantile_at
 from reports.timeline import Timeline
 
 _CURVE_POINTS = 60
+_MOST_EVENTS = 40
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
     x = [1 / (1 - p.q / 100) for p in kept]
     high = [p.high for p in kept]
     traces = [
-        _line(x, [p.low for p in kept], "", "--c1", width=0, hover=False),
-        _line(x, high, "95 % interval", "--c1", width=0, hover=False) | {"fill": "tonexty", "fillcolor": "--c1-soft"},
-        _line(x, [p.value for p in kept], title, "--c1"),
+        line(x, [p.low for p in kept], "", "--c1", width=0, hover=False),
+        line(x, high, "95 % interval", "--c1", width=0, hover=False) | {"fill": "tonexty", "fillcolor": "--c1-soft"},
+        line(x, [p.value for p in kept], title, "--c1"),
     ]
     ticks = [s for s in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= last]
     layout = {
@@ -84,9 +87,9 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
     rows = [
         [
             f"p{p.q:.4g}",
-            _number(p.value),
-            _number(p.low),
-            "not bounded" if p.high is None else _number(p.high),
+            number(p.value),
+            number(p.low),
+            "not bounded" if p.high is None else number(p.high),
         ]
         for p in kept[:: max(1, len(kept) // 24)]
     ]
@@ -103,17 +106,22 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
     ("requests", "linear", (("in_flight", "in flight", "--c1"), ("running", "running there", "--c3"))),
     ("queue", "linear", (("waiting", "waiting there", "--c2"),)),
     ("KV cache", "linear", (("kv_usage", "used share", "--c1"),)),
+    ("GPU power, W", "linear", (("power_w", "all GPUs", "--c1"),)),
+    ("GPU clock, MHz", "linear", (("sm_clock_mhz", "mean SM clock", "--c1"),)),
+    ("GPU busy", "linear", (("utilization", "share of time with a kernel", "--c1"),)),
 )
+# Which panel a latency objective is drawn into.
+_OBJECTIVES = {"ttft": "TTFT, ms", "itl": "ITL, ms", "e2e": "E2E, ms"}
 
 
-def over_time(analysis: Analysis, line: Timeline) -> Figure:
-    """Everything over one time axis: latency, load, in flight, queue, KV cache."""
+def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) -> Figure:
+    """Everything over one time axis: latency, load, in flight, queue, KV cache, GPUs, with what happened."""
     panels = [
         (title, kind, kept)
         for title, kind, series in _PANELS
-        if (kept := [s for s in series if s[0] in line.series and np.isfinite(line.series[s[0]]).any()])
+        if (kept := [s for s in series if s[0] in seen.series and np.isfinite(seen.series[s[0]]).any()])
     ]
-    x = line.middle_s
+    x = seen.middle_s
     traces: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
         "height": 60 + 130 * len(panels),
@@ -131,7 +139,7 @@ def over_time(analysis: Analysis, line: Timeline) -> Figure:
             "rangemode": "tozero",
         }
         for name, label, colour in series:
-            trace = _line(x.tolist(), _listed(line.series[name]), f"{title.split(',')[0]} {label}", colour)
+            trace = line(x.tolist(), _listed(seen.series[name]), f"{title.split(',')[0]} {label}", colour)
             traces.append(trace | {"yaxis": f"y{axis}", "xaxis": "x"})
         words = " · ".join(f'<span style="color:{colour}">{label}</span>' for _, label, colour in series)
         layout["annotations"].append(
@@ -142,24 +150,56 @@ def over_time(analysis: Analysis, line: Timeline) -> Figure:
     start, end = (t / 1e9 for t in analysis.run.window_ns)
     layout["shapes"] = [
         {"type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1,
-         "fillcolor": "--shade", "line": {"width": 0}, "layer": "below"}
+         "fillcolor": "--shade", "line": {"width": 0}, "layer": "below"},
+        *_objective_lines(analysis, [title for title, _, _ in panels]),
     ]  # fmt: skip
+    for event in events[:_MOST_EVENTS]:
+        at = event.t_ns / 1e9
+        layout["shapes"].append(
+            {"type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1,
+             "line": {"color": "--c5", "width": 1, "dash": "dot"}}
+        )  # fmt: skip
+        layout["annotations"].append(
+            {"text": plain_text(f"{event.kind}: {event.text}"[:40]), "x": at, "y": 0, "xref": "x", "yref": "paper",
+             "textangle": -90, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
+             "font": {"size": 10, "color": "--c5"}}
+        )  # fmt: skip
     says = (
-        f"Bins of {analysis.scan.bin_ns / 1e9:g} s; the shaded part is the steady window. "
+        f"Bins of {analysis.scan.bin_ns / 1e9:g} s; shaded: the steady window; dashed: objectives. "
         "TTFT and E2E stand where the request was due, ITL where the token came."
     )
     names = [(s, f"{title.split(',')[0]} {label}") for title, _, series in panels for s, label, _ in series]
     step = max(1, len(x) // 40)
-    rows = [[f"{x[i]:g}", *(_number(line.series[s][i]) for s, _ in names)] for i in range(0, len(x), step)]
+    rows = [[f"{x[i]:g}", *(number(seen.series[s][i]) for s, _ in names)] for i in range(0, len(x), step)]
     return Figure("time", "Over time", says, traces, layout, ["s", *(label for _, label in names)], rows)
 
 
-def _line(
+def _objective_lines(analysis: Analysis, titles: list[str]) -> list[dict[str, Any]]:
+    """A dashed line at each latency objective's limit, in its panel."""
+    found = []
+    for threshold in analysis.slo.thresholds:
+        title = _OBJECTIVES.get(threshold.metric)
+        if title in titles:
+            place = titles.index(title)
+            found.append(
+                {"type": "line", "xref": "paper", "yref": f"y{'' if place == 0 else place + 1}", "x0": 0, "x1": 1,
+                 "y0": threshold.limit, "y1": threshold.limit, "line": {"color": "--c4", "width": 1, "dash": "dash"}}
+            )  # fmt: skip
+    return found
+
+
+def plain_text(value: str) -> str:
+    """Foreign text for a plotly label, which understands a few tags: as text, nothing more."""
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def line(
     x: list[float], y: list[float | None], name: str, colour: str, *, width: float = 1.6, hover: bool = True
 ) -> dict[str, Any]:
+    """A plain line."""
     trace = {
         "type": "scatter", "mode": "lines", "name": name, "line": {"color": colour, "width": width},
-        "x": [_short(v) for v in x], "y": [_short(v) for v in y],
+        "x": [short(v) for v in x], "y": [short(v) for v in y],
     }  # fmt: skip
     return trace if hover else trace | {"hoverinfo": "skip"}
 
@@ -168,10 +208,11 @@ def _listed(values: Floats) -> list[float | None]:
     return [None if math.isnan(v) else v for v in values.tolist()]
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
     """Five significant digits: no one sees more, and the page stays small."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A table's cell: four significant digits, empty for nothing."""
     return "" if value is None or math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from reports import sections
+from reports import sections_detail as detail
 from reports.analysis import Analysis, analyse
+from reports.events import read_events
 from reports.figures import over_time, percentile_curve
+from reports.figures_requests import heatmap, length_curves, ttft_by_prompt, waterfall
 from reports.manifest import Manifest, write_atomic
 from reports.page import figure, page, section, table, text, word
+from reports.slowest import slowest
 from reports.terminal import figure as ms
 from reports.timeline import timeline
 
@@ -32,28 +36,39 @@ def write_report(run_dir: Path | str, summary: dict[str, Any], analysis: Analysi
 
 def render(summary: dict[str, Any], analysis: Analysis) -> str:
     """The page."""
+    manifest = analysis.run.manifest
     curves = [
         found
         for name, title in (("ttft", "TTFT"), ("itl", "ITL"), ("e2e", "E2E"), ("tpot", "TPOT"))
         if (found := percentile_curve(analysis, name, title)) is not None
     ]
-    time = over_time(analysis, timeline(analysis))
+    time = over_time(analysis, timeline(analysis), read_events(analysis.run.path))
+    spread = [found for found in (heatmap(analysis), ttft_by_prompt(analysis)) if found is not None]
+    slow, sizes = waterfall(slowest(analysis)), length_curves(analysis)
     body = [
-        _head(summary, analysis.run.manifest),
+        _head(summary, manifest),
         sections.latency(summary, curves),
-        section("Over time", figure(time)),
+        section("Over time", figure(time) + f'<div class="pair">{"".join(figure(one) for one in spread)}</div>'),
+        detail.diagnosis(summary),
+        section("The slowest requests", figure(slow)) if slow else "",
         sections.outcomes(summary),
+        detail.splits(summary),
+        detail.server(summary),
+        detail.gpus(summary),
+        detail.cost(summary),
+        sections.workload(summary, analysis, sizes),
         sections.validity(summary),
-        sections.workload(analysis),
-        sections.what_was_run(analysis.run.manifest),
+        sections.what_was_run(manifest),
     ]
-    return page(f"{summary['run']}: {summary['verdict']}", banner(summary), "".join(body), [*curves, time])
+    drawn = [*curves, time, *spread, *(one for one in (slow, sizes) if one is not None)]
+    return page(f"{summary['run']}: {summary['verdict']}", banner(summary), "".join(body), drawn)
 
 
 def banner(summary: dict[str, Any]) -> str:
     """What must not be overlooked, above everything."""
     found = ""
     if summary["simulated"]:
+        found += '<div class="watermark" aria-hidden="true">SIMULATED</div>'
         what = "SIMULATED: the target is the embedded engine, not a real server"
         found += f'<div class="banner sim" role="note">{what}</div>'
     if summary["state"] == "interrupted":

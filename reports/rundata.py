@@ -64,6 +64,11 @@ class Run:
         """Requests of the measure phase."""
         return self.is_text("phase", "measure")
 
+    @property
+    def due_ns(self) -> Floats:
+        """When each request was due: its planned time, in a closed loop its hand-over."""
+        return self.column("scheduled_ns" if self.manifest.loop == "open" else "handed_over_ns")
+
     @cached_property
     def client(self) -> Any:
         """`client.parquet`, empty where it is missing."""
@@ -90,6 +95,13 @@ class Run:
         """Length of the steady window, seconds."""
         start, end = self.window_ns
         return (end - start) / 1e9
+
+
+def slowest_rows(run: Run, most: int) -> Ints:
+    """Rows of the measure phase that took longest from due time to end, slowest first."""
+    took = np.where(run.measured, run.column("end_ns") - run.due_ns, np.nan)
+    known = np.flatnonzero(np.isfinite(took))
+    return known[np.argsort(-took[known], kind="stable")][:most]
 
 
 def load_run(run_dir: Path | str) -> Run:

@@ -99,8 +99,8 @@ def _measured(check: dict[str, Any], key: str) -> str:
     return "" if value is None else f"{value:,.4g} {check['unit']}"
 
 
-def workload(analysis: Analysis) -> str:
-    """Lengths as planned and as the server counted them."""
+def workload(summary: dict[str, Any], analysis: Analysis, curves: Figure | None) -> str:
+    """Lengths as planned and as the server counted them; rate and burstiness as planned and as sent."""
     run = analysis.run
     rows = []
     for kind in ("prompt_tokens", "output_tokens"):
@@ -111,7 +111,26 @@ def workload(analysis: Analysis) -> str:
                 spread = np.percentile(values, [0, 50, 95, 100])
                 label = f"{kind.replace('_', ' ')}, {said}"
                 rows.append([label, f"{values.sum():,.0f}", f"{values.mean():,.1f}", *(f"{v:,.0f}" for v in spread)])
-    return section("The workload as sent", table(["", "sum", "mean", "min", "p50", "p95", "max"], rows))
+    sent = summary["workload"]
+    facts = [["requests/s", plain(sent["planned_rps"]), plain(sent["sent_rps"]), ""]]
+    facts.append(
+        ["coefficient of variation of the gaps", plain(sent["gap_cv_planned"]), plain(sent["gap_cv_sent"]), ""]
+    )
+    for one in sent["dispersion"]:
+        interval = f"{one['poisson_low']:.2f} to {one['poisson_high']:.2f}"
+        label = f"index of dispersion at {one['window_s']} s"
+        facts.append([label, plain(one["planned"]), plain(one["sent"]), interval])
+    facts.append(["prompt tokens seen before", plain(sent["planned_reuse"]), plain(sent["cached_share"]), ""])
+    ks = " and ".join(f"{kind} {plain(sent[f'{kind}_ks'])}" for kind in ("prompt", "output"))
+    said = f"<p>Distance of lengths by usage from those planned (Kolmogorov-Smirnov): {ks}.</p>"
+    body = table(["", "sum", "mean", "min", "p50", "p95", "max"], rows) + said
+    body += table(["", "planned", "sent", "a Poisson process: 95 % of cases"], facts)
+    return section("The workload as sent", body + (figure(curves) if curves else ""))
+
+
+def plain(value: float | None) -> str:
+    """Four significant digits; a dash for none."""
+    return "-" if value is None else f"{value:,.4g}"
 
 
 def what_was_run(manifest: Manifest) -> str:

@@ -177,6 +177,24 @@ def on_grid(series: Sequence[Series], t_ns: Ints) -> Floats:
     return total if len(series) else np.full(len(t_ns), np.nan)
 
 
+def mean_on_grid(series: Sequence[Series], edges_ns: Ints) -> Floats:
+    """Time-weighted mean of the summed gauges between successive edges; shape (len(edges) - 1,).
+
+    NaN where a series has not begun, or has ended by more than its longest pause.
+    """
+    total = np.zeros(len(edges_ns) - 1)
+    for one in series:
+        pause = int(np.diff(one.t_ns).max()) if len(one.t_ns) > 1 else 0
+        ends = np.append(one.t_ns, one.t_ns[-1] + pause)
+        area = np.concatenate([[0.0], np.cumsum(one.values * np.diff(ends))])
+        low, high = np.maximum(edges_ns[:-1], ends[0]), np.minimum(edges_ns[1:], ends[-1])
+        span = (high - low).astype(np.float64)
+        seen = span > 0
+        grown = np.interp(high, ends, area) - np.interp(low, ends, area)
+        total += np.where(seen, grown / np.where(seen, span, 1.0), np.nan)
+    return total if len(series) else np.full(len(edges_ns) - 1, np.nan)
+
+
 def rate_on_grid(series: Iterable[Series], edges_ns: Ints) -> Floats:
     """The summed rate per second of counters between successive edges; shape (len(edges) - 1,)."""
     total = np.zeros(len(edges_ns) - 1)

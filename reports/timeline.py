@@ -10,7 +10,7 @@ import numpy as np
 from reports.analysis import Analysis
 from reports.overload import in_flight_at
 from reports.rundata import Floats, Ints
-from reports.telemetry import on_grid
+from reports.telemetry import mean_on_grid
 
 # What servers call the same thing; the first that is there is shown.
 RUNNING = ("vllm:num_requests_running",)
@@ -26,7 +26,8 @@ class Timeline:
         edges_ns: bin edges from the run's start; shape (bins + 1,).
         series: by name, e.g. `ttft_p50` (ms, by when the request was due), `itl_p99` (ms, by when the token
             came), `offered`, `ok`, `failed` (per second), `output_tokens` (content arrivals per second),
-            `in_flight`, and where sampled `running`, `waiting`, `kv_usage` (a fraction).
+            `in_flight`; where sampled `running`, `waiting`, `kv_usage` (a fraction), `power_w` (of all GPUs),
+            `sm_clock_mhz` and `utilization` (their mean).
     """
 
     edges_ns: Ints
@@ -63,7 +64,7 @@ def timeline(analysis: Analysis) -> Timeline:
     inside = sample.slots < bins
     p50, p99 = group_quantiles(sample.slots[inside], sample.us[inside] / 1000, bins, (0.5, 0.99))
     series |= {"itl_p50": p50, "itl_p99": p99}
-    return Timeline(edges, series | _server(analysis, edges))
+    return Timeline(edges, series | _server(analysis, edges) | _gpu(analysis, edges))
 
 
 def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
@@ -73,9 +74,20 @@ def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
     found = {}
     for name, names in wanted.items():
         if series := server.first(*names):
-            total = on_grid(series, edges[1:])
+            total = mean_on_grid(series, edges)
             # Usage is a share of each engine's own cache: engines are averaged, counts are added.
             found[name] = total / len(series) if name == "kv_usage" else total
+    return found
+
+
+def _gpu(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
+    if (gpu := analysis.gpu) is None:
+        return {}
+    found = {}
+    for name in ("power_w", "sm_clock_mhz", "utilization"):
+        if series := gpu.series(name):
+            total = mean_on_grid(series, edges)
+            found[name] = total if name == "power_w" else total / len(series)
     return found
 
 
