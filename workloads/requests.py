@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads import exact
-from workloads.columns import NO_TIME, Columns, concatenate
+from workloads.columns import NO_TIME, Columns, concatenate, stateless
 from workloads.copula import correlated
 from workloads.errors import UserError
 from workloads.exact import Floats
@@ -54,6 +54,8 @@ def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordina
         mine = np.flatnonzero(codes == kind.code) if len(kinds) > 1 else np.arange(len(ordinals))
         if len(mine):
             parts.append(_of_class(kind, seed, group, group_code, ordinals[mine], mine))
+    if not parts:
+        return stateless(0)
     if len(parts) == 1:
         return parts[0]
     joined = concatenate(parts)
