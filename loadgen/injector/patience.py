@@ -8,16 +8,24 @@ is the dispatcher's.
 import numpy as np
 
 from loadgen.job import Job
+from workloads.errors import UserError
 from workloads.streams import Field
 
 
 class Patience:
-    """Users of whom a share hangs up when a time drawn from a law of seconds has passed."""
+    """Users of whom a share hangs up when a time drawn from a law of seconds has passed.
+
+    Raises:
+        UserError: no such law.
+    """
 
     def __init__(self, law: str, share: float, seed: int) -> None:
         from workloads.lengths import parse
 
-        self._law = parse(law)
+        try:
+            self._law = parse(law)
+        except ValueError as error:
+            raise UserError(str(error), where="patience") from error
         self._share = share
         self._who = Field(seed, "patience", "who")
         self._how_long = Field(seed, "patience", "how long")

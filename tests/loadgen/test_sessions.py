@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import scripted
-from driving import MS, S, Driven, drive, plan
+from driving import MS, Driven, S, drive, plan
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Peer, Request, ScriptedServer, answer_ok
