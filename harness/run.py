@@ -20,8 +20,8 @@ import orjson
 from harness import auth, content, rundir
 from harness.control import Control, Message
 from harness.spec import RunSpec
-from harness.targets.base import Identity, Target
-from harness.targets.make import make_target
+from harness.targets.base import Ended, Identity, Target
+from harness.targets.make import make_target, served_model
 from harness.targets.probe import identify, session
 from harness.telemetry.host import HostSampler
 from harness.telemetry.server import ServerScraper
@@ -65,6 +65,7 @@ class _Outcome:
 
     state: str = "complete"
     reason: str = ""
+    failed_side: str = ""
     ended_ns: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,16 +84,23 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
         plan_making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
         urls = await target.start()
         async with session(await credentials.headers(), trust) as http:
-            identity = await identify(http, urls, spec.target.model, simulated=spec.target.kind == "sim")
+            identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
             plan = await plan_making
             _check_lengths(plan, identity)
             run_dir = rundir.make(out, spec.name)
+            target.keep_log(run_dir)
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
         manifest = _manifest(spec, plan, identity, run_dir, command_line)
         manifest.notices += prompts.notices
+        if target.life is not None:
+            manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
         manifest.save(run_dir)
         await _load(spec, plan, manifest, run_dir, control, credentials, identity, prompts, trust, target, watcher)
+        await target.stop()
+        if target.life is not None:
+            manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+            manifest.save(run_dir)
         return run_dir
     finally:
         await control.close()
@@ -151,7 +159,7 @@ async def _load(
     manifest.save(run_dir)
     watcher.began(plan.table.num_rows, manifest.measure_end_ns / 1e9)
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers))
-    outcome = await _until_over(control, manifest, watcher)
+    outcome = await _until_over(control, manifest, watcher, target)
     refreshing.cancel()
     watcher.ended()
     await scraper.stop()
@@ -164,6 +172,7 @@ async def _load(
             file.write(orjson.dumps(event) + b"\n")
     manifest.state = outcome.state  # type: ignore[assignment]
     manifest.state_reason = outcome.reason
+    manifest.failed_side = outcome.failed_side  # type: ignore[assignment]
     manifest.ended_ns = outcome.ended_ns
     manifest.save(run_dir)
 
@@ -207,7 +216,7 @@ async def _until_ready(control: Control) -> bool:
                 raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
 
 
-async def _until_over(control: Control, manifest: Manifest, watcher: Watcher) -> _Outcome:
+async def _until_over(control: Control, manifest: Manifest, watcher: Watcher, target: Target) -> _Outcome:
     """Pass on what the injectors say until all have ended, the person interrupts, or the run is overdue."""
     outcome = _Outcome()
     interrupted = asyncio.Event()
@@ -215,6 +224,7 @@ async def _until_over(control: Control, manifest: Manifest, watcher: Watcher) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted.set)
     interruption = asyncio.create_task(interrupted.wait())
+    death = asyncio.create_task(target.ended())
     drain_end = manifest.drain_end_ns or 0
     overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
     told = False
@@ -222,7 +232,7 @@ async def _until_over(control: Control, manifest: Manifest, watcher: Watcher) ->
     try:
         while True:
             receiving = receiving or asyncio.create_task(control.receive())
-            waiting = {receiving, interruption} if not told else {receiving}
+            waiting = {receiving, interruption, death} if not told else {receiving}
             done, _ = await asyncio.wait(
                 waiting, timeout=max(overdue_at - time.monotonic(), 0), return_when=asyncio.FIRST_COMPLETED
             )
@@ -235,6 +245,11 @@ async def _until_over(control: Control, manifest: Manifest, watcher: Watcher) ->
                 control.send({"op": "stop", "why": "the run was interrupted"})
                 overdue_at = time.monotonic() + _GRACE_S
                 watcher.note("interrupted: keeping what was measured")
+            elif death in done and not told:
+                told = True
+                _mourn(death.result(), manifest, outcome, watcher)
+                control.send({"op": "stop", "why": outcome.reason})
+                overdue_at = time.monotonic() + _GRACE_S
             if receiving not in done:
                 continue
             message = receiving.result()
@@ -246,12 +261,21 @@ async def _until_over(control: Control, manifest: Manifest, watcher: Watcher) ->
             _hear(message, manifest, outcome, watcher)
     finally:
         interruption.cancel()
+        death.cancel()
         if receiving is not None:
             receiving.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     outcome.ended_ns = max(outcome.ended_ns, 0) or time.time_ns() - manifest.t0_unix_ns
     return outcome
+
+
+def _mourn(ended: Ended, manifest: Manifest, outcome: _Outcome, watcher: Watcher) -> None:
+    """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""
+    outcome.state, outcome.reason, outcome.failed_side = "failed", ended.text, "target"
+    now = time.time_ns() - manifest.t0_unix_ns
+    outcome.events.append({"t_ns": now, "kind": "server", "text": ended.text, "log": list(ended.log)})
+    watcher.note("\n".join([ended.text, *ended.log[-10:]]))
 
 
 def _hear(message: Message, manifest: Manifest, outcome: _Outcome, watcher: Watcher) -> None:
@@ -343,8 +367,8 @@ def _check_lengths(plan: Plan, identity: Identity) -> None:
     beyond = pc.sum(pc.greater(total, limit)).as_py()
     if beyond:
         raise UserError(
-            f"{beyond} of {plan.table.num_rows} planned requests are longer than the model's context of {limit:,} tokens "
-            f"(the longest: {pc.max(total).as_py():,})",
+            f"{beyond} of {plan.table.num_rows} planned requests are longer than the model's context of {limit:,} tokens"
+            f" (the longest: {pc.max(total).as_py():,})",
             where="workload",
             remedy=f"Set max_context: {limit} and over_context: clip, scale or drop (--max-context, --over-context).",
         )

@@ -46,6 +46,9 @@ class TargetSpec(Strict):
     urls: tuple[str, ...] = ()
     sim: str | None = None
     command: str | None = None
+    ready: str | None = None  # command: the URL that answers 200 once it can serve (default: /health)
+    ready_timeout: Duration = Field(600.0, gt=0)
+    python: str | None = None  # vllm: the interpreter it is installed for
     model: str | None = None
     args: dict[str, Any] = {}
     env: dict[str, str] = {}

@@ -1,6 +1,8 @@
 """What every kind of deployment can do. A run starts it, asks what it is, measures it, and stops it."""
 
-from dataclasses import dataclass, field
+import asyncio
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -18,8 +20,45 @@ class Identity:
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A server of ours that is gone although nobody told it to go."""
+
+    code: int  # exit code; negative: the signal that killed it
+    log: tuple[str, ...]  # its last lines
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
+        return f"the server {how}"
+
+
+@dataclass
+class Life:
+    """A deployment's start and end, in seconds. `phases` are contiguous and add up to `ready_s`."""
+
+    command: list[str] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    details: dict[str, float] = field(default_factory=dict)  # what its log says: model_load_s, model_gib, ...
+    stop_s: float | None = None
+    killed: bool = False  # SIGTERM was not enough
+    exit_code: int | None = None
+
+    @property
+    def ready_s(self) -> float:
+        """From the spawn until it answers."""
+        return sum(self.phases.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the manifest keeps it."""
+        return {**asdict(self), "ready_s": self.ready_s}
+
+
 class Target(Protocol):
     """A deployment's life: `start` until it answers, `stop` when nothing of it is left."""
+
+    life: Life | None  # None: not ours to start
 
     async def start(self) -> tuple[str, ...]:
         """Bring it up; the base URLs it answers at.
@@ -33,6 +72,19 @@ class Target(Protocol):
         """Role to process id of what we started."""
         ...
 
+    async def ended(self) -> Ended:
+        """Return when what we started is gone by itself; never, for what isn't ours."""
+        ...
+
+    def keep_log(self, run_dir: Path) -> None:
+        """The server's log belongs into the run directory from now on."""
+        ...
+
     async def stop(self) -> None:
         """Take down what `start` brought up."""
         ...
+
+
+async def never() -> Ended:
+    """`Target.ended` of a deployment that isn't ours."""
+    return await asyncio.Future()

@@ -2,8 +2,10 @@
 
 from harness.spec import RunSpec
 from harness.targets.base import Target
+from harness.targets.command import CommandTarget
 from harness.targets.sim import SimTarget
 from harness.targets.url import UrlTarget
+from harness.targets.vllm import VllmTarget
 from workloads.errors import UserError
 
 
@@ -11,7 +13,7 @@ def make_target(spec: RunSpec) -> Target:
     """The target of a spec.
 
     Raises:
-        UserError: a kind that this version can't start.
+        UserError: something that its kind needs is missing.
     """
     target = spec.target
     match target.kind:
@@ -20,7 +22,20 @@ def make_target(spec: RunSpec) -> Target:
         case "sim":
             assert target.sim is not None
             return SimTarget(target.sim, target.args, spec.seed)
-        case kind:
-            raise UserError(
-                f"can't start a target of kind {kind!r} yet", where="target.kind", remedy="Start it and give its url."
-            )
+        case "vllm":
+            assert target.model is not None
+            return VllmTarget(target.model, target.args, target.env, target.python, target.ready_timeout)
+        case "command":
+            assert target.command is not None
+            if not target.all_urls:
+                raise UserError("`url` is missing: where will it listen?", where="target.url")
+            return CommandTarget(target.command, target.all_urls, target.ready, target.env, target.ready_timeout)
+
+
+def served_model(spec: RunSpec) -> str | None:
+    """The name that the deployment answers to, as far as the spec says; None: the first one that it lists."""
+    target = spec.target
+    if target.kind != "vllm":
+        return target.model
+    name = target.args.get("served-model-name", target.args.get("served_model_name", target.model))
+    return str(name[0] if isinstance(name, list) else name)

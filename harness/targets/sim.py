@@ -3,21 +3,27 @@
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
+from harness.targets.launched import LaunchedTarget
+from harness.targets.process import OwnProcess
 from workloads.errors import UserError
 
 _READY_S = 30.0
-_STOP_S = 5.0
+_LOOK_S = 0.01
 
 
-class SimTarget:
+class SimTarget(LaunchedTarget):
     """`sim:PRESET`, with engine flags from the spec's `args`."""
 
+    role = "engine"
+    grace_s = 5.0
+
     def __init__(self, preset: str, args: dict[str, Any], seed: int) -> None:
+        super().__init__()
         self._preset = preset
         self._args = {"seed": seed, **args}
-        self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> tuple[str, ...]:
         """Spawn it and wait for its line with the port.
@@ -25,37 +31,40 @@ class SimTarget:
         Raises:
             UserError: no such preset, or a flag that the engine doesn't know.
         """
-        flags = [text for key, value in self._args.items() for text in _flag(key, value)]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "harness.engine", "--preset", self._preset, "--port", "0", *flags,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None and self._process.stderr is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), _READY_S)
-        if not line:
-            said = (await self._process.stderr.read()).decode(errors="replace").strip().splitlines()
-            what = said[-1] if said else "it ended without a word"
-            raise UserError(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
+        flags = [text for key, value in self._args.items() for text in flag(key, value)]
+        command = [sys.executable, "-m", "harness.engine", "--preset", self._preset, "--port", "0", *flags]
+        began = time.monotonic()
+        self.process = await OwnProcess.spawn(command)
+        assert self.life is not None
+        self.life.command = command
+        ending = asyncio.create_task(self.process.ended())
+        try:
+            while not (line := self._port_line()):
+                if ending.done() or time.monotonic() > began + _READY_S:
+                    said = self.process.tail()
+                    what = said[-1] if said else "it ended without a word"
+                    raise UserError(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
+                await asyncio.wait([ending], timeout=_LOOK_S)
+        finally:
+            ending.cancel()
+        self.life.phases["server start"] = time.monotonic() - began
         return (f"http://127.0.0.1:{json.loads(line)['port']}",)
 
-    def processes(self) -> dict[str, int]:
-        """The engine."""
-        return {"engine": self._process.pid} if self._process else {}
-
-    async def stop(self) -> None:
-        """SIGTERM, then SIGKILL."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), _STOP_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+    def _port_line(self) -> str:
+        assert self.process is not None
+        text = self.process.log.read_text(errors="replace")
+        return next(
+            (line for line in text.splitlines(keepends=True) if line.startswith('{"port"') and line[-1] == "\n"), ""
+        )
 
 
-def _flag(key: str, value: Any) -> list[str]:
+def flag(key: str, value: Any) -> list[str]:
+    """A setting as command-line arguments: `max-num-seqs: 16`, `enable-x: true`, `enable-x: false` (--no-enable-x)."""
     name = f"--{key.replace('_', '-')}"
     if isinstance(value, bool):
         return [name] if value else [f"--no-{name[2:]}"]
+    if isinstance(value, (list, tuple)):
+        return [name, *map(str, value)]
+    if isinstance(value, dict):
+        return [name, json.dumps(value)]
     return [name, str(value)]

@@ -1,8 +1,14 @@
 """A deployment that someone else runs: we only know where."""
 
+from pathlib import Path
+
+from harness.targets.base import Ended, Life, never
+
 
 class UrlTarget:
     """One or several base URLs."""
+
+    life: Life | None = None
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._urls = urls
@@ -14,6 +20,13 @@ class UrlTarget:
     def processes(self) -> dict[str, int]:
         """None is ours."""
         return {}
+
+    async def ended(self) -> Ended:
+        """Not ours to watch: the injector and `/metrics` see it go."""
+        return await never()
+
+    def keep_log(self, run_dir: Path) -> None:
+        """Its log is elsewhere."""
 
     async def stop(self) -> None:
         """Nothing to stop."""

@@ -1,0 +1,156 @@
+"""Waiting for a server of ours: its log's milestones, `/health`, the first token; each stamped by our clock.
+
+The phases are contiguous: where one ends the next begins, so they add up to the time from spawn to ready.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from harness.targets.base import Life
+from harness.targets.process import OwnProcess
+from workloads.errors import UserError
+
+_LOOK_S = 0.05
+_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=2)
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A line of the log that ends one phase; `phase` names what has been going on until then."""
+
+    phase: str
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A figure in the log: the pattern's groups, by name."""
+
+    pattern: re.Pattern[str]
+
+
+async def wait_until_ready(
+    process: OwnProcess,
+    life: Life,
+    *,
+    began_s: float,
+    health_url: str,
+    timeout_s: float,
+    where: str,
+    milestones: Sequence[Milestone] = (),
+    details: Sequence[Detail] = (),
+    problems: Mapping[str, str] | None = None,
+) -> None:
+    """Return when `health_url` answers 200; `life` has the phases then.
+
+    Args:
+        began_s: when it was spawned (time.monotonic).
+        problems: pattern of a log line that tells why a start failed, to what to do about it.
+
+    Raises:
+        UserError: it ended, or isn't ready in time; with the lines of its log that say why.
+    """
+    marks = _Marks(process, life, began_s, milestones, details)
+    ending = asyncio.create_task(process.ended())
+    deadline = began_s + timeout_s
+    try:
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
+            while True:
+                marks.look()
+                if ending.done():
+                    code = ending.result().code
+                    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                    raise _failure(process, f"the server ended before it was ready ({how})", where, problems)
+                if await _answers(http, health_url):
+                    marks.look()
+                    marks.reached("server start")
+                    return
+                if time.monotonic() > deadline:
+                    what = f"the server was not ready within {timeout_s:g} s ({health_url})"
+                    raise _failure(process, what, where, problems)
+                await asyncio.wait([ending], timeout=_LOOK_S)
+    finally:
+        ending.cancel()
+
+
+async def first_token(life: Life, url: str, model: str) -> None:
+    """Ask for one token and add how long that took to the phases: late compilation belongs to the start."""
+    began = time.monotonic()
+    body = {"model": model, "prompt": "Hello", "max_tokens": 1}
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as http,
+        http.post(f"{url}/v1/completions", json=body) as response,
+    ):
+        if response.status != 200:
+            said = (await response.text())[:300]
+            raise UserError(f"the server is up but answers HTTP {response.status}: {said}", where="target")
+        await response.read()
+    life.phases["first token"] = time.monotonic() - began
+
+
+class _Marks:
+    """Reads the log as it grows; the first line that matches a milestone ends its phase, in order."""
+
+    def __init__(
+        self,
+        process: OwnProcess,
+        life: Life,
+        began_s: float,
+        milestones: Sequence[Milestone],
+        details: Sequence[Detail],
+    ) -> None:
+        self._process = process
+        self._life = life
+        self._last = began_s
+        self._milestones = list(milestones)
+        self._details = details
+        self._at = 0
+        self._rest = ""
+
+    def look(self) -> None:
+        """Read what is new."""
+        with self._process.log.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        self._at += len(new)
+        *lines, self._rest = (self._rest + new.decode(errors="replace")).split("\n")
+        for line in lines:
+            for detail in self._details:
+                if match := detail.pattern.search(line):
+                    found = {k: float(v.replace(",", "")) for k, v in match.groupdict().items() if v}
+                    self._life.details.update(found)
+            for number, milestone in enumerate(self._milestones):
+                if milestone.pattern.search(line):
+                    self.reached(milestone.phase)
+                    del self._milestones[: number + 1]
+                    break
+
+    def reached(self, phase: str) -> None:
+        """The phase ends now."""
+        now = time.monotonic()
+        self._life.phases[phase] = now - self._last
+        self._last = now
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def _failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None) -> UserError:
+    """The error, with the log's own word where one of `problems` is found in it, else with its last lines."""
+    lines = process.tail(400)
+    for pattern, remedy in (problems or {}).items():
+        found = [line for line in lines if re.search(pattern, line)]
+        if found:
+            return UserError(f"{what}: {found[-1].strip()[-400:]}", where=where, remedy=remedy)
+    said = "\n    ".join(line[-300:] for line in lines[-15:])
+    return UserError(what, where=where, remedy=f"Its log ends with\n    {said}" if said else "It said nothing.")

@@ -1,0 +1,118 @@
+"""A vLLM that we launch: flags checked first, its start timed by its own log, its end awaited.
+
+`vllm serve` where that command works; where the package lacks its metadata (the CPU builds), the server module.
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from harness.targets import vllm_flags
+from harness.targets.launched import LaunchedTarget
+from harness.targets.process import OwnProcess, free_port, require_free
+from harness.targets.ready import Detail, Milestone, first_token, wait_until_ready
+from harness.targets.sim import flag
+from workloads.errors import UserError
+
+MILESTONES: Final = (
+    Milestone("process start", re.compile(r"non-default args|Resolved architecture")),
+    Milestone("engine process", re.compile(r"Initializing a V\d LLM engine")),
+    Milestone("worker start", re.compile(r"Starting to load model")),
+    # The CPU worker doesn't announce the end of the loading; the size of the cache comes right after it.
+    Milestone("model load", re.compile(r"Model loading took|KV cache size:")),
+    Milestone("engine init", re.compile(r"init engine .* took")),
+)
+DETAILS: Final = tuple(
+    Detail(re.compile(pattern))
+    for pattern in (
+        r"Model loading took (?P<model_gib>[\d.]+) GiB(?: memory)? and (?P<model_load_s>[\d.]+) sec",
+        r"Loading weights took (?P<weights_load_s>[\d.]+) sec",
+        r"init engine .* took (?P<engine_init_s>[\d.]+) s",
+        r"Available KV cache memory: (?P<kv_cache_gib>[\d.]+) GiB",
+        r"KV cache size: (?P<kv_cache_tokens>[\d,]+) tokens",
+        r"Graph capturing finished in (?P<graph_capture_s>[\d.]+) secs, took (?P<graph_gib>[\d.]+) GiB",
+    )
+)
+PROBLEMS: Final = {
+    r"OutOfMemoryError|out of memory|No available memory for the cache blocks|Free memory on device":
+        "Lower max-model-len, max-num-seqs or the model's precision, or give more memory or GPUs.",
+    r"larger than the available KV cache":
+        "Lower max-model-len, or give the cache more room (gpu-memory-utilization, more GPUs).",
+    r"(?i)address already in use": "Another server listens on that port.",
+    r"(?i)(repository not found|is not a local folder and is not a valid model|gated repo|401 client error)":
+        "Check target.model; a gated model needs a token in the environment.",
+}  # fmt: skip
+
+
+class VllmTarget(LaunchedTarget):
+    """`kind: vllm`.
+
+    Args:
+        model: a name or a folder; `--model`.
+        args: vLLM's flags.
+        env: added to its environment.
+        python: vLLM's interpreter; None: found (see `vllm_flags.find_python`).
+        ready_timeout_s: from the spawn.
+    """
+
+    def __init__(
+        self, model: str, args: Mapping[str, Any], env: Mapping[str, str], python: str | None, ready_timeout_s: float
+    ) -> None:
+        super().__init__()
+        self._model = model
+        self._args = {key.replace("_", "-"): value for key, value in args.items()}
+        self._env = env
+        self._python = python
+        self._ready_timeout_s = ready_timeout_s
+        self.installed: vllm_flags.Installed | None = None
+
+    @property
+    def served_model(self) -> str:
+        """The name it answers to."""
+        name = self._args.get("served-model-name", self._model)
+        return str(name[0] if isinstance(name, list) else name)
+
+    async def start(self) -> tuple[str, ...]:
+        """Check the flags, launch, wait for `/health` and for a first token.
+
+        Raises:
+            UserError: no vLLM, an unknown flag, no such model folder, the port is taken, or it doesn't come up.
+        """
+        if self._model.startswith(("/", ".", "~")) and not Path(self._model).expanduser().is_dir():
+            raise UserError(f"there is no folder {self._model}", where="target.model")
+        self.installed = await vllm_flags.inspect(vllm_flags.find_python(self._python))
+        vllm_flags.check(self.installed, self._args)
+        port = int(self._args.get("port") or free_port())
+        await asyncio.to_thread(require_free, port, "target.args.port")
+        host = str(self._args.get("host", "127.0.0.1"))
+        command = self._command(self.installed, host, port)
+        assert self.life is not None
+        self.life.command = command
+        began = time.monotonic()
+        self.process = await OwnProcess.spawn(command, env=self._env, port=port)
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        await wait_until_ready(
+            self.process,
+            self.life,
+            began_s=began,
+            health_url=f"{url}/health",
+            timeout_s=self._ready_timeout_s,
+            where="target",
+            milestones=MILESTONES,
+            details=DETAILS,
+            problems=PROBLEMS,
+        )
+        await first_token(self.life, url, self.served_model)
+        return (url,)
+
+    def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
+        model = os.path.expanduser(self._model)
+        own = {"host": host, "port": port}
+        flags = [text for key, value in {**self._args, **own}.items() for text in flag(key, value)]
+        if installed.has_command:
+            return [str(Path(installed.python).with_name("vllm")), "serve", model, *flags]
+        return [installed.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags]
