@@ -9,6 +9,7 @@ from workloads.errors import UserError
 # name -> (module, one line for --help)
 COMMANDS: Final = {
     "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
+    "calibrate": ("harness.cli.calibrate", "what this machine can measure honestly"),
     "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
 }
 

@@ -1,0 +1,112 @@
+"""Other tools against the same null server: what they report, beside the truth. Only those on the PATH are run."""
+
+import asyncio
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness.calibrate.null_server import MODEL
+from harness.calibrate.steps import ITL_MS, TTFT_MS
+from workloads.errors import UserError
+
+_LIMIT_S: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a tool said, in ms; None where it said nothing of the kind."""
+
+    tool: str
+    chunks_per_s: float
+    ttft_p50: float | None
+    ttft_p99: float | None
+    itl_p50: float | None
+    itl_p99: float | None
+    problem: str = ""
+
+    def line(self) -> str:
+        """One line, beside the truth."""
+        if self.problem:
+            return f"{self.tool}: {self.problem}"
+        values = (self.ttft_p50, self.ttft_p99, self.itl_p50, self.itl_p99)
+        said = ["-" if value is None else f"{value:.1f}" for value in values]
+        return (
+            f"{self.tool} at {self.chunks_per_s:,.0f} chunks/s: TTFT p50/p99 {said[0]}/{said[1]} ms "
+            f"(truth {TTFT_MS:.0f}/{TTFT_MS:.0f}), ITL {said[2]}/{said[3]} ms (truth {ITL_MS:.0f}/{ITL_MS:.0f})"
+        )
+
+
+_PROGRAMS: Final = {"vllm-bench": "vllm", "aiperf": "aiperf"}
+
+
+async def against(
+    names: list[str], url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None
+) -> list[Reported]:
+    """Run each named tool at one load.
+
+    Raises:
+        UserError: a name that isn't known, or a tool that isn't on the PATH.
+    """
+    for name in names:
+        if name not in _PROGRAMS:
+            raise UserError(f"unknown tool {name!r}", where="--against", remedy=f"Known: {', '.join(_PROGRAMS)}.")
+        if shutil.which(_PROGRAMS[name]) is None:
+            raise UserError(f"{_PROGRAMS[name]!r} is not on the PATH", where="--against", remedy="Install it first.")
+    return [await _run(name, url, rate, tokens, folder, tokenizer) for name in names]
+
+
+async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None) -> Reported:
+    where = folder / name
+    where.mkdir()
+    count = int(rate * 15)
+    if name == "vllm-bench":
+        command = [
+            "vllm", "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+            "--model", MODEL, "--dataset-name", "random", "--random-input-len", "64",
+            "--random-output-len", str(tokens), "--num-prompts", str(count), "--request-rate", f"{rate:g}",
+            "--ignore-eos", "--percentile-metrics", "ttft,itl", "--metric-percentiles", "50,99",
+            "--save-result", "--result-dir", str(where), "--result-filename", "result.json",
+        ]  # fmt: skip
+    else:
+        command = [
+            "aiperf", "profile", "--model", MODEL, "--url", url, "--endpoint-type", "completions", "--streaming",
+            "--request-rate", f"{rate:g}", "--request-count", str(count), "--synthetic-input-tokens-mean", "64",
+            "--output-tokens-mean", str(tokens), "--artifact-dir", str(where), "--ui", "simple",
+        ]  # fmt: skip
+    command += ["--tokenizer", tokenizer] if tokenizer else []
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=where,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return _problem(name, rate * tokens, f"did not end within {_LIMIT_S:.0f} s")
+    if process.returncode:
+        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        return _problem(name, rate * tokens, f"exit code {process.returncode}: {' '.join(last)[:200]}")
+    return _read(name, rate * tokens, where)
+
+
+def _problem(name: str, chunks: float, text: str) -> Reported:
+    return Reported(name, chunks, None, None, None, None, text)
+
+
+def _read(name: str, chunks: float, where: Path) -> Reported:
+    found = next(iter(where.rglob("result.json" if name == "vllm-bench" else "profile_export_aiperf.json")), None)
+    if found is None:
+        return _problem(name, chunks, "wrote no result")
+    result: dict[str, Any] = json.loads(found.read_text())
+    if name == "vllm-bench":
+        keys = ("p50_ttft_ms", "p99_ttft_ms", "p50_itl_ms", "p99_itl_ms")
+        ttft_p50, ttft_p99, itl_p50, itl_p99 = (result.get(key) for key in keys)
+        return Reported(name, chunks, ttft_p50, ttft_p99, itl_p50, itl_p99)
+    ttft, itl = result.get("time_to_first_token", {}), result.get("inter_token_latency", {})
+    return Reported(name, chunks, ttft.get("p50"), ttft.get("p99"), itl.get("p50"), itl.get("p99"))

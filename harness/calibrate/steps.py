@@ -1,0 +1,144 @@
+"""Raising the load step by step against the null server, and what each step showed."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from harness.run import Watcher, execute
+from harness.spec import RunSpec
+from reports.collect import collect
+from reports.summary import write_summary
+from workloads.errors import UserError
+
+TTFT_MS: Final = 50.0
+ITL_MS: Final = 20.0
+TOKENS: Final = 50  # an answer of 50 tokens takes 1.03 s: a step is in full swing soon
+CHUNK_RATES: Final = (1_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000)
+REQUEST_RATES: Final = (100, 250, 500, 1_000, 2_000)
+# A step is honest when the run is VALID and its tails are within these of the truth.
+_TTFT_ERROR_MS: Final = 3.0
+_ITL_ERROR_MS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One load, and how far from the truth we were. Errors and lags in ms; None: the sample can't tell."""
+
+    chunks_per_s: float
+    requests_per_s: float
+    honest: bool
+    why: str
+    ttft_error_p50: float | None
+    ttft_error_p99: float | None
+    itl_error_p99: float | None
+    dispatch_lag_p99: float | None
+    receive_lag_p99: float | None
+    cpu_share: float | None
+    server_late_p99: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@asynccontextmanager
+async def null_server() -> AsyncIterator[str]:
+    """The URL of a null server that lives as long as the context."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "harness.calibrate.null_server", "--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{json.loads(await process.stdout.readline())['port']}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> Step:
+    """One step: ``rate`` requests/s of ``tokens`` tokens each."""
+    spec = RunSpec.model_validate(
+        {
+            "name": "calibrate",
+            "target": {"url": url},
+            "workload": {
+                "prompt_tokens": 64,
+                "output_tokens": tokens,
+                "arrivals": {"process": "poisson", "rate": rate},
+                "duration": seconds,
+                "warmup": 1.5,
+            },
+            "injectors": injectors,
+            "telemetry": {"host": False},
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
+        run_dir = await execute(spec, Path(folder) / "run", ["tailgate", "calibrate"], Watcher())
+        collect(run_dir)
+        summary = write_summary(run_dir)
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/lateness") as answer:
+        late = await answer.json(content_type=None)
+    return _judged(rate, tokens, summary, late["p99"])
+
+
+def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> Step:
+    latency, client = summary["latency_ms"], summary["client"]
+    ttft, itl = latency["ttft_from_send"], latency["itl"]
+    ttft_error, itl_error = _error(ttft["p99"], TTFT_MS), _error(itl.get("p99"), ITL_MS)
+    broken = [check["name"] for check in summary["checks"] if check["status"] == "fail"]
+    excess = max((ttft_error or 0.0) / _TTFT_ERROR_MS, (itl_error or 0.0) / _ITL_ERROR_MS)
+    if broken:
+        why = ", ".join(broken)
+    elif excess > 1 and server_late > _ITL_ERROR_MS:
+        why = "the null server itself was late"
+    else:
+        why = "off the truth" if excess > 1 else ""
+    return Step(
+        chunks_per_s=rate * tokens,
+        requests_per_s=rate,
+        honest=not why,
+        why=why,
+        ttft_error_p50=_error(ttft["p50"], TTFT_MS),
+        ttft_error_p99=ttft_error,
+        itl_error_p99=itl_error if tokens > 1 else None,
+        dispatch_lag_p99=client["dispatch_lag_ms"]["p99"],
+        receive_lag_p99=client["receive_lag_ms"]["p99"],
+        cpu_share=client["cpu_fraction_max"],
+        server_late_p99=server_late,
+    )
+
+
+def _error(found: float | None, truth: float) -> float | None:
+    return None if found is None else abs(found - truth)
+
+
+async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Callable[[Step], None]) -> list[Step]:
+    """Steps of one kind (chunks or requests) upwards, until two in a row are not honest.
+
+    Raises:
+        UserError: not even the first step is honest.
+    """
+    steps: list[Step] = []
+    for value in CHUNK_RATES if kind == "chunks" else REQUEST_RATES:
+        rate, tokens = (value / TOKENS, TOKENS) if kind == "chunks" else (value, 1)
+        step = await measure(url, rate, tokens, seconds, injectors)
+        steps.append(step)
+        done(step)
+        if len(steps) >= 2 and not steps[-1].honest and not steps[-2].honest:
+            break
+    if not any(step.honest for step in steps):
+        raise UserError(
+            f"not even {steps[0].chunks_per_s:,.0f} chunks/s could be measured honestly: {steps[0].why}",
+            where="calibrate",
+            remedy="Is another process keeping the cores busy?",
+        )
+    return steps

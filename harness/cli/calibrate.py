@@ -1,0 +1,103 @@
+"""`tailgate calibrate`: what this machine can measure honestly, found out against a server of known schedule."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.calibrate.peers import Reported
+    from harness.calibrate.steps import Step
+    from harness.calibrate.store import Calibration
+
+_COLUMNS = (
+    ("chunks/s", "chunks_per_s", "{:,.0f}"),
+    ("requests/s", "requests_per_s", "{:,.0f}"),
+    ("TTFT error p50, ms", "ttft_error_p50", "{:.2f}"),
+    ("p99", "ttft_error_p99", "{:.2f}"),
+    ("ITL error p99, ms", "itl_error_p99", "{:.2f}"),
+    ("dispatch lag p99, ms", "dispatch_lag_p99", "{:.2f}"),
+    ("receive lag p99, ms", "receive_lag_p99", "{:.2f}"),
+    ("busy", "cpu_share", "{:.0%}"),
+    ("server late p99, ms", "server_late_p99", "{:.2f}"),
+)
+
+
+def run(argv: list[str]) -> int:
+    """Calibrate, print the table and the one line, keep the result."""
+    parser = argparse.ArgumentParser(prog="tailgate calibrate", description=__doc__)
+    parser.add_argument("--step", type=float, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
+    parser.add_argument("--injectors", type=int, default=1, help="injector processes (default: 1)")
+    parser.add_argument(
+        "--against", default="", metavar="TOOLS", help="also run these, if on the PATH: vllm-bench,aiperf"
+    )
+    parser.add_argument("--tokenizer", metavar="DIR", help="for tools that can't do without one")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
+    parser.add_argument("--quiet", action="store_true", help="print only the one line")
+    given = parser.parse_args(argv)
+    from harness.calibrate import store
+
+    show = not (given.json or given.quiet)
+    calibration, against = asyncio.run(_calibrate(given, show))
+    path = store.save(calibration)
+    if given.json:
+        json.dump({**asdict(calibration), "against": [asdict(tool) for tool in against]}, sys.stdout, indent=1)
+        print()
+        return 0
+    for tool in against:
+        print(tool.line())
+    print(
+        f"this machine measures honestly up to {calibration.chunks_per_s:,.0f} chunks/s and "
+        f"{calibration.requests_per_s:,.0f} requests/s"
+    )
+    if show:
+        print(f"kept in {path}")
+    return 0
+
+
+async def _calibrate(given: argparse.Namespace, show: bool) -> "tuple[Calibration, list[Reported]]":
+    from harness.calibrate import peers, steps, store
+
+    table: list[Step] = []
+
+    def done(step: "Step") -> None:
+        table.append(step)
+        if show:
+            print(_row(step), flush=True)
+
+    if show:
+        print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
+    reported: list[Reported] = []
+    async with steps.null_server() as url:
+        by_chunks = await steps.ladder(url, "chunks", given.step, given.injectors, done)
+        by_requests = await steps.ladder(url, "requests", given.step, given.injectors, done)
+        best = max(step.chunks_per_s for step in by_chunks if step.honest)
+        if given.against:
+            names = [name.strip() for name in given.against.split(",")]
+            with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
+                rate = best / steps.TOKENS
+                reported = await peers.against(names, url, rate, steps.TOKENS, Path(folder), given.tokenizer)
+    calibration = store.Calibration(
+        chunks_per_s=best,
+        requests_per_s=max(step.requests_per_s for step in by_requests if step.honest),
+        injectors=given.injectors,
+        made_at=store.now(),
+        steps=[step.to_json() for step in table],
+    )
+    return calibration, reported
+
+
+def _width(title: str) -> int:
+    return max(len(title), 7)
+
+
+def _row(step: "Step") -> str:
+    cells = []
+    for title, name, form in _COLUMNS:
+        value = getattr(step, name)
+        cells.append(f"{'-' if value is None else form.format(value):>{_width(title)}}")
+    return "  ".join(cells) + f"  {'honest' if step.honest else step.why}"
