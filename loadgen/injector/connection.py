@@ -446,7 +446,10 @@ class TlsConnection(Connection):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            self._fail(Status.RESET, f"TLS: {error.reason}")
+            exchange = self._exchange
+            refused = exchange is not None and not exchange.reused and not exchange.bytes_received
+            # With TLS 1.3 the refusal of our certificate comes when our half of the handshake is over.
+            self._fail(Status.CONNECT_ERROR if refused else Status.RESET, f"TLS: {error.reason}")
             return
         self._flush()  # key updates
         if plain:
