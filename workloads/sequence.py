@@ -65,8 +65,8 @@ def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
 class DrawnSequence:
     """Sessions drawn from the laws of the classes, one after the other.
 
-    How lengths are fitted to the context is decided on the first 4,096 requests (512 sessions); with `error`, rows behind
-    them that are too long are clipped.
+    How lengths are fitted to the context is decided on the first 4,096 requests (512 sessions); with `error`,
+    rows behind them that are too long are clipped.
     """
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
