@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reports.manifest import Manifest
-from reports.terminal import figure as ms
+from reports.words import ms
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}

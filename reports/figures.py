@@ -5,7 +5,7 @@ Nothing is computed here but what drawing needs; the numbers come from `analysis
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from reports.events import Event
 from reports.rundata import Floats
 from reports.stats import quantile_at
 from reports.timeline import Timeline
+from reports.words import plain
 
 _CURVE_POINTS = 60
 _MOST_EVENTS = 40
@@ -65,10 +66,11 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
     points = [quantile_at(value_at, found.n, 100 * float(s), n_eff, size) for s in shares]
     kept = [p for p in points if p.value is not None]
     x = [1 / (1 - p.q / 100) for p in kept]
-    high = [p.high for p in kept]
+    bounded = [(at, p.low, p.high) for at, p in zip(x, kept, strict=True) if p.low is not None and p.high is not None]
+    at, low, high = ([one[place] for one in bounded] for place in range(3))
     traces = [
-        line(x, [p.low for p in kept], "", "--c1", width=0, hover=False),
-        line(x, high, "95 % interval", "--c1", width=0, hover=False) | {"fill": "tonexty", "fillcolor": "--c1-soft"},
+        line(at, low, "", "--c1", width=0, hover=False),
+        line(at, high, "95 % interval", "--c1", width=0, hover=False) | {"fill": "tonexty", "fillcolor": "--c1-soft"},
         line(x, [p.value for p in kept], title, "--c1"),
     ]
     ticks = [s for s in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= last]
@@ -81,7 +83,7 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
             "tickvals": [1 / (1 - s) for s in ticks],
             "ticktext": [f"p{100 * s:g}" for s in ticks],
         },
-        "yaxis": {"title": {"text": "ms"}, "type": "log"},
+        "yaxis": {"title": {"text": "ms"}, **_around([p.value for p in kept])},
     }
     says = f"From {found.n:,} requests; cut at p{100 * last:.4g}, beyond which they certify nothing."
     rows = [
@@ -135,8 +137,8 @@ def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) 
         top = 1 - place * room
         layout[f"yaxis{axis}"] = {
             "domain": [top - 0.78 * room, top - 0.08 * room],
-            "type": kind,
             "rangemode": "tozero",
+            **(log_axis([v for name, _, _ in series for v in seen.series[name].tolist()]) if kind == "log" else {}),
         }
         for name, label, colour in series:
             trace = line(x.tolist(), _listed(seen.series[name]), f"{title.split(',')[0]} {label}", colour)
@@ -171,7 +173,9 @@ def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) 
     names = [(s, f"{title.split(',')[0]} {label}") for title, _, series in panels for s, label, _ in series]
     step = max(1, len(x) // 40)
     rows = [[f"{x[i]:g}", *(number(seen.series[s][i]) for s, _ in names)] for i in range(0, len(x), step)]
-    return Figure("time", "Over time", says, traces, layout, ["s", *(label for _, label in names)], rows)
+    return Figure(
+        "time", "Everything on one time axis", says, traces, layout, ["s", *(label for _, label in names)], rows
+    )
 
 
 def _objective_lines(analysis: Analysis, titles: list[str]) -> list[dict[str, Any]]:
@@ -188,13 +192,32 @@ def _objective_lines(analysis: Analysis, titles: list[str]) -> list[dict[str, An
     return found
 
 
+def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
+    """A logarithmic axis labelled at 1, 2 and 5 of each decade; a linear one where the values span little."""
+    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    if not known or max(known) < 3 * min(known):
+        return {"rangemode": "normal"}
+    decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
+    few = len(decades) > 6
+    ticks = [step * 10.0**decade for decade in decades for step in ((1,) if few else (1, 2, 5))]
+    return {"type": "log", "tickvals": ticks, "ticktext": [plain(tick) for tick in ticks]}
+
+
+def _around(values: Sequence[float | None]) -> dict[str, Any]:
+    """An axis for a curve: its own range and some more, so that a wide interval doesn't flatten it."""
+    axis, known = log_axis(values), [v for v in values if v is not None]
+    low, high = 0.85 * min(known), 1.3 * max(known)
+    scaled = [math.log10(max(low, 1e-6)), math.log10(max(high, 1e-5))] if axis.get("type") == "log" else [low, high]
+    return axis | {"range": scaled}
+
+
 def plain_text(value: str) -> str:
     """Foreign text for a plotly label, which understands a few tags: as text, nothing more."""
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def line(
-    x: list[float], y: list[float | None], name: str, colour: str, *, width: float = 1.6, hover: bool = True
+    x: Sequence[float], y: Sequence[float | None], name: str, colour: str, *, width: float = 1.6, hover: bool = True
 ) -> dict[str, Any]:
     """A plain line."""
     trace = {
@@ -215,4 +238,4 @@ def short(value: float | None) -> float | None:
 
 def number(value: float | None) -> str:
     """A table's cell: four significant digits, empty for nothing."""
-    return "" if value is None or math.isnan(value) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None or math.isnan(value) else plain(value)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reports.analysis import Analysis
-from reports.figures import Figure, line, number, plain_text, short
+from reports.figures import Figure, line, log_axis, number, plain_text, short
 from reports.rundata import Floats
 from reports.slowest import Slow
 from reports.workload import lengths
@@ -37,7 +37,7 @@ def heatmap(analysis: Analysis) -> Figure | None:
         "height": 300,
         "hovermode": "closest",
         "xaxis": {"title": {"text": "seconds from the run's start"}},
-        "yaxis": {"title": {"text": "TTFT, ms"}, "type": "log"},
+        "yaxis": {"title": {"text": "TTFT, ms"}, **log_axis(levels.tolist())},
     }
     rows = [
         [f"{low:.4g} to {high:.4g}", f"{int(n):,}"]
@@ -70,8 +70,8 @@ def ttft_by_prompt(analysis: Analysis) -> Figure | None:
         "height": 300,
         "hovermode": "closest",
         "showlegend": False,
-        "xaxis": {"title": {"text": "prompt tokens"}, "type": "log"},
-        "yaxis": {"title": {"text": "TTFT from send, ms"}, "type": "log"},
+        "xaxis": {"title": {"text": "prompt tokens"}, **log_axis(edges.tolist())},
+        "yaxis": {"title": {"text": "TTFT from send, ms"}, **log_axis([ms.min(), ms.max()])},
     }
     heads = ["prompt tokens", "requests", "median, ms", "largest, ms"]
     says = "Each request, and the median by prompt length."
@@ -119,7 +119,7 @@ def length_curves(analysis: Analysis) -> Figure | None:
         "height": 300,
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.16},
-        "xaxis": {"title": {"text": "tokens"}, "type": "log"},
+        "xaxis": {"title": {"text": "tokens"}, **log_axis(x for trace in traces for x in trace["x"])},
         "yaxis": {"title": {"text": "% of requests at most"}},
     }
     says = "Dotted as planned, solid as the server counted."

@@ -17,8 +17,8 @@ from reports.figures_requests import heatmap, length_curves, ttft_by_prompt, wat
 from reports.manifest import Manifest, write_atomic
 from reports.page import figure, page, section, table, text, word
 from reports.slowest import slowest
-from reports.terminal import figure as ms
 from reports.timeline import timeline
+from reports.words import ms, plain
 
 FILE_NAME = "report.html"
 
@@ -101,7 +101,7 @@ def _cards(summary: dict[str, Any]) -> list[str]:
     load, rates, latency = summary["load"], summary["throughput"], summary["latency_ms"]
     loop = "" if load["loop"] == "open" else " (closed loop)"
     cards = [
-        _card(f"{title} {q}{loop}", ms(latency[name][q]), "ms", _range(latency[name][f"{q}_ci"]))
+        _card(f"{title} {q}{loop}", ms(latency[name][q]), "ms", _range(summary, name, q))
         for name, title, q in (
             ("ttft", "TTFT", "p50"), ("ttft", "TTFT", "p99"), ("itl", "ITL", "p99"), ("e2e", "E2E", "p99"),
         )
@@ -127,9 +127,11 @@ def _card(name: str, value: str, unit: str, below: str) -> str:
     )
 
 
-def _range(ends: list[Any] | None) -> str:
+def _range(summary: dict[str, Any], name: str, q: str) -> str:
+    ends = summary["latency_ms"][name][f"{q}_ci"]
     if ends is None:
-        return "too few requests"
+        needs = summary["percentile_needs"].get(name, {}).get(q)
+        return f"needs {needs:,} requests" if needs else ""
     return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
 
 
@@ -158,4 +160,4 @@ def _scaled(one: dict[str, Any], key: str) -> str:
         return "?"
     if isinstance(value, str):
         return "∞"
-    return f"{100 * value:.3g} %" if one["unit"] == "fraction" else f"{value:,.4g} {one['unit']}"
+    return f"{plain(100 * value)} %" if one["unit"] == "fraction" else f"{plain(value)} {one['unit']}"

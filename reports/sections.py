@@ -11,7 +11,7 @@ from reports.analysis import Analysis
 from reports.figures import Figure
 from reports.manifest import Manifest
 from reports.page import Cell, figure, folded, section, table, text, word
-from reports.terminal import figure as ms
+from reports.words import ms, plain
 
 _NAMES = {
     "ttft": "TTFT",
@@ -96,7 +96,7 @@ def validity(summary: dict[str, Any]) -> str:
 
 def _measured(check: dict[str, Any], key: str) -> str:
     value = check[key]
-    return "" if value is None else f"{value:,.4g} {check['unit']}"
+    return "" if value is None else f"{plain(value)} {check['unit']}"
 
 
 def workload(summary: dict[str, Any], analysis: Analysis, curves: Figure | None) -> str:
@@ -126,11 +126,6 @@ def workload(summary: dict[str, Any], analysis: Analysis, curves: Figure | None)
     body = table(["", "sum", "mean", "min", "p50", "p95", "max"], rows) + said
     body += table(["", "planned", "sent", "a Poisson process: 95 % of cases"], facts)
     return section("The workload as sent", body + (figure(curves) if curves else ""))
-
-
-def plain(value: float | None) -> str:
-    """Four significant digits; a dash for none."""
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def what_was_run(manifest: Manifest) -> str:

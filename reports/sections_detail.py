@@ -6,7 +6,7 @@ Each takes the summary and returns HTML; empty where the run has nothing of the 
 from typing import Any
 
 from reports.page import section, table, text
-from reports.terminal import figure as ms
+from reports.words import dollars, ms, optional, percent
 
 _SPLITS = {
     "class": "By class",
@@ -30,7 +30,7 @@ def diagnosis(summary: dict[str, Any]) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return ", ".join(f"{name} {optional(value)}" for name, value in figures.items())
 
 
 def splits(summary: dict[str, Any]) -> str:
@@ -73,11 +73,6 @@ def _fairness(fair: dict[str, Any]) -> str:
     return f"<h3>Fairness between tenants</h3><p>{said}</p>{table(heads, rows)}"
 
 
-def percent(share: float | None) -> str:
-    """A share as per cent; a dash for none."""
-    return "-" if share is None else f"{100 * share:.2f} %"
-
-
 def server(summary: dict[str, Any]) -> str:
     """What the server said of itself over the steady window."""
     view = summary["server"]
@@ -101,7 +96,7 @@ def server(summary: dict[str, Any]) -> str:
         ["max_num_batched_tokens", view["max_num_batched_tokens"]],
         ["drafted tokens accepted, share", view["draft_acceptance"]],
     ]
-    body += table(["", ""], [[label, f"{value:,.4g}"] for label, value in facts if value is not None])
+    body += table(["", ""], [[label, optional(value)] for label, value in facts if value is not None])
     phases = [
         [name, f"{one['n']:,.0f}", ms(one["mean_ms"]), *(_bucket(one[q]) for q in ("p50_ms", "p99_ms"))]
         for name, one in view["phases"].items()
@@ -111,7 +106,7 @@ def server(summary: dict[str, Any]) -> str:
         body += table(["phase", "n", "mean", "p50 (bucket)", "p99 (bucket)"], phases)
     if len(view["endpoints"]) > 1:
         rows = [
-            [one["url"], *(_plain(one[k]) for k in ("running", "waiting", "finished"))] for one in view["endpoints"]
+            [one["url"], *(optional(one[k]) for k in ("running", "waiting", "finished"))] for one in view["endpoints"]
         ]
         body += "<h3>Endpoints</h3>" + table(["", "running", "waiting", "finished"], rows)
     return section("The server", body)
@@ -122,19 +117,15 @@ def _bucket(percentile: list[float | None]) -> str:
     return f"{ms(value)} ({ms(low)} to {'∞' if high is None else ms(high)})"
 
 
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
-
-
 def gpus(summary: dict[str, Any]) -> str:
     """Each GPU over the steady window."""
     if not summary["gpu"]:
         return ""
     rows = [
         [
-            one["gpu"], _plain(one["power_w"]), _plain(one["sm_clock_mhz"]), percent(one["utilization"]),
-            _gib(one["mem_used_bytes"]), _gib(one["mem_peak_bytes"]), _plain(one["temperature_max_c"]),
-            percent(one["slowdown_share"]), percent(one["power_cap_share"]), _plain(one["energy_j"]),
+            one["gpu"], optional(one["power_w"]), optional(one["sm_clock_mhz"]), percent(one["utilization"]),
+            _gib(one["mem_used_bytes"]), _gib(one["mem_peak_bytes"]), optional(one["temperature_max_c"]),
+            percent(one["slowdown_share"]), percent(one["power_cap_share"]), optional(one["energy_j"]),
         ]
         for one in summary["gpu"]["gpus"]
     ]  # fmt: skip
@@ -155,13 +146,13 @@ def cost(summary: dict[str, Any]) -> str:
     body = _bill(money) if money else ""
     if joules:
         rows = [
-            ["energy of the steady window, J", _plain(joules["joules"])],
-            ["mean power, W", _plain(joules["mean_power_w"])],
-            ["J per output token", _plain(joules["j_per_output_token"])],
-            ["J per request", _plain(joules["j_per_request"])],
-            ["electricity, $", _plain(joules["usd"])],
-            ["gCO2", _plain(joules["gco2"])],
-            ["gCO2 per million output tokens", _plain(joules["gco2_per_million_output_tokens"])],
+            ["energy of the steady window, J", optional(joules["joules"])],
+            ["mean power, W", optional(joules["mean_power_w"])],
+            ["J per output token", optional(joules["j_per_output_token"])],
+            ["J per request", optional(joules["j_per_request"])],
+            ["electricity, $", optional(joules["usd"])],
+            ["gCO2", optional(joules["gco2"])],
+            ["gCO2 per million output tokens", optional(joules["gco2_per_million_output_tokens"])],
         ]
         body += "<h3>Energy</h3>" + table(["", ""], [row for row in rows if row[1]])
         body += "".join(f'<p class="unsure">{text(warning)}</p>' for warning in joules["warnings"])
@@ -197,8 +188,3 @@ def _bill(money: dict[str, Any]) -> str:
             ]  # fmt: skip
             body += table([label, "$", "share", "$ per request", "$ per million output"], groups)
     return body
-
-
-def dollars(value: float | None) -> str:
-    """An amount: cents from a dollar on, four significant digits below; empty for none."""
-    return "" if value is None else f"${value:,.2f}" if value >= 1 else f"${value:.4g}"

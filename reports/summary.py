@@ -128,7 +128,8 @@ def _said(judged: Judged) -> str:
     scale, unit = parts.unit_of(judged.threshold.metric)
     found = ", ".join(
         f"{name} {value * scale:.4g}{unit}"
-        for name, value in (("found", judged.value), ("bounds", judged.below), ("to", judged.above))
+        for name, value in (("found", judged.value), ("at least", judged.below), ("at most", judged.above))
         if value is not None
     )
-    return f"{judged.threshold.text} ({found})" + (f", {judged.why}" if judged.why else "")
+    told = ", ".join(part for part in (found, judged.why) if part)
+    return f"{judged.threshold.text} ({told})"

@@ -108,6 +108,8 @@ def jsonable(value: Any) -> Any:
             return number(value)
         case np.integer():
             return int(value)
+        case str():
+            return str(value)  # an enum's value
         case _:
             return value
 

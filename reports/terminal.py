@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from reports.words import ms
+
 _COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 _ROWS = (
     ("ttft", "TTFT"),
@@ -41,15 +43,6 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         console.print(f"note: {escape(notice)}", highlight=False)
 
 
-def figure(value: float | str | None) -> str:
-    """A latency in ms with three or four significant digits; `-` where there is none."""
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return "∞"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
 def _load_line(summary: dict[str, Any]) -> str:
     load, rates = summary["load"], summary["throughput"]
     requests = load["requests"]
@@ -76,7 +69,7 @@ def _latency_table(summary: dict[str, Any]) -> Table:
     for key, label in _ROWS:
         one = summary["latency_ms"][key]
         ends = one["p99_ci"]
-        interval = "-" if ends is None else f"{figure(ends[0])} .. {figure(ends[1]) if ends[1] is not None else '?'}"
+        interval = "-" if ends is None else f"{ms(ends[0])} .. {ms(ends[1]) if ends[1] is not None else '?'}"
         needs = summary["percentile_needs"].get(key, {})
         cells = [_cell(one[name], needs.get(name)) for name in _COLUMNS]
         table.add_row(label, f"{one['n']:,}", *cells, interval)
@@ -84,7 +77,7 @@ def _latency_table(summary: dict[str, Any]) -> Table:
 
 
 def _cell(value: float | str | None, needs: int | None) -> str:
-    return f"[dim]n≥{needs:,}[/]" if value is None and needs else figure(value)
+    return f"[dim]n≥{needs:,}[/]" if value is None and needs else ms(value)
 
 
 def _print_objectives(summary: dict[str, Any], console: Console) -> None:
@@ -119,7 +112,7 @@ def _print_validity(summary: dict[str, Any], console: Console) -> None:
     held = sum(check["status"] == "ok" for check in checks)
     client = summary["client"]
     lags = ", ".join(
-        f"{label} {figure(client[key]['p99'])} ms"
+        f"{label} {ms(client[key]['p99'])} ms"
         for key, label in (("dispatch_lag_ms", "dispatch lag p99"), ("receive_lag_ms", "receive lag p99"))
     )
     console.print(

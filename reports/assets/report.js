@@ -20,7 +20,7 @@
       return value.replace(/--(?:c\d(?:-soft)?|shade|grid|ink|faint|paper|pass|fail)\b(?!-)/g, (name) => css.getPropertyValue(name).trim());
     }
     if (Array.isArray(value)) {
-      return typeof value[0] === "number" ? value : value.map((item) => coloured(item, css));
+      return typeof value.at(-1) === "number" ? value : value.map((item) => coloured(item, css));
     }
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, css)]));

@@ -1,0 +1,40 @@
+"""Figures as people read them: significant digits, units, thousands; the same in every document."""
+
+import math
+
+
+def ms(value: float | str | None) -> str:
+    """A latency in ms; a dash for none, the sign for infinite."""
+    if value is None:
+        return "-"
+    if isinstance(value, str) or math.isinf(value):
+        return "∞"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def plain(value: float | str | None) -> str:
+    """Four significant digits, never with an exponent; a dash for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return "∞"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = 3 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, digits):,.{max(0, digits)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(share: float | None) -> str:
+    """A share as per cent; a dash for none."""
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def dollars(value: float | None) -> str:
+    """An amount: cents from a dollar on, four significant digits below; empty for none."""
+    return "" if value is None else f"${value:,.2f}" if value >= 1 else f"${plain(value)}"
+
+
+def optional(value: float | None) -> str:
+    """As `plain`, but nothing for none."""
+    return "" if value is None else plain(value)

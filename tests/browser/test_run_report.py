@@ -1,0 +1,120 @@
+"""A run's report in a real Chromium: drawn, quiet, offline, readable on a telephone and in the dark."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reports.build import build
+from reports.manifest import Target
+from reports.telemetry import GPU_SCHEMA
+from tests.browser.chromium import visit
+from tests.reports.fabricate import Row, S, fabricate
+
+pytestmark = pytest.mark.browser
+
+DRAWN = "document.documentElement.dataset.drawn !== undefined"
+EVIL = "<script>window.owned = 1</script><img src=x onerror='window.owned = 2'>"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A run with everything in it, and foreign text in every place that foreign text can reach."""
+    rows = [
+        Row(
+            at=40.0 * i, ttft=80.0 + 37 * i % 60, gaps=[20.0 + i % 3] * (5 + i % 40), prompt_tokens=50 + 13 * i % 2000,
+            tenant=["acme", EVIL][i % 2], klass=["chat", EVIL][i % 3 == 0], late=0.3, connect=0.5, server_queue_ms=9.0,
+        )
+        for i in range(500)
+    ]  # fmt: skip
+    rows += [Row(at=19_990.0, status="http_error", http_status=500, ttft=None, error=EVIL)]
+    server = [
+        (float(t), name, json.dumps({"engine": EVIL}), value)
+        for t in range(-1, 30)
+        for name, value in (
+            ("vllm:num_requests_running", 12.0), ("vllm:num_requests_waiting", 2.0), ("vllm:kv_cache_usage_perc", 0.6),
+        )
+    ]  # fmt: skip
+    path = fabricate(
+        tmp_path_factory.mktemp("browser") / "run",
+        rows,
+        seconds=20.0,
+        server=server,
+        name=EVIL,
+        spec={
+            "slo": {"ttft": "p95 < 800ms", "good": "ttft < 300ms"},
+            "gpus": {"type": EVIL, "price_per_hour": 2.5, "count": 2},
+            "note": EVIL,
+        },
+        notices=[EVIL],
+        command_line=["tailgate", "run", EVIL],
+        target=Target(kind="sim", simulated=True, model=EVIL, server=EVIL, fingerprint={EVIL: EVIL}, urls=[EVIL]),
+        state_reason=EVIL,
+    )
+    samples = [
+        {"t_ns": t * S // 2, "gpu": EVIL, "name": name, "value": value}
+        for t in range(-2, 60)
+        for name, value in (("power_w", 350.0), ("sm_clock_mhz", 1980.0), ("utilization", 0.9), ("energy_j", 175.0 * t))
+    ]
+    pq.write_table(pa.Table.from_pylist(samples, GPU_SCHEMA), path / "gpu.parquet")
+    (path / "events.jsonl").write_text(json.dumps({"t_ns": 5 * S, "kind": EVIL, "text": EVIL}) + "\n")
+    build(path)
+    return path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 420])
+def test_it_is_drawn_without_an_error_or_a_request_and_fits_the_window(run_dir, width, dark):
+    shot = Path(__file__).parent / "screenshots" / f"report-{width}{'-dark' if dark else ''}.png"
+    ask = [
+        "document.querySelectorAll('.plot').length",
+        "document.querySelectorAll('.plot .main-svg').length > 0 && [...document.querySelectorAll('.plot')]"
+        ".every(p => p.querySelector('.plot-container'))",
+        "document.documentElement.scrollWidth",
+        "window.owned === undefined",
+        "document.querySelectorAll('img').length",
+    ]
+    seen = visit(run_dir / "report.html", width=width, dark=dark, until=DRAWN, ask=ask, screenshot=shot)
+    assert (seen.errors, seen.requests) == ([], [])
+    plots, drawn, scroll, unowned, images = seen.values
+    assert plots >= 8
+    assert drawn
+    assert scroll <= width
+    assert unowned and images == 0
+
+
+def test_every_figure_has_a_table_and_every_table_heads(run_dir):
+    ask = [
+        "[...document.querySelectorAll('figure')].every(f => f.querySelector('details table tbody tr'))",
+        "[...document.querySelectorAll('.plot')].every(p => document.getElementById(p.getAttribute('aria-describedby')))",
+        "[...document.querySelectorAll('.plot')].every(p => document.getElementById(p.getAttribute('aria-labelledby')))",
+        "[...document.querySelectorAll('table')].every(t => t.querySelector('th[scope=col]'))",
+        "document.documentElement.lang",
+    ]
+    seen = visit(run_dir / "report.html", until=DRAWN, ask=ask)
+    assert seen.values == [True, True, True, True, "en"]
+
+
+def test_the_first_screen_says_what_came_out_and_how_to_run_it_again(run_dir):
+    visible = "s => { const r = document.querySelector(s).getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight }"
+    ask = [f"({visible})('{selector}')" for selector in (".verdict", ".cards", "header pre", ".banner.sim")]
+    ask.append("document.querySelectorAll('.card').length")
+    seen = visit(run_dir / "report.html", until=DRAWN, ask=ask)
+    assert seen.values[:4] == [True] * 4
+    assert seen.values[4] <= 8
+
+
+def test_a_simulation_is_marked_on_the_screen_and_on_paper(run_dir):
+    ask = [
+        "document.querySelector('.banner.sim').innerText.includes('SIMULATED')",
+        "getComputedStyle(document.querySelector('.banner.sim')).position",
+        "[...document.styleSheets].flatMap(s => [...s.cssRules]).some(r => r.media?.mediaText === 'print'"
+        " && [...r.cssRules].some(c => c.selectorText === '.watermark' && c.style.position === 'fixed'))",
+    ]
+    assert visit(run_dir / "report.html", until=DRAWN, ask=ask).values == [True, "sticky", True]
+
+
+def test_it_stays_small(run_dir):
+    assert (run_dir / "report.html").stat().st_size <= 3_000_000
