@@ -88,8 +88,10 @@ def test_it_is_drawn_without_an_error_or_a_request_and_fits_the_window(run_dir, 
 def test_every_figure_has_a_table_and_every_table_heads(run_dir):
     ask = [
         "[...document.querySelectorAll('figure')].every(f => f.querySelector('details table tbody tr'))",
-        "[...document.querySelectorAll('.plot')].every(p => document.getElementById(p.getAttribute('aria-describedby')))",
-        "[...document.querySelectorAll('.plot')].every(p => document.getElementById(p.getAttribute('aria-labelledby')))",
+        *(
+            f"[...document.querySelectorAll('.plot')].every(p => document.getElementById(p.getAttribute('{name}')))"
+            for name in ("aria-describedby", "aria-labelledby")
+        ),
         "[...document.querySelectorAll('table')].every(t => t.querySelector('th[scope=col]'))",
         "document.documentElement.lang",
     ]
@@ -98,7 +100,8 @@ def test_every_figure_has_a_table_and_every_table_heads(run_dir):
 
 
 def test_the_first_screen_says_what_came_out_and_how_to_run_it_again(run_dir):
-    visible = "s => { const r = document.querySelector(s).getBoundingClientRect(); return r.top >= 0 && r.bottom <= innerHeight }"
+    inside = "r.top >= 0 && r.bottom <= innerHeight"
+    visible = f"s => {{ const r = document.querySelector(s).getBoundingClientRect(); return {inside} }}"
     ask = [f"({visible})('{selector}')" for selector in (".verdict", ".cards", "header pre", ".banner.sim")]
     ask.append("document.querySelectorAll('.card').length")
     seen = visit(run_dir / "report.html", until=DRAWN, ask=ask)
