@@ -5,6 +5,8 @@ as their lists begin alike; equal ids are equal content (`workloads.prompts`). I
 stand for, so that a block is the same in every injector, and in no other seed.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,6 +19,8 @@ from workloads.streams import Field
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+
+_AT_ONCE: Final = 1 << 15
 
 
 def block_lists(
@@ -34,16 +38,26 @@ def block_lists(
         for kind in kinds:
             if not kind.has_blocks:
                 continue
-            rows = np.flatnonzero((columns.class_code == kind.code) & (columns.group_code == group_code))
-            if len(rows):
+            all_rows = np.flatnonzero((columns.class_code == kind.code) & (columns.group_code == group_code))
+            for rows in _whole_sessions(columns, all_rows):
                 its_counts, ids = _of_class(kind, group, seed, columns.take(rows), block_tokens, factor)
                 counts[rows] = its_counts
                 pieces.append((rows, its_counts, ids))
     offsets = np.cumsum(counts) - counts
     values = np.zeros(int(counts.sum()), np.uint64)
     for rows, its_counts, ids in pieces:
-        values[np.repeat(offsets[rows], its_counts) + _within(its_counts)] = ids
+        if len(ids):
+            values[np.repeat(offsets[rows], its_counts) + _within(its_counts)] = ids
     return blocks_of(counts, values)
+
+
+def _whole_sessions(columns: Columns, rows: Ints) -> list[Ints]:
+    """The rows in pieces of about 32,768 that don't cut a session: bounds the memory of what is computed of them."""
+    begins = np.flatnonzero(columns.turn[rows] == 0)
+    cuts = begins[
+        np.unique(np.searchsorted(begins, np.arange(_AT_ONCE, len(rows), _AT_ONCE)).clip(max=len(begins) - 1))
+    ]
+    return [piece for piece in np.split(rows, cuts) if len(piece)]
 
 
 def _of_class(
