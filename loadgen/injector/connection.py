@@ -172,6 +172,9 @@ class Connection:
     def _write(self, data: bytes) -> None:
         """Send; what the socket does not take now goes when it is writable again."""
         assert self._sock is not None
+        if self._out:  # TLS wants to say something while a large request still goes out
+            self._out = memoryview(bytes(self._out) + data)
+            return
         try:
             sent = self._sock.send(data)
         except BlockingIOError:

@@ -138,7 +138,7 @@ class Driven:
 
     def prepare(self) -> Message:
         """Send the job; `ready` or `refused`."""
-        self.tell(op="job", job=orjson.loads(self.told.to_json()))
+        self.tell(op="job", job=self.told.to_dict())
         return self.until("ready", "refused", "crashed")
 
     def go(self, lead_ms: float = 60.0) -> None:
