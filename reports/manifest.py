@@ -57,6 +57,7 @@ class Manifest(pydantic.BaseModel):
     plan_hash: str = ""
     workload_hash: str = ""
     loop: Literal["open", "closed"] = "open"
+    users: dict[str, float] = {}  # closed loop: time-weighted mean and largest number of users in the measure phase
 
     warmup_ns: int = 0
     measure_start_ns: int = 0

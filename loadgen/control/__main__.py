@@ -3,6 +3,7 @@
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
 
 import argparse
+import logging
 import signal
 import socket
 import sys
@@ -10,7 +11,7 @@ import sys
 import gevent
 
 from loadgen.control.channel import Channel, Message
-from loadgen.control.run import ControlledRun
+from loadgen.control.local import LocalRun
 
 
 def main() -> int:
@@ -19,13 +20,14 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--injectors", type=int, default=1)
     arguments = parser.parse_args()
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
     channel: Channel
 
     def report(message: Message) -> None:
         channel.send(message)
 
-    run = ControlledRun(arguments.injectors, report)
+    run = LocalRun(arguments.injectors, report)
     channel = Channel(socket.socket(fileno=arguments.fd), run.take, run.gone)
     gevent.signal_handler(signal.SIGTERM, run.gone)
     run.over.wait()

@@ -1,4 +1,7 @@
-"""The Locust users of plain runs: one dispatcher for the open loop, one user per session for the closed."""
+"""The Locust users of plain runs: one dispatcher for the open loop, one user per session for the closed.
+
+They find their machine's station as `environment.station`.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,36 +9,49 @@ import gevent
 from locust import User, constant, task
 
 if TYPE_CHECKING:
-    from loadgen.control.run import ControlledRun
+    from loadgen.control.station import Station
 
 
-class _Controlled(User):
+class _Stationed(User):
     abstract = True
     wait_time = constant(0)
-    control: "ControlledRun"  # set by ControlledRun before users are made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.number = self.control.next_user()
+        self.station: Station = self.environment.station
+        self.number = self.station.next_user()
 
 
-class OpenLoopUser(_Controlled):
-    """The open loop's one user: lets the injectors follow the plan, and lives until they have."""
+class OpenLoopUser(_Stationed):
+    """The open loop's one user: lets the injectors follow the plan, and lives until they have.
 
-    fixed_count = 1
+    A second one on the same machine (its master gave it a dead worker's) changes nothing.
+    """
 
     @task
     def follow_the_plan(self) -> None:
         """From go to the last record."""
-        self.control.follow_the_plan()
+        self.station.follow_the_plan()
 
 
-class SessionUser(_Controlled):
-    """A closed-loop user: asks for its next request, waits for its end, thinks, asks again."""
+class SessionUser(_Stationed):
+    """A closed-loop user: asks for its next request, waits for its end, thinks, asks again.
+
+    One that a ramp takes away leaves at once: its request in flight is finished and recorded, its session ends.
+    """
+
+    def on_start(self) -> None:
+        """It is there."""
+        self.station.came()
+
+    def on_stop(self) -> None:
+        """It is gone."""
+        self.station.left(self.number)
 
     @task
-    def turn(self) -> None:
-        """One request."""
-        think_ns = self.control.ask(self.number)
-        if think_ns:
-            gevent.sleep(think_ns / 1e9)
+    def turns(self) -> None:
+        """All its requests: Locust's own bookkeeping between tasks would cost more than the hand-over."""
+        while True:
+            think_ns = self.station.ask(self.number)
+            if think_ns:
+                gevent.sleep(think_ns / 1e9)

@@ -1,0 +1,64 @@
+"""Who runs: the user classes and the shape of a run, and how they are started. The same on one machine or several."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.user.users import User
+
+from loadgen.control.channel import Message
+from loadgen.control.stages import Stage, Stages
+from loadgen.control.station import Station
+from loadgen.control.users import OpenLoopUser, SessionUser
+
+
+@dataclass(frozen=True)
+class Crew:
+    """An open loop's dispatchers (no stages), or a closed loop's users."""
+
+    closed: bool
+    stages: tuple[Stage, ...]
+    warmup_ns: int
+    measure_end_ns: int
+    report: Callable[[Message], None]
+
+    @classmethod
+    def of(cls, message: dict[str, Any], report: Callable[[Message], None]) -> "Crew":
+        """From a `prepare` message."""
+        stages = tuple(Stage(**stage) for stage in message["stages"])
+        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report)
+
+    def user_classes(self) -> list[type[User]]:
+        """What Locust is to run."""
+        return [SessionUser] if self.closed else [OpenLoopUser]
+
+    def environment(self, station: Station | None) -> Environment:
+        """Locust's environment; ``station`` is what the users turn to, None where none run (a master)."""
+        shape = Stages(self.stages, self.warmup_ns, self._users_change) if self.closed else None
+        environment = Environment(user_classes=self.user_classes(), shape_class=shape, stop_timeout=0)
+        environment.station = station  # type: ignore[attr-defined]
+        return environment
+
+    def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
+        """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""
+        runner = environment.runner
+        assert runner is not None
+        if not self.closed:
+            gevent.spawn(runner.start, machines, spawn_rate=machines)
+            return
+        assert isinstance(environment.shape_class, Stages)
+        environment.shape_class.begin(t0_unix_ns)
+        runner.start_shape()
+
+    def watch_the_clock(self, station: Station, t0_unix_ns: int) -> None:
+        """Closed loop: count users from the measure phase's begin, and close at its end. Times of this machine."""
+        if self.closed:
+            until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
+            gevent.spawn_later(max(until, 0), station.population.restart)
+            station.close_at(t0_unix_ns + self.measure_end_ns)
+
+    def _users_change(self, users: int, _t_ns: int) -> None:
+        self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})

@@ -1,0 +1,72 @@
+"""A run of one machine: messages from the harness, a Locust local runner, and this machine's station.
+
+Messages from the harness: prepare, go, stop, headers. To it: ready, tick, end, closing, all-ended, and whatever the
+injectors report.
+"""
+
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event
+from locust.env import Environment
+
+from loadgen.control.channel import Message
+from loadgen.control.crew import Crew
+from loadgen.control.station import Station
+
+
+class LocalRun:
+    """Lives until `over` is set."""
+
+    def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
+        self._station = Station(injectors, self._hear)
+        self._report = report
+        self._crew: Crew | None = None
+        self._environment: Environment | None = None
+        self._went = False
+        self.over = Event()
+
+    def take(self, message: Message) -> None:
+        """One message from the harness."""
+        match message["op"]:
+            case "prepare":
+                self._prepare(message)
+            case "go":
+                self._go(message)
+            case "stop":
+                self._station.stop(message.get("why", "the run was stopped"))
+                if not self._went:
+                    self.over.set()
+            case "headers":
+                self._station.renew_headers(message)
+            case other:
+                raise ValueError(f"unknown message {other!r}")
+
+    def gone(self) -> None:
+        """The harness is gone: end, keep what was measured."""
+        self._station.stop("the command line process is gone")
+        gevent.spawn_later(5, self.over.set)
+
+    def _prepare(self, message: Message) -> None:
+        self._crew = Crew.of(message, self._report)
+        self._environment = self._crew.environment(self._station)
+        self._environment.create_local_runner()
+        self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
+
+    def _go(self, message: Message) -> None:
+        assert self._crew is not None and self._environment is not None
+        self._went = True
+        self._station.go(message["t0_unix_ns"])
+        self._crew.begin(self._environment, message["t0_unix_ns"], machines=1)
+        self._crew.watch_the_clock(self._station, message["t0_unix_ns"])
+
+    def _hear(self, message: Message) -> None:
+        self._report(message)
+        if message["op"] == "all-ended":
+            self.over.set()
+
+    def close(self) -> None:
+        """End users and injectors."""
+        self._station.close()
+        if self._environment is not None and self._environment.runner is not None:
+            self._environment.runner.quit()

@@ -1,0 +1,127 @@
+"""One machine's part of a run: its injectors, and the users who ask them for requests.
+
+The same whether a run is of one machine (`local`) or this is one of several (`worker`): whoever commands it hears of
+everything through ``report``.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult, Event
+
+from loadgen.control.channel import Message
+from loadgen.control.injectors import Injectors
+from loadgen.control.population import Population
+
+END_OF_USER = gevent.GreenletExit
+
+
+class Station:
+    """Lives from the injectors' start until `over` is set."""
+
+    def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
+        self._report = report
+        self._injectors = Injectors(injectors, self._heard)
+        self._first = 0
+        self._ready = 0
+        self._stamps = True
+        self._users_made = 0
+        self._answers: dict[int, AsyncResult] = {}
+        self._asked = 0
+        self._request_limit: int | None = None
+        self.population = Population()
+        self.closing = False
+        self.over = Event()  # every injector has ended
+
+    def __len__(self) -> int:
+        return len(self._injectors)
+
+    # --- commands --------------------------------------------------------------------------------------
+
+    def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
+        """Tell the injectors their jobs: numbers ``first`` ... of ``of``; at most ``requests`` are asked for."""
+        self._first = first
+        self._request_limit = requests
+        for k in range(len(self._injectors)):
+            self._injectors.tell(k, {"op": "job", "job": {**job, "injector": first + k, "injectors": of}})
+
+    def go(self, t0_unix_ns: int) -> None:
+        """The run's clock starts at this time (CLOCK_REALTIME)."""
+        self._injectors.tell_all({"op": "go", "t0_unix_ns": t0_unix_ns})
+
+    def close_at(self, unix_ns: int) -> None:
+        """Closed loop: from this time on nobody asks any more."""
+        gevent.spawn_later(max(unix_ns - time.time_ns(), 0) / 1e9, self.finish)
+
+    def finish(self) -> None:
+        """Closed loop: nobody asks any more, what is in flight drains."""
+        if not self.closing:
+            self.closing = True
+            self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": self.population.summary()})
+            self._injectors.tell_all({"op": "finish"})
+
+    def stop(self, why: str) -> None:
+        """End now: what is in flight is cancelled, what was measured is kept."""
+        self.closing = True
+        self._injectors.tell_all({"op": "stop", "why": why})
+
+    def renew_headers(self, message: Message) -> None:
+        """Other headers from now on."""
+        self._injectors.tell_all(message)
+
+    def close(self) -> None:
+        """End the injectors."""
+        self._injectors.close()
+
+    # --- the users -------------------------------------------------------------------------------------
+
+    def next_user(self) -> int:
+        """A number for a new user; its injector is that number modulo their count."""
+        self._users_made += 1
+        return self._users_made - 1
+
+    def came(self) -> None:
+        """A user has begun."""
+        self.population.change(+1)
+
+    def left(self, user: int) -> None:
+        """A user has ended; its request in flight, if any, goes on and is recorded."""
+        self._answers.pop(user, None)
+        self.population.change(-1)
+
+    def follow_the_plan(self) -> None:
+        """The open loop's dispatcher: waits until every injector has ended."""
+        self.over.wait()
+        raise END_OF_USER
+
+    def ask(self, user: int) -> int:
+        """Have the user's next request sent; returns when it has ended, with the think time in ns."""
+        if self.closing or (self._request_limit is not None and self._asked >= self._request_limit):
+            self.finish()
+            raise END_OF_USER
+        self._asked += 1
+        answer = self._answers[user] = AsyncResult()
+        self._injectors.tell(user % len(self._injectors), {"op": "hand", "user": user, "at": time.time_ns()})
+        think_ns: int = answer.get()
+        return think_ns
+
+    # --- from the injectors ----------------------------------------------------------------------------
+
+    def _heard(self, k: int, message: Message) -> None:
+        match message["op"]:
+            case "ready":
+                self._ready += 1
+                self._stamps &= bool(message["stamps"])
+                if self._ready == len(self._injectors):
+                    self._report({"op": "ready", "stamps": self._stamps})
+            case "done":
+                answer = self._answers.pop(message["user"], None)
+                if answer is not None:
+                    answer.set(message["think_ns"])
+            case _:
+                self._report({"injector": self._first + k, **message})
+        if self._injectors.all_ended and not self.over.is_set():
+            self.over.set()
+            self._report({"op": "all-ended"})
