@@ -59,6 +59,7 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
     if parts.scheme not in ("http", "https"):
         raise UserError(f"{public_name(base_url)!r} is not an http:// or https:// URL", where="target")
     target = parts.path.rstrip("/") + path
+    authority = f"{_bracketed(host)}:{parts.port}" if parts.port else _bracketed(host)
     tls = tls_context(trust) if parts.scheme == "https" else None
     connect_to, tunnel, proxy_authorization = (host, port), b"", ""
     if proxy := _proxy_for(parts.scheme, host, port):
@@ -78,13 +79,13 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
             tunnel = f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n{credentials}\r\n".encode()
             proxy_authorization = ""
         else:
-            target = f"http://{_host_port(parts)}{target}"
+            target = f"http://{authority}{target}"
     family, address = _look_up(*connect_to)
     return Endpoint(
         name=public_name(base_url),
         family=family,
         address=address,
-        host_header=_host_port(parts),
+        host_header=authority,
         target=target,
         server_name=host,
         tls=tls,

@@ -1,0 +1,84 @@
+"""A base URL taken apart: names, addresses, and what of it is a secret."""
+
+import socket
+
+import pytest
+
+from loadgen.injector.endpoint import Trust, public_name, resolve
+from workloads.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_public_names_hold_no_secret() -> None:
+    assert public_name("https://ann:secret@host:8443/v1/?key=secret#secret") == "https://host:8443/v1"
+    assert "secret" not in public_name("http://ann:secret@host:banana/x?key=secret")
+
+
+def test_default_ports_and_paths() -> None:
+    plain = resolve("http://127.0.0.1", "/v1/completions", Trust())
+    assert (plain.address, plain.host_header, plain.target) == (("127.0.0.1", 80), "127.0.0.1", "/v1/completions")
+    tls = resolve("https://127.0.0.1/base/", "/v1/completions", Trust())
+    assert (tls.address[1], tls.target) == (443, "/base/v1/completions")
+
+
+def test_of_several_addresses_the_one_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is ::1 and 127.0.0.1; most servers listen on one of them only."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        port = server.getsockname()[1]
+        deaf = other.getsockname()[1]
+        other.close()
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", deaf)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert resolve("http://localhost", "/x", Trust()).address == ("127.0.0.1", port)
+
+
+def test_if_no_address_answers_the_first_is_kept_so_that_each_request_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        deaf = gone.getsockname()[1]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", deaf))] * 2
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert resolve("http://localhost", "/x", Trust()).address == ("127.0.0.1", deaf)
+
+
+def test_international_names_are_looked_up_as_the_dns_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look_up(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    made = resolve("https://bücher.example", "/x", Trust())
+    assert asked == ["xn--bcher-kva.example"]
+    assert made.server_name == "xn--bcher-kva.example"
+    made.host_header.encode("ascii")
+
+
+@pytest.mark.parametrize("url", ["host:8000", "//host", "http://", "http://host:0x1", "http://[::1", "file:///etc", ""])
+def test_what_is_no_url_is_refused_without_showing_secrets(url: str) -> None:
+    with pytest.raises(UserError, match="not an http:// or https:// URL"):
+        resolve(url, "/x", Trust())
+
+
+def test_a_client_key_with_a_password_is_refused_instead_of_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import trustme
+    from cryptography.hazmat.primitives import serialization as s
+
+    folder = tmp_path_factory.mktemp("key")
+    made = trustme.CA().issue_cert("me@example.org")
+    (folder / "cert.pem").write_bytes(made.cert_chain_pems[0].bytes())
+    key = s.load_pem_private_key(made.private_key_pem.bytes(), None)
+    locked = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.BestAvailableEncryption(b"pw"))
+    (folder / "key.pem").write_bytes(locked)
+    trust = Trust(client_cert=str(folder / "cert.pem"), client_key=str(folder / "key.pem"))
+    with pytest.raises(UserError, match="can't load the certificates"):
+        resolve("https://127.0.0.1", "/x", trust)
