@@ -44,6 +44,8 @@ def load(analysis: Analysis, flight: InFlight | None) -> dict[str, Any]:
         "requests": {"planned": int(counts.sum()), "ok": 0, **in_order},
         "all_phases": {"planned": len(run), "ok": int(np.count_nonzero(run.ok))},
     }
+    if run.manifest.users:
+        load["users"] = run.manifest.users  # time-weighted mean, and the largest number
     if flight is not None:
         load["in_flight"] = {"mean": flight.mean, "max": flight.most, "growth": flight.growth}
         load["overloaded"] = flight.overloaded

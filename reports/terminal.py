@@ -47,7 +47,7 @@ def _load_line(summary: dict[str, Any]) -> str:
     load, rates = summary["load"], summary["throughput"]
     requests = load["requests"]
     parts = [
-        f"{load['loop']} loop, {load['duration_s']:.1f} s",
+        f"{load['loop']} loop, {load['duration_s']:.1f} s{_concurrency(load)}",
         f"{requests['ok']:,} of {requests['planned']:,} ok",
     ]
     if load["offered_rps"] is not None:
@@ -58,6 +58,15 @@ def _load_line(summary: dict[str, Any]) -> str:
     if load.get("overloaded"):
         parts.append("[yellow]overloaded: latencies grow with duration[/]")
     return "; ".join(parts)
+
+
+def _concurrency(load: dict[str, Any]) -> str:
+    """Users, as they were on average over time, and what they had in flight."""
+    if not load.get("users"):
+        return ""
+    users, flight = load["users"], load.get("in_flight")
+    waiting = f", {flight['mean']:.1f} requests in flight" if flight else ""
+    return f", {users['mean']:.1f} users (at most {users['max']:.0f}){waiting}"
 
 
 def _latency_table(summary: dict[str, Any]) -> Table:
