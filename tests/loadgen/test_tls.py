@@ -54,7 +54,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def run(folder: Path, context: ssl.SSLContext, rows: Any = ({},), answer: Any = answer_ok, **trust: Any) -> Outcome:
     with ScriptedServer(answer, tls=context) as server:
-        return drive(tmp_path, [server.url], rows, trust=Trust(**trust))
+        return drive(folder, [server.url], rows, trust=Trust(**trust))
 
 
 def test_a_server_of_a_known_authority_is_trusted(tmp_path: Path, authority: Authority) -> None:
