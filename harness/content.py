@@ -69,7 +69,7 @@ async def _table(http: aiohttp.ClientSession, identity: Identity) -> tuple[Conte
     if first is None:
         where = public_name(identity.urls[0])
         return table_default(), [
-            f"{where} has no /tokenize: prompts are made without its tokenizer; a chat's or text's length is approximate"
+            f"{where} has no /tokenize: prompts are made without its tokenizer, a chat's length is approximate"
         ]
     others = await asyncio.gather(*(tokens(text) for text in texts[1:]))
     return table_from_tokens([first, *(piece for piece in others if piece is not None)]), []

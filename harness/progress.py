@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.run import Watcher
+from harness.load import Watcher
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -73,7 +73,8 @@ class Progress(Watcher):
         tokens = sum(message["tokens"] for _, message in self._recent) / seconds
         return (
             f"{elapsed:4.0f}/{self._seconds:.0f} s  in flight {sum(self._in_flight.values())}  ok {ok}  "
-            f"failed {totals.total()}  TTFT {self._middle('ttft_ms')}  ITL {self._middle('itl_ms')}  {tokens:,.0f} tokens/s"
+            f"failed {totals.total()}  TTFT {self._middle('ttft_ms')}  ITL {self._middle('itl_ms')}  "
+            f"{tokens:,.0f} tokens/s"
         )
 
     def _middle(self, key: str) -> str:

@@ -6,8 +6,6 @@ Secrets (API keys in `headers`) travel only there: never in a file, an argument 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import orjson
-
 from loadgen.injector.endpoint import Trust
 
 
@@ -50,9 +48,9 @@ class Job:
         """The same job for injector ``k``."""
         return replace(self, injector=k)
 
-    def to_json(self) -> bytes:
+    def to_dict(self) -> dict[str, Any]:
         """For the control socket."""
-        return orjson.dumps(asdict(self))
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":

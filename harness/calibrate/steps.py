@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.run import Watcher, execute
+from harness.load import Watcher
+from harness.run import execute
 from harness.spec import RunSpec
 from reports.collect import collect
 from reports.summary import write_summary

@@ -23,7 +23,8 @@ def run(argv: list[str]) -> int:
     flags = _flags(arguments)
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
     from harness.progress import Progress
-    from harness.run import Watcher, execute
+    from harness.load import Watcher
+    from harness.run import execute
 
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
     run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))

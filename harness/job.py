@@ -1,0 +1,102 @@
+"""From a spec, a plan and a target to the injectors' jobs; and the rows that a closed loop adds to its plan."""
+
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.content import Prompts
+from harness.spec import RunSpec
+from harness.targets.base import Identity
+from loadgen.injector.endpoint import Trust
+from loadgen.job import Job
+from reports.manifest import Manifest
+from workloads.hashing import plan_hash
+from workloads.plan import Plan, write_plan
+from workloads.schema import PLAN_SCHEMA
+
+
+def make_jobs(
+    spec: RunSpec,
+    plan: Plan,
+    manifest: Manifest,
+    identity: Identity,
+    prompts: Prompts,
+    run_dir: Path,
+    key: dict[str, str],
+) -> list[Job]:
+    """One job for each injector; ``key`` is the header that proves who we are."""
+    shared = Job(
+        plan=str((run_dir / "plan.parquet").resolve()),
+        spool=str((run_dir / "spool").resolve()),
+        injector=0,
+        injectors=injector_count(spec),
+        loop=plan.loop,
+        urls=identity.urls,
+        api=spec.target.endpoint,
+        model=identity.model,
+        dialect=identity.dialect,
+        content=prompts.table,
+        content_options=prompts.options,
+        headers={**spec.target.headers, **key},
+        extra=spec.extra,
+        streamed=spec.streamed,
+        forced_output=spec.output == "forced",
+        trust=trust_of(spec),
+        balance=spec.target.balance,
+        timeout_ns=_ns(spec.timeout),
+        measure_end_ns=manifest.measure_end_ns,
+        drain_ns=int(spec.drain * 1e9),
+        run_nonce=secrets.token_hex(4),
+        extend_plan=_extension(spec, plan),
+    )
+    return [shared.for_injector(k) for k in range(shared.injectors)]
+
+
+def _extension(spec: RunSpec, plan: Plan) -> dict[str, Any] | None:
+    """How an injector gets more rows of a closed loop's endless plan than the file holds."""
+    if plan.loop == "open":
+        return None
+    return {"workload": spec.workload.model_dump(mode="json", exclude_none=True), "seed": spec.seed}
+
+
+def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
+    """A closed loop may have started rows beyond the plan's file: make it hold them all."""
+    if plan.loop == "open":
+        return
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from reports.spool import spool_files, whole_batches
+    from workloads.plan import closed_rows
+
+    have = plan.table.num_rows
+    batches = (batch for path in spool_files(run_dir, "injector").values() for batch in whole_batches(path))
+    last = max((pc.max(batch["index"]).as_py() for batch in batches), default=-1)
+    if last >= have:
+        more = closed_rows(spec.workload, spec.seed, have, last + 1 - have)
+        table = pa.concat_tables([plan.table, more]).cast(PLAN_SCHEMA)
+        write_plan(replace(plan, table=table, plan_hash=plan_hash(table)), run_dir / "plan.parquet")
+
+
+def trust_of(spec: RunSpec) -> Trust:
+    """How the target is verified, as the injector takes it."""
+    tls = spec.target.tls
+    return Trust(
+        ca=str(tls.ca) if tls.ca else None,
+        insecure=tls.insecure,
+        client_cert=str(tls.cert) if tls.cert else None,
+        client_key=str(tls.key) if tls.key else None,
+    )
+
+
+def injector_count(spec: RunSpec) -> int:
+    """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
+    if spec.injectors == "auto":
+        return max(1, (os.cpu_count() or 2) // 2)
+    return spec.injectors
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e9)

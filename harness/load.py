@@ -1,0 +1,183 @@
+"""The load phase, from ready to over: what the Locust process and the injectors say, and what ends a run early.
+
+A run ends when every injector has; before that when the person interrupts it, its server dies, `abort_if` trips, or
+its deadline has passed. Whatever happens, what was measured is kept and the outcome says how it ended.
+"""
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from harness.abort import KillSwitch
+from harness.control import Control, Message
+from harness.targets.base import Ended, Target
+from reports.manifest import Manifest
+from workloads.errors import UserError
+
+_READY_S = 60.0
+# After the drain's end an injector has this long to write its last records before it counts as hung.
+_GRACE_S = 15.0
+# Kernel stamps count as such only when nearly every read had one.
+_MOST_UNSTAMPED = 0.001
+
+
+class Watcher:
+    """What a person sees of a run while it goes on. This one sees nothing; `harness.progress` has the others."""
+
+    def note(self, text: str) -> None:
+        """One line about what happens now."""
+
+    def began(self, plan_rows: int, seconds: float) -> None:
+        """Load starts."""
+
+    def tick(self, message: Message) -> None:
+        """An injector's second."""
+
+    def ended(self) -> None:
+        """Load is over."""
+
+
+@dataclass
+class Outcome:
+    """How the load phase went."""
+
+    state: str = "complete"
+    reason: str = ""
+    failed_side: str = ""
+    ended_ns: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def until_ready(control: Control) -> bool:
+    """Wait for every injector to have its plan and its first requests; whether all have kernel stamps.
+
+    Raises:
+        UserError: one refused its job.
+    """
+    deadline = time.monotonic() + _READY_S
+    while True:
+        message = await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
+        match message:
+            case None:
+                raise UserError("the load generator's process ended before the run began; its message stands above")
+            case {"op": "ready"}:
+                return bool(message["stamps"])
+            case {"op": "refused"}:
+                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
+            case {"op": "crashed"}:
+                raise RuntimeError(f"an injector failed while it prepared:\n{message['traceback']}")
+            case {"op": "died"}:
+                raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
+
+
+class Listener:
+    """Hears the load phase out and keeps account of it in an `Outcome`."""
+
+    def __init__(
+        self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch
+    ) -> None:
+        self._control = control
+        self._manifest = manifest
+        self._watcher = watcher
+        self._target = target
+        self._switch = switch
+        self._outcome = Outcome()
+        self._told = False  # the injectors have been told to stop
+        drain_end = manifest.drain_end_ns or 0
+        self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
+
+    async def until_over(self) -> Outcome:
+        """Pass on what the injectors say until all have ended."""
+        interrupted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted.set)
+        interruption = asyncio.create_task(interrupted.wait())
+        death = asyncio.create_task(self._target.ended())
+        receiving: asyncio.Task[Message | None] | None = None
+        try:
+            while True:
+                receiving = receiving or asyncio.create_task(self._control.receive())
+                waiting = {receiving} if self._told else {receiving, interruption, death}
+                left = max(self._overdue_at - time.monotonic(), 0)
+                done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    self._outcome.state = "failed"
+                    self._outcome.reason = "the load generator did not end by its deadline"
+                    break
+                if not self._told and interruption in done:
+                    self._watcher.note("interrupted: keeping what was measured")
+                    self._stop("interrupted", "interrupted (Ctrl-C)")
+                elif not self._told and death in done:
+                    self._mourn(death.result())
+                if receiving not in done:
+                    continue
+                message = receiving.result()
+                receiving = None
+                if message is None:
+                    self._outcome.state, self._outcome.reason = "failed", "the Locust process ended unexpectedly"
+                if message is None or message["op"] == "all-ended":
+                    break
+                self._hear(message)
+        finally:
+            for task in (interruption, death, receiving):
+                if task is not None:
+                    task.cancel()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+        self._outcome.ended_ns = self._outcome.ended_ns or self._now()
+        return self._outcome
+
+    def _now(self) -> int:
+        return time.time_ns() - self._manifest.t0_unix_ns
+
+    def _stop(self, state: str, reason: str) -> None:
+        """End the load now; the injectors cancel what is in flight and write it down."""
+        self._told = True
+        self._outcome.state, self._outcome.reason = state, reason
+        self._control.send({"op": "stop", "why": reason})
+        self._overdue_at = time.monotonic() + _GRACE_S
+
+    def _note(self, kind: str, text: str, **more: Any) -> None:
+        self._outcome.events.append({"t_ns": self._now(), "kind": kind, "text": text, **more})
+
+    def _mourn(self, ended: Ended) -> None:
+        """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""
+        self._note("server", ended.text, log=list(ended.log))
+        self._watcher.note("\n".join([ended.text, *ended.log[-10:]]))
+        self._stop("failed", ended.text)
+        self._outcome.failed_side = "target"
+
+    def _hear(self, message: Message) -> None:
+        manifest, outcome = self._manifest, self._outcome
+        match message["op"]:
+            case "tick":
+                self._watcher.tick(message)
+                why = self._switch.tick(message, self._now() / 1e9)
+                if why is not None and not self._told:
+                    self._note("abort", why)
+                    self._watcher.note(f"stopped: {why}")
+                    self._stop("aborted", why)
+            case "closing":  # the closed loop's last request was asked for
+                manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
+                manifest.users = message["users"]
+            case "event":
+                self._outcome.events.append({"t_ns": self._now(), **{k: v for k, v in message.items() if k != "op"}})
+            case "end":
+                outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
+                if message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
+                    manifest.stamp = "user"
+                if message.get("failure"):
+                    outcome.state, outcome.reason = "failed", message["failure"]
+                    self._note("injector", message["failure"])
+            case "crashed" | "died":
+                text = message.get("error") or f"ended with exit code {message.get('code')}"
+                outcome.state, outcome.reason = "failed", f"injector {message['injector']}: {text}"
+                self._note("injector", outcome.reason)
+                self._watcher.note(outcome.reason)
+            case other:
+                self._note(str(other), orjson.dumps(message).decode())
