@@ -16,6 +16,7 @@ import orjson
 from harness import auth, content, rundir
 from harness.abort import KillSwitch
 from harness.begin import first_manifest
+from harness.calibrate import store as calibration
 from harness.control import Control
 from harness.handover import prepare_message
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
@@ -58,7 +59,7 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
         manifest = first_manifest(spec, plan, identity, run_dir, command_line)
-        manifest.notices += prompts.notices
+        manifest.notices += [*prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
         if target.life is not None:
             manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
         manifest.save(run_dir)
@@ -149,3 +150,18 @@ def check_lengths(plan: Plan, identity: Identity) -> None:
 def _price_per_hour(spec: RunSpec) -> float | None:
     """Dollars per hour of the whole deployment."""
     return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count
+
+
+def _beyond_calibration(plan: Plan, manifest: Manifest, watcher: Watcher) -> list[str]:
+    """A warning, where this machine was calibrated and the plan is near what it can measure."""
+    import pyarrow.compute as pc
+
+    seconds = manifest.measure_end_ns / 1e9
+    if plan.loop == "closed" or seconds <= 0:
+        return []
+    rows = plan.table.num_rows
+    warning = calibration.warning(rows / seconds, (pc.sum(plan.table["output_tokens"]).as_py() or 0) / seconds)
+    if warning is None:
+        return []
+    watcher.note(f"warning: {warning}")
+    return [warning]

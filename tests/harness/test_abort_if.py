@@ -47,17 +47,17 @@ def test_spend_is_elapsed_time_at_the_price() -> None:
     assert "spend" in str(switch.tick(tick(), 5.0))
 
 
-@pytest.mark.parametrize(
-    ("rules", "word"),
-    [
-        ({"spend": "$5"}, "price"),
-        ({"spend": "five"}, "five"),
-        ({"ttft": "p99 < 1s"}, "ttft"),
-        ({"attained": ">= 9%"}, "9%"),
-    ],
-)
+NONSENSE = [
+    ({"spend": "$5"}, "price"),
+    ({"spend": "five"}, "five"),
+    ({"ttft": "p99 < 1s"}, "ttft"),
+    ({"attained": ">= 9%"}, "9%"),
+]
+
+
+@pytest.mark.parametrize(("rules", "word"), NONSENSE)
 def test_a_condition_that_makes_no_sense_is_refused(rules: dict[str, str], word: str) -> None:
-    with pytest.raises(UserError, match=word.replace("$", r"\$")):
+    with pytest.raises(UserError, match=word):
         KillSwitch(rules, None)
 
 

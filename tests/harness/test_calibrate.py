@@ -1,0 +1,141 @@
+"""The null server's exactness, and what calibration makes of what it saw."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import SIM, Tailgate
+
+from harness.calibrate import store
+from harness.calibrate.peers import against
+from harness.calibrate.steps import _judged
+from workloads.errors import UserError
+
+
+@pytest.fixture
+def null_server() -> Iterator[int]:
+    command = [sys.executable, "-m", "harness.calibrate.null_server", "--ttft-ms", "30", "--itl-ms", "60"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["port"]
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()
+
+
+def ask(port: int, tokens: int) -> tuple[socket.socket, float]:
+    body = json.dumps({"prompt": [1, 2, 3], "max_tokens": tokens}).encode()
+    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sent = time.monotonic()
+    sock.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return sock, sent
+
+
+def test_tokens_leave_on_schedule_even_when_a_new_request_is_due_before_a_running_one(null_server: int) -> None:
+    first, began = ask(null_server, 3)
+    times = []
+    while len(times) < 1:
+        first.recv(65536)
+        times.append(time.monotonic() - began)
+    # The running answer's next token is 60 ms away; this one's first is due in 30.
+    second, asked = ask(null_server, 1)
+    second.recv(65536)
+    waited = time.monotonic() - asked
+    for sock in (first, second):
+        sock.close()
+    assert times[0] >= 0.030
+    assert 0.030 <= waited < 0.058
+
+
+def test_an_answer_counts_its_tokens_and_ends(null_server: int) -> None:
+    sock, _ = ask(null_server, 4)
+    answer = b""
+    while not answer.endswith(b"0\r\n\r\n"):
+        answer += sock.recv(65536)
+    sock.close()
+    assert answer.count(b'"choices":[{') == 4
+    assert b'"completion_tokens":4' in answer and b'"prompt_tokens":3' in answer
+
+
+def summary(ttft_p99: float | None = 50.1, itl_p99: float | None = 20.1, broken: str = "") -> dict[str, Any]:
+    lag = {"p50": 0.1, "p99": 0.2, "max": 1.0}
+    return {
+        "latency_ms": {"ttft_from_send": {"p50": 50.0, "p99": ttft_p99}, "itl": {"p50": 20.0, "p99": itl_p99}},
+        "checks": [{"name": broken, "status": "fail"}] if broken else [],
+        "client": {"dispatch_lag_ms": lag, "receive_lag_ms": lag, "cpu_fraction_max": 0.5},
+    }
+
+
+def test_a_step_on_the_truth_is_honest() -> None:
+    step = _judged(100, 50, summary(), 0.1)
+    assert step.honest
+    assert step.ttft_error_p99 == pytest.approx(0.1)
+    assert step.chunks_per_s == 5000
+
+
+def test_a_step_off_the_truth_or_invalid_is_not_and_says_why() -> None:
+    assert _judged(100, 50, summary(ttft_p99=60.0), 0.1).why == "off the truth"
+    assert _judged(100, 50, summary(ttft_p99=60.0), 9.0).why == "the null server itself was late"
+    assert _judged(100, 50, summary(broken="receive_lag"), 0.1).why == "receive_lag"
+
+
+def test_a_calibration_is_found_again_on_the_same_host_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = store.Calibration(10_000.0, 500.0, 1, "2026-01-01T00:00:00+00:00", [])
+    store.save(made)
+    assert store.load() == made
+    monkeypatch.setattr(store, "host_key", lambda: "another")
+    assert store.load() is None
+
+
+def test_a_plan_beyond_70_percent_of_the_calibration_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert store.warning(1e6, 1e6) is None
+    store.save(store.Calibration(10_000.0, 500.0, 1, "2026-01-01T00:00:00+00:00", []))
+    assert store.warning(100, 6_900) is None
+    assert "chunks/s" in str(store.warning(100, 7_100))
+    assert "requests/s" in str(store.warning(360, 1_000))
+
+
+def test_a_run_beyond_the_calibration_says_so_in_its_notes(tailgate: Tailgate, tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    script = "from harness.calibrate import store; store.save(store.Calibration(10.0, 1.0, 1, '2026-01-01', []))"
+    subprocess.run([sys.executable, "-c", script], env={**env, "PATH": "/usr/bin:/bin"}, check=True)
+    load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "4"]
+    tailgate("run", "--target", SIM, *load, "--out", "run", "--quiet", env=env)
+    notices = json.loads((tmp_path / "run" / "manifest.json").read_text())["notices"]
+    assert any("measured honestly" in notice for notice in notices), notices
+
+
+def test_tools_that_are_not_there_or_not_known_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for names in (["aiperf"], ["k7"]):
+        with pytest.raises(UserError, match="--against"):
+            asyncio.run(against(names, "http://127.0.0.1:1", 10.0, 5, tmp_path, None))
+
+
+def test_what_a_tool_reports_stands_beside_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "vllm"
+    result = {"p50_ttft_ms": 269.0, "p99_ttft_ms": 507.0, "p50_itl_ms": 0.0, "p99_itl_ms": 107.0}
+    # Finds where its result should go among its arguments, as the real one does.
+    tool.write_text(
+        f"#!{sys.executable}\nimport sys, pathlib\nargs = sys.argv\n"
+        f"where = pathlib.Path(args[args.index('--result-dir') + 1])\n"
+        f"(where / args[args.index('--result-filename') + 1]).write_text({json.dumps(json.dumps(result))})\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "out").mkdir()
+    (said,) = asyncio.run(against(["vllm-bench"], "http://127.0.0.1:1", 300.0, 200, tmp_path / "out", None))
+    assert "269.0/507.0 ms (truth 50/50)" in said.line()
+    assert np.isclose(said.chunks_per_s, 60_000)
