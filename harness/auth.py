@@ -1,21 +1,33 @@
 """API keys: read from the environment or from a command, renewed when they expire, shown to nobody."""
 
 import asyncio
+import contextlib
 import os
+import signal
+import time
+from typing import Any, Final
 
 from harness.control import Control
 from harness.spec import AuthSpec, TargetSpec
 from workloads.errors import UserError
 
-_COMMAND_S = 30.0
+_COMMAND_S: Final = 30.0
+# A renewal that failed is tried again: the old key is likely to be good for a while yet.
+_RETRY_S: Final = 1.0
+_RETRY_MOST_S: Final = 30.0
 
 
 class Credentials:
-    """The header that proves who we are, if one is needed."""
+    """The header that proves who we are, if one is needed.
+
+    Attributes:
+        events: what happened to renewals: `{"t_unix_ns", "kind": "auth", "text"}`, for the run's events.
+    """
 
     def __init__(self, spec: AuthSpec | None) -> None:
         self._spec = spec
         self._key: str | None = None
+        self.events: list[dict[str, Any]] = []
 
     async def headers(self) -> dict[str, str]:
         """The header with the key; empty without `auth`.
@@ -27,39 +39,83 @@ class Credentials:
         if spec is None:
             return {}
         if self._key is None:
-            self._key = await self._fetch(spec)
+            self._key = await _fetch(spec)
         return {spec.header: f"{spec.scheme} {self._key}".strip()}
 
-    async def keep_fresh(self, control: Control, others: dict[str, str]) -> None:
-        """Renew the key every `refresh` and tell the injectors, until cancelled."""
+    async def keep_fresh(self, control: Control, others: dict[str, str], retry_s: float = _RETRY_S) -> None:
+        """Renew the key every `refresh` and tell the injectors, until cancelled.
+
+        A renewal that fails is tried again after ``retry_s``, then after twice that, and so on; the old key serves
+        meanwhile, and `events` says since when.
+        """
         spec = self._spec
         if spec is None or spec.refresh is None:
             return
+        pause = spec.refresh
+        failures = 0
         while True:
-            await asyncio.sleep(spec.refresh)
-            self._key = await self._fetch(spec)
+            await asyncio.sleep(pause)
+            try:
+                self._key = await _fetch(spec)
+            except UserError as error:
+                pause = min(retry_s * 2**failures, _RETRY_MOST_S)
+                failures += 1
+                self._note(f"the key could not be renewed ({error.what}); the old one serves, next try in {pause:g} s")
+                continue
+            if failures:
+                self._note(f"the key is renewed, after {failures} failed tries")
+            pause, failures = spec.refresh, 0
             control.send({"op": "headers", "headers": {**others, **await self.headers()}})
 
-    async def _fetch(self, spec: AuthSpec) -> str:
-        if spec.env is not None:
-            key = os.environ.get(spec.env, "")
-            if not key:
-                raise UserError(f"the environment variable {spec.env} is not set", where="target.auth.env")
-            return key
+    def _note(self, text: str) -> None:
+        self.events.append({"t_unix_ns": time.time_ns(), "kind": "auth", "text": text})
+
+
+async def _fetch(spec: AuthSpec) -> str:
+    """The key as it is now.
+
+    Raises:
+        UserError: there is none; never shows what was found instead.
+    """
+    if spec.env is not None:
+        where, key = "target.auth.env", os.environ.get(spec.env, "").strip()
+        if not key:
+            raise UserError(f"the environment variable {spec.env} is not set", where=where)
+    else:
         assert spec.command is not None
+        where, key = "target.auth.command", await _said(spec.command)
+    if not (key.isascii() and key.isprintable()):
+        raise UserError("the key has a line break or a character that can't be part of a header", where=where)
+    return key
+
+
+async def _said(command: str) -> str:
+    """What a shell command prints, without the space around it."""
+    where = "target.auth.command"
+    try:
         process = await asyncio.create_subprocess_shell(
-            spec.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
-        try:
-            said, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
-        except TimeoutError:
-            process.kill()
-            raise UserError(f"no key within {_COMMAND_S:.0f} s", where="target.auth.command") from None
-        key = said.decode().strip()
-        if process.returncode or not key:
-            why = complaint.decode(errors="replace").strip()[-300:]
-            raise UserError(f"exit code {process.returncode}, no key: {why}", where="target.auth.command")
-        return key
+    except OSError as error:
+        raise UserError(f"can't be started: {error.strerror}", where=where) from error
+    try:
+        said, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
+    except TimeoutError:
+        raise UserError(f"no key within {_COMMAND_S:.0f} s", where=where) from None
+    finally:
+        if process.returncode is None:  # too slow, or the run is over: its children go with it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    key = said.decode(errors="replace").strip()
+    if process.returncode or not key:
+        why = complaint.decode(errors="replace").strip()[-300:]
+        raise UserError(f"exit code {process.returncode}, no key: {why}", where=where)
+    return key
 
 
 def credentials(target: TargetSpec) -> Credentials:

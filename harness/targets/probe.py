@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 
 from harness.targets.base import Identity
+from harness.targets.http2 import speaks_http2
 from loadgen.injector.endpoint import Trust, public_name, tls_context
 from workloads.errors import UserError
 
@@ -61,15 +62,24 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
             body = await response.read()
             status = response.status
             listing = await response.json(content_type=None) if status == 200 and body else None
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise UserError(
+            f"{where!r} is not an http:// or https:// URL", where="target", remedy="Write it like http://host:8000."
+        ) from error
     except aiohttp.ClientSSLError as error:
+        await _refuse_http2_only(url)
         raise UserError(
             f"TLS failed: {error}", where=where, remedy="Give the authority's certificate with --ca."
         ) from error
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        await _refuse_http2_only(url)
         reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
         raise UserError(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
     except (aiohttp.ClientError, ValueError) as error:
+        await _refuse_http2_only(url)
         raise UserError(f"is not an OpenAI API: {error}", where=where) from error
+    if status in (426, 505):  # Upgrade Required, HTTP Version Not Supported
+        await _refuse_http2_only(url)
     if status in (401, 403):
         raise UserError(
             f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
@@ -82,6 +92,20 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
             remedy="Give the base URL, in front of /v1.",
         )
     return data
+
+
+async def _refuse_http2_only(url: str) -> None:
+    """Called when HTTP/1.1 got no answer.
+
+    Raises:
+        UserError: because the server speaks HTTP/2 and nothing else.
+    """
+    if await speaks_http2(url):
+        raise UserError(
+            "speaks only HTTP/2, and the load generator speaks HTTP/1.1",
+            where=public_name(url),
+            remedy="Enable HTTP/1.1 on the gateway, or name the server behind it.",
+        )
 
 
 async def _get_json(http: aiohttp.ClientSession, url: str, path: str) -> Any:

@@ -44,9 +44,11 @@ def public_name(url: str) -> str:
     """A URL without user, password, query and fragment: those may be secrets."""
     try:
         parts = urlsplit(url)
-        return f"{parts.scheme}://{_host_port(parts)}{parts.path}".rstrip("/")
+        if parts.netloc:
+            return f"{parts.scheme}://{_host_port(parts)}{parts.path}".rstrip("/")
     except ValueError:  # a port or an IPv6 address that is none
-        return url.rpartition("@")[2].partition("?")[0]
+        pass
+    return url.rpartition("@")[2].partition("?")[0]
 
 
 def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:

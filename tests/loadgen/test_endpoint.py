@@ -18,6 +18,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_public_names_hold_no_secret() -> None:
     assert public_name("https://ann:secret@host:8443/v1/?key=secret#secret") == "https://host:8443/v1"
     assert "secret" not in public_name("http://ann:secret@host:banana/x?key=secret")
+    assert "secret" not in public_name("ann:secret@host:8000")
+    assert public_name("localhost:8000") == "localhost:8000"
 
 
 def test_default_ports_and_paths() -> None:
