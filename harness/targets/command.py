@@ -61,4 +61,5 @@ class CommandTarget(LaunchedTarget):
             timeout_s=self._ready_timeout_s,
             where="target.command",
         )
+        self.ready = True
         return self._urls

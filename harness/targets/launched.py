@@ -17,6 +17,7 @@ class LaunchedTarget:
 
     def __init__(self) -> None:
         self.process: OwnProcess | None = None
+        self.ready = False
         self.life: Life | None = Life()
 
     def processes(self) -> dict[str, int]:
@@ -33,7 +34,7 @@ class LaunchedTarget:
             self.process.move_log(run_dir / LOG_NAME)
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL for what is left; the log of a server that no run kept is removed."""
+        """SIGTERM, then SIGKILL for what is left; the log of one that came up, but that no run kept, is removed."""
         if self.process is None:
             return
         began = time.monotonic()
@@ -42,6 +43,6 @@ class LaunchedTarget:
         self.life.stop_s = time.monotonic() - began
         self.life.killed = killed
         self.life.exit_code = self.process.exit_code
-        if self.process.log.name != LOG_NAME:
+        if self.ready and self.process.log.name != LOG_NAME:
             self.process.log.unlink(missing_ok=True)
         self.process = None

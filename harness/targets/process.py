@@ -98,6 +98,7 @@ class OwnProcess:
     def move_log(self, path: Path) -> None:
         """Keep the log at `path`, which grows on as it does; across file systems it is copied by `stop`."""
         with contextlib.suppress(OSError):
+            self.log.chmod(0o644)
             os.link(self.log, path)
             self.log.unlink()
             self.log = path

@@ -47,6 +47,7 @@ class SimTarget(LaunchedTarget):
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:
             ending.cancel()
+        self.ready = True
         self.life.phases["server start"] = time.monotonic() - began
         return (f"http://127.0.0.1:{json.loads(line)['port']}",)
 

@@ -106,7 +106,8 @@ class VllmTarget(LaunchedTarget):
             details=DETAILS,
             problems=PROBLEMS,
         )
-        await first_token(self.life, url, self.served_model)
+        await first_token(self.process, self.life, url, self.served_model)
+        self.ready = True
         return (url,)
 
     def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
