@@ -120,12 +120,11 @@ class OwnProcess:
                 killed = True
         left = [p for p in {*family, *self._family()} if _alive(p)]
         if left and not killed:
+            _send(left, signal.SIGTERM)
             left = await _gone(left, min(grace_s, _KILL_S))
         if left:
             killed = True
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGKILL)
+            _send(left, signal.SIGKILL)
             await _gone(left, _KILL_S)
         await self._process.wait()
         await self._port_free()
@@ -190,6 +189,12 @@ async def _gone(processes: list[psutil.Process], within_s: float) -> list[psutil
     while (left := [p for p in processes if _alive(p)]) and time.monotonic() < until:
         await asyncio.sleep(_LOOK_S)
     return left
+
+
+def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -57,9 +57,7 @@ def metrics(url: str) -> dict[str, float]:
 
 
 def test_a_streamed_completion_has_a_chunk_per_token_then_usage_then_done(url: str):
-    got = events(
-        f"{url}/v1/completions", {"prompt": [1, 2, 3], "max_tokens": 64, **FORCED}, {"X-Request-Id": "abc"}
-    )
+    got = events(f"{url}/v1/completions", {"prompt": [1, 2, 3], "max_tokens": 64, **FORCED}, {"X-Request-Id": "abc"})
     *chunks, usage, done = got
     assert done == "[DONE]" and len(chunks) == 64
     assert {c["id"] for c in chunks} == {"cmpl-abc"} and {c["object"] for c in chunks} == {"text_completion"}
@@ -154,11 +152,7 @@ def test_metrics_grow_by_exactly_what_was_served(url: str):
     assert grown("vllm:generation_tokens_total") == 23 == grown("vllm:request_generation_tokens_sum")
     assert grown("vllm:iteration_tokens_total_sum") == 231 + 23 - 3  # last tokens aren't run through it
     assert grown("vllm:request_success_total/length") == 3
-    assert (
-        grown("vllm:time_to_first_token_seconds_count")
-        == 3
-        == grown("vllm:e2e_request_latency_seconds_count")
-    )
+    assert grown("vllm:time_to_first_token_seconds_count") == 3 == grown("vllm:e2e_request_latency_seconds_count")
     assert grown("vllm:inter_token_latency_seconds_count") == 20
     assert after["vllm:num_requests_running"] == after["vllm:kv_cache_usage_perc"] == 0
     assert after["tailgate_engine_step_lateness_seconds_count"] > 0
@@ -230,9 +224,7 @@ def test_a_client_that_hangs_up_frees_its_place():
             body = {"prompt": [1], "max_tokens": 4000, "ignore_eos": True, "stream": True}
             hog = await session.post(f"{url}/v1/completions", json=body)
             await hog.content.readline()
-            next_one = asyncio.create_task(
-                session.post(f"{url}/v1/completions", json={**body, "max_tokens": 2})
-            )
+            next_one = asyncio.create_task(session.post(f"{url}/v1/completions", json={**body, "max_tokens": 2}))
             await until(url, num_requests_running=1, num_requests_waiting=1)
             hog.close()
             answer = await next_one
@@ -314,9 +306,7 @@ def test_it_ends_when_the_process_that_started_it_is_killed():
         " stdout=subprocess.PIPE, text=True)\n"
         "print(p.pid, p.stdout.readline(), flush=True); sys.stdin.read()"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None and parent.stdin is not None
     pid = int(parent.stdout.readline().split()[0])
     watch = os.pidfd_open(pid)

@@ -16,9 +16,7 @@ def sequence(name: str, prompt: int, output: int, arrival_s: float = 0.0, **more
 
 
 def scheduler(blocks: int = 100, seqs: int = 8, budget: int = 32, **more: bool) -> Scheduler:
-    return Scheduler(
-        BlockPool(blocks), block_size=BLOCK, max_num_seqs=seqs, max_num_batched_tokens=budget, **more
-    )
+    return Scheduler(BlockPool(blocks), block_size=BLOCK, max_num_seqs=seqs, max_num_batched_tokens=budget, **more)
 
 
 @dataclass

@@ -32,9 +32,7 @@ def test_a_lone_decode_reads_all_weights_once():
 
 def test_a_large_prefill_is_bound_by_compute():
     tokens = 8192
-    step = StepShape(
-        prefill_tokens=tokens, sampled=1, attention_pairs=tokens * (tokens + 1) // 2, kv_tokens=tokens
-    )
+    step = StepShape(prefill_tokens=tokens, sampled=1, attention_pairs=tokens * (tokens + 1) // 2, kv_tokens=tokens)
     linear = 2 * (H100_8B.shape.layer_parameters * tokens + 128256 * 4096) / 989.5e12
     attention = 4 * 32 * 4096 * tokens * (tokens + 1) / 2 / 989.5e12
     assert H100_8B.seconds(step) == pytest.approx(linear + attention)
@@ -50,9 +48,7 @@ def test_overhead_and_links_are_added():
 
 
 def test_more_work_never_takes_less_time():
-    base = StepShape(
-        prefill_tokens=512, decode_sequences=32, sampled=33, attention_pairs=40_000, kv_tokens=9_000
-    )
+    base = StepShape(prefill_tokens=512, decode_sequences=32, sampled=33, attention_pairs=40_000, kv_tokens=9_000)
     for name in ("prefill_tokens", "decode_sequences", "sampled", "attention_pairs", "kv_tokens"):
         more = replace(base, **{name: getattr(base, name) * 3})
         assert H100_8B.seconds(more) >= H100_8B.seconds(base)
@@ -70,9 +66,7 @@ def test_defaults_follow_the_gpu_and_the_cache_fills_its_memory():
 
 
 def test_flags_win_over_the_preset_and_show_in_the_resolved_configuration():
-    resolved = resolve(
-        Settings("l40s/llama-3.1-8b", max_num_seqs=3, max_model_len=2048, served_model_name="m")
-    )
+    resolved = resolve(Settings("l40s/llama-3.1-8b", max_num_seqs=3, max_model_len=2048, served_model_name="m"))
     shown = as_dict(resolved)
     assert shown["scheduler_config"]["max_num_seqs"] == 3
     assert shown["model_config"]["served_model_name"] == "m"

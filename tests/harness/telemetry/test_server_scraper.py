@@ -47,9 +47,7 @@ def test_every_scrape_is_kept_in_the_reports_schema_on_the_run_clock(tmp_path: P
     async def scenario() -> str:
         script = Scripted()
         async with serving(script) as url:
-            scraper = ServerScraper(
-                [url + "/v1"], 0, 0.02, {"Authorization": "Bearer x"}, tmp_path / "s.arrows"
-            )
+            scraper = ServerScraper([url + "/v1"], 0, 0.02, {"Authorization": "Bearer x"}, tmp_path / "s.arrows")
             found = await scraper.start()
             assert (found[0].server, found[0].series, found[0].problem) == ("vllm", 1, None)
             await asyncio.wait_for(script.asked_three_times.wait(), 10)

@@ -1,0 +1,223 @@
+"""The life of a server that we start, on small scripts that behave well or badly."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.targets.command import CommandTarget
+from harness.targets.process import OwnProcess, free_port, port_is_free
+from workloads.errors import UserError
+
+SERVER = """
+import http.server, signal, subprocess, sys
+port, how = int(sys.argv[1]), sys.argv[2:]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def log_message(self, *a): pass
+if "child" in how:
+    child = subprocess.Popen([sys.executable, "-c", "import time\\nwhile True: time.sleep(60)"])
+    print("child", child.pid, flush=True)
+if "stubborn" in how:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("\\x1b[31mlistening\\x1b[0m", flush=True)
+http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "server.py"
+    path.write_text(SERVER)
+    return path
+
+
+def target(script: Path, port: int, *how: str, timeout_s: float = 20) -> CommandTarget:
+    command = f"{sys.executable} {script} {port} {' '.join(how)}"
+    return CommandTarget(command, (f"http://127.0.0.1:{port}",), None, {}, timeout_s)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_from_spawn_to_ready_to_nothing_left(script: Path, tmp_path: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = target(script, port, "child")
+        began = time.monotonic()
+        assert await server.start() == (f"http://127.0.0.1:{port}",)
+        assert server.life is not None
+        assert server.life.ready_s == pytest.approx(time.monotonic() - began, abs=0.1)
+        pid = server.processes()["server"]
+        server.keep_log(tmp_path)
+        child = int((tmp_path / "server.log").read_text().split("child ")[1].split()[0])
+        assert not gone(pid) and not gone(child)
+        await server.stop()
+        assert gone(pid) and gone(child) and port_is_free(port)
+        assert server.life.stop_s is not None and server.life.stop_s < 5
+        assert (server.life.killed, server.life.exit_code) == (False, -signal.SIGTERM)
+        assert "listening" in (tmp_path / "server.log").read_text()
+
+    run(scenario)
+
+
+def test_one_that_ignores_sigterm_is_killed_and_that_is_recorded(script: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = target(script, port, "stubborn")
+        server.grace_s = 0.3
+        await server.start()
+        pid = server.processes()["server"]
+        await server.stop()
+        assert server.life is not None
+        assert server.life.killed and server.life.exit_code == -signal.SIGKILL and gone(pid)
+
+    run(scenario)
+
+
+def test_its_death_is_noticed_within_two_seconds_with_its_last_words(script: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = target(script, port)
+        await server.start()
+        watching = asyncio.create_task(server.ended())
+        os.kill(server.processes()["server"], signal.SIGKILL)
+        ended = await asyncio.wait_for(watching, 2)
+        assert ended.code == -signal.SIGKILL and "signal 9" in ended.text
+        assert ended.log[-1] == "[31mlistening[0m"  # without the control characters
+        await server.stop()
+
+    run(scenario)
+
+
+def test_a_stop_is_not_a_death(script: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = target(script, port)
+        await server.start()
+        watching = asyncio.create_task(server.ended())
+        await server.stop()
+        await asyncio.sleep(0)
+        assert not watching.done()
+        watching.cancel()
+
+    run(scenario)
+
+
+def test_a_taken_port_names_who_has_it(script: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        first = target(script, port)
+        await first.start()
+        try:
+            with pytest.raises(
+                UserError, match=rf"port {port} is taken by python.*\(process {first.processes()['server']}\)"
+            ):
+                await target(script, port).start()
+        finally:
+            await first.stop()
+
+    run(scenario)
+
+
+def test_one_that_ends_before_it_is_ready_is_quoted():
+    async def scenario() -> None:
+        port = free_port()
+        broken = CommandTarget(
+            f"{sys.executable} -c \"import sys; print('no such device'); sys.exit(3)\"",
+            (f"http://127.0.0.1:{port}",), None, {}, 20,
+        )  # fmt: skip
+        with pytest.raises(UserError, match=r"(?s)ended before it was ready \(exit code 3\).*no such device"):
+            await broken.start()
+        assert broken.process is not None
+        broken.process.log.unlink()
+        await broken.process.stop()
+
+    run(scenario)
+
+
+def test_one_that_never_answers_is_given_up_and_taken_down():
+    async def scenario() -> None:
+        port = free_port()
+        silent = CommandTarget(
+            f'{sys.executable} -c "import time; time.sleep(600)"', (f"http://127.0.0.1:{port}",), None, {}, 0.5
+        )
+        with pytest.raises(UserError, match=r"not ready within 0\.5 s .*/health"):
+            await silent.start()
+        pid = silent.processes()["server"]
+        await silent.stop()
+        assert gone(pid)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("/no/such/program x", "can't run /no/such/program"), ("a 'b", "split into words")]
+)
+def test_a_command_that_cannot_be_run_is_said(command: str, words: str):
+    async def scenario() -> None:
+        with pytest.raises(UserError, match=words):
+            await CommandTarget(command, ("http://127.0.0.1:1",), None, {}, 1).start()
+
+    run(scenario)
+
+
+def test_a_server_does_not_outlive_the_process_that_started_it(script: Path):
+    port = free_port()
+    starter = (
+        "import asyncio, sys\n"
+        "from harness.targets.process import OwnProcess\n"
+        "async def main():\n"
+        f"    p = await OwnProcess.spawn([sys.executable, {str(script)!r}, '{port}'])\n"
+        "    print(p.pid, p.log, flush=True)\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())"
+    )
+
+    async def scenario() -> None:
+        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", starter, stdout=asyncio.subprocess.PIPE)
+        assert parent.stdout is not None
+        pid, log = (await parent.stdout.readline()).decode().split()
+        watch = os.pidfd_open(int(pid))
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(watch, ended.set)
+        parent.kill()
+        await asyncio.wait_for(ended.wait(), 10)
+        asyncio.get_running_loop().remove_reader(watch)
+        os.close(watch)
+        await parent.wait()
+        Path(log).unlink()
+
+    run(scenario)
+
+
+def test_only_processes_of_its_own_session_are_its_family(script: Path):
+    async def scenario() -> None:
+        stranger = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import time; time.sleep(600)", start_new_session=True
+        )
+        own = await OwnProcess.spawn([sys.executable, str(script), str(free_port()), "child"])
+        await own.stop()
+        own.log.unlink()
+        assert stranger.returncode is None and psutil.pid_exists(stranger.pid)
+        stranger.kill()
+        await stranger.wait()
+
+    run(scenario)

@@ -1,0 +1,132 @@
+"""Flags against the installed vLLM's parser; the interpreter here is a script that answers as vLLM's would."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.targets import vllm_flags
+from harness.targets.ready import _Marks
+from harness.targets.vllm import DETAILS, MILESTONES, VllmTarget
+from workloads.errors import UserError
+
+FLAGS = {
+    "--max-num-seqs": [None, "int"],
+    "--max-num-batched-tokens": [None, "int"],
+    "--gpu-memory-utilization": [None, "float"],
+    "--kv-cache-dtype": [["auto", "fp8"], "str"],
+    "--enable-prefix-caching": [None, ""],
+    "--no-enable-prefix-caching": [None, ""],
+    "--compilation-config": [None, "loads"],
+}
+
+
+def interpreter(folder: Path, version: str | None = "0.32.0") -> Path:
+    """Counts its calls in a file beside it."""
+    path = folder / "python"
+    answer = {"version": version, "command": False, "flags": FLAGS}
+    path.write_text(f"#!/bin/sh\necho \"$3\" >> {folder}/calls\ncat <<'EOF'\nnoise\n\n{json.dumps(answer)}\nEOF\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vllm_flags.Installed:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return asyncio.run(vllm_flags.inspect(str(interpreter(tmp_path))))
+
+
+def test_the_parser_is_asked_once_per_version(installed: vllm_flags.Installed, tmp_path: Path):
+    again = asyncio.run(vllm_flags.inspect(installed.python))
+    assert again == installed and installed.version == "0.32.0"
+    assert (tmp_path / "calls").read_text().splitlines() == ["", "--flags", ""]
+
+
+def test_known_flags_pass_with_dashes_or_underscores_switched_on_or_off(installed: vllm_flags.Installed):
+    vllm_flags.check(
+        installed,
+        {
+            "max_num_seqs": 16,
+            "max-num-batched-tokens": "2048",
+            "gpu-memory-utilization": 0.9,
+            "kv-cache-dtype": "fp8",
+            "enable-prefix-caching": False,
+            "compilation-config.mode": 3,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("max-num-seq", 1, "has no flag --max-num-seq. Did you mean max-num-seqs"),
+        ("max-num-seqs", "many", "'many' is not a whole number"),
+        ("max-num-seqs", True, "True is not a whole number"),
+        ("gpu-memory-utilization", "all", "not a number"),
+        ("kv-cache-dtype", "int4", "'int4' is none of auto, fp8"),
+    ],
+)
+def test_what_vllm_would_not_take_is_refused_with_its_place(
+    installed: vllm_flags.Installed, key: str, value: object, words: str
+):
+    with pytest.raises(UserError, match=words) as error:
+        vllm_flags.check(installed, {key: value})
+    assert error.value.where == f"target.args.{key}"
+
+
+def test_an_interpreter_without_vllm_says_how_to_install_it(tmp_path: Path):
+    python = str(interpreter(tmp_path, version=None))
+    target = VllmTarget("m", {}, {}, python, 1)
+    with pytest.raises(UserError, match=r"vLLM is not installed for .*pip install vllm"):
+        asyncio.run(target.start())
+    with pytest.raises(UserError, match="there is no /no/python"):
+        asyncio.run(VllmTarget("m", {}, {}, "/no/python", 1).start())
+    with pytest.raises(UserError, match="there is no folder /no/model"):
+        asyncio.run(VllmTarget("/no/model", {}, {}, python, 1).start())
+
+
+def test_the_served_name_is_the_flags_or_the_models():
+    assert VllmTarget("org/model", {}, {}, None, 1).served_model == "org/model"
+    assert VllmTarget("org/model", {"served_model_name": "m"}, {}, None, 1).served_model == "m"
+
+
+class Log:
+    """As much of a process as the marks look at."""
+
+    def __init__(self, path: Path) -> None:
+        self.log = path
+
+
+def test_a_gpu_log_gives_contiguous_phases_and_its_figures(tmp_path: Path):
+    from harness.targets.base import Life
+
+    life = Life()
+    path = tmp_path / "log"
+    path.write_text("")
+    marks = _Marks(Log(path), life, 0.0, MILESTONES, DETAILS)  # type: ignore[arg-type]
+    lines = [
+        "INFO non-default args: {'model': 'm'}",
+        "INFO Initializing a V1 LLM engine (v0.32.0) with config: model='m'",
+        "INFO Starting to load model m...",
+        "INFO Loading weights took 2.51 seconds",
+        "INFO Model loading took 14.99 GiB memory and 3.204512 seconds",
+        "INFO Available KV cache memory: 54.10 GiB",
+        "INFO GPU KV cache size: 443,232 tokens, Maximum concurrency",
+        "INFO Graph capturing finished in 20 secs, took 0.53 GiB",
+        "INFO init engine (profile, create kv cache, warmup model) took 41.93 s",
+    ]
+    for line in lines:
+        with path.open("a") as file:
+            file.write(line[:10])
+            marks.look()  # half a line is no line
+            file.write(line[10:] + "\n")
+        marks.look()
+    marks.reached("server start")
+    assert list(life.phases) == [
+        "process start", "engine process", "worker start", "model load", "engine init", "server start",
+    ]  # fmt: skip
+    assert life.details == {
+        "weights_load_s": 2.51, "model_gib": 14.99, "model_load_s": 3.204512, "kv_cache_gib": 54.10,
+        "kv_cache_tokens": 443232.0, "graph_capture_s": 20.0, "graph_gib": 0.53, "engine_init_s": 41.93,
+    }  # fmt: skip
