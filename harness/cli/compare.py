@@ -1,0 +1,45 @@
+"""`tailgate compare RUN RUN...`: configurations side by side, from their run directories."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def run(argv: list[str]) -> int:
+    """Entry; exits 0, or 2 where the runs can't be compared."""
+    options = _parser().parse_args(argv)
+    from reports import compare_docs as docs
+    from reports.compare import compare, load_runs
+
+    found = compare(load_runs(options.runs), anyway=options.anyway)
+    docs.write_html(found, options.out)
+    if options.json or options.format == "json":
+        import orjson
+
+        sys.stdout.write(orjson.dumps(docs.to_json(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+    elif options.format == "md":
+        sys.stdout.write(docs.markdown(found))
+    elif not options.quiet:
+        from rich.console import Console
+
+        console = Console()
+        docs.print_comparison(found, console)
+        console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tailgate compare",
+        description="Compare runs: figures with intervals, ratios to the first, Pareto fronts, what differed.",
+        epilog="Replicates share a label: tailgate compare 'bf16=runs/bf16-*' 'fp8=runs/fp8-*'.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="[LABEL=]RUN", help="run directory or glob; the first is the baseline"
+    )
+    parser.add_argument("--anyway", action="store_true", help="compare invalid runs or different workloads, and say so")
+    parser.add_argument("--out", type=Path, default=Path("compare.html"), help="HTML page to write (compare.html)")
+    parser.add_argument("--format", choices=["json", "md"], help="print this document on stdout instead of the table")
+    parser.add_argument("--json", action="store_true", help="the same as --format json")
+    parser.add_argument("--quiet", action="store_true", help="write the page, print nothing")
+    return parser

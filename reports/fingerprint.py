@@ -1,0 +1,55 @@
+"""What differed between deployments: nested facts flattened to `a.b.c`, and the keys whose values differ.
+
+Facts that change from launch to launch without meaning anything (ports, process numbers, times) are left out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from reports.manifest import Manifest
+
+_VOLATILE: Final = (
+    "pid", "port", "url", "urls", "host", "log", "started", "time", "timestamp", "uptime", "created", "id", "uuid",
+    "salt", "seed", "out", "path",
+)  # fmt: skip
+
+
+def facts(manifest: Manifest) -> dict[str, str]:
+    """Everything that tells deployments apart: fingerprint, launch arguments, GPUs, versions, client host."""
+    spec, target = manifest.spec, manifest.target
+    tree: dict[str, Any] = {
+        "target": {"kind": target.kind, "model": target.model, "endpoint": target.endpoint, "server": target.server},
+        "version": target.version,
+        "fingerprint": target.fingerprint,
+        "launch": {key: (spec.get("target") or {}).get(key) for key in ("args", "env", "sim", "command")},
+        "gpus": spec.get("gpus"),
+        "cache": manifest.cache,
+        "isolation": manifest.isolation,
+        "client": {"stamp": manifest.stamp, "injectors": manifest.injectors, "cpu": manifest.host.get("cpu")},
+        "versions": manifest.versions,
+    }
+    return dict(_flat(tree, ""))
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if str(name).lower() not in _VOLATILE:
+                yield from _flat(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+        for place, item in enumerate(value):
+            yield from _flat(item, f"{key}[{place}]")
+    elif value not in (None, "", [], ()):
+        yield key, str(value)
+
+
+def differences(sides: Mapping[str, Sequence[Manifest]]) -> list[tuple[str, dict[str, str]]]:
+    """(key, value by label) of every fact that isn't the same everywhere; values of replicates are joined."""
+    found = {label: [facts(manifest) for manifest in manifests] for label, manifests in sides.items()}
+    keys = sorted({key for runs in found.values() for run in runs for key in run})
+    result = []
+    for key in keys:
+        values = {label: sorted({run.get(key, "-") for run in runs}) for label, runs in found.items()}
+        if len({value for side in values.values() for value in side}) > 1:
+            result.append((key, {label: " | ".join(side) for label, side in values.items()}))
+    return result
