@@ -50,6 +50,9 @@ def make_jobs(
         drain_ns=int(spec.drain * 1e9),
         run_nonce=secrets.token_hex(4),
         extend_plan=_extension(spec, plan),
+        patience=str(spec.abandon.patience) if spec.abandon else None,
+        patience_share=spec.abandon.share if spec.abandon else 1.0,
+        patience_seed=spec.seed,
     )
     return [shared.for_injector(k) for k in range(shared.injectors)]
 

@@ -102,6 +102,7 @@ async def _load(
     scraper.write(run_dir / "server.parquet")
     host.write(run_dir / "host.parquet")
     extend_plan(spec, plan, run_dir)
+    outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
     with (run_dir / "events.jsonl").open("wb") as file:
         for event in sorted(outcome.events, key=lambda e: e["t_ns"]):
             file.write(orjson.dumps(event) + b"\n")

@@ -1,5 +1,6 @@
 """The spec of a run: one pydantic model, whether it comes from a YAML file, from flags, or from both."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -8,9 +9,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reports import slo as slo_grammar
 from workloads.errors import UserError
+from workloads.lengths import Length
 from workloads.spec import WorkloadSpec
 from workloads.units import Duration
 from workloads.validation import Strict, explain
+
+_SECRETIVE = re.compile("key|token|secret|password|credential", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 class AuthSpec(Strict):
@@ -100,6 +105,18 @@ class TelemetrySpec(Strict):
     host: bool = True
 
 
+class AbandonSpec(Strict):
+    """Users who hang up: what share of them, and after how many seconds from when they asked."""
+
+    share: float = Field(1.0, gt=0, le=1)
+    patience: Length
+
+    @field_validator("share", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> Any:
+        return float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else value
+
+
 class RunSpec(Strict):
     """A run, from target to SLO."""
 
@@ -111,6 +128,7 @@ class RunSpec(Strict):
     seed: int = Field(0, ge=0)
     timeout: Duration | None = Field(None, gt=0)
     drain: Duration = Field(60.0, ge=0)
+    abandon: AbandonSpec | None = None
     streamed: bool = True
     output: Literal["forced", "natural"] = "forced"
     extra: dict[str, Any] = {}
@@ -134,11 +152,26 @@ class RunSpec(Strict):
         return value
 
     def public(self) -> dict[str, Any]:
-        """The spec as the manifest keeps it: header values, which may be secrets, are masked."""
+        """The spec as the manifest keeps it: without what may be a secret.
+
+        Values of headers, of variables named like secrets, and user and password of a URL.
+        """
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        if headers := data.get("target", {}).get("headers"):
-            data["target"]["headers"] = dict.fromkeys(headers, "***")
+        target = data.get("target", {})
+        if headers := target.get("headers"):
+            target["headers"] = dict.fromkeys(headers, "***")
+        if variables := target.get("env"):
+            target["env"] = {name: "***" if _SECRETIVE.search(name) else value for name, value in variables.items()}
+        if "url" in target:
+            target["url"] = without_credentials(target["url"])
+        if "urls" in target:
+            target["urls"] = [without_credentials(url) for url in target["urls"]]
         return data
+
+
+def without_credentials(text: str) -> str:
+    """The text with user and password of every URL in it masked."""
+    return _CREDENTIALS.sub("://***@", text)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
-    p = argparse.ArgumentParser(prog="tailgate run", description=__doc__)
+    p = argparse.ArgumentParser(prog="tailgate run", description=__doc__, allow_abbrev=False)
     p.add_argument("spec", nargs="?", type=Path, help="YAML spec; flags override it")
     t = p.add_argument_group("target")
     t.add_argument(
@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         "--slo", action="append", default=[], metavar="'ttft: p99 < 800ms'", help="objective; repeat for more"
     )
     r.add_argument("--timeout", help="give up on a request this long after its scheduled time")
+    r.add_argument("--patience", help="users hang up after so many seconds: a number or a law, lognormal(2,0.5)")
+    r.add_argument("--abandon", metavar="SHARE", help="only this share of them has a patience that ends, e.g. 5%%")
     r.add_argument("--drain", help="wait this long for answers after the last arrival (default: 60s)")
     r.add_argument("--no-stream", action="store_true", default=None, help="ask for whole answers")
     r.add_argument("--natural-output", action="store_true", default=None, help="let the model end its answers")
@@ -125,6 +127,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
         "seed": a.seed,
         "slo": dict(_objective(text) for text in a.slo),
         "timeout": a.timeout,
+        "abandon": {"share": a.abandon, "patience": a.patience},
         "drain": a.drain,
         "streamed": False if a.no_stream else None,
         "output": "natural" if a.natural_output else None,
@@ -196,7 +199,9 @@ def _make_trace_absolute(data: dict[str, Any], folder: Path) -> None:
 
 
 def _command_line(argv: list[str]) -> list[str]:
-    """As it was typed; header values may be secrets."""
+    """As it was typed; header values may be secrets, and so may user and password of a URL."""
+    from harness.spec import without_credentials
+
     shown = ["tailgate", "run"]
     hide = False
     for word in argv:
@@ -206,6 +211,6 @@ def _command_line(argv: list[str]) -> list[str]:
             shown.append(("" if hide else "--header=") + header.partition(":")[0] + ": ***")
             hide = False
             continue
-        shown.append(word)
+        shown.append(without_credentials(word))
         hide = word == "--header"
     return shown

@@ -1,0 +1,53 @@
+"""What a run keeps of its spec and command line holds no secret."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import spec as specs
+from harness.cli.run import _command_line
+from workloads.errors import UserError
+
+WORKLOAD = {"arrivals": {"rate": "1/s"}, "duration": "1s", "prompt_tokens": 1, "output_tokens": 1}
+
+
+def built(**data: object) -> specs.RunSpec:
+    return specs.build({"target": {"url": "http://h"}, "workload": WORKLOAD, **data}, "test", Path())
+
+
+def test_the_manifest_s_spec_masks_headers_passwords_and_variables() -> None:
+    target = {
+        "urls": ["https://ann:hunter2@a:1/x", "http://b"],
+        "headers": {"X-Key": "hunter2"},
+        "env": {"HF_TOKEN": "hunter2", "VLLM_USE_V1": "1"},
+    }
+    public = built(target=target).public()
+    assert "hunter2" not in str(public)
+    assert public["target"]["urls"] == ["https://***@a:1/x", "http://b"]
+    assert public["target"]["env"] == {"HF_TOKEN": "***", "VLLM_USE_V1": "1"}
+
+
+def test_the_command_line_is_kept_without_passwords() -> None:
+    argv = [
+        "--target",
+        "http://ann:hunter2@h:1",
+        "--target=http://ann:hunter2@g",
+        "--header",
+        "A: hunter2",
+        "--header=B: hunter2",
+    ]
+    shown = _command_line(argv)
+    assert "hunter2" not in str(shown)
+    assert shown[2:5] == ["--target", "http://***@h:1", "--target=http://***@g"]
+
+
+@pytest.mark.parametrize(("share", "is_"), [("5%", 0.05), (0.05, 0.05), ("0.05", 0.05), (1, 1.0)])
+def test_a_share_of_users_who_hang_up(share: object, is_: float) -> None:
+    abandon = built(abandon={"share": share, "patience": "lognormal(2, 0.5)"}).abandon
+    assert abandon is not None and abandon.share == pytest.approx(is_)
+
+
+@pytest.mark.parametrize("abandon", [{"share": "5%"}, {"patience": "soon"}, {"patience": 5, "share": "200%"}])
+def test_an_abandonment_that_makes_no_sense_is_refused(abandon: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="abandon"):
+        built(abandon=abandon)
