@@ -29,6 +29,7 @@ from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.kernel import ANCILLARY_BYTES, READABLE, WRITABLE, ask_for_stamps, unpack_timespec
 from loadgen.injector.loop import Loop
+from loadgen.injector.stream import DIGEST_ABOVE
 from loadgen.records import Status
 
 READ_BYTES: Final = 16 * 1024
@@ -75,6 +76,7 @@ class Connection:
         """Send on the open connection, or connect first."""
         self._exchange = exchange
         self._complete = self._until_eof = False
+        exchange.stream.digest_at = -1  # until the head has come, each read is looked at
         exchange.reused = self._sock is not None
         if self._sock is None:
             self._connect()
@@ -274,8 +276,6 @@ class Connection:
             self._finish(stamp)
         elif stream.size > stream.digest_at:
             self._digest_early(exchange)
-        elif exchange.headers_ns is None and exchange.bytes_received > _HEAD_BYTES:
-            self._fail(Status.BAD_RESPONSE, f"no end of the head in {exchange.bytes_received:,} bytes", stamp)
 
     def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
         """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
@@ -291,7 +291,10 @@ class Connection:
         """Whatever a server sends, and however long, memory stays bounded."""
         stream = exchange.stream
         try:
-            if exchange.http_status != 200:
+            if exchange.http_status is None:
+                if exchange.bytes_received > _HEAD_BYTES:
+                    raise BadPayload(f"no end of the head in {exchange.bytes_received:,} bytes")
+            elif exchange.http_status != 200:
                 stream.pieces[:] = [b"".join(stream.pieces)[:_ERROR_BODY_BYTES]]
                 stream.digest_at = stream.size + _ERROR_BODY_BYTES
             elif exchange.streamed:
@@ -306,8 +309,9 @@ class Connection:
         if exchange is None:
             self.close()
         elif exchange.headers_ns is None:
+            which = "a kept connection" if exchange.reused else "the connection"
             where = "in the head of its answer" if exchange.bytes_received else "without an answer"
-            self._fail(Status.RESET, f"the server closed the connection {where}", read)
+            self._fail(Status.RESET, f"the server closed {which} {where}", read)
         elif self._until_eof:
             self._finish(self._stamp)
         else:
@@ -369,6 +373,7 @@ class Connection:
         if self._exchange is not None and status >= 200:
             self._exchange.http_status = status
             self._exchange.headers_ns = self._stamp
+            self._exchange.stream.digest_at = DIGEST_ABOVE
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body without its transfer coding."""

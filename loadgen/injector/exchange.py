@@ -127,7 +127,8 @@ class Exchange:
 
     def _end(self, status: Status, error: str | None, end_ns: int) -> None:
         self.status = status
-        self.error = error[:_ERROR_CHARS] if error else None
+        # It will be shown on terminals: nothing in it may move the cursor.
+        self.error = "".join(c if c.isprintable() else " " for c in error[:_ERROR_CHARS]) if error else None
         self.end_ns = end_ns
         self.payload = b""
         self.stream.pieces.clear()
