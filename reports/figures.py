@@ -65,6 +65,8 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
         value_at, size = lambda rank: float(ordered[rank - 1]), len(ordered)
     points = [quantile_at(value_at, found.n, 100 * float(s), n_eff, size) for s in shares]
     kept = [p for p in points if p.value is not None]
+    if not kept:  # too few requests for any percentile at all
+        return None
     x = [1 / (1 - p.q / 100) for p in kept]
     bounded = [(at, p.low, p.high) for at, p in zip(x, kept, strict=True) if p.low is not None and p.high is not None]
     at, low, high = ([one[place] for one in bounded] for place in range(3))
