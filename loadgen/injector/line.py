@@ -35,7 +35,7 @@ class Line:
         self._out += orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         if not waiting:
             self._push()
-            if self._out:
+            if self._out and self._open:
                 self._loop.change(self._sock.fileno(), self._ready, READABLE | WRITABLE)
 
     def _push(self) -> None:

@@ -3,6 +3,7 @@
 Real sockets and the real loop, in this thread; each piece is read before the next one is sent.
 """
 
+import gc
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,10 @@ from hypothesis import strategies as st
 from scripted import CHUNKED, END, chunk, head
 from wire import Wire, new_exchange, record
 
+from loadgen.injector.connection import Connection
+from loadgen.injector.dialect import Reading
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.stream import Stream
 from loadgen.records import Status
 
 # What depends on how the bytes came, not on what they were.
@@ -142,3 +147,20 @@ def test_many_events_in_one_read_have_one_time_and_are_counted_as_sent_together(
 def test_each_event_in_a_read_of_its_own_is_not_coalesced(wire: Wire) -> None:
     row = record(wire.answer([CHUNKED, *map(chunk, EVENTS), END]))
     assert (row["chunks"], row["server_coalesced"], row["client_coalesced"]) == (5, 0, 0)
+
+
+def test_nothing_is_left_for_the_garbage_collector(wire: Wire) -> None:
+    """It is off while the injector measures: a cycle would stay until the end."""
+    gc.collect()
+    gc.disable()
+    try:
+        for answer, _ in ANSWERS.values():
+            wire.answer([answer])
+            wire.answer([answer[:-9]])
+            wire.answer([answer[:-9]], then="stay")
+        wire.answer([b"no HTTP at all\r\n\r\n"])
+        ours = (Connection, Exchange, Stream, Reading)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, ours)]
+    finally:
+        gc.enable()
+    assert left == []

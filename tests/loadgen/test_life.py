@@ -248,3 +248,27 @@ def test_a_controller_that_does_not_read_its_messages_stops_nothing(tmp_path: Pa
             assert release.wait(30)
             outcome = driven.finish()
     assert len(outcome.records) == 3_000
+
+
+def test_a_controller_that_is_killed_ends_the_load_whatever_was_being_said(tmp_path: Path) -> None:
+    """The message that finds the socket dead is in the middle of a request's end."""
+    rows = [{"at_ms": None, "session": k} for k in range(100)]
+    job = {"loop": "closed", "measure_end_ns": 60 * S}
+    hang_up = threading.Event()
+
+    def answer(peer: Peer, _request: Request) -> None:
+        hang_up.wait(20)
+        peer.send(scripted.ok())
+
+    with ScriptedServer(answer) as server, Driven(tmp_path, [server.url], rows, job) as driven:
+        driven.prepare()
+        driven.go()
+        driven.tell(op="hand", user=0, at=time.time_ns())
+        wait_for(lambda: server.requests)
+        driven.process.send_signal(signal.SIGSTOP)  # so that it learns of the end by its own `done`
+        driven.hang_up()
+        hang_up.set()
+        wait_for(lambda: not server.peers[0]._rest)
+        driven.process.send_signal(signal.SIGCONT)
+        assert driven.process.wait(10) == 0
+    assert is_closed(tmp_path / "spool" / "injector-0.arrows")

@@ -301,3 +301,40 @@ def test_without_file_descriptors_requests_fail_with_a_reason_and_the_run_goes_o
     assert len(statuses) == 81 and statuses[80] == "ok"
     failed = next(row for row in outcome.records.values() if row["status"] == "connect_error")
     assert "Too many open files" in failed["error"]
+
+
+def test_a_connection_that_is_never_accepted_ends_by_the_deadline(tmp_path: Path) -> None:
+    """A full backlog: the kernel drops the SYN, as a firewall would."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address = server.getsockname()
+        filling = [socket.socket() for _ in range(4)]
+        for sock in filling:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        row = drive(tmp_path, [f"http://127.0.0.1:{address[1]}"], [{}], timeout_ns=400 * MS).records[0]
+        for sock in filling:
+            sock.close()
+    assert row["status"] == "timeout"
+    assert (row["connected_ns"], row["sent_ns"]) == (None, None)
+
+
+def test_a_kept_connection_that_dies_under_a_request_is_said_to_have_been_kept(tmp_path: Path) -> None:
+    def answer(peer: Peer, request: Request) -> None:
+        peer.send(scripted.ok()) if request.index == 0 else peer.close()
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{"at_ms": 0.0}, {"at_ms": 150.0}])
+    assert outcome.statuses() == {0: "ok", 1: "reset"}
+    assert outcome.records[1]["connection_reused"] is True
+    assert "a kept connection" in outcome.records[1]["error"]
+
+
+def test_an_error_s_text_can_t_move_the_cursor_of_a_terminal(tmp_path: Path) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        body = b"\x1b[2J\x1b]0;pwned\x07 out of\nmemory"
+        peer.send(head(500, f"Content-Length: {len(body)}", content_type="text/plain") + body)
+
+    with ScriptedServer(answer) as server:
+        outcome = drive(tmp_path, [server.url], [{}])
+    assert outcome.records[0]["error"].endswith("out of memory")
+    assert outcome.records[0]["error"].isprintable()

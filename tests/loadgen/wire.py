@@ -85,6 +85,7 @@ class Wire:
         self.loop.idle = turn
         if not ended:
             self.loop.run()
+        self.loop.idle = lambda: False
         server.close()
         connection.close()
         assert ended, "the exchange did not end"
