@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from reports.rundata import Floats, Ints, Mask, Run
 
-_FINE_US: Final = 1 << 20  # gaps below 1.05 s are counted per microsecond, longer ones kept one by one
+_FINE_US: Final = 1 << 18  # gaps below 0.26 s are counted per microsecond, longer ones kept one by one
 _SAMPLED_GAPS: Final = 500_000
+_AT_ONCE: Final = 1_000_000  # arrivals
 _NO_GAPS: Final = np.zeros(0, np.uint32)
 
 
@@ -105,9 +106,14 @@ def chunks(run: Run) -> Iterator[Chunk]:
         return
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
-            if table.num_rows:
-                yield _chunk(table, run.index)
+            table = file.read_row_group(group, use_threads=False)
+            for low in range(0, table.num_rows, step := _rows_at_once(table)):
+                yield _chunk(table.slice(low, step), run.index)
+
+
+def _rows_at_once(table: Any) -> int:
+    """So many requests that their arrivals take a few MB."""
+    return max(1, int(table.num_rows) * _AT_ONCE // max(1, int(table.nbytes) // 4))
 
 
 def _chunk(table: Any, index: Ints) -> Chunk:
@@ -128,8 +134,8 @@ class GapSample:
         stride: 1 if it is all of them.
     """
 
-    rows: Ints
-    slots: Ints
+    rows: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
     us: npt.NDArray[np.uint32]
     stride: int
 
@@ -168,9 +174,10 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
     longest, jitter = np.full(len(run), np.nan), np.full(len(run), np.nan)
     inside = np.zeros(len(run), np.int64)
     gaps, bins = NO_GAPS, np.zeros(0, np.int64)
-    stride = max(1, int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS)
+    stride = max(1, -(-int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS))
     samples: list[GapSample] = []
     kept: dict[int, npt.NDArray[np.uint32]] = {}
+    first_us = first_ns / 1000
     for chunk in chunks(run):
         between, inner = chunk.gaps_us()
         several = chunk.lengths > 1
@@ -179,15 +186,18 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
         if not (wanted := counted[chunk.rows]).all():
             inner &= np.repeat(wanted, chunk.lengths)
         gaps = gaps + _counted(between[inner], int(np.count_nonzero(wanted & several)))
-        at_us = np.repeat(first_ns[chunk.rows] / 1000, chunk.lengths) + chunk.flat_us
+        # In place from here on: this is the largest array of the whole report.
+        at_us = np.repeat(first_us[chunk.rows], chunk.lengths)
+        at_us += chunk.flat_us
         within = (at_us >= start_ns / 1000) & (at_us < end_ns / 1000)
         inside[chunk.rows] = np.add.reduceat(within, chunk.starts, dtype=np.int64)
-        slot = np.maximum(at_us * 1000 // bin_ns, 0).astype(np.int64)
-        bins = _added(bins, np.bincount(slot))
+        at_us /= bin_ns / 1000
+        slots = np.maximum(at_us, 0, out=at_us).astype(np.int32)
+        bins = _added(bins, np.bincount(slots))
         if stride > 1:
             inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
-        rows = np.repeat(chunk.rows, chunk.lengths)
-        samples.append(GapSample(rows[inner], slot[inner], between[inner], stride))
+        rows = np.repeat(chunk.rows.astype(np.int32), chunk.lengths)
+        samples.append(GapSample(rows[inner], slots[inner], between[inner], stride))
         for place in np.flatnonzero(np.isin(chunk.rows, keep)) if keep is not None else ():
             begin = int(chunk.starts[place])
             kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
@@ -201,11 +211,12 @@ def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
     values = between.astype(np.float64)
     n = np.maximum(chunk.lengths - 1, 1)
     mean = np.add.reduceat(values, chunk.starts) / n
-    return np.sqrt(np.maximum(np.add.reduceat(values * values, chunk.starts) / n - mean * mean, 0.0))
+    np.square(values, out=values)
+    return np.sqrt(np.maximum(np.add.reduceat(values, chunk.starts) / n - mean * mean, 0.0))
 
 
 def _together(samples: list[GapSample], stride: int) -> GapSample:
-    none = np.zeros(0, np.int64)
+    none = np.zeros(0, np.int32)
     return GapSample(
         np.concatenate([none, *(one.rows for one in samples)]),
         np.concatenate([none, *(one.slots for one in samples)]),

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
 from reports.manifest import Manifest, sha256_of
+from reports.rundata import read_table
 from reports.spool import is_closed, spool_files, whole_batches
 from reports.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from workloads.errors import UserError
@@ -58,12 +59,9 @@ def collect(run_dir: Path | str) -> None:
 def _read_plan(run_dir: Path) -> Any:
     path = run_dir / "plan.parquet"
     columns = ["index", "at_ns", "session", "turn", "think_ns", "class", "tenant", "phase"]
-    try:
-        plan = pq.read_table(path, columns=[*columns, "prompt_tokens", "output_tokens"])
-    except FileNotFoundError:
-        raise UserError("the plan is missing, so nobody knows what was to be sent", where=str(path)) from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from error
+    if not path.exists():
+        raise UserError("the plan is missing, so nobody knows what was to be sent", where=str(path))
+    plan = read_table(path, [*columns, "prompt_tokens", "output_tokens"])
     index = plan["index"].to_numpy()
     return plan if np.all(np.diff(index) > 0) else plan.sort_by("index")
 

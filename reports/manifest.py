@@ -69,6 +69,7 @@ class Manifest(pydantic.BaseModel):
     host: dict[str, Any] = {}
     versions: dict[str, str] = {}
     injectors: int = 1
+    workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
     stamp: Literal["kernel", "user"] = "kernel"
     telemetry: dict[str, Any] = {}
     notices: list[str] = []

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from workloads.errors import UserError
+from reports.rundata import read_table
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -271,8 +270,5 @@ def read_host(run_dir: Path) -> Telemetry | None:
 def _read(path: Path, source: tuple[str, ...]) -> Telemetry | None:
     if not path.exists():
         return None
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from error
+    table = read_table(path)
     return Telemetry(table, source) if table.num_rows else None

@@ -4,8 +4,10 @@ All series share the same bins, so that they can share one axis. Drawing is `rep
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reports.analysis import Analysis
 from reports.overload import in_flight_at
@@ -16,6 +18,9 @@ from reports.telemetry import mean_on_grid
 RUNNING = ("vllm:num_requests_running",)
 WAITING = ("vllm:num_requests_waiting",)
 KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+
+
+AnyInts = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,11 @@ def timeline(analysis: Analysis) -> Timeline:
     for name in ("ttft", "e2e"):
         ms = analysis.figures.ms[name]
         seen = run.ok & np.isfinite(ms)
-        p50, most = group_quantiles(due[seen], ms[seen], bins, (0.5, 1.0))
+        p50, most = group_quantiles(due[seen], np.rint(1000 * ms[seen]).astype(np.int64), bins, (0.5, 1.0))
         series |= {f"{name}_p50": p50, f"{name}_max": most}
     sample = analysis.scan.sample
     inside = sample.slots < bins
-    p50, p99 = group_quantiles(sample.slots[inside], sample.us[inside] / 1000, bins, (0.5, 0.99))
+    p50, p99 = group_quantiles(sample.slots[inside], sample.us[inside], bins, (0.5, 0.99))
     series |= {"itl_p50": p50, "itl_p99": p99}
     return Timeline(edges, series | _server(analysis, edges) | _gpu(analysis, edges))
 
@@ -91,18 +96,20 @@ def _gpu(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
     return found
 
 
-def group_quantiles(slots: Ints, values: Floats, groups: int, shares: tuple[float, ...]) -> list[Floats]:
-    """Nearest-rank quantiles of `values` (ms, >= 0) by group: per share shape (groups,), NaN if empty."""
-    # One sort of (group, value) packed into 64 bits: values are kept to 1 us, far below a pixel.
-    packed = np.sort(slots << 40 | np.rint(np.maximum(values, 0) * 1000).astype(np.int64))
-    ordered = (packed & ((1 << 40) - 1)) / 1000
+def group_quantiles(slots: AnyInts, values_us: AnyInts, groups: int, shares: tuple[float, ...]) -> list[Floats]:
+    """Nearest-rank quantiles, in ms, of `values_us` by group: per share an array of shape (groups,), NaN if empty."""
+    # One sort of (group, value) packed into 64 bits.
+    packed = slots.astype(np.int64) << 40
+    packed |= np.clip(values_us, 0, (1 << 40) - 1).astype(np.int64)
+    packed.sort()
     bounds = np.searchsorted(packed, np.arange(groups + 1) << 40)
     sizes = np.diff(bounds)
     found = []
     for share in shares:
         ranks = np.maximum(np.ceil(share * sizes - 1e-9).astype(np.int64), 1)
-        at = np.minimum(bounds[:-1] + ranks - 1, max(len(ordered) - 1, 0))
-        found.append(np.where(sizes > 0, ordered[at] if len(ordered) else np.nan, np.nan))
+        at = np.minimum(bounds[:-1] + ranks - 1, max(len(packed) - 1, 0))
+        ms = (packed[at] & ((1 << 40) - 1)) / 1000 if len(packed) else np.nan
+        found.append(np.where(sizes > 0, ms, np.nan))
     return found
 
 

@@ -10,10 +10,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reports.analysis import Analysis
-from reports.rundata import Floats, Ints
+from reports.rundata import Floats, Ints, read_table
 
 WINDOWS_S: Final = (1, 10, 60)
 # Fewer windows than this say nothing about a variance.
@@ -141,7 +140,7 @@ def _planned_reuse(analysis: Analysis) -> float | None:
     path = analysis.run.path / "plan.parquet"
     if not path.exists():
         return None
-    plan = pq.read_table(path, columns=["prefix_blocks", "prompt_tokens"])
+    plan = read_table(path, ["prefix_blocks", "prompt_tokens"])
     flat = plan["prefix_blocks"].combine_chunks().flatten()
     size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
     if not len(flat) or not size:
