@@ -65,6 +65,4 @@ class PageReader:
             raise ValueError(f"not a sample: {line[:200]!r}")
         if samples[0].timestamp is not None:
             raise ValueError(f"samples with times of their own aren't supported: {line[:200]!r}")
-        return SeriesKey(
-            samples[0].name, json.dumps(samples[0].labels, sort_keys=True, separators=(",", ":"))
-        )
+        return SeriesKey(samples[0].name, json.dumps(samples[0].labels, sort_keys=True, separators=(",", ":")))

@@ -162,9 +162,7 @@ class ServerScraper:
             except ValueError as error:
                 problem = f"/metrics isn't Prometheus text: {error}"
         t_ns = (began + ended) // 2 - self._t0
-        self._keep(
-            endpoint, t_ns, [*keys, _UP, _DURATION], [*values, float(problem is None), (ended - began) / 1e9]
-        )
+        self._keep(endpoint, t_ns, [*keys, _UP, _DURATION], [*values, float(problem is None), (ended - began) / 1e9])
         if problem is None:
             self._latest[endpoint] = dict(zip(keys, values, strict=True))
             self._first.setdefault(endpoint, self._latest[endpoint])

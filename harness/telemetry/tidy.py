@@ -3,9 +3,9 @@
 The stream bounds memory, and outlives a killed process: every complete batch of it can be read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,8 +46,7 @@ class TidySamples:
             raise RuntimeError("samples on disk can't be moved")
         times = self._schema.names[0]
         self._pending = [
-            batch.set_column(0, times, pc.add(batch.column(0), by_ns)).cast(self._schema)
-            for batch in self._pending
+            batch.set_column(0, times, pc.add(batch.column(0), by_ns)).cast(self._schema) for batch in self._pending
         ]
 
     def flush(self) -> None:
@@ -65,32 +64,56 @@ class TidySamples:
 
     def write(self, path: Path) -> None:
         """Write all rows so far to one Parquet file, replacing it as a whole, and end the spool."""
+        self.close()
+        if self._spool is not None and self._file is not None:
+            write_spool(self._spool, self._schema, path)
+        else:
+            _write(self._pending, self._schema, path)
+
+    def close(self) -> None:
+        """End the spool; nothing can be added any more."""
         self.flush()
         if self._writer is not None:
             self._writer.close()
             self._file.close()
             self._writer = None
-        draft = path.with_name(path.name + ".part")
-        with pq.ParquetWriter(draft, self._schema, compression="zstd") as writer:
-            for table in self._groups():
-                writer.write_table(table, row_group_size=ROW_GROUP)
-        draft.replace(path)
 
-    def _groups(self) -> Iterator[pa.Table]:
-        """All rows in tables of about a row group each."""
-        batches: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in self._batches():
-            batches.append(batch)
-            rows += batch.num_rows
-            if rows >= ROW_GROUP:
-                yield pa.Table.from_batches(batches)
-                batches, rows = [], 0
-        if batches:
-            yield pa.Table.from_batches(batches)
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        if self._spool is not None and self._file is not None:
-            with self._spool.open("rb") as file:
-                yield from pa.ipc.open_stream(file)
-        yield from self._pending
+def write_spool(spool: Path, schema: pa.Schema, path: Path) -> None:
+    """The complete batches of an Arrow stream as Parquet; nothing if there is no stream.
+
+    The stream's writer may have been killed: what it had begun to write last is left out.
+    """
+    if not spool.exists():
+        return
+    with spool.open("rb") as file:
+        _write(_complete_batches(file), schema, path)
+
+
+def _complete_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pa.ipc.open_stream(file)
+    except (pa.ArrowInvalid, OSError):
+        return
+
+
+def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
+    draft = path.with_name(path.name + ".part")
+    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        for table in _groups(batches):
+            writer.write_table(table, row_group_size=ROW_GROUP)
+    draft.replace(path)
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """All rows in tables of about a row group each."""
+    group: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        group.append(batch)
+        rows += batch.num_rows
+        if rows >= ROW_GROUP:
+            yield pa.Table.from_batches(group)
+            group, rows = [], 0
+    if group:
+        yield pa.Table.from_batches(group)
