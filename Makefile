@@ -31,7 +31,7 @@ test-vllm: install
 	bash tests/vllm/run
 
 bench: install
-	$(BIN)/python -m pytest -m bench -s tests/bench
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -22,8 +22,8 @@ def run(argv: list[str]) -> int:
         _make_trace_absolute(data, folder)
     flags = _flags(arguments)
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
-    from harness.progress import Progress
     from harness.load import Watcher
+    from harness.progress import Progress
     from harness.run import execute
 
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
@@ -96,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--natural-output", action="store_true", default=None, help="let the model end its answers")
     r.add_argument("--extra", metavar="JSON", help="fields merged into every request body")
     r.add_argument("--injectors", help="injector processes: a number or auto (default: 1)")
+    d = p.add_argument_group("several machines (see tailgate worker)")
+    d.add_argument("--expect-workers", type=int, metavar="N", help="send from N workers instead of this machine")
+    d.add_argument("--bind", metavar="HOST:PORT", help="where workers join (default: 127.0.0.1:5557)")
+    d.add_argument("--wait", metavar="TIME", help="wait this long for the workers (default: 60s)")
     r.add_argument("--out", type=Path, help="the run directory itself (default: runs/<utc>-<name>)")
     r.add_argument("--json", action="store_true", help="print summary.json and nothing else on stdout")
     r.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -132,6 +136,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
         "streamed": False if a.no_stream else None,
         "output": "natural" if a.natural_output else None,
         "extra": _json(a.extra, "--extra"),
+        "workers": {"expect": a.expect_workers, "bind": a.bind, "wait": a.wait},
         "injectors": int(a.injectors) if a.injectors and a.injectors.isdigit() else a.injectors,
     }
     pruned = _pruned(data)
@@ -151,9 +156,8 @@ def _target(a: argparse.Namespace) -> dict[str, Any]:
         target |= {"kind": "url", "urls": given}
     target["headers"] = dict(_header(text) for text in a.header)
     target["auth"] = {"env": a.api_key_env}
-    target["tls"] = {
-        "ca": a.ca and a.ca.resolve(), "insecure": a.insecure, "cert": a.cert and a.cert.resolve(), "key": a.key and a.key.resolve()
-    }  # fmt: skip
+    files = {"ca": a.ca, "cert": a.cert, "key": a.key}
+    target["tls"] = {"insecure": a.insecure, **{name: file and file.resolve() for name, file in files.items()}}
     return target
 
 

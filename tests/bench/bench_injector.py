@@ -1,0 +1,159 @@
+"""The injector against a server written in C whose schedule is exact: TTFT 50 ms, ITL 20 ms. Prints figures.
+
+Whole-run figures: CPU is user + system of the process tree of `tailgate run`, start-up and report included; memory is
+the largest sum of proportional set sizes (PSS) over all its processes, sampled ten times a second. The server's own
+lateness stands beside them: where it is large the machine was busy, and the figures are not ours.
+`python tests/bench/bench_injector.py [PART OF A LOAD'S NAME]`; asserts nothing.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Load:
+    name: str
+    rate: str
+    seconds: int
+    tokens: int
+    arrival: str = "poisson"
+    server: tuple[str, ...] = ()
+
+
+LOADS = [
+    Load("60,000 chunks/s", "300/s", 15, 200),
+    Load("100,000 chunks/s", "500/s", 10, 200),
+    Load("1,000 requests/s of 1 token", "1000/s", 20, 1, "constant"),
+    Load("5,000 streams of 100 tokens at 100 ms", "1000/s", 5, 100, "constant", ("--itl-us", "100000")),
+]
+
+
+def compiled(folder: Path) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise SystemExit("the exact server needs a C compiler")
+    out = folder / "exact_server"
+    subprocess.run([compiler, "-O2", "-o", str(out), str(HERE / "exact_server.c")], check=True)
+    return out
+
+
+@contextlib.contextmanager
+def serving(binary: Path, *options: str) -> Iterator[str]:
+    process = subprocess.Popen([binary, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+class PeakMemory(threading.Thread):
+    """The largest sum of PSS over a process tree."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.root = psutil.Process(pid)
+        self.peak = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            total = 0
+            with contextlib.suppress(psutil.Error):
+                for process in (self.root, *self.root.children(recursive=True)):
+                    with contextlib.suppress(psutil.Error):
+                        total += process.memory_full_info().pss
+            self.peak = max(self.peak, total)
+
+
+def measured(url: str, load: Load, out: Path, *flags: str) -> dict[str, Any]:
+    command = [
+        sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", "run", "--target", url,
+        "--rate", load.rate, "--arrival", load.arrival, "--duration", f"{load.seconds}s", "--prompt-tokens", "128",
+        "--output-tokens", str(load.tokens), "--seed", "3", "--out", str(out), "--quiet", *flags,
+    ]  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(command, env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})
+    memory = PeakMemory(process.pid)
+    memory.start()
+    code = process.wait(300)
+    memory.ended.set()
+    memory.join()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    summary = json.loads((out / "summary.json").read_text())
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"code": code, "cpu_s": cpu, "peak_mb": memory.peak / 2**20, "summary": summary}
+
+
+def show(load: Load, found: dict[str, Any], server: dict[str, float]) -> None:
+    summary = found["summary"]
+    latency, client = summary["latency_ms"], summary["client"]
+    failing = [check["name"] for check in summary["checks"] if check["status"] == "fail"]
+    ok = summary["load"]["requests"]["ok"]
+
+    def pair(name: str) -> str:
+        return "/".join("-" if latency[name][q] is None else f"{latency[name][q]:.2f}" for q in ("p50", "p99"))
+
+    verdict = "VALID" if summary["valid"] else f"INVALID {', '.join(failing)}"
+    print(
+        f"\n{load.name}: {verdict}, exit code {found['code']}, requests {summary['load']['requests']}\n"
+        f"  ttft_from_send p50/p99 {pair('ttft_from_send')}  ttft {pair('ttft')}  itl {pair('itl')} ms\n"
+        f"  dispatch lag p99 {client['dispatch_lag_ms']['p99']:.2f} ms  receive lag p99 "
+        f"{client['receive_lag_ms']['p99']:.2f} ms  busiest second {client['cpu_fraction_max']:.0%}\n"
+        f"  CPU of all processes {found['cpu_s']:.2f} s = {found['cpu_s'] / ok / load.tokens * 1e6:.2f} us a chunk, "
+        f"peak memory {found['peak_mb']:.0f} MB\n"
+        f"  the server's own lateness p50/p99/max {server['p50_ms']}/{server['p99_ms']}/{server['max_ms']} ms"
+    )
+
+
+def against_the_exact_server(binary: Path, load: Load, out: Path) -> None:
+    with serving(binary, *load.server) as url:
+        found = measured(url, load, out)
+        with urlopen(f"{url}/lateness") as answer:
+            show(load, found, json.load(answer))
+
+
+def with_one_core_taken_away(binary: Path, out: Path) -> None:
+    load = Load("60,000 chunks/s, one core taken by a busy process", "300/s", 10, 200)
+    until = time.monotonic() + 60
+    busy = subprocess.Popen([sys.executable, "-c", f"import time\nwhile time.monotonic() < {until}: pass"])
+    try:
+        against_the_exact_server(binary, load, out)
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def main() -> None:
+    """All loads, or those whose name contains the first argument."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        binary = compiled(Path(folder))
+        for number, load in enumerate(LOADS):
+            if wanted in load.name:
+                against_the_exact_server(binary, load, Path(folder) / str(number))
+        if wanted in "core taken":
+            with_one_core_taken_away(binary, Path(folder) / "busy")
+
+
+if __name__ == "__main__":
+    main()
