@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -28,12 +29,13 @@ class Control:
         return self._process.pid
 
     @classmethod
-    async def spawn(cls, injectors: int) -> "Control":
+    async def spawn(cls, injectors: int, more: Sequence[str] = ()) -> "Control":
         """Start it; it imports Locust, and its injectors start, while the caller does other things."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "loadgen.control", "--fd", str(theirs.fileno()), "--injectors", str(injectors),
+                *more,
                 pass_fds=[theirs.fileno()], start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip

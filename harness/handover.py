@@ -3,15 +3,17 @@
 from typing import Any
 
 from harness.control import Message
+from harness.distributed import key_order
 from harness.spec import RunSpec
 from loadgen.job import Job
 from reports.manifest import Manifest
+from workloads.plan import Plan
 
 # A closed loop without an end of its own is ended by its number of requests, or by the manifest's measure end.
 _FOREVER_NS = 1 << 62
 
 
-def prepare_message(spec: RunSpec, manifest: Manifest, job: Job) -> Message:
+def prepare_message(spec: RunSpec, plan: Plan, manifest: Manifest, job: Job) -> Message:
     """The `prepare` message."""
     return {
         "op": "prepare",
@@ -22,7 +24,18 @@ def prepare_message(spec: RunSpec, manifest: Manifest, job: Job) -> Message:
         "drain_ns": job.drain_ns,
         "requests": spec.workload.requests if manifest.loop == "closed" else None,
         "job": job.to_dict(),
+        "plan": _plan_order(spec, plan),
+        "key": key_order(spec),
+        "locustfile": None,
     }
+
+
+def _plan_order(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """How a worker gets the plan: from spec and seed, or, where that needs files of this machine, as a file."""
+    if spec.workload.trace is not None or spec.workload.content.file is not None:
+        return {"how": "file", "hash": plan.plan_hash}
+    workload = spec.workload.model_dump(mode="json", exclude_none=True)
+    return {"how": "spec", "hash": plan.plan_hash, "workload": workload, "seed": spec.seed}
 
 
 def _stages(spec: RunSpec) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ its deadline has passed. Whatever happens, what was measured is kept and the out
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,26 +53,30 @@ class Outcome:
     events: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def until_ready(control: Control) -> bool:
-    """Wait for every injector to have its plan and its first requests; whether all have kernel stamps.
+async def until_ready(
+    control: Control, patience_s: float = _READY_S, heard: Callable[[Message], None] = lambda _message: None
+) -> Message:
+    """Wait for every injector to have its plan and its first requests; the message that says so.
 
     Raises:
         UserError: one refused its job.
     """
-    deadline = time.monotonic() + _READY_S
+    deadline = time.monotonic() + patience_s
     while True:
         message = await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
         match message:
             case None:
                 raise UserError("the load generator's process ended before the run began; its message stands above")
             case {"op": "ready"}:
-                return bool(message["stamps"])
+                return message
             case {"op": "refused"}:
                 raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
             case {"op": "crashed"}:
                 raise RuntimeError(f"an injector failed while it prepared:\n{message['traceback']}")
             case {"op": "died"}:
                 raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
+            case _:
+                heard(message)
 
 
 class Listener:
@@ -166,7 +171,15 @@ class Listener:
                 manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
                 manifest.users = message["users"]
             case "event":
-                self._outcome.events.append({"t_ns": self._now(), **{k: v for k, v in message.items() if k != "op"}})
+                more = {key: value for key, value in message.items() if key not in ("op", "kind", "text")}
+                self._note(message["kind"], message["text"], **more)
+                if message["kind"] == "worker":
+                    self._watcher.note(message["text"])
+            case "fleet":
+                manifest.workers = message["workers"]
+            case "stopped":  # by somebody else than us: in Locust's web UI
+                self._told = True
+                outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
                 if message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import orjson
 
-from harness import auth, content, rundir
+from harness import auth, content, distributed, rundir
 from harness.abort import KillSwitch
 from harness.begin import first_manifest
 from harness.calibrate import store as calibration
 from harness.control import Control
 from harness.handover import prepare_message
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
-from harness.load import Listener, Watcher, until_ready
+from harness.load import Listener, Watcher
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
 from harness.targets.make import make_target, served_model
@@ -46,7 +46,7 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _price_per_hour(spec))
     target = make_target(spec)
-    control = await Control.spawn(injector_count(spec))
+    control = await distributed.spawn(spec, injector_count(spec))
     try:
         plan_making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
         urls = await target.start()
@@ -80,9 +80,10 @@ async def _load(
 ) -> None:  # fmt: skip
     """From the injectors' preparation to the last scrape; the manifest says how it ended."""
     key = await credentials.headers()
-    jobs = make_jobs(spec, plan, manifest, identity, prompts, run_dir, key)
-    control.send(prepare_message(spec, manifest, jobs[0]))
-    manifest.stamp = "kernel" if await until_ready(control) else "user"
+    # Workers find the key in their own environment.
+    jobs = make_jobs(spec, plan, manifest, identity, prompts, run_dir, {} if spec.workers else key)
+    control.send(prepare_message(spec, plan, manifest, jobs[0]))
+    joined = await distributed.ready(control, spec, manifest, watcher)
     scraper, t0 = await _start_scraping(spec, identity, key, run_dir, manifest)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
     for role, pid in {"cli": os.getpid(), "locust": control.pid, **target.processes()}.items():
@@ -104,7 +105,7 @@ async def _load(
     extend_plan(spec, plan, run_dir)
     outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
     with (run_dir / "events.jsonl").open("wb") as file:
-        for event in sorted(outcome.events, key=lambda e: e["t_ns"]):
+        for event in sorted(distributed.on_run_clock(joined, t0) + outcome.events, key=lambda e: e["t_ns"]):
             file.write(orjson.dumps(event) + b"\n")
     manifest.state = outcome.state  # type: ignore[assignment]
     manifest.state_reason = outcome.reason
@@ -118,7 +119,7 @@ async def _start_scraping(
 ) -> tuple[ServerScraper, int]:
     """The first scrape is done and the run's time zero lies far enough ahead for the message to go."""
     urls = [] if spec.telemetry.server == "none" else list(identity.urls)
-    lead = _LEAD_NS
+    lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
     while True:
         t0 = time.time_ns() + lead
         scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, run_dir / "spool" / "server.arrows")

@@ -117,6 +117,14 @@ class AbandonSpec(Strict):
         return float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else value
 
 
+class WorkersSpec(Strict):
+    """Other machines that send the load: this one commands `expect` of them and waits for them at `bind`."""
+
+    expect: int = Field(ge=1, le=1000)
+    bind: str = "127.0.0.1:5557"
+    wait: Duration = Field(60.0, gt=0)
+
+
 class RunSpec(Strict):
     """A run, from target to SLO."""
 
@@ -133,6 +141,7 @@ class RunSpec(Strict):
     output: Literal["forced", "natural"] = "forced"
     extra: dict[str, Any] = {}
     injectors: int | Literal["auto"] = 1
+    workers: WorkersSpec | None = None
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
     isolation: Literal["exclusive", "shared"] | None = None
     abort_if: dict[str, str] = {}

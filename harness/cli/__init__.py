@@ -10,6 +10,7 @@ from workloads.errors import UserError
 COMMANDS: Final = {
     "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
     "calibrate": ("harness.cli.calibrate", "what this machine can measure honestly"),
+    "worker": ("harness.cli.worker", "join a distributed run and send its share of the load"),
     "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
 }
 

@@ -1,4 +1,7 @@
-"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K`` (N: its end of a socket)."""
+"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K`` (N: its end of a socket).
+
+With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of injectors of its own.
+"""
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
 
@@ -7,11 +10,19 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 
+from loadgen.control.address import split_address
 from loadgen.control.channel import Channel, Message
 from loadgen.control.local import LocalRun
+from loadgen.control.protocol import DEFAULT_PORT
+from workloads.errors import UserError
+
+if TYPE_CHECKING:
+    from loadgen.control.master import MasterRun
 
 
 def main() -> int:
@@ -19,22 +30,44 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--injectors", type=int, default=1)
+    parser.add_argument("--bind", default=None)
+    parser.add_argument("--expect", type=int, default=0)
+    parser.add_argument("--wait", type=float, default=60.0)
     arguments = parser.parse_args()
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
+    sock = socket.socket(fileno=arguments.fd)
     channel: Channel
 
     def report(message: Message) -> None:
         channel.send(message)
 
-    run = LocalRun(arguments.injectors, report)
-    channel = Channel(socket.socket(fileno=arguments.fd), run.take, run.gone)
+    run: LocalRun | MasterRun
+    if arguments.bind is None:
+        run = LocalRun(arguments.injectors, report)
+    else:
+        try:
+            run = _master(arguments, report)
+        except UserError as error:
+            channel = Channel(sock, lambda _message: None, lambda: None)
+            report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            channel.close()
+            return 0
+    channel = Channel(sock, run.take, run.gone)
     gevent.signal_handler(signal.SIGTERM, run.gone)
     run.over.wait()
     run.close()
     report({"op": "bye"})
     channel.close()
     return 0
+
+
+def _master(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "MasterRun":
+    from loadgen.control.master import MasterRun, refuse_a_port_in_use
+
+    host, port = split_address(arguments.bind, DEFAULT_PORT, "--bind")
+    refuse_a_port_in_use(host, port)
+    return MasterRun((host, port), arguments.expect, arguments.wait, report)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,12 @@ class Crew:
         """What Locust is to run."""
         return [SessionUser] if self.closed else [OpenLoopUser]
 
-    def environment(self, station: Station | None) -> Environment:
-        """Locust's environment; ``station`` is what the users turn to, None where none run (a master)."""
-        shape = Stages(self.stages, self.warmup_ns, self._users_change) if self.closed else None
-        environment = Environment(user_classes=self.user_classes(), shape_class=shape, stop_timeout=0)
-        environment.station = station  # type: ignore[attr-defined]
-        return environment
+    def dress(self, environment: Environment) -> None:
+        """Give Locust's environment its user classes and its shape."""
+        environment.user_classes = self.user_classes()
+        if self.closed:
+            environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
+            environment.shape_class.runner = environment.runner
 
     def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
         """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""

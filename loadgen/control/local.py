@@ -22,7 +22,9 @@ class LocalRun:
         self._station = Station(injectors, self._hear)
         self._report = report
         self._crew: Crew | None = None
-        self._environment: Environment | None = None
+        self._environment = Environment(user_classes=[], stop_timeout=0)
+        self._environment.station = self._station  # type: ignore[attr-defined]
+        self._environment.create_local_runner()
         self._went = False
         self.over = Event()
 
@@ -49,12 +51,11 @@ class LocalRun:
 
     def _prepare(self, message: Message) -> None:
         self._crew = Crew.of(message, self._report)
-        self._environment = self._crew.environment(self._station)
-        self._environment.create_local_runner()
+        self._crew.dress(self._environment)
         self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
 
     def _go(self, message: Message) -> None:
-        assert self._crew is not None and self._environment is not None
+        assert self._crew is not None
         self._went = True
         self._station.go(message["t0_unix_ns"])
         self._crew.begin(self._environment, message["t0_unix_ns"], machines=1)
@@ -68,5 +69,5 @@ class LocalRun:
     def close(self) -> None:
         """End users and injectors."""
         self._station.close()
-        if self._environment is not None and self._environment.runner is not None:
-            self._environment.runner.quit()
+        assert self._environment.runner is not None
+        self._environment.runner.quit()

@@ -62,7 +62,7 @@ class Stages(LoadTestShape):
     use_common_options = False
 
     def __init__(self, stages: Sequence[Stage], warmup_ns: int, changed: Callable[[int, int], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._stages = stages
         self._changed = changed  # called with (users, ns since the measure phase began) before each change
         self._before = stages[0].users if warmup_ns else 0
@@ -72,6 +72,7 @@ class Stages(LoadTestShape):
         self._warmup_ns = warmup_ns
         self._next = 0
         self._users = -1
+        self._at_once = 1
         self._t0_mono_ns = 0
 
     def begin(self, t0_unix_ns: int) -> None:
@@ -90,10 +91,12 @@ class Stages(LoadTestShape):
             now = max(time.monotonic_ns() - self._t0_mono_ns, self._moments[self._next])
             self._next = bisect_right(self._moments, now)
             self._set(self._moments[self._next - 1] - self._warmup_ns)
-        return self._users, max(self._users, 1)
+        return self._users, self._at_once
 
     def _set(self, t_ns: int) -> None:
         users = self._before if t_ns < 0 else users_at(self._stages, t_ns, self._before)
         if users != self._users:
+            # Locust's rate of coming and going; at or above the change, all come or go together.
+            self._at_once = max(users, self._users, 1)
             self._users = users
             self._changed(users, t_ns)

@@ -1,0 +1,74 @@
+"""`tailgate worker --master HOST[:PORT]`: this machine sends its share of a run that another one commands."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from workloads.errors import UserError
+
+
+def run(argv: list[str]) -> NoReturn:
+    """Become the worker's process: Locust must be the first thing it imports."""
+    options = _parser().parse_args(argv)
+    from loadgen.control.address import split_address
+    from loadgen.control.protocol import DEFAULT_PORT
+
+    host, port = split_address(options.master, DEFAULT_PORT, "--master")
+    folder = _folder(options.spool)
+    arguments = [
+        "--host", host, "--port", str(port), "--injectors", str(_injectors(options.injectors)),
+        "--folder", str(folder), "--wait", str(_seconds(options.wait)), "--name", options.name or "",
+    ]  # fmt: skip
+    if options.api_key_env:
+        arguments += ["--key-variable", options.api_key_env]
+    sys.stdout.flush()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.execv(sys.executable, [sys.executable, "-m", "loadgen.control.worker", *arguments])
+
+
+def _seconds(text: str) -> float:
+    from workloads.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UserError(str(error), where="--wait") from error
+
+
+def _injectors(text: str) -> int:
+    if text == "auto":
+        return max(1, (os.cpu_count() or 2) // 2)
+    if not text.isdigit() or not 1 <= int(text) <= 256:
+        raise UserError(f"{text!r} is neither a number from 1 to 256 nor auto", where="--injectors")
+    return int(text)
+
+
+def _folder(spool: Path | None) -> Path:
+    try:
+        if spool is not None:
+            spool.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="tailgate-worker-", dir=spool))
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", where=f"--spool {spool}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tailgate worker",
+        description="Join a run that `tailgate run SPEC --expect-workers N` commands, send a share of its load, ship "
+        "the records, and exit.",
+        epilog="Exit codes: 0 done, 1 the master went away, 2 wrong input or turned away, 130 interrupted.",
+    )
+    parser.add_argument("--master", required=True, metavar="HOST[:PORT]", help="where the master waits (port: 5557)")
+    parser.add_argument("--injectors", default="1", metavar="K|auto", help="injector processes here (default: 1)")
+    parser.add_argument("--name", help="what reports call this worker (default: worker-N)")
+    parser.add_argument("--wait", default="60s", metavar="TIME", help="wait this long for the master (default: 60s)")
+    parser.add_argument(
+        "--api-key-env", metavar="VARIABLE", help="variable that holds the API key here (default: as the spec names it)"
+    )
+    parser.add_argument("--spool", type=Path, help="where records are kept until the master holds them")
+    return parser

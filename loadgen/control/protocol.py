@@ -1,0 +1,49 @@
+"""What a master and its workers say to each other over Locust's own connection (ZeroMQ, msgpack).
+
+    worker                        master
+    hello (until welcomed)    ->
+                              <-  welcome, or turned-away (another version, too many, too late)
+    ping                      ->  pong: the worker works out its clock's offset
+                              <-  shard, file ... (pieces of the plan and of the prompts' content)
+    prepared, or refused      ->
+                              <-  go (the start time, on the master's clock)
+    said (what injectors say), spool (bytes of record batches)  ->
+                              <-  stored (what the master holds), stop, finish
+    drained (until dismissed) ->
+                              <-  dismissed
+
+Every message can be lost with a connection: what matters is repeated until answered, and both sides take repetitions.
+Locust's own message types are matched before these and a collision is swallowed silently, hence the prefix.
+"""
+
+from importlib.metadata import version
+from typing import Final
+
+VERSION: Final = version("tailgate")
+# Changes when a worker of before could not work with a master of now.
+PROTOCOL: Final = 1
+
+DEFAULT_PORT: Final = 5557
+
+HELLO: Final = "tailgate.hello"
+WELCOME: Final = "tailgate.welcome"
+TURNED_AWAY: Final = "tailgate.turned-away"
+PING: Final = "tailgate.ping"
+PONG: Final = "tailgate.pong"
+SHARD: Final = "tailgate.shard"
+FILE: Final = "tailgate.file"
+PREPARED: Final = "tailgate.prepared"
+REFUSED: Final = "tailgate.refused"
+GO: Final = "tailgate.go"
+SAID: Final = "tailgate.said"
+SPOOL: Final = "tailgate.spool"
+STORED: Final = "tailgate.stored"
+STOP: Final = "tailgate.stop"
+DRAINED: Final = "tailgate.drained"
+DISMISSED: Final = "tailgate.dismissed"
+
+TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, SAID, SPOOL, DRAINED)
+TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, STOP, DISMISSED)
+
+# Pieces of files: small enough that handling one does not hold up a heartbeat.
+PIECE_BYTES: Final = 256 * 1024
