@@ -106,12 +106,12 @@ class Analysis:
     @cached_property
     def server(self) -> telemetry.Telemetry | None:
         """The server's own metrics, if they were sampled."""
-        return telemetry.read_server(self.run.path)
+        return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
 
     @cached_property
     def gpu(self) -> telemetry.Telemetry | None:
         """The GPUs' samples, if there are any."""
-        return telemetry.read_gpu(self.run.path)
+        return None if "gpu.parquet" in self.run.problems else telemetry.read_gpu(self.run.path)
 
     @cached_property
     def dispatch_lag_ms(self) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reports.rundata import Floats, Ints, Mask, Run
@@ -101,10 +102,9 @@ class Chunk:
 
 def chunks(run: Run) -> Iterator[Chunk]:
     """The arrivals of a run, a row group at a time; nothing if they were not kept."""
-    path = run.path / "arrivals.parquet"
-    if not path.exists():
+    if "arrivals.parquet" in run.problems:
         return
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(run.path / "arrivals.parquet") as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, use_threads=False)
             for low in range(0, table.num_rows, step := _rows_at_once(table)):
@@ -117,9 +117,13 @@ def _rows_at_once(table: Any) -> int:
 
 
 def _chunk(table: Any, index: Ints) -> Chunk:
+    wanted = table["index"].to_numpy()
+    rows = np.searchsorted(index, wanted)
+    known = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
+    if not known.all():  # someone took records away; the check of the files says so
+        table, rows = table.filter(pa.array(known)), rows[known]
     lists = table["arrivals_us"].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
-    rows = np.searchsorted(index, table["index"].to_numpy())
     return Chunk(rows, offsets[:-1] - offsets[0], np.diff(offsets), lists.flatten().to_numpy())
 
 
@@ -179,6 +183,8 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
     kept: dict[int, npt.NDArray[np.uint32]] = {}
     first_us = first_ns / 1000
     for chunk in chunks(run):
+        if not len(chunk.rows):
+            continue
         between, inner = chunk.gaps_us()
         several = chunk.lengths > 1
         longest[chunk.rows] = np.where(several, np.maximum.reduceat(between, chunk.starts), np.nan)

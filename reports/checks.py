@@ -14,6 +14,7 @@ import numpy as np
 from loadgen.records import LAG_EDGES_NS
 from reports.analysis import Analysis
 from reports.gpu import GpuView
+from reports.manifest import sha256_of
 from reports.rundata import Floats, Mask, Run
 
 DISPATCH_LAG_MS: Final = 5.0
@@ -214,6 +215,16 @@ def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
             "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
             "The GPU sampler was starved or the GPU fell off the bus: see events.jsonl.",
         )  # fmt: skip
+
+
+def files_check(run: Run) -> Iterator[Check]:
+    """The measured files are those that were written when the run ended. Nothing where no checksums are kept."""
+    sums = run.manifest.checksums
+    if not sums:
+        return
+    changed = [name for name, known in sums.items() if (path := run.path / name).exists() and sha256_of(path) != known]
+    why = "files that were changed after the run" + (f": {', '.join(changed)}" if changed else "")
+    yield at_most("files", float(len(changed)), 0.0, "files", why, "Restore them, or measure again.")
 
 
 def client_column(run: Run, name: str) -> Floats:

@@ -6,7 +6,7 @@ Documents are made from it; each part's meaning is in its own module.
 from dataclasses import dataclass
 
 from reports.analysis import Analysis
-from reports.checks import Check, client_checks, telemetry_check
+from reports.checks import Check, client_checks, files_check, telemetry_check
 from reports.checks_server import server_checks
 from reports.cost import Cost, cost
 from reports.diagnosis import Evidence, Finding, diagnose
@@ -41,15 +41,31 @@ class Results:
     notices: list[str]
 
 
+# What a run lacks without a file.
+_WITHOUT = {
+    "arrivals.parquet": "no ITL, stalls or tokens over time",
+    "client.parquet": "the injector's own conduct can't be checked",
+    "plan.parquet": "no reuse of prefixes is known",
+    "server.parquet": "no figures of the server",
+    "gpu.parquet": "no figures of GPUs",
+    "host.parquet": "no figures of the host",
+}
+
+
+def _is_news(name: str, why: str) -> bool:
+    """Telemetry that was never sampled is no news; a damaged file always is."""
+    return "missing" not in why or name in ("arrivals.parquet", "client.parquet", "plan.parquet")
+
+
 def work_out(analysis: Analysis) -> Results:
     """Everything there is to know of an analysed run."""
     flight = in_flight(analysis.run)
     gpus = gpu_views(analysis)
-    checks = [*client_checks(analysis), *server_checks(analysis), *telemetry_check(gpus)]
+    checks = [*client_checks(analysis), *server_checks(analysis), *telemetry_check(gpus), *files_check(analysis.run)]
     groups = splits(analysis)
     workload, server = workload_as_sent(analysis), server_view(analysis)
     events = read_events(analysis.run.path)
-    notices: list[str] = []
+    notices = [f"{name} {why}: {_WITHOUT[name]}" for name, why in analysis.run.problems.items() if _is_news(name, why)]
     try:
         money = cost(analysis, groups)
     except UserError as error:

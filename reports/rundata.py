@@ -4,10 +4,11 @@ Reads only; what the columns mean is `reports.metrics`. Times stay nanoseconds (
 exact up to 104 days).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,16 @@ import pyarrow.parquet as pq
 from loadgen.records import CLIENT_SCHEMA
 from reports.manifest import Manifest
 from workloads.errors import UserError
+
+# Without these a run has fewer figures, but still figures.
+_OPTIONAL: Final = (
+    "arrivals.parquet",
+    "client.parquet",
+    "plan.parquet",
+    "server.parquet",
+    "gpu.parquet",
+    "host.parquet",
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -31,6 +42,7 @@ class Run:
     path: Path
     manifest: Manifest
     requests: Any  # pa.Table of REQUESTS_SCHEMA
+    problems: Mapping[str, str]  # file name -> why it can't be read
 
     def __len__(self) -> int:
         return int(self.requests.num_rows)
@@ -72,8 +84,9 @@ class Run:
     @cached_property
     def client(self) -> Any:
         """`client.parquet`, empty where it is missing."""
-        path = self.path / "client.parquet"
-        return read_table(path) if path.exists() else CLIENT_SCHEMA.empty_table()
+        if "client.parquet" in self.problems:
+            return CLIENT_SCHEMA.empty_table()
+        return read_table(self.path / "client.parquet")
 
     @property
     def window_ns(self) -> tuple[int, int]:
@@ -112,7 +125,19 @@ def load_run(run_dir: Path | str) -> Run:
     """
     path = Path(run_dir)
     manifest = Manifest.load(path)
-    return Run(path, manifest, read_table(path / "requests.parquet"))
+    problems = {name: why for name in _OPTIONAL if (why := _problem(path / name))}
+    return Run(path, manifest, read_table(path / "requests.parquet"), problems)
+
+
+def _problem(path: Path) -> str:
+    """Why a file can't be read; empty if it can."""
+    if not path.exists():
+        return "is missing"
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return "is damaged or was not written to its end"
+    return ""
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> Any:

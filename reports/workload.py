@@ -137,10 +137,9 @@ def _cached_share(analysis: Analysis) -> float | None:
 
 def _planned_reuse(analysis: Analysis) -> float | None:
     """Prompt tokens in blocks that the plan had before, of all its prompt tokens; None without blocks."""
-    path = analysis.run.path / "plan.parquet"
-    if not path.exists():
+    if "plan.parquet" in analysis.run.problems:
         return None
-    plan = read_table(path, ["prefix_blocks", "prompt_tokens"])
+    plan = read_table(analysis.run.path / "plan.parquet", ["prefix_blocks", "prompt_tokens"])
     flat = plan["prefix_blocks"].combine_chunks().flatten()
     size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
     if not len(flat) or not size:

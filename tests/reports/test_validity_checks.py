@@ -38,7 +38,7 @@ def books(rows=ROWS, **changes):
 def test_a_sound_run_passes_every_check(tmp_path):
     found = checks(tmp_path / "run", server=scrapes(), isolation="exclusive")
     assert {name: check.status for name, check in found.items() if check.status != "ok"} == {}
-    assert len(found) == 12
+    assert len(found) == 12  # and `files`, `telemetry` where there are such
 
 
 class TestDispatchLag:
@@ -213,3 +213,43 @@ def test_a_reason_names_the_check_its_figure_its_bound_and_the_remedy(tmp_path):
         "dispatch_lag: 6 ms (bound 5 ms); p99 of the dispatch lag. "
         "Lower the rate, add --injectors, or free a core for the load generator."
     )
+
+
+class TestFiles:
+    """A run directory that is not what it was when the run ended."""
+
+    def run(self, run_dir, **options):
+        collect(fabricate(run_dir, ROWS, **options))
+        return run_dir
+
+    def test_a_hand_edited_file_makes_the_run_invalid_by_name(self, tmp_path):
+        import pyarrow.parquet as pq
+
+        run_dir = self.run(tmp_path / "run")
+        table = pq.read_table(run_dir / "requests.parquet")
+        pq.write_table(table.slice(0, 300), run_dir / "requests.parquet")
+        summary = summarize(run_dir)
+        assert summary["exit_code"] == 4
+        assert any("files: 1 files" in reason and "requests.parquet" in reason for reason in summary["invalid_reasons"])
+
+    @pytest.mark.parametrize(
+        ("name", "lacks"),
+        [("arrivals.parquet", "no ITL"), ("client.parquet", "conduct can't be checked"), ("plan.parquet", "no reuse")],
+    )
+    def test_without_an_optional_file_the_rest_is_reported(self, tmp_path, name, lacks):
+        run_dir = self.run(tmp_path / "run")
+        (run_dir / name).unlink()
+        summary = summarize(run_dir)
+        assert summary["latency_ms"]["ttft"]["n"] == 400
+        assert any(name in notice and lacks in notice for notice in summary["notices"])
+
+    def test_a_half_written_telemetry_file_is_said_and_left_out(self, tmp_path):
+        run_dir = self.run(tmp_path / "run", server=scrapes())
+        path = run_dir / "server.parquet"
+        path.write_bytes(path.read_bytes()[:-20])
+        summary = summarize(run_dir)
+        assert summary["server"] == {}
+        assert any("server.parquet is damaged" in notice for notice in summary["notices"])
+
+    def test_telemetry_that_was_never_sampled_is_no_news(self, tmp_path):
+        assert summarize(self.run(tmp_path / "run"))["notices"] == []

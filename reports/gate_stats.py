@@ -1,0 +1,208 @@
+"""Statistics of a gate, where the run is the sample: differences of logarithms with their error.
+
+Estimates only; what is good enough is `reports.gate_design` and `reports.verdict`. `paired` takes any number of
+leading axes, so that the simulation (`reports.gate_simulation`) runs the very code that judges.
+
+Sources: Student (1908); Welch (1947) with Satterthwaite's degrees of freedom; Hodges and Lehmann (1963);
+Wilcoxon (1945), its null distribution exact, conditional on the ranks as they are (ties share their mean rank);
+Clopper and Pearson (1934); Fisher (1935); Rao and Scott (1992) for counts that vary more between runs than chance.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from reports.rundata import Floats
+
+# An effect that is seen in so many of a hundred repetitions counts as one that would have been seen.
+POWER: Final = 0.8
+MOST_PAIRS: Final = 200
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A difference of logarithms: positive is worse. Scalars, or arrays of one shape.
+
+    Attributes:
+        mean: the estimate.
+        error: its standard error.
+        df: degrees of freedom of the error.
+        n: pairs; of two unpaired samples the harmonic mean of their sizes.
+    """
+
+    mean: Any
+    error: Any
+    df: float
+    n: float
+
+
+def paired(d: Floats) -> Shift:
+    """Mean of the differences along the last axis, which has the pairs; shape (..., n), n >= 2."""
+    n = d.shape[-1]
+    return Shift(d.mean(axis=-1), d.std(axis=-1, ddof=1) / math.sqrt(n), n - 1.0, float(n))
+
+
+def unpaired(base: Floats, other: Floats) -> Shift:
+    """Difference of means of two samples of at least two runs each, unequal variances (Welch)."""
+    vb, vo = float(base.var(ddof=1)) / len(base), float(other.var(ddof=1)) / len(other)
+    total = vb + vo
+    df = total**2 / (vb**2 / (len(base) - 1) + vo**2 / (len(other) - 1)) if total > 0 else len(base) + len(other) - 2.0
+    n = 2 / (1 / len(base) + 1 / len(other))
+    return Shift(float(other.mean() - base.mean()), math.sqrt(total), df, n)
+
+
+def drifting(base: Floats, base_at: Floats, other: Floats, other_at: Floats) -> Shift:
+    """As `unpaired`, with a straight trend over time common to both: least squares on (1, time, side).
+
+    Times in any unit. The error grows with the distance of the candidate's runs from the baseline's.
+    Equal variances are assumed; needs five runs in all and three different times of the baseline.
+    """
+    y, t = np.concatenate([base, other]), np.concatenate([base_at, other_at])
+    scale = float(np.ptp(t)) or 1.0
+    side = np.concatenate([np.zeros(len(base)), np.ones(len(other))])
+    x = np.column_stack([np.ones(len(y)), (t - t.mean()) / scale, side])
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ y
+    df = len(y) - 3
+    variance = float(((y - x @ beta) ** 2).sum()) / df
+    n = 2 / (1 / len(base) + 1 / len(other))
+    return Shift(float(beta[2]), math.sqrt(variance * float(inverse[2, 2])), float(df), n)
+
+
+def t_point(tail: float, df: float) -> float:
+    """The point that Student's t exceeds with probability `tail`."""
+    from scipy.special import stdtrit  # heavy; only a gate needs it
+
+    return float(stdtrit(df, 1 - tail))
+
+
+def p_worse(shift: Shift) -> float:
+    """One-sided p-value of "not worse"; 0 or 1 where nothing varies at all."""
+    from scipy.special import stdtr
+
+    if shift.error == 0:
+        return 0.0 if shift.mean > 0 else 1.0
+    return float(stdtr(shift.df, -shift.mean / shift.error))
+
+
+def detectable(shift: Shift, tail: float) -> float:
+    """Smallest true difference that would have been shown to be one in POWER of cases (normal power for t)."""
+    return (t_point(tail, shift.df) + t_point(1 - POWER, shift.df)) * float(shift.error)
+
+
+def pairs_to_settle(deviation: float, mean: float, margin: float, tails: tuple[float, float]) -> int | None:
+    """Pairs after which a difference like this one is decided in POWER of cases; None beyond MOST_PAIRS.
+
+    Args:
+        deviation: standard deviation of one pair's difference.
+        mean: what the difference is taken to be.
+        margin: what it may be at most.
+        tails: error allowed to a PASS, and to a FAIL.
+    """
+    fails = mean >= margin
+    # A FAIL has to show a difference and to see at least the margin; a PASS has to show less than the margin.
+    room, tail = (mean, tails[1]) if fails else (margin - mean, tails[0])
+    for n in range(3, MOST_PAIRS + 1):
+        if (t_point(tail, n - 1) + t_point(1 - POWER, n - 1)) * deviation / math.sqrt(n) <= room:
+            return n
+    return None
+
+
+def hodges_lehmann(d: Floats) -> float:
+    """Median of all pairwise means of the differences; shape (n,)."""
+    rows, columns = np.triu_indices(len(d))
+    return float(np.median((d[rows] + d[columns]) / 2))
+
+
+def hodges_lehmann_shift(base: Floats, other: Floats) -> float:
+    """Median of all differences between the two samples."""
+    return float(np.median(other[:, None] - base[None, :]))
+
+
+def signed_rank_p(d: Floats) -> float:
+    """Wilcoxon's signed rank test, one-sided for "positive", exact; zeros are left out."""
+    d = d[d != 0]
+    ranks = _doubled_ranks(np.abs(d))
+    counts = np.zeros(int(ranks.sum()) + 1)
+    counts[0] = 1.0
+    for rank in ranks:
+        counts[rank:] += counts[: len(counts) - rank].copy()
+    return float(counts[int(ranks[d > 0].sum()) :].sum() / 2.0 ** len(d))
+
+
+def rank_sum_p(base: Floats, other: Floats) -> float:
+    """Wilcoxon's rank sum test, one-sided for "other is larger", exact."""
+    ranks = _doubled_ranks(np.concatenate([base, other]))
+    # ways[k, s]: choices of k runs whose doubled ranks add up to s.
+    ways = np.zeros((len(other) + 1, int(ranks.sum()) + 1))
+    ways[0, 0] = 1.0
+    for rank in ranks:
+        ways[1:, rank:] += ways[:-1, : ways.shape[1] - rank].copy()
+    chosen = ways[len(other)]
+    return float(chosen[int(ranks[len(base) :].sum()) :].sum() / chosen.sum())
+
+
+def _doubled_ranks(values: Floats) -> Any:
+    """Twice the mean ranks: integers even with ties."""
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """Hits among trials over the runs of a side, thinned to what independent trials would be worth.
+
+    Attributes:
+        hits, trials: as counted.
+        inflation: how many times more the runs' shares vary than chance would have it, at least 1.
+    """
+
+    hits: int
+    trials: int
+    inflation: float
+
+    @property
+    def share(self) -> float:
+        """Hits / trials."""
+        return self.hits / self.trials if self.trials else 0.0
+
+    @property
+    def effective(self) -> tuple[int, int]:
+        """Hits and trials divided by the inflation."""
+        return round(self.hits / self.inflation), round(self.trials / self.inflation)
+
+
+def shares(sides: Sequence[Sequence[tuple[int, int]]]) -> tuple[Share, ...]:
+    """One Share a side from (hits, trials) of its runs; both have the inflation of all runs about their side.
+
+    Pearson's chi-square over its degrees of freedom estimates it; errors come in bursts, and counts of
+    independent requests would pretend to a certainty that few runs don't give.
+    """
+    chi, df = 0.0, 0
+    for runs in sides:
+        hits, trials = sum(h for h, _ in runs), sum(n for _, n in runs)
+        share = hits / trials if trials else 0.0
+        if 0 < share < 1:
+            chi += sum((h - n * share) ** 2 / (n * share * (1 - share)) for h, n in runs if n)
+            df += sum(1 for _, n in runs if n) - 1
+    inflation = max(1.0, chi / df) if df else 1.0
+    return tuple(Share(sum(h for h, _ in runs), sum(n for _, n in runs), inflation) for runs in sides)
+
+
+def fisher_more(base: tuple[int, int], other: tuple[int, int]) -> float:
+    """Fisher's exact test, one-sided: chance of `other` having so many hits or more, were the shares equal."""
+    (h, n), (k, m) = base, other
+    total, drawn = n + m, m
+    log_all = _log_choose(total, drawn)
+    most = min(h + k, drawn)
+    terms = [_log_choose(h + k, i) + _log_choose(total - h - k, drawn - i) - log_all for i in range(k, most + 1)]
+    return min(1.0, math.fsum(math.exp(term) for term in terms))
+
+
+def _log_choose(n: int, k: int) -> float:
+    if not 0 <= k <= n:
+        return -math.inf
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
