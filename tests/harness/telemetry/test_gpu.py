@@ -182,11 +182,11 @@ def test_the_slow_figures_are_there(scripted: Watched):
 
 def test_eight_gpus_cost_under_1_percent_of_a_core(fake, tmp_path: Path):
     began = fake("".join(f"uuid=GPU-{n} name=F power=300 energy0=0\n" for n in range(8)))
-    watched = watch(tmp_path, began, 6.0)
+    watched = watch(tmp_path, began, 8.0)
     assert len(watched.found.gpus) == 8 and watched.rows
     share = watched.cpu_s / watched.wall_s
     print(f"\nGPU sampler, 8 GPUs: {share:.2%} of a core")
-    assert share < 0.03  # what it must show is 1 %; process accounting here ticks in 10 ms
+    assert share < 0.01
 
 
 @pytest.mark.parametrize(
