@@ -1,0 +1,96 @@
+"""Conversations in a log: turns, pauses between turns, and what each turn adds to the history."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.columns import Columns
+from workloads.fit.estimate import Z95, Estimate, quantile
+from workloads.fit.lengths import law_of
+
+Ints = npt.NDArray[np.int64]
+
+LEAST_FOLLOW_UPS: Final = 50
+_RESENT: Final = 0.6
+
+
+@dataclass(frozen=True)
+class SessionFit:
+    """The `sessions` of a profile, with intervals of its figures; `first` marks the rows that begin a session."""
+
+    spec: dict[str, Any]
+    first: npt.NDArray[np.bool_]
+    turns: Estimate
+    think_s: Estimate | None
+    notes: tuple[str, ...] = field(default=())
+
+
+def fit_sessions(columns: Columns) -> SessionFit | None:
+    """Sessions of a log in order of time; None where hardly any request follows another.
+
+    Pauses are from one request's time to the next's, so the profile has them `by the clock`.
+    """
+    order = np.lexsort((columns.turn, columns.session))
+    session, turn = columns.session[order], columns.turn[order]
+    prompt, output, at_ns = columns.prompt_tokens[order], columns.output_tokens[order], columns.at_ns[order]
+    follows = np.flatnonzero(turn > 0)
+    if len(follows) < LEAST_FOLLOW_UPS:
+        return None
+    counts = np.bincount(session)
+    counts = counts[counts > 0]
+    pauses = np.maximum((at_ns[follows] - at_ns[follows - 1]) / 1e9, 1e-3)
+    told = prompt[follows - 1] + output[follows - 1]
+    resent = float((prompt[follows] >= told).mean()) >= _RESENT
+    told = told if resent else np.zeros(len(follows), np.int64)
+    added = np.maximum(prompt[follows] - told, 1)
+    spec: dict[str, Any] = {
+        "turns": _turns(counts),
+        "think": law_of(pauses, logarithmic=True),
+        "new_tokens": law_of(added),
+        "pace": "clock",
+        "max_turns": int(counts.max()),
+    }
+    notes = ["sessions that go on beyond the log count with the turns they have in it"]
+    if not resent:
+        spec["history"] = "none"
+        notes.append("most prompts don't hold what was said before: histories are not re-sent")
+    error = Z95 * float(counts.std(ddof=1)) / float(np.sqrt(len(counts)))
+    mean = float(counts.mean())
+    return SessionFit(
+        spec, columns.turn == 0, Estimate(mean, mean - error, mean + error), quantile(pauses, 0.5), tuple(notes)
+    )
+
+
+def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
+    """Conversations told from prefix blocks: a request continues the latest one whose full blocks it repeats.
+
+    The first `common` blocks, a system prompt, don't count. Where two requests continue the same one, the second
+    begins a session of its own.
+    """
+    if columns.prefix_blocks is None:
+        return columns
+    lists = columns.prefix_blocks.to_pylist()
+    session, turn = np.arange(len(lists)), np.zeros(len(lists), np.int64)
+    ends: dict[int, int] = {}
+    for row, blocks in enumerate(lists):
+        full = min(int(columns.prompt_tokens[row]) // block_tokens, len(blocks))
+        for place in range(full, common, -1):
+            # A block's id stands for all before it, so the last full one stands for the whole prompt.
+            parent = ends.pop(blocks[place - 1], None)
+            if parent is not None:
+                session[row], turn[row] = session[parent], turn[parent] + 1
+                break
+        if full > common:
+            ends[blocks[full - 1]] = row
+    return columns.with_(session=session, turn=turn)
+
+
+def _turns(counts: Ints) -> str:
+    """Shares of 1 to 10 turns, and even lengths up to the longest beyond."""
+    parts = [f"{(counts == k).mean():.4g}: {k}" for k in range(1, 11) if (counts == k).any()]
+    tail = counts[counts > 10]
+    if len(tail):
+        parts.append(f"{len(tail) / len(counts):.4g}: {law_of(tail)}")
+    return f"mixture({', '.join(parts)})"
