@@ -1,6 +1,6 @@
 /* A streaming completions server whose schedule is exact: the truth that other figures are held against.
  *
- *   exact_server [--port P] [--ttft-us 50000] [--itl-us 20000] [--tokens 200]
+ *   exact_server [--port P] [--bind 127.0.0.1] [--ttft-us 50000] [--itl-us 20000] [--tokens 200]
  *
  * Token i of a request leaves at  a + ttft + i * itl,  where a is the KERNEL's receive stamp of the last
  * byte of the request: the server's own lateness in reading does not move the schedule. "max_tokens" of
@@ -240,8 +240,10 @@ static void on_signal(int s) { (void)s; stopping = 1; }
 
 int main(int argc, char **argv) {
     int port = 0;
+    in_addr_t address = htonl(INADDR_LOOPBACK);
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--port")) port = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--bind")) address = inet_addr(argv[i + 1]);
         else if (!strcmp(argv[i], "--ttft-us")) ttft = atoll(argv[i + 1]) * 1000;
         else if (!strcmp(argv[i], "--itl-us")) itl = atoll(argv[i + 1]) * 1000;
         else if (!strcmp(argv[i], "--tokens")) tokens = atoi(argv[i + 1]);
@@ -259,7 +261,7 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &files);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = address};
     socklen_t alen = sizeof a;
     if (bind(listener, (struct sockaddr *)&a, sizeof a) || listen(listener, 8192)) { perror("bind"); return 2; }
     getsockname(listener, (struct sockaddr *)&a, &alen);
