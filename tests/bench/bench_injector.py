@@ -1,7 +1,7 @@
 """The injector against a server written in C whose schedule is exact: TTFT 50 ms, ITL 20 ms. Prints figures.
 
 Whole-run figures: CPU is user + system of the process tree of `tailgate run`, start-up and report included; memory is
-the largest sum of proportional set sizes (PSS) over all its processes, sampled ten times a second. The server's own
+the largest sum of proportional set sizes (PSS) over all its processes, sampled twice a second. The server's own
 lateness stands beside them: where it is large the machine was busy, and the figures are not ours.
 `python tests/bench/bench_injector.py [PART OF A LOAD'S NAME]`; asserts nothing.
 """
@@ -76,7 +76,7 @@ class PeakMemory(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.1):
+        while not self.ended.wait(0.5):
             total = 0
             with contextlib.suppress(psutil.Error):
                 for process in (self.root, *self.root.children(recursive=True)):
