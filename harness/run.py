@@ -18,11 +18,14 @@ from harness.abort import KillSwitch
 from harness.begin import first_manifest
 from harness.calibrate import store as calibration
 from harness.control import Control
+from harness.gpus import gpu_events, look_for_gpus
 from harness.handover import prepare_message
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
 from harness.load import Listener, Watcher
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
+from harness.targets.caches import prepare_caches
+from harness.targets.fingerprint import fingerprint
 from harness.targets.make import make_target, served_model
 from harness.targets.probe import identify, session
 from harness.telemetry.host import HostSampler
@@ -36,8 +39,12 @@ from workloads.plan import Plan, make_plan, write_plan
 _LEAD_NS = 150_000_000
 
 
-async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watcher: Watcher) -> Path:
+async def execute(
+    spec: RunSpec, out: Path | None, command_line: list[str], watcher: Watcher, target: Target | None = None
+) -> Path:
     """Do the run; its directory is returned, holding everything but the documents.
+
+    `target` is one that someone else brought up and will take down; without it the spec's own is made.
 
     Raises:
         UserError: something is wrong with spec, target or environment; no load was sent.
@@ -45,7 +52,7 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
     trust = trust_of(spec)
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _price_per_hour(spec))
-    target = make_target(spec)
+    target = target or make_target(spec)
     control = await distributed.spawn(spec, injector_count(spec))
     try:
         plan_making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
@@ -58,7 +65,11 @@ async def execute(spec: RunSpec, out: Path | None, command_line: list[str], watc
             target.keep_log(run_dir)
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
+            caches = await prepare_caches(http, identity, spec.cache)
+            identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
         manifest = first_manifest(spec, plan, identity, run_dir, command_line)
+        manifest.cache = caches.policy
+        spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
         manifest.notices += [*prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
         if target.life is not None:
             manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
@@ -84,7 +95,10 @@ async def _load(
     jobs = make_jobs(spec, plan, manifest, identity, prompts, run_dir, {} if spec.workers else key)
     control.send(prepare_message(spec, plan, manifest, jobs[0]))
     joined = await distributed.ready(control, spec, manifest, watcher)
+    gpus = await look_for_gpus(spec, identity, target, run_dir, manifest)
     scraper, t0 = await _start_scraping(spec, identity, key, run_dir, manifest)
+    if gpus is not None:
+        await gpus.go(t0)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
     for role, pid in {"cli": os.getpid(), "locust": control.pid, **target.processes()}.items():
         host.watch(role, pid)
@@ -102,6 +116,10 @@ async def _load(
     await host.stop()
     scraper.write(run_dir / "server.parquet")
     host.write(run_dir / "host.parquet")
+    if gpus is not None:
+        await gpus.stop()
+        gpus.write(run_dir / "gpu.parquet")
+        outcome.events += gpu_events(gpus, t0)
     extend_plan(spec, plan, run_dir)
     outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
     with (run_dir / "events.jsonl").open("wb") as file:

@@ -1,0 +1,116 @@
+"""What makes a deployment this one and no other: settings as the server resolved them, versions, where it runs.
+
+Two launches of one spec have equal fingerprints: what a launch draws anew (ports, process ids, the exact size
+of the cache) is left out. `reports.fingerprint` compares them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from harness.targets.base import Identity
+
+# Section of vLLM's configuration -> the settings that change how it serves.
+_SETTINGS: Final = {
+    "model_config": (
+        "model", "revision", "dtype", "quantization", "max_model_len", "enforce_eager", "seed", "logprobs_mode",
+    ),
+    "cache_config": (
+        "block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching", "kv_cache_memory_bytes",
+        "num_gpu_blocks_override", "kv_offloading_size", "sliding_window",
+    ),
+    "scheduler_config": (
+        "max_num_seqs", "max_num_batched_tokens", "max_num_queued_reqs", "max_num_queued_tokens", "policy",
+        "enable_chunked_prefill", "long_prefill_token_threshold", "async_scheduling", "stream_interval",
+    ),
+    "parallel_config": (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel",
+        "decode_context_parallel_size", "all2all_backend",
+    ),
+    "load_config": ("load_format",),
+    "lora_config": ("max_loras", "max_lora_rank"),
+    "attention_config": ("backend",),
+    "compilation_config": ("mode", "level", "cudagraph_mode"),
+    "device_config": ("device",),
+    "speculative_config": ("method", "model", "num_speculative_tokens"),
+    "simulation": ("preset", "jitter", "mfu", "mbu", "overhead_s"),
+}  # fmt: skip
+# Labels of vllm:cache_config_info that mean the same, for servers without /server_info.
+_FROM_METRICS: Final = ("block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching")
+
+
+async def fingerprint(http: aiohttp.ClientSession, identity: Identity, *, ours: bool) -> dict[str, Any]:
+    """The fingerprint of the first URL's server (and how many there are).
+
+    Args:
+        ours: we started it, here: the machine's container is its container.
+    """
+    found: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
+    if identity.max_model_len is not None:
+        found["max_model_len"] = identity.max_model_len
+    info = await _json(http, f"{identity.urls[0]}/server_info?config_format=json")
+    config = info.get("vllm_config") if isinstance(info, dict) else None
+    if isinstance(config, dict):
+        found["config"] = resolved_settings(config)
+        found["config_source"] = "/server_info"
+    elif identity.dialect == "vllm":
+        labels = await _cache_config(http, identity.urls[0])
+        if labels:
+            found["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
+            found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
+    if ours and (container := container_identity(os.environ, Path("/"))):
+        found["container"] = container
+    return found
+
+
+def resolved_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that matter, of vLLM's whole resolved configuration."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, names in _SETTINGS.items():
+        given = config.get(section)
+        if isinstance(given, Mapping):
+            kept = {name: given[name] for name in names if given.get(name) not in (None, "", {}, [])}
+            if kept:
+                found[section] = kept
+    return found
+
+
+def container_identity(environment: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Which kind of container this is, and which pod, if it is one; empty otherwise."""
+    if "KUBERNETES_SERVICE_HOST" in environment:
+        found = {"kind": "kubernetes", "pod": environment.get("HOSTNAME", "")}
+        namespace = root / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
+        if namespace.exists():
+            found["namespace"] = namespace.read_text().strip()
+        return found
+    if (root / ".dockerenv").exists():
+        return {"kind": "docker"}
+    if (root / "run/.containerenv").exists():
+        return {"kind": "podman"}
+    return {}
+
+
+async def _cache_config(http: aiohttp.ClientSession, url: str) -> dict[str, str]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        async with http.get(f"{url}/metrics") as response:
+            text = await response.text() if response.status == 200 else ""
+    except (aiohttp.ClientError, TimeoutError):
+        return {}
+    line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
+    for family in text_string_to_metric_families(line + "\n"):
+        for sample in family.samples:
+            return dict(sample.labels)
+    return {}
+
+
+async def _json(http: aiohttp.ClientSession, url: str) -> Any:
+    try:
+        async with http.get(url) as response:
+            return await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
