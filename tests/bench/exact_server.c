@@ -1,6 +1,6 @@
 /* A streaming completions server whose schedule is exact: the truth that other figures are held against.
  *
- *   exact_server [--port P] [--bind 127.0.0.1] [--ttft-us 50000] [--itl-us 20000] [--tokens 200]
+ *   exact_server [--port P] [--bind 127.0.0.1] [--ttft-us 50000] [--itl-us 20000] [--tokens 200] [--cpu N]
  *
  * Token i of a request leaves at  a + ttft + i * itl,  where a is the KERNEL's receive stamp of the last
  * byte of the request: the server's own lateness in reading does not move the schedule. "max_tokens" of
@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/net_tstamp.h>
+#include <sched.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -239,7 +240,7 @@ static void readable(int fd) {
 static void on_signal(int s) { (void)s; stopping = 1; }
 
 int main(int argc, char **argv) {
-    int port = 0;
+    int port = 0, cpu = -1;
     in_addr_t address = htonl(INADDR_LOOPBACK);
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--port")) port = atoi(argv[i + 1]);
@@ -247,6 +248,7 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--ttft-us")) ttft = atoll(argv[i + 1]) * 1000;
         else if (!strcmp(argv[i], "--itl-us")) itl = atoll(argv[i + 1]) * 1000;
         else if (!strcmp(argv[i], "--tokens")) tokens = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--cpu")) cpu = atoi(argv[i + 1]);
         else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
     }
     signal(SIGTERM, on_signal);
@@ -255,6 +257,12 @@ int main(int argc, char **argv) {
     prctl(PR_SET_TIMERSLACK, 1);
     /* Exactness first, where we may. Not SCHED_FIFO: that left readers waiting on its core for a whole tick. */
     setpriority(PRIO_PROCESS, 0, -10);
+    if (cpu >= 0) {
+        cpu_set_t one_cpu;
+        CPU_ZERO(&one_cpu);
+        CPU_SET(cpu, &one_cpu);
+        sched_setaffinity(0, sizeof one_cpu, &one_cpu);
+    }
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
