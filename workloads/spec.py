@@ -11,14 +11,23 @@ from pydantic import Field, model_validator
 
 from workloads.arrivals.spec import ArrivalSpec
 from workloads.classes import ClassSpec, RequestSpec, TenantSpec
-from workloads.errors import UserError
 from workloads.units import Duration, Rate
 from workloads.validation import Strict, explain, meant
 
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
 TraceFormat = Literal[
-    "azure", "burstgpt", "mooncake", "ragpulse", "servegen", "kv-cache-tester", "openai", "csv", "jsonl", "parquet"
+    "auto",
+    "azure",
+    "burstgpt",
+    "mooncake",
+    "ragpulse",
+    "servegen",
+    "kv-cache-tester",
+    "openai",
+    "csv",
+    "jsonl",
+    "parquet",
 ]
 _COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "class", "tenant", "blocks")
 
@@ -29,11 +38,12 @@ class TraceSpec(Strict):
     `start` and `duration` cut a slice, `speed` compresses its time. `rate` gives it another mean rate: by leaving
     out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by `speed`; `auto` is one of
     the first two. Stamps on a coarse grid are spread within it unless `spread` is false. `columns` names those of
-    a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count.
+    a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The format `auto` is told
+    from the file.
     """
 
     file: Path
-    format: TraceFormat
+    format: TraceFormat = "auto"
     start: Duration = 0.0
     duration: Duration | None = Field(None, gt=0)
     speed: float = Field(1.0, gt=0, le=1e6)
@@ -47,7 +57,9 @@ class TraceSpec(Strict):
 
     @model_validator(mode="after")
     def _columns_fit(self) -> Self:
-        if self.format not in ("csv", "jsonl", "parquet"):
+        if self.format == "auto" and not self.columns:
+            return self
+        if self.format not in ("auto", "csv", "jsonl", "parquet"):
             if self.columns or self.block_tokens:
                 raise ValueError(f"`columns` and `block_tokens` are for csv, jsonl and parquet, not for {self.format}")
             return self
@@ -121,7 +133,7 @@ class WorkloadSpec(RequestSpec):
         spec = fill_in(spec)
         update: dict[str, Any] = {}
         if spec.trace is not None:
-            update["trace"] = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
+            update["trace"] = _resolved_trace(spec.trace, folder)
         if spec.content.file is not None:
             update["content"] = spec.content.model_copy(update={"file": (folder / spec.content.file).resolve()})
         return spec.model_copy(update=update)
@@ -185,12 +197,10 @@ class WorkloadSpec(RequestSpec):
         return self.duration if self.duration is not None else (self._staged_s() or None)
 
 
-def arrival_rate(value: Any) -> Rate:
-    """For callers that need a rate and have none.
+def _resolved_trace(trace: TraceSpec, folder: Path) -> TraceSpec:
+    """An absolute file name, and the format where it was to be told from the file."""
+    from workloads.traces.guess import guess_format
 
-    Raises:
-        UserError: it is None.
-    """
-    if value is None:
-        raise UserError("the rate is missing (write e.g. 12/s)", where="workload.arrivals.rate")
-    return float(value)
+    file = (folder / trace.file).resolve()
+    format = guess_format(file, named=bool(trace.columns)) if trace.format == "auto" else trace.format
+    return trace.model_copy(update={"file": file, "format": format})

@@ -36,7 +36,7 @@ def test_an_unknown_key_says_what_was_meant() -> None:
         ({"output_tokens": "normal(3)"}, "output_tokens: 'normal(3)', column 1: there is no law called 'normal'"),
         ({"output_tokens": [3]}, "output_tokens: [3] is not a length"),
         ({"requests": "many"}, "requests: input should be a valid integer"),
-        ({"trace": {"file": "a.csv", "format": "azur"}}, "trace.format: input should be 'azure'"),
+        ({"trace": {"file": "a.csv", "format": "azur"}}, "trace.format: input should be 'auto', 'azure', "),
         ({"classes": {"a": {"weight": 0}}}, "classes.a.weight: input should be greater than 0, not 0"),
         ({"tenants": {"t": {"surge": {"start": 9, "end": 3, "factor": 2}}}}, "`end` is not after `start`"),
         ({"prefix": {"shared": {"pool": 3}}}, "either `tokens` or `share`"),

@@ -105,6 +105,8 @@ def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
                 block_tokens=spec.block_tokens,
                 parquet=spec.format == "parquet",
             )
+        case "auto":
+            raise ValueError("the spec is not resolved")
         case "servegen":
             raise UserError("ServeGen holds clients, not requests", where="workload.trace.format")
 

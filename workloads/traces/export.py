@@ -1,0 +1,145 @@
+"""Requests written in another format: `mooncake`, `azure`, or plain `csv`, `jsonl` and `parquet` with all columns."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from workloads.columns import NO_TIME
+from workloads.errors import UserError
+from workloads.traces.replay import Replay
+
+# What reads the plain formats back in: `columns` and `time_unit: s` of a TraceSpec.
+NAMES: Final = {
+    "time": "time_s",
+    "prompt_tokens": "prompt_tokens",
+    "output_tokens": "output_tokens",
+    "session": "session",
+    "class": "class",
+    "tenant": "tenant",
+}
+_BEGIN: Final = np.datetime64("2024-01-01T00:00:00.000000")
+_AT_ONCE: Final = 20_000
+
+
+def export(replay: Replay, path: Path, format: str) -> list[str]:
+    """Write all requests; returns what the format can't hold.
+
+    Raises:
+        UserError: an unknown format, a format that needs what the trace lacks, or a path that can't be written.
+    """
+    if format not in FORMATS:
+        raise UserError(f"can't write {format!r}", where="--to", remedy=f"It writes: {', '.join(FORMATS)}")
+    timed = bool((replay.columns.at_ns != NO_TIME).all()) and replay.has_times
+    if not timed and format in ("mooncake", "azure"):
+        raise UserError(
+            f"{format} needs a time for every request, and some follow their predecessor or have none", where="--to"
+        )
+    try:
+        FORMATS[format](replay, path)
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", where=str(path)) from error
+    return _lost(replay, format)
+
+
+def _lost(replay: Replay, format: str) -> list[str]:
+    columns, lost = replay.columns, []
+    if format in ("azure", "csv") and columns.prefix_blocks is not None:
+        lost.append(f"{format} holds no prefix blocks: what prompts share is lost")
+    if format in ("azure", "mooncake") and (columns.turn > 0).any():
+        lost.append(f"{format} holds no sessions")
+    return lost
+
+
+def _mooncake(replay: Replay, path: Path) -> None:
+    columns = replay.columns
+    ids = _small_ids(replay)
+    with path.open("wb") as stream:
+        for begin in range(0, len(columns), _AT_ONCE):
+            end = min(begin + _AT_ONCE, len(columns))
+            lines = [
+                orjson.dumps({"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": blocks})
+                for at, prompt, output, blocks in zip(
+                    (columns.at_ns[begin:end] // 1_000_000).tolist(),
+                    columns.prompt_tokens[begin:end].tolist(),
+                    columns.output_tokens[begin:end].tolist(),
+                    ids(begin, end),
+                    strict=True,
+                )
+            ]
+            stream.write(b"\n".join(lines) + b"\n")
+
+
+def _small_ids(replay: Replay) -> Callable[[int, int], list[list[int]]]:
+    """Block ids counted from 0 in order of appearance; empty lists where there are none."""
+    blocks = replay.columns.prefix_blocks
+    if blocks is None:
+        return lambda begin, end: [[] for _ in range(begin, end)]
+    flat = blocks.flatten().to_numpy()
+    _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    numbered = pa.ListArray.from_arrays(blocks.offsets, pa.array(rank[inverse]))
+    return lambda begin, end: numbered[begin:end].to_pylist()
+
+
+def _azure(replay: Replay, path: Path) -> None:
+    columns = replay.columns
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+        for begin in range(0, len(columns), _AT_ONCE):
+            rows = slice(begin, begin + _AT_ONCE)
+            stamps = _BEGIN + (columns.at_ns[rows] // 1000).astype("timedelta64[us]")
+            texts = np.char.replace(np.datetime_as_string(stamps, unit="us"), "T", " ").tolist()
+            lengths = zip(
+                texts, columns.prompt_tokens[rows].tolist(), columns.output_tokens[rows].tolist(), strict=True
+            )
+            stream.writelines(f"{stamp},{prompt},{output}\n" for stamp, prompt, output in lengths)
+
+
+def _table(replay: Replay, *, blocks: bool) -> pa.Table:
+    columns = replay.columns
+    waits = columns.at_ns == NO_TIME
+    data: dict[str, Any] = {
+        "time_s": pa.array(columns.at_ns / 1e9, mask=waits),
+        "session": columns.session,
+        "turn": columns.turn,
+        "think_s": columns.think_ns / 1e9,
+        "class": np.array(replay.classes, dtype=object)[columns.class_code],
+        "tenant": np.array(replay.tenants, dtype=object)[columns.tenant_code],
+        "prompt_tokens": columns.prompt_tokens,
+        "output_tokens": columns.output_tokens,
+    }
+    if blocks and columns.prefix_blocks is not None:
+        data["blocks"] = columns.prefix_blocks
+    return pa.table(data)
+
+
+def _csv(replay: Replay, path: Path) -> None:
+    from pyarrow import csv
+
+    csv.write_csv(_table(replay, blocks=False), path)
+
+
+def _jsonl(replay: Replay, path: Path) -> None:
+    def lines(table: pa.Table) -> Iterator[bytes]:
+        for batch in table.to_batches(max_chunksize=_AT_ONCE):
+            for record in batch.to_pylist():
+                yield orjson.dumps(record) + b"\n"
+
+    with path.open("wb") as stream:
+        stream.writelines(lines(_table(replay, blocks=True)))
+
+
+def _parquet(replay: Replay, path: Path) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(_table(replay, blocks=True), path, compression="zstd")
+
+
+FORMATS: Final[dict[str, Callable[[Replay, Path], None]]] = {
+    "mooncake": _mooncake, "azure": _azure, "csv": _csv, "jsonl": _jsonl, "parquet": _parquet,
+}  # fmt: skip
