@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.telemetry.exposition import PageReader
+from harness.telemetry.exposition import PageReader, SeriesKey
 from harness.telemetry.gpu import GpusFound
 from harness.telemetry.tidy import TidySamples
 from reports.telemetry import GPU_SCHEMA
@@ -136,6 +136,9 @@ class DcgmScraper:
                 keys, values = self._reader.read(await response.text())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
+        return self._known_fields(keys, values)
+
+    def _known_fields(self, keys: list[SeriesKey], values: list[float]) -> list[tuple[str, str, float, dict[str, str]]]:
         found: dict[tuple[str, str], tuple[str, str, float, dict[str, str]]] = {}
         for key, value in zip(keys, values, strict=True):
             if key.name not in FIELDS:

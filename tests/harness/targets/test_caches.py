@@ -1,0 +1,136 @@
+"""Cache policies and fingerprints against small servers and against the embedded engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from harness.targets.base import Identity
+from harness.targets.caches import prepare_caches
+from harness.targets.fingerprint import container_identity, fingerprint, resolved_settings
+from harness.targets.sim import SimTarget
+from workloads.errors import UserError
+
+
+def identity(url: str, dialect: str = "vllm") -> Identity:
+    return Identity((url,), "m", ("m",), dialect, "1", 4096)
+
+
+@asynccontextmanager
+async def answering(routes: dict[tuple[str, str], tuple[int, Any]]) -> AsyncIterator[str]:
+    async def answer(request: web.Request) -> web.Response:
+        status, body = routes.get((request.method, request.path), (404, {}))
+        return (
+            web.Response(text=body, status=status) if isinstance(body, str) else web.json_response(body, status=status)
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def against(
+    routes: dict[tuple[str, str], tuple[int, Any]], ask: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]
+) -> Any:
+    async def scenario() -> Any:
+        async with answering(routes) as url, aiohttp.ClientSession() as http:
+            return await ask(http, url)
+
+    return asyncio.run(scenario())
+
+
+RESET = ("POST", "/reset_prefix_cache")
+
+
+def test_isolation_is_a_new_salt_for_every_run_and_the_default_on_vllm():
+    async def ask(http: aiohttp.ClientSession, url: str) -> list[Any]:
+        return [await prepare_caches(http, identity(url), declared) for declared in ("isolated", "isolated", None)]
+
+    states = against({}, ask)
+    salts = {state.extra["cache_salt"] for state in states}
+    assert len(salts) == 3 and {state.policy for state in states} == {"isolated"}
+
+
+def test_other_servers_are_left_as_they_are_and_cannot_be_isolated():
+    state = against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), None))
+    assert (state.policy, state.extra) == ("as-is", {})
+    with pytest.raises(UserError, match="takes no cache_salt"):
+        against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), "isolated"))
+
+
+def test_cold_is_believed_only_when_the_server_says_success():
+    def cold(answer: tuple[int, Any]) -> Any:
+        return against({RESET: answer}, lambda http, url: prepare_caches(http, identity(url), "cold"))
+
+    assert cold((200, {"success": True})).policy == "cold"
+    with pytest.raises(UserError, match="refused to reset"):
+        cold((200, {"success": False}))
+    with pytest.raises(UserError, match="can't be reset"):
+        cold((200, "ok"))
+    with pytest.raises(UserError, match=r"HTTP 404.*VLLM_SERVER_DEV_MODE"):
+        cold((404, {}))
+
+
+def test_without_server_info_the_metrics_tell_the_caches_settings():
+    page = 'vllm:cache_config_info{block_size="16",cache_dtype="fp8",engine="0",num_gpu_blocks="9"} 1.0\n'
+    found = against({("GET", "/metrics"): (200, page)}, lambda http, url: fingerprint(http, identity(url), ours=False))
+    assert found["config"] == {"cache_config": {"block_size": "16", "cache_dtype": "fp8"}}
+    assert "VLLM_SERVER_DEV_MODE" in found["config_source"]
+
+
+def test_what_a_launch_draws_anew_is_not_in_the_fingerprint():
+    config = {
+        "scheduler_config": {"max_num_seqs": 16, "runner_type": "generate", "policy": "fcfs"},
+        "cache_config": {"num_gpu_blocks": 1234, "block_size": 16},
+        "parallel_config": {"data_parallel_rpc_port": 29550, "tensor_parallel_size": 2},
+        "speculative_config": None,
+        "instance_id": "abc",
+    }
+    assert resolved_settings(config) == {
+        "scheduler_config": {"max_num_seqs": 16, "policy": "fcfs"},
+        "cache_config": {"block_size": 16},
+        "parallel_config": {"tensor_parallel_size": 2},
+    }
+
+
+def sim_fingerprint(**args: Any) -> dict[str, Any]:
+    async def scenario() -> dict[str, Any]:
+        target = SimTarget("l4/qwen2.5-0.5b", args, 0)
+        try:
+            (url,) = await target.start()
+            async with aiohttp.ClientSession() as http:
+                return await fingerprint(http, identity(url), ours=True)
+        finally:
+            await target.stop()
+
+    return asyncio.run(scenario())
+
+
+def test_two_launches_have_equal_fingerprints_and_a_changed_flag_is_the_one_difference():
+    one, two, changed = sim_fingerprint(), sim_fingerprint(), sim_fingerprint(max_num_seqs=3)
+    assert one == two
+    assert changed["config"]["scheduler_config"].pop("max_num_seqs") == 3
+    assert one["config"]["scheduler_config"].pop("max_num_seqs") == 256
+    assert changed == one
+
+
+def test_a_container_is_recognised(tmp_path: Path):
+    assert container_identity({}, tmp_path) == {}
+    (tmp_path / ".dockerenv").touch()
+    assert container_identity({}, tmp_path) == {"kind": "docker"}
+    namespace = tmp_path / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
+    namespace.parent.mkdir(parents=True)
+    namespace.write_text("llm\n")
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "vllm-0"}
+    assert container_identity(pod, tmp_path) == {"kind": "kubernetes", "pod": "vllm-0", "namespace": "llm"}
