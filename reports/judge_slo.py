@@ -40,7 +40,7 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
 
 def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judged:
     value, below, above, why = _estimate(analysis, threshold)
-    result = _compare(threshold, below, above)
+    result = compare(threshold, below, above)
     if value is not None and (below is None or above is None) and not why:
         why = "the sample is too small for a bound on that side"
     if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
@@ -51,7 +51,8 @@ def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judge
     return Judged(threshold, value, below, above, result, why if result == "can't tell" else "")
 
 
-def _compare(threshold: Threshold, below: float | None, above: float | None) -> Judgement:
+def compare(threshold: Threshold, below: float | None, above: float | None) -> Judgement:
+    """What one-sided bounds of the true value say of a threshold."""
     limit = threshold.limit
     met = broken = False
     match threshold.op:
@@ -103,8 +104,8 @@ def _latency(analysis: Analysis, threshold: Threshold) -> tuple[float | None, fl
     if threshold.metric == "itl":
         found = analysis.latencies["itl"]
         if q is not None and found.n:
-            n_eff = min(x.n_eff for x in found.quantiles)
-            whole = of_gaps(analysis.scan.gaps, n_eff, (q,)).quantiles[0]
+            scan = analysis.scan
+            whole = of_gaps(scan.gaps, scan.sample, analysis.figures.order, (q,)).quantiles[0]
             return whole.value, whole.below, whole.above, _needs(whole.value, whole.needs, found.n)
         value = found.mean if threshold.statistic == "mean" else found.most
         return value, value, value, "no gaps between tokens" if value is None else ""
