@@ -39,7 +39,7 @@ class Loop:
         self.unseen_since_ns = 0
         self.idle: Callable[[], bool] = lambda: False
         self.turn_max_ns = 0
-        self.watch(self._alarm.fd, lambda _mask: self._alarm.clear())
+        self.watch(self._alarm.fd, self._rang)
 
     def watch(self, fd: int, handler: Handler, mask: int = READABLE) -> None:
         """Call ``handler(mask)`` whenever ``fd`` is ready."""
@@ -61,6 +61,10 @@ class Loop:
         """Call once at or after ``deadline_ns``; a deadline can't be taken back, the callback must check."""
         self._sequence += 1
         heapq.heappush(self._timers, (deadline_ns, self._sequence, callback))
+
+    def _rang(self, _mask: int) -> None:
+        self._alarm.clear()
+        self._alarm_at = -1  # should it have rung a nanosecond early, by another core's clock, it is set again
 
     def stop(self) -> None:
         """End `run` after the current turn."""

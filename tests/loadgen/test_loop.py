@@ -175,3 +175,18 @@ def test_without_kernel_stamps_a_read_after_a_slow_turn_counts_as_late(loop: Loo
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # A process that is taken off its core inside the poll can't tell that from sleep: one in several is enough.
         assert max(_lag_after_a_slow_turn(loop, listener) for _ in range(5)) >= 30 * MS
+
+
+def test_an_alarm_that_rings_early_is_set_again(loop: Loop) -> None:
+    """Cores' clocks may differ by nanoseconds; a deadline must not be lost over it."""
+    due = time.monotonic_ns() + 20 * MS
+    loop.at(due, loop.stop)
+    early = loop._alarm.set
+
+    def set_early(deadline_ns: int) -> None:
+        loop._alarm.set = early  # type: ignore[method-assign]
+        early(deadline_ns - 10 * MS)
+
+    loop._alarm.set = set_early  # type: ignore[method-assign]
+    loop.run()  # does not hang
+    assert time.monotonic_ns() >= due

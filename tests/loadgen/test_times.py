@@ -70,6 +70,7 @@ def test_a_stopped_injector_still_has_the_right_time_of_a_token(tmp_path: Path) 
         stopped.set()
         time.sleep(0.5)
         os.kill(driven.process.pid, signal.SIGCONT)
+        driven.until("tick")  # it has gone round its loop, and has read what was there
         continued.set()
 
     with ScriptedServer(answer) as server:
