@@ -43,7 +43,7 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
         figures["turns"] = _lengths(per_session)
     reuse = implied_reuse(table, plan.block_tokens)
     figures["prompt_tokens_seen_before"] = _rounded(reuse.token_share)
-    figures |= _times(timed_s(plan), prompt, output)
+    figures |= _times(timed_s(plan), plan.span_s, prompt, output)
     for column in ("class", "tenant"):
         names = table[column].to_numpy(zero_copy_only=False)
         shown = np.unique(names.astype(str))
@@ -65,15 +65,9 @@ def timed_s(plan: Plan) -> Floats:
     return times
 
 
-def span_s(times_s: Floats) -> float:
-    """From the run's start to just behind the last arrival."""
-    return float(times_s[-1]) + 1e-9 if len(times_s) else 0.0
-
-
-def _times(times_s: Floats, prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> dict[str, Any]:
+def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> dict[str, Any]:
     if len(times_s) < 2:
         return {}
-    span = span_s(times_s)
     found = [dispersion(times_s, window, span) for window in WINDOWS_S]
     return {
         "seconds": _rounded(span),

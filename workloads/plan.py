@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from workloads.arrivals.spec import build
 from workloads.columns import NO_TIME, Columns, last_timed, to_table
@@ -36,7 +37,8 @@ _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 class Plan:
     """What a run is to send.
 
-    `block_tokens` is the length of a prefix block; `notices` are for the person (what was clipped, sorted,
+    `block_tokens` is the length of a prefix block; `span_s` how long requests arrive, warm-up included (0 in a
+    closed loop); `notices` are for the person (what was clipped, sorted,
     skipped). In a closed loop the table is the beginning of an endless sequence, see `closed_rows`.
     """
 
@@ -46,6 +48,7 @@ class Plan:
     loop: Literal["open", "closed"]
     notices: tuple[str, ...] = ()
     block_tokens: int = 64
+    span_s: float = 0.0
 
 
 def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
@@ -64,7 +67,8 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
         table, notices, block_tokens = _closed_table(spec, seed)
     else:
         table, notices, block_tokens = _open_table(spec, seed)
-    return Plan(table, plan_hash(table), workload_hash(spec), spec.loop, tuple(notices), block_tokens)
+    hashes = plan_hash(table), workload_hash(spec)
+    return Plan(table, *hashes, spec.loop, tuple(notices), block_tokens, _span_s(spec, table))
 
 
 def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
@@ -115,6 +119,17 @@ def read_plan(path: Path) -> pa.Table:
         return table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
     except (OSError, KeyError, ValueError) as error:  # pa.ArrowInvalid is a ValueError
         raise UserError(f"not a plan: {str(error).splitlines()[0]}", where=str(path)) from error
+
+
+def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
+    """What was asked for, or where requests or the trace end first: just behind the last arrival."""
+    if spec.loop == "closed":
+        return 0.0
+    last = float(pc.max(table["at_ns"]).as_py() or 0) / 1e9 + 1e-9
+    asked = spec.measured_s()
+    if asked is None and spec.trace is not None and spec.trace.duration is not None:
+        asked = spec.trace.duration / spec.trace.speed - spec.warmup
+    return last if asked is None or spec.requests is not None else max(spec.warmup + asked, last)
 
 
 def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

@@ -174,7 +174,11 @@ class TraceSequence:
         return self._finished(columns, places)
 
     def _finished(self, columns: Columns, places: Ints) -> Columns:
-        columns = columns.with_(content_seed=Field(self._seed, "content", "trace").u64(places))
+        if self._spec.content.kind == "replay":
+            seeds = columns.ordinal.astype(np.uint64)  # the line of the log: see workloads.bodies
+        else:
+            seeds = Field(self._seed, "content", "trace").u64(places)
+        columns = columns.with_(content_seed=seeds)
         if self._spec.tenants:
             tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)
             columns = columns.with_(tenant_code=tenants)

@@ -83,9 +83,12 @@ class UserStage(Strict):
 
 
 class ContentSpec(Strict):
-    """What prompts hold: real text (`corpus`, or a `file` of one's own), or `random` tokens."""
+    """What prompts hold: real text (`corpus`, or a `file` of one's own), `random` tokens, or `replay`.
 
-    kind: Literal["corpus", "random"] = "corpus"
+    With `replay` the requests' own bodies are sent, verbatim, from the trace (a log in OpenAI's shape).
+    """
+
+    kind: Literal["corpus", "random", "replay"] = "corpus"
     file: Path | None = None
 
 
@@ -161,8 +164,10 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
         if self.loop == "closed" and self.over_context == "drop":
             raise ValueError("a closed loop's sequence is endless: `over_context` can clip or scale, not drop")
-        if self.content.kind == "random" and self.content.file is not None:
+        if self.content.kind != "corpus" and self.content.file is not None:
             raise ValueError("`content.file` is for `kind: corpus`")
+        if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
+            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
         if self.profile is None and all(kind.profile is None for kind in self.classes.values()):
             self._check_complete()
         return self

@@ -26,6 +26,7 @@ class Request:
     kind: str | None = None
     tenant: str | None = None
     failed: bool = False
+    line: int = 0
 
 
 @dataclass
@@ -57,6 +58,7 @@ class _Piece:
             classes=strings("kind"),
             tenants=strings("tenant"),
             failed=np.array([r.failed for r in self.requests], dtype=bool),
+            line=ints("line"),
         )
 
 

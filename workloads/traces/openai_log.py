@@ -11,6 +11,7 @@ There is no standard, so what is needed is looked for where it is usually put: a
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,7 @@ def _requests(file: Path, faults: Faults) -> Iterator[Request]:
     sessions = SessionNumbers()
     for line, record in records(file, faults):
         try:
-            yield _request(record, sessions)
+            yield replace(_request(record, sessions), line=line)
         except BadValueError as error:
             faults.bad(line, str(error))
 

@@ -174,7 +174,18 @@ def _joined(pieces: Iterator[Rows]) -> Rows | None:
             return None
         return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else pa.concat_arrays(columns)
 
-    names = ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "blocks", "classes", "tenants", "failed")
+    names = (
+        "at_ns",
+        "prompt_tokens",
+        "output_tokens",
+        "session",
+        "think_ns",
+        "blocks",
+        "classes",
+        "tenants",
+        "failed",
+        "line",
+    )
     joined = {name: join(name) for name in names}
     return Rows(**joined, block_tokens=parts[0].block_tokens, has_times=parts[0].has_times)
 
@@ -209,7 +220,7 @@ def _ordered(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
 
 def _reordered(rows: Rows, order: Ints) -> Rows:
     chosen: dict[str, Any] = {}
-    for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed"):
+    for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed", "line"):
         column = getattr(rows, name)
         chosen[name] = None if column is None else column[order]
     index = pa.array(order)
@@ -266,6 +277,7 @@ def _columns(rows: Rows, seed: int) -> Columns:
         prompt_tokens=rows.prompt_tokens,
         output_tokens=rows.output_tokens,
         prefix_blocks=blocks,
+        ordinal=np.zeros(n, np.int64) if rows.line is None else rows.line,
     )
 
 

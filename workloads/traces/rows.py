@@ -28,7 +28,7 @@ class Rows:
     nothing. Columns that the format lacks are None. `session` numbers sessions over all pieces; `think_ns` is the
     pause before a later turn that waits for its predecessor (NO_PAUSE where the time is the request's own);
     `blocks` are prefix block ids of `block_tokens` tokens each, equal where a prefix is; `failed` marks requests
-    without an answer.
+    without an answer; `line` is where a request stands in the file, where the reader goes by line.
     """
 
     at_ns: Ints
@@ -41,6 +41,7 @@ class Rows:
     classes: pa.Array | None = None
     tenants: pa.Array | None = None
     failed: npt.NDArray[np.bool_] | None = None
+    line: Ints | None = None
     has_times: bool = True
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ class Rows:
         if mask.all():
             return self
         chosen: dict[str, Any] = {}
-        for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed"):
+        for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed", "line"):
             column = getattr(self, name)
             chosen[name] = None if column is None else column[mask]
         keep = pa.array(mask)

@@ -1,0 +1,30 @@
+"""Content that would make a figure lie is refused, with the reason."""
+
+from workloads.errors import UserError
+from workloads.spec import WorkloadSpec
+
+
+def refuse_misleading(spec: WorkloadSpec, *, speculative: bool, grammar: bool, forced_output: bool) -> None:
+    """Check a workload against what the target does.
+
+    Args:
+        spec: the workload.
+        speculative: the target decodes speculatively.
+        grammar: requests ask for structured output (`response_format`, guided decoding).
+        forced_output: the output length is forced (`ignore_eos`, `min_tokens`).
+
+    Raises:
+        UserError: random content with speculative decoding, or a forced length with a grammar.
+    """
+    if speculative and spec.content.kind == "random":
+        raise UserError(
+            "random tokens with speculative decoding: no draft model guesses noise, so acceptance would be near zero",
+            where="workload.content",
+            remedy="Use content: corpus, or your own text",
+        )
+    if grammar and forced_output:
+        raise UserError(
+            "a forced output length with a grammar: a complete answer can't be followed by more tokens",
+            where="output",
+            remedy="Use output: natural (--natural-output)",
+        )
