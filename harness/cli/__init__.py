@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
     "calibrate": ("harness.cli.calibrate", "what this machine can measure honestly"),
     "worker": ("harness.cli.worker", "join a distributed run and send its share of the load"),
+    "workload": ("harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),
     "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
 }
 
