@@ -20,7 +20,8 @@ def run(argv: list[str]) -> NoReturn:
     folder = _folder(options.spool)
     arguments = [
         "--host", host, "--port", str(port), "--injectors", str(_injectors(options.injectors)),
-        "--folder", str(folder), "--wait", str(_seconds(options.wait)), "--name", options.name or "",
+        "--folder", str(folder), "--wait", str(_seconds(options.wait, "--wait")),
+        "--alone", str(_seconds(options.alone, "--alone")), "--name", options.name or "",
     ]  # fmt: skip
     if options.api_key_env:
         arguments += ["--key-variable", options.api_key_env]
@@ -30,13 +31,13 @@ def run(argv: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "loadgen.control.worker", *arguments])
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, flag: str) -> float:
     from workloads.units import parse_duration
 
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise UserError(str(error), where="--wait") from error
+        raise UserError(str(error), where=flag) from error
 
 
 def _injectors(text: str) -> int:
@@ -67,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--injectors", default="1", metavar="K|auto", help="injector processes here (default: 1)")
     parser.add_argument("--name", help="what reports call this worker (default: worker-N)")
     parser.add_argument("--wait", default="60s", metavar="TIME", help="wait this long for the master (default: 60s)")
+    parser.add_argument(
+        "--alone", default="30s", metavar="TIME", help="end the load when the master is gone for so long (default: 30s)"
+    )
     parser.add_argument(
         "--api-key-env", metavar="VARIABLE", help="variable that holds the API key here (default: as the spec names it)"
     )

@@ -10,7 +10,8 @@ from locust.env import Environment
 from locust.user.users import User
 
 from loadgen.control.channel import Message
-from loadgen.control.stages import Stage, Stages
+from loadgen.control.shape import Stages
+from loadgen.control.stages import Stage
 from loadgen.control.station import Station
 from loadgen.control.users import OpenLoopUser, SessionUser
 

@@ -2,12 +2,13 @@
 
 Started by `tailgate worker`: ``python -m loadgen.control.worker --master HOST:PORT --injectors K``. Its records are
 spooled in a folder of its own first; the master acknowledges what it holds, and nothing is deleted before that. When
-the master has not been heard of for `_ALONE_S` the load ends: nobody watches it any more.
+the master has not been heard of for `alone_s` the load ends: nobody watches it any more.
 """
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
 
 import argparse
+import contextlib
 import logging
 import os
 import shutil
@@ -39,7 +40,6 @@ _AGAIN_S: Final = 1.0
 _LOOK_S: Final = 0.25
 _PINGS: Final = 12
 _PING_EVERY_S: Final = 5.0
-_ALONE_S: Final = 30.0
 _SHIP_S: Final = 60.0
 
 INTERRUPTED: Final = 130
@@ -48,8 +48,11 @@ INTERRUPTED: Final = 130
 class WorkerRun:
     """Joins, runs once, and leaves. `serve` returns the exit code."""
 
-    def __init__(self, host: str, port: int, injectors: int, folder: Path, name: str, key_variable: str | None) -> None:
+    def __init__(
+        self, host: str, port: int, injectors: int, folder: Path, name: str, key_variable: str | None, alone_s: float
+    ) -> None:
         self._master = f"{host}:{port}"
+        self._alone_s = alone_s
         self._folder = folder
         self._name = name
         self._key_variable = key_variable
@@ -183,7 +186,9 @@ class WorkerRun:
         while not self._shipper.all_stored and time.monotonic() < deadline and not self._alone:
             gevent.sleep(0.02)
             self._shipper.look()
-        self._measure_clock(3)
+        if not self._alone:
+            with contextlib.suppress(UserError):  # the offset of the start serves then
+                self._measure_clock(3)
         while not self._dismissed.is_set() and not self._alone:
             self._tell(protocol.DRAINED, _offset(estimate(self._pongs[-3:] or self._pongs)))
             self._dismissed.wait(_AGAIN_S)
@@ -192,12 +197,17 @@ class WorkerRun:
         if self._shipper.all_stored:
             shutil.rmtree(self._folder, ignore_errors=True)
         else:
-            say(f"the master does not hold all records; they are kept in {self._folder}")
+            say(f"the master does not hold all records; the others are kept in {self._folder}")
             self._exit_code = self._exit_code or 1
         # Tells the master's Locust.
         self._environment.events.quitting.fire(environment=self._environment)  # type: ignore[no-untyped-call]
         gevent.spawn(self._runner.quit).join(5.0)
         return self._exit_code
+
+    @property
+    def went(self) -> bool:
+        """Whether load was sent."""
+        return self._went.is_set()
 
     def interrupted(self) -> None:
         """Ctrl-C or SIGTERM: end, ship what was measured, leave."""
@@ -221,14 +231,14 @@ class WorkerRun:
                 pinged = time.monotonic()
                 self._ping()
             if self._alone and not self._over.is_set():
-                say(f"the master was not heard of for {_ALONE_S:.0f} s: the load ends here")
+                say(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
                 self._exit_code = 1
                 self._end("the master is gone")
 
     @property
     def _alone(self) -> bool:
         beat = self._runner.last_heartbeat_timestamp or 0.0
-        return min(time.monotonic() - self._heard_at, time.time() - beat) > _ALONE_S
+        return bool(min(time.monotonic() - self._heard_at, time.time() - beat) > self._alone_s)
 
     def _measure_clock(self, pings: int) -> None:
         wanted = len(self._pongs) + pings
@@ -347,15 +357,17 @@ def main() -> int:
     parser.add_argument("--name", default="")
     parser.add_argument("--key-variable", default=None)
     parser.add_argument("--wait", type=float, required=True)
+    parser.add_argument("--alone", type=float, required=True)
     a = parser.parse_args()
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
-    run = WorkerRun(a.host, a.port, a.injectors, a.folder, a.name, a.key_variable)
+    run = WorkerRun(a.host, a.port, a.injectors, a.folder, a.name, a.key_variable, a.alone)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, run.interrupted)
     try:
         return run.serve(a.wait)
     except UserError as error:
-        shutil.rmtree(a.folder, ignore_errors=True)
+        if not run.went:
+            shutil.rmtree(a.folder, ignore_errors=True)
         say(f"tailgate worker: {error}")
         return 2
 

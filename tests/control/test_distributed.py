@@ -1,0 +1,187 @@
+"""Several machines, one run: every row sent once, every record back, every loss counted."""
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from machines import Distributed, Ended, killed, serving, tailgate
+
+MS = 1e6
+
+
+def load(port: int, rate: int, seconds: int, tokens: int = 3) -> list[str]:
+    return [
+        "--target", f"http://127.0.0.1:{port}", "--rate", f"{rate}/s", "--duration", f"{seconds}s",
+        "--prompt-tokens", "16", "--output-tokens", str(tokens), "--seed", "5",
+    ]  # fmt: skip
+
+
+def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_of_one_machine(
+    exact: Path, tmp_path: Path
+) -> None:
+    with serving(exact, "--ttft-us", "50000", "--itl-us", "20000") as port:
+        flags = [*load(port, 1000, 20), "--requests", "20000"]
+        with Distributed(tmp_path / "two", flags) as run:
+            two = run.ended()
+        alone = subprocess.run(
+            tailgate("run", *flags, "--out", tmp_path / "one", "--quiet"), capture_output=True, text=True, check=False
+        )
+    one = Ended(tmp_path / "one", alone.returncode, alone.stdout, alone.stderr, [])
+    records, plan = two.requests(), two.plan()
+    assert plan.num_rows > 19_500
+    assert records["index"].to_pylist() == plan["index"].to_pylist()
+    assert set(records["status"].to_pylist()) == {"ok"}
+    assert two.manifest["plan_hash"] == one.manifest["plan_hash"]
+    assert set(records["injector"].to_pylist()) == {0, 1}
+    assert two.check("lost_rows")["value"] == 0
+    assert [code for code, _ in two.workers] == [0, 0]
+    for name in ("ttft", "itl", "e2e"):
+        mine, theirs = two.summary["latency_ms"][name]["p50"], one.summary["latency_ms"][name]["p50"]
+        assert mine == pytest.approx(theirs, abs=2.0), name
+    for worker in two.manifest["workers"]:
+        assert abs(worker["clock_offset_ms"]) <= worker["clock_error_ms"] + 0.1  # it is one machine's clock
+    # The merged arrivals are the plan's, at the plan's times.
+    late = records["dispatched_ns"].to_numpy() - plan["at_ns"].to_numpy()
+    assert np.median(late) < 5 * MS
+    planned, sent = (dispersion(t) for t in (plan["at_ns"].to_numpy(), records["dispatched_ns"].to_numpy()))
+    assert sent == pytest.approx(planned, abs=4 * np.sqrt(2 / 20))
+
+
+def dispersion(times_ns: np.ndarray) -> float:
+    counts = np.bincount((times_ns // 1_000_000_000).astype(int))[:20]
+    return float(counts.var(ddof=1) / counts.mean())
+
+
+def test_what_a_killed_worker_did_not_report_is_lost_and_counted_and_the_run_is_invalid(
+    exact: Path, tmp_path: Path
+) -> None:
+    with serving(exact) as port, Distributed(tmp_path, load(port, 100, 8)) as run:
+        run.until_spooled(0, 20_000)
+        run.until_spooled(1, 20_000)
+        victim = run.worker_processes[0]
+        killed(victim)
+        ended = run.ended()
+    assert ended.code == 4, ended.err
+    records, plan = ended.requests(), ended.plan()
+    status = np.array(records["status"].to_pylist())
+    injector = np.array(plan["session"].to_pylist()) % 2
+    dead = set(injector[status == "lost"].tolist())
+    assert len(dead) == 1  # one worker's rows only
+    # Every row of the dead one that did not come back is lost; the other's are all there.
+    assert set(status[injector != dead.pop()].tolist()) == {"ok"}
+    assert set(status.tolist()) == {"ok", "lost"}
+    lost = int((status == "lost").sum())
+    assert records.num_rows == plan.num_rows and lost > 100
+    check = ended.check("lost_rows")
+    assert check["status"] == "fail" and check["value"] == pytest.approx(100 * lost / plan.num_rows)
+    told = [event["text"] for event in ended.events if event["kind"] == "worker"]
+    assert any("is missing" in text for text in told)
+    assert any("did not come back" in text for text in told)
+
+
+def test_an_answer_in_flight_when_the_load_ends_is_reported(exact: Path, tmp_path: Path) -> None:
+    with serving(exact, "--ttft-us", "3000000") as port, Distributed(tmp_path, load(port, 5, 2)) as run:
+        ended = run.ended()
+    records = ended.requests()
+    assert set(records["status"].to_pylist()) == {"ok"}
+    assert max(records["end_ns"].to_pylist()) > 3.5e9
+    assert ended.summary["load"]["requests"]["ok"] == ended.plan().num_rows
+
+
+def test_ctrl_c_on_the_master_drains_collects_and_reports(exact: Path, tmp_path: Path) -> None:
+    with serving(exact) as port, Distributed(tmp_path, load(port, 50, 60)) as run:
+        run.until_spooled(0, 20_000)
+        run.until_spooled(1, 20_000)
+        run.master.send_signal(signal.SIGINT)
+        ended = run.ended()
+    assert ended.code == 130, ended.err
+    statuses = ended.requests()["status"].value_counts().to_pylist()
+    counts = {entry["values"]: entry["counts"] for entry in statuses}
+    assert counts["ok"] > 0 and counts["not_sent"] > 0
+    assert "lost" not in counts
+    assert [code for code, _ in ended.workers] == [0, 0]
+    assert not list((tmp_path / "spools").iterdir())
+
+
+def test_ctrl_c_on_a_worker_is_an_event_and_its_rows_are_not_sent(exact: Path, tmp_path: Path) -> None:
+    with serving(exact) as port, Distributed(tmp_path, load(port, 50, 6)) as run:
+        run.until_spooled(0, 20_000)
+        run.until_spooled(1, 20_000)
+        run.worker_processes[0].send_signal(signal.SIGINT)
+        ended = run.ended()
+    assert ended.workers[0][0] == 130
+    assert any("was interrupted" in event["text"] for event in ended.events)
+    counts = {entry["values"]: entry["counts"] for entry in ended.requests()["status"].value_counts().to_pylist()}
+    assert counts["not_sent"] > 0 and "lost" not in counts
+    assert ended.code == 4
+
+
+def test_three_workers_with_two_injectors_each_send_the_same_rows_as_one(exact: Path, tmp_path: Path) -> None:
+    with serving(exact) as port:
+        with Distributed(tmp_path / "six", load(port, 60, 3), workers=3, injectors=2) as run:
+            six = run.ended()
+        with Distributed(tmp_path / "one", load(port, 60, 3), workers=1) as run:
+            one = run.ended()
+    assert six.manifest["plan_hash"] == one.manifest["plan_hash"]
+    assert set(six.requests()["injector"].to_pylist()) == set(range(6))
+    for column in ("index", "scheduled_ns", "prompt_tokens", "output_tokens", "status"):
+        assert six.requests()[column].to_pylist() == one.requests()[column].to_pylist(), column
+
+
+def test_a_sessions_turns_stay_in_order_on_one_worker_in_a_closed_loop_too(exact: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "sessions.yaml"
+    spec.write_text("""
+workload:
+  prompt_tokens: 16
+  output_tokens: 2
+  sessions: {turns: 4, think: 0.05, new_tokens: 8}
+  stages: [{users: 4, for: 1s}, {users: 12, for: 2s, ramp: 1s}]
+""")
+    with (
+        serving(exact, "--ttft-us", "10000") as port,
+        Distributed(tmp_path, [spec, "--target", f"http://127.0.0.1:{port}"], workers=2) as run,
+    ):
+        ended = run.ended()
+    plan, records = ended.plan().to_pylist(), ended.requests().to_pylist()
+    think = {row["index"]: row["think_ns"] for row in plan}
+    last: dict[int, dict[str, int]] = {}
+    assert len(records) > 100
+    for record in sorted(records, key=lambda r: (r["session"], r["turn"])):
+        assert record["status"] == "ok"
+        before = last.get(record["session"])
+        assert record["turn"] == (0 if before is None else before["turn"] + 1)
+        if before is not None:
+            assert record["injector"] == before["injector"]
+            assert record["handed_over_ns"] >= before["end_ns"] + think[record["index"]]
+        last[record["session"]] = record
+    users = ended.summary["load"]["users"]
+    assert users["max"] == 12
+    assert users["mean"] == pytest.approx((4 + 4 + 12) / 3, abs=1.0)
+    assert ended.summary["load"]["loop"] == "closed"
+
+
+def test_a_worker_that_comes_while_the_run_goes_on_is_turned_away_and_told_of(exact: Path, tmp_path: Path) -> None:
+    with serving(exact) as port, Distributed(tmp_path, load(port, 20, 4), workers=1) as run:
+        run.until_spooled(0, 1_000)
+        late = run.join()
+        code = late.wait(60)
+        ended = run.ended()
+    assert code == 2
+    assert "too late" in ended.workers[1][1]
+    assert any("turned away" in event["text"] for event in ended.events)
+    assert ended.check("lost_rows")["value"] == 0
+
+
+def test_the_load_ends_and_the_records_are_kept_when_the_master_is_killed(exact: Path, tmp_path: Path) -> None:
+    with serving(exact) as port, Distributed(tmp_path, load(port, 20, 600)) as run:
+        run.until_spooled(0, 1_000)
+        killed(run.master)
+        for worker in run.worker_processes:
+            _, err = worker.communicate(timeout=60)
+            assert worker.returncode == 1
+            assert "not heard of" in err
+            (kept,) = re.findall(r"kept in (\S+)", err)
+            assert list(Path(kept).glob("spool/injector-*.arrows"))
