@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from loadgen.injector.endpoint import Trust
 from loadgen.job import Job
+from workloads.content import table_from_ids
 from workloads.schema import PLAN_SCHEMA
 
 MS = 1_000_000
@@ -76,6 +77,9 @@ class Driven:
     t0_ns: int = 0
 
     def __enter__(self) -> "Driven":
+        if "content_options" not in self.job:  # prompts of ids need no text; a small table is made in no time
+            table_from_ids([2_000 + k * k % 1_999 for k in range(2_000)]).save(self.folder_made() / "content.npz")
+            self.job = {"content": str(self.folder / "content.npz"), **self.job}
         spool = self.folder / "spool"
         spool.mkdir(parents=True, exist_ok=True)
         pq.write_table(plan(self.rows), self.folder / "plan.parquet")
@@ -99,6 +103,11 @@ class Driven:
         for kind, limit in self.limits.items():
             resource.prlimit(self.process.pid, kind, (limit, limit))
         return self
+
+    def folder_made(self) -> Path:
+        """The run's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
