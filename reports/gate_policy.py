@@ -1,0 +1,209 @@
+"""A gate's policy: which figures decide, how much worse is acceptable, how many pairs, at what cost.
+
+One YAML file. What concerns the sides and the traffic (`baseline`, `candidate`, `spec`) is kept as written and
+checked by `harness.gate`; judging stored runs needs none of it.
+"""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from reports import slo as slo_grammar
+from reports.gate_metrics import GateMetric, gate_metric
+from workloads.errors import UserError
+from workloads.units import Duration, parse_duration, parse_rate
+from workloads.validation import Strict, explain
+
+# Two tails: with 5 pairs and a run-to-run spread of 2 % they let an unchanged system pass in 99 % of cases, with
+# ten pairs at 4 % too (docs/gate.md); means with their default margin of 5 % would need a spread below 3 %.
+DEFAULT_METRICS: Final[dict[str, str | None]] = {"ttft.p90": "10%", "tpot.p90": "10%"}
+MOST_METRICS: Final = 4
+_LEAST_PAIRS: Final = 3
+WHOLE: Final = "load"  # the name of the only point, where a policy names none
+
+
+class Point(Strict):
+    """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users."""
+
+    rate: float | None = None
+    share: float | None = None
+    users: int | None = None
+
+    @property
+    def saturated(self) -> bool:
+        """Whether what is carried is up to the target."""
+        return self.users is not None
+
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        if self.users is not None:
+            return f"closed {self.users}"
+        return f"{self.share:g}x" if self.share is not None else f"{self.rate:g}/s"
+
+
+def _point(value: Any) -> Any:
+    if isinstance(value, Point | dict):
+        return value
+    text = str(value).strip()
+    if found := re.fullmatch(r"closed\s+(\d+)", text):
+        return Point(users=int(found[1]))
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text):
+        return Point(share=float(found[1]))
+    try:
+        return Point(rate=parse_rate(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a load (write 8/s, 0.85x of the saturated point, or closed 256)") from None
+
+
+class Budget(Strict):
+    """What a gate may spend."""
+
+    seconds: float | None = None
+    dollars: float | None = None
+
+
+def _budget(value: Any) -> Any:
+    if isinstance(value, Budget | dict) or value is None:
+        return value
+    found: dict[str, float] = {}
+    for one in value if isinstance(value, list) else [value]:
+        text = str(one).strip().removeprefix("at most").strip()
+        if text.startswith("$"):
+            try:
+                found["dollars"] = float(text[1:])
+            except ValueError:
+                raise ValueError(f"{one!r} is not an amount (write at most $15)") from None
+        else:
+            found["seconds"] = parse_duration(text.replace(" ", ""))
+    return found
+
+
+def _share(value: Any) -> Any:
+    text = str(value).strip().lstrip("+")
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a share (write 0.1%)") from None
+
+
+class Policy(Strict):
+    """What decides. The YAML's keys, as `tailgate gate init` explains them."""
+
+    name: str = "gate"
+    baseline: Any = None
+    candidate: Any = None
+    spec: Any = None
+    points: dict[str, Annotated[Point, BeforeValidator(_point)]] = {}
+    metrics: dict[str, str | None] = DEFAULT_METRICS
+    thresholds: dict[str, Any] = {}
+    errors: Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)] = 0.001
+    pairs: int = Field(5, ge=_LEAST_PAIRS, le=100)
+    extension: int | None = Field(None, ge=4, le=200)
+    restart: Literal["each", "block", "never"] = "each"
+    repeat_invalid: int = Field(2, ge=0, le=20)
+    budget: Annotated[Budget, BeforeValidator(_budget)] = Budget()
+    launch: Duration | None = None  # how long one launch takes, for the estimate
+    under_test: tuple[str, ...] = ()
+    inconclusive: Literal["fail", "neutral"] = "fail"
+    seed: int = Field(1, ge=0)
+    window: int | None = Field(None, ge=5)
+    history: Path | None = None
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return dict.fromkeys(value) if isinstance(value, list) else value
+
+    @field_validator("under_test", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("thresholds")
+    @classmethod
+    def _parses(cls, value: dict[str, Any]) -> dict[str, Any]:
+        slo_grammar.parse(value, "thresholds")
+        return value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        for key, margin in self.metrics.items():
+            gate_metric(key, margin)
+        if len(self.metrics) > MOST_METRICS:
+            raise ValueError(
+                f"`metrics` has {len(self.metrics)}: at most {MOST_METRICS} decide, or an unchanged system fails to"
+                " pass too often; the others are shown anyway"
+            )
+        if self.extension is not None and self.extension <= self.pairs:
+            raise ValueError(f"`extension: {self.extension}` is the number of pairs in all: more than {self.pairs}")
+        if any(point.share is not None for point in self.points.values()) and not self.saturated:
+            raise ValueError("a load like 0.85x is a share of a saturated point: add one, e.g. saturated: closed 256")
+        return self
+
+    @property
+    def extended(self) -> int | None:
+        """Pairs in all after the extension: twice as many unless the policy says; None if it says `null`."""
+        return self.extension if "extension" in self.model_fields_set else 2 * self.pairs
+
+    @cached_property
+    def gate_metrics(self) -> tuple[GateMetric, ...]:
+        """The figures that decide."""
+        return tuple(gate_metric(key, margin) for key, margin in self.metrics.items())
+
+    @cached_property
+    def limits(self) -> slo_grammar.Slo:
+        """The thresholds, parsed."""
+        return slo_grammar.parse(self.thresholds, "thresholds")
+
+    @property
+    def saturated(self) -> str | None:
+        """The name of the first saturated point."""
+        return next((name for name, point in self.points.items() if point.saturated), None)
+
+    def tests(self) -> list[tuple[str, GateMetric]]:
+        """(point, metric) of everything that is compared: latencies where users are served, the rest at saturation.
+
+        Without points all at the one load there is. A policy whose only point is saturated judges latencies there.
+        """
+        if not self.points:
+            return [(WHOLE, metric) for metric in self.gate_metrics]
+        calm = [name for name, point in self.points.items() if not point.saturated] or [*self.points]
+        full = [name for name, point in self.points.items() if point.saturated]
+        return [(point, metric) for metric in self.gate_metrics for point in (calm if metric.latency else full)]
+
+
+def parse_policy(data: Any, where: str) -> Policy:
+    """Check a policy.
+
+    Raises:
+        UserError: one message with all that is wrong.
+    """
+    if not isinstance(data, dict):
+        raise UserError("a policy is a mapping with `metrics` or `thresholds`", where=where)
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, where) from error
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check a policy file.
+
+    Raises:
+        UserError: it can't be read, is not YAML, or not a policy.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        remedy = "`tailgate gate init` writes one." if not path.exists() else ""
+        raise UserError(f"can't be read: {error.strerror}", where=str(path), remedy=remedy) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise UserError(f"is not YAML: {getattr(error, 'problem', None) or error}", where=place) from error
+    return parse_policy(data, str(path))

@@ -1,0 +1,140 @@
+"""A verdict in words: why, and what to do; the same in every document."""
+
+import math
+from collections.abc import Iterator
+
+from reports.gate_compare import MetricVerdict
+from reports.gate_policy import WHOLE, Policy
+from reports.gate_result import Verdict
+from reports.gate_stats import MOST_PAIRS
+from reports.gate_thresholds import ThresholdVerdict
+from reports.words import plain
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a change: 1.052 is `+5.2 %`."""
+    if not math.isfinite(ratio):
+        return "∞"
+    change = 100 * (ratio - 1)
+    digits = 0 if abs(change) >= 100 else 1
+    return f"{change:+.{digits}f} %".replace("-0.0 %", "0.0 %").replace("+0.0 %", "0.0 %").replace("-", "−")
+
+
+def name_of(metric: MetricVerdict | ThresholdVerdict) -> str:
+    """The metric, with its point where the policy has several."""
+    label = metric.label if isinstance(metric, MetricVerdict) else metric.objective
+    return label if metric.point == WHOLE else f"{label} @ {metric.point}"
+
+
+def interval(metric: MetricVerdict) -> str:
+    """`+1.2 % (−0.5 % to +2.9 %)`; a dash where nothing was estimated."""
+    if metric.ratio is None:
+        return "-"
+    if metric.at_least is None or metric.at_most is None:
+        return percent(metric.ratio)
+    return f"{percent(metric.ratio)} ({percent(metric.at_least)} to {percent(metric.at_most)})"
+
+
+def limit(metric: MetricVerdict) -> str:
+    """The margin as it counts: `+5.0 %`, or `−3.0 %` where less is worse."""
+    return percent(1 - metric.margin if metric.higher else 1 + metric.margin)
+
+
+def threshold_figures(one: ThresholdVerdict) -> str:
+    """Value and bounds in the threshold's own unit."""
+    share = one.metric in ("errors", "attained")
+    unit = " %" if share else "/s" if one.metric.endswith("_per_s") or one.metric == "goodput" else " ms"
+    scale = 100 if share else 1
+    parts = [("", one.value), ("at least ", one.below), ("at most ", one.above)]
+    told = [f"{word}{plain(v * scale)}{unit}" for word, v in parts if v is not None]
+    return ", ".join(told) or "-"
+
+
+def why_of(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
+    """One sentence for the head of every document."""
+    if dead:
+        side, what = dead
+        tail = "; there is nothing to compare with" if side == "baseline" else ""
+        return f"The {side} does not work: {what}{tail}."
+    if found.errors is not None and found.errors.outcome == "fail":
+        return f"The candidate fails more often: {found.errors.says}."
+    broken = [f"{name_of(t)} is broken ({threshold_figures(t)})" for t in found.thresholds if t.result == "broken"]
+    slower = [f"{name_of(m)} {interval(m)}, margin {limit(m)}" for m in found.metrics if m.result == "fail"]
+    if found.verdict == "FAIL":
+        return f"{'Worse' if slower else 'Limits'}: {'; '.join([*slower, *broken])}."
+    if found.verdict == "PASS":
+        return _passed(found)
+    if not found.metrics and not found.thresholds:
+        return f"Only {found.pairs} of {policy.pairs} pairs were measured: nothing was judged."
+    unsure = [_unsure(m) for m in found.metrics if m.result in ("can't tell", "refused")]
+    unsure += [f"{name_of(t)}: {t.why} ({threshold_figures(t)})" for t in found.thresholds if t.result == "can't tell"]
+    return f"The data can't tell: {'; '.join(unsure)}."
+
+
+def _passed(found: Verdict) -> str:
+    parts = []
+    if found.metrics:
+        within = [name_of(m) for m in found.metrics if m.why == "worse, but within the margin"]
+        parts.append(
+            f"Not worse than the margins allow: {'; '.join(f'{name_of(m)} {interval(m)}' for m in found.metrics)}"
+        )
+        if within:
+            parts.append(f"{' and '.join(within)} {'is' if len(within) == 1 else 'are'} worse within the margin")
+    if found.thresholds:
+        parts.append("every threshold is met")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _unsure(metric: MetricVerdict) -> str:
+    if metric.why and metric.ratio is None:
+        return f"{name_of(metric)}: {metric.why}"
+    why = f"; {metric.why}" if metric.why else ""
+    return f"{name_of(metric)} {interval(metric)}, margin {limit(metric)}{why}"
+
+
+def advice_of(found: Verdict, dead: tuple[str, str] | None) -> Iterator[str]:
+    """What to do, most useful first."""
+    if dead:
+        yield f"Look at server.log in the {dead[0]}'s run directories."
+        return
+    if found.verdict == "FAIL":
+        for cause in found.causes[:2]:
+            yield f"Look first at the {cause.place}: {cause.says} {cause.remedy}"
+        if not found.causes and any(m.result == "fail" for m in found.metrics):
+            yield "The servers' own metrics don't show a reason: compare the runs' reports (tailgate compare)."
+        return
+    if found.verdict == "INCONCLUSIVE":
+        yield from map(
+            _settling, [m for m in found.metrics if m.result == "can't tell" and m.p is not None], [found] * 9
+        )
+        if any(m.result == "refused" for m in found.metrics):
+            yield "Replace the refused metric in the policy."
+        if any(t.result == "can't tell" for t in found.thresholds):
+            yield "Measure longer, or more runs, to tell the thresholds."
+
+
+def _settling(metric: MetricVerdict, found: Verdict) -> str:
+    seen = "" if metric.detectable is None else f"it would have proved {percent(metric.detectable)} or worse; "
+    if metric.settle_pairs is None:
+        if metric.how == "share of good requests":
+            return f"{name_of(metric)}: more requests would tell whether fewer are good."
+        near = "it is about as much worse as the margin allows"
+        return f"{name_of(metric)}: {seen}more than {MOST_PAIRS} pairs would be needed to settle it: {near}."
+    pairs = metric.settle_pairs
+    return f"{name_of(metric)}: {seen}about {pairs} pairs would settle it{_price(pairs, found)}."
+
+
+def _price(pairs: int, found: Verdict) -> str:
+    if found.spent is None or not found.spent.pairs:
+        return ""
+    more = max(pairs - found.pairs, 0)
+    dollars = found.spent.dollars_per_pair
+    money = "" if dollars is None else f" and ${more * dollars:.2f}"
+    return f" ({more} more: {duration(more * found.spent.seconds_per_pair)}{money})"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,216 @@
+"""The verdict of a gate: PASS, FAIL, INCONCLUSIVE or INVALID, with every number that led to it.
+
+`judge` is a pure function of files on disk, so that any verdict can be worked out again later:
+
+    can the runs be compared?        reports.gate_validity     no: INVALID, whatever the figures say
+    did the candidate work at all?   died, refused, erred more: FAIL, latencies withheld
+    is it slower?                    reports.gate_compare      every metric, one decision
+    does it keep its limits?         reports.gate_thresholds
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from reports.gate_cause import Cause, causes
+from reports.gate_compare import MetricVerdict, compare, holm
+from reports.gate_design import Design
+from reports.gate_errors import error_rule
+from reports.gate_policy import Policy
+from reports.gate_result import Outcome, Verdict
+from reports.gate_runs import Campaign, GateRun, sides_of
+from reports.gate_thresholds import judge_thresholds
+from reports.gate_validity import Obstacle, all_differences, obstacles, undeclared
+from reports.gate_words import advice_of, why_of
+from workloads.errors import UserError
+
+
+def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = None) -> Verdict:
+    """Judge the runs of a gate, or stored ones, by a policy.
+
+    Args:
+        runs: of both sides (paired where their `pair` is not None); of one side only thresholds are judged.
+        policy: what decides.
+        campaign: what the gate that made the runs says of itself; None for stored runs.
+
+    Raises:
+        UserError: there is nothing to judge, or the policy asks for what these runs can't have.
+    """
+    sides = {run.side for run in runs}
+    if not runs:
+        raise UserError("there are no runs to judge")
+    one_sided = len(sides) == 1
+    if one_sided and not policy.limits.thresholds:
+        raise UserError(
+            "there is nothing to judge: one side only, and the policy has no thresholds", where="policy",
+            remedy="Name --baseline and --candidate, or give `thresholds:`.",
+        )  # fmt: skip
+    first = _frame(runs, policy, campaign)
+    found = obstacles(runs, policy)
+    if found:
+        return replace(first, verdict="INVALID", obstacles=tuple(found), **_invalid_words(found))
+    dead = _dead(runs, campaign)
+    if one_sided:
+        thresholds = () if dead else tuple(judge_thresholds(runs, policy))
+        return _worded(replace(first, thresholds=thresholds), dead, policy)
+    base, other = ([run for run in runs if run.side == side] for side in ("baseline", "candidate"))
+    errors = None if dead and dead[0] == "baseline" else error_rule(base, other, policy.errors)
+    design = _design(runs, policy, campaign)
+    first = replace(first, errors=errors, design=design)
+    if dead or (errors is not None and errors.outcome == "fail"):
+        withheld = [replace(m, result="withheld") for m in _named(policy)]
+        return _worded(replace(first, metrics=tuple(withheld)), dead, policy)
+    if design is None:
+        return _worded(first, dead, policy)
+    metrics = [
+        compare(metric, point, *sides_of(runs, point), design, policy.window is not None)
+        for point, metric in policy.tests()
+    ]
+    judged = replace(first, metrics=tuple(holm(metrics, design)), thresholds=tuple(judge_thresholds(other, policy)))
+    return _worded(replace(judged, causes=tuple(_causes(judged, runs))), dead, policy)
+
+
+def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Verdict:
+    """What is known before anything is judged."""
+    not_declared = {key for key, _ in undeclared(runs, policy)}
+    pairs = {run.pair for run in runs if run.pair is not None}
+    return Verdict(
+        verdict="INVALID",
+        why="",
+        name=policy.name,
+        checks=tuple(_checks(runs)),
+        differences=tuple((key, values, key not in not_declared) for key, values in all_differences(runs)),
+        pairs=len(pairs),
+        runs=len(runs),
+        holds_for=_holds_for(runs, campaign),
+        notes=tuple(_notes(runs, campaign)),
+        baseline=_named_side(runs, "baseline"),
+        candidate=_named_side(runs, "candidate"),
+        simulated=any(run.summary["simulated"] for run in runs),
+        inconclusive=policy.inconclusive,
+        spent=campaign,
+    )  # fmt: skip
+
+
+def _checks(runs: Sequence[GateRun]) -> Iterator[tuple[str, str, str, str]]:
+    for run in runs:
+        for check in run.summary["checks"]:
+            yield run.path.name, check["name"], check["status"], f"{check['why']}. {check['remedy']}"
+
+
+def _named_side(runs: Sequence[GateRun], side: str) -> str:
+    found = [f"{r.manifest.target.model} {r.manifest.target.version}".strip() for r in runs if r.side == side]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
+    if campaign is None:
+        return (
+            "" if len({run.side for run in runs}) == 1 else "stored runs: made at different times, on whatever ran then"
+        )
+    if campaign.restart == "never":
+        return "these launches only: the servers were not restarted between runs"
+    return ""
+
+
+def _notes(runs: Sequence[GateRun], campaign: Campaign | None) -> list[str]:
+    notes: list[str] = []
+    if campaign is not None:
+        notes += campaign.repeated
+        notes += [f"{name}: {rate:g} requests/s" for name, rate in campaign.rates.items()]
+        notes += [campaign.stopped] if campaign.stopped else []
+    elif len({run.side for run in runs}) == 2:
+        notes.append("unpaired comparison: wider than interleaved pairs of the same number of runs")
+    for run in runs:
+        unchecked = [c["name"] for c in run.summary["checks"] if c["status"] == "unchecked"]
+        if unchecked:
+            notes.append(f"not every check could be made in every run: {', '.join(unchecked)}")
+            break
+    return notes
+
+
+def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Design | None:
+    """The look that these runs are; None if there are fewer pairs than were declared.
+
+    Raises:
+        UserError: stored runs that are too few.
+    """
+    if runs[0].pair is None:
+        for side in ("baseline", "candidate"):
+            if (n := sum(run.side == side for run in runs)) < 2:
+                raise UserError(
+                    f"one run can't tell how much runs differ by themselves ({n} of the {side})", where=f"--{side}",
+                    remedy="Give at least two runs a side, better five.",
+                )  # fmt: skip
+        return Design(len(runs))
+    pairs = len({run.pair for run in runs})
+    extended = policy.extended if campaign is None or campaign.extension else None
+    if pairs < policy.pairs:
+        return None
+    if pairs == policy.pairs or extended is None:
+        return Design(pairs, extended)
+    return Design(policy.pairs, pairs, look=2)
+
+
+def _dead(runs: Sequence[GateRun], campaign: Campaign | None) -> tuple[str, str] | None:
+    """(side, what happened) if a side's target died or refused everything; the baseline first."""
+    for side in ("baseline", "candidate"):
+        mine = [run for run in runs if run.side == side]
+        if died := [run for run in mine if run.died]:
+            return side, f"its server was gone in {len(died)} of {len(mine)} runs ({died[0].manifest.state_reason})"
+        if refused := [run for run in mine if run.refused_all]:
+            return side, f"no request ended ok in {len(refused)} of {len(mine)} runs{_example(refused[0])}"
+    return None
+
+
+def _example(run: GateRun) -> str:
+    kinds = run.summary["errors"]["kinds"]
+    return f" ({kinds[0]['count']:,} {kinds[0]['status']})" if kinds else ""
+
+
+def _named(policy: Policy) -> list[MetricVerdict]:
+    """The comparisons of a policy, none of them made."""
+    return [
+        MetricVerdict(m.key, m.label, m.unit, point, m.margin, m.higher, "", "can't tell", limit=m.ratio(m.log_margin))
+        for point, m in policy.tests()
+    ]
+
+
+def _causes(judged: Verdict, runs: Sequence[GateRun]) -> list[Cause]:
+    """Of the point where it is worst."""
+    slower = [m for m in judged.metrics if m.result == "fail"]
+    if not slower:
+        return []
+    points = dict.fromkeys(m.point for m in sorted(slower, key=lambda m: m.p or 0.0))
+    return next((found for point in points if (found := causes(*sides_of(runs, point)))), [])
+
+
+def _invalid_words(found: Sequence[Obstacle]) -> dict[str, Any]:
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    remedies = tuple(dict.fromkeys(one.remedy for one in found if one.remedy))
+    return {"why": f"{found[0].says}{more}.".replace("..", "."), "advice": remedies}
+
+
+def _worded(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
+    """The word, one sentence why, and what to do."""
+    outcome = _outcome(found, dead)
+    extend = (
+        outcome == "INCONCLUSIVE" and found.design is not None and found.design.look == 1
+        and found.design.extended is not None and bool(found.metrics)
+    )  # fmt: skip
+    told = replace(found, verdict=outcome, extend=extend)
+    return replace(told, why=why_of(told, dead, policy), advice=tuple(advice_of(told, dead)))
+
+
+def _outcome(found: Verdict, dead: tuple[str, str] | None) -> Outcome:
+    if dead:
+        # A baseline that doesn't work says nothing about the candidate.
+        return "INCONCLUSIVE" if dead[0] == "baseline" else "FAIL"
+    if found.errors is not None and found.errors.outcome == "fail":
+        return "FAIL"
+    results = [m.result for m in found.metrics] + [t.result for t in found.thresholds]
+    if "fail" in results or "broken" in results:
+        return "FAIL"
+    if results and all(result in ("pass", "met") for result in results):
+        return "PASS"
+    return "INCONCLUSIVE"
