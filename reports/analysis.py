@@ -88,10 +88,7 @@ class Analysis:
         """By figure, over the ok requests of the measure phase; `itl` among them."""
         wanted = self.run.ok & self.run.measured
         found = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
-        # The gaps of a request are alike, and neighbours in time share the server's load and its pauses.
-        alike = (found[name].at(q) for name, q in (("tpot", 50.0), ("tpot", 90.0), ("stall", 90.0)))
-        shrink = min((one.n_eff / one.n for one in alike if one.n), default=1.0)
-        found["itl"] = of_gaps(self.scan.gaps, self.scan.gaps.requests * shrink)
+        found["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
         return found
 
     @cached_property

@@ -4,6 +4,7 @@ Memory stays that of one row group however long the run was: pooled gaps are cou
 exactly. What the figures are used for is `reports.metrics` and `reports.window`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,6 +62,12 @@ class Gaps:
         beyond = ranks > below[-1]
         fine[beyond] = self.long_us[np.minimum(ranks[beyond] - int(below[-1]) - 1, len(self.long_us) - 1)]
         return fine / 1000
+
+    def count_above(self, ms: float) -> int:
+        """How many gaps are longer than `ms`."""
+        limit = math.floor(ms * 1000)
+        fine = int(self.counts[limit + 1 :].sum()) if limit < len(self.counts) else 0
+        return fine + len(self.long_us) - int(np.searchsorted(self.long_us, ms * 1000, side="right"))
 
     def __add__(self, other: "Gaps") -> "Gaps":
         return Gaps(
@@ -142,6 +149,11 @@ class GapSample:
     slots: npt.NDArray[np.int32]
     us: npt.NDArray[np.uint32]
     stride: int
+
+    def of(self, wanted: Mask) -> "GapSample":
+        """The part of it that belongs to `wanted` rows."""
+        mine = wanted[self.rows]
+        return GapSample(self.rows[mine], self.slots[mine], self.us[mine], self.stride)
 
 
 @dataclass(frozen=True)

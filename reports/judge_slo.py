@@ -11,8 +11,9 @@ import numpy as np
 
 from reports.analysis import Analysis
 from reports.metrics import of_gaps, of_series
+from reports.rundata import Floats
 from reports.slo import Threshold
-from reports.stats import LEVEL, mean_interval, quantile, share_bounds
+from reports.stats import LEVEL, mean_interval, quantile, share_bounds, tail_bounds
 
 Judgement = Literal["met", "broken", "can't tell"]
 
@@ -41,6 +42,8 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
 def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judged:
     value, below, above, why = _estimate(analysis, threshold)
     result = compare(threshold, below, above)
+    if result == "can't tell" and threshold.percentile is not None:
+        result = _by_share(analysis, threshold)
     if value is not None and (below is None or above is None) and not why:
         why = "the sample is too small for a bound on that side"
     if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
@@ -49,6 +52,36 @@ def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judge
             "requests in flight grew all along: this figure grows with the run's duration",
         )
     return Judged(threshold, value, below, above, result, why if result == "can't tell" else "")
+
+
+def _by_share(analysis: Analysis, threshold: Threshold) -> Judgement:
+    """A percentile held against its limit by the share of requests beyond that.
+
+    p99 < 800 ms says that less than 1 % take 800 ms or more. This decides where the percentile itself has no
+    bound of its own (a wandering series far from its limit), and never against it.
+    """
+    upper = threshold.op in ("<", "<=")
+    if threshold.metric == "itl":
+        return "can't tell"
+    series = _series(analysis, threshold.metric)
+    if not len(series):
+        return "can't tell"
+    # Values that break "<" are those at the limit or above; those that break "<=" are above it.
+    low, high = tail_bounds(series, threshold.limit, inclusive=threshold.op in ("<", ">="))
+    allowed = 1 - (threshold.percentile or 0.0) / 100
+    few, many = high < allowed, low > allowed
+    if upper:
+        return "met" if few else "broken" if many else "can't tell"
+    return "met" if many else "broken" if few else "can't tell"
+
+
+def _series(analysis: Analysis, metric: str) -> Floats:
+    """A figure of all judged requests that have it, in the order in which they began; failures infinitely late."""
+    ms = np.where(analysis.failed, np.inf, analysis.figures.ms[metric])
+    wanted = (analysis.run.ok & analysis.run.measured) | analysis.failed
+    order = analysis.figures.order
+    series = ms[order][wanted[order]]
+    return series[~np.isnan(series)]
 
 
 def compare(threshold: Threshold, below: float | None, above: float | None) -> Judgement:
@@ -109,11 +142,7 @@ def _latency(analysis: Analysis, threshold: Threshold) -> tuple[float | None, fl
             return whole.value, whole.below, whole.above, _needs(whole.value, whole.needs, found.n)
         value = found.mean if threshold.statistic == "mean" else found.most
         return value, value, value, "no gaps between tokens" if value is None else ""
-    ms = np.where(analysis.failed, np.inf, analysis.figures.ms[threshold.metric])
-    wanted = (analysis.run.ok & analysis.run.measured) | analysis.failed
-    order = analysis.figures.order
-    series = ms[order][wanted[order]]
-    series = series[~np.isnan(series)]
+    series = _series(analysis, threshold.metric)
     if not len(series):
         return None, None, None, "no request has this figure"
     if q is not None:

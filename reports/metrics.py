@@ -10,9 +10,19 @@ from typing import Final
 
 import numpy as np
 
-from reports.arrivals import Gaps, Scan
+from reports.arrivals import Gaps, GapSample, Scan
 from reports.rundata import Floats, Ints, Mask, Run
-from reports.stats import PERCENTILES, Quantile, effective_size_at, mean_interval, quantile, quantile_at
+from reports.stats import (
+    MATERIAL,
+    PERCENTILES,
+    Quantile,
+    constant,
+    effective_size,
+    effective_size_at,
+    mean_interval,
+    quantile,
+    quantile_at,
+)
 
 PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
 
@@ -102,11 +112,43 @@ def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Dis
     )
 
 
-def of_gaps(gaps: Gaps, independent_requests: float, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
-    """Distribution of pooled gaps; their sample size is requests, not gaps (gaps of a request are alike)."""
+def of_gaps(gaps: Gaps, sample: GapSample, order: Ints, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
+    """Distribution of pooled gaps. Their sample size is requests, not gaps: the gaps of a request are alike."""
     size, n = gaps.size, gaps.requests
     if size == 0:
         return of_series(np.zeros(0), percentiles)
-    found = tuple(quantile_at(gaps.at_rank, n, q, independent_requests, size) for q in percentiles)
+    found = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
     mean = gaps.sum_us() / size / 1000
     return Distribution(n, mean, None, gaps.at_rank(1), gaps.at_rank(size), found)
+
+
+def _gap_quantile(gaps: Gaps, sample: GapSample, order: Ints, q: float) -> Quantile:
+    at = gaps.at_rank(max(1, int(np.ceil(q / 100 * gaps.size - 1e-9))))
+    n_eff = effective_requests(sample, order, at * 1000, gaps.requests)
+    above, below = gaps.count_above(at * (1 + MATERIAL)), gaps.size - gaps.count_above(at * (1 - MATERIAL))
+    held = float(gaps.requests) if constant(below, above, gaps.size, q) else n_eff
+    return quantile_at(gaps.at_rank, gaps.requests, q, n_eff, gaps.size, held)
+
+
+def effective_requests(sample: GapSample, order: Ints, limit_us: float, most: int) -> float:
+    """How many independent requests know as much about the share of gaps above a limit as the sample does.
+
+    The share is a ratio of sums over requests, so its variance follows from the residuals
+    r = (gaps above) - share * (gaps) of each request, inflated by their autocorrelation in time: that holds
+    however alike the gaps of one request are (ratio estimator, e.g. W. G. Cochran, Sampling Techniques, 1977,
+    ch. 6). Never more than `most`, the requests themselves, however many gaps each has.
+    """
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    place = rank[sample.rows]
+    each = np.bincount(place, minlength=len(order)).astype(np.float64)
+    above = np.bincount(place[sample.us > limit_us], minlength=len(order)).astype(np.float64)
+    there = each > 0
+    each, above = each[there], above[there]
+    requests, share = len(each), float(above.sum() / each.sum())
+    rest = above - share * each
+    spread = float(np.dot(rest, rest))
+    if spread == 0:
+        return float(most)
+    inflation = requests / effective_size(rest)
+    return min(float(most), share * (1 - share) * float(each.sum()) ** 2 / (inflation * spread))

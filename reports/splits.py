@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from reports.analysis import Analysis
-from reports.metrics import Distribution, distribution, of_series
+from reports.metrics import Distribution, distribution, effective_requests, of_series
 from reports.rundata import Floats, Ints, Mask
 from reports.stats import Quantile, floor, quantile_at
 from reports.window import output_tokens_inside
@@ -95,21 +95,25 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
         failed_share=np.count_nonzero(rows & analysis.failed) / n if n else None,
         attained=np.count_nonzero(rows & analysis.good) / n if n and analysis.slo.good else None,
         latencies=latencies,
-        itl=_gap_percentiles(analysis, rows, latencies["tpot"]),
+        itl=_gap_percentiles(analysis, rows),
         output_tokens_per_s=tokens / seconds if seconds else None,
         rows=rows,
     )
 
 
-def _gap_percentiles(analysis: Analysis, rows: Mask, tpot: Distribution) -> tuple[Quantile, ...]:
-    sample = analysis.scan.sample
-    mine = rows[sample.rows]
-    us = np.sort(sample.us[mine])
-    requests = len(np.unique(sample.rows[mine]))
-    n_eff = requests * min((q.n_eff / q.n for q in tpot.quantiles if q.n), default=1.0)
+def _gap_percentiles(analysis: Analysis, rows: Mask) -> tuple[Quantile, ...]:
+    sample = analysis.scan.sample.of(rows)
+    us = np.sort(sample.us)
+    requests = len(np.unique(sample.rows))
     if not len(us):
         return of_series(np.zeros(0), PERCENTILES).quantiles
-    return tuple(quantile_at(lambda rank: float(us[rank - 1]) / 1000, requests, q, n_eff, len(us)) for q in PERCENTILES)
+
+    def one(q: float) -> Quantile:
+        limit = us[max(1, int(np.ceil(q / 100 * len(us) - 1e-9))) - 1]
+        n_eff = effective_requests(sample, analysis.figures.order, float(limit), requests)
+        return quantile_at(lambda rank: float(us[rank - 1]) / 1000, requests, q, n_eff, len(us))
+
+    return tuple(one(q) for q in PERCENTILES)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ LEVEL: Final = 0.95
 # Numbers of batches that `effective_size` tries, and values beyond a percentile that tell autocorrelation.
 _BATCHES: Final = (8, 16, 32)
 _TAIL: Final = 50
+# What is less than this share above a percentile is as good as it.
+MATERIAL: Final = 0.05
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
@@ -92,24 +94,49 @@ def _binomial_cdf(n: int, share: float) -> tuple[int, Floats]:
 def quantile(ordered: Floats, q: float, n_eff: float | None = None) -> Quantile:
     """The q-th percentile of `ordered` (sorted, one value per request; may end in inf).
 
-    `n_eff` below the sample's size widens the intervals and raises the floor accordingly.
+    `n_eff` below the sample's size widens the intervals and raises the floor accordingly; the floor only
+    where autocorrelation can matter (see `matters`).
     """
-    return quantile_at(lambda rank: float(ordered[rank - 1]), len(ordered), q, n_eff)
+    n = len(ordered)
+    floor_size = n_eff
+    if n and n_eff is not None and n_eff < n:
+        at = float(ordered[max(1, math.ceil(q / 100 * n - 1e-9)) - 1])
+        low, high = np.searchsorted(ordered, [at * (1 - MATERIAL), at * (1 + MATERIAL)], side="right")
+        floor_size = float(n) if constant(int(low), n - int(high), n, q) else n_eff
+    return quantile_at(lambda rank: float(ordered[rank - 1]), n, q, n_eff, floor_size=floor_size)
+
+
+def constant(below: int, above: int, n: int, q: float) -> bool:
+    """Whether a sample of `n` is as good as constant for its q-th percentile.
+
+    `below` and `above` are how many values lie further than MATERIAL from it. Where less than a quarter of
+    those on either side do, the percentile can't move by more than that, and it says nothing against it that
+    the values wander together (a server of fixed speed shows microseconds of drift).
+    """
+    share = q / 100
+    return above < (1 - share) * n / 4 and below < share * n / 4
 
 
 def quantile_at(
-    value_at: Callable[[int], float], n: int, q: float, n_eff: float | None = None, size: int | None = None
+    value_at: Callable[[int], float],
+    n: int,
+    q: float,
+    n_eff: float | None = None,
+    size: int | None = None,
+    floor_size: float | None = None,
 ) -> Quantile:
     """As `quantile`, of any sample that can tell its k-th smallest value (`value_at(k)`, k from 1).
 
     `n` counts requests, `size` values (when a request has several: they aren't independent samples).
+    `floor_size` is what the floor is held against: `n_eff`, unless that is beside the point.
     """
     size = n if size is None else size
     n_eff = float(n) if n_eff is None else min(float(n), n_eff)
-    needs = math.ceil(floor(q) * (n / n_eff if n_eff > 0 else 1))
-    if size == 0 or math.floor(n_eff) < floor(q):
+    floor_size = n_eff if floor_size is None else min(float(n), floor_size)
+    needs = math.ceil(floor(q) * (n / floor_size if floor_size > 0 else 1))
+    if size == 0 or math.floor(floor_size) < floor(q):
         return Quantile(q, None, None, None, None, None, n, n_eff, needs)
-    share, whole = q / 100, math.floor(n_eff)
+    share, whole = q / 100, max(1, math.floor(n_eff))
 
     def lower(rank: int) -> float | None:
         return value_at(max(1, rank * size // whole)) if rank >= 1 else None
@@ -155,6 +182,25 @@ def effective_size_at(series: Floats, ordered: Floats, q: float) -> float:
     within = 100 * _TAIL / n if n > 2 * _TAIL else 50.0
     rank = math.ceil(min(max(q, within), 100 - within) / 100 * n - 1e-9)
     return effective_size((series > ordered[max(0, rank - 1)]).astype(np.float64))
+
+
+def tail_bounds(series: Floats, limit: float, inclusive: bool) -> tuple[float, float]:
+    """One-sided 95 % bounds of the share of values above `limit` (or at it, if `inclusive`).
+
+    They judge a percentile against a limit without asking where the percentile lies: p99 < limit if the
+    upper bound is below 1 %. Autocorrelation counts as far as the values near the limit show it: if less
+    than _TAIL of them lie beyond, that of the _TAIL largest, but of none below half the limit.
+    """
+    n = len(series)
+    beyond = series >= limit if inclusive else series > limit
+    level = limit
+    if np.count_nonzero(beyond) < _TAIL < n:
+        level = max(min(limit, float(np.partition(series, n - _TAIL)[n - _TAIL])), limit / 2)
+    n_eff = math.floor(effective_size((series >= level).astype(np.float64)))
+    share = np.count_nonzero(beyond) / n
+    low, _ = share_bounds(math.floor(share * n_eff), n_eff)
+    _, high = share_bounds(math.ceil(share * n_eff - 1e-9), n_eff)
+    return low, high
 
 
 def _chi_square(p: float, df: int) -> float:

@@ -20,8 +20,41 @@ def test_a_percentile_needs_as_many_requests_as_its_one_sided_bound(q, needs):
 
 
 def test_autocorrelation_raises_the_floor():
-    found = stats.quantile(np.arange(600.0), 99, n_eff=200.0)
+    found = stats.quantile(np.geomspace(1.0, 1000.0, 600), 99, n_eff=200.0)
     assert (found.value, found.needs) == (None, 897)  # 299 * 3
+
+
+def test_a_series_that_is_as_good_as_constant_keeps_its_floor():
+    drifting = np.linspace(50.0, 50.6, 600)  # wanders, but by about a hundredth
+    assert stats.quantile(drifting, 99, n_eff=20.0).value == pytest.approx(50.6, abs=0.01)
+    assert stats.quantile(drifting, 99, n_eff=20.0).high is None  # its interval stays honest
+    bursts = np.concatenate([np.full(580, 50.0), np.full(20, 90.0)])
+    assert stats.quantile(bursts, 99, n_eff=20.0).value is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(100, 3000), st.floats(0.001, 0.05))
+def test_the_share_beyond_a_limit_is_bounded_as_clopper_and_pearson_do(n, share):
+    hits = round(share * n)
+    series = np.random.default_rng(1).permutation(np.concatenate([np.full(n - hits, 10.0), np.full(hits, 100.0)]))
+    low, high = stats.tail_bounds(series, 50.0, inclusive=False)
+    exact_low, exact_high = stats.share_bounds(hits, n)
+    assert low <= exact_low + 1e-9
+    assert high >= exact_high - 1e-9
+
+
+def test_nothing_near_the_limit_counts_every_request():
+    # wandering between 10 and 14 ms, a limit of 800 ms: 299 requests without one beyond it certify a p99
+    series = 12 + 2 * np.sin(np.arange(299) / 30)
+    assert stats.tail_bounds(series, 800.0, inclusive=True)[1] < 0.01
+    assert stats.tail_bounds(series[:-1], 800.0, inclusive=True)[1] > 0.01
+
+
+def test_a_burst_near_the_limit_counts_as_one():
+    calm, burst = np.full(900, 10.0), np.full(100, 700.0)
+    together = np.concatenate([calm, burst])
+    apart = np.random.default_rng(2).permutation(together)
+    assert stats.tail_bounds(together, 800.0, inclusive=True)[1] > stats.tail_bounds(apart, 800.0, inclusive=True)[1]
 
 
 def test_a_two_sided_p99_interval_has_no_upper_end_below_368_requests():
