@@ -16,7 +16,8 @@ class SessionSpec(Strict):
     `turns` is the number of requests; the first has `prompt_tokens`, each later one adds `new_tokens` to the
     history. `think` is the pause in seconds: after the answer (`pace: answer`, the later turn has no time of
     its own) or from one turn's time to the next (`pace: clock`, as a trace records it). A prompt that would exceed
-    `compact_at` tokens begins anew with the length of the first one, as agents do that summarize their history.
+    `compact_at` tokens begins anew with the length of the first one, or a quarter of `compact_at` if that is less,
+    as agents do that summarize their history.
     """
 
     turns: Length

@@ -117,19 +117,20 @@ def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) ->
 
 
 def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints:
-    """Prompts that begin anew, with the session's first length, where they would exceed `most`."""
+    """Prompts that begin anew where they would exceed `most`: with the first one's length, a quarter of it at most."""
     prompt = prompt.copy()
-    first = prompt[starts]
+    anew = np.minimum(prompt[starts], most // 4)
+    first_row = np.zeros(len(prompt), bool)
+    first_row[starts] = True
     while True:
-        over = (prompt > most) & (prompt > first[row_session])
-        rows = np.flatnonzero(over)
+        rows = np.flatnonzero((prompt > most) & ~first_row)
         if not len(rows):
             return prompt
         # The first row of each session that is too long, and by how much it and all after it go down.
         sessions, at = np.unique(row_session[rows], return_index=True)
         drop = np.zeros(len(starts), np.int64)
         begin = np.full(len(starts), len(prompt))
-        begin[sessions], drop[sessions] = rows[at], prompt[rows[at]] - first[sessions]
+        begin[sessions], drop[sessions] = rows[at], prompt[rows[at]] - anew[sessions]
         prompt -= np.where(np.arange(len(prompt)) >= begin[row_session], drop[row_session], 0)
 
 

@@ -114,8 +114,8 @@ def test_after_compaction_a_conversation_shares_only_its_system_prompt() -> None
         sessions={"turns": 6, "new_tokens": 190, "compact_at": 700}, prompt_tokens=300, output_tokens=10,
         prefix={"system_tokens": 128}, users=1, arrivals=None, requests=6, duration=None,
     )  # fmt: skip
-    assert made.table["prompt_tokens"].to_pylist() == [300, 500, 700, 300, 500, 700]
-    assert implied_reuse(made.table, made.block_tokens).hit_tokens.tolist() == [0, 300, 500, 128, 300, 500]
+    assert made.table["prompt_tokens"].to_pylist() == [300, 500, 700, 175, 375, 575]
+    assert implied_reuse(made.table, made.block_tokens).hit_tokens.tolist() == [0, 300, 500, 128, 175, 375]
 
 
 def test_the_prompts_that_are_made_share_what_the_plan_implies() -> None:
