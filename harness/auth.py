@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from harness.control import Control
@@ -42,8 +43,14 @@ class Credentials:
             self._key = await _fetch(spec)
         return {spec.header: f"{spec.scheme} {self._key}".strip()}
 
-    async def keep_fresh(self, control: Control, others: dict[str, str], retry_s: float = _RETRY_S) -> None:
-        """Renew the key every `refresh` and tell the injectors, until cancelled.
+    async def keep_fresh(
+        self,
+        control: Control,
+        others: dict[str, str],
+        also: Sequence[Callable[[dict[str, str]], None]] = (),
+        retry_s: float = _RETRY_S,
+    ) -> None:
+        """Renew the key every `refresh` and tell the injectors, and whoever ``also`` sends it, until cancelled.
 
         A renewal that fails is tried again after ``retry_s``, then after twice that, and so on; the old key serves
         meanwhile, and `events` says since when.
@@ -65,7 +72,10 @@ class Credentials:
             if failures:
                 self._note(f"the key is renewed, after {failures} failed tries")
             pause, failures = spec.refresh, 0
-            control.send({"op": "headers", "headers": {**others, **await self.headers()}})
+            headers = {**others, **await self.headers()}
+            control.send({"op": "headers", "headers": headers})
+            for renew in also:
+                renew(headers)
 
     def _note(self, text: str) -> None:
         self.events.append({"t_unix_ns": time.time_ns(), "kind": "auth", "text": text})

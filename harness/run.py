@@ -57,7 +57,7 @@ async def execute(
     try:
         plan_making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
         urls = await target.start()
-        async with session(await credentials.headers(), trust) as http:
+        async with session({**spec.target.headers, **await credentials.headers()}, trust) as http:
             identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
             plan = await plan_making
             check_lengths(plan, identity)
@@ -96,7 +96,7 @@ async def _load(
     control.send(prepare_message(spec, plan, manifest, jobs[0]))
     joined = await distributed.ready(control, spec, manifest, watcher)
     gpus = await look_for_gpus(spec, identity, target, run_dir, manifest)
-    scraper, t0 = await _start_scraping(spec, identity, key, run_dir, manifest)
+    scraper, t0 = await _start_scraping(spec, identity, {**spec.target.headers, **key}, run_dir, manifest)
     if gpus is not None:
         await gpus.go(t0)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
@@ -108,7 +108,7 @@ async def _load(
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
     manifest.save(run_dir)
     watcher.began(plan.table.num_rows, manifest.measure_end_ns / 1e9)
-    refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers))
+    refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
     outcome = await Listener(control, manifest, watcher, target, switch).until_over()
     refreshing.cancel()
     watcher.ended()
@@ -140,7 +140,8 @@ async def _start_scraping(
     lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
     while True:
         t0 = time.time_ns() + lead
-        scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, run_dir / "spool" / "server.arrows")
+        spool = run_dir / "spool" / "server.arrows"
+        scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
         found = await scraper.start()
         if time.time_ns() < t0 - _LEAD_NS // 3:
             manifest.notices += [f"{public_name(f.endpoint)}/metrics: {f.problem}" for f in found if f.problem]

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from harness.telemetry.exposition import PageReader, SeriesKey
 from harness.telemetry.tidy import TidySamples
+from loadgen.injector.endpoint import Trust, tls_context
 from reports.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
@@ -52,6 +53,7 @@ class ServerScraper:
         interval_s: time between scrapes; one that would overlap its predecessor is left out.
         headers: sent along (authorization).
         spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
+        trust: how a TLS server is verified.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class ServerScraper:
         interval_s: float = 1.0,
         headers: Mapping[str, str] | None = None,
         spool: Path | None = None,
+        trust: Trust = Trust(),  # noqa: B008 - frozen
     ) -> None:
+        self._trust = trust
         self._t0 = t0_unix_ns
         self._interval = interval_s
         self._headers = dict(headers or {})
@@ -87,11 +91,17 @@ class ServerScraper:
     async def start(self) -> list[Found]:
         """Scrape once and say what came; then go on in the background."""
         self._session = aiohttp.ClientSession(
-            headers=self._headers, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), trust_env=True
+            connector=aiohttp.TCPConnector(ssl=tls_context(self._trust)),
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+            trust_env=True,
         )
         await self._round()
         self._task = asyncio.create_task(self._run())
         return [self._found(endpoint) for endpoint in self._readers]
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        """Other headers from the next scrape on: a key was renewed."""
+        self._headers = dict(headers)
 
     async def stop(self) -> None:
         """End the rounds, then scrape a last time."""
@@ -149,7 +159,7 @@ class ServerScraper:
         values: list[float] = []
         problem = None
         try:
-            async with self._session.get(f"{endpoint}/metrics") as response:
+            async with self._session.get(f"{endpoint}/metrics", headers=self._headers) as response:
                 page = await response.text()
                 if response.status != 200:
                     problem = f"HTTP {response.status} for /metrics"

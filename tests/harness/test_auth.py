@@ -18,6 +18,7 @@ class Told:
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.also: list[dict[str, str]] = []
 
     def send(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
@@ -81,7 +82,9 @@ def renewals(folder: Path, script: str, until: Callable[[Told, Credentials], boo
     async def run() -> Credentials:
         made = Credentials(AuthSpec(command=script.format(folder=folder), refresh=0.02))
         assert await made.headers() == {"Authorization": "Bearer first"}
-        task = asyncio.create_task(made.keep_fresh(told, {"X-Team": "a"}, retry_s=0.01))  # type: ignore[arg-type]
+        task = asyncio.create_task(
+            made.keep_fresh(told, {"X-Team": "a"}, [told.also.append], retry_s=0.01)  # type: ignore[arg-type]
+        )
         if change is not None:
             (folder / "key").write_text(change)
         deadline = time.monotonic() + 20
@@ -97,6 +100,7 @@ def renewals(folder: Path, script: str, until: Callable[[Told, Credentials], boo
 def test_a_renewed_key_reaches_the_injectors_with_the_other_headers(tmp_path: Path) -> None:
     made, told = renewals(tmp_path, "cat {folder}/key", lambda told, _: bool(told.messages), "second")
     assert told.messages[-1] == {"op": "headers", "headers": {"X-Team": "a", "Authorization": "Bearer second"}}
+    assert told.also[-1] == told.messages[-1]["headers"]
     assert made.events == []
 
 
