@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reports.manifest import Manifest
-from reports.words import ms
+from reports.words import dollars, ms
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}
@@ -17,14 +17,18 @@ def markdown(run_dir: Path, summary: dict[str, Any]) -> str:
     import shlex
 
     manifest = Manifest.load(run_dir)
-    lines = [f"## {_ICONS[summary['verdict']]} {summary['verdict']}: {cell(manifest.name or summary['run'])}", ""]
+    lines: list[str | None] = [
+        f"## {_ICONS[summary['verdict']]} {summary['verdict']}: {cell(manifest.name or summary['run'])}",
+        "",
+    ]
     if summary["simulated"]:
         lines += ["> **SIMULATED**: the target is the embedded engine, not a real server.", ""]
     lines += [cell(summary["why"]), ""]
-    lines += [f"- {cell(reason)}" for reason in summary["invalid_reasons"][1:]] + [""]
-    lines += [_load(summary), "", *_latency(summary), *_objectives(summary), *_errors(summary), *_checks(summary)]
+    lines += [f"- {cell(reason)}" for reason in summary["invalid_reasons"][1:]]
+    lines += ["" if summary["invalid_reasons"][1:] else None, _load(summary), "", *_latency(summary)]
+    lines += [*_objectives(summary), *_errors(summary), *_findings(summary), *_cost(summary), *_checks(summary)]
     lines += ["```", shlex.join(manifest.command_line).replace("```", "'''"), "```", ""]
-    return cut("\n".join(lines), LIMIT_BYTES)
+    return cut("\n".join(line for line in lines if line is not None), LIMIT_BYTES)
 
 
 def cell(value: object) -> str:
@@ -93,6 +97,21 @@ def _errors(summary: dict[str, Any]) -> list[str]:
     kinds = summary["errors"]["kinds"]
     rows = [[kind["status"], f"{kind['count']:,}", cell(kind["example"]["error"] or "")] for kind in kinds]
     return md_table(["error", "count", "example"], rows) if rows else []
+
+
+def _findings(summary: dict[str, Any]) -> list[str]:
+    found = [f"- **{cell(one['says'])}** {cell(one['remedy'])}" for one in summary["findings"]]
+    return [*found, ""] if found else []
+
+
+def _cost(summary: dict[str, Any]) -> list[str]:
+    money = summary["cost"]
+    if not money or money["per_million_output"] is None:
+        return []
+    at_slo = money["per_million_output_at_slo"]
+    good = "" if at_slo is None else f", {dollars(at_slo)} at the SLO"
+    gpu = f"{money['gpus']} × {money['gpu'] or 'GPU'} at {dollars(money['usd_per_gpu_hour'])} an hour"
+    return [f"{dollars(money['per_million_output'])} per million output tokens{good} ({cell(gpu)})", ""]
 
 
 def _checks(summary: dict[str, Any]) -> list[str]:

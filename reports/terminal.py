@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports.words import ms
+from reports.words import dollars, ms
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 _ROWS = (
@@ -20,6 +20,7 @@ _ROWS = (
     ("stall", "stall"),
     ("e2e", "E2E"),
 )
+_MOST_FINDINGS = 4
 _COLUMNS = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
 
 
@@ -38,6 +39,12 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     console.print(_latency_table(summary))
     _print_objectives(summary, console)
     _print_errors(summary, console)
+    for one in summary["findings"][:_MOST_FINDINGS]:
+        console.print(f"[cyan]finding[/]  {escape(one['says'])} {escape(one['remedy'])}", highlight=False)
+    if (money := summary["cost"]) and money["per_million_output"] is not None:
+        at_slo = money["per_million_output_at_slo"]
+        good = "" if at_slo is None else f", {dollars(at_slo)} at the SLO"
+        console.print(f"cost: {dollars(money['per_million_output'])} per million output tokens{good}", highlight=False)
     _print_validity(summary, console)
     for notice in summary["notices"]:
         console.print(f"note: {escape(notice)}", highlight=False)
@@ -113,7 +120,10 @@ def _print_errors(summary: dict[str, Any], console: Console) -> None:
         example = kind["example"]["error"]
         codes = ", ".join(f"HTTP {code}: {count}" for code, count in kind["http_status"].items())
         text = f"{kind['count']:,} {kind['status']}" + (f" ({codes})" if codes else "")
-        console.print(f"[red]{escape(text)}[/]" + (f": {escape(example[:160])}" if example else ""), highlight=False)
+        console.print(
+            f"[red]{escape(text)}[/]" + (f": {escape(' '.join(example.split())[:160])}" if example else ""),
+            highlight=False,
+        )
 
 
 def _print_validity(summary: dict[str, Any], console: Console) -> None:

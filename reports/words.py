@@ -13,15 +13,14 @@ def ms(value: float | str | None) -> str:
 
 
 def plain(value: float | str | None) -> str:
-    """Four significant digits, never with an exponent; a dash for none."""
+    """At least four significant digits, never an exponent; a dash for none."""
     if value is None:
         return "-"
     if isinstance(value, str):
         return "∞"
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    digits = 3 - math.floor(math.log10(abs(value)))
-    text = f"{round(value, digits):,.{max(0, digits)}f}"
+    text = f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
