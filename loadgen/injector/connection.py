@@ -447,20 +447,21 @@ class TlsConnection(Connection):
         self._incoming.write(raw)
         plain = []
         closed = False
+        broken: ssl.SSLError | None = None
         try:
             while data := self._tls.read(READ_BYTES):
                 plain.append(data)
             closed = True  # the peer's close_notify
         except ssl.SSLWantReadError:
-            pass
+            self._flush()  # key updates
         except ssl.SSLError as error:
+            broken = error
+        if plain:  # what came in front of a broken record came
+            self._take(b"".join(plain), stamp, read)
+        if broken is not None and self._sock is not None:
             exchange = self._exchange
             refused = exchange is not None and not exchange.reused and not exchange.bytes_received
             # With TLS 1.3 the refusal of our certificate comes when our half of the handshake is over.
-            self._fail(Status.CONNECT_ERROR if refused else Status.RESET, f"TLS: {error.reason}")
-            return
-        self._flush()  # key updates
-        if plain:
-            self._take(b"".join(plain), stamp, read)
-        if closed and self._sock is not None:
+            self._fail(Status.CONNECT_ERROR if refused else Status.RESET, f"TLS: {broken.reason}")
+        elif closed and self._sock is not None:
             self._on_eof(read)

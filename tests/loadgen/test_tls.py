@@ -1,5 +1,6 @@
 """TLS over the raw socket: who is trusted, who we are, and that kernel stamps survive it."""
 
+import os
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -215,3 +216,14 @@ def test_tls_records_may_be_cut_anywhere(tmp_path: Path, authority: Authority, s
     assert outcome.statuses() == {0: "ok"}
     gaps = [b - a for a, b in pairwise(outcome.records[0]["arrivals_us"])]
     assert all(gap >= 0 for gap in gaps)
+
+
+def test_bytes_that_are_no_tls_in_the_middle_of_an_answer_end_it(tmp_path: Path, authority: Authority) -> None:
+    def answer(peer: Peer, _request: Request) -> None:
+        peer.send(CHUNKED + chunk(event(scripted.token())))
+        os.write(peer.sock.fileno(), b"no record of TLS " * 20)
+        peer.wait_hung_up()
+
+    row = run(tmp_path, authority.server(), answer=answer, ca=authority.file).records[0]
+    assert (row["status"], row["chunks"]) == ("reset", 1)
+    assert row["error"].startswith("TLS: ")

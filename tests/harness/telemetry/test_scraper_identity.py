@@ -26,9 +26,7 @@ def serving(context: ssl.SSLContext | None, use: Callable[[str, list[str]], Awai
                 return
             lines = dict(line.split(": ", 1) for line in head.strip().split("\r\n")[1:])
             keys.append(lines.get("Authorization", ""))
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(PAGE) + PAGE
-            )
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(PAGE), PAGE))
 
     async def run() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
