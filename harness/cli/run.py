@@ -118,7 +118,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
             "trace": trace,
             "prompt_tokens": a.prompt_tokens,
             "output_tokens": a.output_tokens,
-            "arrivals": {"process": a.arrival or ("poisson" if a.rate else None), "rate": a.rate, "shape": a.shape},
+            "arrivals": {"process": a.arrival, "rate": a.rate, "shape": a.shape},
             "users": a.users,
             "requests": a.requests,
             "duration": a.duration,
