@@ -58,9 +58,7 @@ def report(case: str, truth: dict[str, float], found: dict[str, list[Estimate]])
     for name, estimates in found.items():
         covered = np.mean([one.low <= truth[name] <= one.high for one in estimates])
         mean = np.mean([one.value for one in estimates])
-        print(
-            f"{case:44} {name:14} truth {truth[name]:8.4g} mean {mean:8.4g} covered {100 * covered:5.1f} % of {len(estimates)}"
-        )
+        print(f"{case:44} {name:14} truth {truth[name]:8.4g} mean {mean:8.4g} covered {100 * covered:5.1f} %")
 
 
 def main() -> None:
