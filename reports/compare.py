@@ -93,7 +93,7 @@ class Point:
         runs: its replicates.
         offered_rps: mean offered load.
         figures: by Metric.key.
-        ratios: to the first point, by Metric.key; of the first point itself none.
+        ratios: to the first label at the same load (else at its first one), by Metric.key; of that itself none.
     """
 
     label: str
@@ -171,7 +171,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
-    """Compare configurations; the first label at its first load is what ratios refer to.
+    """Compare configurations; ratios refer to the first label at the same load, where it has one.
 
     Raises:
         UserError: fewer than two runs; or, unless `anyway`, runs that are invalid, of different workloads,
@@ -187,8 +187,11 @@ def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
     groups: dict[tuple[str, str], list[OneRun]] = {}
     for run in runs:
         groups.setdefault((run.label, run.load), []).append(run)
-    first = next(iter(groups.values()))
-    points = tuple(_point(label, load, members, first) for (label, load), members in groups.items())
+    base, _ = first = next(iter(groups))
+    points = tuple(
+        _point(label, load, members, groups.get((base, load), groups[first]))
+        for (label, load), members in groups.items()
+    )
     metrics = tuple(m for m in METRICS if any(p.figures[m.key].value is not None for p in points))
     sides: dict[str, list[Manifest]] = {}
     for run in runs:
@@ -242,14 +245,14 @@ def _remarks(runs: Sequence[OneRun], points: Sequence[Point]) -> list[str]:
     return found
 
 
-def _point(label: str, load: str, runs: Sequence[OneRun], first: Sequence[OneRun]) -> Point:
+def _point(label: str, load: str, runs: Sequence[OneRun], base: Sequence[OneRun]) -> Point:
     figures, ratios = {}, {}
     for metric in METRICS:
-        mine, base = _known(runs, metric), _known(first, metric)
+        mine, theirs = _known(runs, metric), _known(base, metric)
         figures[metric.key] = estimate([value for _, value in mine])
-        if runs is not first:
-            plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, base))
-            found = ratio([v for _, v in base], [v for _, v in mine], base_plans, plans)
+        if runs is not base:
+            plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
+            found = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
             if found is not None:
                 ratios[metric.key] = found
     offered = [r for run in runs if (r := run.summary["load"]["offered_rps"]) is not None]

@@ -193,7 +193,7 @@ def _head(found: Comparison) -> str:
     return (
         f"<header><h1>{text(' against '.join(labels[:6]))}</h1>"
         f"<p class='faint'>{runs} runs, {len(found.points)} configurations; ratios are to "
-        f"{text(found.points[0].name)}. "
+        f"{text(found.points[0].label)} at the same load. "
         "The run is the sample: intervals are 95 %, between runs, each figure by itself.</p>"
         + (f'<div class="verdict INCONCLUSIVE"><span><ul>{warnings}</ul></span></div>' if warnings else "")
         + "</header>"

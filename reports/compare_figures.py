@@ -17,41 +17,42 @@ def colours(found: Comparison) -> dict[str, str]:
 
 
 def forest(found: Comparison) -> Figure | None:
-    """Ratios to the first configuration, with intervals."""
+    """Ratios to the first label at the same load, with intervals."""
     metrics = [m for m in found.metrics if m.key in _SHOWN]
     rows: list[tuple[str, float, float | None, float | None, str]] = []
     palette = colours(found)
-    for point in found.points[1:]:
+    for point in found.points:
         for metric in metrics:
             if one := point.ratios.get(metric.key):
                 name = f"{metric.label} · {point.name}"
                 rows.append((name, one.value, one.low, one.high, palette[point.label]))
     if not rows:
         return None
-    names = [plain_text(row[0]) for row in rows]
+    names = [_brief(row[0], 44) for row in rows]
     values = [row[1] for row in rows]
     trace = {
-        "type": "scatter", "mode": "markers", "x": [short(v) for v in values], "y": names,
+        "type": "scatter", "mode": "markers", "x": [short(v) for v in values],
+        "y": list(range(len(rows))), "text": names,
         "marker": {"size": 9, "color": [row[4] for row in rows]},
         "error_x": {
             "type": "data", "symmetric": False, "thickness": 1.4, "width": 4, "color": "--ink",
             "array": [short((row[3] or row[1]) - row[1]) for row in rows],
             "arrayminus": [short(row[1] - (row[2] or row[1])) for row in rows],
         },
-        "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
+        "hovertemplate": "%{text}: %{x:.3f}<extra></extra>",
     }  # fmt: skip
     layout = {
         "height": 70 + 26 * len(rows),
         "hovermode": "closest",
         "showlegend": False,
-        "xaxis": {"title": {"text": f"ratio to {plain_text(found.points[0].name)}"}},
-        "yaxis": {"type": "category", "autorange": "reversed"},
+        "xaxis": {"title": {"text": f"ratio to {_brief(found.points[0].label)} at the same load"}},
+        "yaxis": {"tickvals": list(range(len(rows))), "ticktext": names, "autorange": "reversed", "zeroline": False},
         "shapes": [
             {"type": "line", "xref": "x", "yref": "paper", "x0": 1, "x1": 1, "y0": 0, "y1": 1,
              "line": {"color": "--faint", "width": 1, "dash": "dash"}}
         ],
     }  # fmt: skip
-    table = [[n, plain(v), plain(low), plain(high)] for n, v, low, high, _ in rows]
+    table = [[name, plain(v), plain(low), plain(high)] for name, v, low, high, _ in rows]
     says = "Bars are 95 % intervals between runs; without a bar there is only one run on a side."
     return Figure("forest", "Ratios to the first", says, [trace], layout, ["", "ratio", "low", "high"], table)
 
@@ -74,7 +75,7 @@ def against_load(found: Comparison, metric: Metric) -> Figure | None:
         seen += values
         traces.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": plain_text(label),
+                "type": "scatter", "mode": "lines+markers", "name": _brief(label),
                 "x": [short(point.offered_rps) for point in points], "y": [short(v) for v in values],
                 "line": {"color": palette[label], "width": 1.8}, "marker": {"color": palette[label], "size": 7},
                 "error_y": {
@@ -88,7 +89,7 @@ def against_load(found: Comparison, metric: Metric) -> Figure | None:
     layout = {
         "height": 320,
         "showlegend": True,
-        "legend": {"orientation": "h", "y": 1.16},
+        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
         "xaxis": {"title": {"text": "offered requests/s"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": f"{metric.label}, {metric.unit}"}, **log_axis(seen)},
     }
@@ -110,9 +111,9 @@ def pareto(found: Comparison, front: Front) -> Figure:
             on_front.append((x, y))
         traces.append(
             {
-                "type": "scatter", "mode": "markers+text", "cliponaxis": False, "name": plain_text(point.name),
+                "type": "scatter", "mode": "markers+text", "cliponaxis": False, "name": _brief(point.name),
                 "x": [short(x)], "y": [short(y)],
-                "text": [plain_text(point.name)], "textposition": "top center", "textfont": {"size": 11},
+                "text": [_brief(point.name)], "textposition": "top center", "textfont": {"size": 11},
                 "marker": {
                     "size": 12, "color": palette[point.label], "symbol": "circle" if beaten is None else "circle-open",
                     "line": {"width": 2, "color": palette[point.label]},
@@ -137,6 +138,11 @@ def pareto(found: Comparison, front: Front) -> Figure:
     key = f"pareto-{front.y.key.replace('.', '-')}"
     says = "Hollow: another one is at least as good on both counts."
     return Figure(key, front.title, says, [edge, *traces], layout, ["", front.x.label, front.y.label, ""], rows)
+
+
+def _brief(name: str, most: int = 32) -> str:
+    """A label that leaves room for the figure; the table has it whole."""
+    return plain_text(name if len(name) <= most else name[: most - 1] + "…")
 
 
 def _better(metric: Metric) -> str:
