@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
+from gevent.event import Event
 
 from loadgen.control.address import split_address
 from loadgen.control.channel import Channel, Message
@@ -49,8 +50,10 @@ def main() -> int:
         try:
             run = _master(arguments, report)
         except UserError as error:
-            channel = Channel(sock, lambda _message: None, lambda: None)
+            heard = Event()
+            channel = Channel(sock, lambda _message: None, heard.set)
             report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
             channel.close()
             return 0
     channel = Channel(sock, run.take, run.gone)

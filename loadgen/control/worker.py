@@ -207,7 +207,7 @@ class WorkerRun:
     @property
     def went(self) -> bool:
         """Whether load was sent."""
-        return self._went.is_set()
+        return bool(self._went.is_set())
 
     def interrupted(self) -> None:
         """Ctrl-C or SIGTERM: end, ship what was measured, leave."""

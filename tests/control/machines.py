@@ -79,6 +79,7 @@ class Distributed:
     run: Sequence[str | Path]
     workers: int = 2
     injectors: int = 1
+    alone_s: int = 6
     bind: str = "127.0.0.1"
     master_within: Sequence[str] = ()
     worker_within: Sequence[Sequence[str]] = ()
@@ -96,16 +97,8 @@ class Distributed:
 
     def join(self, within: Sequence[str] = (), *more: str) -> subprocess.Popen[str]:
         """One more worker."""
-        flags = [
-            "--master",
-            self.address,
-            "--injectors",
-            str(self.injectors),
-            "--spool",
-            str(self.folder / "spools"),
-            "--alone",
-            "6s",
-        ]
+        flags = ["--master", self.address, "--injectors", str(self.injectors), "--alone", f"{self.alone_s}s"]
+        flags += ["--spool", str(self.folder / "spools")]
         self.started.append(started(tailgate("worker", *flags, *more), within))
         return self.started[-1]
 
