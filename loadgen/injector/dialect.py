@@ -15,6 +15,7 @@ DONE = b"[DONE]"
 # vLLM's compact serialisation of a chunk with a choice. Inside a JSON string the quotes would be escaped, so the
 # marker can't be part of generated text. A payload without it is parsed.
 _CHOICE = b'"choices":[{'
+_UNFINISHED = b'"finish_reason":null'
 _TOKEN_IDS = b'"token_ids":['
 _REASON_CHARS = 100
 
@@ -54,29 +55,33 @@ def read_payloads(reading: Reading, payloads: list[bytes]) -> list[bool]:
     """
     kinds: list[bool] = []
     try:
-        for payload in payloads:
-            kinds.append(_read(reading, payload))
+        while len(kinds) < len(payloads):
+            if run := _plain_run(reading, payloads, len(kinds)):
+                kinds += [True] * run
+            else:
+                kinds.append(_read(reading, payloads[len(kinds)]))
     except BadPayload as error:
         reading.bad = str(error)
     return kinds
 
 
+def _plain_run(reading: Reading, payloads: list[bytes], start: int) -> int:
+    """How many payloads from ``start`` on are tokens that need no JSON parsed, as nearly all of vLLM's are.
+
+    The last chunk (a finish reason that is a string), the first of an answer and whatever is unusual are none.
+    """
+    if not (reading.vllm and reading.answered and reading.text is None and reading.payloads):
+        return 0
+    plain = [_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads[start:]]
+    run = plain.index(False) if False in plain else len(plain)
+    reading.payloads += run
+    reading.contents += run
+    return run
+
+
 def _read(reading: Reading, payload: bytes) -> bool:
     position = reading.payloads
     reading.payloads += 1
-    # The path of nearly every token: no JSON is parsed. The last chunk (a finish reason that is a string), the
-    # first of a chat and whatever is unusual go the other way.
-    if (
-        reading.vllm
-        and reading.answered
-        and reading.text is None
-        and position
-        and _CHOICE in payload
-        and b'"finish_reason":null' in payload
-        and _TOKEN_IDS not in payload
-    ):
-        reading.contents += 1
-        return True
     if payload == DONE:
         reading.done = True
         return False
