@@ -60,7 +60,7 @@ class OwnProcess:
                 stderr=handle,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         except OSError as error:
             Path(name).unlink()
@@ -204,6 +204,6 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child, before it becomes the server: SIGTERM from the kernel when we die."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

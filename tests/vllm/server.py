@@ -14,6 +14,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.targets.process import end_with_parent
+
 READY_S = 180.0
 STOP_S = 20.0
 MODEL = "tiny"
@@ -81,7 +83,7 @@ def serving(model: Path, log: Path, *flags: str) -> Iterator[Server]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment(), start_new_session=True,
-            cwd=log.parent,
+            cwd=log.parent, preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has no threads
         )  # fmt: skip
     _give_way(process.pid)
     try:
