@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from workloads.classes import ClassSpec, PrefixSpec
-from workloads.lengths import Numbers, parse
+from workloads.laws import Numbers
+from workloads.lengths import parse
 from workloads.spec import WorkloadSpec
 
 

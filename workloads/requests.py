@@ -17,7 +17,7 @@ from workloads.copula import correlated
 from workloads.errors import UserError
 from workloads.exact import Floats
 from workloads.kinds import Kind, SessionLaw
-from workloads.lengths import whole
+from workloads.laws import whole
 from workloads.streams import Field
 
 Ints = npt.NDArray[np.int64]

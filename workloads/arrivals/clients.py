@@ -14,7 +14,7 @@ from workloads import exact
 from workloads.arrivals.process import Process, Streams, Superposed
 from workloads.arrivals.rate import Rates, Shape
 from workloads.arrivals.renewal import Gamma, Renewal, Weibull
-from workloads.lengths import Numbers
+from workloads.laws import Numbers
 
 
 @dataclass(frozen=True)

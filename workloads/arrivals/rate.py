@@ -16,7 +16,7 @@ import numpy as np
 from workloads import exact
 from workloads.errors import UserError
 from workloads.exact import Floats
-from workloads.lengths import Numbers
+from workloads.laws import Numbers
 from workloads.streams import Stream
 
 Streams = Callable[..., Stream]

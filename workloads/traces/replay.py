@@ -1,7 +1,7 @@
-"""A slice of a recorded trace as a plan's columns: order, slice, stamps on a grid, rate and speed.
+"""A slice of a recorded trace as a plan's columns: order, slice, stamps on a grid, speed.
 
-What a file's bytes mean is of the formats' own modules; lengths against the context, hashes and prompts are
-the plan's.
+What a file's bytes mean is of the formats' own modules, another rate of `rescale`; lengths against the context,
+hashes and prompts are the plan's.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, concatenate, stateless
+from workloads.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
 from workloads.errors import UserError
 from workloads.spec import TraceSpec
 from workloads.streams import Field
 from workloads.traces import azure, burstgpt, kvcachetester, mooncake, named, openai_log, ragpulse, servegen
+from workloads.traces.rescale import at_rate, renumbered, turns_of
 from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
 
 Ints = npt.NDArray[np.int64]
@@ -68,7 +69,7 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
     if rows.think_ns is not None and (rows.think_ns != NO_PAUSE).any():
         columns = _following(columns, rows.think_ns)
     if spec.rate is not None and spec.format != "servegen":
-        columns, notice = _at_rate(columns, spec, seed)
+        columns, notice = at_rate(columns, spec, seed)
         notices.append(notice)
     if spec.speed != 1.0:
         timed = columns.at_ns != NO_TIME
@@ -263,7 +264,7 @@ def _codes(names: pa.Array | None, n: int) -> tuple[tuple[str, ...], Ints]:
 
 def _columns(rows: Rows, seed: int) -> Columns:
     n = len(rows)
-    session = np.arange(n) if rows.session is None else _renumbered(rows.session)
+    session = np.arange(n) if rows.session is None else renumbered(rows.session)
     blocks = rows.blocks
     if blocks is not None:
         # The trace's ids become this seed's: other seeds have other content with the same sharing.
@@ -273,32 +274,12 @@ def _columns(rows: Rows, seed: int) -> Columns:
         n,
         at_ns=rows.at_ns if rows.has_times else np.full(n, NO_TIME),
         session=session,
-        turn=np.zeros(n, np.int64) if rows.session is None else _turns(session),
+        turn=np.zeros(n, np.int64) if rows.session is None else turns_of(session),
         prompt_tokens=rows.prompt_tokens,
         output_tokens=rows.output_tokens,
         prefix_blocks=blocks,
         ordinal=np.zeros(n, np.int64) if rows.line is None else rows.line,
     )
-
-
-def _renumbered(session: Ints) -> Ints:
-    """Sessions numbered by their first row."""
-    _, first, inverse = np.unique(session, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    numbers: Ints = rank[inverse]
-    return numbers
-
-
-def _turns(session: Ints) -> Ints:
-    """0, 1, ... within each session, in the order of the rows."""
-    order = np.argsort(session, kind="stable")
-    ordered = session[order]
-    begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    place = np.arange(len(session))
-    turns = np.empty(len(session), np.int64)
-    turns[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
-    return turns
 
 
 def _following(columns: Columns, think_ns: Ints) -> Columns:
@@ -312,72 +293,4 @@ def _following(columns: Columns, think_ns: Ints) -> Columns:
     starts[columns.session[first]] = columns.at_ns[first]
     order = np.lexsort((columns.turn, columns.session, starts[columns.session]))
     columns = columns.take(order)
-    return columns.with_(session=_renumbered(columns.session))
-
-
-def _at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]:
-    """The asked mean rate, by leaving out sessions, by laying shifted copies over, or by speed."""
-    rate = spec.rate or 0.0
-    timed = columns.at_ns[columns.at_ns != NO_TIME]
-    span_s = spec.duration or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
-    if not span_s:
-        raise UserError("a trace without times, or with one, has no rate to change", where="workload.trace.rate")
-    own = len(timed) / span_s
-    ratio = rate / own
-    way = spec.rate_by if spec.rate_by != "auto" else ("thin" if ratio <= 1 else "superpose")
-    what = f"{spec.file.name}: {own:.4g} requests/s became {rate:.4g}"
-    match way:
-        case "speed":
-            at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / ratio), NO_TIME).astype(np.int64)
-            return columns.with_(at_ns=at_ns), f"{what} by a speed of {ratio:.4g}"
-        case "thin":
-            if ratio > 1:
-                raise UserError(
-                    f"its slice has {own:.4g} requests/s: leaving some out can't give {rate:.4g}",
-                    where="workload.trace.rate_by",
-                    remedy="Use superpose or speed",
-                )
-            return _thinned(columns, ratio, seed, 0), f"{what} by leaving out sessions at random"
-        case _:
-            copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
-            last = int(ratio)
-            if ratio > last:
-                copies.append(_thinned(_copy(columns, last, round(span_s * 1e9), seed), ratio - last, seed, last))
-            return _merged(copies), f"{what} by laying {ratio:.4g} copies over each other, shifted in time"
-
-
-def _thinned(columns: Columns, share: float, seed: int, copy: int) -> Columns:
-    keep = Field(seed, "thin", copy).uniform(columns.session) < share
-    if not keep.any():
-        raise UserError("nothing is left of the trace at this rate", where="workload.trace.rate")
-    return columns.take(keep)
-
-
-def _copy(columns: Columns, k: int, span_ns: int, seed: int) -> Columns:
-    """The slice turned around in time by a random shift, with sessions and content of its own; copy 0 is itself."""
-    if k == 0:
-        return columns
-    shift = int(Field(seed, "shift").uniform(np.array([k]))[0] * span_ns)
-    timed = columns.at_ns != NO_TIME
-    moved = (np.where(timed, columns.at_ns, 0) + shift) % span_ns
-    blocks = columns.prefix_blocks
-    if blocks is not None:
-        blocks = blocks_of(block_counts(blocks), Field(seed, "copy", k).u64(blocks.flatten().to_numpy()))
-    return columns.with_(at_ns=np.where(timed, moved, NO_TIME), prefix_blocks=blocks)
-
-
-def _merged(copies: list[Columns]) -> Columns:
-    offset, parts = 0, []
-    for copy in copies:
-        parts.append(copy.with_(session=copy.session + offset))
-        offset += int(copy.session.max()) + 1
-    joined = concatenate(parts)
-    timed = joined.at_ns != NO_TIME
-    if timed.all():
-        joined = joined.take(np.argsort(joined.at_ns, kind="stable"))
-        # A session that was turned around the slice's end begins with its former later turns.
-        session = _renumbered(joined.session)
-        return joined.with_(session=session, turn=_turns(session))
-    anchor = np.maximum.accumulate(np.where(timed, np.arange(len(joined)), 0))
-    joined = joined.take(np.argsort(joined.at_ns[anchor], kind="stable"))
-    return joined.with_(session=_renumbered(joined.session))
+    return columns.with_(session=renumbered(columns.session))

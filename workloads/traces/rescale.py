@@ -1,0 +1,99 @@
+"""A trace at another mean rate: sessions left out, shifted copies laid over each other, or another speed."""
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
+from workloads.errors import UserError
+from workloads.spec import TraceSpec
+from workloads.streams import Field
+
+Ints = npt.NDArray[np.int64]
+
+
+def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]:
+    """The asked mean rate, by leaving out sessions, by laying shifted copies over, or by speed."""
+    rate = spec.rate or 0.0
+    timed = columns.at_ns[columns.at_ns != NO_TIME]
+    span_s = spec.duration or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
+    if not span_s:
+        raise UserError("a trace without times, or with one, has no rate to change", where="workload.trace.rate")
+    own = len(timed) / span_s
+    ratio = rate / own
+    way = spec.rate_by if spec.rate_by != "auto" else ("thin" if ratio <= 1 else "superpose")
+    what = f"{spec.file.name}: {own:.4g} requests/s became {rate:.4g}"
+    match way:
+        case "speed":
+            at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / ratio), NO_TIME).astype(np.int64)
+            return columns.with_(at_ns=at_ns), f"{what} by a speed of {ratio:.4g}"
+        case "thin":
+            if ratio > 1:
+                raise UserError(
+                    f"its slice has {own:.4g} requests/s: leaving some out can't give {rate:.4g}",
+                    where="workload.trace.rate_by",
+                    remedy="Use superpose or speed",
+                )
+            return _thinned(columns, ratio, seed, 0), f"{what} by leaving out sessions at random"
+        case _:
+            copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
+            last = int(ratio)
+            if ratio > last:
+                copies.append(_thinned(_copy(columns, last, round(span_s * 1e9), seed), ratio - last, seed, last))
+            return _merged(copies), f"{what} by laying {ratio:.4g} copies over each other, shifted in time"
+
+
+def _thinned(columns: Columns, share: float, seed: int, copy: int) -> Columns:
+    keep = Field(seed, "thin", copy).uniform(columns.session) < share
+    if not keep.any():
+        raise UserError("nothing is left of the trace at this rate", where="workload.trace.rate")
+    return columns.take(keep)
+
+
+def _copy(columns: Columns, k: int, span_ns: int, seed: int) -> Columns:
+    """The slice turned around in time by a random shift, with sessions and content of its own; copy 0 is itself."""
+    if k == 0:
+        return columns
+    shift = int(Field(seed, "shift").uniform(np.array([k]))[0] * span_ns)
+    timed = columns.at_ns != NO_TIME
+    moved = (np.where(timed, columns.at_ns, 0) + shift) % span_ns
+    blocks = columns.prefix_blocks
+    if blocks is not None:
+        blocks = blocks_of(block_counts(blocks), Field(seed, "copy", k).u64(blocks.flatten().to_numpy()))
+    return columns.with_(at_ns=np.where(timed, moved, NO_TIME), prefix_blocks=blocks)
+
+
+def _merged(copies: list[Columns]) -> Columns:
+    offset, parts = 0, []
+    for copy in copies:
+        parts.append(copy.with_(session=copy.session + offset))
+        offset += int(copy.session.max()) + 1
+    joined = concatenate(parts)
+    timed = joined.at_ns != NO_TIME
+    if timed.all():
+        joined = joined.take(np.argsort(joined.at_ns, kind="stable"))
+        # A session that was turned around the slice's end begins with its former later turns.
+        session = renumbered(joined.session)
+        return joined.with_(session=session, turn=turns_of(session))
+    anchor = np.maximum.accumulate(np.where(timed, np.arange(len(joined)), 0))
+    joined = joined.take(np.argsort(joined.at_ns[anchor], kind="stable"))
+    return joined.with_(session=renumbered(joined.session))
+
+
+def renumbered(session: Ints) -> Ints:
+    """Sessions numbered by their first row."""
+    _, first, inverse = np.unique(session, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
+    numbers: Ints = rank[inverse]
+    return numbers
+
+
+def turns_of(session: Ints) -> Ints:
+    """0, 1, ... within each session, in the order of the rows."""
+    order = np.argsort(session, kind="stable")
+    ordered = session[order]
+    begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    place = np.arange(len(session))
+    turns = np.empty(len(session), np.int64)
+    turns[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return turns
