@@ -54,29 +54,30 @@ def read_payloads(reading: Reading, payloads: list[bytes]) -> list[bool]:
     The list ends in front of a payload that is not JSON or not an object of this API; `Reading.bad` says why.
     """
     kinds: list[bool] = []
+    plain = _plain(reading, payloads)
     try:
-        while len(kinds) < len(payloads):
-            if run := _plain_run(reading, payloads, len(kinds)):
+        while (at := len(kinds)) < len(payloads):
+            run = plain.index(False, at) - at if reading.answered and reading.payloads else 0
+            if run:
+                reading.payloads += run
+                reading.contents += run
                 kinds += [True] * run
             else:
-                kinds.append(_read(reading, payloads[len(kinds)]))
+                kinds.append(_read(reading, payloads[at]))
     except BadPayload as error:
         reading.bad = str(error)
     return kinds
 
 
-def _plain_run(reading: Reading, payloads: list[bytes], start: int) -> int:
-    """How many payloads from ``start`` on are tokens that need no JSON parsed, as nearly all of vLLM's are.
+def _plain(reading: Reading, payloads: list[bytes]) -> list[bool]:
+    """Which payloads are tokens that need no JSON parsed, as nearly all of vLLM's are; one False behind them.
 
-    The last chunk (a finish reason that is a string), the first of an answer and whatever is unusual are none.
+    The last chunk (a finish reason that is a string) and whatever is unusual are not; neither is the first of an
+    answer, though it may look like one: the caller sees to that.
     """
-    if not (reading.vllm and reading.answered and reading.text is None and reading.payloads):
-        return 0
-    plain = [_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads[start:]]
-    run = plain.index(False) if False in plain else len(plain)
-    reading.payloads += run
-    reading.contents += run
-    return run
+    if not reading.vllm or reading.text is not None:
+        return [False] * (len(payloads) + 1)
+    return [*(_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads), False]
 
 
 def _read(reading: Reading, payload: bytes) -> bool:

@@ -141,3 +141,19 @@ def test_a_whole_answer_may_be_an_error() -> None:
     reading = Reading(chat=False, vllm=True)
     read_whole(reading, b'{"error":{"message":"no"}}')
     assert (reading.error, reading.done) == ("no", False)
+
+
+def test_payloads_that_are_all_parsed_cost_no_more_than_their_number() -> None:
+    """With token ids none of them takes the short way; looking for it must not look at all the others each time."""
+
+    class Counted(bytes):
+        looks = 0
+
+        def __contains__(self, part: object) -> bool:
+            Counted.looks += 1
+            return super().__contains__(part)  # type: ignore[operator]
+
+    payloads: list[bytes] = [Counted(completion("a", token_ids=[1])) for _ in range(300)]
+    found, _ = kinds(payloads, is_chat=False)
+    assert found == [True] * 300
+    assert Counted.looks <= 3 * 300
