@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from harness.abort import KillSwitch
@@ -32,11 +34,14 @@ class Watcher:
     def note(self, text: str) -> None:
         """One line about what happens now."""
 
-    def began(self, plan_rows: int, seconds: float) -> None:
-        """Load starts."""
+    def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
+        """Load starts, for so long; ``due_s``: rising planned times, None in a closed loop."""
 
     def tick(self, message: Message) -> None:
         """An injector's second."""
+
+    def gpu(self, text: str) -> None:
+        """What the GPUs do, in a few words."""
 
     def ended(self) -> None:
         """Load is over."""

@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from harness import auth, content, distributed, rundir
@@ -107,7 +109,7 @@ async def _load(
     manifest.t0_unix_ns = t0
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
     manifest.save(run_dir)
-    watcher.began(plan.table.num_rows, manifest.measure_end_ns / 1e9)
+    watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
     outcome = await Listener(control, manifest, watcher, target, switch).until_over()
     refreshing.cancel()
@@ -148,6 +150,13 @@ async def _start_scraping(
             return scraper, t0
         await scraper.stop()  # a slow server: its first scrape took longer than the lead
         lead *= 4
+
+
+def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
+    """When the plan's requests are due, in seconds, rising; None in a closed loop."""
+    if plan.loop == "closed":
+        return None
+    return np.sort(plan.table["at_ns"].drop_null().to_numpy()) / 1e9
 
 
 def check_lengths(plan: Plan, identity: Identity) -> None:
