@@ -77,7 +77,9 @@ def _plain(reading: Reading, payloads: list[bytes]) -> list[bool]:
     """
     if not reading.vllm or reading.text is not None:
         return [False] * (len(payloads) + 1)
-    return [*(_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads), False]
+    plain = [_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads]
+    plain.append(False)
+    return plain
 
 
 def _read(reading: Reading, payload: bytes) -> bool:
