@@ -4,12 +4,11 @@ A source is a profile's name, a spec (YAML), a profile file (YAML), or a trace; 
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness.workload_words import number, print_figures, print_json, print_pictures
 from workloads.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def _list(options: argparse.Namespace) -> int:
 
     found = [{"name": name, "title": load(name).title} for name in names()]
     if options.json:
-        _print_json(found)
+        print_json(found)
     elif not options.quiet:
         width = max(len(one["name"]) for one in found) + 2
         print("\n".join(f"{one['name']:<{width}}{one['title']}" for one in found))
@@ -54,13 +53,13 @@ def _show(options: argparse.Namespace) -> int:
 
         _write(options.svg, picture(plan, profile.title if profile else name).encode())
     if options.json:
-        _print_json({"name": name, "profile": profile.model_dump() if profile else None, "figures": figures})
+        print_json({"name": name, "profile": profile.model_dump() if profile else None, "figures": figures})
     elif not options.quiet:
         if profile is not None:
             print(f"{name}: {profile.title}\n\n{profile.about.strip()}\n")
             print("\n".join(f"  source: {source}" for source in profile.sources))
             print(f"  context: {profile.rule}\n")
-        _print_figures(figures, profile.facts if profile else {})
+        print_figures(figures, profile.facts if profile else {})
     return 0
 
 
@@ -76,9 +75,9 @@ def _plan(options: argparse.Namespace) -> int:
         raise UserError(f"can't be written: {error.strerror}", where=str(options.output)) from error
     figures = plan_figures(plan)
     if options.json:
-        _print_json({"name": name, "plan": str(options.output), "figures": figures})
+        print_json({"name": name, "plan": str(options.output), "figures": figures})
     elif not options.quiet:
-        _print_figures(figures, {})
+        print_figures(figures, {})
         print(f"plan: {options.output} ({plan.table.num_rows:,} rows, plan_hash {plan.plan_hash})")
     return 0
 
@@ -94,10 +93,10 @@ def _preview(options: argparse.Namespace) -> int:
     about = load(spec.based_on).about if spec.based_on else ""
     _write(output, preview_page(plan, name, about).encode())
     if options.json:
-        _print_json({"name": name, "page": str(output), "figures": plan_figures(plan)})
+        print_json({"name": name, "page": str(output), "figures": plan_figures(plan)})
     elif not options.quiet:
-        _print_figures(plan_figures(plan), {})
-        _print_pictures(plan)
+        print_figures(plan_figures(plan), {})
+        print_pictures(plan)
         print(f"page: {output}")
     return 0
 
@@ -108,7 +107,7 @@ def _fit(options: argparse.Namespace) -> int:
     fit = fit_profile(_trace(options, options.log), options.title or "")
     write(fit, options.output)
     if options.json:
-        _print_json(
+        print_json(
             {
                 "profile": str(options.output),
                 "estimates": {name: estimate.as_dict() for name, estimate in fit.estimates.items()},
@@ -126,7 +125,7 @@ def _fit(options: argparse.Namespace) -> int:
             estimates.add_row(name, f"{one.value:,.5g}", f"{one.low:,.5g} to {one.high:,.5g}")
         checks = Table("figure", "log", "drawn from the fit", title="The fit's error", title_justify="left")
         for check in fit.checks:
-            checks.add_row(check.name, _number(check.log), _number(check.fit))
+            checks.add_row(check.name, number(check.log), number(check.fit))
         console.print(estimates, checks)
         for note in fit.notes:
             console.print(f"note: {note}", highlight=False, soft_wrap=True)
@@ -142,7 +141,7 @@ def _convert(options: argparse.Namespace) -> int:
     lost = export(replay, options.output, options.to)
     notices = [*replay.notices, *lost]
     if options.json:
-        _print_json({"file": str(options.output), "requests": len(replay.columns), "notices": notices})
+        print_json({"file": str(options.output), "requests": len(replay.columns), "notices": notices})
     elif not options.quiet:
         print(
             "\n".join(
@@ -255,94 +254,7 @@ def _plan_of(spec: "WorkloadSpec", seed: int) -> "Plan":
     return make_plan(spec, seed)
 
 
-# --- what is printed ---------------------------------------------------------------------------------------------
-
-
-def _print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=1) + "\n")
-
-
-def _print_figures(figures: dict[str, Any], facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("figure", "plan", *(["source"] if facts else []), box=None, pad_edge=False)
-
-    def row(label: str, value: str, fact: Any = None) -> None:
-        table.add_row(label, value, *([_fact(fact)] if facts else []))
-
-    row("requests", f"{figures['requests']:,} ({figures['loop']} loop, {figures['sessions']:,} sessions)")
-    if "starts_per_s" in figures:
-        row(
-            "arrivals per second", f"{figures['starts_per_s']:g} over {figures['seconds']:g} s", facts.get("rate_per_s")
-        )
-        row("variation of gaps", _number(figures["gap_cv"]))
-        for one in figures["dispersion"]:
-            key = f"{one['window_s']:g}s"
-            row(f"dispersion at {key}", _interval(one), facts.get("dispersion", {}).get(key))
-        for window, value in figures["peak_to_mean"].items():
-            row(f"peak over mean, {window}", _number(value), facts.get("peak_to_mean", {}).get(window))
-    for key in ("prompt_tokens", "output_tokens", "turns"):
-        if key in figures:
-            shown = ", ".join(f"{name} {figures[key][name]:,.0f}" for name in ("p50", "p90", "p99", "max"))
-            row(key.replace("_", " "), shown, facts.get(key))
-    row("rank correlation", _number(figures["rank_correlation"]))
-    share = f"{100 * figures['prompt_tokens_seen_before']:.1f} %"
-    hit = facts.get("prefix_hit_tokens")
-    row("prompt tokens seen before", share, None if hit is None else f"{100 * hit:.1f} %")
-    for by in ("by_class", "by_tenant"):
-        for name, one in figures.get(by, {}).items():
-            lengths = f"prompt p50 {one['prompt_tokens']['p50']:,.0f}, output p50 {one['output_tokens']['p50']:,.0f}"
-            row(f"{by[3:]} {name}", f"{one['requests']:,} requests, {lengths}")
-    console.print(table)
-    for notice in figures["notices"]:
-        console.print(f"note: {notice}", highlight=False, soft_wrap=True)
-
-
-def _print_pictures(plan: "Plan") -> None:
-    """Arrivals and lengths as lines of blocks, for a terminal."""
-    import numpy as np
-
-    from workloads.describe import counts_in
-    from workloads.figures import timed_s
-
-    times = timed_s(plan)
-    if len(times) > 1:
-        span = plan.span_s
-        rates = counts_in(times, span / 72, 72) / (span / 72)
-        print(f"\narrivals/s over {span:,.0f} s, up to {rates.max():.3g}\n{_bars(rates.tolist())}")
-    for name in ("prompt_tokens", "output_tokens"):
-        values = plan.table[name].to_numpy()
-        edges = np.geomspace(max(1, values.min()), values.max() + 1, 73)
-        counts = np.histogram(values, edges)[0]
-        label = name.replace("_", " ")
-        print(f"{label}, {values.min():,} to {values.max():,} (logarithmic)\n{_bars(counts.tolist())}")
-
-
-def _bars(values: list[float]) -> str:
-    top = max(values) or 1.0
-    return "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * value / top + (0.49 if value else 0)))] for value in values)
-
-
-def _interval(one: dict[str, Any]) -> str:
-    if one["value"] is None:
-        return "-"
-    return f"{one['value']:.4g} ({one['low']:.4g} to {one['high']:.4g})"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
-
-
-def _fact(fact: Any) -> str:
-    if fact is None:
-        return ""
-    if isinstance(fact, dict):
-        return ", ".join(
-            f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in fact.items()
-        )
-    return str(fact)
+# --- the command line ----------------------------------------------------------------------------------------------
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -350,9 +262,6 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise UserError(f"can't be written: {error.strerror}", where=str(path)) from error
-
-
-# --- the command line ----------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
