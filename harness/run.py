@@ -17,6 +17,7 @@ import orjson
 
 from harness import auth, content, distributed, rundir
 from harness.abort import KillSwitch
+from harness.annotations import annotations
 from harness.begin import first_manifest
 from harness.calibrate import store as calibration
 from harness.control import Control
@@ -34,6 +35,7 @@ from harness.telemetry.host import HostSampler
 from harness.telemetry.server import ServerScraper
 from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
+from reports.telemetry import read_gpu, read_server
 from workloads.errors import UserError
 from workloads.plan import Plan, make_plan, write_plan
 
@@ -124,7 +126,8 @@ async def _load(
         outcome.events += gpu_events(gpus, t0)
     extend_plan(spec, plan, run_dir)
     outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
-    with (run_dir / "events.jsonl").open("wb") as file:
+    outcome.events += annotations(read_server(run_dir), read_gpu(run_dir))
+    with (run_dir / "events.jsonl").open("ab") as file:  # marks may be there already
         for event in sorted(distributed.on_run_clock(joined, t0) + outcome.events, key=lambda e: e["t_ns"]):
             file.write(orjson.dumps(event) + b"\n")
     manifest.state = outcome.state  # type: ignore[assignment]

@@ -9,9 +9,12 @@ from workloads.errors import UserError
 # name -> (module, one line for --help)
 COMMANDS: Final = {
     "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
+    "gate": ("harness.cli.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
     "calibrate": ("harness.cli.calibrate", "what this machine can measure honestly"),
     "worker": ("harness.cli.worker", "join a distributed run and send its share of the load"),
     "workload": ("harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),
+    "serve": ("harness.cli.serve", "the embedded engine as a server"),
+    "mark": ("harness.cli.mark", "put a mark on a running run's timeline"),
     "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
 }
 

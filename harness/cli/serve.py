@@ -1,0 +1,15 @@
+"""`tailgate serve sim:PRESET`: the embedded engine as a server, until Ctrl-C."""
+
+from harness.engine.__main__ import main
+from workloads.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """Entry; the engine's own flags follow the preset."""
+    if not argv or argv[0] in ("-h", "--help"):
+        return main(["--help"])
+    if not argv[0].startswith("sim:"):
+        raise UserError(f"can't serve {argv[0]!r}", remedy="It is sim:GPU/MODEL, e.g. sim:h100-sxm/llama-3.1-8b.")
+    own = argv[1:]
+    port = [] if any(a == "--port" or a.startswith("--port=") for a in own) else ["--port", "8000"]
+    return main(["--preset", argv[0].removeprefix("sim:"), *port, *own])
