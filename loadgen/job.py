@@ -35,6 +35,7 @@ class Job:
     measure_end_ns: int | None = None
     drain_ns: int = 60_000_000_000
     run_nonce: str = ""
+    by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a
     # law as `workloads.lengths` reads it. Who, and how patient: functions of the seed and the row's index.

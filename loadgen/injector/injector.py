@@ -8,6 +8,7 @@ nothing on the hot path makes cycles, so memory stays flat without it.
 
 import gc
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Injector:
         self._failure: str | None = None
         self._over = False
         self._started = False
+        self._unread: deque[Exchange] = deque()  # answers that came whole and wait to be read
         self._stamps = StampKeeper()
         self._secrets = Secrets()
 
@@ -87,10 +89,10 @@ class Injector:
         self._conduct.kernel_stamps = job.stamps == "kernel" and self._stamps.available
         self._loop.user_stamps = not self._conduct.kernel_stamps
         self._records, self._client = self._open_spools(Path(job.spool))
-        self._recent = Recent()
         self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
         self._maker = RequestMaker(job, endpoints, PromptMaker(_content(job), **job.content_options))
         share = Share.read(job)
+        self._recent = Recent(share.class_of if job.by_class else None)
         self._feed: OpenLoop | ClosedLoop
         if job.loop == "open":
             self._feed = OpenLoop(self._loop, share, self._maker, self._dispatcher, job)
@@ -145,9 +147,22 @@ class Injector:
             self._finish()
 
     def _idle(self) -> bool:
-        return self._feed.prepare()
+        """Between reads: one answer is read, one request made; whether there is more to do at once."""
+        if self._unread:
+            # More than one where they pile up, so that a busy loop can't be left behind.
+            for _ in range(1 + len(self._unread) // 64):
+                self._settle(self._unread.popleft())
+        return self._feed.prepare() or bool(self._unread)
 
     def _ended(self, exchange: Exchange) -> None:
+        if exchange.status is None:
+            self._unread.append(exchange)
+        else:
+            self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        if exchange.status is None:
+            exchange.conclude()
         if exchange.error is not None:
             exchange.error = self._secrets.mask(exchange.error)
         self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
@@ -164,7 +179,7 @@ class Injector:
             self._finish()
 
     def _all_done(self) -> bool:
-        if self._over or self._dispatcher.in_flight or not self._started:
+        if self._over or self._dispatcher.in_flight or self._unread or not self._started:
             return False
         return self._feed.finished
 
@@ -224,6 +239,8 @@ class Injector:
         if self._over:
             return
         self._over = True
+        while self._unread:
+            self._settle(self._unread.popleft())
         gc.enable()
         self._close_interval()
         self._flush()

@@ -17,6 +17,7 @@ _COLUMNS = [
     "index", "at_ns", "session", "turn", "think_ns", "prompt_tokens", "output_tokens", "prefix_blocks",
     "content_seed", "priority",
 ]  # fmt: skip
+_READ = [*_COLUMNS, "class"]
 
 
 class Share:
@@ -29,7 +30,7 @@ class Share:
 
     def _set(self, table: pa.Table) -> None:
         self._table = table
-        self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
+        self._columns = {name: table[name].combine_chunks() for name in _READ}
         self.index = self._columns["index"].to_numpy()
         self._at = self._columns["at_ns"]
         # Rows with a time of their own, in order of it; the others follow their predecessor in the session.
@@ -49,11 +50,11 @@ class Share:
 
         def mine(table: pa.Table) -> pa.Table:
             if job.injectors == 1:
-                return table.select(_COLUMNS)
+                return table.select(_READ)
             ours = table["session"].to_numpy() % job.injectors == job.injector
-            return table.select(_COLUMNS).filter(pa.array(ours))
+            return table.select(_READ).filter(pa.array(ours))
 
-        table = pq.read_table(job.plan, columns=_COLUMNS, memory_map=True)
+        table = pq.read_table(job.plan, columns=_READ, memory_map=True)
         if job.extend_plan is None:
             return cls(mine(table))
         # Only a closed loop needs what makes plans; an open loop's start is spared the import.
@@ -79,6 +80,10 @@ class Share:
         """The row at a position of this share."""
         values: list[Any] = [self._columns[name][position].as_py() for name in _COLUMNS]
         return Row(*values)
+
+    def class_of(self, index: int) -> str:
+        """The class of the row with this index in the whole plan."""
+        return str(self._columns["class"][int(np.searchsorted(self.index, index))].as_py())
 
     def follower(self, position: int) -> int | None:
         """Where the same session's next turn is, if that turn waits for this one."""
