@@ -66,11 +66,33 @@ class Analysis:
 
     @cached_property
     def good(self) -> Mask:
-        """Judged requests that ended ok and met every per-request condition of the SLO."""
+        """Judged requests that ended ok and met every per-request condition of their class's or the run's SLO."""
         good = self.judged & self.run.ok
-        for condition in self.slo.good:
-            good &= meets(condition, self.figures.ms[condition.metric])
-        return good
+        shared = np.ones(len(self.run), np.bool_)
+        for name, slo in self.class_slos.items():
+            if slo.good:
+                rows = self.run.is_text("class", name)
+                good &= self._meets_all(slo) | ~rows
+                shared &= ~rows
+        return good & (self._meets_all(self.slo) | ~shared)
+
+    def _meets_all(self, slo: Slo) -> Mask:
+        met = np.ones(len(self.run), np.bool_)
+        for condition in slo.good:
+            met &= meets(condition, self.figures.ms[condition.metric])
+        return met
+
+    @cached_property
+    def class_slos(self) -> dict[str, Slo]:
+        """Objectives of single classes (`workload.classes.NAME.slo`); their `good` replaces the run's for them."""
+        classes = (self.run.manifest.spec.get("workload") or {}).get("classes") or {}
+        found = {name: parse(one.get("slo"), f"classes.{name}.slo") for name, one in classes.items()}
+        return {str(name): slo for name, slo in found.items() if slo or slo.good}
+
+    @property
+    def has_good(self) -> bool:
+        """Whether anything says what makes a request good besides ending ok."""
+        return bool(self.slo.good) or any(slo.good for slo in self.class_slos.values())
 
     @cached_property
     def throughput(self) -> Throughput | None:

@@ -155,6 +155,10 @@ class GapSample:
         mine = wanted[self.rows]
         return GapSample(self.rows[mine], self.slots[mine], self.us[mine], self.stride)
 
+    def pooled(self) -> "Gaps":
+        """Its gaps, counted."""
+        return _counted(self.us, len(np.unique(self.rows)))
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -2,10 +2,11 @@
 
 Decided before anyone looks at the result, and only for faults of the measurement: a target that errs or
 dies is not one. A check that could not be made is `unchecked` and says why; it doesn't pass silently.
-What the injector's own books tell is here, what the server's tell is `reports.checks_server`.
+What the injector's own books tell is here; the server's are `reports.checks_server`, the state of the
+deployment and of the files `reports.checks_state`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -13,8 +14,6 @@ import numpy as np
 
 from loadgen.records import LAG_EDGES_NS
 from reports.analysis import Analysis
-from reports.gpu import GpuView
-from reports.manifest import sha256_of
 from reports.rundata import Floats, Mask, Run
 
 DISPATCH_LAG_MS: Final = 5.0
@@ -25,7 +24,6 @@ BUSY_SHARE: Final = 0.85
 BOOKKEEPING_SHARE: Final = 0.005
 CLOCK_STEP_MS: Final = 0.1
 LOST_SHARE: Final = 0.001
-TELEMETRY_GAP_S: Final = 3.0
 
 Outcome = Literal["ok", "fail", "unchecked"]
 
@@ -206,25 +204,6 @@ def _lost(analysis: Analysis) -> Check:
         f"{lost:,} rows were handed to an injector that never reported them",
         "An injector or worker died: see events.jsonl.",
     )  # fmt: skip
-
-
-def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """Where GPU figures are used: no pause of the sampling. Nothing without GPUs."""
-    if gpus:
-        yield at_most(
-            "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
-            "The GPU sampler was starved or the GPU fell off the bus: see events.jsonl.",
-        )  # fmt: skip
-
-
-def files_check(run: Run) -> Iterator[Check]:
-    """The measured files are those that were written when the run ended. Nothing where no checksums are kept."""
-    sums = run.manifest.checksums
-    if not sums:
-        return
-    changed = [name for name, known in sums.items() if (path := run.path / name).exists() and sha256_of(path) != known]
-    why = "files that were changed after the run" + (f": {', '.join(changed)}" if changed else "")
-    yield at_most("files", float(len(changed)), 0.0, "files", why, "Restore them, or measure again.")
 
 
 def client_column(run: Run, name: str) -> Floats:

@@ -49,7 +49,7 @@ class Cost:
         cached_ratio: what a cached input token costs in input tokens.
         split_input, split_cached_input, split_output: per million of each; the parts add up to the bill.
         per_request, per_good_request: over ok, and over good requests that ended in the window.
-        by_class, by_tenant: groups' parts of the bill.
+        by_class, by_tenant, by_tier: groups' parts of the bill.
         wasted: dollars spent on `failed`, `late` (ok but not good) and `cancelled` requests.
         idle_share: 1 - stated demand / capacity; None unless both are known.
         usd_per_million_output_at_demand: what output costs if only the stated demand comes.
@@ -73,6 +73,7 @@ class Cost:
     per_good_request: float | None
     by_class: tuple[GroupCost, ...]
     by_tenant: tuple[GroupCost, ...]
+    by_tier: tuple[GroupCost, ...]
     wasted: dict[str, float]
     idle_share: float | None
     usd_per_million_output_at_demand: float | None
@@ -150,14 +151,15 @@ def cost_at(analysis: Analysis, groups: Mapping[str, Sequence[Group]], price: Pr
         cached_ratio=cached_ratio,
         per_million_output=_per_million(usd, tokens_out),
         per_million_total=_per_million(usd, tokens_in + tokens_out),
-        per_million_output_at_slo=_per_million(usd, analysis.good_tokens_inside) if analysis.slo.good else None,
+        per_million_output_at_slo=_per_million(usd, analysis.good_tokens_inside) if analysis.has_good else None,
         split_input=1e6 * parts[0] if parts else None,
         split_cached_input=1e6 * parts[0] * cached_ratio if parts and cached.any() else None,
         split_output=1e6 * parts[1] if parts else None,
         per_request=_each(usd, ended),
-        per_good_request=_each(usd, good) if analysis.slo.good else None,
+        per_good_request=_each(usd, good) if analysis.has_good else None,
         by_class=_by_group(analysis, groups.get("class", ()), spent, out, ended),
         by_tenant=_by_group(analysis, groups.get("tenant", ()), spent, out, ended),
+        by_tier=_by_group(analysis, groups.get("tier", ()), spent, out, ended),
         wasted=_wasted(analysis, spent),
         idle_share=idle_share(float(demand), float(capacity)) if demand and capacity else None,
         usd_per_million_output_at_demand=_at_demand(
@@ -202,7 +204,7 @@ def _by_group(
 def _wasted(analysis: Analysis, spent: Floats) -> dict[str, float]:
     run = analysis.run
     cancelled = run.is_text("status", "cancelled")
-    late = run.ok & ~analysis.good & analysis.judged if analysis.slo.good else np.zeros(len(run), np.bool_)
+    late = run.ok & ~analysis.good & analysis.judged if analysis.has_good else np.zeros(len(run), np.bool_)
     return {
         "failed": float(spent[~run.ok & ~cancelled].sum()),
         "late": float(spent[late].sum()),

@@ -95,21 +95,10 @@ def _changed(e: Evidence) -> Iterator[Finding]:
 
 
 def _warming(e: Evidence) -> Iterator[Finding]:
-    """First tenth of the window's requests with a median TPOT at least 30 % above the rest's, and not by chance."""
-    analysis = e.analysis
-    wanted = analysis.run.ok & analysis.run.measured
-    order = analysis.figures.order
-    tpot = analysis.figures.ms["tpot"][order][wanted[order]]
-    tpot = tpot[np.isfinite(tpot)]
-    first = len(tpot) // 10
-    if first < 10:
-        return
-    early, late = float(np.median(tpot[:first])), float(np.median(tpot[first:]))
-    # More than nine tenths of the early ones above the later median: chance would do half.
-    if late > 0 and early > 1.3 * late and float(np.mean(tpot[:first] > late)) > 0.9:
-        says = f"The first tenth of the requests had a TPOT {early / late:.2f} times the rest's: still warming up."
-        figures = {"tpot_first_tenth_ms": early, "tpot_rest_ms": late}
-        yield Finding(Kind.NOT_WARM, says, figures, "Lengthen the warm-up (workload.warmup).")
+    check = next((c for c in e.checks if c.name == "warmth" and c.status == "fail"), None)
+    if check is not None and check.value is not None:
+        says = f"The first tenth of the requests had a TPOT {check.value:.2f} times the rest's: still warming up."
+        yield Finding(Kind.NOT_WARM, says, {"tpot_first_tenth_over_rest": check.value}, check.remedy)
 
 
 def _throttled(e: Evidence) -> Iterator[Finding]:

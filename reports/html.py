@@ -17,6 +17,7 @@ from reports.figures_requests import heatmap, length_curves, ttft_by_prompt, wat
 from reports.manifest import Manifest, write_atomic
 from reports.page import figure, page, section, table, text, word
 from reports.slowest import slowest
+from reports.terminal import good_words
 from reports.timeline import timeline
 from reports.words import ms, plain
 
@@ -147,9 +148,9 @@ def _objectives(summary: dict[str, Any]) -> str:
         for one in slo["thresholds"]
     ]  # fmt: skip
     found = table(["objective", "", "found", "95 % bounds", ""], rows, (0, 1, 4)) if rows else ""
-    if slo["good_means"] and slo["attained"] is not None:
+    if slo["attained"] is not None and (said := good_words(slo)):
         share, rate = 100 * slo["attained"], slo["goodput_rps"]
-        good = text(" and ".join(slo["good_means"]))
+        good = text(said)
         found += f"<p>{share:.2f} % of requests were good ({good}): {rate:.2f} good requests/s.</p>"
     return found
 

@@ -4,18 +4,21 @@ The grammar is `reports.slo`; comparing runs is `reports.verdict`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from reports.analysis import Analysis
 from reports.metrics import of_gaps, of_series
-from reports.rundata import Floats
+from reports.rundata import Floats, Mask
 from reports.slo import Threshold
 from reports.stats import LEVEL, mean_interval, quantile, share_bounds, tail_bounds
+from reports.window import throughput
 
 Judgement = Literal["met", "broken", "can't tell"]
+# (value, one-sided lower and upper bound, why there is none)
+Estimated = tuple[float | None, float | None, float | None, str]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Judged:
     above: float | None
     result: Judgement
     why: str  # empty where the bounds say it all
+    scope: str = ""  # `class NAME` where it concerns one class only
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
@@ -36,14 +40,20 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
     Latencies count failures as infinitely late. In an overloaded run they grow with its duration, so that
     such an objective can be broken but not met.
     """
-    return [_judged(analysis, threshold, overloaded) for threshold in analysis.slo.thresholds]
+    everyone = np.ones(len(analysis.run), np.bool_)
+    found = [_judged(analysis, threshold, everyone, overloaded) for threshold in analysis.slo.thresholds]
+    for name, slo in analysis.class_slos.items():
+        rows = analysis.run.is_text("class", name)
+        judged = (_judged(analysis, threshold, rows, overloaded) for threshold in slo.thresholds)
+        found += [replace(one, scope=f"class {name}") for one in judged]
+    return found
 
 
-def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judged:
-    value, below, above, why = _estimate(analysis, threshold)
+def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
+    value, below, above, why = _estimate(analysis, threshold, rows)
     result = compare(threshold, below, above)
     if result == "can't tell" and threshold.percentile is not None:
-        result = _by_share(analysis, threshold)
+        result = _by_share(analysis, threshold, rows)
     if value is not None and (below is None or above is None) and not why:
         why = "the sample is too small for a bound on that side"
     if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
@@ -54,7 +64,7 @@ def _judged(analysis: Analysis, threshold: Threshold, overloaded: bool) -> Judge
     return Judged(threshold, value, below, above, result, why if result == "can't tell" else "")
 
 
-def _by_share(analysis: Analysis, threshold: Threshold) -> Judgement:
+def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement:
     """A percentile held against its limit by the share of requests beyond that.
 
     p99 < 800 ms says that less than 1 % take 800 ms or more. This decides where the percentile itself has no
@@ -63,7 +73,7 @@ def _by_share(analysis: Analysis, threshold: Threshold) -> Judgement:
     upper = threshold.op in ("<", "<=")
     if threshold.metric == "itl":
         return "can't tell"
-    series = _series(analysis, threshold.metric)
+    series = _series(analysis, threshold.metric, rows)
     if not len(series):
         return "can't tell"
     # Values that break "<" are those at the limit or above; those that break "<=" are above it.
@@ -75,10 +85,10 @@ def _by_share(analysis: Analysis, threshold: Threshold) -> Judgement:
     return "met" if many else "broken" if few else "can't tell"
 
 
-def _series(analysis: Analysis, metric: str) -> Floats:
+def _series(analysis: Analysis, metric: str, rows: Mask) -> Floats:
     """A figure of all judged requests that have it, in the order in which they began; failures infinitely late."""
     ms = np.where(analysis.failed, np.inf, analysis.figures.ms[metric])
-    wanted = (analysis.run.ok & analysis.run.measured) | analysis.failed
+    wanted = rows & ((analysis.run.ok & analysis.run.measured) | analysis.failed)
     order = analysis.figures.order
     series = ms[order][wanted[order]]
     return series[~np.isnan(series)]
@@ -100,49 +110,51 @@ def compare(threshold: Threshold, below: float | None, above: float | None) -> J
     return "met" if met else "broken" if broken else "can't tell"
 
 
-def _estimate(analysis: Analysis, threshold: Threshold) -> tuple[float | None, float | None, float | None, str]:
+def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
     """(value, lower bound, upper bound, why not) of what a threshold is about."""
-    metric, judged = threshold.metric, int(np.count_nonzero(analysis.judged))
+    metric, judged = threshold.metric, int(np.count_nonzero(analysis.judged & rows))
     match metric:
         case "errors":
-            failed = int(np.count_nonzero(analysis.failed))
+            failed = int(np.count_nonzero(analysis.failed & rows))
             return _share(failed, judged)
         case "attained":
-            return _share(int(np.count_nonzero(analysis.good)), judged)
+            return _share(int(np.count_nonzero(analysis.good & rows)), judged)
         case "goodput" | "requests_per_s" | "input_tokens_per_s" | "output_tokens_per_s" | "total_tokens_per_s":
-            rate = _rate(analysis, metric)
+            rate = _rate(analysis, metric, rows)
             return rate, rate, rate, "" if rate is not None else "the measure phase has no length"
         case _:
-            return _latency(analysis, threshold)
+            return _latency(analysis, threshold, rows)
 
 
-def _share(hits: int, n: int) -> tuple[float | None, float | None, float | None, str]:
+def _share(hits: int, n: int) -> Estimated:
     if n == 0:
         return None, None, None, "nothing was offered in the measure phase"
     low, high = share_bounds(hits, n)
     return hits / n, low, high, f"{n} requests can't tell it from the limit"
 
 
-def _rate(analysis: Analysis, metric: str) -> float | None:
-    rates = analysis.throughput
+def _rate(analysis: Analysis, metric: str, rows: Mask) -> float | None:
+    rates = throughput(analysis.run, analysis.scan, rows)
     if rates is None:
         return None
     if metric == "goodput":
-        return float(np.count_nonzero(analysis.good)) / analysis.run.duration_s
+        return float(np.count_nonzero(analysis.good & rows)) / analysis.run.duration_s
     return float(getattr(rates, metric))
 
 
-def _latency(analysis: Analysis, threshold: Threshold) -> tuple[float | None, float | None, float | None, str]:
+def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
     q = threshold.percentile
     if threshold.metric == "itl":
-        found = analysis.latencies["itl"]
+        whole = bool(rows.all())
+        sample = analysis.scan.sample if whole else analysis.scan.sample.of(rows)
+        gaps = analysis.scan.gaps if whole else sample.pooled()
+        found = of_gaps(gaps, sample, analysis.figures.order, (q,) if q is not None else ())
         if q is not None and found.n:
-            scan = analysis.scan
-            whole = of_gaps(scan.gaps, scan.sample, analysis.figures.order, (q,)).quantiles[0]
-            return whole.value, whole.below, whole.above, _needs(whole.value, whole.needs, found.n)
+            one = found.quantiles[0]
+            return one.value, one.below, one.above, _needs(one.value, one.needs, found.n)
         value = found.mean if threshold.statistic == "mean" else found.most
         return value, value, value, "no gaps between tokens" if value is None else ""
-    series = _series(analysis, threshold.metric)
+    series = _series(analysis, threshold.metric, rows)
     if not len(series):
         return None, None, None, "no request has this figure"
     if q is not None:

@@ -6,8 +6,9 @@ Documents are made from it; each part's meaning is in its own module.
 from dataclasses import dataclass
 
 from reports.analysis import Analysis
-from reports.checks import Check, client_checks, files_check, telemetry_check
+from reports.checks import Check, client_checks
 from reports.checks_server import server_checks
+from reports.checks_state import state_checks
 from reports.cost import Cost, cost
 from reports.diagnosis import Evidence, Finding, diagnose
 from reports.energy import Energy, energy
@@ -61,7 +62,7 @@ def work_out(analysis: Analysis) -> Results:
     """Everything there is to know of an analysed run."""
     flight = in_flight(analysis.run)
     gpus = gpu_views(analysis)
-    checks = [*client_checks(analysis), *server_checks(analysis), *telemetry_check(gpus), *files_check(analysis.run)]
+    checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
     groups = splits(analysis)
     workload, server = workload_as_sent(analysis), server_view(analysis)
     events = read_events(analysis.run.path)

@@ -117,6 +117,19 @@ def slowest_rows(run: Run, most: int) -> Ints:
     return known[np.argsort(-took[known], kind="stable")][:most]
 
 
+def planned_reuse(run: Run) -> float | None:
+    """Prompt tokens in blocks that the plan had before, of all its prompt tokens; None without blocks."""
+    if "plan.parquet" in run.problems:
+        return None
+    plan = read_table(run.path / "plan.parquet", ["prefix_blocks", "prompt_tokens"])
+    flat = plan["prefix_blocks"].combine_chunks().flatten()
+    size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
+    if not len(flat) or not size:
+        return None
+    repeats = len(flat) - int(pc.count_distinct(flat).as_py())
+    return float(repeats * size / pc.sum(plan["prompt_tokens"]).as_py())
+
+
 def load_run(run_dir: Path | str) -> Run:
     """Open a collected run directory.
 

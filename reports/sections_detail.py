@@ -12,6 +12,7 @@ _SPLITS = {
     "class": "By class",
     "tenant": "By tenant",
     "endpoint": "By endpoint",
+    "tier": "By price tier",
     "prompt_tokens": "By prompt length, tokens",
     "turn": "By turn of a session",
 }
@@ -179,7 +180,7 @@ def _bill(money: dict[str, Any]) -> str:
         f"({text(money['price_source'])}): ${money['usd']:.4f} for the steady window. The split adds up to the bill; "
         f"{ratio}.</p>"
     ) + table(["", ""], [row for row in rows if row[1]])
-    for key, label in (("by_class", "class"), ("by_tenant", "tenant")):
+    for key, label in (("by_class", "class"), ("by_tenant", "tenant"), ("by_tier", "tier")):
         if money[key]:
             groups = [
                 [one["name"], dollars(one["usd"]), percent(one["share"]), dollars(one["usd_per_request"]),

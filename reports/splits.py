@@ -50,9 +50,10 @@ class Group:
 
 
 def splits(analysis: Analysis) -> dict[str, list[Group]]:
-    """Groups by split: `class`, `tenant`, `endpoint`, `prompt_tokens`, `turn`."""
+    """Groups by split: `class`, `tenant`, `endpoint`, `tier`, `prompt_tokens`, `turn`."""
     run = analysis.run
     found = {name: _by_code(analysis, *run.texts(name)) for name in ("class", "tenant", "endpoint")}
+    found["tier"] = _by_code(analysis, *_tiers(analysis))
     found["prompt_tokens"] = _by_code(analysis, *prompt_bands(analysis))
     turns = np.minimum(run.column("turn").astype(np.int64), _MOST_GROUPS - 1)
     names = [str(turn) if turn < _MOST_GROUPS - 1 else f"{turn}+" for turn in range(_MOST_GROUPS)]
@@ -66,6 +67,18 @@ def prompt_bands(analysis: Analysis) -> tuple[Ints, list[str]]:
     tokens = np.where(np.isnan(told), analysis.run.column("prompt_tokens_planned"), told)
     names = [f"{low}-{high - 1}" for low, high in pairwise(_BANDS)]
     return np.searchsorted(np.array(_BANDS[1:]), tokens, side="right").astype(np.int64), [*names, f"{_BANDS[-1]}+"]
+
+
+def _tiers(analysis: Analysis) -> tuple[Ints, list[str]]:
+    """Price tier of each request's class; a class without one is its own."""
+    codes, names = analysis.run.texts("class")
+    classes = (analysis.run.manifest.spec.get("workload") or {}).get("classes") or {}
+    tiers = [str((classes.get(name) or {}).get("tier") or "") for name in names]
+    if not any(tiers):
+        return np.zeros(len(codes), np.int64), [""]
+    found = sorted({tier or name for tier, name in zip(tiers, names, strict=True)})
+    place = np.array([found.index(tier or name) for tier, name in zip(tiers, names, strict=True)], np.int64)
+    return place[codes], found
 
 
 def _by_code(analysis: Analysis, codes: Ints, names: list[str]) -> list[Group]:
@@ -93,7 +106,7 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
         n=n,
         ok=int(np.count_nonzero(ok)),
         failed_share=np.count_nonzero(rows & analysis.failed) / n if n else None,
-        attained=np.count_nonzero(rows & analysis.good) / n if n and analysis.slo.good else None,
+        attained=np.count_nonzero(rows & analysis.good) / n if n and analysis.has_good else None,
         latencies=latencies,
         itl=_gap_percentiles(analysis, rows),
         output_tokens_per_s=tokens / seconds if seconds else None,

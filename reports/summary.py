@@ -76,6 +76,7 @@ def summary_of_results(results: Results) -> dict[str, Any]:
         "checks": [parts.check(one) for one in results.checks],
         "throughput": parts.plain(analysis.throughput) | parts.total_rate(analysis),
         "slo": parts.slo(analysis, results.judged),
+        "streaming": parts.streaming(analysis),
         "errors": parts.errors(analysis),
         "splits": {name: [parts.group(one) for one in groups] for name, groups in results.splits.items()},
         "fairness": parts.plain(results.fairness),
@@ -132,4 +133,5 @@ def _said(judged: Judged) -> str:
         if value is not None
     )
     told = ", ".join(part for part in (found, judged.why) if part)
-    return f"{judged.threshold.text} ({told})"
+    scope = f"{judged.scope}: " if judged.scope else ""
+    return f"{scope}{judged.threshold.text} ({told})"

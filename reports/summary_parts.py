@@ -16,6 +16,7 @@ from reports.gpu import GpuView
 from reports.judge_slo import Judged
 from reports.metrics import Distribution
 from reports.overload import InFlight
+from reports.slo import Slo
 from reports.splits import Group
 from reports.stats import PERCENTILES
 
@@ -153,7 +154,7 @@ def gpus(views: list[GpuView]) -> dict[str, Any]:
 
 def slo(analysis: Analysis, judged: list[Judged]) -> dict[str, Any]:
     """Attainment, goodput, each objective judged; empty without an SLO."""
-    if not analysis.slo and not analysis.slo.good:
+    if not judged and not analysis.has_good:
         return {}
     seconds, offered = analysis.run.duration_s, int(np.count_nonzero(analysis.judged))
     good = int(np.count_nonzero(analysis.good))
@@ -164,10 +165,11 @@ def slo(analysis: Analysis, judged: list[Judged]) -> dict[str, Any]:
         "good": good,
         "goodput_rps": good / seconds if seconds else None,
         "good_output_tokens_per_s": analysis.good_tokens_inside / seconds if seconds else None,
-        "good_means": [f"{c.metric} {c.op} {c.limit:g} ms" for c in analysis.slo.good],
+        "good_means": _conditions(analysis.slo),
+        "good_means_by_class": {name: _conditions(slo) for name, slo in analysis.class_slos.items() if slo.good},
         "thresholds": [
             {
-                "objective": j.threshold.text,
+                "objective": f"{j.scope}: {j.threshold.text}" if j.scope else j.threshold.text,
                 "result": j.result,
                 "value": number(j.value),
                 "lower_bound": number(j.below),
@@ -178,6 +180,26 @@ def slo(analysis: Analysis, judged: list[Judged]) -> dict[str, Any]:
             }
             for j in judged
         ],
+    }
+
+
+def _conditions(slo: Slo) -> list[str]:
+    return [f"{c.metric} {c.op} {c.limit:g} ms" for c in slo.good]
+
+
+def streaming(analysis: Analysis) -> dict[str, Any]:
+    """How answers came over the wire, in the measure phase: chunks, and how many tokens and reads shared one."""
+    run = analysis.run
+    rows = run.measured & (run.column("chunks") > 0)
+    chunks = run.column("chunks")[rows]
+    several = run.column("multi_token_chunks")[rows]
+    told = np.isfinite(several)
+    total, of_told = float(chunks.sum()), float(chunks[told].sum())
+    return {
+        "arrivals": int(total),
+        "multi_token_share": float(several[told].sum()) / of_told if of_told else None,
+        "client_coalesced_share": float(run.column("client_coalesced")[rows].sum()) / total if total else None,
+        "server_coalesced_share": float(run.column("server_coalesced")[rows].sum()) / total if total else None,
     }
 
 

@@ -107,12 +107,18 @@ def _print_objectives(summary: dict[str, Any], console: Console) -> None:
             f"[{colours[one['result']]}]{one['result']:>10}[/]  {escape(one['objective'])}{why}",
             highlight=False,
         )
-    if slo["attained"] is not None and slo["good_means"]:
-        good = escape(" and ".join(slo["good_means"]))
+    if slo["attained"] is not None and (said := good_words(slo)):
+        good = escape(said)
         console.print(
             f"{100 * slo['attained']:.2f} % good ({good}): {slo['goodput_rps']:.2f} good requests/s",
             highlight=False,
         )
+
+
+def good_words(slo: dict[str, Any]) -> str:
+    """What makes a request good, in words; empty if nothing was said."""
+    own = [f"class {name}: {' and '.join(means)}" for name, means in slo["good_means_by_class"].items()]
+    return "; ".join(part for part in (" and ".join(slo["good_means"]), *own) if part)
 
 
 def _print_errors(summary: dict[str, Any], console: Console) -> None:

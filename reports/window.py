@@ -65,19 +65,21 @@ def prompt_tokens_inside(run: Run, scan: Scan) -> Floats:
     return np.where(scan.first_inside, tokens, 0.0)
 
 
-def throughput(run: Run, scan: Scan) -> Throughput | None:
-    """Rates over the steady window; None where it has no length."""
+def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | None:
+    """Rates over the steady window, of some `rows` only if given; None where it has no length."""
     seconds = run.duration_s
     if seconds <= 0:
         return None
     start_ns, end_ns = run.window_ns
+    mine = np.ones(len(run), np.bool_) if rows is None else rows
     tokens, estimated = output_tokens_inside(run, scan)
+    tokens = np.where(mine, tokens, 0.0)
     last = run.column("last_token_ns")
-    ended_inside = run.ok & (last >= start_ns) & (last < end_ns)
+    ended_inside = mine & run.ok & (last >= start_ns) & (last < end_ns)
     total = float(tokens.sum())
     return Throughput(
         requests_per_s=float(np.count_nonzero(ended_inside)) / seconds,
-        input_tokens_per_s=float(prompt_tokens_inside(run, scan).sum()) / seconds,
+        input_tokens_per_s=float(prompt_tokens_inside(run, scan)[mine].sum()) / seconds,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
     )

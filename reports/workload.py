@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reports.analysis import Analysis
-from reports.rundata import Floats, Ints, read_table
+from reports.rundata import Floats, Ints, planned_reuse
 
 WINDOWS_S: Final = (1, 10, 60)
 # Fewer windows than this say nothing about a variance.
@@ -79,7 +79,7 @@ def workload_as_sent(analysis: Analysis) -> Workload:
         prompt_ks=ks_distance(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[ok]),
         output_ks=ks_distance(output, wanted),
         mismatched=int(np.count_nonzero(output[np.isfinite(output)] != wanted[np.isfinite(output)])),
-        planned_reuse=_planned_reuse(analysis),
+        planned_reuse=planned_reuse(analysis.run),
         cached_share=_cached_share(analysis),
     )
 
@@ -133,19 +133,6 @@ def _cached_share(analysis: Analysis) -> float | None:
     known = np.isfinite(cached) & np.isfinite(prompt)
     total = prompt[known].sum()
     return float(cached[known].sum() / total) if total else None
-
-
-def _planned_reuse(analysis: Analysis) -> float | None:
-    """Prompt tokens in blocks that the plan had before, of all its prompt tokens; None without blocks."""
-    if "plan.parquet" in analysis.run.problems:
-        return None
-    plan = read_table(analysis.run.path / "plan.parquet", ["prefix_blocks", "prompt_tokens"])
-    flat = plan["prefix_blocks"].combine_chunks().flatten()
-    size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
-    if not len(flat) or not size:
-        return None
-    repeats = len(flat) - int(pc.count_distinct(flat).as_py())
-    return float(repeats * size / pc.sum(plan["prompt_tokens"]).as_py())
 
 
 def lengths(analysis: Analysis, name: str) -> tuple[Floats, Ints]:

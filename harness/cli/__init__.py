@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "serve": ("harness.cli.serve", "the embedded engine as a server"),
     "mark": ("harness.cli.mark", "put a mark on a running run's timeline"),
     "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
+    "compare": ("harness.cli.compare", "side by side: table, intervals, Pareto fronts, cost"),
 }
 
 _USAGE: Final = "usage: tailgate COMMAND [...]"

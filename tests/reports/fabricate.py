@@ -50,6 +50,7 @@ class Row:
     first_token_coalesced: bool = False
     due: float | None = None  # run time of a later turn, which the plan doesn't know
     server_queue_ms: float | None = None
+    cached_tokens: int | None = 0
 
 
 def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]]:
@@ -84,6 +85,7 @@ def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]
                 "end_ns": _ns(end),
                 "prompt_tokens": row.prompt_tokens if usage else None,
                 "output_tokens": (row.output_tokens if row.output_tokens is not None else chunks) if usage else None,
+                "cached_tokens": row.cached_tokens if usage else None,
                 "chunks": chunks,
                 "first_chunk_tokens": row.first_chunk_tokens,
                 "finish_reason": "length" if usage else None,

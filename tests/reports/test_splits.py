@@ -8,6 +8,7 @@ from fabricate import Row, fabricate
 from reports.analysis import analyse
 from reports.collect import collect
 from reports.splits import fairness, splits
+from reports.summary import summarize
 
 
 def split(run_dir, rows, **options):
@@ -96,3 +97,54 @@ class TestFairness:
 
     def test_one_tenant_is_not_compared(self, tmp_path):
         assert self.of(tmp_path, many(40)) is None
+
+
+class TestClasses:
+    """Classes with objectives and price tiers of their own."""
+
+    SPEC = {
+        "slo": {"good": "ttft < 200ms"},
+        "workload": {
+            "classes": {
+                "chat": {"tier": "premium"},
+                "batch": {"tier": "basic", "slo": {"ttft": "p95 < 400ms", "errors": "< 20%"}},
+            }
+        },
+        "gpus": {"type": "l4", "price_per_hour": 3.6},
+    }
+
+    def rows(self):
+        return merged(many(100, klass="chat", ttft=150.0), many(100, klass="batch", ttft=300.0))
+
+    def test_a_class_is_good_by_its_own_objective(self, tmp_path):
+        collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
+        slo = summarize(tmp_path / "run")["slo"]
+        assert slo["attained"] == 1.0  # 300 ms is good for batch, and would not be for chat
+        assert slo["good_means_by_class"] == {"batch": ["ttft < 400 ms"]}
+
+    def test_its_objectives_are_judged_over_its_own_requests(self, tmp_path):
+        collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
+        summary = summarize(tmp_path / "run")
+        judged = {one["objective"]: one for one in summary["slo"]["thresholds"]}
+        assert judged["class batch: ttft: p95 < 400ms"]["value"] == 300.0
+        assert judged["class batch: errors: < 20%"]["result"] == "met"
+        assert summary["verdict"] == "PASS"
+
+    def test_a_broken_objective_of_one_class_fails_the_run(self, tmp_path):
+        spec = self.SPEC | {"workload": {"classes": {"batch": {"slo": {"ttft": "p95 < 250ms"}}}}}
+        collect(fabricate(tmp_path / "run", self.rows(), spec=spec))
+        summary = summarize(tmp_path / "run")
+        assert summary["exit_code"] == 1
+        assert "class batch: ttft: p95 < 250ms" in summary["why"]
+
+    def test_price_tiers_share_the_bill(self, tmp_path):
+        collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
+        summary = summarize(tmp_path / "run")
+        assert [one["name"] for one in summary["splits"]["tier"]] == ["basic", "premium"]
+        assert sum(one["usd"] for one in summary["cost"]["by_tier"]) == pytest.approx(summary["cost"]["usd"])
+
+
+def test_how_answers_came_over_the_wire_is_reported(tmp_path):
+    collect(fabricate(tmp_path / "run", many(10, gaps=[5.0] * 3, client_coalesced=1)))
+    found = summarize(tmp_path / "run")["streaming"]
+    assert (found["arrivals"], found["client_coalesced_share"], found["multi_token_share"]) == (40, 0.25, None)

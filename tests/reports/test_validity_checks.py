@@ -8,6 +8,7 @@ from fabricate import MS, Row, S, client_rows, fabricate, spool_rows
 from reports.analysis import analyse
 from reports.checks import client_checks
 from reports.checks_server import server_checks
+from reports.checks_state import state_checks
 from reports.collect import collect
 from reports.summary import summarize
 
@@ -28,7 +29,8 @@ def scrapes(prompt=PROMPT, output=OUTPUT, finished=400, first=-0.1, last=9.0):
 def checks(run_dir, rows=ROWS, **options):
     collect(fabricate(run_dir, rows, **options))
     analysis = analyse(run_dir)
-    return {check.name: check for check in (*client_checks(analysis), *server_checks(analysis))}
+    found = (*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, []))
+    return {check.name: check for check in found}
 
 
 def books(rows=ROWS, **changes):
@@ -38,7 +40,7 @@ def books(rows=ROWS, **changes):
 def test_a_sound_run_passes_every_check(tmp_path):
     found = checks(tmp_path / "run", server=scrapes(), isolation="exclusive")
     assert {name: check.status for name, check in found.items() if check.status != "ok"} == {}
-    assert len(found) == 12  # and `files`, `telemetry` where there are such
+    assert len(found) == 15
 
 
 class TestDispatchLag:
@@ -253,3 +255,49 @@ class TestFiles:
 
     def test_telemetry_that_was_never_sampled_is_no_news(self, tmp_path):
         assert summarize(self.run(tmp_path / "run"))["notices"] == []
+
+
+class TestWarmth:
+    """The first tenth of the answers against the rest."""
+
+    def rows(self, early=2.0, pause=50.0):
+        return [Row(at=pause * i, gaps=[20.0 * (early if i < 20 else 1.0)] * 9) for i in range(200)]
+
+    def test_slower_first_answers_fail(self, tmp_path):
+        check = checks(tmp_path / "run", self.rows())["warmth"]
+        assert (check.status, check.value) == ("fail", 2.0)
+        assert "warm-up" in check.remedy
+
+    def test_a_little_slower_is_within_the_bound(self, tmp_path):
+        assert checks(tmp_path / "run", self.rows(early=1.2))["warmth"].status == "ok"
+
+    def test_faster_arrivals_at_the_start_explain_slower_answers(self, tmp_path):
+        rows = [
+            Row(at=10.0 * i if i < 20 else 200 + 50.0 * (i - 20), gaps=row.gaps) for i, row in enumerate(self.rows())
+        ]
+        assert checks(tmp_path / "run", rows)["warmth"].status == "ok"
+
+    def test_too_few_requests_are_not_judged(self, tmp_path):
+        assert checks(tmp_path / "run", self.rows()[:150])["warmth"].status == "unchecked"
+
+
+class TestCache:
+    """Cached prompt tokens against what the plan repeats."""
+
+    def rows(self, cached):
+        return [Row(at=20.0 * i, prompt_tokens=1000, cached_tokens=cached, gaps=[5.0]) for i in range(100)]
+
+    def test_tokens_cached_beyond_the_plan_fail_where_the_cache_was_declared_isolated(self, tmp_path):
+        check = checks(tmp_path / "run", self.rows(200), cache="isolated")["cache"]
+        assert (check.status, check.value) == ("fail", pytest.approx(20.0 - 6.4))
+
+    def test_a_chat_templates_worth_is_allowed(self, tmp_path):
+        assert checks(tmp_path / "run", self.rows(64), cache="isolated")["cache"].status == "ok"
+
+    def test_as_is_is_only_reported(self, tmp_path):
+        check = checks(tmp_path / "run", self.rows(900), cache="as-is")["cache"]
+        assert check.status == "ok"
+        assert "90.0 %" in check.why
+
+    def test_a_server_that_does_not_tell_is_not_checked(self, tmp_path):
+        assert checks(tmp_path / "run", self.rows(None), cache="isolated")["cache"].status == "unchecked"
