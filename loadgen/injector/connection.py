@@ -320,7 +320,7 @@ class Connection:
     def _finish(self, stamp: int) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        exchange.conclude(stamp)
+        exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)

@@ -81,8 +81,10 @@ class Exchange:
             status, error = Status.SERVER_ERROR, complaint  # it said why before it hung up
         self._end(status, error, end_ns)
 
-    def conclude(self, end_ns: int) -> None:
-        """End with a whole HTTP answer: find out what it was."""
+    def conclude(self) -> None:
+        """A whole HTTP answer came and ended at `end_ns`: find out what it was."""
+        end_ns = self.end_ns
+        assert end_ns is not None
         stream, reading = self.stream, self.stream.reading
         if self.http_status != 200:
             rejected = self.http_status in (429, 503)

@@ -234,7 +234,8 @@ def test_any_answer_gives_a_record_that_can_be_written(
         exchange.stream.size += len(piece)
         exchange.stream.received(exchange.stream.size, exchange.stream.size)
     if data.draw(st.booleans()):
-        exchange.conclude(10**6)
+        exchange.end_ns = 10**6
+        exchange.conclude()
     else:
         exchange.fail(Status.RESET, "reset", 10**6)
     row = record(exchange)

@@ -53,6 +53,8 @@ class Wire:
 
         def on_end(_connection: Connection, it: Exchange) -> None:
             ended.append(it)
+            if it.status is None:  # a whole answer, to be read at leisure
+                it.conclude()
             self.loop.stop()
 
         connection = Connection(self.loop, self.endpoint, Conduct(0), on_end)
