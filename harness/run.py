@@ -25,6 +25,7 @@ from harness.gpus import gpu_events, look_for_gpus
 from harness.handover import prepare_message
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
 from harness.load import Listener, Watcher
+from harness.settle import settle
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
 from harness.targets.caches import prepare_caches
@@ -39,6 +40,8 @@ from reports.telemetry import read_gpu, read_server
 from workloads.errors import UserError
 from workloads.plan import Plan, make_plan, write_plan
 
+# Targets that we start and that compile, tune or capture with their first requests.
+_COLD_KINDS = ("vllm", "command")
 # Between "all are ready" and the run's time zero: the first scrape, and the message's way to the injectors.
 _LEAD_NS = 150_000_000
 
@@ -69,12 +72,22 @@ async def execute(
             target.keep_log(run_dir)
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
+            settled = None
+            if spec.target.kind in _COLD_KINDS:
+                watcher.note("warming up until the server's pace is steady")
+                settled = await settle(http, identity, spec.target.endpoint, plan)
             caches = await prepare_caches(http, identity, spec.cache)
             identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
         manifest = first_manifest(spec, plan, identity, run_dir, command_line)
         manifest.cache = caches.policy
         spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
         manifest.notices += [*prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
+        if settled is not None:
+            manifest.telemetry["settle"] = settled.as_dict()
+            if not settled.steady:
+                manifest.notices.append(
+                    f"the server's pace was not steady after {sum(settled.rounds_s):.0f} s of warm-up"
+                )
         if target.life is not None:
             manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
         manifest.save(run_dir)
