@@ -77,12 +77,11 @@ async def spawn(spec: RunSpec, injectors: int) -> Control:
         UserError: the run can't be distributed.
     """
     check(spec)
+    ui = ["--ui", spec.ui] if spec.ui else []
     if spec.workers is None:
-        return await Control.spawn(injectors)
-    workers = spec.workers
-    return await Control.spawn(
-        0, ["--bind", workers.bind, "--expect", str(workers.expect), "--wait", str(workers.wait)]
-    )
+        return await Control.spawn(injectors, ui)
+    w = spec.workers
+    return await Control.spawn(0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait), *ui])
 
 
 async def ready(control: Control, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:

@@ -23,7 +23,7 @@ def prepare_message(spec: RunSpec, plan: Plan, manifest: Manifest, job: Job) -> 
         "measure_end_ns": manifest.measure_end_ns,
         "drain_ns": job.drain_ns,
         "requests": spec.workload.requests if manifest.loop == "closed" else None,
-        "job": job.to_dict(),
+        "job": {**job.to_dict(), "by_class": spec.ui is not None},
         "plan": _plan_order(spec, plan),
         "key": key_order(spec),
         "locustfile": None,

@@ -142,6 +142,7 @@ class RunSpec(Strict):
     extra: dict[str, Any] = {}
     injectors: int | Literal["auto"] = 1
     workers: WorkersSpec | None = None
+    ui: str | None = None  # address of Locust's web UI
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
     isolation: Literal["exclusive", "shared"] | None = None
     abort_if: dict[str, str] = {}

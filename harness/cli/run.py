@@ -100,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     d.add_argument("--expect-workers", type=int, metavar="N", help="send from N workers instead of this machine")
     d.add_argument("--bind", metavar="HOST:PORT", help="where workers join (default: 127.0.0.1:5557)")
     d.add_argument("--wait", metavar="TIME", help="wait this long for the workers (default: 60s)")
+    r.add_argument(
+        "--ui", nargs="?", const="127.0.0.1:8089", metavar="HOST:PORT", help="serve Locust's web UI (127.0.0.1:8089)"
+    )
     r.add_argument("--out", type=Path, help="the run directory itself (default: runs/<utc>-<name>)")
     r.add_argument("--json", action="store_true", help="print summary.json and nothing else on stdout")
     r.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -137,6 +140,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
         "output": "natural" if a.natural_output else None,
         "extra": _json(a.extra, "--extra"),
         "workers": {"expect": a.expect_workers, "bind": a.bind, "wait": a.wait},
+        "ui": a.ui,
         "injectors": int(a.injectors) if a.injectors and a.injectors.isdigit() else a.injectors,
     }
     pruned = _pruned(data)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from loadgen.control.address import split_address
+from loadgen.control.address import refuse_a_port_in_use, split_address
 from loadgen.control.channel import Channel, Message
 from loadgen.control.local import LocalRun
 from loadgen.control.protocol import DEFAULT_PORT
+from loadgen.control.webui import DEFAULT_PORT as UI_PORT
 from workloads.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ def main() -> int:
     parser.add_argument("--injectors", type=int, default=1)
     parser.add_argument("--bind", default=None)
     parser.add_argument("--expect", type=int, default=0)
+    parser.add_argument("--ui", default=None)
     parser.add_argument("--wait", type=float, default=60.0)
     arguments = parser.parse_args()
+    del sys.argv[1:]  # Locust's web UI reads them, and knows none of ours
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
     sock = socket.socket(fileno=arguments.fd)
@@ -43,19 +46,15 @@ def main() -> int:
     def report(message: Message) -> None:
         channel.send(message)
 
-    run: LocalRun | MasterRun
-    if arguments.bind is None:
-        run = LocalRun(arguments.injectors, report)
-    else:
-        try:
-            run = _master(arguments, report)
-        except UserError as error:
-            heard = Event()
-            channel = Channel(sock, lambda _message: None, heard.set)
-            report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
-            heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
-            channel.close()
-            return 0
+    try:
+        run = _run(arguments, report)
+    except UserError as error:
+        heard = Event()
+        channel = Channel(sock, lambda _message: None, heard.set)
+        report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
+        channel.close()
+        return 0
     channel = Channel(sock, run.take, run.gone)
     gevent.signal_handler(signal.SIGTERM, run.gone)
     run.over.wait()
@@ -65,12 +64,16 @@ def main() -> int:
     return 0
 
 
-def _master(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "MasterRun":
-    from loadgen.control.master import MasterRun, refuse_a_port_in_use
+def _run(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "LocalRun | MasterRun":
+    if arguments.ui is not None:
+        refuse_a_port_in_use(*split_address(arguments.ui, UI_PORT, "--ui"), "--ui")
+    if arguments.bind is None:
+        return LocalRun(arguments.injectors, report, arguments.ui)
+    from loadgen.control.master import MasterRun
 
-    host, port = split_address(arguments.bind, DEFAULT_PORT, "--bind")
-    refuse_a_port_in_use(host, port)
-    return MasterRun((host, port), arguments.expect, arguments.wait, report)
+    bind = split_address(arguments.bind, DEFAULT_PORT, "--bind")
+    refuse_a_port_in_use(*bind, "--bind")
+    return MasterRun(bind, arguments.expect, arguments.wait, report, arguments.ui)
 
 
 if __name__ == "__main__":

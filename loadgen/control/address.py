@@ -1,4 +1,7 @@
-"""HOST:PORT as a person writes it."""
+"""HOST:PORT as a person writes it, and whether one can listen there."""
+
+import os
+import socket
 
 from workloads.errors import UserError
 
@@ -25,3 +28,22 @@ def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
     if not 0 < number < 65536:
         raise wrong
     return host, number
+
+
+def refuse_a_port_in_use(host: str, port: int, where: str) -> None:
+    """Locust itself would end the process.
+
+    Raises:
+        UserError: the address is in use, or not of this machine.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno and error.errno > 0 else error}",
+            where=where,
+            remedy="Choose another port, or end what uses it.",
+        ) from error

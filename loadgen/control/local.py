@@ -5,6 +5,7 @@ injectors report.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -13,18 +14,21 @@ from locust.env import Environment
 from loadgen.control.channel import Message
 from loadgen.control.crew import Crew
 from loadgen.control.station import Station
+from loadgen.control.webui import WebUi
 
 
 class LocalRun:
     """Lives until `over` is set."""
 
-    def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
+    def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
         self._station = Station(injectors, self._hear)
         self._report = report
         self._crew: Crew | None = None
         self._environment = Environment(user_classes=[], stop_timeout=0)
         self._environment.station = self._station  # type: ignore[attr-defined]
         self._environment.create_local_runner()
+        self._ui = WebUi(self._environment, ui) if ui else None
+        self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
         self._went = False
         self.over = Event()
 
@@ -61,13 +65,24 @@ class LocalRun:
         self._crew.begin(self._environment, message["t0_unix_ns"], machines=1)
         self._crew.watch_the_clock(self._station, message["t0_unix_ns"])
 
+    def _on_stopping(self, environment: Environment, **_: Any) -> None:
+        """Locust's own stop, in its web UI: nothing ends before the injectors have."""
+        if self._went and not self.over.is_set():
+            self._report({"op": "stopped", "why": "stopped in Locust's web UI"})
+            self._station.stop("the run was stopped in Locust's web UI")
+            self.over.wait()
+
     def _hear(self, message: Message) -> None:
         self._report(message)
+        if self._ui is not None:
+            self._ui.take(message)
         if message["op"] == "all-ended":
             self.over.set()
 
     def close(self) -> None:
         """End users and injectors."""
         self._station.close()
+        if self._ui is not None:
+            self._ui.close()
         assert self._environment.runner is not None
         self._environment.runner.quit()

@@ -8,7 +8,6 @@ The end is a barrier: the run is over when every worker has drained and all it r
 been missing for `_PATIENCE_S` after the others were done. Whose rows never came back is known by then.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from loadgen.control.channel import Message
 from loadgen.control.crew import Crew
 from loadgen.control.fleet import Fleet, Remote
 from loadgen.control.shipping import Store, number_of
+from loadgen.control.webui import WebUi
 from workloads.errors import UserError
 
 _WATCH_S: Final = 0.25
@@ -36,7 +36,14 @@ _PREPARE_S: Final = 120.0
 class MasterRun:
     """Lives until `over` is set."""
 
-    def __init__(self, bind: tuple[str, int], expected: int, wait_s: float, report: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        bind: tuple[str, int],
+        expected: int,
+        wait_s: float,
+        report: Callable[[Message], None],
+        ui: str | None = None,
+    ) -> None:
         self._report = report
         self._wait_s = wait_s
         self._fleet = Fleet(expected)
@@ -54,6 +61,7 @@ class MasterRun:
         self._runner: MasterRunner = self._environment.create_master_runner(*bind)
         for message_type in protocol.TO_MASTER:
             self._runner.register_message(message_type, self._hear)
+        self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
         gevent.spawn(self._watch)
 
@@ -225,6 +233,8 @@ class MasterRun:
                 self._event(f"{remote.name} {message['text']}")
             case _:
                 self._report(message)
+                if self._ui is not None:
+                    self._ui.take(message)
 
     def _close_when_all_have(self) -> None:
         """Closed loop: the measure phase ends when the last worker's users stopped asking."""
@@ -322,25 +332,6 @@ class MasterRun:
 
     def close(self) -> None:
         """End Locust: its workers hear of it, too."""
+        if self._ui is not None:
+            self._ui.close()
         self._runner.quit()
-
-
-def refuse_a_port_in_use(host: str, port: int) -> None:
-    """Locust itself would end the process.
-
-    Raises:
-        UserError: the address is in use, or not of this machine.
-    """
-    import socket
-
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise UserError(
-            f"can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno and error.errno > 0 else error}",
-            where="--bind",
-            remedy="Choose another port, or end what uses it.",
-        ) from error
