@@ -52,5 +52,9 @@
     document.documentElement.dataset.drawn = String(drawn);
   }
   draw();
+  // Paper is narrower than the window, and the browser lays it out only after this event.
+  const resize = (layout) => document.querySelectorAll(".plot").forEach((place) => Plotly.relayout(place, layout));
+  addEventListener("beforeprint", () => resize({ width: 680, autosize: false }));
+  addEventListener("afterprint", () => resize({ width: null, autosize: true }));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 })();

@@ -119,5 +119,18 @@ def test_a_simulation_is_marked_on_the_screen_and_on_paper(run_dir):
     assert visit(run_dir / "report.html", until=DRAWN, ask=ask).values == [True, "sticky", True]
 
 
+def test_on_paper_figures_are_as_narrow_as_the_page(run_dir):
+    widths = (
+        "Promise.resolve([...document.querySelectorAll('.plot .main-svg')].map(s => s.getBoundingClientRect().width))"
+    )
+    ask = [
+        f"dispatchEvent(new Event('beforeprint')) && {widths}",
+        f"dispatchEvent(new Event('afterprint')) && {widths}",
+    ]
+    on_paper, on_screen = visit(run_dir / "report.html", until=DRAWN, ask=ask).values
+    assert max(on_paper) <= 680
+    assert max(on_screen) > 1000
+
+
 def test_it_stays_small(run_dir):
     assert (run_dir / "report.html").stat().st_size <= 3_000_000
