@@ -6,6 +6,7 @@ Linux gives all of it. Elsewhere `stamps_available` is False and user-space stam
 import contextlib
 import ctypes
 import os
+import platform
 import resource
 import select
 import signal
@@ -29,6 +30,7 @@ _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 _CLOCK_MONOTONIC = 1
 _STAMP_TRIES = 100
+_SLICE_NS = 100_000
 
 
 def _libc() -> ctypes.CDLL:
@@ -86,8 +88,23 @@ def be_punctual(*, die_with_parent: bool) -> None:
         return
     libc = _libc()
     libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    _ask_for_short_slices(libc)
     if die_with_parent:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _ask_for_short_slices(libc: ctypes.CDLL) -> None:
+    """Ask the scheduler for 0.1 ms at a time instead of its usual few: who asks for little is let in sooner.
+
+    Linux 6.12 and later honour it for ordinary processes (sched_setattr(2), EEVDF); the share of the processor stays
+    the same. Older kernels ignore it.
+    """
+    number = {"x86_64": 314, "aarch64": 274}.get(platform.machine())
+    if number is None:
+        return
+    # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period, util_min, util_max
+    attributes = struct.pack("IIQiIQQQII", 56, 0, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _SLICE_NS, 0, 0, 0, 0)
+    libc.syscall(number, 0, ctypes.create_string_buffer(attributes), 0)
 
 
 def raise_file_limit() -> int:
