@@ -5,6 +5,7 @@ Linux gives all of it. Elsewhere `stamps_available` is False and user-space stam
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import platform
 import resource
@@ -31,6 +32,7 @@ _TFD_TIMER_ABSTIME = 1
 _CLOCK_MONOTONIC = 1
 _STAMP_TRIES = 100
 _SLICE_NS = 100_000
+_MOST_DESCRIPTORS = 1 << 16
 
 
 def _libc() -> ctypes.CDLL:
@@ -113,7 +115,18 @@ def raise_file_limit() -> int:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
+    _grow_descriptor_table(min(soft, _MOST_DESCRIPTORS))
     return soft
+
+
+def _grow_descriptor_table(size: int) -> None:
+    """Have the kernel make room for ``size`` descriptors now, by taking the last one for a moment.
+
+    Otherwise it doubles the table whenever it is full, and in a process with threads (pyarrow has some) each time
+    waits for an RCU grace period: measured as 14 ms in which nothing is sent, at 512, 1,024, 2,048 ... connections.
+    """
+    with contextlib.suppress(OSError):
+        os.close(fcntl.fcntl(2, fcntl.F_DUPFD, size - 1))
 
 
 class _Itimerspec(ctypes.Structure):
