@@ -18,10 +18,10 @@ def junit(_run_dir: Path, summary: dict[str, Any]) -> str:
         result = "failure" if summary["verdict"] == "FAIL" else ""
         cases.append(("run", "anything ended ok", result, summary["why"]))
     for group, name, result, why in cases:
-        case = ET.SubElement(suite, "testcase", classname=f"tailgate.{group}", name=_clean(name))
+        case = ET.SubElement(suite, "testcase", classname=f"tailgate.{group}", name=clean(name))
         if result:
             counts[result] += 1
-            ET.SubElement(case, result, message=_clean(why)).text = _clean(why)
+            ET.SubElement(case, result, message=clean(why)).text = clean(why)
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(counts["failure"]))
     suite.set("errors", str(counts["error"]))
@@ -44,6 +44,6 @@ def _objective(one: dict[str, Any]) -> tuple[str, str, str, str]:
     return "objective", one["objective"], "" if one["result"] == "met" else "failure", f"{one['result']}: {found}"
 
 
-def _clean(value: str) -> str:
+def clean(value: str) -> str:
     """Without the control characters that XML 1.0 has no way to write."""
     return "".join(c for c in value if c in "\t\n\r" or 0x20 <= ord(c) <= 0xD7FF or ord(c) >= 0xE000)

@@ -95,11 +95,6 @@ def passes(shift: Shift, margin: float, point: float) -> Any:
     return shift.mean + point * shift.error < margin
 
 
-def fails(shift: Shift, margin: float, point: float) -> Any:
-    """Whether the lower bound lies above zero and the estimate reaches the margin. Scalars or arrays."""
-    return (shift.mean - point * shift.error > 0) & (shift.mean >= margin)
-
-
 def compare(
     metric: GateMetric, point: str, base: Sequence[GateRun], other: Sequence[GateRun], design: Design, window: bool
 ) -> MetricVerdict:

@@ -115,7 +115,7 @@ def all_differences(runs: Sequence[GateRun]) -> list[tuple[str, dict[str, str]]]
 
 def own_differences(policy: Policy) -> list[str]:
     """Facts (as patterns) that differ because the policy's own `baseline` and `candidate` differ."""
-    a, b = _flat(_as_spec(policy.baseline)), _flat(_as_spec(policy.candidate))
+    a, b = _flat(as_spec(policy.baseline)), _flat(as_spec(policy.candidate))
     keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and not key.startswith(("target.url", "name"))]
     if policy.baseline is None or policy.candidate is None or not keys:
         return []
@@ -132,7 +132,7 @@ def own_differences(policy: Policy) -> list[str]:
     return found
 
 
-def _as_spec(side: Any) -> Mapping[str, Any]:
+def as_spec(side: Any) -> Mapping[str, Any]:
     """A side of the policy as a part of a spec; a text is a URL or sim:PRESET."""
     if isinstance(side, str):
         sim = side.startswith("sim:")

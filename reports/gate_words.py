@@ -11,13 +11,12 @@ from reports.gate_thresholds import ThresholdVerdict
 from reports.words import plain
 
 
-def percent(ratio: float) -> str:
+def percent(ratio: float, digits: int = 1) -> str:
     """A ratio as a change: 1.052 is `+5.2 %`."""
     if not math.isfinite(ratio):
         return "∞"
-    change = 100 * (ratio - 1)
-    digits = 0 if abs(change) >= 100 else 1
-    return f"{change:+.{digits}f} %".replace("-0.0 %", "0.0 %").replace("+0.0 %", "0.0 %").replace("-", "−")
+    change = round(100 * (ratio - 1), 0 if abs(ratio - 1) >= 1 else digits)
+    return f"{change:+.{0 if abs(change) >= 100 else digits}f} %".replace("-", "−") if change else "0 %"
 
 
 def name_of(metric: MetricVerdict | ThresholdVerdict) -> str:
@@ -32,7 +31,10 @@ def interval(metric: MetricVerdict) -> str:
         return "-"
     if metric.at_least is None or metric.at_most is None:
         return percent(metric.ratio)
-    return f"{percent(metric.ratio)} ({percent(metric.at_least)} to {percent(metric.at_most)})"
+    ends = metric.at_least, metric.at_most
+    # A bound that just misses the margin must not read as if it met it.
+    digits = 2 if limit(metric) in [percent(end) for end in ends] else 1
+    return f"{percent(metric.ratio, digits)} ({' to '.join(percent(end, digits) for end in ends)})"
 
 
 def limit(metric: MetricVerdict) -> str:

@@ -142,7 +142,7 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
                     f"one run can't tell how much runs differ by themselves ({n} of the {side})", where=f"--{side}",
                     remedy="Give at least two runs a side, better five.",
                 )  # fmt: skip
-        return Design(len(runs))
+        return Design(len(runs), paired=False)
     pairs = len({run.pair for run in runs})
     extended = policy.extended if campaign is None or campaign.extension else None
     if pairs < policy.pairs:

@@ -1,0 +1,197 @@
+"""`tailgate gate`: is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID, as an exit code and documents."""
+
+import argparse
+import asyncio
+import datetime
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workloads.errors import UserError
+
+if TYPE_CHECKING:
+    from reports.gate_policy import Policy
+    from reports.gate_result import Verdict
+
+
+def run(argv: list[str]) -> int:
+    """Entry; the exit code is the verdict's: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID; 2 for wrong input."""
+    if argv[:1] == ["init"]:
+        from harness.cli.gate_init import run as init
+
+        return int(init(argv[1:]))
+    options = parser().parse_args(argv)
+    if options.self_test:
+        return _self_test(options)
+    policy_file = _policy_file(options)
+    from reports.gate_policy import load_policy
+
+    policy = load_policy(policy_file)
+    if options.dry_run:
+        return _dry_run(policy, policy_file, options)
+    if options.runs or options.baseline or options.candidate:
+        verdict, folder = _stored(policy, options)
+    else:
+        verdict, folder = _measure(policy, policy_file, options, argv)
+    _finish(verdict, policy, policy_file, folder, options)
+    return verdict.exit_code
+
+
+def _policy_file(options: argparse.Namespace) -> Path:
+    """The policy given, or that of the gate's folder to be judged again.
+
+    Raises:
+        UserError: there is none.
+    """
+    from harness.gate.rooms import POLICY
+
+    if options.policy is not None:
+        return Path(options.policy)
+    if len(options.runs) == 1 and (Path(options.runs[0]) / POLICY).exists():
+        return Path(options.runs[0]) / POLICY
+    raise UserError("a policy is missing", where="--policy", remedy="`tailgate gate init` writes one.")
+
+
+def _measure(
+    policy: "Policy", policy_file: Path, options: argparse.Namespace, argv: list[str]
+) -> "tuple[Verdict, Path]":
+    from harness.gate import rooms
+    from harness.gate.campaign import conduct
+    from harness.gate.estimate import estimate, require_budget, require_decidable
+    from harness.gate.sides import experiment
+
+    found = experiment(policy, policy_file.resolve().parent)
+    require_decidable(found)
+    extension = require_budget(found, estimate(found))
+    out = rooms.make(options.out, f"gate-{policy.name}", policy_file)
+    quiet = options.quiet or options.json
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    verdict = asyncio.run(conduct(found, out, ["tailgate", "gate", *argv], extension, say))
+    return verdict, out
+
+
+def _stored(policy: "Policy", options: argparse.Namespace) -> "tuple[Verdict, Path | None]":
+    """Runs that exist: two globs, single runs to hold against thresholds, or a gate's folder to judge again."""
+    from reports import gate_runs as gr
+    from reports.verdict import judge
+
+    if options.runs and (options.baseline or options.candidate):
+        raise UserError("runs and --baseline, --candidate exclude each other", where="command line")
+    if len(options.runs) == 1 and (Path(options.runs[0]) / gr.FILE_NAME).exists():
+        folder = Path(options.runs[0])
+        campaign = gr.Campaign.load(folder)
+        return judge(gr.of_campaign(folder, campaign), policy, campaign), folder
+    if options.runs:
+        runs = [run for pattern in options.runs for run in gr.stored(pattern, "candidate")]
+        return judge(runs, policy), options.out
+    if not (options.baseline and options.candidate):
+        missing = "--candidate" if options.baseline else "--baseline"
+        raise UserError("is missing: a comparison has two sides", where=missing)
+    base = gr.stored(options.baseline, "baseline")
+    other = gr.stored(options.candidate, "candidate")
+    both = {run.path.resolve() for run in base} & {run.path.resolve() for run in other}
+    if both:
+        raise UserError(f"{sorted(both)[0].name} is on both sides", where="--baseline, --candidate")
+    window = slice(None) if policy.window is None else slice(-policy.window, None)
+    return judge([*base[window], *other], policy), options.out
+
+
+def _finish(
+    verdict: "Verdict", policy: "Policy", policy_file: Path, folder: Path | None, options: argparse.Namespace
+) -> None:
+    """Documents, history, and what a person sees."""
+    from reports import gate_docs as docs
+    from reports import gate_history as history
+    from reports.gate_junit import junit
+    from reports.gate_md import markdown
+    from reports.manifest import write_atomic
+
+    kept = options.history or (policy_file.resolve().parent / policy.history if policy.history else None)
+    entries: list[history.Entry] = []
+    if kept is not None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        if verdict.verdict != "INVALID":
+            history.append(kept, history.entry_of(verdict, now))
+        entries = history.read(kept)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        docs.write_all(verdict, folder, entries)
+    if options.junit:
+        write_atomic(options.junit, junit(verdict).encode())
+    if options.markdown:
+        write_atomic(options.markdown, markdown(verdict).encode())
+    docs.write_step_summary(verdict)
+    if options.json:
+        sys.stdout.write(docs.json_text(verdict))
+    elif not options.quiet:
+        from rich.console import Console
+
+        from reports.gate_terminal import print_verdict
+
+        console = Console()
+        print_verdict(verdict, console)
+        if folder is not None:
+            console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
+
+
+def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> int:
+    """What would be started, how long it would take, what it would cost."""
+    from harness.gate.estimate import estimate, require_budget, require_decidable
+    from harness.gate.sides import experiment
+    from reports.gate_words import duration
+
+    found = experiment(policy, policy_file.resolve().parent)
+    require_decidable(found)
+    costs = estimate(found)
+    extension = require_budget(found, costs)
+    told = [
+        f"{step.order:>3}  pair {step.pair}  {step.side:<9}  {step.point}  {duration(step.seconds)}"
+        for step in costs.steps
+    ]
+    said = f"{len(costs.steps)} runs, {costs.launches} launches, about {duration(costs.seconds)}"
+    said += f", ${costs.dollars:.2f}" if costs.dollars is not None else " (no price given)"
+    if policy.extended is not None and costs.seconds_extended is not None:
+        money = "" if costs.dollars_extended is None else f", ${costs.dollars_extended:.2f}"
+        more = f"about {duration(costs.seconds_extended)}{money} in all"
+        said += f"\nif {policy.pairs} pairs can't tell: {policy.extended} pairs, {more}"
+        said += "" if extension else ", which the budget does not allow: there will be one look only"
+    print("\n".join([*told, said]))
+    return 0
+
+
+def _self_test(options: argparse.Namespace) -> int:
+    from reports.gate_curve import exit_code, report
+
+    result = report(options.sets)
+    print(result.text)
+    return exit_code(result)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags."""
+    p = argparse.ArgumentParser(
+        prog="tailgate gate",
+        description="Is the candidate slower than the baseline? Interleaved pairs now, stored runs, or limits only.",
+        epilog=(
+            "tailgate gate init writes a policy. Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE,"
+            " 4 INVALID, 130 interrupted."
+        ),
+    )
+    p.add_argument("runs", nargs="*", metavar="RUN", help="hold these runs against the thresholds; or a gate's folder")
+    p.add_argument("--policy", type=Path, help="what decides (YAML)")
+    p.add_argument("--baseline", metavar="GLOB", help="stored runs of the baseline, e.g. 'runs/main-*'")
+    p.add_argument("--candidate", metavar="GLOB", help="stored runs of the candidate")
+    p.add_argument("--dry-run", action="store_true", help="say what would be run, for how long and at what cost")
+    p.add_argument("--self-test", action="store_true", help="how often the decision is right, by simulation")
+    p.add_argument("--sets", type=int, default=20_000, help="simulated sets of runs per condition (20000)")
+    p.add_argument("--out", type=Path, help="folder for runs and documents (default: runs/<utc>-gate-<name>)")
+    p.add_argument("--junit", type=Path, help="write JUnit XML here too")
+    p.add_argument("--markdown", type=Path, help="write the Markdown here too")
+    p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")
+    p.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else on stdout")
+    p.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return p

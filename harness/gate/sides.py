@@ -1,0 +1,136 @@
+"""From a policy to the specs of its runs: one for each side, point and pair.
+
+A side is laid over the policy's `spec`, a point over its workload; the seed is the pair's, the same on both sides.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from harness import spec as specs
+from harness.spec import RunSpec
+from reports.gate_policy import WHOLE, Point, Policy
+from reports.gate_runs import SIDES, Side
+from reports.gate_validity import as_spec
+from workloads.errors import UserError
+
+# Just started servers are slow (compilation, empty caches): without a word of the policy this is left out.
+WARMUP_S: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A policy that can be run.
+
+    Attributes:
+        policy: what decides.
+        folder: file names in the policy are relative to it.
+        rates: what points given as shares came to, per second.
+    """
+
+    policy: Policy
+    folder: Path
+    rates: Mapping[str, float]
+
+    @property
+    def points(self) -> list[str]:
+        """Their names in the order in which they are run."""
+        return [*self.policy.points] or [WHOLE]
+
+    def with_rate(self, name: str, rate: float) -> "Experiment":
+        """The same with a share's rate known."""
+        return replace(self, rates={**self.rates, name: rate})
+
+    def spec(self, side: Side, point: str, pair: int) -> RunSpec:
+        """The spec of one run.
+
+        Raises:
+            UserError: it is not a whole spec.
+        """
+        data = specs.merge(_base(self.policy, self.folder), _side(self.policy, side))
+        workload = dict(data.get("workload") or {})
+        if point != WHOLE:
+            workload = _loaded(workload, self.policy.points[point], self.rates.get(point), point)
+        workload.setdefault("warmup", WARMUP_S)
+        data |= {"workload": workload, "seed": self.policy.seed + pair, "name": f"{self.policy.name}-{side}"}
+        data["target"] = _with_engine_seed(dict(data["target"]), side, pair)
+        return specs.build(data, f"policy ({side})", self.folder)
+
+    def check(self) -> None:
+        """Whether every run's spec is one.
+
+        Raises:
+            UserError: what is missing.
+        """
+        for side in SIDES:
+            for point in self.points:
+                self.sample(side, point)
+
+    def share(self, point: str) -> float | None:
+        """What a point is of the saturated one, if that is how it is given."""
+        return self.policy.points[point].share if point != WHOLE else None
+
+    def sample(self, side: Side, point: str | None = None) -> RunSpec:
+        """The spec of the first pair's run, with 1/s where a share's rate isn't known yet."""
+        point = point or self.points[0]
+        unknown = self.share(point) is not None and point not in self.rates
+        return (self.with_rate(point, 1.0) if unknown else self).spec(side, point, 1)
+
+
+def experiment(policy: Policy, folder: Path) -> Experiment:
+    """The experiment of a policy.
+
+    Raises:
+        UserError: a side is missing, or the specs are not whole.
+    """
+    for side in SIDES:
+        if getattr(policy, side) is None:
+            raise UserError(
+                f"`{side}` is missing: which deployment is it?", where="policy",
+                remedy="Write a URL, sim:PRESET, or a target; or name stored runs (--baseline, --candidate).",
+            )  # fmt: skip
+    found = Experiment(policy, folder, {})
+    found.check()
+    return found
+
+
+def _base(policy: Policy, folder: Path) -> dict[str, Any]:
+    match policy.spec:
+        case None:
+            return {}
+        case str():
+            return specs.load(folder / policy.spec)
+        case dict():
+            return dict(policy.spec)
+    raise UserError("`spec` is a file's name, or what would stand in one", where="policy: spec")
+
+
+def _side(policy: Policy, side: Side) -> dict[str, Any]:
+    found = as_spec(getattr(policy, side))
+    if not found:
+        raise UserError("write a URL, sim:PRESET, or a target", where=f"policy: {side}")
+    return dict(found)
+
+
+def _loaded(workload: dict[str, Any], point: Point, rate: float | None, name: str) -> dict[str, Any]:
+    """The workload at a point's load."""
+    if point.users is not None:
+        kept = {key: value for key, value in workload.items() if key not in ("arrivals", "stages")}
+        return {**kept, "users": point.users}
+    chosen = point.rate if point.rate is not None else rate
+    if chosen is None:
+        raise UserError("its rate is not known yet", where=f"points.{name}")
+    kept = {key: value for key, value in workload.items() if key not in ("users", "stages")}
+    arrivals = dict(workload.get("arrivals") or ({} if "profile" in workload else {"process": "poisson"}))
+    arrivals.pop("stages", None)
+    return {**kept, "arrivals": {**arrivals, "rate": chosen}}
+
+
+def _with_engine_seed(target: dict[str, Any], side: Side, pair: int) -> dict[str, Any]:
+    """The embedded engine's jitter is drawn anew for every run: by default it would be the same on both sides."""
+    if not target.get("sim") or "seed" in (target.get("args") or {}):
+        return target
+    digest = hashlib.blake2b(f"{side} {pair}".encode(), digest_size=4).digest()
+    return {**target, "args": {**(target.get("args") or {}), "seed": int.from_bytes(digest, "big") >> 1}}
