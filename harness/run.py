@@ -29,7 +29,7 @@ from harness.settle import settle
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
 from harness.targets.caches import prepare_caches
-from harness.targets.fingerprint import fingerprint
+from harness.targets.fingerprint import fingerprint, memory
 from harness.targets.make import make_target, served_model
 from harness.targets.probe import identify, session
 from harness.telemetry.host import HostSampler
@@ -78,8 +78,10 @@ async def execute(
                 settled = await settle(http, identity, spec.target.endpoint, plan)
             caches = await prepare_caches(http, identity, spec.cache)
             identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
+            vram = await memory(http, identity, target.life)
         manifest = first_manifest(spec, plan, identity, run_dir, command_line)
         manifest.cache = caches.policy
+        manifest.target.memory = vram  # type: ignore[attr-defined]
         spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
         manifest.notices += [*prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
         if settled is not None:

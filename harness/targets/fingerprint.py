@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.targets.base import Identity
+from harness.targets.base import Identity, Life
 
 # Section of vLLM's configuration -> the settings that change how it serves.
 _SETTINGS: Final = {
@@ -38,6 +38,8 @@ _SETTINGS: Final = {
     "speculative_config": ("method", "model", "num_speculative_tokens"),
     "simulation": ("preset", "jitter", "mfu", "mbu", "overhead_s"),
 }  # fmt: skip
+# Of the figures in vLLM's log, those about memory.
+_MEMORY: Final = ("model_gib", "graph_gib", "kv_cache_gib", "kv_cache_tokens")
 # Labels of vllm:cache_config_info that mean the same, for servers without /server_info.
 _FROM_METRICS: Final = ("block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching")
 
@@ -63,6 +65,26 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, *, ours: 
             found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
     if ours and (container := container_identity(os.environ, Path("/"))):
         found["container"] = container
+    return found
+
+
+async def memory(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> dict[str, float]:
+    """Where the GPU memory goes, as far as the server tells: weights, graphs, the KV cache and its blocks.
+
+    Sizes in GiB per GPU are the log's (only of a server that we started); blocks are `/metrics`'. What was used,
+    free and reserved in the run is in `gpu.parquet`.
+    """
+    found: dict[str, float] = {}
+    if life is not None:
+        found = {name: life.details[name] for name in _MEMORY if name in life.details}
+    labels = await _cache_config(http, identity.urls[0]) if identity.dialect == "vllm" else {}
+    for label, name in (("num_gpu_blocks", "kv_blocks"), ("block_size", "kv_block_tokens")):
+        if labels.get(label, "").isdigit():
+            found[name] = float(labels[label])
+    if "kv_blocks" in found and "kv_block_tokens" in found:
+        found.setdefault("kv_cache_tokens", found["kv_blocks"] * found["kv_block_tokens"])
+    if "kv_cache_gib" in found and found.get("kv_cache_tokens"):
+        found["kv_bytes_per_token"] = found["kv_cache_gib"] * 2**30 / found["kv_cache_tokens"]
     return found
 
 

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from harness.targets.base import Identity
+from harness.targets.base import Identity, Life
 from harness.targets.caches import prepare_caches
-from harness.targets.fingerprint import container_identity, fingerprint, resolved_settings
+from harness.targets.fingerprint import container_identity, fingerprint, memory, resolved_settings
 from harness.targets.sim import SimTarget
 from workloads.errors import UserError
 
@@ -87,6 +87,17 @@ def test_without_server_info_the_metrics_tell_the_caches_settings():
     found = against({("GET", "/metrics"): (200, page)}, lambda http, url: fingerprint(http, identity(url), ours=False))
     assert found["config"] == {"cache_config": {"block_size": "16", "cache_dtype": "fp8"}}
     assert "VLLM_SERVER_DEV_MODE" in found["config_source"]
+
+
+def test_memory_is_told_by_the_log_and_the_metrics_together():
+    page = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1000"} 1.0\n'
+    life = Life(details={"model_gib": 15.0, "kv_cache_gib": 2.0, "model_load_s": 3.0})
+    found = against({("GET", "/metrics"): (200, page)}, lambda http, url: memory(http, identity(url), life))
+    assert found == {
+        "model_gib": 15.0, "kv_cache_gib": 2.0, "kv_blocks": 1000, "kv_block_tokens": 16, "kv_cache_tokens": 16000,
+        "kv_bytes_per_token": 2 * 2**30 / 16000,
+    }  # fmt: skip
+    assert against({}, lambda http, url: memory(http, identity(url, "openai"), None)) == {}
 
 
 def test_what_a_launch_draws_anew_is_not_in_the_fingerprint():
