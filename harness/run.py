@@ -36,6 +36,7 @@ from harness.telemetry.host import HostSampler
 from harness.telemetry.server import ServerScraper
 from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
+from reports.prices import price_of
 from reports.telemetry import read_gpu, read_server
 from workloads.errors import UserError
 from workloads.plan import Plan, make_plan, write_plan
@@ -56,9 +57,10 @@ async def execute(
     Raises:
         UserError: something is wrong with spec, target or environment; no load was sent.
     """
+    spec = _priced(spec)
     trust = trust_of(spec)
     credentials = auth.credentials(spec.target)
-    switch = KillSwitch(spec.abort_if, _price_per_hour(spec))
+    switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
     target = target or make_target(spec)
     control = await distributed.spawn(spec, injector_count(spec))
     try:
@@ -195,8 +197,21 @@ def check_lengths(plan: Plan, identity: Identity) -> None:
         )
 
 
-def _price_per_hour(spec: RunSpec) -> float | None:
-    """Dollars per hour of the whole deployment."""
+def _priced(spec: RunSpec) -> RunSpec:
+    """The spec with the price of its GPUs filled in from the catalogue, where it names their type.
+
+    Raises:
+        UserError: a type that the catalogue doesn't know, and no price.
+    """
+    price = price_of(spec.gpus.model_dump(exclude_none=True))
+    if price is None:
+        return spec
+    update = {"price_per_hour": price.usd_per_gpu_hour, "price_source": price.source}
+    return spec.model_copy(update={"gpus": spec.gpus.model_copy(update=update)})
+
+
+def _dollars_per_hour(spec: RunSpec) -> float | None:
+    """Of the whole deployment."""
     return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count
 
 

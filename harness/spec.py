@@ -93,7 +93,14 @@ class GpuSpec(Strict):
 
     type: str | None = None
     count: int = Field(1, ge=1)
-    price_per_hour: float | None = Field(None, ge=0)
+    price_per_hour: float | None = Field(None, ge=0)  # of one GPU; the catalogue's where it is not given
+    price_source: str | None = None
+    price_ratio: float | None = Field(None, gt=0)  # output token's price over input token's
+    cached_price_ratio: float | None = Field(None, ge=0)
+    demand_rps: float | None = Field(None, ge=0)  # what the deployment is for, against
+    capacity_rps: float | None = Field(None, gt=0)  # what it can carry: the idle share
+    usd_per_kwh: float | None = Field(None, ge=0)
+    gco2_per_kwh: float | None = Field(None, ge=0)
 
 
 class TelemetrySpec(Strict):
