@@ -103,9 +103,7 @@ class _Api:
         scheduler = self._engine.scheduler
         if limit is not None and len(scheduler.running) + scheduler.waiting_count >= limit:
             self._engine.metrics.rejected += 1
-            raise ApiError(
-                503, "The engine is busy: its queue is full. Try again later.", "ServiceUnavailableError"
-            )
+            raise ApiError(503, "The engine is busy: its queue is full. Try again later.", "ServiceUnavailableError")
 
     async def tokenize(self, request: web.Request) -> web.Response:
         body = await _body(request)

@@ -122,9 +122,7 @@ class EngineMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families, as prometheus_client asks for them."""
         scheduler, counters = self._scheduler, self._scheduler.counters
-        yield self._gauge(
-            "vllm:num_requests_running", "Requests in the running batch", len(scheduler.running)
-        )
+        yield self._gauge("vllm:num_requests_running", "Requests in the running batch", len(scheduler.running))
         yield self._gauge("vllm:num_requests_waiting", "Requests in the queue", scheduler.waiting_count)
         yield self._split(
             GaugeMetricFamily(
@@ -200,8 +198,6 @@ class EngineMetrics(Collector):
 
     def _cache_config(self) -> Metric:
         labels = {name: str(value) for name, value in as_dict(self._resolved)["cache_config"].items()}
-        family = GaugeMetricFamily(
-            "vllm:cache_config_info", "The cache's configuration", labels=[*labels, "engine"]
-        )
+        family = GaugeMetricFamily("vllm:cache_config_info", "The cache's configuration", labels=[*labels, "engine"])
         family.add_metric([*labels.values(), "0"], 1)
         return family

@@ -37,9 +37,7 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON body."""
-        return {
-            "error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
-        }
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 
 def bad(message: str, param: str | None = None) -> ApiError:
@@ -123,9 +121,7 @@ def read(
             "input_tokens",
         )
     asked_for = body.get("max_completion_tokens") if chat else None
-    limit = (
-        asked_for if asked_for is not None else _integer(body, "max_tokens", room if chat else min(16, room))
-    )
+    limit = asked_for if asked_for is not None else _integer(body, "max_tokens", room if chat else min(16, room))
     if type(limit) is not int or limit < 1:
         raise bad(f"max_tokens must be at least 1, got {limit}.", "max_tokens")
     if limit > room:

@@ -177,21 +177,16 @@ class Stream(Answer):
         if self.asked.chat:
             stop = b"" if reason == b"null" else b',"stop_reason":null'
             return b'},"logprobs":null,"finish_reason":%b%b,"token_ids":%b}' % (reason, stop, ids)
-        return (
-            b',"logprobs":null,"finish_reason":%b,"stop_reason":null,"prompt_token_ids":%b,"token_ids":%b}'
-            % (
-                reason,
-                prompt,
-                ids,
-            )
+        return b',"logprobs":null,"finish_reason":%b,"stop_reason":null,"prompt_token_ids":%b,"token_ids":%b}' % (
+            reason,
+            prompt,
+            ids,
         )
 
     def _role(self) -> None:
         prompt = orjson.dumps(self.asked.prompt_ids if self.asked.return_token_ids else None)
         delta = b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        self._write(
-            b"data: " + self._head + delta + b'],"prompt_token_ids":%b,"prompt_text":null}\n\n' % prompt
-        )
+        self._write(b"data: " + self._head + delta + b'],"prompt_token_ids":%b,"prompt_text":null}\n\n' % prompt)
 
     def _finish(self) -> None:
         if self.asked.include_usage:
