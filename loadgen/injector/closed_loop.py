@@ -35,7 +35,7 @@ class ClosedLoop:
         """Whether nobody asks any more."""
         return self._stopped
 
-    def prepare(self) -> bool:
+    def prepare(self, _now_ns: int) -> bool:
         """Make one request ahead, if there is room; whether there is more to make at once."""
         if self._stopped or len(self._ready) >= AHEAD_REQUESTS:
             return False

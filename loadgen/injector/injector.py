@@ -98,7 +98,7 @@ class Injector:
             self._feed = OpenLoop(self._loop, share, self._maker, self._dispatcher, job)
         else:
             self._feed = ClosedLoop(share, self._maker, self._dispatcher, job)
-        while self._feed.prepare():
+        while self._feed.prepare(time.monotonic_ns()):
             pass
         gc.collect()
         gc.freeze()
@@ -146,13 +146,13 @@ class Injector:
         if self._all_done():
             self._finish()
 
-    def _idle(self) -> bool:
+    def _idle(self, now_ns: int) -> bool:
         """Between reads: one answer is read, one request made; whether there is more to do at once."""
         if self._unread:
             # More than one where they pile up, so that a busy loop can't be left behind.
             for _ in range(1 + len(self._unread) // 64):
                 self._settle(self._unread.popleft())
-        return self._feed.prepare() or bool(self._unread)
+        return self._feed.prepare(now_ns) or bool(self._unread)
 
     def _ended(self, exchange: Exchange) -> None:
         if exchange.status is None:

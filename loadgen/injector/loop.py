@@ -37,7 +37,8 @@ class Loop:
         # Without kernel stamps: since when the bytes now reported may have been there (see `run`).
         self.user_stamps = False
         self.unseen_since_ns = 0
-        self.idle: Callable[[], bool] = lambda: False
+        # Called once a turn with the time of its start; True: there is more to do, don't wait for events.
+        self.idle: Callable[[int], bool] = lambda _now_ns: False
         self.turn_max_ns = 0
         self.watch(self._alarm.fd, self._rang)
 
@@ -77,7 +78,7 @@ class Loop:
         self._running = True
         turn_began = monotonic()
         while self._running:
-            busy = self.idle()
+            busy = self.idle(turn_began)
             if timers and timers[0][0] != self._alarm_at:
                 self._alarm_at = timers[0][0]
                 self._alarm.set(self._alarm_at)
@@ -92,7 +93,7 @@ class Loop:
             for fd, mask in events:
                 # An earlier handler of this batch may have closed it, and opened another socket of that number.
                 handler = handlers.get(fd)
-                if handler is not None and fd not in forgotten:
+                if handler is not None and not (forgotten and fd in forgotten):
                     handler(mask)
             while timers and timers[0][0] <= monotonic():
                 heapq.heappop(timers)[2]()

@@ -18,6 +18,7 @@ from loadgen.job import Job
 AHEAD_NS = 2_000_000_000
 AHEAD_REQUESTS = 1_024
 AHEAD_BYTES = 16 << 20
+_LOOK_AGAIN_NS = 1_000_000
 # A request that follows its predecessor's end is made this long before its time (or at once, if that is sooner).
 _FOLLOW_AHEAD_NS = 50_000_000
 
@@ -38,6 +39,7 @@ class OpenLoop:
         self._ready_bytes = 0
         self._position_of: dict[int, int] = {}  # index -> position, of rows that a later turn waits for
         self._t0_real_ns = self._t0_mono_ns = 0
+        self._look_again_ns = 0
         self._waiting = 0  # later turns whose time is set but has not come
         self._stopped = False
 
@@ -47,26 +49,31 @@ class OpenLoop:
         exhausted = self._next == len(self._share.timed) and not self._ready
         return self._stopped or (exhausted and not self._waiting and not self._position_of)
 
-    def prepare(self) -> bool:
-        """Make one request ahead, if the look-ahead has room; whether there is more to make at once."""
-        now = time.monotonic_ns() - self._t0_mono_ns if self._t0_mono_ns else 0
-        if not self._has_room(now):
+    def prepare(self, now_ns: int) -> bool:
+        """Make one request ahead, if the look-ahead has room; whether there is more to make at once.
+
+        ``now_ns`` is CLOCK_MONOTONIC. This is called at every turn of the loop, so "no room" holds for a millisecond.
+        """
+        if now_ns < self._look_again_ns:
+            return False
+        if not self._has_room(now_ns):
+            self._look_again_ns = now_ns + _LOOK_AGAIN_NS
             return False
         self._make_next()
-        return self._has_room(now)
+        return True
 
     def _has_room(self, now_ns: int) -> bool:
         return (
             self._next < len(self._share.timed)
             and len(self._ready) < AHEAD_REQUESTS
             and self._ready_bytes < AHEAD_BYTES
-            and int(self._share.timed_at_ns[self._next]) < now_ns + AHEAD_NS
+            and self._share.timed_at_ns[self._next] < now_ns - (self._t0_mono_ns or now_ns) + AHEAD_NS
             and not self._stopped
         )
 
     def _make_next(self) -> None:
-        at = int(self._share.timed_at_ns[self._next])
-        exchange = self._make(int(self._share.timed[self._next]))
+        at = self._share.timed_at_ns[self._next]
+        exchange = self._make(self._share.timed[self._next])
         self._next += 1
         self._ready.append((at, exchange))
         self._ready_bytes += len(exchange.payload)
@@ -86,13 +93,13 @@ class OpenLoop:
         if self._ready:
             self._loop.at(self._t0_mono_ns + self._ready[0][0], self._due)
         elif self._next < len(self._share.timed) and not self._stopped:
-            self._loop.at(self._t0_mono_ns + int(self._share.timed_at_ns[self._next]), self._due)
+            self._loop.at(self._t0_mono_ns + self._share.timed_at_ns[self._next], self._due)
 
     def _due(self) -> None:
         now = time.monotonic_ns() - self._t0_mono_ns
         while not self._stopped:
             if not self._ready:
-                if self._next == len(self._share.timed) or int(self._share.timed_at_ns[self._next]) > now:
+                if self._next == len(self._share.timed) or self._share.timed_at_ns[self._next] > now:
                     break
                 self._make_next()  # not made ahead: late, and recorded as such
             at, exchange = self._ready[0]

@@ -1,5 +1,6 @@
 """An injector's share of the plan, as columns; one row at a time becomes a `Row`."""
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,8 @@ class Share:
         timed = np.flatnonzero(self._at.is_valid().to_numpy(zero_copy_only=False))
         at = self._at.take(pa.array(timed)).to_numpy()
         order = np.argsort(at, kind="stable")
-        self.timed = timed[order]
-        self.timed_at_ns = at[order]
+        self.timed = array("q", timed[order].astype(np.int64).tobytes())
+        self.timed_at_ns = array("q", at[order].astype(np.int64).tobytes())
         self._followers = self._find_followers()
 
     def __len__(self) -> int:

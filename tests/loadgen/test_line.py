@@ -29,7 +29,7 @@ class Pair:
 
     def turn(self) -> None:
         """One turn of the loop that finds something to do."""
-        self.loop.idle = lambda: (self.loop.stop(), True)[1]  # type: ignore[func-returns-value]
+        self.loop.idle = lambda _now_ns: (self.loop.stop(), True)[1]  # type: ignore[func-returns-value]
         self.loop.run()
 
     def close(self) -> None:

@@ -66,7 +66,7 @@ class Wire:
         left = list(reversed(pieces))
         sent, patience = 0, time.monotonic_ns() + 10_000_000_000
 
-        def turn() -> bool:
+        def turn(_now_ns: int) -> bool:
             """Called once a turn of the loop, in front of its poll."""
             nonlocal sent
             if time.monotonic_ns() > patience:
@@ -87,7 +87,7 @@ class Wire:
         self.loop.idle = turn
         if not ended:
             self.loop.run()
-        self.loop.idle = lambda: False
+        self.loop.idle = lambda _now_ns: False
         server.close()
         connection.close()
         assert ended, "the exchange did not end"
