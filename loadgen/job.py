@@ -24,6 +24,10 @@ class Job:
     dialect: str  # vllm | openai
     content: str | None = None  # path of a content table; None: the default one
     content_options: dict[str, Any] = field(default_factory=dict)
+    # Path of a log whose own bodies are sent instead of made prompts; a row's content seed is a line of it.
+    bodies: str | None = None
+    served: tuple[str, ...] = ()  # models that a replayed body may name; any other gives way to `model`
+    adapters: dict[str, str] = field(default_factory=dict)  # class -> the model name that it asks for
     headers: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)  # merged into every request body
     streamed: bool = True
@@ -56,4 +60,5 @@ class Job:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":
         """From the control socket."""
-        return cls(**{**data, "urls": tuple(data["urls"]), "trust": Trust(**data["trust"])})
+        lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
+        return cls(**{**data, **lists, "trust": Trust(**data["trust"])})

@@ -1,7 +1,31 @@
 """Content that would make a figure lie is refused, with the reason."""
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from workloads.errors import UserError
 from workloads.spec import WorkloadSpec
+
+# Fields of a body that constrain the answer's text: OpenAI's, and vLLM's own (the `guided_` ones before 0.12).
+_GRAMMARS: Final = (
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_whitespace_pattern",
+)
+
+
+def asks_for_grammar(body: Mapping[str, Any]) -> bool:
+    """Whether a request body asks for structured output: a response format, a grammar, or a tool that must be called."""
+    format = body.get("response_format")
+    if isinstance(format, Mapping) and format.get("type") not in (None, "text"):
+        return True
+    if any(body.get(name) for name in _GRAMMARS):
+        return True
+    choice = body.get("tool_choice")
+    return choice == "required" or isinstance(choice, Mapping)
 
 
 def refuse_misleading(spec: WorkloadSpec, *, speculative: bool, grammar: bool, forced_output: bool) -> None:

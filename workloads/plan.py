@@ -127,9 +127,14 @@ def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
         return 0.0
     last = float(pc.max(table["at_ns"]).as_py() or 0) / 1e9 + 1e-9
     asked = spec.measured_s()
-    if asked is None and spec.trace is not None and spec.trace.duration is not None:
-        asked = spec.trace.duration / spec.trace.speed - spec.warmup
-    return last if asked is None or spec.requests is not None else max(spec.warmup + asked, last)
+    trace = spec.trace
+    if asked is None and trace is not None and trace.duration is not None:
+        # Brought to a rate by its speed, a slice ends where its last request does.
+        hastened = trace.rate is not None and trace.rate_by == "speed"
+        asked = None if hastened else trace.duration / trace.speed - spec.warmup
+    if spec.requests is not None and pc.sum(pc.equal(table["phase"], "measure")).as_py() >= spec.requests:
+        return last
+    return last if asked is None else max(spec.warmup + asked, last)
 
 
 def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

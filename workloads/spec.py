@@ -168,6 +168,8 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`content.file` is for `kind: corpus`")
         if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
             raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
+        if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
+            raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
         if self.profile is None and all(kind.profile is None for kind in self.classes.values()):
             self._check_complete()
         return self

@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from loadgen.injector.body import body_maker
 from loadgen.injector.closed_loop import ClosedLoop
 from loadgen.injector.conduct import Conduct
 from loadgen.injector.dispatch import Dispatcher
@@ -28,18 +29,12 @@ from loadgen.injector.secrets import Secrets
 from loadgen.injector.spool import Spool
 from loadgen.job import Job
 from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
-from workloads.content import ContentTable, table_default
 from workloads.errors import UserError
-from workloads.prompts import PromptMaker
 
 _SECOND_NS = 1_000_000_000
 # Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
 _FLUSH_NS = 250_000_000
 _FLUSH_ROWS = 200
-
-
-def _content(job: Job) -> ContentTable:
-    return ContentTable.load(Path(job.content)) if job.content else table_default()
 
 
 class Injector:
@@ -90,7 +85,7 @@ class Injector:
         self._loop.user_stamps = not self._conduct.kernel_stamps
         self._records, self._client = self._open_spools(Path(job.spool))
         self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
-        self._maker = RequestMaker(job, endpoints, PromptMaker(_content(job), **job.content_options))
+        self._maker = RequestMaker(job, endpoints, body_maker(job))
         share = Share.read(job)
         self._recent = Recent(share.class_of if job.by_class else None)
         self._feed: OpenLoop | ClosedLoop

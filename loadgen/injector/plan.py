@@ -16,9 +16,8 @@ _EXTENSION_ROWS = 4_096
 
 _COLUMNS = [
     "index", "at_ns", "session", "turn", "think_ns", "prompt_tokens", "output_tokens", "prefix_blocks",
-    "content_seed", "priority",
+    "content_seed", "priority", "class",
 ]  # fmt: skip
-_READ = [*_COLUMNS, "class"]
 
 
 class Share:
@@ -31,7 +30,7 @@ class Share:
 
     def _set(self, table: pa.Table) -> None:
         self._table = table
-        self._columns = {name: table[name].combine_chunks() for name in _READ}
+        self._columns = {name: table[name].combine_chunks() for name in _COLUMNS}
         self.index = self._columns["index"].to_numpy()
         self._at = self._columns["at_ns"]
         # Rows with a time of their own, in order of it; the others follow their predecessor in the session.
@@ -51,11 +50,11 @@ class Share:
 
         def mine(table: pa.Table) -> pa.Table:
             if job.injectors == 1:
-                return table.select(_READ)
+                return table.select(_COLUMNS)
             ours = table["session"].to_numpy() % job.injectors == job.injector
-            return table.select(_READ).filter(pa.array(ours))
+            return table.select(_COLUMNS).filter(pa.array(ours))
 
-        table = pq.read_table(job.plan, columns=_READ, memory_map=True)
+        table = pq.read_table(job.plan, columns=_COLUMNS, memory_map=True)
         if job.extend_plan is None:
             return cls(mine(table))
         # Only a closed loop needs what makes plans; an open loop's start is spared the import.

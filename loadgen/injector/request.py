@@ -3,9 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-
-import orjson
+from typing import Final, Protocol
 
 from loadgen.injector.dialect import Reading
 from loadgen.injector.endpoint import Endpoint
@@ -13,7 +11,6 @@ from loadgen.injector.exchange import Exchange
 from loadgen.injector.patience import Patience
 from loadgen.job import Job
 from workloads.errors import UserError
-from workloads.prompts import PromptMaker
 
 # RFC 9110, 5.6.2 and 5.5.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -46,32 +43,31 @@ class Row:
     prefix_blocks: list[int]
     content_seed: int
     priority: int
+    kind: str = ""  # its class
+
+
+class BodyMaker(Protocol):
+    """What makes the body of a row's request."""
+
+    def body(self, row: Row) -> bytes:
+        """JSON, complete."""
+        ...
 
 
 class RequestMaker:
     """Rows to exchanges. Everything that is the same for all requests is made once, here."""
 
-    def __init__(self, job: Job, endpoints: list[Endpoint], prompts: PromptMaker) -> None:
+    def __init__(self, job: Job, endpoints: list[Endpoint], bodies: BodyMaker) -> None:
         self._job = job
-        self._prompts = prompts
+        self._bodies = bodies
         self._chat = job.api == "chat"
         self._endpoints = endpoints
         self._heads = [_head(endpoint, job.headers) for endpoint in endpoints]
-        self._before = b'{"model":' + orjson.dumps(job.model) + (b',"messages":' if self._chat else b',"prompt":')
-        self._after = _after(job)
         self._patience = Patience.of(job)
 
     def exchange(self, row: Row, endpoint: int) -> Exchange:
         """The request of a row, addressed to endpoint number ``endpoint``."""
-        make = self._prompts.messages_json if self._chat else self._prompts.ids_json
-        prompt = make(row.content_seed, row.prefix_blocks, row.prompt_tokens)
-        length = b'"max_tokens":%d' % row.output_tokens
-        if self._job.forced_output:
-            length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens
-        if row.priority:
-            length += b',"priority":%d' % row.priority
-        body = b"".join((self._before, prompt, b",", length, self._after))
-        return self.wrap(row.index, body, endpoint)
+        return self.wrap(row.index, self._bodies.body(row), endpoint)
 
     def wrap(self, index: int, body: bytes, endpoint: int) -> Exchange:
         """A request with a body that is ready already."""
@@ -139,12 +135,3 @@ def check_headers(headers: Mapping[str, str]) -> None:
                 f"the value of the header {name} has a line break or a character beyond Latin-1",
                 where="target.headers",
             )
-
-
-def _after(job: Job) -> bytes:
-    """The fields behind prompt and length: the same in every request."""
-    fields: dict[str, Any] = {"temperature": 0}
-    if job.streamed:
-        fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    fields |= job.extra
-    return b"," + orjson.dumps(fields)[1:]

@@ -39,13 +39,13 @@ def plan(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
             "session": row.get("session", index),
             "turn": row.get("turn", 0),
             "think_ns": int(row.get("think_ms", 0.0) * MS),
-            "class": "default",
+            "class": row.get("class", "default"),
             "tenant": "default",
             "priority": row.get("priority", 0),
             "prompt_tokens": row.get("prompt_tokens", 8),
             "output_tokens": row.get("output_tokens", 3),
             "prefix_blocks": [],
-            "content_seed": index,
+            "content_seed": row.get("content_seed", index),
             "phase": "measure",
         }
         for index, row in enumerate(rows)

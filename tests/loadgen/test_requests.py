@@ -53,6 +53,61 @@ def test_natural_output_asks_for_no_minimum(tmp_path: Path) -> None:
     assert {"min_tokens", "ignore_eos"}.isdisjoint(orjson.loads(server.requests[0].body))
 
 
+def test_a_class_with_an_adapter_asks_for_that_model(tmp_path: Path) -> None:
+    rows = [{"class": "plain"}, {"class": "tuned", "at_ms": 100.0}]
+    with ScriptedServer(answer_ok) as server:
+        drive(tmp_path, [server.url], rows, adapters={"tuned": "lora-b"})
+    assert [orjson.loads(request.body)["model"] for request in server.requests] == ["m", "lora-b"]
+
+
+def test_a_prompt_as_text_is_text(tmp_path: Path) -> None:
+    with ScriptedServer(answer_ok) as server:
+        drive(tmp_path, [server.url], [{"prompt_tokens": 9}], content_options={"mode": "text"})
+    assert isinstance(orjson.loads(server.requests[0].body)["prompt"], str)
+
+
+LOGGED = {
+    "model": "gpt-4", "prompt": "Say hi", "tools": [{"type": "function"}], "temperature": 0.7, "stream": False,
+    "max_tokens": 900, "stream_options": {"continuous_usage_stats": True},
+}  # fmt: skip
+
+
+def replayed(folder: Path, rows: list[dict[str, Any]], *bodies: dict[str, Any], **job: Any) -> list[dict[str, Any]]:
+    """The bodies that arrive when these are replayed from a log."""
+    log = folder / "log.jsonl"
+    log.write_bytes(b"\n".join(orjson.dumps({"request": body}) for body in bodies))
+    with ScriptedServer(answer_ok) as server:
+        drive(folder, [server.url], rows, bodies=str(log), **job)
+    return [orjson.loads(request.body) for request in server.requests]
+
+
+def test_a_replayed_body_is_the_logs_with_model_and_streaming_set_over_it(tmp_path: Path) -> None:
+    (sent,) = replayed(tmp_path, [{"content_seed": 2}], {"prompt": "other"}, LOGGED, forced_output=False)
+    assert sent == LOGGED | {
+        "model": "m", "stream": True, "stream_options": {"continuous_usage_stats": True, "include_usage": True},
+    }  # fmt: skip
+
+
+def test_a_replayed_body_keeps_its_model_where_the_target_serves_it(tmp_path: Path) -> None:
+    (sent,) = replayed(tmp_path, [{"content_seed": 1}], LOGGED, served=["m", "gpt-4"])
+    assert sent["model"] == "gpt-4"
+
+
+def test_a_forced_length_goes_over_a_replayed_bodys_own_limits(tmp_path: Path) -> None:
+    rows = [{"content_seed": 1, "output_tokens": 5}]
+    (sent,) = replayed(tmp_path, rows, LOGGED | {"max_completion_tokens": 40}, extra={"cache_salt": "x"})
+    assert "max_completion_tokens" not in sent
+    assert (sent["max_tokens"], sent["min_tokens"], sent["ignore_eos"], sent["cache_salt"]) == (5, 5, True, "x")
+
+
+def test_a_log_without_a_body_in_a_planned_line_is_refused_before_any_load(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"usage": {}}')
+    with ScriptedServer(answer_ok) as server, _driven(tmp_path, [server.url], bodies=str(log)) as driven:
+        refusal = driven.prepare()
+    assert refusal["op"] == "refused" and "line" in refusal["where"] + refusal["what"]
+
+
 def test_an_answer_that_is_not_streamed_is_read_whole(tmp_path: Path) -> None:
     body = orjson.dumps(
         {"choices": [{"text": "x y", "finish_reason": "length"}],
