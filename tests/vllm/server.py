@@ -75,7 +75,7 @@ def serving(model: Path, log: Path, *flags: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        "nice", "-n", "19", python(), "-m", "vllm.entrypoints.openai.api_server",
+        "nice", "-n", "5", python(), "-m", "vllm.entrypoints.openai.api_server",
         "--model", model, "--served-model-name", MODEL, "--load-format", "dummy", "--enforce-eager",
         "--max-model-len", str(CONTEXT), "--host", "127.0.0.1", "--port", str(port),
         "--enable-per-request-metrics", *flags,
@@ -105,7 +105,7 @@ def _give_way(pid: int) -> None:
     """
     autogroup = Path(f"/proc/{pid}/autogroup")
     if autogroup.exists():
-        autogroup.write_text("19")
+        autogroup.write_text("5")
 
 
 def _wait_for_health(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
