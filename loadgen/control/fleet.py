@@ -1,5 +1,6 @@
 """The workers of a distributed run as the master knows them: who joined, what each has, how far each has come."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,8 @@ class Remote:
     closed_at_ns: int | None = None  # closed loop: when it asked for its last request, on the master's clock
     users: dict[str, float] = field(default_factory=dict)
     drained: bool = False
-    missing_since: float | None = None  # monotonic; no heartbeat
+    heard_at: float = field(default_factory=time.monotonic)
+    missing_since: float | None = None  # monotonic; neither a heartbeat nor a word
     given_up: bool = False
 
     @property

@@ -29,6 +29,7 @@ from workloads.errors import UserError
 
 _WATCH_S: Final = 0.25
 _AGAIN_S: Final = 1.0
+_SILENT_S: Final = 4.0
 _PATIENCE_S: Final = 8.0
 _PREPARE_S: Final = 120.0
 
@@ -63,7 +64,7 @@ class MasterRun:
             self._runner.register_message(message_type, self._hear)
         self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
-        gevent.spawn(self._watch)
+        gevent.spawn(self._watch).link_exception(self._failed)
 
     # --- from the harness ------------------------------------------------------------------------------
 
@@ -178,6 +179,8 @@ class MasterRun:
             received = time.time_ns()
             pong = {"sent": data["sent"], "received": received, "answered": time.time_ns()}
             self._runner.send_message(protocol.PONG, pong, client_id=msg.node_id)
+            if msg.node_id in self._fleet.remotes:
+                self._fleet.remotes[msg.node_id].heard_at = time.monotonic()
             return
         if msg.type == protocol.HELLO:
             self._hear_hello(msg.node_id, data)
@@ -185,6 +188,7 @@ class MasterRun:
         remote = self._fleet.remotes.get(msg.node_id)
         if remote is None:
             return
+        remote.heard_at = time.monotonic()
         match msg.type:
             case protocol.PREPARED:
                 remote.prepared, remote.stamps = True, data["stamps"]
@@ -239,7 +243,7 @@ class MasterRun:
     def _close_when_all_have(self) -> None:
         """Closed loop: the measure phase ends when the last worker's users stopped asking."""
         remotes = [r for r in self._fleet.remotes.values() if not r.given_up]
-        if any(remote.closed_at_ns is None for remote in remotes):
+        if not remotes or any(remote.closed_at_ns is None for remote in remotes):
             return
         users = {key: sum(remote.users[key] for remote in remotes) for key in ("mean", "max")}
         at = max(remote.closed_at_ns or 0 for remote in remotes)
@@ -282,9 +286,17 @@ class MasterRun:
                 self._report({"op": "all-ended"})
                 self._dismiss()
 
+    def _failed(self, greenlet: gevent.Greenlet) -> None:
+        """Our own fault: the run ends now instead of at its deadline."""
+        self._report({"op": "crashed", "injector": "master", "error": repr(greenlet.exception)})
+        self._stop("the master failed")
+        self._report({"op": "all-ended"})
+        self._dismiss()
+
     def _look_after(self, remote: Remote) -> None:
         node = self._runner.clients.get(remote.id)
-        missing = node is None or node.state == STATE_MISSING
+        silent = time.monotonic() - remote.heard_at > _SILENT_S
+        missing = silent and (node is None or node.state == STATE_MISSING)
         if missing and remote.missing_since is None and remote.here:
             remote.missing_since = time.monotonic()
             self._event(f"{remote.name} is missing: it died, or the network between is down")
@@ -294,6 +306,7 @@ class MasterRun:
         elif not missing and remote.missing_since is not None:
             gone_s = time.monotonic() - remote.missing_since
             remote.missing_since = None
+            remote.given_up = False
             self._event(f"{remote.name} is back after {gone_s:.0f} s")
 
     def _say_again(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import socket
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -38,6 +39,8 @@ def until_rows(process: Any, ui: str) -> dict[tuple[str, str], dict[str, Any]]:
         assert process.poll() is None, process.communicate()
         if wanted <= (found := rows(ui)).keys():
             return found
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the UI's process has other things to do, too
+            process.wait(0.3)
 
 
 def stop(ui: str) -> None:
