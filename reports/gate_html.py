@@ -86,7 +86,7 @@ def _metric(one: MetricVerdict) -> list[str | Cell]:
 
 
 def _thresholds(found: Verdict) -> str:
-    rows = [
+    rows: list[list[str | Cell]] = [
         [name_of(one), word(one.result, _CLASSES.get(one.result, "unsure")), threshold_figures(one), one.why]
         for one in found.thresholds
     ]

@@ -1,0 +1,138 @@
+"""Runs that can't be compared are INVALID, whatever their figures say; and the reason says what to do."""
+
+import pytest
+
+from reports.gate_validity import obstacles, own_differences
+from reports.manifest import Target
+from reports.verdict import judge
+from tests.gate.made import campaign, pairs, policy, run, summary
+
+QUIET = {"pairs": 5, "extension": None}
+
+
+def judged(runs, **keys):
+    return judge(runs, policy(**QUIET, **keys), campaign(5))
+
+
+def test_a_check_of_the_measuring_that_failed_is_named_with_its_run_and_remedy():
+    runs = pairs([5.0] * 5)
+    runs[4].summary["checks"][0] |= {"status": "fail", "value": 30.0}
+    found = judged(runs)
+    assert (found.verdict, found.exit_code) == ("INVALID", 4)
+    assert found.obstacles[0].check == "dispatch_lag"
+    assert "pair3-baseline: dispatch lag 30 ms (at most 5 ms)" in found.why
+    assert found.advice == ("Lower the rate.",)
+    assert found.metrics == ()  # no figure is shown
+
+
+def test_different_plans_within_a_pair():
+    runs = pairs([1.0] * 5)
+    runs[3].manifest.plan_hash = "other"
+    assert "pair 2 (load) did not have the same plan" in judged(runs).why
+
+
+def test_different_workloads():
+    runs = pairs([1.0] * 5)
+    runs[3].manifest.workload_hash = "other"
+    assert any(one.check == "workload" for one in judged(runs).obstacles)
+
+
+def test_open_and_closed_loops_mixed():
+    runs = pairs([1.0] * 5)
+    runs[1].manifest.loop = "closed"
+    assert any(one.check == "loop" for one in judged(runs).obstacles)
+
+
+def test_simulated_and_real_mixed():
+    runs = pairs([1.0] * 5)
+    runs[1].manifest.target.simulated = True
+    assert any(one.check == "simulated" for one in judged(runs).obstacles)
+
+
+class TestWhatIsUnderTest:
+    def runs(self):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            version = "0.32.0" if one.side == "baseline" else "0.33.0"
+            one.manifest.target = Target(
+                kind="vllm", model="m", version=version, fingerprint={"gpus": [{"name": "H100"}], "port": one.pair}
+            )
+        return runs
+
+    def test_a_difference_that_is_not_declared_is_a_reason(self):
+        found = judged(self.runs())
+        assert found.verdict == "INVALID"
+        assert "differ in version, which is not declared" in found.why and "under_test: [version]" in found.advice[0]
+
+    def test_a_declared_one_is_shown_as_such(self):
+        found = judged(self.runs(), under_test=["version"])
+        assert found.verdict == "PASS"
+        assert found.differences == (("version", {"baseline": "0.32.0", "candidate": "0.33.0"}, True),)
+
+    def test_other_gpus_are_not_covered_by_it(self):
+        runs = self.runs()
+        runs[1].manifest.target.fingerprint["gpus"] = [{"name": "A100"}]
+        assert "gpus" in judged(runs, under_test=["version"]).why
+
+    def test_what_the_policy_itself_makes_different_is_declared(self):
+        baseline = {"kind": "vllm", "model": "m", "args": {"max-num-seqs": 16}}
+        candidate = {"kind": "vllm", "model": "m", "args": {"max-num-seqs": 1}}
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            seqs = 16 if one.side == "baseline" else 1
+            one.manifest.spec = {"target": {"args": {"max-num-seqs": seqs}}}
+            one.manifest.target.fingerprint = {"config": {"scheduler_config": {"max_num_seqs": seqs}}}
+        assert judged(runs, baseline=baseline, candidate=candidate).verdict == "PASS"
+        assert judged(runs).verdict == "INVALID"
+
+    def test_the_same_on_both_sides_declares_nothing(self):
+        assert own_differences(policy(baseline="http://a:1", candidate="http://b:1")) == []
+
+
+class TestGpus:
+    def test_a_slowdown_of_more_than_a_hundredth_of_the_window(self):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            one.summary["gpu"] = {"slowdown_share_max": 0.02}
+        assert {one.check for one in judged(runs).obstacles} == {"gpu_slowdown"}
+
+    def test_a_slowdown_on_one_side_only(self):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            one.summary["gpu"] = {"slowdown_share_max": 0.005 if one.side == "candidate" else 0.0}
+        assert "candidate's side only" in judged(runs).why
+
+    def test_a_small_one_on_both_sides_does_not_matter(self):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            one.summary["gpu"] = {"slowdown_share_max": 0.005}
+        assert judged(runs).verdict == "PASS"
+
+
+@pytest.mark.parametrize(("percent", "verdict"), [(1.9, "INVALID"), (0.8, "PASS")])
+def test_other_traffic_on_one_side_only(percent: float, verdict: str):
+    runs = pairs([1.0] * 5)
+    for one in runs:
+        value = percent if one.side == "candidate" else 0.1
+        one.summary["checks"].append(
+            {
+                "name": "foreign_traffic",
+                "status": "ok",
+                "value": value,
+                "bound": 2.0,
+                "unit": "%",
+                "why": "",
+                "remedy": "",
+            }
+        )
+    assert judged(runs).verdict == verdict
+
+
+def test_sound_runs_have_no_obstacle():
+    assert obstacles(pairs([1.0] * 5), policy()) == []
+
+
+def test_thresholds_of_a_run_whose_measuring_failed_are_not_judged():
+    one = run("candidate", None, summary())
+    one.summary["checks"][0]["status"] = "fail"
+    assert judge([one], policy(thresholds={"ttft": "p99 < 1s"})).verdict == "INVALID"

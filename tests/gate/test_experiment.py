@@ -1,0 +1,223 @@
+"""What a gate would run: sides, seeds, order, minutes, dollars, and what can't decide is refused first."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.gate.estimate import estimate, order_of, planned_requests, require_budget, require_decidable, steps
+from harness.gate.kept import Kept
+from harness.gate.pilot import proposal, spreads
+from harness.gate.sides import experiment
+from tests.gate.made import latency, policy, summary
+from workloads.errors import UserError
+
+SIM = "sim:h100-sxm/llama-3.1-8b"
+WORKLOAD = {
+    "prompt_tokens": 128, "output_tokens": 16, "arrivals": {"process": "gamma", "shape": 0.5, "rate": "20/s"},
+    "duration": "60s", "warmup": "5s",
+}  # fmt: skip
+
+
+def made(**keys):
+    spec = {"workload": WORKLOAD, "gpus": {"price_per_hour": 3.6}} | keys.pop("more", {})
+    defaults = {"baseline": SIM, "candidate": {"sim": SIM[4:], "args": {"max-num-seqs": 4}}, "spec": spec}
+    return experiment(policy(**(defaults | keys)), Path())
+
+
+def test_both_sides_of_a_pair_have_one_seed_and_every_pair_its_own():
+    found = made(seed=7)
+    seeds = [[found.spec(side, "load", pair).seed for side in ("baseline", "candidate")] for pair in (1, 2)]
+    assert seeds == [[8, 8], [9, 9]]
+
+
+def test_a_side_is_laid_over_the_common_spec():
+    found = made()
+    assert found.spec("candidate", "load", 1).target.args["max-num-seqs"] == 4
+    assert "max-num-seqs" not in found.spec("baseline", "load", 1).target.args
+    assert found.spec("candidate", "load", 1).workload.duration == 60
+
+
+def test_the_engines_jitter_differs_between_sides_and_pairs_unless_the_policy_sets_it():
+    found = made()
+    seeds = {
+        found.spec(side, "load", pair).target.args["seed"] for side in ("baseline", "candidate") for pair in (1, 2)
+    }
+    assert len(seeds) == 4
+    fixed = made(baseline={"sim": SIM[4:], "args": {"seed": 3}})
+    assert fixed.spec("baseline", "load", 2).target.args["seed"] == 3
+
+
+def test_a_warm_up_is_there_unless_the_policy_says_otherwise():
+    without = {key: value for key, value in WORKLOAD.items() if key != "warmup"}
+    assert made(more={"workload": without}).spec("baseline", "load", 1).workload.warmup == 10
+    assert made().spec("baseline", "load", 1).workload.warmup == 5
+
+
+def test_points_change_the_load_and_nothing_else():
+    found = made(points={"calm": "8/s", "busy": "0.5x", "full": "closed 32"}).with_rate("busy", 12.5)
+    calm, busy, full = (found.spec("baseline", point, 1).workload for point in found.points)
+    assert (calm.arrivals.rate, busy.arrivals.rate, full.users) == (8.0, 12.5, 32)
+    assert (calm.arrivals.process, calm.arrivals.shape) == ("gamma", 0.5) and full.arrivals is None
+
+
+def test_pairs_are_interleaved_ab_ba_ab():
+    assert [order_of(pair)[0] for pair in (1, 2, 3)] == ["baseline", "candidate", "baseline"]
+    found = [(step.pair, step.side) for step in steps(made(), 2)]
+    assert found == [(1, "baseline"), (1, "candidate"), (2, "candidate"), (2, "baseline")]
+
+
+def test_the_estimate_counts_runs_launches_minutes_and_dollars():
+    found = estimate(made(pairs=5, launch="30s"))
+    assert (len(found.steps), found.launches) == (10, 10)
+    assert found.seconds == pytest.approx(10 * (30 + 5 + 60 + 4))
+    assert found.dollars == pytest.approx(found.seconds / 3600 * 3.6)
+    assert found.seconds_extended == pytest.approx(2 * found.seconds)
+
+
+@pytest.mark.parametrize(("restart", "launches"), [("each", 6), ("block", 4), ("never", 2)])
+def test_launches_follow_the_policy(restart: str, launches: int):
+    """A B B A A B: with `block` neighbours of one side share a launch."""
+    assert estimate(made(pairs=3, restart=restart)).launches == launches
+
+
+class TestBudget:
+    def test_one_that_is_too_small_says_what_fits(self):
+        found = made(budget="at most 10 min")
+        with pytest.raises(UserError, match=r"5 pairs take about 11\.\d min, the budget is 10\.0 min: 4 pairs .* fit"):
+            require_budget(found, estimate(found))
+
+    def test_without_room_for_the_extension_there_is_one_look(self):
+        found = made(budget="at most 15 min")
+        assert require_budget(found, estimate(found)) is False
+        roomy = made(budget="at most 1 h")
+        assert require_budget(roomy, estimate(roomy)) is True
+
+    def test_dollars_need_a_price(self):
+        found = made(budget="at most $5", more={"gpus": {}})
+        with pytest.raises(UserError, match="needs a price"):
+            require_budget(found, estimate(found))
+
+    def test_dollars_are_limited_too(self):
+        found = made(budget="at most $0.50")
+        with pytest.raises(UserError, match=r"\$0\.\d\d, the budget is \$0\.50"):
+            require_budget(found, estimate(found))
+
+
+class TestDecidable:
+    def test_a_p99_of_fifty_requests_is_refused_before_anything_runs(self):
+        short = {**WORKLOAD, "duration": "2.5s"}
+        with pytest.raises(UserError, match=r"ttft.p99 needs at least 299 requests a run, and a run has \d\d\b"):
+            require_decidable(made(metrics={"ttft.p99": "10%"}, more={"workload": short}))
+
+    def test_enough_requests_are_fine(self):
+        require_decidable(made(metrics={"ttft.p99": "10%"}))
+        assert planned_requests(made(), "load") > 1000
+
+    def test_throughput_needs_a_saturated_point(self):
+        with pytest.raises(UserError, match=r"load-limited.*saturated: closed 256"):
+            require_decidable(made(metrics={"output_tokens_per_s": "-3%"}))
+        require_decidable(made(metrics={"output_tokens_per_s": "-3%"}, points={"calm": "8/s", "full": "closed 8"}))
+
+    def test_cost_needs_a_price(self):
+        with pytest.raises(UserError, match="needs a price, and the baseline has none"):
+            require_decidable(
+                made(metrics={"cost.per_million_output": "3%"}, points={"full": "closed 8"}, more={"gpus": {}})
+            )
+
+
+class TestCommandLine:
+    def written(self, tmp_path: Path, extra: str = "") -> str:
+        path = tmp_path / "p.yaml"
+        path.write_text(
+            f"baseline: {SIM}\ncandidate: {SIM}\npairs: 3\n{extra}"
+            "spec: {workload: {prompt_tokens: 8, output_tokens: 4, arrivals: {rate: 9/s}, duration: 20s, warmup: 1s}}\n"
+        )
+        return str(path)
+
+    def test_a_dry_run_starts_nothing_and_says_what_it_would_take(self, tmp_path: Path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert main(["gate", "--policy", self.written(tmp_path), "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert "6 runs, 6 launches, about 3 min (no price given)" in out and "6 pairs, about 5 min in all" in out
+        assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
+
+    @pytest.mark.parametrize(
+        ("extra", "said"),
+        [
+            ("budget: at most 1 min\n", "fit"),
+            ("metrics: {ttft.p99.9: 10%}\n", "needs at least 2,995 requests"),
+            ("metrics: {requests_per_s: -3%}\n", "load-limited"),
+            ("metrics: {ttft.p50: 0%}\n", "between 0 and 100"),
+        ],
+    )
+    def test_what_can_not_be_met_is_refused_before_anything_runs(self, tmp_path: Path, capsys, extra: str, said: str):
+        assert main(["gate", "--policy", self.written(tmp_path, extra)]) == 2
+        assert said in capsys.readouterr().err
+
+    def test_a_policy_without_sides_says_so(self, tmp_path: Path, capsys):
+        (tmp_path / "p.yaml").write_text("pairs: 3\n")
+        assert main(["gate", "--policy", str(tmp_path / "p.yaml")]) == 2
+        assert "`baseline` is missing" in capsys.readouterr().err
+
+    def test_init_writes_a_policy_that_a_dry_run_accepts(self, tmp_path: Path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert main(["gate", "init", "--baseline", SIM, "--candidate", SIM]) == 0
+        assert main(["gate", "--policy", "gate.yaml", "--dry-run"]) == 0
+        assert main(["gate", "init"]) == 2
+        assert "exists already" in capsys.readouterr().err
+
+    def test_a_pilot_needs_to_know_what_to_run(self, capsys, tmp_path: Path):
+        assert main(["gate", "init", str(tmp_path / "p.yaml"), "--pilot", "3"]) == 2
+        assert "--baseline and --spec" in capsys.readouterr().err
+
+
+class TestKept:
+    class Target:
+        life = None
+        started = stopped = 0
+
+        async def start(self):
+            self.started += 1
+            return ("http://127.0.0.1:1",)
+
+        def keep_log(self, run_dir):
+            self.log = [*getattr(self, "log", []), run_dir]
+
+        async def stop(self):
+            self.stopped += 1
+
+    def test_one_launch_serves_several_runs_until_its_end(self):
+        inner = self.Target()
+        kept = Kept(inner)
+
+        async def scenario():
+            for run in ("a", "b", "c"):
+                assert await kept.start() == ("http://127.0.0.1:1",)
+                kept.keep_log(Path(run))
+                await kept.stop()
+            assert (inner.started, inner.stopped) == (1, 0)
+            await kept.end()
+
+        asyncio.run(scenario())
+        assert inner.stopped == 1 and inner.log == [Path("a")]
+
+
+class TestPilot:
+    def runs(self, spread: float):
+        return [summary(100 * (1 + spread * k), 20 * (1 + spread * k)) for k in (-1, 0, 1)]
+
+    def test_steady_runs_keep_the_default_margins(self):
+        metrics, pairs, notes = proposal(spreads(self.runs(0.01)))
+        assert metrics == {"ttft.p90": "10%", "tpot.p90": "10%"} and pairs == 5
+        assert any("ttft.p90 1.2 %" in note for note in notes)  # 1 % from three runs, as a median of what it may be
+
+    def test_unsteady_runs_need_wider_margins(self):
+        metrics, pairs, _ = proposal(spreads(self.runs(0.08)))
+        assert float(metrics["ttft.p90"].rstrip("%")) > 10 and 5 <= pairs <= 10
+
+    def test_a_metric_that_a_run_lacks_is_left_out(self):
+        runs = self.runs(0.01)
+        runs[1]["latency_failed_as_inf_ms"]["ttft"] = latency(None)
+        assert "ttft.p90" not in {one.metric.key for one in spreads(runs)}

@@ -1,0 +1,122 @@
+"""The policy's grammar: what it understands, and how it says what it doesn't."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.gate import template
+from reports.gate_metrics import gate_metric
+from reports.gate_policy import Policy, load_policy
+from tests.gate.made import policy
+from workloads.errors import UserError
+
+
+def test_the_default_gates_a_tail_of_ttft_and_of_tpot_with_five_pairs_and_an_extension_to_ten():
+    found = Policy()
+    assert [(m.key, m.margin) for m in found.gate_metrics] == [("ttft.p90", 0.10), ("tpot.p90", 0.10)]
+    assert (found.pairs, found.extended, found.restart, found.inconclusive) == (5, 10, "each", "fail")
+
+
+def test_margins_are_shares_in_the_direction_that_is_worse():
+    found = policy(metrics={"ttft.p50": "5%", "output_tokens_per_s": "-3%", "cost.per_million_output": "3 %"})
+    assert [(m.margin, m.higher) for m in found.gate_metrics] == [(0.05, False), (0.03, True), (0.03, False)]
+
+
+def test_metrics_without_margins_have_their_defaults():
+    found = policy(metrics=["ttft.p50", "itl.p99", "tpot.mean", "output_tokens_per_s"])
+    assert [m.margin for m in found.gate_metrics] == [0.05, 0.10, 0.05, 0.03]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"ttft.p9o": "5%"}, "did you mean 'ttft.p9"),
+        ({"tfft": "5%"}, "unknown metric 'tfft'"),
+        ({"ttft": "5%"}, "which statistic"),
+        ({"ttft.p50": "-5%"}, "points the wrong way"),
+        ({"output_tokens_per_s": "+3%"}, "points the wrong way"),
+        ({"ttft.p50": "5"}, "is not a margin"),
+        ({"ttft.p50": "120%"}, "between 0 and 100 %"),
+        (dict.fromkeys(["ttft.p50", "ttft.p90", "itl.p99", "tpot.mean", "e2e.p50"]), "at most 4 decide"),
+    ],
+)
+def test_a_metric_that_can_not_be_understood_is_an_error_with_a_hint(metrics: dict, said: str):
+    with pytest.raises(UserError, match=said):
+        policy(metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"metric": {}}, "did you mean 'metrics'"),
+        ({"pairs": 2}, "greater than or equal to 3"),
+        ({"pairs": 6, "extension": 5}, "number of pairs in all"),
+        ({"thresholds": {"ttft": "p99 < 800"}}, "a latency needs a unit"),
+        ({"points": {"busy": "fast"}}, "'fast' is not a load"),
+        ({"points": {"busy": "0.85x"}}, "share of a saturated point"),
+        ({"restart": "sometimes"}, "each"),
+        ({"budget": "$lots"}, "not an amount"),
+        ({"budget": "soon"}, "not a duration"),
+        ({"errors": "few"}, "not a share"),
+    ],
+)
+def test_any_other_mistake_names_its_key(keys: dict, said: str):
+    with pytest.raises(UserError, match=said):
+        policy(**keys)
+
+
+def test_points_are_rates_shares_and_users():
+    found = policy(points={"interactive": "8/s", "busy": "0.85x", "saturated": "closed 256"}).points
+    assert (found["interactive"].rate, found["busy"].share, found["saturated"].users) == (8.0, 0.85, 256)
+
+
+def test_latencies_are_judged_at_calm_points_and_what_is_carried_at_saturated_ones():
+    found = policy(
+        points={"interactive": "8/s", "busy": "0.85x", "saturated": "closed 256"},
+        metrics={"ttft.p90": "10%", "output_tokens_per_s": "-3%"},
+    )
+    assert [(point, metric.key) for point, metric in found.tests()] == [
+        ("interactive", "ttft.p90"), ("busy", "ttft.p90"), ("saturated", "output_tokens_per_s"),
+    ]  # fmt: skip
+
+
+def test_a_budget_is_time_money_or_both():
+    assert policy(budget="at most 40 min").budget.seconds == 2400
+    both = policy(budget=["at most 1h30m", "at most $15"]).budget
+    assert (both.seconds, both.dollars) == (5400, 15)
+
+
+@pytest.mark.parametrize(("content", "said"), [("- a\n", "mapping"), ("a: [", "not YAML"), (None, "gate init")])
+def test_a_file_that_is_no_policy_says_so(tmp_path: Path, content: str | None, said: str):
+    path = tmp_path / "p.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        load_policy(path)
+
+
+def test_the_written_policy_is_one_and_has_the_defaults(tmp_path: Path):
+    path = tmp_path / "gate.yaml"
+    template.write(path, "http://a:1", "http://b:1", None)
+    found, default = load_policy(path), Policy()
+    for key in ("metrics", "pairs", "extended", "restart", "errors", "repeat_invalid", "inconclusive", "seed"):
+        assert getattr(found, key) == getattr(default, key)
+    assert path.read_text().count("#") > 20  # it is commented
+    with pytest.raises(UserError, match="exists already"):
+        template.write(path, "http://a:1", "http://b:1", None)
+
+
+def test_the_optional_keys_of_the_written_policy_are_right_too(tmp_path: Path):
+    text = template.text("http://a:1", "http://b:1", "s.yaml", {"ttft.p50": "5%"}, 5, ["note"])
+    enabled = text.replace("# points:", "points:").replace("# budget:", "budget:").replace("# launch:", "launch:")
+    enabled = enabled.replace("# under_test:", "under_test:").replace("# history:", "history:")
+    (tmp_path / "p.yaml").write_text(enabled)
+    found = load_policy(tmp_path / "p.yaml")
+    assert found.budget.dollars == 15 and found.points["busy"].share == 0.85 and found.under_test == ("version",)
+
+
+def test_more_is_worse_or_less_is_worse_by_the_same_rule():
+    slower, fewer = gate_metric("ttft.p50", "5%"), gate_metric("output_tokens_per_s", "-5%")
+    assert slower.worse_log(110) - slower.worse_log(100) > slower.log_margin
+    assert fewer.worse_log(94) - fewer.worse_log(100) > fewer.log_margin
+    assert fewer.ratio(fewer.log_margin) == pytest.approx(0.95)
