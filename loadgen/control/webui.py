@@ -47,4 +47,4 @@ class WebUi:
 
     def close(self) -> None:
         """Stop serving."""
-        self._ui.stop()
+        self._ui.stop()  # type: ignore[no-untyped-call]

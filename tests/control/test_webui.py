@@ -75,12 +75,12 @@ def test_it_shows_latencies_by_class_and_its_stop_ends_the_run_with_a_report(
             stop(ui)
             out, err = alone.communicate(timeout=60)
             ended = Ended(tmp_path / "run", alone.returncode, out, err, [])
-    assert found["chat", "TTFT"]["median_response_time"] == pytest.approx(30, abs=5)
-    assert found["chat", "ITL"]["median_response_time"] == pytest.approx(10, abs=3)
-    assert found["batch", "E2E"]["median_response_time"] == pytest.approx(50, abs=8)
-    assert found["Aggregated", ""]["num_requests"] == sum(
-        found[name, "E2E"]["num_requests"] for name in ("chat", "batch")
-    )
+    # The truth, and what a busy machine may add to it.
+    assert 29 < found["chat", "TTFT"]["median_response_time"] < 45
+    assert 9 < found["chat", "ITL"]["median_response_time"] < 20
+    assert 49 < found["batch", "E2E"]["median_response_time"] < 90
+    ended_ok = sum(found[name, "E2E"]["num_requests"] for name in ("chat", "batch"))
+    assert found["Aggregated", ""]["num_requests"] == ended_ok
     assert ended.code == 130, ended.err
     assert ended.manifest["state"] == "interrupted"
     assert "web UI" in ended.manifest["state_reason"]
