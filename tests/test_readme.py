@@ -15,11 +15,21 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tailgate ")]
 # Only what makes a command quicker is changed: how long it sends, and how many rows of the trace.
-QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s"}
+QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s", "--step": "1"}
+POLICY = """
+baseline: {sim: h100-sxm/llama-3.1-8b}
+candidate: {sim: h100-sxm/llama-3.1-8b}
+spec:
+  workload: {prompt_tokens: 32, output_tokens: 8, arrivals: {process: poisson, rate: 400/s}, duration: 2s}
+metrics: {ttft.p50: 5%}
+"""
 
 
 def quicker(command: str, target: str, run: Path) -> list[str]:
-    words = shlex.split(command.replace("runs/RUN", str(run)).replace("http://localhost:8000", target))
+    for example in ("runs/RUN", "runs/bf16-*", "runs/fp8-*"):
+        command = command.replace(example, str(run))
+    command = command.replace("policy.yaml", str(run.parent / "policy.yaml"))
+    words = shlex.split(command.replace("http://localhost:8000", target))
     for place, word in enumerate(words[:-1]):
         if word in QUICKER:
             words[place + 1] = QUICKER[word]
@@ -41,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "8"]
     said = tailgate("run", "--target", "sim:h100-sxm/llama-3.1-8b", *load, "--out", str(out), "--quiet", cwd=out.parent)
     assert said.returncode in (0, 4), said.stderr
+    (out.parent / "policy.yaml").write_text(POLICY)
     return out
 
 
@@ -53,6 +64,8 @@ def test_a_command_of_the_readme_works(command: str, run: Path) -> None:
     words = quicker(command, "sim:h100-sxm/llama-3.1-8b", run)
     if words[0] == "run":
         words += ["--out", str(run.parent / f"again-{COMMANDS.index(command)}")]
+    if words[0] == "compare":
+        words += ["--anyway", "--out", str(run.parent / "compare.html")]
     said = tailgate(*words, cwd=ROOT)
     # 3: the sample is too small for the objective, which is what a quickened run must say; 4: this machine is busy.
     assert said.returncode in (0, 3, 4), (said.returncode, said.stdout, said.stderr)
