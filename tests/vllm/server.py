@@ -1,5 +1,6 @@
 """A real vLLM for a test: launched on a free loopback port in its own process group, and ended with all of it."""
 
+import json
 import os
 import signal
 import socket
@@ -88,6 +89,7 @@ def serving(model: Path, log: Path, *flags: str) -> Iterator[Server]:
     _give_way(process.pid)
     try:
         _wait_for_health(process, f"http://127.0.0.1:{port}", log)
+        _warm_up(f"http://127.0.0.1:{port}")
         yield Server(f"http://127.0.0.1:{port}", process.pid, log)
     finally:
         process.terminate()
@@ -96,6 +98,17 @@ def serving(model: Path, log: Path, *flags: str) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _warm_up(url: str) -> None:
+    """Prompts of all sizes, so that nothing is compiled or first touched while it is measured."""
+    for length in (16, 64, 256, 1024, 3000) * 3:
+        body = {"model": MODEL, "prompt": [7] * length, "max_tokens": 64, "ignore_eos": True, "cache_salt": str(length)}
+        request = urllib.request.Request(
+            f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            response.read()
 
 
 def _give_way(pid: int) -> None:
