@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 
 from loadgen.injector.conduct import Conduct
-from loadgen.injector.connection import Connection, TlsConnection
+from loadgen.injector.connection import Connection
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.loop import Loop
+from loadgen.injector.tls import TlsConnection
 from loadgen.records import Status
 
 # Deadlines are checked this often: a timeout is late by at most this much.
