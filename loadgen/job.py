@@ -17,7 +17,7 @@ class Job:
     spool: str  # directory for records
     injector: int
     injectors: int
-    loop: str  # open | closed
+    loop: str  # open | closed | asked (by users' own code)
     urls: tuple[str, ...]
     api: str  # completions | chat
     model: str

@@ -72,6 +72,22 @@ SPOOL_SCHEMA: Final = pa.schema(
     ]
 )
 
+# What users' own code asked for, one row per request: it becomes the plan of a run without one.
+ASKED_SCHEMA: Final = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("session", pa.int64(), nullable=False),  # a user
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("output_tokens", pa.int32()),  # as asked for; null where the user's code set no limit
+    ]
+)
+
+# Answers that arrived well and that the user's own code found wrong.
+VERDICT_SCHEMA: Final = pa.schema(
+    [pa.field("index", pa.int64(), nullable=False), pa.field("error", pa.string(), nullable=False)]
+)
+
 _FROM_PLAN: Final = [
     pa.field("session", pa.int64(), nullable=False),
     pa.field("turn", pa.int32(), nullable=False),

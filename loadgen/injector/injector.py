@@ -9,14 +9,16 @@ nothing on the hot path makes cycles, so memory stays flat without it.
 import gc
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from loadgen.injector.asked import APIS, Asked
 from loadgen.injector.body import body_maker
 from loadgen.injector.closed_loop import ClosedLoop
 from loadgen.injector.conduct import Conduct
 from loadgen.injector.dispatch import Dispatcher
-from loadgen.injector.endpoint import resolve
+from loadgen.injector.endpoint import Endpoint, resolve
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.kernel import StampKeeper
 from loadgen.injector.line import Line
@@ -62,6 +64,12 @@ class Injector:
             case "hand":
                 assert isinstance(self._feed, ClosedLoop)
                 self._feed.hand_over(message["user"], message["at"])
+            case "ask":
+                assert isinstance(self._feed, Asked)
+                self._feed.ask(message)
+            case "judge":
+                assert isinstance(self._feed, Asked)
+                self._feed.judge(message["index"], message["error"])
             case "headers":
                 self._renew(message["headers"])
             case "finish":  # closed loop: no user asks any more; drain
@@ -74,7 +82,8 @@ class Injector:
 
     def _prepare(self, job: Job) -> None:
         self._job = job
-        endpoints = [resolve(url, PATHS[job.api], job.trust) for url in job.urls]
+        apis = APIS if job.loop == "asked" else (job.api,)
+        endpoints = [resolve(url, PATHS[api], job.trust) for api in apis for url in job.urls]
         self._names = [endpoint.name for endpoint in endpoints]
         self._secrets.learn(job.headers)
         for endpoint in endpoints:
@@ -85,20 +94,27 @@ class Injector:
         self._loop.user_stamps = not self._conduct.kernel_stamps
         self._records, self._client = self._open_spools(Path(job.spool))
         self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
-        self._maker = RequestMaker(job, endpoints, body_maker(job))
-        share = Share.read(job)
-        self._recent = Recent(share.class_of if job.by_class else None)
-        self._feed: OpenLoop | ClosedLoop
-        if job.loop == "open":
-            self._feed = OpenLoop(self._loop, share, self._maker, self._dispatcher, job)
-        else:
-            self._feed = ClosedLoop(share, self._maker, self._dispatcher, job)
+        self._feed, class_of, rows = self._make_feed(job, endpoints)
+        self._recent = Recent(class_of if job.by_class else None)
         while self._feed.prepare(time.monotonic_ns()):
             pass
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"op": "ready", "injector": job.injector, "rows": len(share), "stamps": self._conduct.kernel_stamps})
+        self._send({"op": "ready", "injector": job.injector, "rows": rows, "stamps": self._conduct.kernel_stamps})
+
+    def _make_feed(
+        self, job: Job, endpoints: list[Endpoint]
+    ) -> tuple[OpenLoop | ClosedLoop | Asked, Callable[[int], str], int]:
+        """What decides when which request is sent; the class of a row by its index; the rows known now."""
+        self._maker: RequestMaker | Asked
+        if job.loop == "asked":
+            self._maker = asked = Asked(endpoints, self._dispatcher, job)
+            return asked, asked.class_of, 0
+        self._maker = maker = RequestMaker(job, endpoints, body_maker(job))
+        share = Share.read(job)
+        feed = OpenLoop(self._loop, share, maker, self._dispatcher, job) if job.loop == "open" else None
+        return feed or ClosedLoop(share, maker, self._dispatcher, job), share.class_of, len(share)
 
     def _open_spools(self, folder: Path) -> tuple[Spool, Spool]:
         number = self._job.injector
@@ -164,6 +180,8 @@ class Injector:
         self._recent.add(exchange)
         if isinstance(self._feed, OpenLoop):
             self._feed.ended(exchange)
+        elif isinstance(self._feed, Asked):
+            self._send({"op": "done", **self._feed.ended(exchange)})
         else:
             user, think_ns = self._feed.ended(exchange)
             ok = exchange.status is Status.OK
@@ -188,6 +206,8 @@ class Injector:
 
     def _flush(self) -> None:
         try:
+            if isinstance(self._feed, Asked):
+                self._feed.flush()
             self._records.flush()
             self._client.flush()
         except OSError as error:
@@ -212,6 +232,8 @@ class Injector:
 
     def _close_spools(self) -> None:
         if self._failure is None:
+            if isinstance(self._feed, Asked):
+                self._feed.close()
             self._records.close()
             self._client.close()
 
