@@ -1,8 +1,9 @@
 """What a target allows of a workload, and what would make its figures lie: looked at before any load.
 
-identify -> its context limits lengths -> plan -> nothing longer than it, adapters served, content that fits
+    identified -> its context limits lengths -> plan -> `admit`: lengths, adapters and content fit the target
 """
 
+from harness.replay import check_bodies
 from harness.spec import RunSpec
 from harness.targets.base import Identity
 from workloads.content_check import asks_for_grammar, refuse_misleading
@@ -21,6 +22,27 @@ def with_context(spec: RunSpec, identity: Identity) -> RunSpec:
         return spec
     workload = spec.workload.model_copy(update={"max_context": identity.max_model_len})
     return spec.model_copy(update={"workload": workload})
+
+
+def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
+    """Refuse what this target can't serve or what would mislead on it; notices for the person are returned.
+
+    Raises:
+        UserError: with the reason.
+    """
+    check_lengths(plan, identity)
+    adapters(spec, identity)
+    notices: list[str] = []
+    grammar = False
+    if spec.workload.content.kind == "replay":
+        assert spec.workload.trace is not None
+        found = check_bodies(spec.workload.trace.file, plan, spec.target.endpoint)
+        grammar = found.grammar
+        if found.repeated:
+            many = f"{found.repeated:,} of {plan.table.num_rows:,} requests"
+            notices.append(f"{many} repeat a body of the log that was sent before: a prefix cache finds them")
+    check_content(spec, identity, grammar=grammar)
+    return notices
 
 
 def check_lengths(plan: Plan, identity: Identity) -> None:
@@ -73,6 +95,12 @@ def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -
     Raises:
         UserError: with the reason.
     """
+    if spec.workload.content.kind == "random" and (spec.target.endpoint == "chat" or spec.target.prompt == "text"):
+        raise UserError(
+            "random tokens can only be sent as token ids",
+            where="workload.content",
+            remedy="Use endpoint: completions with prompt: ids, or content: corpus",
+        )
     refuse_misleading(
         spec.workload,
         speculative=decodes_speculatively(spec, identity),

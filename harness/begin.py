@@ -54,17 +54,12 @@ def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path,
 
 
 def measure_end_ns(spec: RunSpec, plan: Plan) -> int:
-    """The planned end of the measure phase: the duration's, or just after the last arrival.
+    """The planned end of the measure phase: where arrivals were to end, or, ended by a number, just after the last.
 
     A closed loop that ends by a number of requests has none; an hour bounds it, and the manifest is set right
     when the last request has been asked for.
     """
-    workload = spec.workload
-    measured_s = workload.measured_s()
-    if measured_s is not None:
-        return int((workload.warmup + measured_s) * 1e9)
-    if plan.loop == "closed":
-        return int(workload.warmup * 1e9) + 3_600_000_000_000
-    import pyarrow.compute as pc
-
-    return int(pc.max(plan.table["at_ns"]).as_py()) + 1
+    if plan.loop == "open":
+        return round(plan.span_s * 1e9)
+    measured_s = spec.workload.measured_s()
+    return round((spec.workload.warmup + (3600.0 if measured_s is None else measured_s)) * 1e9)

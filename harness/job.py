@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.admission import adapters
 from harness.content import Prompts
 from harness.spec import RunSpec
 from harness.targets.base import Identity
@@ -39,6 +40,9 @@ def make_jobs(
         dialect=identity.dialect,
         content=prompts.table,
         content_options=prompts.options,
+        bodies=prompts.bodies,
+        served=identity.models,
+        adapters=adapters(spec, identity),
         headers={**spec.target.headers, **key},
         extra=spec.extra,
         streamed=spec.streamed,

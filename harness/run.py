@@ -17,6 +17,7 @@ import orjson
 
 from harness import auth, content, distributed, rundir
 from harness.abort import KillSwitch
+from harness.admission import admit, needs_context, with_context
 from harness.annotations import annotations
 from harness.begin import first_manifest
 from harness.calibrate import store as calibration
@@ -38,7 +39,6 @@ from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
 from reports.prices import price_of
 from reports.telemetry import read_gpu, read_server
-from workloads.errors import UserError
 from workloads.plan import Plan, make_plan, write_plan
 
 # Targets that we start and that compile, tune or capture with their first requests.
@@ -64,12 +64,16 @@ async def execute(
     target = target or make_target(spec)
     control = await distributed.spawn(spec, injector_count(spec))
     try:
-        plan_making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+        # Lengths that are to be fitted to the target's context wait for it to be told.
+        plan_making = None if needs_context(spec) else _planning(spec)
         urls = await target.start()
         async with session({**spec.target.headers, **await credentials.headers()}, trust) as http:
             identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
+            spec = with_context(spec, identity)
+            plan_making = plan_making or _planning(spec)
+            identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
             plan = await plan_making
-            check_lengths(plan, identity)
+            notices = await asyncio.to_thread(admit, spec, plan, identity)
             run_dir = rundir.make(out, spec.name)
             target.keep_log(run_dir)
             write_plan(plan, run_dir / "plan.parquet")
@@ -79,13 +83,13 @@ async def execute(
                 watcher.note("warming up until the server's pace is steady")
                 settled = await settle(http, identity, spec.target.endpoint, plan)
             caches = await prepare_caches(http, identity, spec.cache)
-            identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
             vram = await memory(http, identity, target.life)
         manifest = first_manifest(spec, plan, identity, run_dir, command_line)
         manifest.cache = caches.policy
         manifest.target.memory = vram  # type: ignore[attr-defined]
         spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
-        manifest.notices += [*prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
+        manifest.content = prompts.facts
+        manifest.notices += [*notices, *prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
         if settled is not None:
             manifest.telemetry["settle"] = settled.as_dict()
             if not settled.steady:
@@ -104,6 +108,11 @@ async def execute(
     finally:
         await control.close()
         await target.stop()
+
+
+def _planning(spec: RunSpec) -> asyncio.Task[Plan]:
+    """The plan, in the making beside what else is to be done."""
+    return asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
 
 
 async def _load(
@@ -177,24 +186,6 @@ def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
     if plan.loop == "closed":
         return None
     return np.sort(plan.table["at_ns"].drop_null().to_numpy()) / 1e9
-
-
-def check_lengths(plan: Plan, identity: Identity) -> None:
-    """Lengths beyond the model's context are an error before any load."""
-    import pyarrow.compute as pc
-
-    limit = identity.max_model_len
-    if limit is None or plan.table.num_rows == 0:
-        return
-    total = pc.add(plan.table["prompt_tokens"], plan.table["output_tokens"])
-    beyond = pc.sum(pc.greater(total, limit)).as_py()
-    if beyond:
-        raise UserError(
-            f"{beyond} of {plan.table.num_rows} requests are longer than the model's context of {limit:,} tokens"
-            f" (the longest: {pc.max(total).as_py():,})",
-            where="workload",
-            remedy=f"Set max_context: {limit} and over_context: clip, scale or drop (--max-context, --over-context).",
-        )
 
 
 def _priced(spec: RunSpec) -> RunSpec:

@@ -58,6 +58,7 @@ class TargetSpec(Strict):
     args: dict[str, Any] = {}
     env: dict[str, str] = {}
     endpoint: Literal["completions", "chat"] = "completions"
+    prompt: Literal["ids", "text"] = "ids"  # completions: how prompts are sent
     headers: dict[str, str] = {}
     auth: AuthSpec | None = None
     tls: TlsSpec = TlsSpec()
@@ -79,6 +80,8 @@ class TargetSpec(Strict):
                     self.kind, f"`{ {'sim': 'sim', 'command': 'command', 'vllm': 'model'}.get(self.kind) }` is missing"
                 )
             )
+        if self.prompt == "text" and self.endpoint == "chat":
+            raise ValueError("`prompt` is of `endpoint: completions`: a chat's prompt is text anyway")
         return self
 
     @property
@@ -167,6 +170,12 @@ class RunSpec(Strict):
     def _slo_parses(cls, value: dict[str, str]) -> dict[str, str]:
         slo_grammar.parse(value)
         return value
+
+    @model_validator(mode="after")
+    def _class_slos_parse(self) -> Self:
+        for name, kind in self.workload.classes.items():
+            slo_grammar.parse(kind.slo, f"workload.classes.{name}.slo")
+        return self
 
     def public(self) -> dict[str, Any]:
         """The spec as the manifest keeps it: without what may be a secret.

@@ -72,6 +72,7 @@ class Manifest(pydantic.BaseModel):
     workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
     stamp: Literal["kernel", "user"] = "kernel"
     telemetry: dict[str, Any] = {}
+    content: dict[str, Any] = {}  # what prompts were made of: kind, digest and tokens of the table
     notices: list[str] = []
     insecure_tls: bool = False
     isolation: str = "shared"

@@ -18,7 +18,7 @@ _GRAMMARS: Final = (
 
 
 def asks_for_grammar(body: Mapping[str, Any]) -> bool:
-    """Whether a request body asks for structured output: a response format, a grammar, or a tool that must be called."""
+    """Whether a request body asks for structured output: a response format, a grammar, a tool that must be called."""
     format = body.get("response_format")
     if isinstance(format, Mapping) and format.get("type") not in (None, "text"):
         return True

@@ -86,10 +86,16 @@ class ContentSpec(Strict):
     """What prompts hold: real text (`corpus`, or a `file` of one's own), `random` tokens, or `replay`.
 
     With `replay` the requests' own bodies are sent, verbatim, from the trace (a log in OpenAI's shape).
+    `content: random` is short for `content: {kind: random}`.
     """
 
     kind: Literal["corpus", "random", "replay"] = "corpus"
     file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
 
 
 class WorkloadSpec(RequestSpec):

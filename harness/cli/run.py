@@ -19,8 +19,8 @@ def run(argv: list[str]) -> int:
     if arguments.spec is not None:
         data = specs.load(arguments.spec)
         where, folder = str(arguments.spec), arguments.spec.resolve().parent
-        _make_trace_absolute(data, folder)
-    flags = _flags(arguments)
+        _make_files_absolute(data, folder)
+    flags = _flags(arguments, traced=_has_trace(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
     from harness.load import Watcher
     from harness.progress import Progress
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     t.add_argument("--model", help="model name (default: the first that the target serves)")
     t.add_argument("--endpoint", choices=["completions", "chat"], help="API to call (default: completions)")
+    t.add_argument("--prompt", choices=["ids", "text"], help="how completions get their prompts (default: ids)")
     t.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="extra request header")
     t.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the API key")
     t.add_argument("--ca", type=Path, help="authority that signed the target's certificate (PEM)")
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--key", type=Path, help="client certificate's key (PEM)")
     t.add_argument("--balance", choices=["round-robin", "least-in-flight"], help="how several targets share the load")
     w = p.add_argument_group("workload")
-    w.add_argument("--rate", help="arrivals per second, e.g. 12/s (open loop)")
+    w.add_argument("--rate", help="arrivals per second, e.g. 12/s (open loop); of a trace: its mean rate")
     w.add_argument("--arrival", help="arrival process: constant, poisson, gamma, ...")
     w.add_argument("--shape", type=float, help="shape of gamma arrivals (below 1: bursty)")
     w.add_argument("--users", type=int, help="closed loop: this many users, each waits for its answer")
@@ -73,7 +74,21 @@ def parser() -> argparse.ArgumentParser:
     w.add_argument("--output-tokens", help="the same for answers")
     w.add_argument("--profile", help="built-in workload profile")
     w.add_argument("--trace", type=Path, help="replay this trace")
-    w.add_argument("--trace-format", help="its format, e.g. azure")
+    w.add_argument("--trace-format", help="its format, e.g. azure (default: told from the file)")
+    w.add_argument("--rate-by", choices=["auto", "thin", "superpose", "speed"], help="how --rate changes a trace's")
+    w.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="KEY=COLUMN",
+        help="name a column of a csv, jsonl or parquet trace: time, prompt_tokens, output_tokens, session, ...",
+    )
+    w.add_argument("--time-unit", choices=["s", "ms", "us", "ns", "calendar"], help="of its time column (default: s)")
+    w.add_argument(
+        "--content",
+        metavar="corpus|random|replay|FILE",
+        help="what prompts hold: real text, random tokens, the trace's own request bodies, or your text file",
+    )
     w.add_argument("--start", help="skip this much of the trace")
     w.add_argument("--speed", type=float, help="compress the trace's time by this factor")
     w.add_argument(
@@ -109,9 +124,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _flags(a: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say, in the shape of a spec."""
-    trace = {"file": a.trace and a.trace.resolve(), "format": a.trace_format, "start": a.start, "speed": a.speed}
+def _flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
+    """What the flags say, in the shape of a spec. A rate alone is that of the trace, if there is one."""
+    trace: dict[str, Any] = {
+        "file": a.trace and a.trace.resolve(), "format": a.trace_format, "start": a.start, "speed": a.speed,
+        "rate_by": a.rate_by, "time_unit": a.time_unit, "columns": dict(_column(text) for text in a.columns),
+    }  # fmt: skip
+    rate = a.rate
+    if traced and a.arrival is None:
+        trace["rate"], rate = a.rate, None
     if a.skip_bad_rows:
         trace["skip_bad_rows"] = True
     data: dict[str, Any] = {
@@ -121,7 +142,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
             "trace": trace,
             "prompt_tokens": a.prompt_tokens,
             "output_tokens": a.output_tokens,
-            "arrivals": {"process": a.arrival, "rate": a.rate, "shape": a.shape},
+            "arrivals": {"process": a.arrival, "rate": rate, "shape": a.shape},
             "users": a.users,
             "requests": a.requests,
             "duration": a.duration,
@@ -129,6 +150,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
             "max_context": a.max_context,
             "over_context": a.over_context,
             "length_scale": a.length_scale,
+            "content": _content(a.content),
         },
         "name": a.name,
         "seed": a.seed,
@@ -149,7 +171,7 @@ def _flags(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def _target(a: argparse.Namespace) -> dict[str, Any]:
-    target: dict[str, Any] = {"model": a.model, "endpoint": a.endpoint, "balance": a.balance}
+    target: dict[str, Any] = {"model": a.model, "endpoint": a.endpoint, "prompt": a.prompt, "balance": a.balance}
     given = a.target or []
     sims = [name.removeprefix("sim:") for name in given if name.startswith("sim:")]
     if sims and len(given) > 1:
@@ -163,6 +185,20 @@ def _target(a: argparse.Namespace) -> dict[str, Any]:
     files = {"ca": a.ca, "cert": a.cert, "key": a.key}
     target["tls"] = {"insecure": a.insecure, **{name: file and file.resolve() for name, file in files.items()}}
     return target
+
+
+def _content(text: str | None) -> dict[str, Any] | None:
+    """A kind by its name, else a file."""
+    if text is None:
+        return None
+    return {"kind": text} if text in ("corpus", "random", "replay") else {"file": Path(text).resolve()}
+
+
+def _column(text: str) -> tuple[str, str]:
+    key, equals, column = text.partition("=")
+    if not equals or not key.strip() or not column.strip():
+        raise UserError(f"{text!r} is not KEY=COLUMN", where="--columns", remedy="E.g. --columns prompt_tokens=in")
+    return key.strip(), column.strip()
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -199,11 +235,22 @@ def _pruned(data: Any) -> Any:
     return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
-def _make_trace_absolute(data: dict[str, Any], folder: Path) -> None:
+def _has_trace(a: argparse.Namespace, data: dict[str, Any]) -> bool:
+    workload = data.get("workload")
+    return a.trace is not None or (isinstance(workload, dict) and isinstance(workload.get("trace"), dict))
+
+
+def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
     """File names in a spec are relative to it; flags may come from elsewhere, so this is done before merging."""
-    trace = data.get("workload", {}).get("trace") if isinstance(data.get("workload"), dict) else None
-    if isinstance(trace, dict) and isinstance(trace.get("file"), str):
-        trace["file"] = str((folder / trace["file"]).resolve())
+    workload = data.get("workload")
+    if not isinstance(workload, dict):
+        return
+    for part in (workload.get("trace"), workload.get("content")):
+        if isinstance(part, dict) and isinstance(part.get("file"), str):
+            part["file"] = str((folder / part["file"]).resolve())
+    profile = workload.get("profile")
+    if isinstance(profile, str) and profile.endswith((".yaml", ".yml")):
+        workload["profile"] = str((folder / profile).resolve())
 
 
 def _command_line(argv: list[str]) -> list[str]:

@@ -59,9 +59,11 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, *, ours: 
         found["config"] = resolved_settings(config)
         found["config_source"] = "/server_info"
     elif identity.dialect == "vllm":
-        labels = await _cache_config(http, identity.urls[0])
+        labels, speculative = await _from_metrics(http, identity.urls[0])
         if labels:
             found["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
+            if speculative:
+                found["config"]["speculative_config"] = {"method": "not told"}
             found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
     if ours and (container := container_identity(os.environ, Path("/"))):
         found["container"] = container
@@ -77,7 +79,9 @@ async def memory(http: aiohttp.ClientSession, identity: Identity, life: Life | N
     found: dict[str, float] = {}
     if life is not None:
         found = {name: life.details[name] for name in _MEMORY if name in life.details}
-    labels = await _cache_config(http, identity.urls[0]) if identity.dialect == "vllm" else {}
+    labels: dict[str, str] = {}
+    if identity.dialect == "vllm":
+        labels, _ = await _from_metrics(http, identity.urls[0])
     for label, name in (("num_gpu_blocks", "kv_blocks"), ("block_size", "kv_block_tokens")):
         if labels.get(label, "").isdigit():
             found[name] = float(labels[label])
@@ -115,19 +119,21 @@ def container_identity(environment: Mapping[str, str], root: Path) -> dict[str, 
     return {}
 
 
-async def _cache_config(http: aiohttp.ClientSession, url: str) -> dict[str, str]:
+async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str, str], bool]:
+    """The cache's configuration, and whether there are counters of speculative decoding: vLLM has them only then."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
         async with http.get(f"{url}/metrics") as response:
             text = await response.text() if response.status == 200 else ""
     except (aiohttp.ClientError, TimeoutError):
-        return {}
+        return {}, False
+    speculative = "vllm:spec_decode_num_drafts" in text
     line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
     for family in text_string_to_metric_families(line + "\n"):
         for sample in family.samples:
-            return dict(sample.labels)
-    return {}
+            return dict(sample.labels), speculative
+    return {}, speculative
 
 
 async def _json(http: aiohttp.ClientSession, url: str) -> Any:
