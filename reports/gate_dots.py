@@ -18,10 +18,10 @@ def dots(metric: MetricVerdict) -> str:
         return ""
     shifts = [math.log(ratio) for ratio in metric.ratios]
     margin = math.log(metric.limit)
-    reach = max(*(abs(shift) for shift in shifts), 1.5 * abs(margin))
+    low, high = min(*shifts, -1.5 * abs(margin)), max(*shifts, 1.5 * abs(margin))
 
     def place(shift: float) -> int:
-        return round((shift / reach + 1) / 2 * (_WIDTH - 1))
+        return round((shift - low) / (high - low) * (_WIDTH - 1))
 
     marks = ["·"] * _WIDTH
     marks[place(0.0)], marks[place(margin)] = "│", "┊"
@@ -30,4 +30,4 @@ def dots(metric: MetricVerdict) -> str:
         counts[place(shift)] = counts.get(place(shift), 0) + 1
     for at, count in counts.items():
         marks[at] = "●" if count == 1 else str(min(count, 9))
-    return f"{percent(math.exp(-reach)):>9} {''.join(marks)} {percent(math.exp(reach))}"
+    return f"{percent(math.exp(low)):>9} {''.join(marks)} {percent(math.exp(high))}"

@@ -12,9 +12,11 @@ from reports.words import plain
 
 
 def percent(ratio: float, digits: int = 1) -> str:
-    """A ratio as a change: 1.052 is `+5.2 %`."""
+    """A ratio as a change: 1.052 is `+5.2 %`, 140 is `140×`."""
     if not math.isfinite(ratio):
         return "∞"
+    if ratio >= 10:
+        return f"{ratio:,.0f}×"
     change = round(100 * (ratio - 1), 0 if abs(ratio - 1) >= 1 else digits)
     return f"{change:+.{0 if abs(change) >= 100 else digits}f} %".replace("-", "−") if change else "0 %"
 

@@ -67,15 +67,20 @@ async def conduct(found: Experiment, out: Path, command: list[str], extension: b
     try:
         await _find_rates(state)
         require_decidable(state.found)
-        verdict = await _up_to(state, policy.pairs)
-        if verdict.extend and extension and policy.extended is not None:
+        await _up_to(state, policy.pairs)
+        if extension and policy.extended is not None and _look(state).extend:
             say(f"undecided after {policy.pairs} pairs: the declared extension to {policy.extended}")
-            verdict = await _up_to(state, policy.extended)
-        return verdict
+            await _up_to(state, policy.extended)
     finally:
         for kept in state.kept.values():
             await kept.end()
         _account(state)
+    return _look(state)
+
+
+def _look(state: _State) -> Verdict:
+    """The verdict on what was measured so far."""
+    return judge(of_campaign(state.out, state.campaign), state.found.policy, state.campaign)
 
 
 async def _find_rates(state: _State) -> None:
@@ -97,9 +102,8 @@ async def _find_rates(state: _State) -> None:
     state.campaign = replace(state.campaign, rates=dict(state.found.rates))
 
 
-async def _up_to(state: _State, pairs: int) -> Verdict:
-    """Measure until there are so many pairs, or nothing more to learn; judge."""
-    policy = state.found.policy
+async def _up_to(state: _State, pairs: int) -> None:
+    """Measure until there are so many pairs, or nothing more to learn."""
     for pair in range(state.campaign.pairs + 1, pairs + 1):
         if stop := _spent(state):
             state.campaign = replace(state.campaign, stopped=stop)
@@ -108,7 +112,6 @@ async def _up_to(state: _State, pairs: int) -> Verdict:
         _account(state)
         if over:
             break
-    return judge(of_campaign(state.out, state.campaign), policy, state.campaign)
 
 
 async def _pair(state: _State, pair: int, pairs: int) -> bool:
