@@ -136,6 +136,8 @@ class MasterRun:
         files = {"plan.parquet": Path(job["plan"])} if plan["how"] == "file" else {}
         if job["content"] is not None:
             files["content.npz"] = Path(job["content"])
+        if job["bodies"] is not None:
+            files[protocol.bodies_file(job)] = Path(job["bodies"])
         common = {key: message[key] for key in ("stages", "warmup_ns", "measure_end_ns", "plan", "key", "locustfile")}
         for remote in self._fleet.remotes.values():
             shard = {

@@ -17,7 +17,8 @@ Locust's own message types are matched before these and a collision is swallowed
 """
 
 from importlib.metadata import version
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
@@ -47,3 +48,8 @@ TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, STOP, D
 
 # Pieces of files: small enough that handling one does not hold up a heartbeat.
 PIECE_BYTES: Final = 256 * 1024
+
+
+def bodies_file(job: dict[str, Any]) -> str:
+    """Name of the log of request bodies on a worker; its ending tells how it is compressed."""
+    return f"bodies{Path(job['bodies']).suffix}"

@@ -145,6 +145,8 @@ class WorkerRun:
             job = {**shard["job"], "plan": str(self._folder / "plan.parquet"), "spool": str(self._folder / "spool")}
             if job["content"] is not None:
                 job["content"] = str(self._folder / "content.npz")
+            if job["bodies"] is not None:
+                job["bodies"] = str(self._folder / protocol.bodies_file(job))
             job["headers"] = {**job["headers"], **self._key(shard["key"])}
             self._station.prepare(job, shard["first"], shard["of"], shard["requests"])
         except UserError as error:
