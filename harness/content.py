@@ -48,6 +48,8 @@ async def prepare(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec
     Raises:
         UserError: chat or text needs exact lengths and the target's tokenizer can't give them.
     """
+    if spec.workload.locustfile is not None:
+        return Prompts(None, {}, facts={"kind": "locustfile"})
     if spec.workload.content.kind == "replay":
         assert spec.workload.trace is not None
         return Prompts(None, {}, str(spec.workload.trace.file), facts={"kind": "replay"})

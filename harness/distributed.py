@@ -7,6 +7,7 @@ records are `loadgen.control`'s.
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from harness import locustfiles
 from harness.control import Control, Message
 from harness.load import Watcher, until_ready
 from harness.spec import RunSpec
@@ -79,9 +80,20 @@ async def spawn(spec: RunSpec, injectors: int) -> Control:
     check(spec)
     ui = ["--ui", spec.ui] if spec.ui else []
     if spec.workers is None:
-        return await Control.spawn(injectors, ui)
+        return await _loaded(await Control.spawn(injectors, ui), spec)
     w = spec.workers
-    return await Control.spawn(0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait), *ui])
+    workers = ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
+    return await _loaded(await Control.spawn(0, [*workers, *ui]), spec)
+
+
+async def _loaded(control: Control, spec: RunSpec) -> Control:
+    """With the person's locustfile, if there is one."""
+    try:
+        await locustfiles.load(control, spec)
+    except BaseException:
+        await control.close()
+        raise
+    return control
 
 
 async def ready(control: Control, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from harness.control import Message
 from harness.distributed import key_order
+from harness.locustfiles import order_for_workers
 from harness.spec import RunSpec
 from loadgen.job import Job
 from reports.manifest import Manifest
@@ -26,12 +27,14 @@ def prepare_message(spec: RunSpec, plan: Plan, manifest: Manifest, job: Job) -> 
         "job": {**job.to_dict(), "by_class": spec.ui is not None},
         "plan": _plan_order(spec, plan),
         "key": key_order(spec),
-        "locustfile": None,
+        "locustfile": order_for_workers(spec),
     }
 
 
 def _plan_order(spec: RunSpec, plan: Plan) -> dict[str, Any]:
     """How a worker gets the plan: from spec and seed, or, where that needs files of this machine, as a file."""
+    if spec.workload.locustfile is not None:
+        return {"how": "none"}
     if spec.workload.trace is not None or spec.workload.content.file is not None:
         return {"how": "file", "hash": plan.plan_hash}
     workload = spec.workload.model_dump(mode="json", exclude_none=True)

@@ -33,7 +33,7 @@ def make_jobs(
         spool=str((run_dir / "spool").resolve()),
         injector=0,
         injectors=injector_count(spec),
-        loop=plan.loop,
+        loop="asked" if spec.workload.locustfile is not None else plan.loop,
         urls=identity.urls,
         api=spec.target.endpoint,
         model=identity.model,
@@ -63,14 +63,14 @@ def make_jobs(
 
 def _extension(spec: RunSpec, plan: Plan) -> dict[str, Any] | None:
     """How an injector gets more rows of a closed loop's endless plan than the file holds."""
-    if plan.loop == "open":
+    if plan.loop == "open" or spec.workload.locustfile is not None:
         return None
     return {"workload": spec.workload.model_dump(mode="json", exclude_none=True), "seed": spec.seed}
 
 
 def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
     """A closed loop may have started rows beyond the plan's file: make it hold them all."""
-    if plan.loop == "open":
+    if plan.loop == "open" or spec.workload.locustfile is not None:
         return
     import pyarrow as pa
     import pyarrow.compute as pc

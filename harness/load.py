@@ -84,6 +84,22 @@ async def until_ready(
                 heard(message)
 
 
+async def until_loaded(control: Control) -> None:
+    """Wait for the person's locustfile to be imported.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    while True:
+        match await asyncio.wait_for(control.receive(), _READY_S):
+            case None:
+                raise UserError("the load generator's process ended; its message stands above")
+            case {"op": "loaded"}:
+                return
+            case {"op": "refused"} as message:
+                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
+
+
 class Listener:
     """Hears the load phase out and keeps account of it in an `Outcome`."""
 

@@ -79,7 +79,7 @@ async def execute(
             write_plan(plan, run_dir / "plan.parquet")
             prompts = await content.prepare(http, identity, spec, plan, run_dir)
             settled = None
-            if spec.target.kind in _COLD_KINDS:
+            if spec.target.kind in _COLD_KINDS and plan.table.num_rows:
                 watcher.note("warming up until the server's pace is steady")
                 settled = await settle(http, identity, spec.target.endpoint, plan)
             caches = await prepare_caches(http, identity, spec.cache)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
+from reports.asked import plan_of_asked, with_verdicts
 from reports.manifest import Manifest, sha256_of
 from reports.rundata import read_table
 from reports.spool import is_closed, spool_files, whole_batches
@@ -44,8 +45,13 @@ def collect(run_dir: Path | str) -> None:
     manifest = Manifest.load(run_dir)
     client = _client(run_dir)
     died = _died(run_dir, manifest.injectors)
-    reported = _reported(run_dir)
-    plan = _long_enough(_read_plan(run_dir), reported, manifest)
+    reported = with_verdicts(run_dir, _reported(run_dir))
+    asked = plan_of_asked(run_dir, reported)
+    if asked is not None:
+        _write(asked, run_dir / "plan.parquet")
+    plan = _read_plan(run_dir)
+    if asked is None:
+        plan = _long_enough(plan, reported, manifest)
     if manifest.loop == "open":
         reported = _with_unreported(reported, plan, manifest, died, _last_sign_of_life(client, reported, manifest))
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")

@@ -63,7 +63,11 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
         UserError: a trace that can't be read, an empty plan, too many rows, or lengths beyond the context.
     """
     spec = spec.resolved(Path())
-    if spec.loop == "closed":
+    if spec.locustfile is not None:
+        # The person's own code decides: what it asked for becomes the plan when the run is over.
+        notices: list[str] = []
+        table, block_tokens = PLAN_SCHEMA.empty_table(), spec.block_tokens
+    elif spec.loop == "closed":
         table, notices, block_tokens = _closed_table(spec, seed)
     else:
         table, notices, block_tokens = _open_table(spec, seed)
@@ -81,7 +85,7 @@ def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Tab
 def workload_hash(spec: WorkloadSpec) -> str:
     """A hash of the spec without its load (rate, users); a trace counts by its content, not by its name."""
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
-    for key in ("users", "based_on"):
+    for key in ("users", "stages", "based_on"):
         content.pop(key, None)
     for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
         if arrivals:
@@ -90,6 +94,8 @@ def workload_hash(spec: WorkloadSpec) -> str:
         content["trace"]["file"] = file_digest(spec.trace.file)
     if spec.content.file is not None:
         content["content"]["file"] = file_digest(spec.content.file)
+    if spec.locustfile is not None:
+        content["locustfile"] = file_digest(spec.locustfile)
     return canonical_hash(content)
 
 

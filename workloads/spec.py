@@ -105,6 +105,9 @@ class WorkloadSpec(RequestSpec):
     based_on: str | None = None
     trace: TraceSpec | None = None
     arrivals: ArrivalSpec | None = None
+    locustfile: Path | None = None
+    tags: tuple[str, ...] = ()
+    exclude_tags: tuple[str, ...] = ()
     users: int | None = Field(None, ge=1, le=1_000_000)
     stages: tuple[UserStage, ...] = ()
     requests: int | None = Field(None, ge=1, le=1_000_000_000)
@@ -143,6 +146,8 @@ class WorkloadSpec(RequestSpec):
         update: dict[str, Any] = {}
         if spec.trace is not None:
             update["trace"] = _resolved_trace(spec.trace, folder)
+        if spec.locustfile is not None:
+            update["locustfile"] = (folder / spec.locustfile).resolve()
         if spec.content.file is not None:
             update["content"] = spec.content.model_copy(update={"file": (folder / spec.content.file).resolve()})
         return spec.model_copy(update=update)
@@ -176,9 +181,24 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
         if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
             raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
-        if self.profile is None and all(kind.profile is None for kind in self.classes.values()):
+        if self.locustfile is not None:
+            self._check_own_code()
+        elif self.tags or self.exclude_tags:
+            raise ValueError("`tags` and `exclude_tags` choose tasks of a `locustfile`, which is missing")
+        elif self.profile is None and all(kind.profile is None for kind in self.classes.values()):
             self._check_complete()
         return self
+
+    def _check_own_code(self) -> None:
+        """With a locustfile it is the person's code that says what is sent; when, the users say."""
+        others = ("trace", "profile", "arrivals", "prompt_tokens", "output_tokens", "sessions", "prefix", "classes")
+        also = [name for name in others if getattr(self, name)]
+        if also:
+            raise ValueError(f"`locustfile` and `{also[0]}` exclude each other: a locustfile's code makes the requests")
+        if self.loop == "open":
+            raise ValueError("a `locustfile` needs `users` or `stages`: how many users run its tasks?")
+        if self.requests is None and self.duration is None and not self.stages:
+            raise ValueError("`duration` or `requests` is missing: when does the run end?")
 
     def _check_complete(self) -> None:
         if self.trace is None:

@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     w.add_argument("--prompt-tokens", help="512, lognormal(6.2,0.8), uniform(64,512), grid:NAME.input")
     w.add_argument("--output-tokens", help="the same for answers")
     w.add_argument("--profile", help="built-in workload profile")
+    w.add_argument("--locustfile", type=Path, metavar="FILE", help="users' own code makes the requests (LLMUser)")
+    w.add_argument("--tag", action="append", metavar="TAG", help="run only the locustfile's tasks with this tag")
+    w.add_argument("--exclude-tag", action="append", metavar="TAG", help="leave out its tasks with this tag")
     w.add_argument("--trace", type=Path, help="replay this trace")
     w.add_argument("--trace-format", help="its format, e.g. azure (default: told from the file)")
     w.add_argument("--rate-by", choices=["auto", "thin", "superpose", "speed"], help="how --rate changes a trace's")
@@ -143,6 +146,9 @@ def _flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
             "prompt_tokens": a.prompt_tokens,
             "output_tokens": a.output_tokens,
             "arrivals": {"process": a.arrival, "rate": rate, "shape": a.shape},
+            "locustfile": a.locustfile and a.locustfile.resolve(),
+            "tags": a.tag,
+            "exclude_tags": a.exclude_tag,
             "users": a.users,
             "requests": a.requests,
             "duration": a.duration,
@@ -248,6 +254,8 @@ def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
     for part in (workload.get("trace"), workload.get("content")):
         if isinstance(part, dict) and isinstance(part.get("file"), str):
             part["file"] = str((folder / part["file"]).resolve())
+    if isinstance(workload.get("locustfile"), str):
+        workload["locustfile"] = str((folder / workload["locustfile"]).resolve())
     profile = workload.get("profile")
     if isinstance(profile, str) and profile.endswith((".yaml", ".yml")):
         workload["profile"] = str((folder / profile).resolve())

@@ -23,6 +23,8 @@ def run(argv: list[str]) -> NoReturn:
         "--folder", str(folder), "--wait", str(_seconds(options.wait, "--wait")),
         "--alone", str(_seconds(options.alone, "--alone")), "--name", options.name or "",
     ]  # fmt: skip
+    if options.locustfile is not None:
+        arguments += ["--locustfile", str(options.locustfile.resolve())]
     if options.api_key_env:
         arguments += ["--key-variable", options.api_key_env]
     sys.stdout.flush()
@@ -74,5 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-key-env", metavar="VARIABLE", help="variable that holds the API key here (default: as the spec names it)"
     )
+    parser.add_argument("--locustfile", type=Path, metavar="FILE", help="this machine's copy of the run's locustfile")
     parser.add_argument("--spool", type=Path, help="where records are kept until the master holds them")
     return parser

@@ -1,9 +1,12 @@
 """Who runs: the user classes and the shape of a run, and how they are started. The same on one machine or several."""
 
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
 
 import gevent
 from locust.env import Environment
@@ -12,8 +15,10 @@ from locust.user.users import User
 from loadgen.control.channel import Message
 from loadgen.control.shape import Stages
 from loadgen.control.stages import Stage
-from loadgen.control.station import Station
+from loadgen.control.station import Station, assertions_count
 from loadgen.control.users import OpenLoopUser, SessionUser
+
+_MOST_TOLD: Final = 20
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,28 @@ class Crew:
     warmup_ns: int
     measure_end_ns: int
     report: Callable[[Message], None]
+    own_classes: tuple[type[User], ...] = ()  # of the person's locustfile
 
     @classmethod
-    def of(cls, message: dict[str, Any], report: Callable[[Message], None]) -> "Crew":
+    def of(
+        cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
+    ) -> "Crew":
         """From a `prepare` message."""
         stages = tuple(Stage(**stage) for stage in message["stages"])
-        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report)
+        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
 
     def user_classes(self) -> list[type[User]]:
         """What Locust is to run."""
+        if self.own_classes:
+            return list(self.own_classes)
         return [SessionUser] if self.closed else [OpenLoopUser]
 
     def dress(self, environment: Environment) -> None:
         """Give Locust's environment its user classes and its shape."""
         environment.user_classes = self.user_classes()
+        if self.own_classes:
+            assertions_count(environment)
+            tell_of_errors(environment, self.report)
         if self.closed:
             environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
             environment.shape_class.runner = environment.runner
@@ -63,3 +76,29 @@ class Crew:
 
     def _users_change(self, users: int, _t_ns: int) -> None:
         self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})
+
+
+def tell_of_errors(environment: Environment, report: Callable[[Message], None]) -> None:
+    """What a person's own code raises is an event of the run, each kind once; assertions are in the records."""
+    told: set[str] = set()
+
+    def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:
+        text = f"{type(user_instance).__name__}: {type(exception).__name__}: {exception}"
+        if isinstance(exception, AssertionError) or text in told or len(told) == _MOST_TOLD:
+            return
+        told.add(text)
+        where = "".join(traceback.format_tb(tb)[-1:]).strip()
+        report({"op": "event", "kind": "locustfile", "text": text, "where": where})
+
+    environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]
+
+
+def load_classes(message: Message) -> list[type[User]]:
+    """The user classes of a `load` message's locustfile.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    from loadgen.control.locustfile import user_classes
+
+    return user_classes(Path(message["path"]), message["tags"], message["exclude_tags"])

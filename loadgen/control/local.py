@@ -9,12 +9,14 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from locust import User
 from locust.env import Environment
 
 from loadgen.control.channel import Message
-from loadgen.control.crew import Crew
+from loadgen.control.crew import Crew, load_classes
 from loadgen.control.station import Station
 from loadgen.control.webui import WebUi
+from workloads.errors import UserError
 
 
 class LocalRun:
@@ -29,12 +31,15 @@ class LocalRun:
         self._environment.create_local_runner()
         self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
+        self._own_classes: list[type[User]] = []
         self._went = False
         self.over = Event()
 
     def take(self, message: Message) -> None:
         """One message from the harness."""
         match message["op"]:
+            case "load":
+                self._load(message)
             case "prepare":
                 self._prepare(message)
             case "go":
@@ -48,13 +53,21 @@ class LocalRun:
             case other:
                 raise ValueError(f"unknown message {other!r}")
 
+    def _load(self, message: Message) -> None:
+        try:
+            self._own_classes = load_classes(message)
+        except UserError as error:
+            self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        else:
+            self._report({"op": "loaded", "classes": [kind.__name__ for kind in self._own_classes]})
+
     def gone(self) -> None:
         """The harness is gone: end, keep what was measured."""
         self._station.stop("the command line process is gone")
         gevent.spawn_later(5, self.over.set)
 
     def _prepare(self, message: Message) -> None:
-        self._crew = Crew.of(message, self._report)
+        self._crew = Crew.of(message, self._report, self._own_classes)
         self._crew.dress(self._environment)
         self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
 

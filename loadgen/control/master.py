@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event
+from locust import User
 from locust.env import Environment
 from locust.rpc import Message as RpcMessage
 from locust.runners import STATE_MISSING, MasterRunner
 
 from loadgen.control import protocol
 from loadgen.control.channel import Message
-from loadgen.control.crew import Crew
+from loadgen.control.crew import Crew, load_classes
 from loadgen.control.fleet import Fleet, Remote
 from loadgen.control.shipping import Store, number_of
 from loadgen.control.webui import WebUi
@@ -52,6 +53,7 @@ class MasterRun:
         self._prepared = Event()
         self._refusal: UserError | None = None
         self._crew: Crew | None = None
+        self._own_classes: list[type[User]] = []
         self._store: Store | None = None
         self._t0_unix_ns = 0
         self._stopping: str | None = None
@@ -71,6 +73,8 @@ class MasterRun:
     def take(self, message: Message) -> None:
         """One message from the harness."""
         match message["op"]:
+            case "load":
+                self._load(message)
             case "prepare":
                 gevent.spawn(self._prepare, message)
             case "go":
@@ -81,6 +85,14 @@ class MasterRun:
                     self._dismiss()
             case other:
                 raise ValueError(f"unknown message {other!r}")
+
+    def _load(self, message: Message) -> None:
+        try:
+            self._own_classes = load_classes(message)
+        except UserError as error:
+            self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        else:
+            self._report({"op": "loaded", "classes": [kind.__name__ for kind in self._own_classes]})
 
     def gone(self) -> None:
         """The harness is gone: end, keep what was measured."""
@@ -128,7 +140,7 @@ class MasterRun:
     def _hand_out(self, message: Message) -> None:
         """Send each worker its shard, and the files that go with it."""
         self._fleet.number_injectors()
-        self._crew = Crew.of(message, self._report)
+        self._crew = Crew.of(message, self._report, self._own_classes)
         self._crew.dress(self._environment)
         job = message["job"]
         self._store = Store(Path(job["spool"]))
@@ -236,7 +248,7 @@ class MasterRun:
                 remote.closed_at_ns, remote.users = message["at_unix_ns"], message["users"]
                 self._close_when_all_have()
             case "event":
-                self._event(f"{remote.name} {message['text']}")
+                self._event(f"{remote.name} {message['text']}", message["kind"])
             case _:
                 self._report(message)
                 if self._ui is not None:
@@ -269,8 +281,8 @@ class MasterRun:
     def _tell(self, remote: Remote, kind: str, data: dict[str, Any]) -> None:
         self._runner.send_message(kind, data, client_id=remote.id)
 
-    def _event(self, text: str) -> None:
-        self._report({"op": "event", "kind": "worker", "text": text, "at_unix_ns": time.time_ns()})
+    def _event(self, text: str, kind: str = "worker") -> None:
+        self._report({"op": "event", "kind": kind, "text": text, "at_unix_ns": time.time_ns()})
 
     # --- the barrier -----------------------------------------------------------------------------------
 

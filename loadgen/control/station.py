@@ -6,14 +6,19 @@ everything through ``report``.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult, Event
+from locust import User
+from locust.env import Environment
 
 from loadgen.control.channel import Message
 from loadgen.control.injectors import Injectors
 from loadgen.control.population import Population
+
+if TYPE_CHECKING:
+    from loadgen.llm import Answer
 
 END_OF_USER = gevent.GreenletExit
 
@@ -30,6 +35,7 @@ class Station:
         self._users_made = 0
         self._answers: dict[int, AsyncResult] = {}
         self._asked = 0
+        self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
         self.population = Population()
         self.closing = False
@@ -44,6 +50,7 @@ class Station:
         """Tell the injectors their jobs: numbers ``first`` ... of ``of``; at most ``requests`` are asked for."""
         self._first = first
         self._request_limit = requests
+        self._job = job
         for k in range(len(self._injectors)):
             self._injectors.tell(k, {"op": "job", "job": {**job, "injector": first + k, "injectors": of}})
 
@@ -98,14 +105,40 @@ class Station:
 
     def ask(self, user: int) -> int:
         """Have the user's next request sent; returns when it has ended, with the think time in ns."""
+        self._count_one()
+        answer = self._answers[user] = AsyncResult()
+        self._injectors.tell(user % len(self._injectors), {"op": "hand", "user": user, "at": time.time_ns()})
+        think_ns: int = answer.get()["think_ns"]
+        return think_ns
+
+    def _count_one(self) -> None:
+        """One more request, or the end of the user who wants it."""
         if self.closing or (self._request_limit is not None and self._asked >= self._request_limit):
             self.finish()
             raise END_OF_USER
         self._asked += 1
+
+    # --- users of locustfiles (loadgen.llm) ------------------------------------------------------------
+
+    def request(self, user: int, message: Message) -> Message:
+        """Have a body sent; what the injector tells of the answer."""
+        self._count_one()
+        body = {"model": self._job["model"], **message["body"], **_streamed(self._job), **self._job["extra"]}
         answer = self._answers[user] = AsyncResult()
-        self._injectors.tell(user % len(self._injectors), {"op": "hand", "user": user, "at": time.time_ns()})
-        think_ns: int = answer.get()
-        return think_ns
+        message = {**message, "op": "ask", "user": user, "at": time.time_ns(), "body": body}
+        self._injectors.tell(user % len(self._injectors), message)
+        done: Message = answer.get()
+        return done
+
+    def judge(self, user: int, index: int, reason: str) -> None:
+        """A user found an answer wrong."""
+        self._injectors.tell(user % len(self._injectors), {"op": "judge", "index": index, "error": reason})
+
+    def answered(self, user: User, kind: str, api: str, answer: "Answer") -> None:
+        """An answer has come; what it counts as is in the records."""
+
+    def settled(self, answer: "Answer") -> None:
+        """Nothing more will be said of an answer."""
 
     # --- from the injectors ----------------------------------------------------------------------------
 
@@ -119,9 +152,24 @@ class Station:
             case "done":
                 answer = self._answers.pop(message["user"], None)
                 if answer is not None:
-                    answer.set(message["think_ns"])
+                    answer.set(message)
             case _:
                 self._report({"injector": self._first + k, **message})
         if self._injectors.all_ended and not self.over.is_set():
             self.over.set()
             self._report({"op": "all-ended"})
+
+
+def _streamed(job: dict[str, Any]) -> dict[str, Any]:
+    return {"stream": True, "stream_options": {"include_usage": True}} if job["streamed"] else {}
+
+
+def assertions_count(environment: Environment) -> None:
+    """An `assert` that fails in a locustfile's task is an error of the answer before it."""
+
+    def listen(user_instance: User, exception: Exception, **_: Any) -> None:
+        answer = getattr(getattr(user_instance, "client", None), "last", None)
+        if isinstance(exception, AssertionError) and answer is not None:
+            answer.fail(str(exception) or "an assertion failed")
+
+    environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ import gevent.subprocess
 import orjson
 from gevent.event import AsyncResult, Event
 from gevent.lock import RLock
+from locust import User
 from locust.env import Environment
 from locust.exception import RPCError
 from locust.rpc import Message as RpcMessage
@@ -32,6 +33,7 @@ from loadgen.control import protocol
 from loadgen.control.channel import Message
 from loadgen.control.clocks import Offset, Ping, estimate
 from loadgen.control.crew import Crew
+from loadgen.control.locustfile import digest, user_classes
 from loadgen.control.shipping import Shipper
 from loadgen.control.station import Station
 from workloads.errors import UserError
@@ -49,10 +51,12 @@ class WorkerRun:
     """Joins, runs once, and leaves. `serve` returns the exit code."""
 
     def __init__(
-        self, host: str, port: int, injectors: int, folder: Path, name: str, key_variable: str | None, alone_s: float
-    ) -> None:
+        self, host: str, port: int, injectors: int, folder: Path, name: str, key_variable: str | None, alone_s: float,
+        locustfile: Path | None,
+    ) -> None:  # fmt: skip
         self._master = f"{host}:{port}"
         self._alone_s = alone_s
+        self._locustfile = locustfile
         self._folder = folder
         self._name = name
         self._key_variable = key_variable
@@ -139,9 +143,10 @@ class WorkerRun:
             self._measure_clock(_PINGS)
             self._files_complete.wait()
             self._make_plan(shard["plan"])
-            crew = Crew.of(shard, lambda _message: None)
+            crew = Crew.of(shard, self._tell_said, self._load_own(shard["locustfile"]))
             self._crew = crew
-            self._environment.user_classes = crew.user_classes()
+            crew.dress(self._environment)
+            self._environment.shape_class = None  # the master's
             job = {**shard["job"], "plan": str(self._folder / "plan.parquet"), "spool": str(self._folder / "spool")}
             if job["content"] is not None:
                 job["content"] = str(self._folder / "content.npz")
@@ -153,7 +158,22 @@ class WorkerRun:
             self._refuse({"what": error.what, "where": error.where, "remedy": error.remedy})
             raise
 
+    def _load_own(self, wanted: dict[str, Any] | None) -> list[type[User]]:
+        """The classes of this machine's copy of the locustfile: code doesn't come over the network."""
+        if wanted is None:
+            return []
+        if self._locustfile is None:
+            raise UserError(
+                f"the run uses a locustfile ({wanted['name']}), of which this worker has no copy",
+                where="--locustfile", remedy="Copy it here and start `tailgate worker --locustfile FILE`.",
+            )  # fmt: skip
+        if digest(self._locustfile) != wanted["digest"]:
+            raise UserError("is not the master's locustfile", where=str(self._locustfile), remedy="Copy it again.")
+        return user_classes(self._locustfile, wanted["tags"], wanted["exclude_tags"])
+
     def _make_plan(self, order: dict[str, Any]) -> None:
+        if order["how"] == "none":
+            return
         child = gevent.subprocess.run(
             [sys.executable, "-m", "loadgen.control.remake", str(self._folder)],
             input=orjson.dumps(order), stdout=gevent.subprocess.PIPE, check=False,
@@ -360,9 +380,10 @@ def main() -> int:
     parser.add_argument("--key-variable", default=None)
     parser.add_argument("--wait", type=float, required=True)
     parser.add_argument("--alone", type=float, required=True)
+    parser.add_argument("--locustfile", type=Path, default=None)
     a = parser.parse_args()
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
-    run = WorkerRun(a.host, a.port, a.injectors, a.folder, a.name, a.key_variable, a.alone)
+    run = WorkerRun(a.host, a.port, a.injectors, a.folder, a.name, a.key_variable, a.alone, a.locustfile)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, run.interrupted)
     try:

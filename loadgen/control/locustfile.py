@@ -1,0 +1,72 @@
+"""A user's own locustfile: its `LLMUser` classes, or why it can't be used, in the words of its own traceback."""
+
+import traceback
+from pathlib import Path
+
+from locust import User
+from locust.util.load_locustfile import load_locustfile
+
+from loadgen.llm import LLMUser
+from workloads.errors import UserError
+from workloads.hashing import file_digest
+
+
+def digest(path: Path) -> str:
+    """Of the file's text: a master and its workers must have the same.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
+
+
+def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | None) -> list[type[User]]:
+    """The user classes of a locustfile, those with tasks left by the tags.
+
+    Raises:
+        UserError: no such file, an error while it is imported, no `LLMUser` in it, or no task with these tags.
+    """
+    digest(path)
+    try:
+        found, _shapes = load_locustfile(str(path.resolve()))
+    except BaseException as error:  # noqa: BLE001 - a person's own code may raise anything, SystemExit included
+        raise UserError(f"can't be imported:\n{_own_traceback(error, path)}", where=str(path)) from None
+    others = sorted(name for name, kind in found.items() if not issubclass(kind, LLMUser))
+    if others:
+        raise UserError(
+            f"{', '.join(others)}: not an LLMUser, so its requests would not be measured",
+            where=str(path),
+            remedy="Derive it from loadgen.LLMUser, or give it weight = 0.",
+        )
+    usable = [kind for kind in found.values() if kind.weight > 0 or kind.fixed_count > 0]
+    if not usable:
+        raise UserError(
+            "has no user class",
+            where=str(path),
+            remedy="Write one: from loadgen import LLMUser, task; class Mine(LLMUser): ...",
+        )
+    with_tasks = [kind for kind in usable if _has_task(kind, tags, exclude_tags)]
+    if not with_tasks:
+        chosen = " ".join([*(f"--tag {t}" for t in tags or []), *(f"--exclude-tag {t}" for t in exclude_tags or [])])
+        raise UserError(f"no user class has a task{f' with {chosen}' if chosen else ''}", where=str(path))
+    return with_tasks
+
+
+def _has_task(kind: type[User], tags: list[str] | None, exclude_tags: list[str] | None) -> bool:
+    from locust.user.task import filter_tasks_by_tags
+
+    filter_tasks_by_tags(kind, set(tags) if tags else None, set(exclude_tags) if exclude_tags else None)
+    return bool(kind.tasks)
+
+
+def _own_traceback(error: BaseException, path: Path) -> str:
+    """The traceback from the person's file on: how we came there is nobody's business."""
+    frames = error.__traceback__
+    own = str(path.resolve())
+    while frames is not None and frames.tb_frame.f_code.co_filename != own:
+        frames = frames.tb_next
+    lines = traceback.format_exception(type(error), error, frames, chain=False)
+    return "".join(lines).rstrip()
