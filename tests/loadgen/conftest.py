@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 from wire import Wire
-
-# The machine's load is nobody's fault.
-settings.register_profile("loadgen", deadline=None)
-settings.load_profile("loadgen")
 
 
 @pytest.fixture(scope="module")

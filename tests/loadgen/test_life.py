@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_message_and_a_readable_prefix(
     assert outcome.end["failure"].startswith("can't write records: ")
     assert outcome.exit_code == 0
     assert 20 < len(outcome.records) < 2_000
-    assert set(outcome.records) == set(range(len(outcome.records)))
+    assert max(outcome.records) < len(outcome.records) + 32  # the first ones, but for answers that overtook others
     assert len(server.requests) < 2_000  # it does not go on measuring what it can't keep
     path = tmp_path / "spool" / "injector-0.arrows"
     assert sum(batch.num_rows for batch in whole_batches(path)) == len(outcome.records)
