@@ -12,7 +12,8 @@ from reports.analysis import Analysis
 from reports.checks import Check, at_most
 from reports.gpu import GpuView
 from reports.manifest import sha256_of
-from reports.rundata import Run, planned_reuse
+from reports.rundata import Run
+from reports.workload import planned_reuse
 
 WARMTH_SHARE: Final = 0.3
 CACHE_SHARE: Final = 0.02
@@ -68,12 +69,14 @@ def cache_check(analysis: Analysis) -> Check:
         return Check("cache", "ok", None, None, "", f"declared {policy}, which is only reported{found}")
     if share is None:
         return Check("cache", "unchecked", None, bound, "%", "the server does not tell cached tokens in its usage")
-    if (run.column("turn")[rows] > 0).any():
-        return Check(
-            "cache", "unchecked", None, bound, "%", "later turns send their history again, which is cached rightly"
-        )
+    implied = planned_reuse(run, rows)
+    if implied is None and (run.column("turn")[rows] > 0).any():
+        why = "later turns send their history again, which is cached rightly, and the plan doesn't name its blocks"
+        return Check("cache", "unchecked", None, bound, "%", why)
+    if run.manifest.content.get("kind") == "replay":
+        return Check("cache", "unchecked", None, bound, "%", "replayed bodies share what their log's users shared")
     # What every prompt begins with (a chat template) is found from the second request on.
-    allowed = (planned_reuse(run) or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(told) / total
+    allowed = (implied or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(told) / total
     why = "prompt tokens found in the cache beyond what the plan repeats and a chat template's length"
     excess = 100 * max(0.0, share - allowed)
     return at_most("cache", excess, bound, "%", why, "Something else filled the cache: use cache: isolated or cold.")

@@ -89,6 +89,36 @@ class Run:
         return read_table(self.path / "client.parquet")
 
     @property
+    def cache_block_tokens(self) -> int | None:
+        """Length of a block of the server's prefix cache, as its fingerprint tells it."""
+        config = self.manifest.target.fingerprint.get("config") or {}
+        size = str((config.get("cache_config") or {}).get("block_size", ""))
+        return int(size) if size.isdigit() and int(size) else None
+
+    def implied_hits(self, granularity: int = 1) -> Ints | None:
+        """For each request, the prompt tokens that requests sent before it began with; None without blocks.
+
+        Args:
+            granularity: length of the server's own cache blocks, see `workloads.reuse.implied_reuse`.
+        """
+        if "plan.parquet" in self.problems:
+            return None
+        plan = read_table(self.path / "plan.parquet", ["index", "prefix_blocks", "prompt_tokens"])
+        size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
+        if not size or not pc.sum(pc.list_value_length(plan["prefix_blocks"])).as_py():
+            return None
+        from workloads.reuse import implied_reuse
+
+        sent = self.column("dispatched_ns")
+        order = np.argsort(np.where(np.isnan(sent), np.inf, sent), kind="stable")
+        order = order[np.isfinite(sent[order])]
+        by_index = np.argsort(plan["index"].to_numpy(), kind="stable")
+        rows = by_index[np.searchsorted(plan["index"].to_numpy(), self.index[order], sorter=by_index)]
+        hits = np.zeros(len(self), np.int64)
+        hits[order] = implied_reuse(plan.take(pa.array(rows)), size, granularity).hit_tokens
+        return hits
+
+    @property
     def window_ns(self) -> tuple[int, int]:
         """The steady window: from the end of warm-up to the planned end of the measure phase.
 
@@ -115,19 +145,6 @@ def slowest_rows(run: Run, most: int) -> Ints:
     took = np.where(run.measured, run.column("end_ns") - run.due_ns, np.nan)
     known = np.flatnonzero(np.isfinite(took))
     return known[np.argsort(-took[known], kind="stable")][:most]
-
-
-def planned_reuse(run: Run) -> float | None:
-    """Prompt tokens in blocks that the plan had before, of all its prompt tokens; None without blocks."""
-    if "plan.parquet" in run.problems:
-        return None
-    plan = read_table(run.path / "plan.parquet", ["prefix_blocks", "prompt_tokens"])
-    flat = plan["prefix_blocks"].combine_chunks().flatten()
-    size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
-    if not len(flat) or not size:
-        return None
-    repeats = len(flat) - int(pc.count_distinct(flat).as_py())
-    return float(repeats * size / pc.sum(plan["prompt_tokens"]).as_py())
 
 
 def load_run(run_dir: Path | str) -> Run:

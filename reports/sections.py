@@ -112,19 +112,21 @@ def workload(summary: dict[str, Any], analysis: Analysis, curves: Figure | None)
                 label = f"{kind.replace('_', ' ')}, {said}"
                 rows.append([label, f"{values.sum():,.0f}", f"{values.mean():,.1f}", *(f"{v:,.0f}" for v in spread)])
     sent = summary["workload"]
-    facts = [["requests/s", plain(sent["planned_rps"]), plain(sent["sent_rps"]), ""]]
-    facts.append(
-        ["coefficient of variation of the gaps", plain(sent["gap_cv_planned"]), plain(sent["gap_cv_sent"]), ""]
-    )
+    facts = [["requests/s", plain(sent["planned_rps"]), plain(sent["sent_rps"])]]
+    facts.append(["coefficient of variation of the gaps", plain(sent["gap_cv_planned"]), plain(sent["gap_cv_sent"])])
     for one in sent["dispersion"]:
-        interval = f"{one['poisson_low']:.2f} to {one['poisson_high']:.2f}"
         label = f"index of dispersion at {one['window_s']} s"
-        facts.append([label, plain(one["planned"]), plain(one["sent"]), interval])
-    facts.append(["prompt tokens seen before", plain(sent["planned_reuse"]), plain(sent["cached_share"]), ""])
+        its = "" if one["sent_low"] is None else f"{one['sent_low']:.2f} to {one['sent_high']:.2f}"
+        poisson = f"{one['poisson_low']:.2f} to {one['poisson_high']:.2f}"
+        facts.append([label, plain(one["planned"]), plain(one["sent"]), its, poisson])
+    block = f", in the cache's blocks of {sent['cache_block_tokens']}" if sent["cache_block_tokens"] else ""
+    label = f"share of prompt tokens seen before{block}"
+    facts.append([label, plain(sent["planned_reuse"]), plain(sent["cached_share"])])
+    facts = [[*row, *[""] * (5 - len(row))] for row in facts]
     ks = " and ".join(f"{kind} {plain(sent[f'{kind}_ks'])}" for kind in ("prompt", "output"))
     said = f"<p>Distance of lengths by usage from those planned (Kolmogorov-Smirnov): {ks}.</p>"
     body = table(["", "sum", "mean", "min", "p50", "p95", "max"], rows) + said
-    body += table(["", "planned", "sent", "a Poisson process: 95 % of cases"], facts)
+    body += table(["", "planned", "sent", "its 95 % interval", "a Poisson process: 95 % of cases"], facts)
     return section("The workload as sent", body + (figure(curves) if curves else ""))
 
 

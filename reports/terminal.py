@@ -36,6 +36,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     for reason in summary["invalid_reasons"][1:]:
         console.print(f"[{colour}]{verdict}[/]  {escape(reason)}", highlight=False)
     console.print(_load_line(summary), highlight=False)
+    if line := _workload_line(summary["workload"]):
+        console.print(line, highlight=False)
     console.print(_latency_table(summary))
     _print_objectives(summary, console)
     _print_errors(summary, console)
@@ -65,6 +67,27 @@ def _load_line(summary: dict[str, Any]) -> str:
     if load.get("overloaded"):
         parts.append("[yellow]overloaded: latencies grow with duration[/]")
     return "; ".join(parts)
+
+
+def _workload_line(sent: dict[str, Any]) -> str:
+    """How it came, beside how it was planned: gaps, burstiness, lengths, reuse; what isn't known is left out."""
+
+    def beside(value: float, planned: float | None) -> str:
+        return f"{value:.2f}" + ("" if planned is None else f" (planned {planned:.2f})")
+
+    parts = []
+    if sent["gap_cv_sent"] is not None:
+        parts.append(f"variation of gaps {beside(sent['gap_cv_sent'], sent['gap_cv_planned'])}")
+    found = [f"at {one['window_s']} s {beside(one['sent'], one['planned'])}" for one in sent["dispersion"]]
+    if found:
+        parts.append(f"dispersion {', '.join(found)}")
+    off = [sent[f"{kind}_ks"] for kind in ("prompt", "output")]
+    if None not in off:
+        parts.append(f"lengths off their law by {off[0]:.3f} and {off[1]:.3f}")
+    if sent["cached_share"] is not None and (sent["cached_share"] or sent["planned_reuse"]):
+        implied = "" if sent["planned_reuse"] is None else f" (planned {100 * sent['planned_reuse']:.1f} %)"
+        parts.append(f"{100 * sent['cached_share']:.1f} % of prompt tokens cached{implied}")
+    return f"as sent: {'; '.join(parts)}" if parts else ""
 
 
 def _concurrency(load: dict[str, Any]) -> str:

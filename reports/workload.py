@@ -1,7 +1,6 @@
 """The workload as it was sent: rate, burstiness, lengths, reuse, each beside what was planned.
 
-Index of dispersion: variance over mean of the arrivals counted in windows of one length; a Poisson process
-has 1 at every length (D. R. Cox, P. A. W. Lewis, The Statistical Analysis of Series of Events, 1966).
+The figures are `workloads.describe`'s and `workloads.reuse`'s: the same for a trace, a plan and a run.
 """
 
 from dataclasses import dataclass
@@ -12,23 +11,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reports.analysis import Analysis
-from reports.rundata import Floats, Ints, planned_reuse
+from reports.rundata import Floats, Ints, Mask, Run
+from workloads import describe
 
 WINDOWS_S: Final = (1, 10, 60)
-# Fewer windows than this say nothing about a variance.
-_LEAST_WINDOWS: Final = 8
+# Fewer gaps than this say nothing about their variation.
+_LEAST_GAPS: Final = 10
 
 
 @dataclass(frozen=True)
 class Dispersion:
-    """Index of dispersion at one window length, as planned and as sent, with the sampling interval of Poisson.
+    """Index of dispersion at one window length, as planned and as sent.
 
-    A Poisson process of as many windows would fall into [poisson_low, poisson_high] in 95 of 100 cases.
+    A process of which counts in different windows are independent lies in [sent_low, sent_high] with 95 %
+    confidence; a Poisson process of as many windows would show [poisson_low, poisson_high] in 95 of 100 cases.
     """
 
     window_s: int
     planned: float | None
     sent: float | None
+    sent_low: float | None
+    sent_high: float | None
     poisson_low: float
     poisson_high: float
 
@@ -43,8 +46,10 @@ class Workload:
         dispersion: at WINDOWS_S, where the run holds enough windows.
         prompt_ks, output_ks: Kolmogorov-Smirnov distance of lengths by usage from those planned.
         mismatched: ok requests whose output length is not the planned one.
-        planned_reuse: share of planned prompt tokens in blocks seen before; None if the plan has no blocks.
+        planned_reuse: share of the ok requests' prompt tokens that a cache without limit would have found, in
+            whole blocks of the server's where it tells their length; None if the plan has no blocks.
         cached_share: share of prompt tokens that the server found in its cache; None if it doesn't tell.
+        cache_block_tokens: the server's block; None where it doesn't tell.
     """
 
     planned_rps: float | None
@@ -57,79 +62,71 @@ class Workload:
     mismatched: int
     planned_reuse: float | None
     cached_share: float | None
+    cache_block_tokens: int | None
 
 
 def workload_as_sent(analysis: Analysis) -> Workload:
     """Compare what was sent with what was planned."""
     run = analysis.run
-    start, end = run.window_ns
-    planned = _inside(run.column("scheduled_ns")[run.measured], start, end)
-    sent = _inside(run.column("dispatched_ns")[run.measured], start, end)
+    planned = _inside(run, run.column("scheduled_ns"))
+    sent = _inside(run, run.column("dispatched_ns"))
     seconds = run.duration_s
     ok = run.ok & run.measured
     output, wanted = run.column("output_tokens")[ok], run.column("output_tokens_planned")[ok]
     return Workload(
         planned_rps=len(planned) / seconds if seconds and run.manifest.loop == "open" else None,
         sent_rps=len(sent) / seconds if seconds else None,
-        gap_cv_planned=gap_cv(planned),
-        gap_cv_sent=gap_cv(sent),
+        gap_cv_planned=_gap_cv(planned),
+        gap_cv_sent=_gap_cv(sent),
         dispersion=tuple(
-            found for window in WINDOWS_S if (found := _dispersion(planned, sent, start, end, window)) is not None
+            found for window in WINDOWS_S if (found := _dispersion(planned, sent, window, seconds)) is not None
         ),
-        prompt_ks=ks_distance(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[ok]),
-        output_ks=ks_distance(output, wanted),
+        prompt_ks=_ks(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[ok]),
+        output_ks=_ks(output, wanted),
         mismatched=int(np.count_nonzero(output[np.isfinite(output)] != wanted[np.isfinite(output)])),
-        planned_reuse=planned_reuse(analysis.run),
-        cached_share=_cached_share(analysis),
+        planned_reuse=planned_reuse(run, ok, run.cache_block_tokens or 1),
+        cached_share=_cached_share(run, ok),
+        cache_block_tokens=run.cache_block_tokens,
     )
 
 
-def _inside(times_ns: Floats, start: int, end: int) -> Floats:
-    known = times_ns[np.isfinite(times_ns)]
-    return np.sort(known[(known >= start) & (known < end)])
+def planned_reuse(run: Run, rows: Mask, granularity: int = 1) -> float | None:
+    """Share of these requests' planned prompt tokens that earlier ones began with; None if the plan has no blocks."""
+    hits, prompt = run.implied_hits(granularity), run.column("prompt_tokens_planned")
+    total = float(prompt[rows].sum())
+    return float(hits[rows].sum()) / total if hits is not None and total else None
 
 
-def gap_cv(times_ns: Floats) -> float | None:
-    """Standard deviation over mean of the gaps between rising times; None below ten of them."""
-    gaps = np.diff(times_ns)
-    return float(gaps.std() / gaps.mean()) if len(gaps) >= 10 and gaps.mean() > 0 else None
+def _inside(run: Run, times_ns: Floats) -> Floats:
+    """Rising times of the measured requests inside the steady window, seconds from its start."""
+    start, end = run.window_ns
+    known = times_ns[run.measured & np.isfinite(times_ns)]
+    return np.sort(known[(known >= start) & (known < end)] - start) / 1e9
 
 
-def index_of_dispersion(times_ns: Floats, start: int, end: int, window_s: float) -> float | None:
-    """Variance over mean of the counts in whole windows; None without enough windows or any arrival."""
-    windows = int((end - start) / (window_s * 1e9))
-    if windows < _LEAST_WINDOWS:
+def _gap_cv(times_s: Floats) -> float | None:
+    return describe.gap_cv(times_s) if len(times_s) > _LEAST_GAPS else None
+
+
+def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float) -> Dispersion | None:
+    sent = describe.dispersion(sent_s, window_s, span_s)
+    if sent.value is None:
         return None
-    slots = ((times_ns - start) / (window_s * 1e9)).astype(np.int64)
-    counts = np.bincount(slots[slots < windows], minlength=windows)
-    return float(counts.var(ddof=1) / counts.mean()) if counts.any() else None
-
-
-def _dispersion(planned: Floats, sent: Floats, start: int, end: int, window_s: int) -> Dispersion | None:
-    windows = int((end - start) / (window_s * 1e9))
-    if windows < _LEAST_WINDOWS:
-        return None
+    planned = describe.dispersion(planned_s, window_s, span_s).value
     # For Poisson counts (n - 1) I is about chi-square with n - 1 degrees; Wilson and Hilferty (1931).
-    df = windows - 1
+    df = sent.windows - 1
     low, high = ((1 - 2 / (9 * df) + z * np.sqrt(2 / (9 * df))) ** 3 for z in (-1.959964, 1.959964))
-    one, two = (index_of_dispersion(times, start, end, window_s) for times in (planned, sent))
-    return Dispersion(window_s, one, two, float(low), float(high))
+    return Dispersion(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
 
 
-def ks_distance(a: Floats, b: Floats) -> float | None:
-    """Largest distance between two empirical distribution functions; None where one is empty."""
-    a, b = np.sort(a[np.isfinite(a)]), np.sort(b[np.isfinite(b)])
-    if not len(a) or not len(b):
-        return None
-    points = np.union1d(a, b)
-    return float(
-        np.abs(np.searchsorted(a, points, "right") / len(a) - np.searchsorted(b, points, "right") / len(b)).max()
-    )
+def _ks(a: Floats, b: Floats) -> float | None:
+    """Distance between two samples' laws, unknown values left out; None where one is empty."""
+    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+    return describe.ks_distance(a, b) if len(a) and len(b) else None
 
 
-def _cached_share(analysis: Analysis) -> float | None:
-    ok = analysis.run.ok & analysis.run.measured
-    cached, prompt = analysis.run.column("cached_tokens")[ok], analysis.run.column("prompt_tokens")[ok]
+def _cached_share(run: Run, rows: Mask) -> float | None:
+    cached, prompt = run.column("cached_tokens")[rows], run.column("prompt_tokens")[rows]
     known = np.isfinite(cached) & np.isfinite(prompt)
     total = prompt[known].sum()
     return float(cached[known].sum() / total) if total else None

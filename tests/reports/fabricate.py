@@ -51,6 +51,7 @@ class Row:
     due: float | None = None  # run time of a later turn, which the plan doesn't know
     server_queue_ms: float | None = None
     cached_tokens: int | None = 0
+    blocks: Sequence[int] = ()  # prefix blocks, of fabricate's `block_tokens`
 
 
 def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]]:
@@ -155,7 +156,7 @@ def plan_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]]
             "priority": 0,
             "prompt_tokens": row.prompt_tokens,
             "output_tokens": 1 + len(row.gaps),
-            "prefix_blocks": [],
+            "prefix_blocks": list(row.blocks),
             "content_seed": index,
             "phase": row.phase,
         }
@@ -173,6 +174,7 @@ def fabricate(
     client: Sequence[Mapping[str, Any]] | None = None,
     server: Sequence[tuple[float, str, str, float]] = (),
     slo: Mapping[str, Any] | Sequence[str] | None = None,
+    block_tokens: int = 16,
     **manifest: Any,
 ) -> Path:
     """Write a run that measured for `seconds` after a `warmup`; returns `run_dir`, not collected yet.
@@ -183,6 +185,7 @@ def fabricate(
     closed = manifest.get("loop") == "closed"
     records = spool_rows(rows, closed)
     plan = pa.Table.from_pylist(plan_rows(rows, closed), PLAN_SCHEMA)
+    plan = plan.replace_schema_metadata({"tailgate.block_tokens": str(block_tokens)})
     pq.write_table(plan, run_dir / "plan.parquet")
     write_stream(run_dir / "spool" / "injector-0.arrows", records, SPOOL_SCHEMA)
     length = int(warmup + seconds + drain)

@@ -1,5 +1,7 @@
 """What was sent beside what was planned: dispersion, gaps, lengths."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fabricate import Row, fabricate
@@ -7,7 +9,9 @@ from scipy import stats as truth
 
 from reports.analysis import analyse
 from reports.collect import collect
-from reports.workload import index_of_dispersion, ks_distance, workload_as_sent
+from reports.manifest import Target
+from reports.workload import workload_as_sent
+from workloads.describe import dispersion, ks_distance
 
 
 def sent(run_dir, rows, **options):
@@ -29,7 +33,7 @@ def test_a_poisson_process_lies_in_the_interval_of_poisson():
     for _ in range(400):
         times = np.sort(rng.uniform(0, 100e9, rng.poisson(1000)))
         low, high = truth.chi2.ppf([0.025, 0.975], 99) / 99
-        inside += low <= index_of_dispersion(times, 0, int(100e9), 1) <= high
+        inside += low <= dispersion(times / 1e9, 1, 100).value <= high
     assert inside / 400 == pytest.approx(0.95, abs=0.04)
 
 
@@ -51,11 +55,51 @@ def test_lateness_shows_as_sent_not_as_planned(tmp_path):
     assert found.gap_cv_sent > 2
 
 
+def test_the_dispersions_own_interval_is_that_of_its_variance(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [Row(at=t) for t in np.sort(rng.uniform(0, 40_000, 400))]
+    (one,) = [d for d in sent(tmp_path / "run", rows, seconds=40.0).dispersion if d.window_s == 1]
+    low, high = truth.chi2.ppf([0.025, 0.975], 39)
+    assert (one.sent_low, one.sent_high) == (pytest.approx(39 * one.sent / high), pytest.approx(39 * one.sent / low))
+
+
+class TestReuse:
+    """Prompts of 100 tokens that begin with the same two blocks of 16, then have content of their own."""
+
+    SHARED = [Row(at=100.0 * i, prompt_tokens=100, cached_tokens=16, blocks=(1, 2)) for i in range(10)]
+
+    def test_all_but_the_first_find_what_they_share(self, tmp_path):
+        found = sent(tmp_path / "run", self.SHARED)
+        assert (found.planned_reuse, found.cached_share) == (pytest.approx(0.9 * 0.32), pytest.approx(0.16))
+
+    def test_hits_count_in_whole_blocks_of_the_servers_cache(self, tmp_path):
+        config = {"config": {"cache_config": {"block_size": 24}}}
+        target = Target(kind="url", urls=["http://127.0.0.1:8000"], fingerprint=config)
+        found = sent(tmp_path / "run", self.SHARED, target=target)
+        assert (found.cache_block_tokens, found.planned_reuse) == (24, pytest.approx(0.9 * 0.24))
+
+    def test_what_was_sent_first_comes_first_whatever_the_plan_says(self, tmp_path):
+        long, short = (Row(at=0.0, prompt_tokens=100, blocks=(1, 2, 3)), Row(at=0.0, prompt_tokens=100, blocks=(1,)))
+        third = Row(at=20.0, prompt_tokens=100, blocks=(1, 2, 3))
+        found = [
+            sent(tmp_path / name, [replace(long, late=late), short, third]).planned_reuse
+            for name, late in (("in order", 0.0), ("the first one late", 50.0))
+        ]
+        # Without the long one, what comes before the third holds one of its blocks; it then finds the third's.
+        assert found == [pytest.approx((16 + 48) / 300), pytest.approx((16 + 48) / 300)]
+
+    def test_what_was_never_sent_leaves_nothing_behind(self, tmp_path):
+        rows = [replace(self.SHARED[0], status="not_sent", ttft=None), *self.SHARED[1:2]]
+        assert sent(tmp_path / "run", rows).planned_reuse == 0.0
+
+    def test_a_plan_without_blocks_says_nothing(self, tmp_path):
+        assert sent(tmp_path / "run", [Row(at=100.0 * i) for i in range(10)]).planned_reuse is None
+
+
 def test_ks_distance_agrees_with_scipy():
     rng = np.random.default_rng(5)
     a, b = rng.integers(0, 50, 300).astype(float), rng.integers(5, 60, 200).astype(float)
     assert ks_distance(a, b) == pytest.approx(truth.ks_2samp(a, b).statistic)
-    assert ks_distance(a, np.zeros(0)) is None
 
 
 def test_answers_of_another_length_are_counted(tmp_path):
