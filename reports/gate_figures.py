@@ -93,7 +93,7 @@ def trend(entries: Sequence[Entry], found: Verdict) -> Figure | None:
         rows += [[e.at, name, e.verdict, percent(m.ratio), plain(m.baseline), plain(m.candidate)] for e, m in known]
     if not traces:
         return None
-    layout = {"height": 320, "yaxis": {"title": {"text": "candidate against baseline, %"}, "zeroline": True}}
+    layout = {"height": 320, "xaxis": {}, "yaxis": {"title": {"text": "candidate against baseline, %"}}}
     head = ["when", "metric", "verdict", "change", "baseline", "candidate"]
     says = "Every verdict of the history with its bounds: a slow creep shows here, pair by pair it may not."
     return Figure("trend", "Over earlier verdicts", says, traces, layout, head, rows)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from reports.gate_compare import MetricVerdict
 from reports.gate_figures import pairs, trend
@@ -134,9 +135,16 @@ def _what(found: Verdict) -> str:
     if found.spent is not None:
         if found.spent.command:
             parts += f"<p><b>Run it again:</b></p><pre>{text(shlex.join(found.spent.command))}</pre>"
-        rows = [[str(pair), side, point, name] for name, side, point, pair in found.spent.runs]
+        rows: list[list[str | Cell]] = [
+            [str(pair), side, point, _link(name)] for name, side, point, pair in found.spent.runs
+        ]
         parts += table(["pair", "side", "load", "run directory"], rows, (1, 2, 3))
     return parts
+
+
+def _link(name: str) -> Cell:
+    """To the run's own report, which lies beside the page."""
+    return Cell(f'<a href="{text(quote(name))}/report.html">{text(name)}</a>', "text")
 
 
 def _design(found: Verdict) -> str:

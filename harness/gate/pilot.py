@@ -67,7 +67,7 @@ def spreads(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str] = SHOWN)
     """What the pilot's runs say about each metric that all of them have."""
     found = []
     for key in keys:
-        metric = gate_metric(key)
+        metric = gate_metric(key, DEFAULT_METRICS.get(key))
         values = [metric.value(summary) for summary in summaries]
         known = [value for value in values if value is not None and 0 < value < math.inf]
         if len(known) == len(values) >= 2:
@@ -80,7 +80,7 @@ def _spread(metric: GateMetric, logs: "np.typing.NDArray[np.float64]") -> Spread
 
     df = len(logs) - 1
     cv = float(logs.std(ddof=1)) * math.sqrt(df / float(chdtri(df, 0.5)))
-    for margin in [m for m in _MARGINS if m >= metric.margin]:
+    for margin in [metric.margin, *(m for m in _MARGINS if m > metric.margin)]:
         wide = GateMetric(metric.key, margin, metric.path, metric.higher)
         pairs = needed_pairs(cv, wide)
         if pairs is not None and pairs <= _MOST_PAIRS:

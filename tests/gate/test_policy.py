@@ -13,7 +13,7 @@ from workloads.errors import UserError
 
 def test_the_default_gates_a_tail_of_ttft_and_of_tpot_with_five_pairs_and_an_extension_to_ten():
     found = Policy()
-    assert [(m.key, m.margin) for m in found.gate_metrics] == [("ttft.p90", 0.10), ("tpot.p90", 0.10)]
+    assert [(m.key, m.margin) for m in found.gate_metrics] == [("ttft.p90", 0.10), ("tpot.mean", 0.07)]
     assert (found.pairs, found.extended, found.restart, found.inconclusive) == (5, 10, "each", "fail")
 
 
