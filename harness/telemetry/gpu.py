@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,15 @@ def gpu_source(
     )
 
 
+def _nvml_is_installed() -> bool:
+    """Whether the library that the driver brings can be loaded; nothing is initialised."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
 class NvmlProcess:
     """The sampler process; see `gpu_sampler`."""
 
@@ -99,7 +109,9 @@ class NvmlProcess:
         return self._process.pid if self._process else None
 
     async def start(self) -> GpusFound:
-        """Start it and hear what it found."""
+        """Start it and hear what it found. Where there is no NVML at all, no process is spent on learning that."""
+        if sys.platform == "linux" and not _nvml_is_installed():
+            return GpusFound(problem="NVML: NVML Shared Library Not Found")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "harness.telemetry.gpu_sampler", *self._arguments,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
