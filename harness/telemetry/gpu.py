@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from workloads.errors import UserError
 
 _LOOK_S = 20.0
 _END_S = 5.0
+_LIBRARY = "libnvidia-ml.so.1"
 
 
 @dataclass
@@ -85,9 +87,13 @@ def gpu_source(
 
 
 def _nvml_is_installed() -> bool:
-    """Whether the library that the driver brings can be loaded; nothing is initialised."""
+    """Whether the sampler will find the library that the driver brings; nothing is initialised."""
+    # The loader reads the variable when a process starts: the sampler's folders may be others than ours.
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    if any(folder and (Path(folder) / _LIBRARY).exists() for folder in folders):
+        return True
     try:
-        ctypes.CDLL("libnvidia-ml.so.1")
+        ctypes.CDLL(_LIBRARY)
     except OSError:
         return False
     return True
