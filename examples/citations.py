@@ -23,10 +23,12 @@ class Reader(LLMUser):
     wait_time = constant(0.1)
 
     def on_start(self):
+        """A new reader."""
         self.turns = itertools.count()
 
     @task
     def ask(self):
+        """A question about one of the passages."""
         passages = "\n".join(PASSAGES)
         question = f"{passages}\nQuestion {next(self.turns)}: what was measurement 3? Cite the passage."
         answer = self.client.chat(question, max_tokens=24)

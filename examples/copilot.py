@@ -25,6 +25,7 @@ class Developer(LLMUser):
     @tag("quick")
     @task(3)
     def ask(self):
+        """One question."""
         answer = self.client.chat(f"Question {next(numbers)}: what does this do?\n{SNIPPET}", max_tokens=32)
         if answer.ok and answer.output_tokens == 0:
             answer.fail("an empty answer")
@@ -32,6 +33,7 @@ class Developer(LLMUser):
     @tag("long")
     @task
     def review(self):
+        """A review, and a second turn that sends the first again."""
         history = [
             {"role": "system", "content": "You review code. Be brief."},
             {"role": "user", "content": f"Review {next(numbers)}:\n{SNIPPET}"},
@@ -54,4 +56,5 @@ class Completer(LLMUser):
     @tag("quick")
     @task
     def complete(self):
+        """One completion."""
         self.client.complete(f"# {next(numbers)}\n{SNIPPET}def median(values):\n", max_tokens=16, temperature=0)

@@ -100,11 +100,13 @@ class Client:
         """Nothing more will be said of the last answer."""
         if self.last is not None:
             self._station.settled(self.last)
+            self._station.said_all(self._number)
             self.last = None
 
     def leave(self) -> None:
         """The user is gone."""
         self.settle()
+        self._station.said_all(self._number)  # also of an answer that came too late for it
         self._station.left(self._number)
 
 

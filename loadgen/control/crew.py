@@ -83,7 +83,8 @@ def tell_of_errors(environment: Environment, report: Callable[[Message], None]) 
     told: set[str] = set()
 
     def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:
-        text = f"{type(user_instance).__name__}: {type(exception).__name__}: {exception}"
+        user = getattr(user_instance, "user", user_instance)  # Locust gives the task set
+        text = f"{type(user).__name__}: {type(exception).__name__}: {exception}"
         if isinstance(exception, AssertionError) or text in told or len(told) == _MOST_TOLD:
             return
         told.add(text)

@@ -47,7 +47,7 @@ class PlainStation(Station):
         super().__init__(1, self._hear)
         self._environment = environment
         self._prepared = AsyncResult()
-        self._open: dict[int, tuple[User, str, str, str | None]] = {}
+        self._pending: dict[int, tuple[User, str, str, str | None]] = {}
         self._folder = tempfile.mkdtemp(prefix="tailgate-locust-")
         atexit.register(self._end)
         environment.events.quitting.add_listener(lambda **_: self._end())  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ class PlainStation(Station):
 
     def answered(self, user: User, kind: str, api: str, answer: "Answer") -> None:
         """Keep it until the user has had its say."""
-        self._open[answer.index] = (user, kind, api, None)
+        self._pending[answer.index] = (user, kind, api, None)
         entries = self._environment.stats.entries
         if answer.ok and answer.ttft_ms is not None and answer.e2e_ms is not None:
             entries[kind, "TTFT"].log(round(answer.ttft_ms), 0)
@@ -82,11 +82,11 @@ class PlainStation(Station):
 
     def judge(self, user: int, index: int, reason: str) -> None:
         """A user found an answer wrong."""
-        self._open[index] = (*self._open[index][:3], reason)
+        self._pending[index] = (*self._pending[index][:3], reason)
 
     def settled(self, answer: "Answer") -> None:
         """Now it counts."""
-        user, kind, api, reason = self._open.pop(answer.index)
+        user, kind, api, reason = self._pending.pop(answer.index)
         error = reason or (None if answer.ok else f"{answer.status}: {answer.error}")
         self._environment.events.request.fire(  # type: ignore[no-untyped-call]
             request_type=api, name=kind, response_time=answer.e2e_ms or 0.0, response_length=answer.output_tokens or 0,

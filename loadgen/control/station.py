@@ -35,6 +35,7 @@ class Station:
         self._users_made = 0
         self._answers: dict[int, AsyncResult] = {}
         self._asked = 0
+        self._open: set[int] = set()  # users of locustfiles with an answer they may yet judge
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
         self.population = Population()
@@ -67,7 +68,7 @@ class Station:
         if not self.closing:
             self.closing = True
             self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": self.population.summary()})
-            self._injectors.tell_all({"op": "finish"})
+            self._injectors.tell_all({"op": "finish", "open": sorted(self._open)})
 
     def stop(self, why: str) -> None:
         """End now: what is in flight is cancelled, what was measured is kept."""
@@ -128,11 +129,18 @@ class Station:
         message = {**message, "op": "ask", "user": user, "at": time.time_ns(), "body": body}
         self._injectors.tell(user % len(self._injectors), message)
         done: Message = answer.get()
+        self._open.add(user)
         return done
 
     def judge(self, user: int, index: int, reason: str) -> None:
         """A user found an answer wrong."""
         self._injectors.tell(user % len(self._injectors), {"op": "judge", "index": index, "error": reason})
+
+    def said_all(self, user: int) -> None:
+        """A user has nothing more to say of its last answer. Told only at the end, when the injectors wait for it."""
+        self._open.discard(user)
+        if self.closing:
+            self._injectors.tell(user % len(self._injectors), {"op": "settled", "user": user})
 
     def answered(self, user: User, kind: str, api: str, answer: "Answer") -> None:
         """An answer has come; what it counts as is in the records."""

@@ -42,12 +42,13 @@ class Asked:
         self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
+        self._unsettled: set[int] = set()  # users whose code may still say something of their last answer
         self._stopped = False
 
     @property
     def finished(self) -> bool:
-        """Whether nobody asks any more."""
-        return self._stopped
+        """Whether nobody asks any more, and nobody has anything to say of an answer."""
+        return self._stopped and not self._unsettled
 
     def prepare(self, _now_ns: int) -> bool:
         """Nothing can be made ahead."""
@@ -81,12 +82,14 @@ class Asked:
         if self._job.timeout_ns is not None:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
         self._users[index] = user, kind
+        self._unsettled.discard(user)
         self._spool.add((index, message["session"], message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> dict[str, Any]:
         """What the user is told of its answer."""
         user, _ = self._users.pop(exchange.index)
+        self._unsettled.add(user)
         stream, reading = exchange.stream, exchange.stream.reading
         begun = exchange.sent_ns or exchange.dispatched_ns or 0
 
@@ -112,6 +115,14 @@ class Asked:
     def judge(self, index: int, error: str) -> None:
         """The user's own code says that an answer was wrong."""
         self._verdicts.add((index, error[:_ERROR_CHARS]))
+
+    def settled(self, user: int) -> None:
+        """A user has nothing more to say of its last answer."""
+        self._unsettled.discard(user)
+
+    def only_open(self, users: list[int]) -> None:
+        """Nobody asks any more, and of the answers that have come only these users' may yet be judged."""
+        self._unsettled.intersection_update(users)
 
     def flush(self) -> None:
         """Write down what was asked and said.

@@ -72,7 +72,14 @@ class Injector:
                 self._feed.judge(message["index"], message["error"])
             case "headers":
                 self._renew(message["headers"])
+            case "settled":
+                assert isinstance(self._feed, Asked)
+                self._feed.settled(message["user"])
+                if self._all_done():
+                    self._finish()
             case "finish":  # closed loop: no user asks any more; drain
+                if isinstance(self._feed, Asked):
+                    self._feed.only_open(message["open"])
                 self._feed.stop()
                 self._drain_from(time.monotonic_ns())
             case "stop":

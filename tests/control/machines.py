@@ -83,6 +83,7 @@ class Distributed:
     bind: str = "127.0.0.1"
     master_within: Sequence[str] = ()
     worker_within: Sequence[Sequence[str]] = ()
+    worker_flags: Sequence[str] = ()
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __enter__(self) -> "Distributed":
@@ -98,7 +99,7 @@ class Distributed:
     def join(self, within: Sequence[str] = (), *more: str) -> subprocess.Popen[str]:
         """One more worker."""
         flags = ["--master", self.address, "--injectors", str(self.injectors), "--alone", f"{self.alone_s}s"]
-        flags += ["--spool", str(self.folder / "spools")]
+        flags += ["--spool", str(self.folder / "spools"), *self.worker_flags]
         self.started.append(started(tailgate("worker", *flags, *more), within))
         return self.started[-1]
 

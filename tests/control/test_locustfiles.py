@@ -1,0 +1,357 @@
+"""Users' own locustfiles: recorded like any other request, judged by their own code, refused in their own words."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from answering import Answering, answering
+from machines import Distributed, Ended, killed, started, tailgate
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HEAD = "from locust import constant\nfrom loadgen import LLMUser, tag, task\n\n"
+
+ONE = (
+    HEAD
+    + """
+class Asker(LLMUser):
+    wait_time = constant(0.02)
+
+    @task
+    def ask(self):
+        answer = self.client.chat("how many?", max_tokens=8)
+        if "seven" not in answer.text:
+            answer.fail("no seven")
+"""
+)
+
+
+def seven_every_third_time() -> Any:
+    count = iter(range(1, 1_000_000))
+    return lambda _body: ["it", "is", "seven" if next(count) % 3 == 0 else "six"]
+
+
+def run(folder: Path, server: Answering, file: Path, *flags: str, **env: str) -> Ended:
+    process = started(
+        tailgate("run", "--target", server.url, "--locustfile", file, "--out", folder / "run", *flags), **env
+    )
+    out, err = process.communicate(timeout=120)
+    return Ended(folder / "run", process.returncode, out, err, [])
+
+
+def locustfile(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def statuses(ended: Ended) -> Counter[tuple[str, str]]:
+    records = ended.requests()
+    return Counter(zip(records["class"].to_pylist(), records["status"].to_pylist(), strict=True))
+
+
+def test_an_answer_that_the_users_code_fails_counts_as_an_error_with_its_reason(tmp_path: Path) -> None:
+    with answering(seven_every_third_time()) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, ONE), "--users", "3", "--duration", "2s")
+    found = statuses(ended)
+    total = len(server.asked)
+    assert ended.requests().num_rows == total > 30
+    assert found["Asker", "ok"] == total // 3
+    assert found["Asker", "bad_response"] == total - total // 3
+    errors = {error for error in ended.requests()["error"].to_pylist() if error}
+    assert errors == {"no seven"}
+    (kind,) = ended.summary["errors"]["kinds"]
+    assert kind["count"] == ended.summary["load"]["requests"]["bad_response"]
+    assert ended.summary["load"]["loop"] == "closed"
+
+
+def test_requests_are_recorded_like_any_other(tmp_path: Path) -> None:
+    with answering(lambda _body: ["one", "two", "three"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, ONE), "--users", "2", "--requests", "20")
+    records = ended.requests().to_pylist()
+    assert len(records) == 20 == len(server.asked)
+    turns: Counter[int] = Counter()
+    for record in sorted(records, key=lambda r: (r["session"], r["turn"])):
+        assert record["turn"] == turns[record["session"]]
+        turns[record["session"]] += 1
+        assert record["handed_over_ns"] <= record["dispatched_ns"] <= record["sent_ns"] < record["first_token_ns"]
+        assert (record["output_tokens"], record["output_tokens_planned"], record["chunks"]) == (3, 8, 3)
+        assert record["prompt_tokens"] == record["prompt_tokens_planned"]
+    assert len(turns) == 2
+    path, body = server.asked[0]
+    assert path == "/v1/chat/completions"
+    assert body["messages"] == [{"role": "user", "content": "how many?"}]
+    assert (body["model"], body["max_tokens"], body["stream"]) == ("m", 8, True)
+    # The plan is what was asked for.
+    assert sorted(ended.plan()["index"].to_pylist()) == sorted(record["index"] for record in records)
+
+
+def test_a_failed_assert_is_an_error_of_the_answer_and_another_exception_an_event(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """
+class Strict(LLMUser):
+    wait_time = constant(0.02)
+    @task
+    def ask(self):
+        answer = self.client.chat("x")
+        assert answer.output_tokens == 5, "not five tokens"
+
+class Buggy(LLMUser):
+    wait_time = constant(0.02)
+    @task
+    def ask(self):
+        self.client.chat("x")
+        {}["nothing here"]
+"""
+    )
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "2", "--duration", "1s")
+    found = statuses(ended)
+    assert set(found) == {("Strict", "bad_response"), ("Buggy", "ok")}
+    (event,) = [event for event in ended.events if event["kind"] == "locustfile"]
+    assert event["text"] == "Buggy: KeyError: 'nothing here'"
+    assert "mine.py" in event["where"]
+
+
+def test_weights_tags_and_names_of_classes_are_heeded(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """
+class Often(LLMUser):
+    weight = 3
+    wait_time = constant(0.05)
+    @tag("small")
+    @task
+    def ask(self):
+        self.client.chat("x", kind="renamed")
+    @tag("big")
+    @task
+    def long(self):
+        self.client.chat("big")
+
+class Seldom(LLMUser):
+    wait_time = constant(0.05)
+    @tag("small")
+    @task
+    def complete(self):
+        self.client.complete([1, 2, 3])
+
+class Untagged(LLMUser):
+    @task
+    def never(self):
+        self.client.chat("never")
+"""
+    )
+    with answering(lambda _body: ["one"]) as server:
+        flags = ["--users", "8", "--duration", "2s", "--tag", "small"]
+        ended = run(tmp_path, server, locustfile(tmp_path, text), *flags)
+    found = statuses(ended)
+    assert set(found) == {("renamed", "ok"), ("Seldom", "ok")}
+    assert 2 < found["renamed", "ok"] / found["Seldom", "ok"] < 4
+    assert {body.get("prompt") and tuple(body["prompt"]) for _, body in server.asked} == {None, (1, 2, 3)}
+    assert {path for path, _ in server.asked} == {"/v1/chat/completions", "/v1/completions"}
+
+
+def test_a_refused_request_is_told_to_the_users_code(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """
+class Asker(LLMUser):
+    wait_time = constant(0.02)
+    @task
+    def ask(self):
+        answer = self.client.chat("refuse me")
+        answer.fail("is an error already")
+        self.client.chat(f"told {answer.ok} {answer.status} {answer.http_status} {answer.text!r}")
+"""
+    )
+
+    def words(body: dict[str, Any]) -> list[str] | None:
+        return None if body["messages"][0]["content"] == "refuse me" else ["fine"]
+
+    with answering(words) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "1", "--requests", "10")
+    assert statuses(ended) == {("Asker", "http_error"): 5, ("Asker", "ok"): 5}
+    told = {body["messages"][0]["content"] for _, body in server.asked}
+    assert told == {"refuse me", "told False http_error 418 ''"}
+
+
+def test_two_workers_run_their_copies_of_the_locustfile(tmp_path: Path) -> None:
+    file = locustfile(tmp_path, ONE)
+    with answering(seven_every_third_time()) as server:
+        flags: list[str | Path] = ["--target", server.url, "--locustfile", file, "--users", "6", "--duration", "2s"]
+        with Distributed(tmp_path, flags, workers=2, worker_flags=["--locustfile", str(file)]) as machines:
+            ended = machines.ended()
+    found = statuses(ended)
+    assert sum(found.values()) == len(server.asked) > 50
+    assert found["Asker", "ok"] == len(server.asked) // 3
+    assert set(ended.requests()["injector"].to_pylist()) == {0, 1}
+    assert ended.summary["load"]["users"]["max"] == 6
+
+
+@pytest.mark.parametrize(("copy", "told"), [(None, "has no copy"), (ONE + "\n# other\n", "is not the master's")])
+def test_a_worker_without_the_same_locustfile_is_refused(tmp_path: Path, copy: str | None, told: str) -> None:
+    file = locustfile(tmp_path, ONE)
+    other = tmp_path / "copy.py"
+    other.write_text(copy or "")
+    with answering(lambda _body: ["one"]) as server:
+        flags: list[str | Path] = ["--target", server.url, "--locustfile", file, "--users", "6", "--duration", "2s"]
+        worker_flags = ["--locustfile", str(other)] if copy else []
+        with Distributed(tmp_path, flags, workers=1, worker_flags=worker_flags) as machines:
+            ended = machines.ended()
+    assert ended.code == 2 and ended.workers[0][0] == 2
+    assert told in ended.err and told in ended.workers[0][1]
+    assert not server.asked
+
+
+def test_after_kill_9_what_was_asked_is_recovered(tmp_path: Path) -> None:
+    with answering(lambda _body: ["one", "seven"]) as server:
+        process = started(
+            tailgate("run", "--target", server.url, "--locustfile", locustfile(tmp_path, ONE), "--users", "3",
+                     "--duration", "60s", "--out", tmp_path / "run")
+        )  # fmt: skip
+        spool = tmp_path / "run" / "spool" / "injector-0.arrows"
+        while not (spool.exists() and spool.stat().st_size > 20_000):
+            assert process.poll() is None, process.communicate()
+            try:
+                process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+        killed(process)
+        process.communicate()
+    report = subprocess.run(tailgate("report", tmp_path / "run", "--json"), capture_output=True, text=True, check=False)
+    assert report.returncode == 4, report.stderr
+    assert json.loads(report.stdout)["load"]["all_phases"]["ok"] > 10
+
+
+# --- bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "not_told"),
+    [
+        ("x = 1\n", "has no user class", "Traceback"),
+        (HEAD + "import no_such_module_at_all\n", "No module named 'no_such_module_at_all'", "loadgen/control"),
+        (HEAD + "def f():\n    raise ValueError('mine')\nf()\n", "ValueError: mine", "load_locustfile"),
+        ("def broken(:\n", "SyntaxError", "importlib"),
+        ("raise SystemExit(3)\n", "SystemExit: 3", "loadgen/control"),
+        ("from locust import HttpUser\nclass Web(HttpUser):\n    pass\n", "Web: not an LLMUser", "Traceback"),
+        (HEAD + "class Idle(LLMUser):\n    pass\n", "no user class has a task", "Traceback"),
+    ],
+)
+def test_a_locustfile_that_can_not_be_used_says_so_in_its_own_words(
+    tmp_path: Path, text: str, told: str, not_told: str
+) -> None:
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "1", "--duration", "1s")
+    assert ended.code == 2
+    assert told in ended.err and "mine.py" in ended.err
+    assert not_told not in ended.err
+    assert not server.asked
+
+
+def test_the_traceback_shows_the_persons_own_lines(tmp_path: Path) -> None:
+    text = HEAD + "def helper():\n    return 1 / 0\n\nhelper()\n"
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "1", "--duration", "1s")
+    assert "return 1 / 0" in ended.err and "ZeroDivisionError" in ended.err
+    assert "exec_module" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--duration", "1s"], "needs `users` or `stages`"),
+        (["--users", "1"], "when does the run end"),
+        (["--users", "1", "--duration", "1s", "--prompt-tokens", "8"], "exclude each other"),
+        (["--users", "1", "--duration", "1s", "--tag", "nowhere"], "has a task with --tag nowhere"),
+    ],
+)
+def test_flags_that_do_not_fit_a_locustfile_are_refused(tmp_path: Path, flags: list[str], told: str) -> None:
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, ONE), *flags)
+    assert ended.code == 2
+    assert told in ended.err
+
+
+def test_a_locustfile_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, tmp_path / "gone.py", "--users", "1", "--duration", "1s")
+    assert ended.code == 2
+    assert "gone.py" in ended.err and "Traceback" not in ended.err
+
+
+# --- plain locust -------------------------------------------------------------------------------------
+
+
+def left_behind(mark: str) -> list[str]:
+    """Processes that were started with this in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TG_MARK") == mark:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def locust(file: Path, url: str, *flags: str, **env: str) -> tuple[int, list[dict[str, Any]], str]:
+    """`locust -f FILE`, headless: exit code, the rows of its statistics, what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "locust", "-f", str(file), "--host", url, "--headless", "--json", "--loglevel",
+         "WARNING", *flags],
+        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **env},
+    )  # fmt: skip
+    return done.returncode, json.loads(done.stdout) if done.stdout.startswith("[") else [], done.stdout + done.stderr
+
+
+def test_plain_locust_shows_the_same_requests_and_failures_and_leaves_no_process(tmp_path: Path) -> None:
+    mark = f"{os.getpid()}-plain"
+    with answering(seven_every_third_time()) as server:
+        code, rows, said = locust(locustfile(tmp_path, ONE), server.url, "-u", "3", "-r", "3", "-t", "3s", TG_MARK=mark)
+    found = {(row["name"], row["method"]): row for row in rows}
+    total = len(server.asked)
+    assert code == 1, said  # Locust's own: some requests failed
+    chat = found["Asker", "chat"]
+    # A user in the midst of a request when the test ends does not come to count it.
+    assert total - 3 <= chat["num_requests"] <= total
+    assert abs(chat["num_failures"] - (total - total // 3)) <= 3
+    assert found["Asker", "TTFT"]["num_requests"] >= chat["num_requests"]
+    assert found["Asker", "ITL"]["num_failures"] == 0
+    assert not left_behind(mark)
+
+
+def test_plain_locust_without_a_server_says_who_does_not_answer(tmp_path: Path) -> None:
+    _, _, said = locust(locustfile(tmp_path, ONE), "http://127.0.0.1:9", "-u", "1", "-t", "2s")
+    assert "http://127.0.0.1:9/v1/models: does not tell its models" in said
+
+
+# --- the documented examples --------------------------------------------------------------------------
+
+
+def test_the_copilot_example_runs_with_both_commands(tmp_path: Path) -> None:
+    with answering(lambda body: ["word"] * int(body["max_tokens"])) as server:
+        ended = run(tmp_path, server, EXAMPLES / "copilot.py", "--users", "8", "--duration", "3s")
+        code, rows, said = locust(EXAMPLES / "copilot.py", server.url, "-u", "8", "-r", "8", "-t", "3s")
+    found = statuses(ended)
+    assert {kind for kind, _ in found} == {"Developer", "Completer", "review"}
+    assert {status for _, status in found} == {"ok"}
+    assert code == 0, said
+    assert {(row["name"], row["method"]) for row in rows} > {
+        ("Developer", "chat"), ("review", "chat"), ("Completer", "completions"), ("Completer", "ITL"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "status"), [("[3] 21 units", "ok"), ("21 units", "bad_response")])
+def test_the_citations_example_fails_answers_without_a_citation(tmp_path: Path, answer: str, status: str) -> None:
+    with answering(lambda _body: answer.split()) as server:
+        ended = run(tmp_path, server, EXAMPLES / "citations.py", "--users", "2", "--duration", "1s")
+        code, _, said = locust(EXAMPLES / "citations.py", server.url, "-u", "2", "-r", "2", "-t", "2s")
+    assert set(statuses(ended)) == {("Reader", status)}
+    assert code == (0 if status == "ok" else 1), said
