@@ -208,6 +208,10 @@ class Listener:
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])
+            case "failed":
+                outcome.state, outcome.reason, outcome.failed_side = "failed", message["why"], "client"
+                self._note("injector", outcome.reason)
+                self._watcher.note(outcome.reason)
             case "crashed" | "died":
                 text = message.get("error") or f"ended with exit code {message.get('code')}"
                 outcome.state, outcome.reason = "failed", f"injector {message['injector']}: {text}"

@@ -84,9 +84,8 @@ class Client:
         name = kind or type(self._user).__name__
         done = self._station.request(
             self._number,
-            {"api": api, "body": body, "class": name, "session": self._number, "turn": self._turn,
-             "output_tokens": limit},
-        )  # fmt: skip
+            {"api": api, "body": body, "class": name, "turn": self._turn, "output_tokens": limit},
+        )
         self._turn += 1
         known = {name: done[name] for name in Answer.__dataclass_fields__ if name in done}
         self.last = Answer(**known, _judge=self._judge)

@@ -222,6 +222,8 @@ class MasterRun:
                 if not remote.drained:
                     remote.drained = True
                     remote.drift_ns = data["offset_ns"] - remote.offset_ns
+                    if remote.closed_at_ns is None:
+                        self._left_early(remote, "left before the end")
                 if self.over.is_set():
                     self._tell(remote, protocol.DISMISSED, {})
 
@@ -256,12 +258,18 @@ class MasterRun:
 
     def _close_when_all_have(self) -> None:
         """Closed loop: the measure phase ends when the last worker's users stopped asking."""
-        remotes = [r for r in self._fleet.remotes.values() if not r.given_up]
+        remotes = [r for r in self._fleet.remotes.values() if not r.given_up and (r.closed_at_ns or not r.drained)]
         if not remotes or any(remote.closed_at_ns is None for remote in remotes):
             return
         users = {key: sum(remote.users[key] for remote in remotes) for key in ("mean", "max")}
         at = max(remote.closed_at_ns or 0 for remote in remotes)
         self._report({"op": "closing", "at_unix_ns": at, "users": users})
+
+    def _left_early(self, remote: Remote, how: str) -> None:
+        """A closed loop lacks a worker's users from then on: no record shows that, so the run says it."""
+        if self._crew is not None and self._crew.closed and self._stopping is None:
+            self._report({"op": "failed", "why": f"{remote.name} {how}: its users were missing from then on"})
+            self._close_when_all_have()
 
     def _hear_spool(self, remote: Remote, data: dict[str, Any]) -> None:
         number = number_of(data["name"])
@@ -302,7 +310,7 @@ class MasterRun:
 
     def _failed(self, greenlet: gevent.Greenlet) -> None:
         """Our own fault: the run ends now instead of at its deadline."""
-        self._report({"op": "crashed", "injector": "master", "error": repr(greenlet.exception)})
+        self._report({"op": "failed", "why": f"the master failed: {greenlet.exception!r}"})
         self._stop("the master failed")
         self._report({"op": "all-ended"})
         self._dismiss()
@@ -340,7 +348,7 @@ class MasterRun:
             if now - (remote.missing_since or now) > _PATIENCE_S:
                 remote.given_up = True
                 self._event(f"{remote.name} did not come back: what it did not report is lost")
-                self._close_when_all_have()
+                self._left_early(remote, "did not come back")
         return not any(remote.here for remote in waiting)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:

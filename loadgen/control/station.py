@@ -124,7 +124,7 @@ class Station:
     def request(self, user: int, message: Message) -> Message:
         """Have a body sent; what the injector tells of the answer."""
         self._count_one()
-        body = {"model": self._job["model"], **message["body"], **_streamed(self._job), **self._job["extra"]}
+        body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
         answer = self._answers[user] = AsyncResult()
         message = {**message, "op": "ask", "user": user, "at": time.time_ns(), "body": body}
         self._injectors.tell(user % len(self._injectors), message)

@@ -83,7 +83,8 @@ class Asked:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
         self._users[index] = user, kind
         self._unsettled.discard(user)
-        self._spool.add((index, message["session"], message["turn"], kind, message["output_tokens"]))
+        session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
+        self._spool.add((index, session, message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> dict[str, Any]:

@@ -106,6 +106,22 @@ def test_ctrl_c_on_the_master_drains_collects_and_reports(exact: Path, tmp_path:
     assert not list((tmp_path / "spools").iterdir())
 
 
+def test_a_closed_loop_that_loses_a_workers_users_is_no_result(exact: Path, tmp_path: Path) -> None:
+    flags = ["--users", "8", "--duration", "6s", "--prompt-tokens", "16", "--output-tokens", "2"]
+    with (
+        serving(exact, "--ttft-us", "20000") as port,
+        Distributed(tmp_path, ["--target", f"http://127.0.0.1:{port}", *flags]) as run,
+    ):
+        run.until_spooled(0, 20_000)
+        run.until_spooled(1, 20_000)
+        killed(run.worker_processes[1])
+        ended = run.ended()
+    assert ended.code == 4, ended.err
+    assert ended.manifest["state"] == "failed" and ended.manifest["failed_side"] == "client"
+    assert "its users were missing" in ended.manifest["state_reason"]
+    assert any("its users were missing" in reason for reason in ended.summary["invalid_reasons"])
+
+
 def test_ctrl_c_on_a_worker_is_an_event_and_its_rows_are_not_sent(exact: Path, tmp_path: Path) -> None:
     with serving(exact) as port, Distributed(tmp_path, load(port, 50, 6)) as run:
         run.until_spooled(0, 20_000)
