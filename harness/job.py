@@ -53,12 +53,19 @@ def make_jobs(
         measure_end_ns=manifest.measure_end_ns,
         drain_ns=int(spec.drain * 1e9),
         run_nonce=secrets.token_hex(4),
+        answers=_with_memory(spec),
         extend_plan=_extension(spec, plan),
         patience=str(spec.abandon.patience) if spec.abandon else None,
         patience_share=spec.abandon.share if spec.abandon else 1.0,
         patience_seed=spec.seed,
     )
     return [shared.for_injector(k) for k in range(shared.injectors)]
+
+
+def _with_memory(spec: RunSpec) -> tuple[str, ...]:
+    """Classes whose sessions send the model's own answers again."""
+    kinds = {} if spec.workload.locustfile is not None else spec.workload.class_specs()
+    return tuple(name for name, kind in kinds.items() if kind.sessions and kind.sessions.history == "answers")
 
 
 def _extension(spec: RunSpec, plan: Plan) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ class Job:
     measure_end_ns: int | None = None
     drain_ns: int = 60_000_000_000
     run_nonce: str = ""
+    answers: tuple[str, ...] = ()  # classes whose later turns send the model's own answers again
     by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a

@@ -11,7 +11,10 @@ from workloads.validation import Strict
 
 
 class SessionSpec(Strict):
-    """Conversations: several turns, each with all that was said before (`history: resend`) or alone.
+    """Conversations: several turns, each with all that was said before or alone (`history: none`).
+
+    What was said before is planned filler of exact length (`resend`), or the model's own answers (`answers`: chat,
+    or prompts as text; lengths are then the plan's only about).
 
     `turns` is the number of requests; the first has `prompt_tokens`, each later one adds `new_tokens` to the
     history. `think` is the pause in seconds: after the answer (`pace: answer`, the later turn has no time of
@@ -23,11 +26,17 @@ class SessionSpec(Strict):
     turns: Length
     think: Length = 0
     new_tokens: Length = 64
-    history: Literal["resend", "none"] = "resend"
+    history: Literal["resend", "answers", "none"] = "resend"
     pace: Literal["answer", "clock"] = "answer"
     compact_at: int | None = Field(None, ge=1)
     max_turns: int = Field(64, ge=1, le=4096)
     max_think: Duration | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _answers_come_first(self) -> Self:
+        if self.history == "answers" and self.pace == "clock":
+            raise ValueError("`history: answers` needs `pace: answer`: by the clock a turn may come before the answer")
+        return self
 
 
 class SharedSpec(Strict):

@@ -55,7 +55,7 @@ def _kind(name: str, code: int, spec: ClassSpec) -> Kind:
         s = spec.sessions
         longest = s.max_think if s.max_think is not None else float("inf")
         sessions = SessionLaw(
-            parse(s.turns), parse(s.think), parse(s.new_tokens), s.history == "resend", s.compact_at, s.pace == "clock",
+            parse(s.turns), parse(s.think), parse(s.new_tokens), s.history != "none", s.compact_at, s.pace == "clock",
             s.max_turns, longest,
         )  # fmt: skip
     return Kind(

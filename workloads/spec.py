@@ -81,6 +81,12 @@ class UserStage(Strict):
     for_: Duration = Field(gt=0, alias="for")
     ramp: Duration = 0.0
 
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> Self:
+        if self.ramp > self.for_:
+            raise ValueError("the `ramp` is longer than the stage (`for` includes it)")
+        return self
+
 
 class ContentSpec(Strict):
     """What prompts hold: real text (`corpus`, or a `file` of one's own), `random` tokens, or `replay`.
@@ -169,6 +175,8 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`users` (closed loop) and `arrivals` (open loop) exclude each other: keep one")
         if self.users is not None and self.stages:
             raise ValueError("`users` and `stages` exclude each other: a stage has its own users")
+        if self.stages and not self.most_users:
+            raise ValueError("no stage has a user")
         if self.trace is not None and self.profile is not None:
             raise ValueError("`trace` and `profile` exclude each other: keep one")
         if self.trace is not None and self.classes:

@@ -24,8 +24,17 @@ def body_maker(job: Job) -> BodyMaker:
     """
     if job.bodies is not None:
         return ReplayedBodies(job, Bodies(Path(job.bodies)))
+    return MadeBodies(job, prompt_maker(job))
+
+
+def prompt_maker(job: Job) -> PromptMaker:
+    """What makes the prompts of a job.
+
+    Raises:
+        UserError: the content doesn't fit the way of asking.
+    """
     table = ContentTable.load(Path(job.content)) if job.content else table_default()
-    return MadeBodies(job, PromptMaker(table, **job.content_options))
+    return PromptMaker(table, **job.content_options)
 
 
 class MadeBodies:
@@ -44,7 +53,10 @@ class MadeBodies:
 
     def body(self, row: Row) -> bytes:
         """Model, prompt, limits, and what is the same in every request."""
-        prompt = self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens)
+        return self.around(self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens), row)
+
+    def around(self, prompt: bytes, row: Row) -> bytes:
+        """The same around another prompt (JSON)."""
         length = b'"max_tokens":%d' % row.output_tokens
         if self._forced:
             length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens

@@ -52,7 +52,8 @@ class ClosedLoop:
 
     def _make(self, position: int) -> Exchange:
         row = self._share.row(position)
-        return self._maker.exchange(row, row.index % len(self._job.urls))
+        followed = self._share.follower(position) is not None
+        return self._maker.exchange(row, row.index % len(self._job.urls), followed=followed)
 
     def hand_over(self, user: int, asked_ns: int) -> None:
         """A user wants its next request sent; it asked at ``asked_ns`` (CLOCK_REALTIME)."""

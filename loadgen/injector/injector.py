@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.injector.asked import APIS, Asked
-from loadgen.injector.body import body_maker
+from loadgen.injector.body import MadeBodies, body_maker, prompt_maker
 from loadgen.injector.closed_loop import ClosedLoop
 from loadgen.injector.conduct import Conduct
+from loadgen.injector.conversation import Conversations
 from loadgen.injector.dispatch import Dispatcher
 from loadgen.injector.endpoint import Endpoint, resolve
 from loadgen.injector.exchange import Exchange
@@ -118,7 +119,7 @@ class Injector:
         if job.loop == "asked":
             self._maker = asked = Asked(endpoints, self._dispatcher, job)
             return asked, asked.class_of, 0
-        self._maker = maker = RequestMaker(job, endpoints, body_maker(job))
+        self._maker = maker = _request_maker(job, endpoints)
         share = Share.read(job)
         feed = OpenLoop(self._loop, share, maker, self._dispatcher, job) if job.loop == "open" else None
         return feed or ClosedLoop(share, maker, self._dispatcher, job), share.class_of, len(share)
@@ -185,6 +186,8 @@ class Injector:
             exchange.error = self._secrets.mask(exchange.error)
         self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
         self._recent.add(exchange)
+        if isinstance(self._maker, RequestMaker):
+            self._maker.answered(exchange)
         if isinstance(self._feed, OpenLoop):
             self._feed.ended(exchange)
         elif isinstance(self._feed, Asked):
@@ -288,3 +291,16 @@ class Injector:
     def _send(self, message: dict[str, Any]) -> None:
         if self.line is not None:
             self.line.send(message)
+
+
+def _request_maker(job: Job, endpoints: list[Endpoint]) -> RequestMaker:
+    """What makes requests of rows; with a memory where sessions send the model's own answers again.
+
+    Raises:
+        UserError: the content doesn't fit the way of asking.
+    """
+    if not job.answers:
+        return RequestMaker(job, endpoints, body_maker(job))
+    prompts = prompt_maker(job)
+    bodies = MadeBodies(job, prompts)
+    return RequestMaker(job, endpoints, bodies, Conversations(job, prompts, bodies))

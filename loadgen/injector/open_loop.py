@@ -80,9 +80,10 @@ class OpenLoop:
 
     def _make(self, position: int) -> Exchange:
         row = self._share.row(position)
-        if self._share.follower(position) is not None:
+        followed = self._share.follower(position) is not None
+        if followed:
             self._position_of[row.index] = position
-        return self._maker.exchange(row, row.index % self._endpoints)
+        return self._maker.exchange(row, row.index % self._endpoints, followed=followed)
 
     def start(self, t0_real_ns: int, t0_mono_ns: int) -> None:
         """The run begins: arm the first deadline."""

@@ -54,20 +54,49 @@ class BodyMaker(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """Conversations that send the model's own answers again."""
+
+    def holds(self, row: Row) -> bool:
+        """Whether the row is part of such a conversation."""
+        ...
+
+    def body(self, row: Row, *, followed: bool) -> bytes:
+        """JSON, complete, with all that was said before."""
+        ...
+
+    def answered(self, index: int, text: str) -> None:
+        """What was said to a row's request."""
+        ...
+
+
 class RequestMaker:
     """Rows to exchanges. Everything that is the same for all requests is made once, here."""
 
-    def __init__(self, job: Job, endpoints: list[Endpoint], bodies: BodyMaker) -> None:
+    def __init__(
+        self, job: Job, endpoints: list[Endpoint], bodies: BodyMaker, conversations: Memory | None = None
+    ) -> None:
         self._job = job
         self._bodies = bodies
+        self._conversations = conversations
         self._chat = job.api == "chat"
         self._endpoints = endpoints
         self._heads = [_head(endpoint, job.headers) for endpoint in endpoints]
         self._patience = Patience.of(job)
 
-    def exchange(self, row: Row, endpoint: int) -> Exchange:
-        """The request of a row, addressed to endpoint number ``endpoint``."""
-        return self.wrap(row.index, self._bodies.body(row), endpoint)
+    def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
+        """The request of a row, addressed to endpoint number ``endpoint``; ``followed`` by a later turn."""
+        talks = self._conversations
+        if talks is None or not talks.holds(row):
+            return self.wrap(row.index, self._bodies.body(row), endpoint)
+        made = self.wrap(row.index, talks.body(row, followed=followed), endpoint)
+        made.stream.reading.text = []
+        return made
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer has come: a later turn may send it again."""
+        if self._conversations is not None:
+            self._conversations.answered(exchange.index, "".join(exchange.stream.reading.text or []))
 
     def wrap(self, index: int, body: bytes, endpoint: int) -> Exchange:
         """A request with a body that is ready already."""
