@@ -43,7 +43,8 @@ def render(summary: dict[str, Any], analysis: Analysis) -> str:
         for name, title in (("ttft", "TTFT"), ("itl", "ITL"), ("e2e", "E2E"), ("tpot", "TPOT"))
         if (found := percentile_curve(analysis, name, title)) is not None
     ]
-    time = over_time(analysis, timeline(analysis), read_events(analysis.run.path))
+    events = read_events(analysis.run.path)
+    time = over_time(analysis, timeline(analysis), events)
     spread = [found for found in (heatmap(analysis), ttft_by_prompt(analysis)) if found is not None]
     slow, sizes = waterfall(slowest(analysis)), length_curves(analysis)
     body = [
@@ -59,6 +60,7 @@ def render(summary: dict[str, Any], analysis: Analysis) -> str:
         detail.cost(summary),
         sections.workload(summary, analysis, sizes),
         sections.validity(summary),
+        sections.happened(events),
         sections.what_was_run(manifest),
     ]
     drawn = [*curves, time, *spread, *(one for one in (slow, sizes) if one is not None)]

@@ -3,11 +3,13 @@
 Each takes figures that were worked out elsewhere and returns HTML.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from reports.analysis import Analysis
+from reports.events import Event
 from reports.figures import Figure
 from reports.manifest import Manifest
 from reports.page import Cell, figure, folded, section, table, text, word
@@ -24,6 +26,7 @@ _NAMES = {
     "e2e": "E2E",
     "normalized_e2e": "E2E per token",
 }
+_MOST_EVENTS: Final = 200
 _COLUMNS = ("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max")
 _LOOPS = {
     "open": "Open loop: TTFT and E2E count from the planned arrival.",
@@ -130,6 +133,26 @@ def workload(summary: dict[str, Any], analysis: Analysis, curves: Figure | None)
     return section("The workload as sent", body + (figure(curves) if curves else ""))
 
 
+def happened(events: Sequence[Event]) -> str:
+    """What happened while it ran: workers that came, went missing or died, stages, restarts, marks."""
+    if not events:
+        return ""
+    rows = [[f"{event.t_ns / 1e9:,.1f} s", event.kind, event.text] for event in events[:_MOST_EVENTS]]
+    more = len(events) - len(rows)
+    left = f"<p>{more:,} more are in events.jsonl.</p>" if more else ""
+    return section("Events", table(["at", "kind", "what"], rows, (0, 1, 2)) + left)
+
+
+def _worker(worker: dict[str, Any]) -> str:
+    """One machine of a distributed run: its injectors, and its clock against the master's."""
+    return (
+        f"injectors {', '.join(map(str, worker['injectors']))}; tailgate {worker['version']}; clock "
+        f"{worker['clock_offset_ms']:+.3f} ms (± {worker['clock_error_ms']:.3f} ms) against the master's, "
+        f"moved by {worker['clock_drift_ms']:+.3f} ms"
+        + ("" if worker["drained"] else "; did not come to the end")
+    )
+
+
 def what_was_run(manifest: Manifest) -> str:
     """The run's identity, the target's fingerprint, the resolved specification."""
     target = manifest.target
@@ -146,6 +169,7 @@ def what_was_run(manifest: Manifest) -> str:
         ["cache, isolation", f"{manifest.cache}, {manifest.isolation}"],
         ["TLS", "NOT VERIFIED (--insecure)" if manifest.insecure_tls else "verified where used"],
         ["injectors, time stamps", f"{manifest.injectors}, {manifest.stamp}"],
+        *([worker["name"], _worker(worker)] for worker in manifest.workers),
         ["tailgate", manifest.tailgate_version],
     ]
     notices = "".join(f"<li>{text(notice)}</li>" for notice in manifest.notices)

@@ -246,6 +246,7 @@ def client(analysis: Analysis) -> dict[str, Any]:
         "loop_max_ms": float(client_column(run, "loop_max_ns").max()) / 1e6 if len(rows) else None,
         "clock_offset_ms": float(np.abs(steps).max()) / 1e6 if len(steps) else None,
         "injectors": run.manifest.injectors,
+        "workers": run.manifest.workers,
         "stamp": run.manifest.stamp,
     }
 

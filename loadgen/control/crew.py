@@ -56,6 +56,15 @@ class Crew:
             environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
             environment.shape_class.runner = environment.runner
 
+    @property
+    def _edges(self) -> set[int]:
+        """Where stages begin and ramps end, ns after the warm-up; the run's own begin is one."""
+        edges, begin = {-self.warmup_ns}, 0
+        for stage in self.stages:
+            edges |= {begin, begin + stage.ramp_ns}
+            begin += stage.for_ns
+        return edges
+
     def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
         """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""
         runner = environment.runner
@@ -74,7 +83,9 @@ class Crew:
             gevent.spawn_later(max(until, 0), station.population.restart)
             station.close_at(t0_unix_ns + self.measure_end_ns)
 
-    def _users_change(self, users: int, _t_ns: int) -> None:
+    def _users_change(self, users: int, t_ns: int) -> None:
+        if t_ns not in self._edges:  # within a ramp
+            return
         self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})
 
 

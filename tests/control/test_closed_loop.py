@@ -46,7 +46,7 @@ def test_users_follow_the_stages_and_concurrency_is_told_as_it_was(exact: Path, 
     assert load["loop"] == "closed"
     assert "closed loop" in ended.out and "users (at most 20)" in ended.out
     users = [event["users"] for event in ended.events if event["kind"] == "users"]
-    assert users == [4, 12, 20, 2]
+    assert users == [4, 20, 2]
     begun = ended.requests()["handed_over_ns"].to_numpy()
     phases = np.array(ended.requests()["phase"].to_pylist())
     assert set(phases[begun < 1e9].tolist()) == {"warmup"}
