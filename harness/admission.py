@@ -1,6 +1,6 @@
 """What a target allows of a workload, and what would make its figures lie: looked at before any load.
 
-    identified -> its context limits lengths -> plan -> `admit`: lengths, adapters and content fit the target
+identified -> its context limits lengths -> plan -> `admit`: lengths, adapters and content fit the target
 """
 
 from harness.replay import check_bodies

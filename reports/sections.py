@@ -148,8 +148,7 @@ def _worker(worker: dict[str, Any]) -> str:
     return (
         f"injectors {', '.join(map(str, worker['injectors']))}; tailgate {worker['version']}; clock "
         f"{worker['clock_offset_ms']:+.3f} ms (± {worker['clock_error_ms']:.3f} ms) against the master's, "
-        f"moved by {worker['clock_drift_ms']:+.3f} ms"
-        + ("" if worker["drained"] else "; did not come to the end")
+        f"moved by {worker['clock_drift_ms']:+.3f} ms" + ("" if worker["drained"] else "; did not come to the end")
     )
 
 

@@ -56,7 +56,9 @@ def compiled(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(binary: Path, *options: str) -> Iterator[str]:
-    process = subprocess.Popen([binary, "--cpu", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [binary, "--cpu", "0", *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
