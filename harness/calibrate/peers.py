@@ -44,20 +44,32 @@ _PROGRAMS: Final = {"vllm-bench": "vllm", "aiperf": "aiperf"}
 async def against(
     names: list[str], url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None
 ) -> list[Reported]:
-    """Run each named tool at one load.
+    """Run each named tool at one load; what is not installed says so in its place.
 
     Raises:
-        UserError: a name that isn't known, or a tool that isn't on the PATH.
+        UserError: as `known` does.
+    """
+    known(names)
+    return [await _run(name, url, rate, tokens, folder, tokenizer) for name in names]
+
+
+def known(names: list[str]) -> None:
+    """Whether these can be asked for.
+
+    Raises:
+        UserError: a name that isn't known, or none of the tools is on the PATH.
     """
     for name in names:
         if name not in _PROGRAMS:
             raise UserError(f"unknown tool {name!r}", where="--against", remedy=f"Known: {', '.join(_PROGRAMS)}.")
-        if shutil.which(_PROGRAMS[name]) is None:
-            raise UserError(f"{_PROGRAMS[name]!r} is not on the PATH", where="--against", remedy="Install it first.")
-    return [await _run(name, url, rate, tokens, folder, tokenizer) for name in names]
+    if not any(shutil.which(_PROGRAMS[name]) for name in names):
+        wanted = " nor ".join(_PROGRAMS[name] for name in names)
+        raise UserError(f"{wanted} is not on the PATH", where="--against", remedy="Install it first.")
 
 
 async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None) -> Reported:
+    if shutil.which(_PROGRAMS[name]) is None:
+        return _problem(name, rate * tokens, f"{_PROGRAMS[name]!r} is not on the PATH")
     where = folder / name
     where.mkdir()
     count = int(rate * 15)
@@ -74,6 +86,7 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
             "aiperf", "profile", "--model", MODEL, "--url", url, "--endpoint-type", "completions", "--streaming",
             "--request-rate", f"{rate:g}", "--request-count", str(count), "--synthetic-input-tokens-mean", "64",
             "--output-tokens-mean", str(tokens), "--artifact-dir", str(where), "--ui", "simple",
+            "--use-server-token-count",  # as the others count
         ]  # fmt: skip
     command += ["--tokenizer", tokenizer] if tokenizer else []
     process = await asyncio.create_subprocess_exec(

@@ -39,10 +39,13 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
     parser.add_argument("--quiet", action="store_true", help="print only the one line")
     given = parser.parse_args(argv)
-    from harness.calibrate import store
+    from harness.calibrate import peers, store
 
+    names = [name.strip() for name in given.against.split(",") if name.strip()]
+    if names:
+        peers.known(names)  # before minutes of measuring
     show = not (given.json or given.quiet)
-    calibration, against = asyncio.run(_calibrate(given, show))
+    calibration, against = asyncio.run(_calibrate(given, names, show))
     path = store.save(calibration)
     if given.json:
         json.dump({**asdict(calibration), "against": [asdict(tool) for tool in against]}, sys.stdout, indent=1)
@@ -59,7 +62,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-async def _calibrate(given: argparse.Namespace, show: bool) -> "tuple[Calibration, list[Reported]]":
+async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
     from harness.calibrate import peers, steps, store
 
     table: list[Step] = []
@@ -76,8 +79,7 @@ async def _calibrate(given: argparse.Namespace, show: bool) -> "tuple[Calibratio
         by_chunks = await steps.ladder(url, "chunks", given.step, given.injectors, done)
         by_requests = await steps.ladder(url, "requests", given.step, given.injectors, done)
         best = max(step.chunks_per_s for step in by_chunks if step.honest)
-        if given.against:
-            names = [name.strip() for name in given.against.split(",")]
+        if names:
             with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
                 rate = best / steps.TOKENS
                 reported = await peers.against(names, url, rate, steps.TOKENS, Path(folder), given.tokenizer)

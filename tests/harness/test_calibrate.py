@@ -124,6 +124,17 @@ def test_tools_that_are_not_there_or_not_known_are_refused(tmp_path: Path, monke
             asyncio.run(against(names, "http://127.0.0.1:1", 10.0, 5, tmp_path, None))
 
 
+def test_of_several_tools_those_that_are_there_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "aiperf"
+    tool.write_text("#!/bin/sh\necho no GPU for you\nexit 3\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (tmp_path / "out").mkdir()
+    missing, run = asyncio.run(against(["vllm-bench", "aiperf"], "http://127.0.0.1:1", 10.0, 5, tmp_path / "out", None))
+    assert "not on the PATH" in missing.problem
+    assert "exit code 3: no GPU for you" in run.problem
+
+
 def test_what_a_tool_reports_stands_beside_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "vllm"
     result = {"p50_ttft_ms": 269.0, "p99_ttft_ms": 507.0, "p50_itl_ms": 0.0, "p99_itl_ms": 107.0}
