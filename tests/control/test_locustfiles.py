@@ -154,7 +154,8 @@ class Untagged(LLMUser):
         ended = run(tmp_path, server, locustfile(tmp_path, text), *flags)
     found = statuses(ended)
     assert set(found) == {("renamed", "ok"), ("Seldom", "ok")}
-    assert 2 < found["renamed", "ok"] / found["Seldom", "ok"] < 4
+    # Six users against two; how often each came round depends on the machine.
+    assert 1.5 < found["renamed", "ok"] / found["Seldom", "ok"] < 6
     assert {body.get("prompt") and tuple(body["prompt"]) for _, body in server.asked} == {None, (1, 2, 3)}
     assert {path for path, _ in server.asked} == {"/v1/chat/completions", "/v1/completions"}
 
