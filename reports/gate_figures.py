@@ -70,7 +70,8 @@ def pairs(found: Verdict) -> Figure | None:
 
 
 def trend(entries: Sequence[Entry], found: Verdict) -> Figure | None:
-    """The change of each metric over earlier verdicts; None with fewer than two."""
+    """The change of each metric over earlier verdicts of this gate; None with fewer than two."""
+    entries = [entry for entry in entries if entry.name == found.name]
     keys = [(one.point, one.key, name_of(one)) for one in found.metrics]
     traces: list[dict[str, Any]] = []
     rows: list[list[str]] = []

@@ -132,9 +132,9 @@ def _what(found: Verdict) -> str:
     parts = f"<ul>{notes}</ul>" if notes else ""
     if found.design is not None:
         parts += f"<p>{text(_design(found))}</p>"
+    if found.command:
+        parts += f"<p><b>Run it again:</b></p><pre>{text(shlex.join(found.command))}</pre>"
     if found.spent is not None:
-        if found.spent.command:
-            parts += f"<p><b>Run it again:</b></p><pre>{text(shlex.join(found.spent.command))}</pre>"
         rows: list[list[str | Cell]] = [
             [str(pair), side, point, _link(name)] for name, side, point, pair in found.spent.runs
         ]

@@ -83,8 +83,8 @@ def _what(found: Verdict) -> list[str]:
     sides = f"{cell(found.baseline)} → {cell(found.candidate)}" if found.baseline else cell(found.candidate)
     lines = [f"{sides}: {', '.join(part for part in parts if part)}.", ""]
     lines += [f"- {cell(note)}" for note in found.notes] + [""] * bool(found.notes)
-    if spent is not None and spent.command:
-        lines += ["```", shlex.join(spent.command).replace("```", "'''"), "```", ""]
+    if found.command:
+        lines += ["```", shlex.join(found.command).replace("```", "'''"), "```", ""]
     return lines
 
 

@@ -41,7 +41,8 @@ class Verdict:
         baseline, candidate: model and version of each side; the latter is the only one of a threshold gate.
         simulated: the embedded engine was measured.
         inconclusive: what the policy makes of INCONCLUSIVE, `fail` or `neutral`.
-        spent: minutes, dollars, the command, as far as known.
+        spent: minutes, dollars, as far as known.
+        command: what was typed, to do it again.
     """
 
     verdict: Outcome
@@ -66,6 +67,7 @@ class Verdict:
     simulated: bool = False
     inconclusive: str = "fail"
     spent: Campaign | None = None
+    command: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -94,6 +94,7 @@ class Campaign:
         stopped: why it ended before its planned pairs; empty if it didn't.
         command: what was typed.
         restart: as the policy says, and as the targets allow.
+        gone: a side whose server did not come up (again), and what was seen of it.
     """
 
     runs: tuple[tuple[str, Side, str, int], ...] = ()
@@ -105,11 +106,13 @@ class Campaign:
     command: tuple[str, ...] = ()
     restart: str = "each"
     extension: bool = True
+    gone: tuple[Side, str] | None = None
 
     @property
     def pairs(self) -> int:
         """Complete pairs."""
-        return len({pair for _, _, _, pair in self.runs})
+        measured = [{pair for _, side, _, pair in self.runs if side == one} for one in SIDES]
+        return len(measured[0] & measured[1])
 
     @property
     def seconds_per_pair(self) -> float:
@@ -144,6 +147,8 @@ class Campaign:
         del data["schema"]
         data["runs"] = tuple((r[0], r[1], r[2], r[3]) for r in data["runs"])
         data["repeated"], data["command"] = tuple(data["repeated"]), tuple(data["command"])
+        gone = data.get("gone")
+        data["gone"] = None if gone is None else (gone[0], gone[1])
         return cls(**data)
 
 

@@ -10,15 +10,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from reports.gate_cause import Cause, causes
 from reports.gate_compare import MetricVerdict, compare, holm
 from reports.gate_design import Design
 from reports.gate_errors import error_rule
-from reports.gate_policy import Policy
+from reports.gate_policy import WHOLE, Policy
 from reports.gate_result import Outcome, Verdict
-from reports.gate_runs import Campaign, GateRun, sides_of
+from reports.gate_runs import SIDES, Campaign, GateRun, sides_of
 from reports.gate_thresholds import judge_thresholds
 from reports.gate_validity import Obstacle, all_differences, obstacles, undeclared
 from reports.gate_words import advice_of, why_of
@@ -39,7 +40,7 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
     sides = {run.side for run in runs}
     if not runs:
         raise UserError("there are no runs to judge")
-    one_sided = len(sides) == 1
+    one_sided = len(sides) == 1 and (campaign is None or campaign.gone is None)
     if one_sided and not policy.limits.thresholds:
         raise UserError(
             "there is nothing to judge: one side only, and the policy has no thresholds", where="policy",
@@ -54,7 +55,9 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
         thresholds = () if dead else tuple(judge_thresholds(runs, policy))
         return _worded(replace(first, thresholds=thresholds), dead, policy)
     base, other = ([run for run in runs if run.side == side] for side in ("baseline", "candidate"))
-    errors = None if dead and dead[0] == "baseline" else error_rule(base, other, policy.errors)
+    errors = None
+    if base and other and not (dead and dead[0] == "baseline"):
+        errors = error_rule(base, other, policy.errors)
     design = _design(runs, policy, campaign)
     first = replace(first, errors=errors, design=design)
     if dead or (errors is not None and errors.outcome == "fail"):
@@ -73,14 +76,14 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
 def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Verdict:
     """What is known before anything is judged."""
     not_declared = {key for key, _ in undeclared(runs, policy)}
-    pairs = {run.pair for run in runs if run.pair is not None}
+    pairs = [{run.pair for run in runs if run.pair is not None and run.side == side} for side in SIDES]
     return Verdict(
         verdict="INVALID",
         why="",
         name=policy.name,
         checks=tuple(_checks(runs)),
         differences=tuple((key, values, key not in not_declared) for key, values in all_differences(runs)),
-        pairs=len(pairs),
+        pairs=len(pairs[0] & pairs[1]),
         runs=len(runs),
         holds_for=_holds_for(runs, campaign),
         notes=tuple(_notes(runs, campaign)),
@@ -89,6 +92,7 @@ def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -
         simulated=any(run.summary["simulated"] for run in runs),
         inconclusive=policy.inconclusive,
         spent=campaign,
+        command=() if campaign is None else campaign.command,
     )  # fmt: skip
 
 
@@ -136,14 +140,17 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
         UserError: stored runs that are too few.
     """
     if runs[0].pair is None:
-        for side in ("baseline", "candidate"):
-            if (n := sum(run.side == side for run in runs)) < 2:
+        for point, side in product(dict.fromkeys(run.point for run in runs), SIDES):
+            if (n := sum((run.point, run.side) == (point, side) for run in runs)) < 2:
+                at = "" if point == WHOLE else f" at the point {point}"
                 raise UserError(
-                    f"one run can't tell how much runs differ by themselves ({n} of the {side})", where=f"--{side}",
+                    f"one run can't tell how much runs differ by themselves ({n} of the {side}{at})", where=f"--{side}",
                     remedy="Give at least two runs a side, better five.",
                 )  # fmt: skip
         return Design(len(runs), paired=False)
-    pairs = len({run.pair for run in runs})
+    pairs = len(
+        {run.pair for run in runs if run.side == "baseline"} & {run.pair for run in runs if run.side != "baseline"}
+    )
     extended = policy.extended if campaign is None or campaign.extension else None
     if pairs < policy.pairs:
         return None
@@ -154,7 +161,9 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
 
 def _dead(runs: Sequence[GateRun], campaign: Campaign | None) -> tuple[str, str] | None:
     """(side, what happened) if a side's target died or refused everything; the baseline first."""
-    for side in ("baseline", "candidate"):
+    for side in SIDES:
+        if campaign is not None and campaign.gone is not None and campaign.gone[0] == side:
+            return campaign.gone
         mine = [run for run in runs if run.side == side]
         if died := [run for run in mine if run.died]:
             return side, f"its server was gone in {len(died)} of {len(mine)} runs ({died[0].manifest.state_reason})"

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import datetime
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def run(argv: list[str]) -> int:
     if options.dry_run:
         return _dry_run(policy, policy_file, options)
     if options.runs or options.baseline or options.candidate:
-        verdict, folder = _stored(policy, options)
+        verdict, folder = _stored(policy, options, argv)
     else:
         verdict, folder = _measure(policy, policy_file, options, argv)
     _finish(verdict, policy, policy_file, folder, options)
@@ -74,20 +75,22 @@ def _measure(
     return verdict, out
 
 
-def _stored(policy: "Policy", options: argparse.Namespace) -> "tuple[Verdict, Path | None]":
+def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "tuple[Verdict, Path | None]":
     """Runs that exist: two globs, single runs to hold against thresholds, or a gate's folder to judge again."""
     from reports import gate_runs as gr
+    from reports.gate_points import newest, placed
     from reports.verdict import judge
 
     if options.runs and (options.baseline or options.candidate):
         raise UserError("runs and --baseline, --candidate exclude each other", where="command line")
+    command = ("tailgate", "gate", *argv)
     if len(options.runs) == 1 and (Path(options.runs[0]) / gr.FILE_NAME).exists():
         folder = Path(options.runs[0])
         campaign = gr.Campaign.load(folder)
         return judge(gr.of_campaign(folder, campaign), policy, campaign), folder
     if options.runs:
         runs = [run for pattern in options.runs for run in gr.stored(pattern, "candidate")]
-        return judge(runs, policy), options.out
+        return replace(judge(placed(runs, policy), policy), command=command), options.out
     if not (options.baseline and options.candidate):
         missing = "--candidate" if options.baseline else "--baseline"
         raise UserError("is missing: a comparison has two sides", where=missing)
@@ -96,8 +99,10 @@ def _stored(policy: "Policy", options: argparse.Namespace) -> "tuple[Verdict, Pa
     both = {run.path.resolve() for run in base} & {run.path.resolve() for run in other}
     if both:
         raise UserError(f"{sorted(both)[0].name} is on both sides", where="--baseline, --candidate")
-    window = slice(None) if policy.window is None else slice(-policy.window, None)
-    return judge([*base[window], *other], policy), options.out
+    runs = placed([*base, *other], policy)
+    chosen = newest([run for run in runs if run.side == "baseline"], policy.window)
+    chosen += [run for run in runs if run.side == "candidate"]
+    return replace(judge(chosen, policy), command=command), options.out
 
 
 def _finish(

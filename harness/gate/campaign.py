@@ -32,6 +32,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C in a run: what was measured is kept."""
 
 
+class Gone(Exception):
+    """A side's server did not come up, or not again: that is a result, not a mistake of the person."""
+
+
 @dataclass
 class _State:
     """Where the gate stands."""
@@ -42,6 +46,7 @@ class _State:
     say: Say
     began: float = field(default_factory=time.monotonic)
     kept: dict[Side, Kept] = field(default_factory=dict)
+    measured: set[Side] = field(default_factory=set)
     repeats: int = 0
     dollars: float = 0.0
 
@@ -61,7 +66,7 @@ async def conduct(found: Experiment, out: Path, command: list[str], extension: b
         Interrupted: the person stopped it.
     """
     policy = found.policy
-    ours = any(found.sample(side).target.kind != "url" for side in SIDES)
+    ours = all(found.sample(side).target.kind != "url" for side in SIDES)
     campaign = Campaign(command=tuple(command), restart=policy.restart if ours else "never", extension=extension)
     state = _State(found, out, campaign, say)
     try:
@@ -118,14 +123,8 @@ async def _pair(state: _State, pair: int, pairs: int) -> bool:
     """One pair at every point; whether nothing more is to be measured after it."""
     again = 0
     while True:
-        runs: list[GateRun] = []
-        for place, side in enumerate(order_of(pair), 1):
-            for point in state.found.points:
-                state.say(f"pair {pair} of {pairs}: {side}{f', {point}' if len(state.found.points) > 1 else ''}")
-                tail = f"-again{again}" if again else ""
-                name = f"pair{pair:02}-{place}-{side}{f'-{point}' if len(state.found.points) > 1 else ''}{tail}"
-                runs.append(await _run(state, side, point, pair, state.out / name))
-        dead = any(run.died or run.refused_all for run in runs)
+        runs = await _once(state, pair, pairs, f"-again{again}" if again else "")
+        dead = state.campaign.gone is not None or any(run.died or run.refused_all for run in runs)
         bad = [one for run in runs for one in of_run(run)]
         if not bad or dead or state.repeats >= state.found.policy.repeat_invalid:
             break
@@ -139,22 +138,56 @@ async def _pair(state: _State, pair: int, pairs: int) -> bool:
     return dead or bool(bad)
 
 
+async def _once(state: _State, pair: int, pairs: int, tail: str) -> list[GateRun]:
+    """The runs of a pair; fewer if a side's server did not come up, which the campaign then says.
+
+    Raises:
+        UserError: a run could not be made, and the target is not to blame.
+    """
+    runs: list[GateRun] = []
+    for place, side in enumerate(order_of(pair), 1):
+        for point in state.found.points:
+            at = f"{point}" if len(state.found.points) > 1 else ""
+            state.say(f"pair {pair} of {pairs}: {side}{f', {at}' if at else ''}")
+            name = f"pair{pair:02}-{place}-{side}{f'-{at}' if at else ''}{tail}"
+            try:
+                runs.append(await _run(state, side, point, pair, state.out / name))
+            except Gone as gone:
+                if not (runs or state.campaign.runs):
+                    raise gone.__cause__ or gone from None
+                state.say(str(gone))
+                state.campaign = replace(state.campaign, gone=(side, str(gone)))
+                return runs
+    return runs
+
+
 async def _run(state: _State, side: Side, point: str, pair: int, out: Path) -> GateRun:
     """One run, its documents written.
 
     Raises:
+        Gone: the target is not there (any more).
         Interrupted: the person stopped it.
+        UserError: something else is wrong.
     """
     spec = state.found.spec(side, point, pair)
     restart = state.found.policy.restart
-    target = None
-    if restart != "each":
-        if restart == "block":
-            for other in [name for name in state.kept if name != side]:
-                await state.kept.pop(other).end()
+    if restart == "block":
+        for other in [name for name in state.kept if name != side]:
+            await state.kept.pop(other).end()
+    if restart == "each":
+        target = Kept(make_target(spec), stays=False)
+    else:
         target = state.kept.setdefault(side, Kept(make_target(spec)))
     began = time.monotonic()
-    await execute(spec, out, list(state.campaign.command), Watcher(), target)
+    try:
+        await execute(spec, out, list(state.campaign.command), Watcher(), target)
+    except UserError as error:
+        # It was there before, or the other side is and this one was launched in vain: no wrong command line then.
+        launched_in_vain = target.fell and spec.target.kind != "sim" and bool(state.measured - {side})
+        if side in state.measured or launched_in_vain:
+            raise Gone(f"its server did not come up ({error.what})") from error
+        raise
+    state.measured.add(side)
     state.dollars += (price_per_hour(spec) or 0.0) * (time.monotonic() - began) / 3600
     await asyncio.to_thread(build, out)
     run = read_run(out, side, point, pair)

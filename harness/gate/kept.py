@@ -1,15 +1,23 @@
-"""A deployment that stays up over several runs: `restart: block` and `restart: never`."""
+"""A deployment as the gate's runs see it: one may stay up over several of them, and one may not come up at all."""
 
 from pathlib import Path
 
 from harness.targets.base import Ended, Life, Target
+from workloads.errors import UserError
 
 
 class Kept:
-    """Looks like a target to each run; what a run stops goes on until `end`."""
+    """Looks like a target to each run.
 
-    def __init__(self, inner: Target) -> None:
+    Attributes:
+        stays: what a run stops goes on until `end` (`restart: block` and `never`).
+        fell: it was launched and did not come up.
+    """
+
+    def __init__(self, inner: Target, stays: bool = True) -> None:
         self._inner = inner
+        self.stays = stays
+        self.fell = False
         self.life: Life | None = inner.life  # of the one launch
         self._urls: tuple[str, ...] | None = None
         self._log_kept = False
@@ -21,7 +29,11 @@ class Kept:
             UserError: it can't be started, or never answers.
         """
         if self._urls is None:
-            self._urls = await self._inner.start()
+            try:
+                self._urls = await self._inner.start()
+            except UserError:
+                self.fell = bool(self._inner.processes())
+                raise
         return self._urls
 
     def processes(self) -> dict[str, int]:
@@ -39,7 +51,9 @@ class Kept:
             self._log_kept = True
 
     async def stop(self) -> None:
-        """Another run may follow."""
+        """Another run may follow if it stays."""
+        if not self.stays:
+            await self.end()
 
     async def end(self) -> None:
         """Take it down."""

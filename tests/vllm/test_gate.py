@@ -35,10 +35,11 @@ def test_the_same_vllm_on_both_sides_is_not_called_slower(server: Server, tmp_pa
         tmp_path,
         {
             "name": "aa", "baseline": server.url, "candidate": server.url, "pairs": 3, "extension": None,
-            "spec": {"isolation": "exclusive", "workload": {**LOAD, "duration": "6s", "warmup": "1s"}},
+            "repeat_invalid": 4,
+            "spec": {"isolation": "exclusive", "workload": {**LOAD, "duration": "4s", "warmup": "1s"}},
         },
     )  # fmt: skip
-    assert found["verdict"] != "FAIL"
+    assert found["verdict"] in ("PASS", "INCONCLUSIVE"), found["why"]
     assert found["holds_for"].startswith("these launches only")
     assert found["differences"] == []
 
@@ -60,15 +61,15 @@ def test_one_sequence_at_a_time_instead_of_sixteen_fails_and_queueing_is_the_rea
         tmp_path,
         {
             "name": "seqs", "baseline": side(16), "candidate": side(1), "pairs": 3, "extension": None,
-            "restart": "never", "repeat_invalid": 6, "launch": "60s",
-            "spec": {"workload": {**LOAD, "duration": "5s", "warmup": "1s"}},
-            "points": {"calm": "10/s", "saturated": "closed 16"},
+            "restart": "never", "repeat_invalid": 4, "launch": "60s",
+            "spec": {"workload": {**LOAD, "duration": "4s", "warmup": "1s"}},
+            "points": {"saturated": "closed 8"},
             "metrics": {"ttft.p50": "5%", "output_tokens_per_s": "-3%"},
         },
     )  # fmt: skip
     assert found["verdict"] == "FAIL", found["why"]
     results = {(one["key"], one["point"]): one["result"] for one in found["metrics"]}
-    assert results == {("ttft.p50", "calm"): "fail", ("output_tokens_per_s", "saturated"): "fail"}
+    assert results == {("ttft.p50", "saturated"): "fail", ("output_tokens_per_s", "saturated"): "fail"}
     assert found["causes"][0]["place"] == "queue" and "1 instead of 16 sequences" in found["causes"][0]["says"]
     declared = {key: ok for key, _, ok in found["differences"]}
     assert declared["launch.args.max-num-seqs"] and declared["fingerprint.config.scheduler_config.max_num_seqs"]
