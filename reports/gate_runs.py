@@ -161,17 +161,19 @@ def of_campaign(folder: Path, campaign: Campaign) -> list[GateRun]:
     return [read_run(folder / name, side, point, pair) for name, side, point, pair in campaign.runs]
 
 
-def stored(pattern: str, side: Side) -> list[GateRun]:
-    """The runs that a glob names, in the order in which they were made.
+def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
+    """The runs that a glob names, in the order in which they were made; `where` the glob stands.
 
     Raises:
         UserError: nothing matches, or one is no run.
     """
     found = sorted(path for path in map(Path, glob.glob(pattern)) if (path / "manifest.json").exists())
     if not found:
-        said = "no run directory matches"
+        said = f"no run directory matches {pattern!r}"
+        if where:
+            raise UserError(said, where=where, remedy="Name the folders of runs.")
         remedy = "Quote the pattern, e.g. 'runs/main-*'." if side == "baseline" else "Name the folders of its runs."
-        raise UserError(f"{said} {pattern!r}: there is no {side}", where=f"--{side}", remedy=remedy)
+        raise UserError(f"{said}: there is no {side}", where=f"--{side}", remedy=remedy)
     runs = [read_run(path, side, WHOLE, None) for path in found]
     return sorted(runs, key=lambda run: run.manifest.t0_unix_ns)
 

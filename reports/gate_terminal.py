@@ -26,14 +26,15 @@ def print_verdict(found: Verdict, console: Console) -> None:
         console.print(f"  {escape(line)}", highlight=False)
     if found.metrics:
         console.print(_metrics(found))
+    width = max((len(name_of(metric)) for metric in found.metrics), default=0)
     for metric in found.metrics:
         if line := dots(metric):
-            console.print(f"{escape(name_of(metric)):<28}{line}", highlight=False)
+            console.print(f"{escape(name_of(metric).ljust(width))} {line}", highlight=False)
         if metric.why:
             console.print(f"  {escape(name_of(metric))}: {escape(metric.why)}", highlight=False)
     for one in found.thresholds:
         colour = _COLOURS.get(one.result, "yellow")
-        told = f"{threshold_figures(one)}{f'; {one.why}' if one.why else ''}"
+        told = "; ".join(part for part in (threshold_figures(one), one.why) if part not in ("", "-"))
         console.print(f"[{colour}]{one.result:>10}[/]  {escape(name_of(one))} ({escape(told)})", highlight=False)
     if found.errors is not None:
         console.print(f"errors: {escape(found.errors.says)}", highlight=False)

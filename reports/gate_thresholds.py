@@ -31,7 +31,7 @@ class ThresholdVerdict:
         below, above: one-sided 95 % bounds of the true value.
         limit: what it was held against.
         result: `met`, `broken` or `can't tell`.
-        why: what is missing, where it can't be told.
+        why: what is missing where it can't be told; how else it was told, where the figure itself has no bounds.
     """
 
     point: str
@@ -77,6 +77,8 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     if len(judged) == 1:
         one = judged[0]
         value, below, above, result, why = one.value, one.below, one.above, one.result, one.why
+        if value is None and result != "can't tell":
+            why = "by the share of requests beyond the limit"
     elif threshold.metric in SHARES:
         value, below, above = _share(threshold, runs)
         result, why = compare(threshold, below, above), ""
@@ -90,7 +92,7 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
         why = "the bounds lie on both sides of the limit"
     return ThresholdVerdict(
         point, threshold.text, threshold.metric, value, below, above, threshold.limit, result,
-        why if result == "can't tell" else "",
+        why,
     )  # fmt: skip
 
 

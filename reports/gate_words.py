@@ -54,6 +54,11 @@ def threshold_figures(one: ThresholdVerdict) -> str:
     return ", ".join(told) or "-"
 
 
+def _found(one: ThresholdVerdict) -> str:
+    figures = threshold_figures(one)
+    return one.why if figures == "-" else f"{one.why} ({figures})"
+
+
 def why_of(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
     """One sentence for the head of every document."""
     if dead:
@@ -71,7 +76,7 @@ def why_of(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
     if not found.metrics and not found.thresholds:
         return f"Only {found.pairs} of {policy.pairs} pairs were measured: nothing was judged."
     unsure = [_unsure(m) for m in found.metrics if m.result in ("can't tell", "refused")]
-    unsure += [f"{name_of(t)}: {t.why} ({threshold_figures(t)})" for t in found.thresholds if t.result == "can't tell"]
+    unsure += [f"{name_of(t)}: {_found(t)}" for t in found.thresholds if t.result == "can't tell"]
     return f"The data can't tell: {'; '.join(unsure)}."
 
 

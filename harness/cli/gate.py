@@ -89,7 +89,7 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
         campaign = gr.Campaign.load(folder)
         return judge(gr.of_campaign(folder, campaign), policy, campaign), folder
     if options.runs:
-        runs = [run for pattern in options.runs for run in gr.stored(pattern, "candidate")]
+        runs = [run for pattern in options.runs for run in gr.stored(pattern, "candidate", "RUN")]
         return replace(judge(placed(runs, policy), policy), command=command), options.out
     if not (options.baseline and options.candidate):
         missing = "--candidate" if options.baseline else "--baseline"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from reports.manifest import Manifest
 
@@ -23,12 +24,13 @@ baseline: {{sim: {ENGINE}, args: {{jitter: 0.05}}}}
 candidate: {{sim: {ENGINE}, args: {{jitter: 0.05, max-num-seqs: 1}}}}
 spec:
   workload:
-    {{prompt_tokens: 64, output_tokens: 8, arrivals: {{rate: 40/s}}, duration: 1s, warmup: 500ms}}
+    {{prompt_tokens: 64, output_tokens: 8, duration: 1s, warmup: 500ms}}
+points: {{calm: 0.4x, saturated: closed 6}}
 pairs: 3
 extension: null
 repeat_invalid: 4
 restart: {{restart}}
-metrics: {{ttft.p50: 5%, tpot.mean: 5%}}
+metrics: {{ttft.p50: 5%, output_tokens_per_s: -3%}}
 """
 
 
@@ -61,7 +63,8 @@ def verdict(gate: tuple[Path, subprocess.CompletedProcess[str]]) -> dict:
 
 def test_a_candidate_that_queues_fails_and_queueing_is_named(verdict: dict):
     assert verdict["verdict"] == "FAIL"
-    assert {m["key"]: m["result"] for m in verdict["metrics"]}["ttft.p50"] == "fail"
+    results = {(m["key"], m["point"]): m["result"] for m in verdict["metrics"]}
+    assert results == {("ttft.p50", "calm"): "fail", ("output_tokens_per_s", "saturated"): "fail"}
     assert verdict["causes"][0]["place"] == "queue"
     assert "max_num_seqs" in verdict["causes"][0]["says"]
 
@@ -74,11 +77,21 @@ def test_it_is_said_that_the_engine_is_simulated_and_what_differed(verdict: dict
 def test_the_runs_are_interleaved_with_one_plan_a_pair(verdict: dict, gate):
     out, _ = gate
     runs = verdict["spent"]["runs"]
-    assert [(pair, side) for _, side, _, pair in runs] == [
-        (1, "baseline"), (1, "candidate"), (2, "candidate"), (2, "baseline"), (3, "baseline"), (3, "candidate"),
-    ]  # fmt: skip
-    plans = [Manifest.load(out / name).plan_hash for name, *_ in runs]
-    assert plans[0] == plans[1] and plans[2] == plans[3] and plans[4] == plans[5] and len(set(plans)) == 3
+    sides = ["baseline", "candidate", "candidate", "baseline", "baseline", "candidate"]
+    assert [(pair, side, point) for _, side, point, pair in runs] == [
+        (place // 2 + 1, side, point) for place, side in enumerate(sides) for point in ("calm", "saturated")
+    ]
+    plans = {name: Manifest.load(out / name).plan_hash for name, *_ in runs}
+    by_pair = [{plans[name] for name, _, at, k in runs if (at, k) == ("calm", pair)} for pair in (1, 2, 3)]
+    assert [len(one) for one in by_pair] == [1, 1, 1] and len(set.union(*by_pair)) == 3
+
+
+def test_a_share_is_of_what_the_baseline_carries_at_saturation(verdict: dict, gate):
+    out, _ = gate
+    carried = json.loads((out / "rates-saturated" / "summary.json").read_text())["throughput"]["requests_per_s"]
+    assert verdict["spent"]["rates"]["calm"] == pytest.approx(0.4 * carried, rel=0.01)
+    name = next(name for name, _, point, _ in verdict["spent"]["runs"] if point == "calm")
+    assert Manifest.load(out / name).spec["workload"]["arrivals"]["rate"] == verdict["spent"]["rates"]["calm"]
 
 
 def test_neighbouring_runs_of_one_side_share_a_launch(verdict: dict, gate):
@@ -86,8 +99,8 @@ def test_neighbouring_runs_of_one_side_share_a_launch(verdict: dict, gate):
     if verdict["spent"]["repeated"]:
         pytest.skip("pairs were measured again: the order of launches is another")
     commands = [Manifest.load(out / name).target.life["command"] for name, *_ in verdict["spent"]["runs"]]
-    assert commands[1] == commands[2] and commands[3] == commands[4]
-    assert commands[0] != commands[1]
+    assert commands[2] == commands[3] == commands[4] == commands[5] and commands[6] == commands[9]
+    assert commands[1] != commands[2]
 
 
 def test_the_folder_is_judged_again_from_its_files(verdict: dict, gate):
@@ -95,6 +108,62 @@ def test_the_folder_is_judged_again_from_its_files(verdict: dict, gate):
     again = call("gate", out, "--json", cwd=out.parent)
     assert again.returncode == done.returncode
     assert json.loads(again.stdout) == verdict
+
+
+def test_its_runs_are_stored_runs_too_and_find_their_points(verdict: dict, gate):
+    out, _ = gate
+    again = call(
+        "gate", "--policy", "p.yaml", "--json", "--baseline", "out/pair*-baseline-*", "--candidate",
+        "out/pair*-candidate-*", cwd=out.parent,
+    )  # fmt: skip
+    found = json.loads(again.stdout)
+    assert (again.returncode, found["verdict"]) == (1, "FAIL"), again.stderr
+    assert {(m["point"], m["how"]) for m in found["metrics"]} == {("calm", "unpaired"), ("saturated", "unpaired")}
+    assert found["command"][:4] == ["tailgate", "gate", "--policy", "p.yaml"]
+
+
+def test_a_candidate_that_does_not_come_up_fails_and_its_last_words_are_shown(tmp_path: Path):
+    policy = {
+        "baseline": {"sim": ENGINE},
+        "candidate": {
+            "kind": "command", "url": "http://127.0.0.1:9", "model": "m",
+            "command": f"{sys.executable} -c \"raise SystemExit('out of memory')\"",
+        },
+        "spec": {"workload": {"prompt_tokens": 8, "output_tokens": 2, "arrivals": {"rate": "40/s"}, "duration": "1s"}},
+        "under_test": ["*"], "metrics": {"ttft.p50": "5%"}, "pairs": 3,
+    }  # fmt: skip
+    policy["spec"]["workload"]["warmup"] = "300ms"
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(policy))
+    done = call("gate", "--policy", "p.yaml", "--out", "out", "--json", cwd=tmp_path)
+    assert done.returncode in (1, 4), done.stderr
+    found = json.loads(done.stdout)
+    if found["verdict"] == "INVALID":
+        pytest.skip(f"the machine was too busy to measure: {found['why']}")
+    assert found["verdict"] == "FAIL"
+    assert "The candidate does not work: its server did not come up" in found["why"]
+    assert "exit code 1" in found["why"]
+    assert [metric["result"] for metric in found["metrics"]] == ["withheld"]
+    assert (found["pairs"], [side for _, side, *_ in found["spent"]["runs"]]) == (0, ["baseline"])
+    assert call("gate", "out", "--json", cwd=tmp_path).stdout == done.stdout
+
+
+def test_a_pilot_measures_the_baseline_and_writes_a_policy_that_a_dry_run_accepts(tmp_path: Path):
+    (tmp_path / "s.yaml").write_text(
+        "workload: {prompt_tokens: 64, output_tokens: 8, arrivals: {rate: 60/s}, duration: 1s, warmup: 300ms}\n"
+    )
+    done = call(
+        "gate", "init", "--pilot", "3", "--baseline", f"sim:{ENGINE}", "--candidate", f"sim:{ENGINE}",
+        "--spec", "s.yaml", "--out", "pilot", cwd=tmp_path,
+    )  # fmt: skip
+    if "measuring failed" in done.stderr:
+        pytest.skip(f"the machine was too busy to measure: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["pilot01", "pilot02", "pilot03"]
+    text = (tmp_path / "gate.yaml").read_text()
+    assert "ttft.p90" in done.stdout and "needs" in done.stdout
+    assert all(f"# {line}" in text for line in done.stdout.splitlines() if line.startswith("  "))
+    dry = call("gate", "--policy", "gate.yaml", "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0 and "10 launches" in dry.stdout, dry.stderr
 
 
 def test_nothing_is_left_running(gate):
@@ -106,7 +175,9 @@ def test_nothing_is_left_running(gate):
 
 
 def test_an_interrupted_gate_keeps_its_runs_and_exits_130(tmp_path: Path):
-    (tmp_path / "p.yaml").write_text(POLICY.replace("{restart}", "each").replace("duration: 1s", "duration: 60s"))
+    text = POLICY.replace("{restart}", "each").replace("duration: 1s", "duration: 60s")
+    text = text.replace("points: {calm: 0.4x, saturated: closed 6}\n", "").replace(", output_tokens_per_s: -3%", "")
+    (tmp_path / "p.yaml").write_text(text.replace("duration:", "arrivals: {rate: 40/s}, duration:"))
     process = subprocess.Popen(
         tailgate("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
