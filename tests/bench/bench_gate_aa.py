@@ -1,16 +1,18 @@
 """Real A/A sets: the embedded engine against itself over HTTP, with jitter; how often is the gate wrong?
 
-    .venv/bin/python tests/bench/bench_gate_aa.py [SETS] [--write]
+    .venv/bin/python tests/bench/bench_gate_aa.py [SETS] [--minutes M] [--write]
 
-Each set is a whole `tailgate gate` of three pairs. It takes about 40 s a set on two cores; nothing else should run.
-With --write the figures go into docs/gate.md, between their marks.
+Each set is a whole `tailgate gate` of three pairs, about 40 s on two cores; nothing else should run. Verdicts are
+kept in runs/bench/gate-aa.jsonl, so that a run which was stopped (or was given --minutes) goes on where it was;
+remove the file to begin anew. With --write the figures of all sets go into docs/gate.md, between their marks.
 """
 
+import argparse
 import json
 import math
 import subprocess
-import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from statistics import stdev
@@ -18,6 +20,7 @@ from statistics import stdev
 from bench_gate_curve import PAGE, put
 
 ROOT = Path(__file__).parents[2]
+KEPT = ROOT / "runs" / "bench" / "gate-aa.jsonl"
 BEGIN, END = "<!-- A/A sets: made by tests/bench/bench_gate_aa.py -->", "<!-- end of the A/A sets -->"
 POLICY = """\
 name: aa
@@ -25,7 +28,7 @@ baseline: {{sim: h100-sxm/llama-3.1-8b, args: {{jitter: 0.2}}}}
 candidate: {{sim: h100-sxm/llama-3.1-8b, args: {{jitter: 0.2}}}}
 spec:
   workload:
-    {{prompt_tokens: 256, output_tokens: 32, arrivals: {{process: poisson, rate: 30/s}}, duration: 4s, warmup: 1s}}
+    {{prompt_tokens: 256, output_tokens: 32, arrivals: {{process: poisson, rate: 60/s}}, duration: 4s, warmup: 1s}}
 pairs: 3
 extension: null
 seed: {seed}
@@ -34,7 +37,6 @@ seed: {seed}
 
 def one_set(folder: Path, seed: int) -> dict:
     """The verdict of one gate."""
-    folder.mkdir()
     (folder / "p.yaml").write_text(POLICY.format(seed=seed))
     command = [ROOT / ".venv/bin/tailgate", "gate", "--policy", "p.yaml", "--out", "out", "--json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
@@ -60,21 +62,29 @@ def figures(found: list[dict]) -> str:
         if len(logs) < 2:
             continue
         spread, most = stdev(logs) / math.sqrt(2), max(map(abs, logs))
-        lines.append(f"| {metric['label']} | {100 * spread:.1f} % | {100 * most:.1f} % |")
+        lines.append(f"| {metric['label']} | {100 * spread:.1f} % | {100 * math.expm1(most):.1f} % |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Make the sets and print what came of them."""
-    numbers = [word for word in sys.argv[1:] if word.isdigit()]
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for k in range(int(numbers[0]) if numbers else 20):
-            found.append(one_set(Path(folder) / str(k), seed=100 * k))
-            print(f"{k + 1}: {found[-1]['verdict']}  {found[-1]['why']}", flush=True)
-    print(figures(found))
-    if "--write" in sys.argv:
-        PAGE.write_text(put(PAGE.read_text(), figures(found), BEGIN, END))
+    """Make the sets that are still missing and print what came of all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sets", nargs="?", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further set after so long")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    found = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    while len(found) < options.sets and time.monotonic() - began < 60 * options.minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(one_set(Path(folder), seed=100 * len(found)))
+        with KEPT.open("a") as file:
+            file.write(json.dumps(found[-1]) + "\n")
+        print(f"{len(found)}: {found[-1]['verdict']}  {found[-1]['why']}", flush=True)
+    print(figures(found[: options.sets]))
+    if options.write:
+        PAGE.write_text(put(PAGE.read_text(), figures(found[: options.sets]), BEGIN, END))
 
 
 if __name__ == "__main__":
