@@ -1,7 +1,7 @@
 """Lengths against the model's context: an error with a count, or clipped, scaled or dropped by a stated rule."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from workloads.columns import Columns, block_counts, blocks_of
 from workloads.errors import UserError
 
 Rule = Literal["error", "clip", "scale", "drop"]
+
+_LEAST_BLOCK: Final = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ def _whole_beginnings(columns: Columns, bad: npt.NDArray[np.bool_]) -> npt.NDArr
     np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
     keep: npt.NDArray[np.bool_] = columns.turn < first_bad[columns.session]
     return keep
+
+
+def scaled_block(block_tokens: int, factor: float) -> int:
+    """Length of a prefix block after lengths were scaled: shared parts shorter than a block keep their share.
+
+    Not below 16 tokens (a server's own block), where most of a block would be what tells it from others.
+    """
+    return min(block_tokens, max(_LEAST_BLOCK, round(block_tokens * factor)))
 
 
 def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from workloads.arrivals.spec import build
 from workloads.columns import NO_TIME, Columns, last_timed, to_table
-from workloads.context import fitted
+from workloads.context import fitted, scaled_block
 from workloads.errors import UserError
 from workloads.hashing import canonical_hash, file_digest, plan_hash
 from workloads.kinds import kinds_of
@@ -167,11 +167,12 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     if not len(chosen):
         raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
     columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
-    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, spec.block_tokens, fit.factor)
+    block_tokens = scaled_block(spec.block_tokens, fit.factor)
+    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
     columns = columns.with_(prefix_blocks=blocks)
     if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
         columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
-    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, spec.block_tokens
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, block_tokens
 
 
 def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.columns import DEFAULT, NO_TIME, Columns
-from workloads.context import blocks_within_prompt, fitted
+from workloads.context import blocks_within_prompt, fitted, scaled_block
 from workloads.errors import UserError
 from workloads.kinds import Kind, kinds_of
 from workloads.prefixes import block_lists
@@ -73,10 +73,10 @@ class DrawnSequence:
         self._spec, self._seed = spec, seed
         self._kinds = tuple(_with_weight(kind) for kind in kinds_of(spec))
         self.names = names_of(spec)
-        self.block_tokens = spec.block_tokens
         stateless = all(kind.sessions is None for kind in self._kinds)
         sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
         _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
+        self.block_tokens = scaled_block(spec.block_tokens, self._fit.factor)
 
     def rows(self, start: int, count: int) -> Columns:
         """Rows [start, start + count): whole sessions are drawn, and cut."""

@@ -91,3 +91,17 @@ def test_a_long_profile_scales_to_a_small_context(name: str) -> None:
     total = plan.table["prompt_tokens"].to_numpy() + plan.table["output_tokens"].to_numpy()
     assert total.max() <= 4096
     assert np.median(total) > 200
+
+
+@pytest.mark.parametrize("context", [4096, 32_768])
+def test_scaled_to_a_small_context_chat_long_shares_as_much(context: int) -> None:
+    def share(max_context: int) -> float:
+        made = make_plan(WorkloadSpec(profile="chat-long", max_context=max_context, duration=3600), 1)
+        return implied_reuse(made.table, made.block_tokens).token_share
+
+    assert share(context) == pytest.approx(share(131_072), abs=0.02)
+
+
+def test_a_closed_loop_scales_its_blocks_too() -> None:
+    made = make_plan(WorkloadSpec(profile="chat-long", users=4, requests=2000, max_context=4096), 1)
+    assert 16 <= made.block_tokens < 32  # of 512, by 4,096 over the 99th percentile
