@@ -1,16 +1,19 @@
-"""Which GPUs a run watches, what is said about them, and what becomes of their faults."""
+"""Which GPUs a run watches, what is said about them while it goes on and after, and what becomes of their faults."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from yarl import URL
 
+from harness.load import Watcher
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
-from harness.telemetry.gpu import GpuSource, gpu_source
+from harness.telemetry.gpu import GpuSource, Latest, gpu_source
 from reports.manifest import Manifest
 from workloads.errors import UserError
 
+_SHOW_S = 1.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Of what a GPU tells about itself, what belongs into a fingerprint.
 _FACTS = ("name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz")
@@ -52,6 +55,31 @@ async def look_for_gpus(
     if found.driver:
         manifest.target.fingerprint["gpu_driver"] = found.driver
     return source
+
+
+async def show(source: GpuSource, watcher: Watcher) -> None:
+    """Tell a person what the GPUs do, until cancelled."""
+    while True:
+        if source.now:
+            watcher.gpu(in_words(source.now))
+        await asyncio.sleep(_SHOW_S)
+
+
+def in_words(now: Latest) -> str:
+    """All GPUs together: mean utilization, power and memory in sum; what none of them tells is left out."""
+    # An instance of MIG has only memory, which is counted with its GPU's.
+    whole = [one for one in now.values() if one.keys() & {"utilization", "power_w"}] or list(now.values())
+    utilization, power_w, used = (
+        [one[name] for one in whole if name in one] for name in ("utilization", "power_w", "mem_used_bytes")
+    )
+    said = ["GPU" if len(whole) == 1 else f"{len(whole)} GPUs"]
+    if utilization:
+        said.append(f"{100 * sum(utilization) / len(utilization):.0f} %")
+    if power_w:
+        said.append(f"{sum(power_w):,.0f} W")
+    if used:
+        said.append(f"{sum(used) / 2**30:,.0f} GiB")
+    return " ".join(said)
 
 
 def gpu_events(source: GpuSource, t0_unix_ns: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from harness.annotations import annotations
 from harness.begin import first_manifest
 from harness.calibrate import store as calibration
 from harness.control import Control
-from harness.gpus import gpu_events, look_for_gpus
+from harness.gpus import gpu_events, look_for_gpus, show
 from harness.handover import prepare_message
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
 from harness.load import Listener, Watcher
@@ -139,8 +139,11 @@ async def _load(
     manifest.save(run_dir)
     watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
+    showing = asyncio.create_task(show(gpus, watcher)) if gpus is not None else None
     outcome = await Listener(control, manifest, watcher, target, switch).until_over()
     refreshing.cancel()
+    if showing is not None:
+        showing.cancel()
     watcher.ended()
     await scraper.stop()
     await host.stop()

@@ -15,7 +15,7 @@ from typing import Any, Final
 import aiohttp
 
 from harness.telemetry.exposition import PageReader, SeriesKey
-from harness.telemetry.gpu import GpusFound
+from harness.telemetry.gpu import GpusFound, Latest, latest
 from harness.telemetry.tidy import TidySamples
 from reports.telemetry import GPU_SCHEMA
 
@@ -63,6 +63,7 @@ class DcgmScraper:
         self._t0 = 0
         self._failing = False
         self.faults: list[dict[str, Any]] = []
+        self.now: Latest = {}
 
     async def start(self) -> GpusFound:
         """One scrape: which GPUs, which fields."""
@@ -124,6 +125,7 @@ class DcgmScraper:
         self._failing = False
         if page:
             gpus, names, values, _labels = zip(*page, strict=True)
+            self.now = latest(zip(gpus, names, values, strict=True))
             self._samples.append([[now - self._t0] * len(page), gpus, names, values])
 
     async def _page(self) -> list[tuple[str, str, float, dict[str, str]]] | str:

@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,11 @@ from workloads.errors import UserError
 _LOOK_S = 20.0
 _END_S = 5.0
 _LIBRARY = "libnvidia-ml.so.1"
+# What a person is shown while a run goes on.
+_SHOWN = ("utilization", "power_w", "mem_used_bytes")
+
+# GPU -> name -> latest value
+Latest = dict[str, dict[str, float]]
 
 
 @dataclass
@@ -37,6 +42,7 @@ class GpuSource(Protocol):
     """Something that samples GPUs into `gpu.parquet`."""
 
     faults: list[dict[str, Any]]  # {"unix_ns", "gpu", "text"}
+    now: Latest
 
     async def start(self) -> GpusFound:
         """Look what is there."""
@@ -53,6 +59,15 @@ class GpuSource(Protocol):
     def write(self, path: Path) -> None:
         """Write `gpu.parquet`; nothing if there were no samples."""
         ...
+
+
+def latest(readings: Iterable[tuple[str, str, float]]) -> Latest:
+    """Of (GPU, name, value) in order of time, the last of each that is shown."""
+    found: Latest = {}
+    for gpu, name, value in readings:
+        if name in _SHOWN:
+            found.setdefault(gpu, {})[name] = value
+    return found
 
 
 def gpu_source(
@@ -108,6 +123,7 @@ class NvmlProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
         self.faults: list[dict[str, Any]] = []
+        self.now: Latest = {}
 
     @property
     def pid(self) -> int | None:
@@ -171,4 +187,8 @@ class NvmlProcess:
     async def _listen(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            self.faults.append(json.loads(line))
+            told = json.loads(line)
+            if "now" in told:
+                self.now = told["now"]
+            else:
+                self.faults.append(told)

@@ -1,8 +1,9 @@
 """`python -m harness.telemetry.gpu_sampler`: the process that reads the GPUs, so that nothing else waits for NVML.
 
 Says one line of JSON when it has looked: the GPUs, what can't be read of them, or why there are none. Then a
-line for each fault. Its samples go to an Arrow stream (`--spool`). On stdin it is told the run's start in
-nanoseconds since the epoch, which begins the record; the end of stdin ends it.
+line for each fault, and one a second with the latest readings (`now`). Its samples go to an Arrow stream
+(`--spool`). On stdin it is told the run's start in nanoseconds since the epoch, which begins the record; the end of
+stdin ends it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import psutil
 import pynvml
 
 from harness.telemetry import nvml
+from harness.telemetry.gpu import latest
 from harness.telemetry.tidy import TidySamples
 from reports.telemetry import GPU_SCHEMA
 
@@ -152,6 +154,7 @@ class _Sampler:
         times, uuids, names, values = zip(*rows, strict=True)
         self._samples.append([[t - self._t0 for t in times], uuids, names, values])
         self._samples.flush()
+        _say({"now": latest(zip(uuids, names, values, strict=True))})
 
     def _watch_pcie(self) -> None:
         able = [g for g in self._gpus if g.parent is None and "PCIe throughput" not in g.missing]

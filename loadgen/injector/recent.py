@@ -4,13 +4,16 @@ For eyes only. Figures of a report are computed from the records, never from her
 """
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from loadgen.injector.exchange import Exchange
 from loadgen.records import Status
+
+_MOST: Final = 200
 
 
 class _Second:
@@ -19,7 +22,7 @@ class _Second:
     def __init__(self) -> None:
         self.ok = self.failed = self.tokens = 0
         self._ttft_ms: list[float] = []
-        self._itl_ms: list[float] = []
+        self._gaps_us: list[npt.NDArray[np.int64]] = []
         self._e2e_ms: list[float] = []
 
     def add(self, exchange: Exchange) -> None:
@@ -34,12 +37,13 @@ class _Second:
         self.tokens += stream.reading.output_tokens or contents
         if stream.first_ns is not None:
             self._ttft_ms.append((stream.first_ns - begun) / 1e6)
-            if contents > 1:
-                self._itl_ms.append((stream.last_ns - stream.first_ns) / 1e6 / (contents - 1))
+            arrivals_us = np.frombuffer(stream.arrivals_us, np.uint32).astype(np.int64)
+            self._gaps_us.append(arrivals_us[1:] - arrivals_us[:-1])
 
     def latencies(self) -> dict[str, list[float]]:
-        """At most 200 of each kind, evenly picked."""
-        return {"ttft_ms": _pick(self._ttft_ms), "itl_ms": _pick(self._itl_ms), "e2e_ms": _pick(self._e2e_ms)}
+        """At most `_MOST` of each kind, evenly picked; ITL are the gaps of all answers together."""
+        gaps_ms = np.concatenate(self._gaps_us) / 1e3 if self._gaps_us else np.empty(0)
+        return {"ttft_ms": _pick(self._ttft_ms), "itl_ms": _pick(gaps_ms), "e2e_ms": _pick(self._e2e_ms)}
 
 
 class Recent:
@@ -74,8 +78,6 @@ class Recent:
         return {"statuses": dict(self._statuses)}
 
 
-def _pick(values: list[float]) -> list[float]:
-    if len(values) <= 200:
-        return [round(v, 3) for v in values]
-    at = np.linspace(0, len(values) - 1, 200).astype(int)
-    return [round(values[i], 3) for i in at]
+def _pick(values: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:
+    at = np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int)
+    return [round(float(values[i]), 3) for i in at]

@@ -77,7 +77,8 @@ def test_the_prefix_cache_finds_what_chat_long_implies(server: Server, tmp_path:
     by_tokens = implied_reuse(sent, plan_block).token_share
     print(
         f"\nchat-long: {records.num_rows} requests, {pc.sum(records['prompt_tokens']).as_py():,} prompt tokens; "
-        f"hits {100 * hit:.2f} %, implied {100 * implied:.2f} % in blocks of {block}, {100 * by_tokens:.2f} % by the token"
+        f"hits {100 * hit:.2f} %, implied {100 * implied:.2f} % in blocks of {block}, "
+        f"{100 * by_tokens:.2f} % by the token"
     )
     assert implied > 0.1
     assert hit == pytest.approx(implied, abs=0.02)
