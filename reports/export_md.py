@@ -31,9 +31,10 @@ def markdown(run_dir: Path, summary: dict[str, Any]) -> str:
     return cut("\n".join(line for line in lines if line is not None), LIMIT_BYTES)
 
 
-def cell(value: object) -> str:
-    """Text that can't break a Markdown table nor become markup."""
-    found = str(value).replace("\n", " ").replace("\r", " ")[:400]
+def cell(value: object, most: int = 400) -> str:
+    """Text that can't break a Markdown table nor become markup; what goes beyond `most` characters is `…`."""
+    found = str(value).replace("\n", " ").replace("\r", " ")
+    found = found if len(found) <= most else f"{found[: most - 1]}…"
     for mark in ("\\", "|", "`", "*", "_", "[", "]", "<", ">"):
         found = found.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
     return found

@@ -1,6 +1,7 @@
 """What differed between deployments: nested facts flattened to `a.b.c`, and the keys whose values differ.
 
-Facts that change from launch to launch without meaning anything (ports, process numbers, times) are left out.
+Facts that change from launch to launch without meaning anything (ports, process numbers, times, the pod's name) are
+left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ _VOLATILE: Final = (
     "pid", "port", "url", "urls", "host", "log", "started", "time", "timestamp", "uptime", "created", "id", "uuid",
     "salt", "seed", "out", "path",
 )  # fmt: skip
+# Where a container ran this time, not what ran in it.
+_PLACES: Final = ("fingerprint.container.pod", "fingerprint.container.namespace")
 
 
 def facts(manifest: Manifest) -> dict[str, str]:
@@ -28,7 +31,7 @@ def facts(manifest: Manifest) -> dict[str, str]:
         "client": {"stamp": manifest.stamp, "injectors": manifest.injectors, "cpu": manifest.host.get("cpu")},
         "versions": manifest.versions,
     }
-    return dict(_flat(tree, ""))
+    return {key: value for key, value in _flat(tree, "") if key not in _PLACES}
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:

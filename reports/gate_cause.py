@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from reports.gate_runs import GateRun
 from reports.words import plain
 
-Place = Literal["queue", "preemption", "prefill", "decode", "cache", "throttle", "client path"]
+Place = Literal["queue", "preemption", "prefill", "decode", "cache", "throttle"]
 # A change of less than a twentieth is not worth a look.
 _WORTH: Final = 0.05
 

@@ -1,14 +1,14 @@
 """One metric at one point: candidate against baseline, with everything the judgement rests on.
 
     PASS   the upper bound of how much worse it is lies below the margin
-    FAIL   its lower bound lies above zero, and the estimate reaches the margin (Holm over all metrics)
+    FAIL   its lower bound lies above zero, and the estimate reaches the margin (decided in `reports.gate_holm`)
 
 Which metrics there are and what follows for the whole is `reports.verdict`.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -19,13 +19,11 @@ from reports.gate_metrics import GateMetric, require_load
 from reports.gate_runs import GateRun
 from reports.gate_stats import (
     Shift,
-    detectable,
     drifting,
     hodges_lehmann,
     hodges_lehmann_shift,
     p_worse,
     paired,
-    pairs_to_settle,
     rank_sum_p,
     signed_rank_p,
     t_point,
@@ -36,6 +34,9 @@ from workloads.errors import UserError
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
 How = Literal["paired", "unpaired", "unpaired, with drift", "share of good requests", ""]
+# A trend needs so many different times of the baseline, and so many runs in all.
+_TREND_TIMES: Final = 3
+_TREND_RUNS: Final = 5
 # Sides whose chunks hold several tokens this much more often than the other's have gaps that mean other things.
 MULTI_TOKEN_SHARE: Final = 0.01
 
@@ -49,6 +50,7 @@ class MetricVerdict:
         margin: acceptable, as a fraction; `higher`: whether more is better.
         how: which comparison was made.
         result: what came out; `why` says what a reader must know besides.
+        remedy: what to do where more pairs can't settle it; empty where they can, or it is settled.
         baseline, candidate: each run's figure, in the order of the pairs; None where a run has none.
         ratios: of each pair; empty where there are no pairs.
         ratio: the estimate.
@@ -57,9 +59,10 @@ class MetricVerdict:
         p: one-sided p-value of "not worse".
         holm: the level that Holm's procedure held it against.
         hodges_lehmann, wilcoxon_p: the same without the normal distribution, for comparison.
-        detectable: smallest slowdown (as a ratio) that would have been proved in four of five cases.
-        settle_pairs: pairs that would settle it if things are as they look; None where too many, or settled.
-        good: where the share of good requests was judged instead.
+        detectable: smallest slowdown (as a ratio) that would have made a FAIL in four of five cases.
+        settle_pairs: pairs (of stored runs: runs a side) that would settle it in four of five cases if things are as
+            they look; None where they are too many or no help, or it is settled.
+        good: where the share of good requests was judged instead; then there are no ratios.
     """
 
     key: str
@@ -71,6 +74,7 @@ class MetricVerdict:
     how: How
     result: Result
     why: str = ""
+    remedy: str = ""
     baseline: tuple[float | None, ...] = ()
     candidate: tuple[float | None, ...] = ()
     ratios: tuple[float, ...] = ()
@@ -87,7 +91,30 @@ class MetricVerdict:
     detectable: float | None = None
     settle_pairs: int | None = None
     good: GoodShare | None = None
-    _beyond: bool = field(default=False, repr=False)  # the estimate reaches the margin
+
+    @property
+    def worse_within(self) -> bool:
+        """It passes, and is worse for all that."""
+        if self.result != "pass" or self.at_least is None or self.at_most is None:
+            return False
+        return self.at_most < 1 if self.higher else self.at_least > 1
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison before all of them are looked at together (`reports.gate_holm`).
+
+    Attributes:
+        verdict: as far as it can be told alone: not whether it FAILs.
+        shift: of the logarithms; None where nothing was estimated, or shares were judged.
+        margin: the acceptable difference of logarithms.
+        beyond: the estimate reaches the margin.
+    """
+
+    verdict: MetricVerdict
+    shift: Shift | None = None
+    margin: float = 0.0
+    beyond: bool = False
 
 
 def passes(shift: Shift, margin: float, point: float) -> Any:
@@ -96,9 +123,10 @@ def passes(shift: Shift, margin: float, point: float) -> Any:
 
 
 def compare(
-    metric: GateMetric, point: str, base: Sequence[GateRun], other: Sequence[GateRun], design: Design, window: bool
-) -> MetricVerdict:
-    """Compare the runs of both sides at one point; a FAIL is not decided here (see `holm`).
+    metric: GateMetric, point: str, base: Sequence[GateRun], other: Sequence[GateRun], design: Design, *,
+    window: bool = False, fewer_good: float = 0.0,
+) -> Compared:  # fmt: skip
+    """Compare the runs of both sides at one point; a FAIL is not decided here.
 
     Args:
         metric: what is compared.
@@ -106,6 +134,7 @@ def compare(
         base, other: runs in the order of their pairs, or of their time where there are none.
         design: the error that this look may make.
         window: stored runs of a rolling window: take a trend over time into account.
+        fewer_good: where shares of good requests are judged, how many fewer are acceptable, as a difference of shares.
 
     Raises:
         UserError: a side has no such figure, or the load decides it and not the target.
@@ -113,22 +142,25 @@ def compare(
     runs = [*base, *other]
     if not metric.latency and any(run.manifest.loop == "open" and not run.overloaded for run in runs):
         raise require_load(metric, f"metrics.{metric.key}")
-    blank = _blank(metric, point)
+    blank = blank_verdict(metric, point)
     if metric.figure == "itl" and (why := _itl_refused(base, other)):
-        return replace(blank, result="refused", why=why)
+        return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     a, b = ([metric.value(run.summary) for run in side] for side in (base, other))
     blank = replace(blank, baseline=tuple(a), candidate=tuple(b))
     if why := _lacking(metric, (a, base), (b, other)):
-        return replace(blank, why=why)
+        remedy = "Make the runs longer, or gate a lower percentile."
+        return Compared(replace(blank, why=why, remedy=remedy))
     if any(value is not None and math.isinf(value) for value in (*a, *b)):
-        return _by_good_requests(metric, blank, base, other, design)
+        return _by_good_requests(metric, blank, base, other, design, fewer_good)
     known_a, known_b = np.array(a, np.float64), np.array(b, np.float64)
     if (known_a <= 0).any() or (known_b <= 0).any():
-        return replace(blank, result="refused", why=f"{metric.label} is 0 in a run, so that ratios mean nothing")
+        why = f"{metric.label} is 0 in a run, so that ratios mean nothing"
+        return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     return _by_logs(metric, blank, base, other, design, window)
 
 
-def _blank(metric: GateMetric, point: str) -> MetricVerdict:
+def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
+    """The comparison of a metric before it is made."""
     return MetricVerdict(
         metric.key, metric.label, metric.unit, point, metric.margin, metric.higher, "", "can't tell",
         limit=metric.ratio(metric.log_margin),
@@ -138,11 +170,11 @@ def _blank(metric: GateMetric, point: str) -> MetricVerdict:
 def _by_logs(
     metric: GateMetric, blank: MetricVerdict, base: Sequence[GateRun], other: Sequence[GateRun], design: Design,
     window: bool,
-) -> MetricVerdict:  # fmt: skip
+) -> Compared:  # fmt: skip
     x, y = (
         np.array([metric.worse_log(v) for v in side if v is not None]) for side in (blank.baseline, blank.candidate)
     )
-    shift, how, deviation = _shift(x, y, base, other, window)
+    shift, how = _shift(x, y, base, other, window)
     tails = design.pass_tail(), design.fail_tail()
     upper = shift.mean + t_point(tails[0], shift.df) * shift.error
     lower = shift.mean - t_point(tails[1], shift.df) * shift.error
@@ -150,71 +182,73 @@ def _by_logs(
     ends = [(metric.ratio(lower), 1 - tails[1]), (metric.ratio(upper), 1 - tails[0])]
     (at_least, at_least_level), (at_most, at_most_level) = ends[::-1] if metric.higher else ends
     d = y - x if how == "paired" else None
+    beyond = bool(shift.mean >= metric.log_margin)
     passed = bool(passes(shift, metric.log_margin, t_point(tails[0], shift.df)))
-    why = "worse, but within the margin" if passed and lower > 0 else ""
-    if passed and metric.latency and any(run.overloaded for run in (*base, *other)):
-        passed = False
-        why = "requests in flight grew all along: such latencies grow with the run's duration and can't pass"
-    settle = None if passed else pairs_to_settle(deviation, float(shift.mean), metric.log_margin, tails)
-    return replace(
-        blank, how=how, result="pass" if passed else "can't tell", why=why,
+    passed, why, remedy = _unless_overloaded(metric, passed, beyond, [*base, *other])
+    found = replace(
+        blank, how=how, result="pass" if passed else "can't tell", why=why, remedy=remedy,
         ratios=() if d is None else tuple(metric.ratio(float(one)) for one in d),
         ratio=metric.ratio(float(shift.mean)),
         at_least=at_least, at_most=at_most, at_least_level=at_least_level, at_most_level=at_most_level,
         p=p_worse(shift),
         hodges_lehmann=metric.ratio(hodges_lehmann_shift(x, y) if d is None else hodges_lehmann(d)),
         wilcoxon_p=rank_sum_p(x, y) if d is None else signed_rank_p(d),
-        detectable=metric.ratio(max(metric.log_margin, detectable(shift, tails[1]))),
-        settle_pairs=settle, _beyond=bool(shift.mean >= metric.log_margin),
     )  # fmt: skip
+    said = "worse, but within the margin" if found.worse_within else why
+    if metric.ok_only and (failed := sum(run.failed for run in (*base, *other))):
+        said = f"{said}{'; ' if said else ''}over requests that ended ok: the error rule judges the {failed:,} failed"
+    return Compared(replace(found, why=said), shift, metric.log_margin, beyond)
 
 
-def _shift(
-    x: Floats, y: Floats, base: Sequence[GateRun], other: Sequence[GateRun], window: bool
-) -> tuple[Shift, How, float]:
-    """The difference, how it was found, and the standard deviation of one pair's difference."""
+def _unless_overloaded(
+    metric: GateMetric, passed: bool, beyond: bool, runs: Sequence[GateRun]
+) -> tuple[bool, str, str]:
+    """(whether it may pass, why not, what to do): latencies of overloaded runs may fail, not pass."""
+    if not metric.latency or beyond or not any(run.overloaded for run in runs):
+        return passed, "", ""
+    why = "requests in flight grew all along: such latencies grow with the run's duration and can't pass"
+    return False, why, "Lower the load, or judge what the target carries at a saturated point (closed 256)."
+
+
+def _shift(x: Floats, y: Floats, base: Sequence[GateRun], other: Sequence[GateRun], window: bool) -> tuple[Shift, How]:
+    """The difference, and how it was found."""
     if base[0].pair is not None:
-        d = y - x
-        return paired(d), "paired", float(d.std(ddof=1))
-    a_days, b_days = (np.array([run.manifest.t0_unix_ns / 8.64e13 for run in side]) for side in (base, other))
-    if window and len(np.unique(a_days)) >= 3 and len(x) + len(y) >= 5:
-        shift = drifting(x, a_days, y, b_days)
-        return shift, "unpaired, with drift", float(shift.error) * math.sqrt(shift.n)
-    shift = unpaired(x, y)
-    return shift, "unpaired", float(shift.error) * math.sqrt(shift.n)
+        return paired(y - x), "paired"
+    if window and has_trend(base, other):
+        days = [np.array([run.manifest.t0_unix_ns / 8.64e13 for run in side]) for side in (base, other)]
+        return drifting(x, days[0], y, days[1]), "unpaired, with drift"
+    return unpaired(x, y), "unpaired"
+
+
+def has_trend(base: Sequence[GateRun], other: Sequence[GateRun]) -> bool:
+    """Whether a trend over time can be told from these runs of one point."""
+    return len({run.manifest.t0_unix_ns for run in base}) >= _TREND_TIMES and len(base) + len(other) >= _TREND_RUNS
 
 
 def _by_good_requests(
-    metric: GateMetric, blank: MetricVerdict, base: Sequence[GateRun], other: Sequence[GateRun], design: Design
-) -> MetricVerdict:
-    """Failures make the latency infinite somewhere: then the share of good requests decides, by an exact test."""
-    found = good_share(base, other)
-    passed = found.most < metric.margin * found.baseline.share
-    lost = found.baseline.share - found.candidate.share
-    said = f"failures make it infinite in a run; {100 * found.candidate.share:.2f} % of the candidate's requests are"
-    return replace(
-        blank, how="share of good requests", result="pass" if passed else "can't tell",
-        why=f"{said} good, {100 * found.baseline.share:.2f} % of the baseline's",
-        ratio=found.candidate.share / found.baseline.share if found.baseline.share else None,
-        p=found.p, good=found, _beyond=lost > 0 and lost >= metric.margin * found.baseline.share,
+    metric: GateMetric, blank: MetricVerdict, base: Sequence[GateRun], other: Sequence[GateRun], design: Design,
+    margin: float,
+) -> Compared:  # fmt: skip
+    """Failures make a percentile infinite somewhere: the shares of good requests decide, if an SLO says what is good.
+
+    The share of requests that ended ok would not do: it says nothing of their latency.
+    """
+    endless = sum(value is not None and math.isinf(value) for value in (*blank.baseline, *blank.candidate))
+    said = f"failures make {metric.label} infinite in {endless} of {len(base) + len(other)} runs"
+    found = good_share(base, other, margin, design.pass_tail())
+    if found is None:
+        remedy = (
+            "Say in the spec what a good request is (slo: {good: ...}), so that their shares can be compared;"
+            " or gate a percentile below the share that fails."
+        )
+        return Compared(replace(blank, why=said, remedy=remedy))
+    beyond = found.lost > 0 and found.lost >= margin
+    passed, why, remedy = _unless_overloaded(metric, found.most < margin, beyond, [*base, *other])
+    judged = replace(
+        blank, label=f"good requests (for {metric.label})", how="share of good requests",
+        result="pass" if passed else "can't tell", why=why or said, remedy=remedy, p=found.p, good=found,
     )  # fmt: skip
-
-
-def holm(found: Sequence[MetricVerdict], design: Design) -> list[MetricVerdict]:
-    """Decide which of the comparisons FAIL: Holm's step-down procedure (1979) over all that have a p-value."""
-    order = sorted((place for place, one in enumerate(found) if one.p is not None), key=lambda i: found[i].p or 0.0)
-    decided, rejecting = list(found), True
-    for step, place in enumerate(order):
-        one = found[place]
-        level = design.fail_tail(len(order) - step)
-        rejecting = rejecting and (one.p or 0.0) < level
-        result: Result = "fail" if rejecting and one._beyond else one.result
-        decided[place] = replace(one, holm=level, result=result, settle_pairs=_settle(one, result))
-    return decided
-
-
-def _settle(one: MetricVerdict, result: Result) -> int | None:
-    return one.settle_pairs if result == "can't tell" else None
+    return Compared(judged, beyond=beyond)
 
 
 def _lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[GateRun]]) -> str:

@@ -43,6 +43,11 @@ class Design:
     look: Literal[1, 2] = 1
     paired: bool = True
 
+    @property
+    def looks(self) -> int:
+        """How many there may be."""
+        return 1 if self.extended is None else 2
+
     def pass_tail(self) -> float:
         """Nominal one-sided error of the bound that a PASS needs, at this look."""
         return self._tail(PASS_ERROR_PAIRED if self.paired else PASS_ERROR, PASS_FIRST)

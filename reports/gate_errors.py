@@ -1,7 +1,7 @@
-"""Requests that went wrong, and requests that were good: shares of the two sides, judged by exact tests.
+"""Requests that went wrong, and requests that were good: shares of the two sides, judged as `reports.gate_shares` does.
 
-Used for the error rule of every gate, and in place of a latency where failures make it infinite. The runs are
-clusters: counts are thinned to what independent requests would be worth (`reports.gate_stats.shares`).
+The error rule holds for every gate. Good requests stand in for a percentile that failures make infinite, where the
+runs' SLO says what a good request is.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from reports.gate_runs import GateRun
-from reports.gate_stats import Share, fisher_more, shares
-from reports.stats import share_bounds
+from reports.gate_shares import Share, counts, p_more, shares
 
 # The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
 ERROR_TAIL: Final = 0.005
@@ -22,7 +21,8 @@ class ErrorRule:
 
     Attributes:
         baseline, candidate: failed requests among judged ones.
-        p: Fisher's exact test, one-sided.
+        p: one-sided, of no more failing.
+        tail: what it was held against: half of the budget at each of two looks.
         allowed: how many more are acceptable, as a difference of shares.
         most: upper bound of that difference (conservative, 95 %).
         outcome: `fail` if more were proved and the difference is beyond what is allowed.
@@ -31,6 +31,7 @@ class ErrorRule:
     baseline: Share
     candidate: Share
     p: float
+    tail: float
     allowed: float
     most: float
     outcome: Literal["ok", "fail"]
@@ -45,13 +46,17 @@ class ErrorRule:
         return f"{text}: not provably more (at most {100 * max(self.most, 0.0):.2g} points more)"
 
 
-def error_rule(base: Sequence[GateRun], other: Sequence[GateRun], allowed: float) -> ErrorRule:
-    """Judge the failed requests of both sides' runs, of all points."""
-    a, b = shares([[(run.failed, run.judged) for run in side] for side in (base, other)])
-    p = fisher_more(a.effective, b.effective)
-    more = b.share - a.share
-    outcome: Literal["ok", "fail"] = "fail" if p <= ERROR_TAIL and more > 0 and more >= allowed else "ok"
-    return ErrorRule(a, b, p, allowed, largest_difference(a, b), outcome)
+def error_rule(base: Sequence[GateRun], other: Sequence[GateRun], allowed: float, looks: int = 1) -> ErrorRule:
+    """Judge the failed requests of both sides' runs, of all points; `looks` in all at growing data."""
+    points = dict.fromkeys(run.point for run in (*base, *other))
+    loads = [
+        [counts([(run.failed, run.judged) for run in side if run.point == point]) for side in (base, other)]
+        for point in points
+    ]
+    a, b = shares(loads)
+    p, tail, more = p_more(loads), ERROR_TAIL / looks, b.share - a.share
+    outcome: Literal["ok", "fail"] = "fail" if p <= tail and more > 0 and more >= allowed else "ok"
+    return ErrorRule(a, b, p, tail, allowed, largest_difference(a, b, 0.05), outcome)
 
 
 @dataclass(frozen=True)
@@ -60,25 +65,39 @@ class GoodShare:
 
     Attributes:
         baseline, candidate: good requests among judged ones.
-        p: Fisher's exact test, one-sided, of fewer good ones.
+        p: one-sided, of no fewer good ones.
         most: upper bound of how much smaller the candidate's share is.
+        margin: how much smaller is acceptable; both as a difference of shares.
     """
 
     baseline: Share
     candidate: Share
     p: float
     most: float
+    margin: float
+
+    @property
+    def lost(self) -> float:
+        """How much smaller the candidate's share is."""
+        return self.baseline.share - self.candidate.share
 
 
-def good_share(base: Sequence[GateRun], other: Sequence[GateRun]) -> GoodShare:
-    """Judge the good requests of both sides at one point."""
-    a, b = shares([[(run.good, run.judged) for run in side] for side in (base, other)])
-    bad = [(s.effective[1] - s.effective[0], s.effective[1]) for s in (a, b)]
-    return GoodShare(a, b, fisher_more(bad[0], bad[1]), largest_difference(b, a))
+def good_share(base: Sequence[GateRun], other: Sequence[GateRun], margin: float, tail: float) -> GoodShare | None:
+    """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
+
+    Args:
+        base, other: runs of one point.
+        margin: how many fewer are acceptable, as a difference of shares.
+        tail: error allowed to the bound of how many fewer there are.
+    """
+    if any(run.good is None for run in (*base, *other)):
+        return None
+    good = [[(run.good or 0, run.judged) for run in side] for side in (base, other)]
+    bad = [counts([(n - hits, n) for hits, n in side]) for side in good]
+    a, b = shares([[counts(side) for side in good]])
+    return GoodShare(a, b, p_more([bad]), largest_difference(b, a, tail), margin)
 
 
-def largest_difference(a: Share, b: Share) -> float:
-    """Upper bound of share b - share a: the ends of two exact intervals, together wrong in at most 5 %."""
-    low, _ = share_bounds(*a.effective, tail=0.025)
-    _, high = share_bounds(*b.effective, tail=0.025)
-    return high - low
+def largest_difference(a: Share, b: Share, tail: float) -> float:
+    """Upper bound of share b - share a: the ends of two exact intervals, together wrong in at most `tail`."""
+    return b.bounds(tail / 2)[1] - a.bounds(tail / 2)[0]

@@ -7,9 +7,8 @@ from urllib.parse import quote
 from reports.gate_compare import MetricVerdict
 from reports.gate_figures import pairs, trend
 from reports.gate_history import Entry
-from reports.gate_md import median
 from reports.gate_result import Verdict
-from reports.gate_words import duration, interval, limit, name_of, threshold_figures
+from reports.gate_words import DECLARED, both_sides, duration, interval, limit, name_of, threshold_figures
 from reports.page import Cell, figure, page, section, table, text, word
 from reports.words import plain
 
@@ -73,16 +72,15 @@ def _cards(found: Verdict) -> str:
 
 
 def _metrics(found: Verdict) -> str:
-    head = ["metric", "", "change", "margin", "baseline", "candidate", "p", "Holm", "HL", "Wilcoxon p", ""]
-    return table(head, [_metric(one) for one in found.metrics], (0, 1, 10))
+    head = ["metric", "", "change", "margin", "baseline", "candidate", "p", "Holm", "HL", "Wilcoxon p", "how", ""]
+    return table(head, [_metric(one) for one in found.metrics], (0, 1, 10, 11))
 
 
 def _metric(one: MetricVerdict) -> list[str | Cell]:
     p, holm, wilcoxon = ("-" if value is None else f"{value:.3g}" for value in (one.p, one.holm, one.wilcoxon_p))
     return [
         name_of(one), word(one.result, _CLASSES.get(one.result, "unsure")), interval(one), limit(one),
-        median(one.baseline, one.unit), median(one.candidate, one.unit), p, holm, plain(one.hodges_lehmann), wilcoxon,
-        one.why,
+        *both_sides(one), p, holm, plain(one.hodges_lehmann), wilcoxon, one.how, one.why,
     ]  # fmt: skip
 
 
@@ -110,8 +108,8 @@ def _validity(found: Verdict) -> str:
         parts += table(["reason", "", "what to do"], rows, (0, 1, 2))
     if found.differences:
         facts = [
-            [key, values.get("baseline", "-"), values.get("candidate", "-"), "yes" if declared else "no"]
-            for key, values, declared in found.differences
+            [key, values.get("baseline", "-"), values.get("candidate", "-"), DECLARED[how]]
+            for key, values, how in found.differences
         ]
         parts += "<h3>What differs</h3>" + table(["fact", "baseline", "candidate", "declared"], facts, (0, 1, 2, 3))
     by_name: dict[str, list[tuple[str, str]]] = {}

@@ -1,16 +1,16 @@
 """A verdict as Markdown that stands alone: a pull request's comment, a job's summary. Always under 60 kB."""
 
 import shlex
-import statistics
 
 from reports.export_md import LIMIT_BYTES, cell, cut, md_table
 from reports.gate_compare import MetricVerdict
 from reports.gate_dots import dots
 from reports.gate_result import Verdict
-from reports.gate_words import duration, interval, limit, name_of, threshold_figures
+from reports.gate_words import DECLARED, both_sides, duration, interval, limit, name_of, threshold_figures
 from reports.words import plain
 
 ICONS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}
+_SENTENCE = 4000  # characters: of what stands outside of tables
 
 
 def markdown(found: Verdict) -> str:
@@ -18,8 +18,8 @@ def markdown(found: Verdict) -> str:
     lines = [f"## {ICONS[found.verdict]} {found.verdict}: {cell(found.name)}", ""]
     if found.simulated:
         lines += ["> **SIMULATED**: the targets are the embedded engine, not real servers.", ""]
-    lines += [cell(found.why), ""]
-    lines += [f"- {cell(one)}" for one in found.advice] + [""] * bool(found.advice)
+    lines += [cell(found.why, _SENTENCE), ""]
+    lines += [f"- {cell(one, _SENTENCE)}" for one in found.advice] + [""] * bool(found.advice)
     lines += [*_metrics(found), *_thresholds(found), *_errors(found), *_obstacles(found)]
     lines += [f"**It holds for** {cell(found.holds_for)}.", ""] if found.holds_for else []
     lines += [*_what(found), *_folded(found)]
@@ -33,7 +33,7 @@ def _metrics(found: Verdict) -> list[str]:
     rows = [
         [
             cell(name_of(one)), one.result, interval(one), limit(one),
-            *(median(side, one.unit) for side in (one.baseline, one.candidate)),
+            *both_sides(one),
         ]
         for one in found.metrics
     ]  # fmt: skip
@@ -45,15 +45,6 @@ def _metrics(found: Verdict) -> list[str]:
         lines += ["One dot a pair; `│` no change, `┊` margin.", ""]
     lines += [f"- {cell(name_of(one))}: {cell(one.why)}" for one in found.metrics if one.why]
     return [*lines, ""] if any(one.why for one in found.metrics) else lines
-
-
-def median(values: tuple[float | None, ...], unit: str) -> str:
-    """The middle one of a side's runs, with its unit."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    middle = statistics.median(known)
-    return f"${plain(middle)}" if unit == "$" else f"{plain(middle)} {unit}".replace(" /", "/")
 
 
 def _thresholds(found: Verdict) -> list[str]:
@@ -96,9 +87,9 @@ def _folded(found: Verdict) -> list[str]:
                 cell(key),
                 cell(values.get("baseline", "-")),
                 cell(values.get("candidate", "-")),
-                "yes" if declared else "no",
+                DECLARED[how],
             ]
-            for key, values, declared in found.differences
+            for key, values, how in found.differences
         ]
         lines += _details("What differs", md_table(["", "baseline", "candidate", "declared"], rows))
     numbers = [_numbers(one) for one in found.metrics if one.p is not None]

@@ -1,6 +1,7 @@
 """What a gate can judge: figures of a run's summary, which way is worse, and the margin each has by default.
 
-Latencies that a target could improve by failing count failures as infinitely late (docs/metrics.md).
+Percentiles that a target could improve by failing count failures as infinitely late (docs/metrics.md). A mean can't: a
+single failure would make it infinite. It is over the requests that ended ok, and the error rule judges the others.
 """
 
 import math
@@ -67,6 +68,11 @@ class GateMetric:
         return float(found[1]) if found else None
 
     @property
+    def ok_only(self) -> bool:
+        """Whether it leaves out failures that its percentiles count."""
+        return self.figure in _FAILURES_COUNT and self.percentile is None
+
+    @property
     def label(self) -> str:
         """As people read it."""
         statistic = f" {self.key.partition('.')[2]}" if self.latency else ""
@@ -115,7 +121,7 @@ def gate_metric(key: str, margin: str | None = None) -> GateMetric:
     elif figure in LATENCIES and (statistic or "mean") in STATISTICS:
         if not statistic:
             raise ValueError(f"{key}: which statistic? write e.g. `{key}.p90` ({', '.join(STATISTICS)})")
-        path, higher = (_source(figure), figure, statistic), False
+        path, higher = (_source(figure, statistic), figure, statistic), False
     else:
         known = [*(f"{name}.{one}" for name in LATENCIES for one in STATISTICS), *LOAD_LIMITED]
         hint = meant(key, known)
@@ -132,14 +138,16 @@ def default_margin(key: str) -> float:
     return 0.05 if key.endswith((".mean", ".p50")) else 0.10
 
 
-def _source(figure: str) -> str:
-    return "latency_failed_as_inf_ms" if figure in _FAILURES_COUNT else "latency_ms"
+def _source(figure: str, statistic: str) -> str:
+    return "latency_failed_as_inf_ms" if figure in _FAILURES_COUNT and statistic != "mean" else "latency_ms"
 
 
 def _margin(key: str, text: str, higher: bool) -> float:
     match = _MARGIN.fullmatch(str(text))
     if match is None:
-        raise ValueError(f"{key}: {text!r} is not a margin (write e.g. {'-3%' if higher else '5%'})")
+        number = str(text).strip().lstrip("+-")
+        meant_share = number if re.fullmatch(r"\d{1,2}(\.\d+)?", number) else "3" if higher else "5"
+        raise ValueError(f"{key}: {text!r} is not a margin (write e.g. {'-' if higher else ''}{meant_share}%)")
     share = float(match[2]) / 100
     if (match[1] == "-") != higher and match[1]:
         way = "less is worse: write it with a minus" if higher else "more is worse: write it without a minus"

@@ -24,6 +24,7 @@ from workloads.validation import Strict, explain
 DEFAULT_METRICS: Final[dict[str, str | None]] = {"ttft.p90": "10%", "tpot.mean": "7%"}
 MOST_METRICS: Final = 4
 _LEAST_PAIRS: Final = 3
+_LONG_UNITS: Final = {r"(hour|hr)s?": "h", r"(minute|min)s?": "min", r"(second|sec)s?": "s"}
 WHOLE: Final = "load"  # the name of the only point, where a policy names none
 
 
@@ -72,16 +73,29 @@ def _budget(value: Any) -> Any:
     if isinstance(value, Budget | dict) or value is None:
         return value
     found: dict[str, float] = {}
-    for one in value if isinstance(value, list) else [value]:
-        text = str(one).strip().removeprefix("at most").strip()
+    given = [part for one in (value if isinstance(value, list) else [value]) for part in re.split(r",| and ", str(one))]
+    for one in given:
+        text = one.strip().removeprefix("at most").strip()
         if text.startswith("$"):
             try:
                 found["dollars"] = float(text[1:])
             except ValueError:
                 raise ValueError(f"{one!r} is not an amount (write at most $15)") from None
-        else:
+            continue
+        for word, unit in _LONG_UNITS.items():
+            text = re.sub(rf"(?<=[\d\s]){word}\b", unit, text, flags=re.IGNORECASE)
+        try:
             found["seconds"] = parse_duration(text.replace(" ", ""))
+        except ValueError as error:
+            raise ValueError(f"{error}, nor an amount (write at most 40 min, at most $15)") from None
+    if len(found) < len(given):
+        raise ValueError(f"{value!r} has two of a kind (write one duration, one amount: at most 40 min, at most $15)")
     return found
+
+
+def _margin_text(value: Any) -> Any:
+    """A number is no margin, but the message about it is one for people."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _share(value: Any) -> Any:
@@ -100,9 +114,10 @@ class Policy(Strict):
     candidate: Any = None
     spec: Any = None
     points: dict[str, Annotated[Point, BeforeValidator(_point)]] = {}
-    metrics: dict[str, str | None] = DEFAULT_METRICS
+    metrics: dict[str, Annotated[str | None, BeforeValidator(_margin_text)]] = DEFAULT_METRICS
     thresholds: dict[str, Any] = {}
     errors: Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)] = 0.001
+    fewer_good: Annotated[float, BeforeValidator(_share), Field(gt=0, lt=1)] = 0.01
     pairs: int = Field(5, ge=_LEAST_PAIRS, le=100)
     extension: int | None = Field(None, ge=4, le=200)
     restart: Literal["each", "block", "never"] = "each"
@@ -135,6 +150,8 @@ class Policy(Strict):
     def _makes_sense(self) -> Self:
         for key, margin in self.metrics.items():
             gate_metric(key, margin)
+        if not self.metrics and not self.thresholds:
+            raise ValueError("nothing decides: `metrics` is empty, and there are no `thresholds`")
         if len(self.metrics) > MOST_METRICS:
             raise ValueError(
                 f"`metrics` has {len(self.metrics)}: at most {MOST_METRICS} decide, or an unchanged system fails to"

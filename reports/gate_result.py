@@ -11,7 +11,7 @@ from reports.gate_design import Design
 from reports.gate_errors import ErrorRule
 from reports.gate_runs import Campaign
 from reports.gate_thresholds import ThresholdVerdict
-from reports.gate_validity import Obstacle
+from reports.gate_validity import Declared, Obstacle
 from reports.manifest import check_schema
 from reports.summary_parts import jsonable
 from workloads.errors import UserError
@@ -32,7 +32,7 @@ class Verdict:
         obstacles: why the runs can't be compared.
         causes: where to look first if it is slower.
         checks: every run's validity checks: (run, check, status, why).
-        differences: facts in which the deployments differ, and whether each was declared.
+        differences: facts in which the deployments differ, by side, and whether each was declared.
         design: pairs, looks, and error budgets.
         pairs: complete ones; 0 where runs were not paired.
         extend: the data can't tell yet, and the declared extension is still to come.
@@ -55,7 +55,7 @@ class Verdict:
     obstacles: tuple[Obstacle, ...] = ()
     causes: tuple[Cause, ...] = ()
     checks: tuple[tuple[str, str, str, str], ...] = ()
-    differences: tuple[tuple[str, dict[str, str], bool], ...] = ()
+    differences: tuple[tuple[str, dict[str, str], Declared], ...] = ()
     design: Design | None = None
     pairs: int = 0
     runs: int = 0
@@ -82,8 +82,6 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """`tailgate.verdict/1`: plain values for scripts."""
         data = {"schema": SCHEMA, **asdict(self), "exit_code": self.exit_code, "blocks": self.blocks}
-        for one in data["metrics"]:
-            del one["_beyond"]
         return dict(jsonable(data))
 
 

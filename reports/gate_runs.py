@@ -66,10 +66,10 @@ class GateRun:
         return int(self.summary["errors"]["failed"])
 
     @property
-    def good(self) -> int:
-        """Good requests; without an SLO those that ended ok."""
-        found = (self.summary.get("slo") or {}).get("good")
-        return self.judged - self.failed if found is None else int(found)
+    def good(self) -> int | None:
+        """Good requests; None where the run's SLO doesn't say what a good request is."""
+        slo = self.summary.get("slo") or {}
+        return int(slo["good"]) if slo.get("good_means") or slo.get("good_means_by_class") else None
 
     @property
     def overloaded(self) -> bool:

@@ -4,12 +4,12 @@ Estimates only; what is good enough is `reports.gate_design` and `reports.verdic
 leading axes, so that the simulation (`reports.gate_simulation`) runs the very code that judges.
 
 Sources: Student (1908); Welch (1947) with Satterthwaite's degrees of freedom; Hodges and Lehmann (1963);
-Wilcoxon (1945), its null distribution exact, conditional on the ranks as they are (ties share their mean rank);
-Clopper and Pearson (1934); Fisher (1935); Rao and Scott (1992) for counts that vary more between runs than chance.
+Wilcoxon (1945), its null distribution exact, conditional on the ranks as they are (ties share their mean rank).
+Counts of requests are `reports.gate_shares`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from reports.rundata import Floats
 # An effect that is seen in so many of a hundred repetitions counts as one that would have been seen.
 POWER: Final = 0.8
 MOST_PAIRS: Final = 200
+_NODES: Final = 60
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,46 @@ def p_worse(shift: Shift) -> float:
     return float(stdtr(shift.df, -shift.mean / shift.error))
 
 
-def detectable(shift: Shift, tail: float) -> float:
-    """Smallest true difference that would have been shown to be one in POWER of cases (normal power for t)."""
-    return (t_point(tail, shift.df) + t_point(1 - POWER, shift.df)) * float(shift.error)
+def chance_of_pass(effect: float, margin: float, error: float, df: float, tail: float) -> float:
+    """P(upper bound < margin) where the truth is `effect` and the estimate's standard error `error`."""
+    return _expected(lambda bound: margin - bound - effect, error, df, tail)
 
 
-def pairs_to_settle(deviation: float, mean: float, margin: float, tails: tuple[float, float]) -> int | None:
+def chance_of_fail(effect: float, margin: float, error: float, df: float, tail: float) -> float:
+    """P(lower bound > 0 and estimate >= margin) where the truth is `effect`."""
+    return _expected(lambda bound: effect - np.maximum(margin, bound), error, df, tail)
+
+
+def _expected(room: Callable[[Floats], Floats], error: float, df: float, tail: float) -> float:
+    """P(estimate lies inside `room`, which depends on the bound's distance), over the errors that may be estimated."""
+    from scipy.special import chdtri, ndtr
+
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    bounds = t_point(tail, df) * error * np.sqrt(chdtri(df, (1 - nodes) / 2) / df)
+    return float((weights / 2 * ndtr(room(bounds) / max(error, 1e-300))).sum())
+
+
+def detectable(shift: Shift, margin: float, tail: float) -> float:
+    """Smallest true difference that would have made a FAIL in POWER of cases."""
+    error = float(shift.error)
+    if error == 0:
+        return margin
+
+    def seen(effect: float) -> bool:
+        return chance_of_fail(effect, margin, error, shift.df, tail) >= POWER
+
+    low, high = margin, margin + error
+    while not seen(high):
+        low, high = high, high + 2 * (high - margin)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if seen(middle) else (middle, high)
+    return high
+
+
+def pairs_to_settle(
+    deviation: float, mean: float, margin: float, tails: tuple[float, float], df_each: float = 1.0
+) -> int | None:
     """Pairs after which a difference like this one is decided in POWER of cases; None beyond MOST_PAIRS.
 
     Args:
@@ -101,12 +136,11 @@ def pairs_to_settle(deviation: float, mean: float, margin: float, tails: tuple[f
         mean: what the difference is taken to be.
         margin: what it may be at most.
         tails: error allowed to a PASS, and to a FAIL.
+        df_each: degrees of freedom that a further pair (of stored runs: one a side) brings.
     """
-    fails = mean >= margin
-    # A FAIL has to show a difference and to see at least the margin; a PASS has to show less than the margin.
-    room, tail = (mean, tails[1]) if fails else (margin - mean, tails[0])
+    chance, tail = (chance_of_fail, tails[1]) if mean >= margin else (chance_of_pass, tails[0])
     for n in range(3, MOST_PAIRS + 1):
-        if (t_point(tail, n - 1) + t_point(1 - POWER, n - 1)) * deviation / math.sqrt(n) <= room:
+        if chance(mean, margin, deviation / math.sqrt(n), df_each * (n - 1), tail) >= POWER:
             return n
     return None
 
@@ -149,60 +183,3 @@ def _doubled_ranks(values: Floats) -> Any:
     """Twice the mean ranks: integers even with ties."""
     ordered = np.sort(values)
     return np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1
-
-
-@dataclass(frozen=True)
-class Share:
-    """Hits among trials over the runs of a side, thinned to what independent trials would be worth.
-
-    Attributes:
-        hits, trials: as counted.
-        inflation: how many times more the runs' shares vary than chance would have it, at least 1.
-    """
-
-    hits: int
-    trials: int
-    inflation: float
-
-    @property
-    def share(self) -> float:
-        """Hits / trials."""
-        return self.hits / self.trials if self.trials else 0.0
-
-    @property
-    def effective(self) -> tuple[int, int]:
-        """Hits and trials divided by the inflation."""
-        return round(self.hits / self.inflation), round(self.trials / self.inflation)
-
-
-def shares(sides: Sequence[Sequence[tuple[int, int]]]) -> tuple[Share, ...]:
-    """One Share a side from (hits, trials) of its runs; both have the inflation of all runs about their side.
-
-    Pearson's chi-square over its degrees of freedom estimates it; errors come in bursts, and counts of
-    independent requests would pretend to a certainty that few runs don't give.
-    """
-    chi, df = 0.0, 0
-    for runs in sides:
-        hits, trials = sum(h for h, _ in runs), sum(n for _, n in runs)
-        share = hits / trials if trials else 0.0
-        if 0 < share < 1:
-            chi += sum((h - n * share) ** 2 / (n * share * (1 - share)) for h, n in runs if n)
-            df += sum(1 for _, n in runs if n) - 1
-    inflation = max(1.0, chi / df) if df else 1.0
-    return tuple(Share(sum(h for h, _ in runs), sum(n for _, n in runs), inflation) for runs in sides)
-
-
-def fisher_more(base: tuple[int, int], other: tuple[int, int]) -> float:
-    """Fisher's exact test, one-sided: chance of `other` having so many hits or more, were the shares equal."""
-    (h, n), (k, m) = base, other
-    total, drawn = n + m, m
-    log_all = _log_choose(total, drawn)
-    most = min(h + k, drawn)
-    terms = [_log_choose(h + k, i) + _log_choose(total - h - k, drawn - i) - log_all for i in range(k, most + 1)]
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
-
-
-def _log_choose(n: int, k: int) -> float:
-    if not 0 <= k <= n:
-        return -math.inf
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -5,9 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from reports.gate_dots import dots
-from reports.gate_md import median
 from reports.gate_result import Verdict
-from reports.gate_words import duration, interval, limit, name_of, threshold_figures
+from reports.gate_words import both_sides, duration, interval, limit, name_of, threshold_figures
 
 _COLOURS = {
     "PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta", "pass": "green", "fail": "red",
@@ -51,10 +50,11 @@ def print_verdict(found: Verdict, console: Console) -> None:
 
 def _metrics(found: Verdict) -> Table:
     table = Table(header_style="bold")
-    for name in ("metric", "result", "change", "margin", "baseline", "candidate"):
-        table.add_column(name, justify="left" if name in ("metric", "result") else "right")
+    for name in ("metric", "result", "change", "margin", "baseline", "candidate", "how"):
+        table.add_column(name, justify="left" if name in ("metric", "result", "how") else "right")
     for one in found.metrics:
         colour = _COLOURS.get(one.result, "yellow")
-        sides = (median(side, one.unit) for side in (one.baseline, one.candidate))
-        table.add_row(escape(name_of(one)), f"[{colour}]{one.result}[/]", interval(one), limit(one), *sides)
+        table.add_row(
+            escape(name_of(one)), f"[{colour}]{one.result}[/]", interval(one), limit(one), *both_sides(one), one.how
+        )
     return table

@@ -13,10 +13,11 @@ import numpy as np
 from reports.analysis import Analysis, analyse
 from reports.gate_policy import Policy
 from reports.gate_runs import GateRun
-from reports.gate_stats import shares, t_point
+from reports.gate_shares import counts, shares
+from reports.gate_stats import t_point
 from reports.judge_slo import Judged, Judgement, compare, judge
 from reports.slo import RATES, SHARES, Threshold
-from reports.stats import LEVEL, share_bounds
+from reports.stats import LEVEL
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ThresholdVerdict:
         point: which load.
         objective: as it was written.
         metric: its figure.
-        value: of the run, or the mean over runs (geometric for latencies and rates).
+        value: of the run, or the mean over runs (geometric for latencies and rates, unless one is 0).
         below, above: one-sided 95 % bounds of the true value.
         limit: what it was held against.
         result: `met`, `broken` or `can't tell`.
@@ -43,6 +44,11 @@ class ThresholdVerdict:
     limit: float
     result: Judgement
     why: str
+
+    @property
+    def open(self) -> bool:
+        """Its bounds lie on both sides of the limit: more runs would tell."""
+        return self.below is not None and self.above is not None and self.below <= self.limit <= self.above
 
 
 def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdVerdict]:
@@ -98,15 +104,14 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
 
 def _share(threshold: Threshold, runs: Sequence[Analysis]) -> tuple[float, float, float]:
     masks = [(a.failed if threshold.metric == "errors" else a.good, a.judged) for a in runs]
-    found = shares([[(int(np.count_nonzero(hit)), int(np.count_nonzero(of))) for hit, of in masks]])[0]
-    low, high = share_bounds(*found.effective)
-    return found.share, low, high
+    (found,) = shares([[counts([(int(np.count_nonzero(hit)), int(np.count_nonzero(of))) for hit, of in masks])]])
+    return found.share, *found.bounds(1 - LEVEL)
 
 
 def _between(
     values: Sequence[float | None], judged: Sequence[Judged]
 ) -> tuple[float | None, float | None, float | None, str]:
-    """(geometric mean, lower, upper bound, why not) over runs."""
+    """(mean, lower, upper bound, why not) over runs."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         why = next(one.why for one in judged if one.value is None)
@@ -116,9 +121,15 @@ def _between(
         if endless == len(known):
             return math.inf, math.inf, math.inf, ""
         return None, None, None, f"it is infinite (failures) in {endless} of {len(known)} runs"
-    if min(known) <= 0:
-        return sum(known) / len(known), min(known), max(known), ""
-    logs = np.log(known)
-    half = t_point(1 - LEVEL, len(logs) - 1) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    mean = float(logs.mean())
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half), ""
+    return *over_runs(known), ""
+
+
+def over_runs(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, lower, upper bound) of what runs had, geometric; arithmetic if one is 0, which has no logarithm."""
+    by_logs = min(values) > 0
+    sample = np.log(values) if by_logs else np.array(values, np.float64)
+    half = t_point(1 - LEVEL, len(values) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(values))
+    mean = float(sample.mean())
+    if by_logs:
+        return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    return mean, max(mean - half, 0.0), mean + half

@@ -7,7 +7,7 @@ that dies or refuses is no fault of the measuring: what becomes of it is for `re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from reports.fingerprint import differences
 from reports.gate_policy import Policy
@@ -15,10 +15,14 @@ from reports.gate_runs import SIDES, GateRun, sides_of
 
 SLOWDOWN_SHARE: Final = 0.01
 FOREIGN_POINTS: Final = 1.0
-# Tells where a container ran this time, not what ran in it.
-_PLACES: Final = ("fingerprint.container.pod", "fingerprint.container.namespace")
-# What follows from a launch that the policy itself makes different.
-_FOLLOWS: Final = ("fingerprint.config.*", "fingerprint.max_model_len", "fingerprint.served_model")
+# What a launch with other arguments, of another model or by another program resolves to.
+_LAUNCHES: Final = ("args", "model", "sim", "kind", "command", "python")
+_RESOLVED: Final = ("fingerprint.config.*", "fingerprint.max_model_len", "fingerprint.served_model")
+# What a server that refuses everything does to these is its own doing.
+_SERVERS_BOOKS: Final = ("token_counts", "cache", "warmth")
+
+# A difference is declared as such, follows from a declared one, or is neither.
+Declared = Literal["declared", "follows", ""]
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,15 @@ def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
 
 
 def of_run(run: GateRun) -> Iterator[Obstacle]:
-    """Why this run's measuring can't be trusted; nothing if its target died: that is a result."""
+    """Why this run's measuring can't be trusted; nothing if its target died: that is a result.
+
+    So it is if it refused everything: then its own books prove nothing, but our client's checks still count.
+    """
     if run.died:
         return
     for check in run.bad_checks():
+        if run.refused_all and check["name"] in _SERVERS_BOOKS:
+            continue
         value = "" if check["value"] is None else f" {check['value']:.4g} {check['unit']}".rstrip()
         bound = "" if check["bound"] is None else f" (at most {check['bound']:.4g} {check['unit']}".rstrip() + ")"
         says = f"{run.path.name}: {check['name'].replace('_', ' ')}{value}{bound}: {check['why']}"
@@ -90,46 +99,52 @@ def _kinds(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
 
 
 def _fingerprints(runs: Sequence[GateRun], policy: Policy) -> Iterator[Obstacle]:
-    for key, values in undeclared(runs, policy):
+    for key, values, how in declared_differences(runs, policy):
+        if how:
+            continue
         where = " and ".join(f"{values[side]} ({side})" for side in SIDES if side in values)
         says = f"the deployments differ in {key}, which is not declared as the thing under test: {where}"
         yield Obstacle("fingerprint", says, f"Make it equal, or declare it (under_test: [{key}]).")
 
 
-def undeclared(runs: Sequence[GateRun], policy: Policy) -> list[tuple[str, dict[str, str]]]:
-    """(fact, value by side) of every difference that the policy doesn't declare."""
-    declared = [*policy.under_test, *own_differences(policy)]
-    return [
-        (key, values)
-        for key, values in all_differences(runs)
-        if not any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in declared)
-    ]
-
-
-def all_differences(runs: Sequence[GateRun]) -> list[tuple[str, dict[str, str]]]:
-    """(fact, value by side) of every difference between the deployments."""
+def declared_differences(runs: Sequence[GateRun], policy: Policy) -> list[tuple[str, dict[str, str], Declared]]:
+    """(fact, value by side, whether the policy declares it) of every difference between the deployments."""
     sides = {side: [run.manifest for run in runs if run.side == side] for side in SIDES}
-    found = differences({side: manifests for side, manifests in sides.items() if manifests})
-    return [(key, values) for key, values in found if key not in _PLACES]
+    own, following = own_differences(policy)
+    told: list[tuple[str, dict[str, str], Declared]] = []
+    for key, values in differences({side: manifests for side, manifests in sides.items() if manifests}):
+        if _any(key, (*policy.under_test, *own)):
+            told.append((key, values, "declared"))
+        else:
+            told.append((key, values, "follows" if _any(key, following) else ""))
+    return told
 
 
-def own_differences(policy: Policy) -> list[str]:
-    """Facts (as patterns) that differ because the policy's own `baseline` and `candidate` differ."""
+def _any(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def own_differences(policy: Policy) -> tuple[list[str], list[str]]:
+    """Facts (as patterns) that differ because the policy's `baseline` and `candidate` do, and those that follow."""
+    if policy.baseline is None or policy.candidate is None:
+        return [], []
     a, b = _flat(as_spec(policy.baseline)), _flat(as_spec(policy.candidate))
-    keys = [key for key in {**a, **b} if a.get(key) != b.get(key) and not key.startswith(("target.url", "name"))]
-    if policy.baseline is None or policy.candidate is None or not keys:
-        return []
-    found = list(_FOLLOWS)
-    for key in keys:
+    own: list[str] = []
+    following: list[str] = []
+    for key in {**a, **b}:
+        if a.get(key) == b.get(key) or key.startswith(("target.url", "name")):
+            continue
         part = key.removeprefix("target.")
-        found += [key, f"launch.{part}"]
+        own += [key, f"launch.{part}"]
+        if part.partition(".")[0] in _LAUNCHES:
+            following += _RESOLVED
         if part in ("python", "command", "kind") or part.startswith("env."):
-            found += ["version", "target.server"]
+            following += ["version", "target.server"]
         if part in ("model", "sim", "kind"):
-            found += ["target.model", "version"]
-        if part.startswith("gpus."):
-            found += ["gpus", "fingerprint.gpus*"]
-    return found
+            following += ["target.model", "version"]
+        if part in ("gpus.type", "gpus.count"):
+            following += ["fingerprint.gpus*"]
+    return own, following
 
 
 def as_spec(side: Any) -> Mapping[str, Any]:

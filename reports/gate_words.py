@@ -1,14 +1,20 @@
 """A verdict in words: why, and what to do; the same in every document."""
 
 import math
+import statistics
 from collections.abc import Iterator
+from typing import Final
 
 from reports.gate_compare import MetricVerdict
 from reports.gate_policy import WHOLE, Policy
 from reports.gate_result import Verdict
 from reports.gate_stats import MOST_PAIRS
 from reports.gate_thresholds import ThresholdVerdict
+from reports.gate_validity import Declared
 from reports.words import plain
+
+# Of a difference between the deployments: is it declared as the thing under test?
+DECLARED: Final[dict[Declared, str]] = {"declared": "yes", "follows": "follows from it", "": "no"}
 
 
 def percent(ratio: float, digits: int = 1) -> str:
@@ -28,7 +34,9 @@ def name_of(metric: MetricVerdict | ThresholdVerdict) -> str:
 
 
 def interval(metric: MetricVerdict) -> str:
-    """`+1.2 % (−0.5 % to +2.9 %)`; a dash where nothing was estimated."""
+    """`+1.2 % (−0.5 % to +2.9 %)`, of shares `−2.1 points (at most −2.9)`; a dash where nothing was estimated."""
+    if metric.good is not None:
+        return f"{points(-metric.good.lost)} points (at most {points(-metric.good.most)})"
     if metric.ratio is None:
         return "-"
     if metric.at_least is None or metric.at_most is None:
@@ -40,8 +48,32 @@ def interval(metric: MetricVerdict) -> str:
 
 
 def limit(metric: MetricVerdict) -> str:
-    """The margin as it counts: `+5.0 %`, or `−3.0 %` where less is worse."""
+    """The margin as it counts: `+5.0 %`, `−3.0 %` where less is worse, `−1.00 points` of shares."""
+    if metric.good is not None:
+        return f"{points(-metric.good.margin)} points"
     return percent(1 - metric.margin if metric.higher else 1 + metric.margin)
+
+
+def points(difference: float) -> str:
+    """A difference of shares in points: 0.012 is `+1.20`."""
+    return f"{100 * difference:+.2f}".replace("-", "−")
+
+
+def both_sides(metric: MetricVerdict) -> tuple[str, str]:
+    """What each side had: the middle one of its runs with the unit, or its share."""
+    if metric.good is not None:
+        return f"{100 * metric.good.baseline.share:.2f} %", f"{100 * metric.good.candidate.share:.2f} %"
+    return _median(metric.baseline, metric.unit), _median(metric.candidate, metric.unit)
+
+
+def _median(values: tuple[float | None, ...], unit: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    middle = statistics.median(known)
+    if math.isinf(middle):
+        return "∞"
+    return f"${plain(middle)}" if unit == "$" else f"{plain(middle)} {unit}".replace(" /", "/")
 
 
 def threshold_figures(one: ThresholdVerdict) -> str:
@@ -83,7 +115,7 @@ def why_of(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
 def _passed(found: Verdict) -> str:
     parts = []
     if found.metrics:
-        within = [name_of(m) for m in found.metrics if m.why == "worse, but within the margin"]
+        within = [name_of(m) for m in found.metrics if m.worse_within]
         parts.append(
             f"Not worse than the margins allow: {'; '.join(f'{name_of(m)} {interval(m)}' for m in found.metrics)}"
         )
@@ -95,7 +127,7 @@ def _passed(found: Verdict) -> str:
 
 
 def _unsure(metric: MetricVerdict) -> str:
-    if metric.why and metric.ratio is None:
+    if metric.why and interval(metric) == "-":
         return f"{name_of(metric)}: {metric.why}"
     why = f"; {metric.why}" if metric.why else ""
     return f"{name_of(metric)} {interval(metric)}, margin {limit(metric)}{why}"
@@ -113,30 +145,28 @@ def advice_of(found: Verdict, dead: tuple[str, str] | None) -> Iterator[str]:
             yield "The servers' own metrics don't show a reason: compare the runs' reports (tailgate compare)."
         return
     if found.verdict == "INCONCLUSIVE":
-        yield from map(
-            _settling, [m for m in found.metrics if m.result == "can't tell" and m.p is not None], [found] * 9
-        )
-        if any(m.result == "refused" for m in found.metrics):
-            yield "Replace the refused metric in the policy."
+        yield from dict.fromkeys(_settling(m, found) for m in found.metrics if m.result in ("can't tell", "refused"))
         if any(t.result == "can't tell" for t in found.thresholds):
             yield "Measure longer, or more runs, to tell the thresholds."
 
 
 def _settling(metric: MetricVerdict, found: Verdict) -> str:
     seen = "" if metric.detectable is None else f"it would have proved {percent(metric.detectable)} or worse; "
+    if metric.remedy:
+        return f"{name_of(metric)}: {seen}{metric.remedy}" if metric.result != "refused" else metric.remedy
+    if metric.good is not None:
+        return f"{name_of(metric)}: more requests would tell whether fewer are good."
+    runs = "pairs" if metric.how == "paired" else "runs a side"
     if metric.settle_pairs is None:
-        if metric.how == "share of good requests":
-            return f"{name_of(metric)}: more requests would tell whether fewer are good."
         near = "it is about as much worse as the margin allows"
-        return f"{name_of(metric)}: {seen}more than {MOST_PAIRS} pairs would be needed to settle it: {near}."
-    pairs = metric.settle_pairs
-    return f"{name_of(metric)}: {seen}about {pairs} pairs would settle it{_price(pairs, found)}."
+        return f"{name_of(metric)}: {seen}more than {MOST_PAIRS} {runs} would be needed to settle it: {near}."
+    return f"{name_of(metric)}: {seen}about {metric.settle_pairs} {runs} would settle it{_price(metric, found)}."
 
 
-def _price(pairs: int, found: Verdict) -> str:
-    if found.spent is None or not found.spent.pairs:
+def _price(metric: MetricVerdict, found: Verdict) -> str:
+    if found.spent is None or not found.spent.pairs or metric.settle_pairs is None:
         return ""
-    more = max(pairs - found.pairs, 0)
+    more = max(metric.settle_pairs - found.pairs, 0)
     dollars = found.spent.dollars_per_pair
     money = "" if dollars is None else f" and ${more * dollars:.2f}"
     return f" ({more} more: {duration(more * found.spent.seconds_per_pair)}{money})"

@@ -14,14 +14,15 @@ from itertools import product
 from typing import Any
 
 from reports.gate_cause import Cause, causes
-from reports.gate_compare import MetricVerdict, compare, holm
+from reports.gate_compare import blank_verdict, compare, has_trend
 from reports.gate_design import Design
 from reports.gate_errors import error_rule
+from reports.gate_holm import holm
 from reports.gate_policy import WHOLE, Policy
 from reports.gate_result import Outcome, Verdict
 from reports.gate_runs import SIDES, Campaign, GateRun, sides_of
 from reports.gate_thresholds import judge_thresholds
-from reports.gate_validity import Obstacle, all_differences, obstacles, undeclared
+from reports.gate_validity import Obstacle, declared_differences, obstacles
 from reports.gate_words import advice_of, why_of
 from workloads.errors import UserError
 
@@ -56,37 +57,37 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
         return _worded(replace(first, thresholds=thresholds), dead, policy)
     base, other = ([run for run in runs if run.side == side] for side in ("baseline", "candidate"))
     errors = None
-    if base and other and not (dead and dead[0] == "baseline"):
-        errors = error_rule(base, other, policy.errors)
     design = _design(runs, policy, campaign)
+    if base and other and not (dead and dead[0] == "baseline"):
+        errors = error_rule(base, other, policy.errors, 1 if design is None else design.looks)
     first = replace(first, errors=errors, design=design)
     if dead or (errors is not None and errors.outcome == "fail"):
-        withheld = [replace(m, result="withheld") for m in _named(policy)]
+        withheld = [replace(blank_verdict(m, point), result="withheld") for point, m in policy.tests()]
         return _worded(replace(first, metrics=tuple(withheld)), dead, policy)
     if design is None:
         return _worded(first, dead, policy)
-    metrics = [
-        compare(metric, point, *sides_of(runs, point), design, policy.window is not None)
+    window = policy.window is not None
+    compared = [
+        compare(metric, point, *sides_of(runs, point), design, window=window, fewer_good=policy.fewer_good)
         for point, metric in policy.tests()
     ]
-    judged = replace(first, metrics=tuple(holm(metrics, design)), thresholds=tuple(judge_thresholds(other, policy)))
+    judged = replace(first, metrics=tuple(holm(compared, design)), thresholds=tuple(judge_thresholds(other, policy)))
     return _worded(replace(judged, causes=tuple(_causes(judged, runs))), dead, policy)
 
 
 def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Verdict:
     """What is known before anything is judged."""
-    not_declared = {key for key, _ in undeclared(runs, policy)}
     pairs = [{run.pair for run in runs if run.pair is not None and run.side == side} for side in SIDES]
     return Verdict(
         verdict="INVALID",
         why="",
         name=policy.name,
         checks=tuple(_checks(runs)),
-        differences=tuple((key, values, key not in not_declared) for key, values in all_differences(runs)),
+        differences=tuple(declared_differences(runs, policy)),
         pairs=len(pairs[0] & pairs[1]),
         runs=len(runs),
         holds_for=_holds_for(runs, campaign),
-        notes=tuple(_notes(runs, campaign)),
+        notes=tuple(_notes(runs, policy, campaign)),
         baseline=_named_side(runs, "baseline"),
         candidate=_named_side(runs, "candidate"),
         simulated=any(run.summary["simulated"] for run in runs),
@@ -117,20 +118,34 @@ def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
     return ""
 
 
-def _notes(runs: Sequence[GateRun], campaign: Campaign | None) -> list[str]:
-    notes: list[str] = []
+def _notes(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Iterator[str]:
     if campaign is not None:
-        notes += campaign.repeated
-        notes += [f"{name}: {rate:g} requests/s" for name, rate in campaign.rates.items()]
-        notes += [campaign.stopped] if campaign.stopped else []
+        yield from campaign.repeated
+        yield from (f"{name}: {rate:g} requests/s" for name, rate in campaign.rates.items())
+        yield from [campaign.stopped] if campaign.stopped else []
     elif len({run.side for run in runs}) == 2:
-        notes.append("unpaired comparison: wider than interleaved pairs of the same number of runs")
+        yield "unpaired comparison: wider than interleaved pairs of the same number of runs"
+        yield from _without_trend(runs, policy)
+    unchecked: dict[str, int] = {}
     for run in runs:
-        unchecked = [c["name"] for c in run.summary["checks"] if c["status"] == "unchecked"]
-        if unchecked:
-            notes.append(f"not every check could be made in every run: {', '.join(unchecked)}")
-            break
-    return notes
+        for check in run.summary["checks"]:
+            if check["status"] == "unchecked":
+                unchecked[check["name"]] = unchecked.get(check["name"], 0) + 1
+    if unchecked:
+        told = [f"{name} (in {'all' if n == len(runs) else f'{n} of {len(runs)}'})" for name, n in unchecked.items()]
+        yield f"not every check could be made in every run: {', '.join(told)}"
+
+
+def _without_trend(runs: Sequence[GateRun], policy: Policy) -> Iterator[str]:
+    """A window asks for the drift to be taken into account; a few runs don't show any."""
+    for point in dict.fromkeys(run.point for run in runs):
+        base, other = sides_of(runs, point)
+        if policy.window is not None and not has_trend(base, other):
+            at, runs_in_all = "" if point == WHOLE else f" at {point}", len(base) + len(other)
+            yield (
+                f"drift over time is not taken into account{at}, although the policy has a `window`: that takes three"
+                f" runs of the baseline at different times and five in all, not {len(base)} and {runs_in_all}"
+            )
 
 
 def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Design | None:
@@ -177,14 +192,6 @@ def _example(run: GateRun) -> str:
     return f" ({kinds[0]['count']:,} {kinds[0]['status']})" if kinds else ""
 
 
-def _named(policy: Policy) -> list[MetricVerdict]:
-    """The comparisons of a policy, none of them made."""
-    return [
-        MetricVerdict(m.key, m.label, m.unit, point, m.margin, m.higher, "", "can't tell", limit=m.ratio(m.log_margin))
-        for point, m in policy.tests()
-    ]
-
-
 def _causes(judged: Verdict, runs: Sequence[GateRun]) -> list[Cause]:
     """Of the point where it is worst."""
     slower = [m for m in judged.metrics if m.result == "fail"]
@@ -203,12 +210,17 @@ def _invalid_words(found: Sequence[Obstacle]) -> dict[str, Any]:
 def _worded(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
     """The word, one sentence why, and what to do."""
     outcome = _outcome(found, dead)
-    extend = (
-        outcome == "INCONCLUSIVE" and found.design is not None and found.design.look == 1
-        and found.design.extended is not None and bool(found.metrics)
-    )  # fmt: skip
+    more = found.design is not None and found.design.look == 1 and found.design.extended is not None
+    extend = outcome == "INCONCLUSIVE" and more and not dead and _more_helps(found)
     told = replace(found, verdict=outcome, extend=extend)
     return replace(told, why=why_of(told, dead, policy), advice=tuple(advice_of(told, dead)))
+
+
+def _more_helps(found: Verdict) -> bool:
+    """Whether further pairs can still decide: something is open, and nothing that they can't settle."""
+    metrics = [m for m in found.metrics if m.result != "pass"]
+    limits = [t for t in found.thresholds if t.result == "can't tell"]
+    return bool(metrics or limits) and not any(m.remedy for m in metrics) and all(t.open for t in limits)
 
 
 def _outcome(found: Verdict, dead: tuple[str, str] | None) -> Outcome:

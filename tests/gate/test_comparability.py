@@ -2,6 +2,8 @@
 
 import pytest
 
+from reports.gate_html import html
+from reports.gate_md import markdown
 from reports.gate_validity import obstacles, own_differences
 from reports.manifest import Target
 from reports.verdict import judge
@@ -67,7 +69,7 @@ class TestWhatIsUnderTest:
     def test_a_declared_one_is_shown_as_such(self):
         found = judged(self.runs(), under_test=["version"])
         assert found.verdict == "PASS"
-        assert found.differences == (("version", {"baseline": "0.32.0", "candidate": "0.33.0"}, True),)
+        assert found.differences == (("version", {"baseline": "0.32.0", "candidate": "0.33.0"}, "declared"),)
 
     def test_other_gpus_are_not_covered_by_it(self):
         runs = self.runs()
@@ -82,11 +84,72 @@ class TestWhatIsUnderTest:
             seqs = 16 if one.side == "baseline" else 1
             one.manifest.spec = {"target": {"args": {"max-num-seqs": seqs}}}
             one.manifest.target.fingerprint = {"config": {"scheduler_config": {"max_num_seqs": seqs}}}
-        assert judged(runs, baseline=baseline, candidate=candidate).verdict == "PASS"
+        found = judged(runs, baseline=baseline, candidate=candidate)
+        assert found.verdict == "PASS"
+        assert [(key, how) for key, _, how in found.differences] == [
+            ("fingerprint.config.scheduler_config.max_num_seqs", "follows"), ("launch.args.max-num-seqs", "declared"),
+        ]  # fmt: skip
+        assert "follows from it" in markdown(found) and "follows from it" in html(found)
         assert judged(runs).verdict == "INVALID"
 
+    @pytest.mark.parametrize(
+        ("baseline", "candidate"),
+        [
+            ({"gpus": {"price_per_hour": 2}}, {"gpus": {"price_per_hour": 3}}),
+            ({"target": {"env": {"LEVEL": "1"}}}, {"target": {"env": {"LEVEL": "2"}}}),
+            ({"target": {"balance": "round-robin"}}, {"target": {"balance": "least-in-flight"}}),
+        ],
+    )
+    def test_a_difference_that_launches_nothing_else_does_not_forgive_another_configuration(
+        self, baseline: dict, candidate: dict
+    ):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            seqs = 256 if one.side == "baseline" else 1
+            one.manifest.target.fingerprint = {"config": {"scheduler_config": {"max_num_seqs": seqs}}}
+        common = {"kind": "vllm", "model": "m"}
+        sides = [{**side, "target": {**common, **side.get("target", {})}} for side in (baseline, candidate)]
+        found = judged(runs, baseline=sides[0], candidate=sides[1])
+        assert found.verdict == "INVALID" and "max_num_seqs" in found.why
+
+    def test_another_price_does_not_forgive_other_gpus(self):
+        runs = self.runs()
+        runs[1].manifest.target.fingerprint["gpus"] = [{"name": "A100"}]
+        sides = [{"target": "http://a:1", "gpus": {"price_per_hour": price}} for price in (2, 3)]
+        found = judged(runs, baseline=sides[0], candidate=sides[1], under_test=["version"])
+        assert "gpus[0].name" in found.why
+
     def test_the_same_on_both_sides_declares_nothing(self):
-        assert own_differences(policy(baseline="http://a:1", candidate="http://b:1")) == []
+        assert own_differences(policy(baseline="http://a:1", candidate="http://b:1")) == ([], [])
+
+    def test_the_pod_that_a_run_was_made_in_is_no_difference(self):
+        runs = pairs([1.0] * 5)
+        for one in runs:
+            pod = {"kind": "kubernetes", "pod": one.path.name, "namespace": one.side}
+            one.manifest.target.fingerprint = {"container": pod}
+        found = judged(runs)
+        assert (found.verdict, found.differences) == ("PASS", ())
+        runs[1].manifest.target.fingerprint["container"] = {"kind": "docker"}
+        assert "fingerprint.container.kind" in judged(runs).why
+
+
+class TestRefusals:
+    """A candidate that refuses everything is a result, whatever its own books say then."""
+
+    def runs(self, check: str) -> list:
+        runs = pairs([1.0] * 5)
+        runs[1] = run("candidate", 1, summary(None, None, failed=1000))
+        runs[1].summary["checks"][0] |= {"name": check, "status": "fail", "value": 5.0}
+        return runs
+
+    @pytest.mark.parametrize("check", ["token_counts", "cache", "warmth"])
+    def test_checks_of_its_books_do_not_make_it_invalid(self, check: str):
+        found = judged(self.runs(check))
+        assert found.verdict == "FAIL" and "no request ended ok" in found.why
+
+    @pytest.mark.parametrize("check", ["dispatch_lag", "foreign_traffic"])
+    def test_our_own_measuring_still_can(self, check: str):
+        assert judged(self.runs(check)).verdict == "INVALID"
 
 
 class TestGpus:

@@ -71,7 +71,7 @@ def test_a_candidate_that_queues_fails_and_queueing_is_named(verdict: dict):
 
 def test_it_is_said_that_the_engine_is_simulated_and_what_differed(verdict: dict):
     assert verdict["simulated"] is True
-    assert ["launch.args.max-num-seqs", {"baseline": "-", "candidate": "1"}, True] in verdict["differences"]
+    assert ["launch.args.max-num-seqs", {"baseline": "-", "candidate": "1"}, "declared"] in verdict["differences"]
 
 
 def test_the_runs_are_interleaved_with_one_plan_a_pair(verdict: dict, gate):

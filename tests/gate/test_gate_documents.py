@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from reports.export_md import LIMIT_BYTES
+from reports.export_md import LIMIT_BYTES, cell
 from reports.gate_docs import STEP_SUMMARY, write_all, write_step_summary
 from reports.gate_dots import dots
 from reports.gate_history import append, entry_of, read
@@ -87,6 +87,12 @@ def test_the_page_holds_the_verdict_the_pairs_and_the_command(word: str):
     page = html(verdicts()[word])
     assert f'class="verdict {word}"' in page and "tailgate gate" in page
     assert ("Pair by pair" in page) == (word != "INVALID")
+
+
+def test_a_long_sentence_is_told_to_its_end_and_a_long_cell_says_that_it_is_cut():
+    found = replace(verdicts()["FAIL"], why="word " * 200 + "end")
+    assert "word end" in markdown(found)
+    assert cell("x" * 500) == "x" * 399 + "…" and cell("x" * 400) == "x" * 400
 
 
 def test_foreign_text_does_not_become_markup_on_the_page():

@@ -36,6 +36,11 @@ def test_metrics_without_margins_have_their_defaults():
         ({"ttft.p50": "-5%"}, "points the wrong way"),
         ({"output_tokens_per_s": "+3%"}, "points the wrong way"),
         ({"ttft.p50": "5"}, "is not a margin"),
+        ({"ttft.p50": 7}, r"ttft.p50: '7' is not a margin \(write e.g. 7%\)"),
+        ({"output_tokens_per_s": -3}, r"write e.g. -3%"),
+        ({"ttft.p50": 0.05}, "is not a margin"),
+        ({}, "nothing decides: `metrics` is empty, and there are no `thresholds`"),
+        ([], "nothing decides"),
         ({"ttft.p50": "120%"}, "between 0 and 100 %"),
         (dict.fromkeys(["ttft.p50", "ttft.p90", "itl.p99", "tpot.mean", "e2e.p50"]), "at most 4 decide"),
     ],
@@ -58,6 +63,9 @@ def test_a_metric_that_can_not_be_understood_is_an_error_with_a_hint(metrics: di
         ({"budget": "$lots"}, "not an amount"),
         ({"budget": "soon"}, "not a duration"),
         ({"errors": "few"}, "not a share"),
+        ({"fewer_good": "some"}, "not a share"),
+        ({"budget": "at most 40 min, at most 2 h"}, "two of a kind"),
+        ({"budget": "at most 40 minuets"}, "write at most 40 min, at most"),
     ],
 )
 def test_any_other_mistake_names_its_key(keys: dict, said: str):
@@ -84,6 +92,28 @@ def test_a_budget_is_time_money_or_both():
     assert policy(budget="at most 40 min").budget.seconds == 2400
     both = policy(budget=["at most 1h30m", "at most $15"]).budget
     assert (both.seconds, both.dollars) == (5400, 15)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "dollars"),
+    [
+        ("at most 40 min, at most $15", 2400, 15),
+        ("at most $15 and at most 40 min", 2400, 15),
+        ("40 minutes", 2400, None),
+        ("at most 1 hour 30 minutes", 5400, None),
+        ("90 seconds", 90, None),
+        ("2hrs", 7200, None),
+        ("1.5h", 5400, None),
+        ("at most $7.50", None, 7.5),
+    ],
+)
+def test_a_budget_is_read_as_people_write_it(text: str, seconds: float | None, dollars: float | None):
+    found = policy(budget=text).budget
+    assert (found.seconds, found.dollars) == (seconds, dollars)
+
+
+def test_limits_alone_need_no_metrics():
+    assert policy(metrics={}, thresholds={"ttft": "p99 < 800ms"}).tests() == []
 
 
 @pytest.mark.parametrize(("content", "said"), [("- a\n", "mapping"), ("a: [", "not YAML"), (None, "gate init")])

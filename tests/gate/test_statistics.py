@@ -10,22 +10,24 @@ from hypothesis import strategies as st
 from scipy import stats as truth
 
 from reports.gate_design import FAIL_ERROR, PASS_ERROR_PAIRED, Design, second_tail
+from reports.gate_shares import counts, fisher_more, p_more, shares
+from reports.gate_simulation import decide
 from reports.gate_stats import (
+    Shift,
     detectable,
     drifting,
-    fisher_more,
     hodges_lehmann,
     hodges_lehmann_shift,
     p_worse,
     paired,
     pairs_to_settle,
     rank_sum_p,
-    shares,
     signed_rank_p,
     t_point,
     unpaired,
 )
 
+MARGIN = math.log1p(0.05)
 SMALL = st.lists(st.floats(-1, 1).filter(lambda x: abs(x) > 1e-3), min_size=3, max_size=9)
 
 
@@ -81,11 +83,33 @@ def test_the_exact_test_of_shares_is_fishers(h: int, n: int, k: int, m: int):
     assert fisher_more((h, n), (k, m)) == pytest.approx(expected)
 
 
+BURST = [(50, 1000), (0, 1000), (0, 1000), (0, 1000), (0, 1000)]
+
+
 def test_counts_in_bursts_are_worth_less_than_as_many_independent_ones():
-    even, bursts = shares([[(10, 1000)] * 5])[0], shares([[(50, 1000), (0, 1000), (0, 1000), (0, 1000), (0, 1000)]])[0]
-    assert (even.inflation, even.effective) == (1.0, (50, 5000))
-    assert bursts.inflation == pytest.approx(50.5, rel=0.01)
-    assert bursts.effective == (1, 99)
+    (even,), (bursts,) = (shares([[counts(runs)]]) for runs in ([(10, 1000)] * 5, BURST))
+    assert (even.dispersion, even.share) == (0.0, bursts.share)
+    assert bursts.dispersion == pytest.approx(50.5, rel=0.01)
+    assert even.bounds(0.025)[1] < 0.02
+    assert bursts.bounds(0.025)[1] > 0.05
+
+
+def test_bounds_allow_for_the_few_runs_that_the_dispersion_comes_from():
+    """Twice the dispersion that chance has, from five runs of each side: 2 * (t / z)^2 times fewer requests."""
+    (found,) = shares([[counts([(10, 1000), (14, 1000), (6, 1000), (10, 1000), (14, 1000)])]])
+    few = (truth.t.isf(0.025, 4) / truth.norm.isf(0.025)) ** 2
+    inflation = found.dispersion * few
+    expected = truth.beta.isf(0.025, round(54 / inflation) + 1, round(5000 / inflation) - round(54 / inflation))
+    assert found.bounds(0.025)[1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_more_hits_need_both_the_exact_test_and_the_runs_to_say_so():
+    quiet, even = counts([(0, 1000)] * 5), counts([(10, 1000)] * 5)
+    assert p_more([[quiet, even]]) == pytest.approx(fisher_more((0, 5000), (50, 5000)))
+    in_bursts = p_more([[quiet, counts(BURST)]])
+    assert in_bursts == pytest.approx(
+        truth.ttest_ind([50, 0, 0, 0, 0], [0] * 5, alternative="greater").pvalue, rel=0.02
+    )
 
 
 def test_a_trend_that_both_sides_share_is_no_difference():
@@ -96,27 +120,55 @@ def test_a_trend_that_both_sides_share_is_no_difference():
     assert unpaired(base, other).mean > 0.1
 
 
-def test_what_would_settle_it_does_so_in_four_of_five_cases():
-    deviation, margin = 0.0566, math.log(1.05)
-    tails = 0.05, 0.025
-    n = pairs_to_settle(deviation, 0.0, margin, tails)
-    assert n is not None
-    d = np.random.default_rng(5).normal(0, deviation, (20_000, n))
-    found = paired(d)
-    share = np.mean(found.mean + t_point(tails[0], n - 1) * found.error < margin)
-    assert 0.78 < share < 0.85
+def decided(effect: float, deviation: float, n: int) -> tuple[float, float]:
+    """How often simulated pairs PASS and FAIL: by the very code that the operating curve decides with."""
+    d = effect + deviation * np.random.default_rng(5).standard_normal((40_000, n))
+    found = decide([(d, MARGIN)], Design(n))
+    return float(found.passed.mean()), float(found.failed.mean())
 
 
-def test_a_difference_as_large_as_the_margin_is_never_settled_as_a_pass():
-    assert pairs_to_settle(0.05, math.log(1.05) - 1e-6, math.log(1.05), (0.05, 0.025)) is None
+@pytest.mark.parametrize("spread", [0.02, 0.04, 0.08])
+@pytest.mark.parametrize("effect", [0.0, 0.02, 0.06, 0.075, 0.10])
+def test_what_would_settle_it_does_so_in_four_of_five_cases(spread: float, effect: float):
+    mean, deviation = math.log1p(effect), spread * math.sqrt(2)
+    design = Design(5)
+    n = pairs_to_settle(deviation, mean, MARGIN, (design.pass_tail(), design.fail_tail()))
+    if n is None:
+        assert effect == 0.06 and spread == 0.08  # too near the margin for so much noise
+        return
+    right = decided(mean, deviation, n)[effect > 0.05]
+    assert right > 0.79
+    assert n == 3 or decided(mean, deviation, n - 1)[effect > 0.05] < 0.81  # and no more than are needed
 
 
-def test_a_detectable_effect_is_detected_in_four_of_five_cases():
-    d = np.random.default_rng(6).normal(0, 0.05, (20_000, 8))
-    effect = detectable(paired(np.array([0.05, -0.05] * 4) * math.sqrt(7 / 8)), 0.025)
-    found = paired(d + effect)
-    share = np.mean(found.mean - t_point(0.025, 7) * found.error > 0)
-    assert 0.76 < share < 0.86
+def test_what_would_settle_stored_runs_is_runs_a_side():
+    """Welch's degrees of freedom grow by two with a run more on each side."""
+    tails = Design(8, paired=False).pass_tail(), Design(8, paired=False).fail_tail()
+    rng = np.random.default_rng(8)
+    seen = unpaired(*(np.array([-1.0, 1.0, -1.0, 1.0]) * 0.04 * math.sqrt(0.75) for _ in range(2)))
+    deviation = seen.error * math.sqrt(seen.n)
+    n = pairs_to_settle(deviation, 0.0, MARGIN, tails, seen.df / (seen.n - 1))
+    assert n is not None and deviation == pytest.approx(0.04 * math.sqrt(2))
+    sets = [unpaired(rng.normal(0, 0.04, n), rng.normal(0, 0.04, n)) for _ in range(4000)]
+    passed = np.mean([s.mean + t_point(tails[0], s.df) * s.error < MARGIN for s in sets])
+    assert 0.78 < passed < 0.85
+
+
+def test_a_difference_as_large_as_the_margin_is_never_settled():
+    assert pairs_to_settle(0.05, MARGIN - 1e-6, MARGIN, (0.05, 0.025)) is None
+    assert pairs_to_settle(0.05, MARGIN, MARGIN, (0.05, 0.025)) is None
+
+
+@pytest.mark.parametrize("spread", [0.005, 0.02, 0.04, 0.08])
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_a_detectable_effect_fails_in_four_of_five_cases(spread: float, n: int):
+    deviation = spread * math.sqrt(2)
+    effect = detectable(Shift(0.0, deviation / math.sqrt(n), n - 1.0, n), MARGIN, Design(n).fail_tail())
+    assert decided(effect, deviation, n)[1] == pytest.approx(0.8, abs=0.01)
+
+
+def test_without_any_noise_the_margin_itself_is_detected():
+    assert detectable(Shift(0.0, 0.0, 4.0, 5.0), MARGIN, 0.025) == MARGIN
 
 
 @pytest.mark.parametrize(("n", "total"), [(5, 10), (3, 6), (4, 5), (10, 20)])
