@@ -5,7 +5,6 @@ its deadline has passed. Whatever happens, what was measured is kept and the out
 """
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,12 +115,8 @@ class Listener:
         drain_end = manifest.drain_end_ns or 0
         self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
 
-    async def until_over(self) -> Outcome:
+    async def until_over(self, interrupted: asyncio.Event) -> Outcome:
         """Pass on what the injectors say until all have ended."""
-        interrupted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, interrupted.set)
         interruption = asyncio.create_task(interrupted.wait())
         death = asyncio.create_task(self._target.ended())
         receiving: asyncio.Task[Message | None] | None = None
@@ -153,8 +148,6 @@ class Listener:
             for task in (interruption, death, receiving):
                 if task is not None:
                     task.cancel()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
         self._outcome.ended_ns = self._outcome.ended_ns or self._now()
         return self._outcome
 

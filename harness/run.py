@@ -9,40 +9,35 @@ import asyncio
 import datetime
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from harness import auth, content, distributed, rundir
+from harness import auth, distributed, rundir
 from harness.abort import KillSwitch
-from harness.admission import admit, needs_context, with_context
 from harness.annotations import annotations
-from harness.begin import first_manifest
-from harness.calibrate import store as calibration
-from harness.control import Control
+from harness.control import Control, Message
 from harness.gpus import gpu_events, look_for_gpus, show
 from harness.handover import prepare_message
+from harness.interrupts import Interrupts
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
 from harness.load import Listener, Watcher
-from harness.settle import settle
+from harness.prepare import Planning, Prepared, prepare
 from harness.spec import RunSpec
-from harness.targets.base import Identity, Target
-from harness.targets.caches import prepare_caches
-from harness.targets.fingerprint import fingerprint, memory
-from harness.targets.make import make_target, served_model
-from harness.targets.probe import identify, session
+from harness.targets.base import Identity, Target, unless_gone
+from harness.targets.make import make_target
+from harness.telemetry.gpu import GpuSource
 from harness.telemetry.host import HostSampler
 from harness.telemetry.server import ServerScraper
 from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
 from reports.prices import price_of
 from reports.telemetry import read_gpu, read_server
-from workloads.plan import Plan, make_plan, write_plan
+from workloads.plan import Plan
 
-# Targets that we start and that compile, tune or capture with their first requests.
-_COLD_KINDS = ("vllm", "command")
 # Between "all are ready" and the run's time zero: the first scrape, and the message's way to the injectors.
 _LEAD_NS = 150_000_000
 
@@ -58,75 +53,77 @@ async def execute(
         UserError: something is wrong with spec, target or environment; no load was sent.
     """
     spec = _priced(spec)
-    trust = trust_of(spec)
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
     target = target or make_target(spec)
-    control = await distributed.spawn(spec, injector_count(spec))
-    try:
-        # Lengths that are to be fitted to the target's context wait for it to be told.
-        plan_making = None if needs_context(spec) else _planning(spec)
-        urls = await target.start()
-        async with session({**spec.target.headers, **await credentials.headers()}, trust) as http:
-            identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
-            spec = with_context(spec, identity)
-            plan_making = plan_making or _planning(spec)
-            identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
-            plan = await plan_making
-            notices = await asyncio.to_thread(admit, spec, plan, identity)
-            run_dir = rundir.make(out, spec.name)
+    with Interrupts() as interrupts, rundir.measured(out, spec.name) as made:
+        run_dir = made.path
+        control = await distributed.spawn(spec, injector_count(spec))
+        manifest: Manifest | None = None
+        try:
+            planning = Planning(spec)
+            urls = await target.start()
+            work = prepare(spec, target, urls, planning, credentials, run_dir, command_line, watcher)
+            ready = await unless_gone(target, work)
+            manifest = ready.manifest
+            armed = await unless_gone(target, _arm(ready, run_dir, control, credentials, target, watcher))
+            made.keep()
             target.keep_log(run_dir)
-            write_plan(plan, run_dir / "plan.parquet")
-            prompts = await content.prepare(http, identity, spec, plan, run_dir)
-            settled = None
-            if spec.target.kind in _COLD_KINDS and plan.table.num_rows:
-                watcher.note("warming up until the server's pace is steady")
-                settled = await settle(http, identity, spec.target.endpoint, plan)
-            caches = await prepare_caches(http, identity, spec.cache)
-            vram = await memory(http, identity, target.life)
-        manifest = first_manifest(spec, plan, identity, run_dir, command_line)
-        manifest.cache = caches.policy
-        manifest.target.memory = vram  # type: ignore[attr-defined]
-        spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
-        manifest.content = prompts.facts
-        manifest.notices += [*notices, *prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
-        if settled is not None:
-            manifest.telemetry["settle"] = settled.as_dict()
-            if not settled.steady:
-                manifest.notices.append(
-                    f"the server's pace was not steady after {sum(settled.rounds_s):.0f} s of warm-up"
-                )
-        if target.life is not None:
-            manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
-        manifest.save(run_dir)
-        await _load(spec, plan, manifest, run_dir, control, credentials, identity, prompts, target, watcher, switch)
-        await target.stop()
-        if target.life is not None:
-            manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
-            manifest.save(run_dir)
+            await _load(ready, armed, run_dir, control, credentials, target, watcher, switch, interrupts)
+        finally:
+            interrupts.hold()
+            try:
+                await control.close()
+            finally:
+                await target.stop()
+                if manifest is not None and target.life is not None:
+                    manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+                    manifest.save(run_dir)
         return run_dir
-    finally:
-        await control.close()
-        await target.stop()
 
 
-def _planning(spec: RunSpec) -> asyncio.Task[Plan]:
-    """The plan, in the making beside what else is to be done."""
-    return asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+@dataclass(frozen=True)
+class _Armed:
+    """The injectors are ready, the samplers have looked; the run's time zero lies just ahead."""
+
+    joined: list[Message]
+    gpus: GpuSource | None
+    scraper: ServerScraper
+    t0_unix_ns: int
+
+
+async def _arm(
+    ready: Prepared, run_dir: Path, control: Control, credentials: auth.Credentials, target: Target, watcher: Watcher
+) -> _Armed:
+    """The injectors' preparation and the first scrape.
+
+    Raises:
+        UserError: an injector refuses its job, or GPUs were asked for that aren't there.
+    """
+    spec, manifest = ready.spec, ready.manifest
+    key = await credentials.headers()
+    # Workers find the key in their own environment.
+    ours = {} if spec.workers else key
+    jobs = make_jobs(spec, ready.plan, manifest, ready.identity, ready.prompts, run_dir, ours)
+    control.send(prepare_message(spec, ready.plan, manifest, jobs[0]))
+    joined = await distributed.ready(control, spec, manifest, watcher)
+    gpus = await look_for_gpus(spec, ready.identity, target, run_dir, manifest)
+    try:
+        scraper, t0 = await _start_scraping(spec, ready.identity, {**spec.target.headers, **key}, run_dir, manifest)
+    except BaseException:
+        if gpus is not None:
+            await gpus.stop()
+        raise
+    return _Armed(joined, gpus, scraper, t0)
 
 
 async def _load(
-    spec: RunSpec, plan: Plan, manifest: Manifest, run_dir: Path, control: Control, credentials: auth.Credentials,
-    identity: Identity, prompts: content.Prompts, target: Target, watcher: Watcher, switch: KillSwitch,
+    ready: Prepared, armed: _Armed, run_dir: Path, control: Control, credentials: auth.Credentials,
+    target: Target, watcher: Watcher, switch: KillSwitch, interrupts: Interrupts,
 ) -> None:  # fmt: skip
-    """From the injectors' preparation to the last scrape; the manifest says how it ended."""
-    key = await credentials.headers()
-    # Workers find the key in their own environment.
-    jobs = make_jobs(spec, plan, manifest, identity, prompts, run_dir, {} if spec.workers else key)
-    control.send(prepare_message(spec, plan, manifest, jobs[0]))
-    joined = await distributed.ready(control, spec, manifest, watcher)
-    gpus = await look_for_gpus(spec, identity, target, run_dir, manifest)
-    scraper, t0 = await _start_scraping(spec, identity, {**spec.target.headers, **key}, run_dir, manifest)
+    """From "go" to the last scrape; the manifest says how it ended."""
+    spec, plan, manifest = ready.spec, ready.plan, ready.manifest
+    gpus, scraper, t0 = armed.gpus, armed.scraper, armed.t0_unix_ns
     if gpus is not None:
         await gpus.go(t0)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
@@ -140,7 +137,9 @@ async def _load(
     watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
     showing = asyncio.create_task(show(gpus, watcher)) if gpus is not None else None
-    outcome = await Listener(control, manifest, watcher, target, switch).until_over()
+    with interrupts.gently() as interruption:
+        outcome = await Listener(control, manifest, watcher, target, switch).until_over(interruption)
+    interrupts.hold()
     refreshing.cancel()
     if showing is not None:
         showing.cancel()
@@ -157,7 +156,7 @@ async def _load(
     outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
     outcome.events += annotations(read_server(run_dir), read_gpu(run_dir))
     with (run_dir / "events.jsonl").open("ab") as file:  # marks may be there already
-        for event in sorted(distributed.on_run_clock(joined, t0) + outcome.events, key=lambda e: e["t_ns"]):
+        for event in sorted(distributed.on_run_clock(armed.joined, t0) + outcome.events, key=lambda e: e["t_ns"]):
             file.write(orjson.dumps(event) + b"\n")
     manifest.state = outcome.state  # type: ignore[assignment]
     manifest.state_reason = outcome.reason
@@ -207,18 +206,3 @@ def _priced(spec: RunSpec) -> RunSpec:
 def _dollars_per_hour(spec: RunSpec) -> float | None:
     """Of the whole deployment."""
     return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count
-
-
-def _beyond_calibration(plan: Plan, manifest: Manifest, watcher: Watcher) -> list[str]:
-    """A warning, where this machine was calibrated and the plan is near what it can measure."""
-    import pyarrow.compute as pc
-
-    seconds = manifest.measure_end_ns / 1e9
-    if plan.loop == "closed" or seconds <= 0:
-        return []
-    rows = plan.table.num_rows
-    warning = calibration.warning(rows / seconds, (pc.sum(plan.table["output_tokens"]).as_py() or 0) / seconds)
-    if warning is None:
-        return []
-    watcher.note(f"warning: {warning}")
-    return [warning]

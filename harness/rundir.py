@@ -1,13 +1,43 @@
 """The run directory: where it is, that it can be written, and what the host was."""
 
+import contextlib
 import datetime
 import os
 import platform
+import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from workloads.errors import UserError
+
+
+class Made:
+    """A run directory that goes again unless something is measured into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept = False
+
+    def keep(self) -> None:
+        """From now on it holds measurements."""
+        self.kept = True
+
+
+@contextlib.contextmanager
+def measured(out: Path | None, name: str) -> Iterator[Made]:
+    """A new run directory; one that nothing was measured into is removed, so that its name can be given again.
+
+    Raises:
+        UserError: as `make`.
+    """
+    made = Made(make(out, name))
+    try:
+        yield made
+    finally:
+        if not made.kept:
+            shutil.rmtree(made.path, ignore_errors=True)
 
 
 def make(out: Path | None, name: str) -> Path:

@@ -1,21 +1,18 @@
 """The spec of a run: one pydantic model, whether it comes from a YAML file, from flags, or from both."""
 
-import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from harness.secrecy import MASK, masked_settings, masked_text, masked_variables, without_credentials
 from reports import slo as slo_grammar
 from workloads.errors import UserError
 from workloads.lengths import Length
 from workloads.spec import WorkloadSpec
 from workloads.units import Duration
 from workloads.validation import Strict, explain
-
-_SECRETIVE = re.compile("key|token|secret|password|credential", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 class AuthSpec(Strict):
@@ -180,24 +177,28 @@ class RunSpec(Strict):
     def public(self) -> dict[str, Any]:
         """The spec as the manifest keeps it: without what may be a secret.
 
-        Values of headers, of variables named like secrets, and user and password of a URL.
+        Values of headers, whatever is named like a secret (`harness.secrecy`), and user and password of a URL.
         """
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         target = data.get("target", {})
         if headers := target.get("headers"):
-            target["headers"] = dict.fromkeys(headers, "***")
+            target["headers"] = dict.fromkeys(headers, MASK)
         if variables := target.get("env"):
-            target["env"] = {name: "***" if _SECRETIVE.search(name) else value for name, value in variables.items()}
-        if "url" in target:
-            target["url"] = without_credentials(target["url"])
+            target["env"] = masked_variables(variables)
+        if arguments := target.get("args"):
+            target["args"] = masked_settings(arguments)
+        for key in ("command", "stop", "ready", "url"):
+            if key in target:
+                target[key] = masked_text(target[key])
         if "urls" in target:
             target["urls"] = [without_credentials(url) for url in target["urls"]]
+        if "command" in target.get("auth", {}):
+            target["auth"]["command"] = masked_text(target["auth"]["command"])
+        if "extra" in data:
+            data["extra"] = masked_settings(data["extra"])
+        if "gpu" in data.get("telemetry", {}):
+            data["telemetry"]["gpu"] = without_credentials(data["telemetry"]["gpu"])
         return data
-
-
-def without_credentials(text: str) -> str:
-    """The text with user and password of every URL in it masked."""
-    return _CREDENTIALS.sub("://***@", text)
 
 
 def load(path: Path) -> dict[str, Any]:

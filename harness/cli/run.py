@@ -263,7 +263,7 @@ def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
 
 def _command_line(argv: list[str]) -> list[str]:
     """As it was typed; header values may be secrets, and so may user and password of a URL."""
-    from harness.spec import without_credentials
+    from harness.secrecy import without_credentials
 
     shown = ["tailgate", "run"]
     hide = False

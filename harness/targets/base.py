@@ -1,9 +1,25 @@
 """What every kind of deployment can do. A run starts it, asks what it is, measures it, and stops it."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
+
+import aiohttp
+
+from harness.secrecy import masked_words
+from workloads.errors import UserError
+
+# A broken connection is heard before the end of the process that broke it.
+_LAST_WORD_S: Final = 1.0
+_QUOTED_LINES: Final = 15
+
+T = TypeVar("T")
+
+
+class TargetGone(UserError):
+    """The deployment itself failed: it ended, or doesn't answer. Neither the input nor this machine is to blame."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,22 @@ class Ended:
 
     code: int  # exit code; negative: the signal that killed it
     log: tuple[str, ...]  # its last lines
+    path: str = ""  # the log itself
 
     @property
     def text(self) -> str:
         """One line for a person."""
         how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
         return f"the server {how}"
+
+    def error(self, while_: str) -> TargetGone:
+        """What is raised when it ends before the load."""
+        said = "\n    ".join(line[-300:] for line in self.log[-_QUOTED_LINES:])
+        return TargetGone(
+            f"{self.text} {while_}",
+            where="target",
+            remedy=f"Its log ({self.path}) ends with\n    {said}" if said else "It said nothing.",
+        )
 
 
 @dataclass
@@ -52,7 +78,7 @@ class Life:
 
     def as_dict(self) -> dict[str, Any]:
         """As the manifest keeps it."""
-        return {**asdict(self), "ready_s": self.ready_s}
+        return {**asdict(self), "command": masked_words(self.command), "ready_s": self.ready_s}
 
 
 class Target(Protocol):
@@ -88,3 +114,29 @@ class Target(Protocol):
 async def never() -> Ended:
     """`Target.ended` of a deployment that isn't ours."""
     return await asyncio.Future()
+
+
+async def unless_gone(target: Target, work: Coroutine[Any, Any, T]) -> T:
+    """The result of what is done before the load, unless the deployment ends by itself meanwhile.
+
+    Raises:
+        TargetGone: it has ended, or breaks connections off.
+    """
+    doing, ending = asyncio.create_task(work), asyncio.create_task(target.ended())
+    try:
+        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done() and _lost_connection(doing.exception()) and target.life is not None:
+            await asyncio.wait({ending}, timeout=_LAST_WORD_S)
+        if ending.done():
+            raise ending.result().error("before the load began")
+        return doing.result()
+    except aiohttp.ClientError as error:
+        raise TargetGone(f"breaks connections off before the load began: {error}", where="target") from error
+    finally:
+        doing.cancel()
+        ending.cancel()
+        await asyncio.gather(doing, ending, return_exceptions=True)
+
+
+def _lost_connection(error: BaseException | None) -> bool:
+    return isinstance((error and error.__cause__) or error, aiohttp.ClientError | OSError)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from yarl import URL
 
 from harness.targets.launched import LaunchedTarget
+from harness.targets.probe import OPEN, Access
 from harness.targets.process import OwnProcess, require_free
 from harness.targets.ready import wait_until_ready
 from workloads.errors import UserError
@@ -24,10 +25,17 @@ class CommandTarget(LaunchedTarget):
         ready: URL that answers 200 once it can serve; default: `/health` of the first.
         env: added to its environment.
         ready_timeout_s: from the spawn.
+        access: how it is asked whether it is ready.
     """
 
     def __init__(
-        self, command: str, urls: tuple[str, ...], ready: str | None, env: Mapping[str, str], ready_timeout_s: float
+        self,
+        command: str,
+        urls: tuple[str, ...],
+        ready: str | None,
+        env: Mapping[str, str],
+        ready_timeout_s: float,
+        access: Access = OPEN,
     ) -> None:
         super().__init__()
         try:
@@ -38,6 +46,7 @@ class CommandTarget(LaunchedTarget):
         self._ready = ready or f"{urls[0]}/health"
         self._env = env
         self._ready_timeout_s = ready_timeout_s
+        self._access = access
 
     async def start(self) -> tuple[str, ...]:
         """Run the command and wait for the readiness URL.
@@ -51,15 +60,17 @@ class CommandTarget(LaunchedTarget):
             require_free(url.port, "target.url")
         assert self.life is not None
         self.life.command = self._command
-        began = time.monotonic()
-        self.process = await OwnProcess.spawn(self._command, env=self._env, port=url.port if local else None)
-        await wait_until_ready(
-            self.process,
-            self.life,
-            began_s=began,
-            health_url=self._ready,
-            timeout_s=self._ready_timeout_s,
-            where="target.command",
-        )
+        async with await self._access.session() as http:
+            began = time.monotonic()
+            self.process = await OwnProcess.spawn(self._command, env=self._env, port=url.port if local else None)
+            await wait_until_ready(
+                self.process,
+                self.life,
+                http,
+                began_s=began,
+                health_url=self._ready,
+                timeout_s=self._ready_timeout_s,
+                where="target.command",
+            )
         self.ready = True
         return self._urls

@@ -34,15 +34,16 @@ class LaunchedTarget:
             self.process.move_log(run_dir / LOG_NAME)
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL for what is left; the log of one that came up, but that no run kept, is removed."""
+        """SIGTERM, then SIGKILL for what is left; the log of one that did well, but that no run kept, is removed."""
         if self.process is None:
             return
+        well = self.ready and self.process.exit_code is None
         began = time.monotonic()
         killed = await self.process.stop(self.grace_s)
         assert self.life is not None
         self.life.stop_s = time.monotonic() - began
         self.life.killed = killed
         self.life.exit_code = self.process.exit_code
-        if self.ready and self.process.log.name != LOG_NAME:
+        if well and self.process.log.name != LOG_NAME:
             self.process.log.unlink(missing_ok=True)
         self.process = None

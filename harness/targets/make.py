@@ -1,8 +1,11 @@
 """From a spec's `target:` to the class that lives it."""
 
+from harness.auth import credentials
+from harness.job import trust_of
 from harness.spec import RunSpec
 from harness.targets.base import Target
 from harness.targets.command import CommandTarget
+from harness.targets.probe import Access
 from harness.targets.sim import SimTarget
 from harness.targets.url import UrlTarget
 from harness.targets.vllm import VllmTarget
@@ -16,6 +19,12 @@ def make_target(spec: RunSpec) -> Target:
         UserError: something that its kind needs is missing.
     """
     target = spec.target
+    key = credentials(target)
+
+    async def headers() -> dict[str, str]:
+        return {**target.headers, **await key.headers()}
+
+    access = Access(headers, trust_of(spec))
     match target.kind:
         case "url":
             return UrlTarget(target.all_urls)
@@ -24,12 +33,14 @@ def make_target(spec: RunSpec) -> Target:
             return SimTarget(target.sim, target.args, spec.seed)
         case "vllm":
             assert target.model is not None
-            return VllmTarget(target.model, target.args, target.env, target.python, target.ready_timeout)
+            return VllmTarget(target.model, target.args, target.env, target.python, target.ready_timeout, access)
         case "command":
             assert target.command is not None
             if not target.all_urls:
                 raise UserError("`url` is missing: where will it listen?", where="target.url")
-            return CommandTarget(target.command, target.all_urls, target.ready, target.env, target.ready_timeout)
+            return CommandTarget(
+                target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access
+            )
 
 
 def served_model(spec: RunSpec) -> str | None:

@@ -2,17 +2,41 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import aiohttp
 
-from harness.targets.base import Identity
+from harness.targets.base import Identity, TargetGone
 from harness.targets.http2 import speaks_http2
 from loadgen.injector.endpoint import Trust, public_name, tls_context
 from workloads.errors import UserError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a server is talked to: with which headers (the API key among them), and whom we trust."""
+
+    headers: Callable[[], Awaitable[Mapping[str, str]]]
+    trust: Trust = field(default_factory=Trust)
+
+    async def session(self) -> aiohttp.ClientSession:
+        """An HTTP client.
+
+        Raises:
+            UserError: there is no key.
+        """
+        return session(await self.headers(), self.trust)
+
+
+async def _no_headers() -> Mapping[str, str]:
+    return {}
+
+
+OPEN: Final = Access(_no_headers)
 
 
 def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
@@ -74,7 +98,7 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         await _refuse_http2_only(url)
         reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
-        raise UserError(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
+        raise TargetGone(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
     except (aiohttp.ClientError, ValueError) as error:
         await _refuse_http2_only(url)
         raise UserError(f"is not an OpenAI API: {error}", where=where) from error
@@ -84,6 +108,8 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
         raise UserError(
             f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
         )
+    if status >= 500:
+        raise TargetGone(f"does not work: /v1/models answered HTTP {status}", where=where, remedy="Is the server up?")
     data = listing.get("data") if isinstance(listing, dict) else None
     if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
         raise UserError(

@@ -24,6 +24,8 @@ TAIL_LINES = 50
 GRACE_S = 20.0
 _KILL_S = 10.0
 _LOOK_S = 0.05
+_TAIL_STEP = 1 << 14
+_TAIL_BYTES = 1 << 22  # a log without line breaks is not read whole
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -84,14 +86,25 @@ class OwnProcess:
         code = await self._process.wait()
         if self.stopping:
             await asyncio.Future()
-        return Ended(code, self.tail())
+        return Ended(code, self.tail(), str(self.log))
+
+    async def ended_within(self, seconds: float) -> Ended | None:
+        """How it ended; None if it still runs then."""
+        try:
+            return await asyncio.wait_for(self.ended(), seconds)
+        except TimeoutError:
+            return None
 
     def tail(self, lines: int = TAIL_LINES) -> tuple[str, ...]:
         """Its last lines, control characters left out."""
         with self.log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 200 * lines))
-            text = file.read().decode(errors="replace")
+            at, read = file.seek(0, os.SEEK_END), b""
+            while at and read.count(b"\n") <= lines and len(read) < _TAIL_BYTES:
+                step = min(at, _TAIL_STEP)
+                at -= step
+                file.seek(at)
+                read = file.read(step) + read
+        text = read.decode(errors="replace")
         printable = ("".join(c for c in line if c.isprintable() or c == "\t") for line in text.splitlines())
         return tuple(printable)[-lines:]
 

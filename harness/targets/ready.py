@@ -5,20 +5,24 @@ The phases are contiguous: where one ends the next begins, so they add up to the
 
 import asyncio
 import re
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
-from harness.targets.base import Life
+from harness.targets.base import Life, TargetGone
 from harness.targets.process import OwnProcess
 from workloads.errors import UserError
 
 _LOOK_S = 0.05
+_LAST_WORD_S = 1.0  # a broken connection is heard before the end of the process that broke it
 # Of ordinary length: a first prompt of four tokens or fewer kills the worker of vLLM 0.32's CPU build.
 _FIRST_PROMPT = "A server that has just been started is asked for its first token before anything is measured."
-_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=2)
+_PATIENCE_S = 5.0  # for one answer of the readiness URL
+_FIRST_TOKEN = aiohttp.ClientTimeout(total=600)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Detail:
 async def wait_until_ready(
     process: OwnProcess,
     life: Life,
+    http: aiohttp.ClientSession,
     *,
     began_s: float,
     health_url: str,
@@ -55,43 +60,63 @@ async def wait_until_ready(
         problems: pattern of a log line that tells why a start failed, to what to do about it.
 
     Raises:
-        UserError: it ended, or isn't ready in time; with the lines of its log that say why.
+        TargetGone: it ended, or isn't ready in time; with the lines of its log that say why.
     """
     marks = _Marks(process, life, began_s, milestones, details)
     ending = asyncio.create_task(process.ended())
     deadline = began_s + timeout_s
     try:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
-            while True:
+        while True:
+            marks.look()
+            if ending.done():
+                code = ending.result().code
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                raise failure(process, f"the server ended before it was ready ({how})", where, problems)
+            if await _answers(http, health_url, min(_PATIENCE_S, deadline - time.monotonic())):
                 marks.look()
-                if ending.done():
-                    code = ending.result().code
-                    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                    raise _failure(process, f"the server ended before it was ready ({how})", where, problems)
-                if await _answers(http, health_url):
-                    marks.look()
-                    marks.reached("server start")
-                    return
-                if time.monotonic() > deadline:
-                    what = f"the server was not ready within {timeout_s:g} s ({health_url})"
-                    raise _failure(process, what, where, problems)
-                await asyncio.wait([ending], timeout=_LOOK_S)
+                marks.reached("server start")
+                return
+            if time.monotonic() > deadline:
+                what = f"the server was not ready within {timeout_s:g} s ({health_url})"
+                raise failure(process, what, where, problems)
+            await asyncio.wait([ending], timeout=_LOOK_S)
     finally:
         ending.cancel()
 
 
-async def first_token(process: OwnProcess, life: Life, url: str, model: str) -> None:
-    """Ask for one token and add how long that took to the phases: late compilation belongs to the start."""
+async def first_token(
+    process: OwnProcess, life: Life, http: aiohttp.ClientSession, url: str, model: str, endpoint: str = "completions"
+) -> None:
+    """Ask for one token and add how long that took to the phases: late compilation belongs to the start.
+
+    Raises:
+        TargetGone: it ended, or fails.
+        UserError: it refuses us.
+    """
     began = time.monotonic()
-    body = {"model": model, "prompt": _FIRST_PROMPT, "max_tokens": 1}
-    async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=600)) as http,
-        http.post(f"{url}/v1/completions", json=body) as response,
-    ):
-        if response.status != 200:
-            said = (await response.text())[:300]
-            raise _failure(process, f"the server is up but answers HTTP {response.status}: {said}", "target", None)
-        await response.read()
+    body: dict[str, Any] = {"model": model, "max_tokens": 1}
+    if endpoint == "chat":
+        body["messages"] = [{"role": "user", "content": _FIRST_PROMPT}]
+    else:
+        body["prompt"] = _FIRST_PROMPT
+    path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
+    try:
+        async with http.post(f"{url}{path}", json=body, timeout=_FIRST_TOKEN) as response:
+            status, said = response.status, await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        ended = await process.ended_within(_LAST_WORD_S)
+        if ended is not None:
+            raise failure(process, f"{ended.text} when it was asked for its first token", "target", None) from error
+        raise failure(process, f"the server gave no first token: {error!r}", "target", None) from error
+    if status in (401, 403):
+        raise UserError(
+            f"the server refuses us (HTTP {status})",
+            where="target.auth",
+            remedy="Say where its API key is: auth: {env: NAME} (--api-key-env).",
+        )
+    if status != 200:
+        what = f"the server is up but answers HTTP {status}: {said[:300]}"
+        raise failure(process, what, "target", None)
     life.phases["first token"] = time.monotonic() - began
 
 
@@ -139,22 +164,25 @@ class _Marks:
         self._last = now
 
 
-async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+async def _answers(http: aiohttp.ClientSession, url: str, within_s: float) -> bool:
+    timeout = aiohttp.ClientTimeout(total=max(within_s, _LOOK_S), connect=2)
     try:
-        async with http.get(url) as response:
+        async with http.get(url, timeout=timeout) as response:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
 
 
-def _failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None) -> UserError:
+def failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None) -> TargetGone:
     """The error, with the log's own word where one of `problems` is found in it, else with its last lines."""
     lines = process.tail(400)
     for pattern, remedy in (problems or {}).items():
         found = [line for line in lines if re.search(pattern, line)]
         if found:
             what = f"{what}: {found[-1].strip()[-400:]}"
-            return UserError(what, where=where, remedy=f"{remedy} Its whole log: {process.log}")
+            return TargetGone(what, where=where, remedy=f"{remedy} Its whole log: {process.log}")
+    if process.exit_code == -signal.SIGKILL:
+        what += "; if nobody killed it by hand, the machine ran out of memory (dmesg says so)"
     said = "\n    ".join(line[-300:] for line in lines[-15:])
     remedy = f"Its log ({process.log}) ends with\n    {said}" if said else "It said nothing."
-    return UserError(what, where=where, remedy=remedy)
+    return TargetGone(what, where=where, remedy=remedy)

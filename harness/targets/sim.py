@@ -6,9 +6,9 @@ import sys
 import time
 from typing import Any
 
+from harness.targets.base import TargetGone
 from harness.targets.launched import LaunchedTarget
 from harness.targets.process import OwnProcess
-from workloads.errors import UserError
 
 _READY_S = 30.0
 _LOOK_S = 0.01
@@ -31,7 +31,7 @@ class SimTarget(LaunchedTarget):
         """Spawn it and wait for its line with the port.
 
         Raises:
-            UserError: no such preset, or a flag that the engine doesn't know.
+            TargetGone: no such preset, or a flag that the engine doesn't know.
         """
         flags = [text for key, value in self._args.items() for text in flag(key, value)]
         command = [sys.executable, "-m", "harness.engine", "--preset", self._preset, "--port", "0", *flags]
@@ -45,7 +45,7 @@ class SimTarget(LaunchedTarget):
                 if ending.done() or time.monotonic() > began + _READY_S:
                     said = self.process.tail()
                     what = said[-1] if said else "it ended without a word"
-                    raise UserError(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
+                    raise TargetGone(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:
             ending.cancel()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from harness.targets import vllm_flags
 from harness.targets.launched import LaunchedTarget
+from harness.targets.probe import OPEN, Access
 from harness.targets.process import OwnProcess, free_port, require_free
 from harness.targets.ready import Detail, Milestone, first_token, wait_until_ready
 from harness.targets.sim import flag
@@ -47,6 +48,8 @@ PROBLEMS: Final = {
         "Check target.model; a gated model needs a token in the environment.",
 }  # fmt: skip
 
+_KEY: Final = "api-key"
+
 
 class VllmTarget(LaunchedTarget):
     """`kind: vllm`.
@@ -57,10 +60,17 @@ class VllmTarget(LaunchedTarget):
         env: added to its environment.
         python: vLLM's interpreter; None: found (see `vllm_flags.find_python`).
         ready_timeout_s: from the spawn.
+        access: how it is asked whether it is ready.
     """
 
     def __init__(
-        self, model: str, args: Mapping[str, Any], env: Mapping[str, str], python: str | None, ready_timeout_s: float
+        self,
+        model: str,
+        args: Mapping[str, Any],
+        env: Mapping[str, str],
+        python: str | None,
+        ready_timeout_s: float,
+        access: Access = OPEN,
     ) -> None:
         super().__init__()
         self._model = model
@@ -68,6 +78,7 @@ class VllmTarget(LaunchedTarget):
         self._env = env
         self._python = python
         self._ready_timeout_s = ready_timeout_s
+        self._access = access
         self.installed: vllm_flags.Installed | None = None
 
     @property
@@ -92,28 +103,50 @@ class VllmTarget(LaunchedTarget):
         command = self._command(self.installed, host, port)
         assert self.life is not None
         self.life.command = command
-        began = time.monotonic()
-        self.process = await OwnProcess.spawn(command, env=self._env, port=port)
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-        await wait_until_ready(
-            self.process,
-            self.life,
-            began_s=began,
-            health_url=f"{url}/health",
-            timeout_s=self._ready_timeout_s,
-            where="target",
-            milestones=MILESTONES,
-            details=DETAILS,
-            problems=PROBLEMS,
-        )
-        await first_token(self.process, self.life, url, self.served_model)
+        url = _url(self._args, host, port)
+        async with await self._access.session() as http:
+            began = time.monotonic()
+            self.process = await OwnProcess.spawn(command, env=self._environment(host), port=port)
+            await wait_until_ready(
+                self.process,
+                self.life,
+                http,
+                began_s=began,
+                health_url=f"{url}/health",
+                timeout_s=self._ready_timeout_s,
+                where="target",
+                milestones=MILESTONES,
+                details=DETAILS,
+                problems=PROBLEMS,
+            )
+            await first_token(self.process, self.life, http, url, self.served_model)
         self.ready = True
         return (url,)
 
+    def _environment(self, host: str) -> dict[str, str]:
+        """Of the server: a key belongs here, where no list of processes shows it."""
+        found = dict(self._env)
+        key = self._args.get(_KEY)
+        if isinstance(key, list | tuple) and len(key) == 1:
+            key = key[0]
+        if isinstance(key, list | tuple):
+            raise UserError("several keys can't be kept out of the list of processes", where=f"target.args.{_KEY}",
+                            remedy="Give one.")  # fmt: skip
+        if key is not None:
+            found["VLLM_API_KEY"] = str(key)
+        return found
+
     def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
         model = os.path.expanduser(self._model)
-        own = {"host": host, "port": port}
-        flags = [text for key, value in {**self._args, **own}.items() for text in flag(key, value)]
+        settings = {**self._args, "host": host, "port": port}
+        flags = [text for key, value in settings.items() if key != _KEY for text in flag(key, value)]
         if installed.has_command:
             return [str(Path(installed.python).with_name("vllm")), "serve", model, *flags]
         return [installed.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags]
+
+
+def _url(args: Mapping[str, Any], host: str, port: int) -> str:
+    """Where a server that listens at `host` is reached from here."""
+    scheme = "https" if args.get("ssl-certfile") or args.get("ssl-keyfile") else "http"
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{scheme}://{f'[{here}]' if ':' in here else here}:{port}"

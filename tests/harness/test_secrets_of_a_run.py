@@ -6,6 +6,8 @@ import pytest
 
 from harness import spec as specs
 from harness.cli.run import _command_line
+from harness.secrecy import is_secret
+from harness.targets.base import Life
 from workloads.errors import UserError
 
 WORKLOAD = {"arrivals": {"rate": "1/s"}, "duration": "1s", "prompt_tokens": 1, "output_tokens": 1}
@@ -51,3 +53,36 @@ def test_a_share_of_users_who_hang_up(share: object, is_: float) -> None:
 def test_an_abandonment_that_makes_no_sense_is_refused(abandon: dict[str, object]) -> None:
     with pytest.raises(UserError, match="abandon"):
         built(abandon=abandon)
+
+
+def test_the_manifest_s_spec_masks_arguments_and_words_of_commands() -> None:
+    args = {"api-key": "hunter2", "extra": {"hf_token": "hunter2", "max_tokens": 5}, "max-num-batched-tokens": 2048}
+    public = built(target={"kind": "vllm", "model": "m", "args": args}).public()
+    assert public["target"]["args"] == {
+        "api-key": "***", "extra": {"hf_token": "***", "max_tokens": 5}, "max-num-batched-tokens": 2048,
+    }  # fmt: skip
+    command = "docker run -e X_TOKEN=hunter2 -e HOME=/x image --api-key hunter2 --max-num-seqs 4 --secret=hunter2"
+    public = built(target={"kind": "command", "command": command, "url": "http://h"}).public()
+    assert public["target"]["command"] == (
+        "docker run -e X_TOKEN=*** -e HOME=/x image --api-key *** --max-num-seqs 4 --secret=***"
+    )
+    public = built(extra={"user_token": "hunter2"}, telemetry={"gpu": "dcgm:http://a:hunter2@h/metrics"}).public()
+    assert "hunter2" not in str(public)
+
+
+def test_the_command_of_a_launch_is_kept_without_its_secrets() -> None:
+    words = ["docker", "run", "-e", "A_KEY=hunter2", "x", "--token", "hunter2", "-H", "Authorization: Bearer hunter2"]
+    kept = Life(command=words).as_dict()["command"]
+    assert "hunter2" not in str(kept) and kept[:3] == words[:3] and len(kept) == len(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("api-key", True), ("apikey", True), ("secretKey", True), ("HF_TOKEN", True), ("password", True),
+        ("max-num-batched-tokens", False), ("tokenizer", False), ("ssl-keyfile", False), ("monkey", False),
+        ("long-prefill-token-threshold", False),
+    ],
+)  # fmt: skip
+def test_what_counts_tokens_is_no_secret(name: str, secret: bool) -> None:
+    assert is_secret(name) is secret

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.targets.base import TargetGone
 from harness.targets.command import CommandTarget
 from harness.targets.process import OwnProcess, free_port, port_is_free
 from workloads.errors import UserError
@@ -219,5 +220,53 @@ def test_only_processes_of_its_own_session_are_its_family(script: Path):
         assert stranger.returncode is None and psutil.pid_exists(stranger.pid)
         stranger.kill()
         await stranger.wait()
+
+    run(scenario)
+
+
+def test_the_last_fifty_lines_are_fifty_however_long(tmp_path: Path):
+    program = "for n in range(80): print(n, 'x' * 1000)"
+
+    async def scenario() -> None:
+        own = await OwnProcess.spawn([sys.executable, "-c", program])
+        ended = await own.ended()
+        assert [line.split()[0] for line in ended.log] == [str(n) for n in range(30, 80)]
+        own.log.unlink()
+
+    run(scenario)
+
+
+def test_a_readiness_url_that_hangs_does_not_outlast_the_patience():
+    async def scenario() -> None:
+        async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        hanging = await asyncio.start_server(silent, "127.0.0.1", 0)
+        ready = f"http://127.0.0.1:{hanging.sockets[0].getsockname()[1]}/health"
+        sleeping = CommandTarget(
+            f'{sys.executable} -c "import time; time.sleep(600)"', (f"http://127.0.0.1:{free_port()}",), ready, {}, 1.0
+        )
+        began = time.monotonic()
+        with pytest.raises(TargetGone, match="not ready within 1 s"):
+            await sleeping.start()
+        assert time.monotonic() - began < 3
+        await sleeping.stop()
+        hanging.close()
+
+    run(scenario)
+
+
+def test_a_start_that_the_kernel_killed_hints_at_memory():
+    async def scenario() -> None:
+        killed = CommandTarget(
+            f'{sys.executable} -c "import os; os.kill(os.getpid(), 9)"',
+            (f"http://127.0.0.1:{free_port()}",),
+            None,
+            {},
+            20,
+        )
+        with pytest.raises(TargetGone, match=r"signal 9.*ran out of memory"):
+            await killed.start()
+        await killed.stop()
 
     run(scenario)

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness.targets import vllm_flags
+from harness.targets.probe import OPEN, Access
 from harness.targets.ready import _Marks
-from harness.targets.vllm import DETAILS, MILESTONES, VllmTarget
+from harness.targets.vllm import DETAILS, MILESTONES, VllmTarget, _url
+from loadgen.injector.endpoint import Trust
 from workloads.errors import UserError
 
 FLAGS = {
@@ -130,3 +134,70 @@ def test_a_gpu_log_gives_contiguous_phases_and_its_figures(tmp_path: Path):
         "weights_load_s": 2.51, "model_gib": 14.99, "model_load_s": 3.204512, "kv_cache_gib": 54.10,
         "kv_cache_tokens": 443232.0, "graph_capture_s": 20.0, "graph_gib": 0.53, "engine_init_s": 41.93,
     }  # fmt: skip
+
+
+SMALL_SERVER = Path(__file__).parents[1] / "small_server.py"
+
+
+def fake_vllm(folder: Path, *how: str) -> Path:
+    """An interpreter whose vLLM is the small server; it keeps the arguments and the environment it got."""
+    path = folder / "python"
+    flags = {name: [None, ""] for name in ("--api-key", "--ssl-certfile", "--host", "--served-model-name")}
+    answer = json.dumps({"version": "0.32.0", "command": False, "flags": {**FLAGS, **flags}})
+    path.write_text(
+        f"#!/bin/sh\nif [ \"$1\" = -c ]; then echo '{answer}'; exit; fi\n"
+        f'echo "$*" > {folder}/arguments; env > {folder}/environment\n'
+        'while [ $# -gt 1 ]; do [ "$1" = --port ] && port=$2; shift; done\n'
+        f"exec {sys.executable} {SMALL_SERVER} $port {' '.join(how)}\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def launched(folder: Path, how: str, args: dict[str, object], access: Access) -> tuple[str, ...]:
+    async def scenario() -> tuple[str, ...]:
+        target = VllmTarget("m", {"served-model-name": "m", **args}, {}, str(fake_vllm(folder, how)), 20, access)
+        try:
+            return await target.start()
+        finally:
+            await target.stop()
+
+    return asyncio.run(scenario())
+
+
+async def key_header() -> dict[str, str]:
+    return {"Authorization": "Bearer sesame"}
+
+
+def test_a_server_with_an_api_key_is_asked_with_it_and_no_list_of_processes_shows_it(tmp_path: Path):
+    launched(tmp_path, "key=sesame", {"api-key": "sesame"}, Access(key_header))
+    assert "sesame" not in (tmp_path / "arguments").read_text()
+    assert "VLLM_API_KEY=sesame" in (tmp_path / "environment").read_text()
+
+
+def test_a_server_whose_key_is_not_told_says_where_to_name_it(tmp_path: Path):
+    with pytest.raises(UserError, match=r"target\.auth: the server refuses us \(HTTP 401\).*auth: \{env"):
+        launched(tmp_path, "key=sesame", {"api-key": "sesame"}, OPEN)
+
+
+def test_a_server_with_a_certificate_is_spoken_to_in_tls(tmp_path: Path):
+    pem = tmp_path / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", tmp_path / "crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with pem.open("a") as file:
+        file.write((tmp_path / "crt").read_text())
+
+    async def nothing() -> dict[str, str]:
+        return {}
+
+    access = Access(nothing, Trust(ca=str(tmp_path / "crt")))
+    (url,) = launched(tmp_path, f"tls={pem}", {"ssl-certfile": str(pem)}, access)
+    assert url.startswith("https://127.0.0.1:")
+
+
+@pytest.mark.parametrize(("host", "there"), [("::1", "[::1]"), ("::", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("h", "h")])
+def test_where_it_listens_is_where_it_is_reached(host: str, there: str):
+    assert _url({}, host, 8000) == f"http://{there}:8000"

@@ -1,0 +1,112 @@
+"""What is done between a target that answers and a load that can begin: asked, planned, warmed up, written down.
+
+identified -> plan, content -> pace steady -> caches as declared -> manifest
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import auth, content
+from harness.admission import admit, needs_context, with_context
+from harness.begin import first_manifest
+from harness.calibrate import store as calibration
+from harness.job import trust_of
+from harness.load import Watcher
+from harness.settle import settle
+from harness.spec import RunSpec
+from harness.targets.base import Identity, Target
+from harness.targets.caches import prepare_caches
+from harness.targets.fingerprint import fingerprint, memory
+from harness.targets.make import served_model
+from harness.targets.probe import identify, session
+from reports.manifest import Manifest
+from workloads.plan import Plan, make_plan, write_plan
+
+# Targets that we start and that compile, tune or capture with their first requests.
+COLD_KINDS: Final = ("vllm", "command")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the load needs; `spec` is resolved against the target."""
+
+    spec: RunSpec
+    plan: Plan
+    identity: Identity
+    prompts: content.Prompts
+    manifest: Manifest
+
+
+class Planning:
+    """The plan, in the making while the target starts, where it doesn't depend on what the target tells."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        # Lengths that are to be fitted to the target's context wait for it to be told.
+        self._early = None if needs_context(spec) else self._begin(spec)
+
+    async def plan(self, spec: RunSpec) -> Plan:
+        """The plan.
+
+        Raises:
+            UserError: there is none for this spec.
+        """
+        return await (self._early or self._begin(spec))
+
+    def _begin(self, spec: RunSpec) -> "asyncio.Task[Plan]":
+        return asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+
+
+async def prepare(
+    spec: RunSpec, target: Target, urls: tuple[str, ...], planning: Planning, credentials: auth.Credentials,
+    run_dir: Path, command_line: list[str], watcher: Watcher,
+) -> Prepared:  # fmt: skip
+    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then.
+
+    Raises:
+        UserError: spec and target don't fit, or the target can't be brought into the declared state.
+    """
+    async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
+        identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
+        spec = with_context(spec, identity)
+        identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
+        plan = await planning.plan(spec)
+        notices = await asyncio.to_thread(admit, spec, plan, identity)
+        write_plan(plan, run_dir / "plan.parquet")
+        prompts = await content.prepare(http, identity, spec, plan, run_dir)
+        settled = None
+        if spec.target.kind in COLD_KINDS and plan.table.num_rows:
+            watcher.note("warming up until the server's pace is steady")
+            settled = await settle(http, identity, spec.target.endpoint, plan)
+        caches = await prepare_caches(http, identity, spec.cache)
+        vram = await memory(http, identity, target.life)
+    manifest = first_manifest(spec, plan, identity, run_dir, command_line)
+    manifest.cache = caches.policy
+    manifest.target.memory = vram  # type: ignore[attr-defined]
+    manifest.content = prompts.facts
+    manifest.notices += [*notices, *prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
+    if settled is not None:
+        manifest.telemetry["settle"] = settled.as_dict()
+        if not settled.steady:
+            manifest.notices.append(f"the server's pace was not steady after {sum(settled.rounds_s):.0f} s of warm-up")
+    if target.life is not None:
+        manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+    manifest.save(run_dir)
+    spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
+    return Prepared(spec, plan, identity, prompts, manifest)
+
+
+def _beyond_calibration(plan: Plan, manifest: Manifest, watcher: Watcher) -> list[str]:
+    """A warning, where this machine was calibrated and the plan is near what it can measure."""
+    import pyarrow.compute as pc
+
+    seconds = manifest.measure_end_ns / 1e9
+    if plan.loop == "closed" or seconds <= 0:
+        return []
+    rows = plan.table.num_rows
+    warning = calibration.warning(rows / seconds, (pc.sum(plan.table["output_tokens"]).as_py() or 0) / seconds)
+    if warning is None:
+        return []
+    watcher.note(f"warning: {warning}")
+    return [warning]
