@@ -178,9 +178,10 @@ class Listener:
                 self._watcher.tick(message)
                 why = self._switch.tick(message, self._now() / 1e9)
                 if why is not None and not self._told:
-                    self._note("abort", why)
-                    self._watcher.note(f"stopped: {why}")
-                    self._stop("aborted", why)
+                    self._note("abort", why.text)
+                    self._watcher.note(f"stopped: {why.text}")
+                    self._stop("aborted", why.text)
+                    manifest.aborted_by = why.rule
             case "closing":  # the closed loop's last request was asked for
                 manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
                 manifest.users = message["users"]

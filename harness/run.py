@@ -55,6 +55,7 @@ async def execute(
     spec = _priced(spec)
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
+    switch.refuse_unreachable(spec)
     target = target or make_target(spec)
     with Interrupts() as interrupts, rundir.measured(out, spec.name) as made:
         run_dir = made.path
@@ -131,6 +132,7 @@ async def _load(
         host.watch(role, pid)
     await host.start()
     control.send({"op": "go", "t0_unix_ns": t0})
+    switch.load_begins(t0)
     manifest.t0_unix_ns = t0
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
     manifest.save(run_dir)

@@ -24,9 +24,16 @@ class Status(StrEnum):
     TRUNCATED = "truncated"  # the answer ended early: no [DONE], no usage, or a short body
     SERVER_ERROR = "server_error"  # an error event inside a stream that began with 200
     BAD_RESPONSE = "bad_response"  # not HTTP, not SSE, not JSON, or not this API
-    CANCELLED = "cancelled"  # we hung up: planned abandonment, or the run was interrupted
+    CANCELLED = "cancelled"  # we hung up: planned abandonment, or the run was stopped (see `hung_up`)
     NOT_SENT = "not_sent"  # planned, but the run ended before its time or before it could be sent
     LOST = "lost"  # handed to an injector that never reported it
+
+
+class HungUp(StrEnum):
+    """Why we ended a request before its answer had: the user's patience is load, a stopped run is no one's fault."""
+
+    PATIENCE = "patience"  # planned: the user had waited long enough
+    STOPPED = "stopped"  # the run ended early: what would have become of it, nobody knows
 
 
 # What an injector knows by itself; the rest of a request's columns come from the plan.
@@ -67,6 +74,7 @@ SPOOL_SCHEMA: Final = pa.schema(
         pa.field("bytes_received", pa.int64(), nullable=False),
         pa.field("server_queue_ms", pa.float64()),
         pa.field("server_ttft_ms", pa.float64()),
+        pa.field("hung_up", pa.string()),  # why we did, if cancelled: a name of HungUp
         # Content arrivals in microseconds after the first (whose own entry is 0).
         pa.field("arrivals_us", pa.list_(pa.uint32())),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadgen.records import HungUp
 from reports import telemetry
 from reports.arrivals import Scan, scan
 from reports.metrics import Distribution, Figures, distribution, figures, of_gaps, with_failures
@@ -55,9 +56,16 @@ class Analysis:
         return self.run.is_text("status", "cancelled") & np.isfinite(self.run.column("first_token_ns"))
 
     @cached_property
+    def censored(self) -> Mask:
+        """Requests that were cut off since the run ended early: what would have become of them, nobody knows."""
+        if "hung_up" not in self.run.requests.column_names:  # written before the reason was kept
+            return np.zeros(len(self.run), np.bool_)
+        return self.run.is_text("hung_up", HungUp.STOPPED)
+
+    @cached_property
     def judged(self) -> Mask:
         """Offered requests that count as good or bad."""
-        return self.offered & ~self.abandoned
+        return self.offered & ~self.abandoned & ~self.censored
 
     @cached_property
     def failed(self) -> Mask:

@@ -79,6 +79,7 @@ class Manifest(pydantic.BaseModel):
     cache: str = "as-is"
 
     state_reason: str = ""  # why it was interrupted, failed or aborted
+    aborted_by: str = ""  # the rule of `abort_if` that stopped it: errors, ttft, itl, e2e or spend
     # Who failed, if the state is `failed`: a target that dies is a result of a gate, a client that does is not.
     failed_side: Literal["", "target", "client"] = ""
     recovered: bool = False  # finalised by `tailgate report` after the run was killed

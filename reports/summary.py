@@ -104,10 +104,11 @@ def _verdict(results: Results, failed: list[Check], summary: dict[str, Any]) -> 
             "why": summary["invalid_reasons"][0],
         }
     ok = summary["load"]["requests"].get("ok", 0)
-    if manifest.state == "aborted":
+    by_budget = manifest.state == "aborted" and manifest.aborted_by == "spend"
+    if manifest.state == "aborted" and not by_budget:
         why = f"The run was aborted: {manifest.state_reason or 'a condition of abort_if held'}."
         return {"verdict": "FAIL", "exit_code": 1, "why": why}
-    if not ok:
+    if not ok and (summary["errors"]["failed"] or not by_budget):
         return {"verdict": "FAIL", "exit_code": 1, "why": "No request of the measure phase ended ok."}
     broken = [j for j in judged if j.result == "broken"]
     unsure = [j for j in judged if j.result == "can't tell"]
@@ -117,6 +118,9 @@ def _verdict(results: Results, failed: list[Check], summary: dict[str, Any]) -> 
             "exit_code": 1,
             "why": "Broken: " + "; ".join(_said(j) for j in broken) + ".",
         }
+    if by_budget:
+        why = f"The budget ended the run before its time: {manifest.state_reason}."
+        return {"verdict": "INCONCLUSIVE", "exit_code": 3, "why": why}
     if unsure:
         why = "Can't tell: " + "; ".join(_said(j) for j in unsure) + "."
         return {"verdict": "INCONCLUSIVE", "exit_code": 3, "why": why}

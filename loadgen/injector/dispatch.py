@@ -13,7 +13,7 @@ from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
 from loadgen.injector.loop import Loop
 from loadgen.injector.tls import TlsConnection
-from loadgen.records import Status
+from loadgen.records import HungUp, Status
 
 # Deadlines are checked this often: a timeout is late by at most this much.
 _SWEEP_NS = 20_000_000
@@ -45,6 +45,10 @@ class Dispatcher:
     def in_flight(self) -> int:
         """Requests dispatched and not ended."""
         return len(self._busy)
+
+    def open_exchanges(self) -> list[Exchange]:
+        """Requests dispatched and not ended, the oldest first."""
+        return list(self._busy)
 
     def least_loaded(self) -> int:
         """The endpoint with the fewest requests in flight."""
@@ -101,13 +105,15 @@ class Dispatcher:
             if exchange.timeout_ns is not None and exchange.timeout_ns <= now:
                 connection.hang_up(Status.TIMEOUT, "no answer within the request's timeout")
             elif exchange.hang_up_ns is not None and exchange.hang_up_ns <= now:
+                exchange.hung_up = HungUp.PATIENCE
                 connection.hang_up(Status.CANCELLED, "hung up as planned")
         if self._with_deadline:
             self._sweep_soon()
 
     def give_up(self, status: Status, error: str) -> None:
         """End everything in flight: the drain is over, or the run was stopped."""
-        for connection in list(self._busy.values()):
+        for exchange, connection in list(self._busy.items()):
+            exchange.hung_up = HungUp.STOPPED if status is Status.CANCELLED else None
             connection.hang_up(status, error)
 
     def close(self) -> None:

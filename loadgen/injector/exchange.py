@@ -10,7 +10,7 @@ from typing import Any
 from loadgen.injector import dialect
 from loadgen.injector.dialect import BadPayload, Reading
 from loadgen.injector.stream import Stream
-from loadgen.records import Status
+from loadgen.records import HungUp, Status
 
 _ERROR_CHARS = 500
 
@@ -33,6 +33,7 @@ class Exchange:
         "head",
         "headers_ns",
         "http_status",
+        "hung_up",
         "index",
         "patience_ns",
         "payload",
@@ -72,6 +73,7 @@ class Exchange:
         self.bytes_received = 0
         self.status: Status | None = None
         self.error: str | None = None
+        self.hung_up: HungUp | None = None  # why, if we did
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
         """End without a whole answer. Arrivals up to here are kept."""
@@ -179,5 +181,6 @@ class Exchange:
             self.bytes_received,
             reading.server_queue_ms,
             reading.server_ttft_ms,
+            self.hung_up and str(self.hung_up),
             bytes(stream.arrivals_us) if stream.first_ns is not None else None,
         )

@@ -229,7 +229,7 @@ class Injector:
         if self._over:
             return
         self._close_interval()
-        tick = self._recent.tick()
+        tick = self._recent.tick(self._dispatcher.open_exchanges(), time.time_ns())
         self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._conduct.in_flight, **tick})
         now = time.monotonic_ns()
         while self._second_at + _SECOND_NS <= now:  # one row for as long as the process was held up

@@ -1,19 +1,23 @@
-"""Running figures for the progress display and the web UI: totals, and the latencies of the last second.
+"""Running figures for the progress display, the web UI and the kill switch: totals, and the latencies of the last
+second, with what is in flight and how long it has waited.
 
-For eyes only. Figures of a report are computed from the records, never from here.
+For eyes and emergencies only. Figures of a report are computed from the records, never from here.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.stream import Stream
 from loadgen.records import Status
 
 _MOST: Final = 200
+
+T = TypeVar("T")
 
 
 class _Second:
@@ -31,7 +35,7 @@ class _Second:
             self.failed += 1
             return
         self.ok += 1
-        begun = exchange.scheduled_ns or exchange.sent_ns or stream.last_ns
+        begun = _begun(exchange) or stream.last_ns
         self._e2e_ms.append((stream.last_ns - begun) / 1e6)
         contents = stream.reading.contents
         self.tokens += stream.reading.output_tokens or contents
@@ -43,7 +47,7 @@ class _Second:
     def latencies(self) -> dict[str, list[float]]:
         """At most `_MOST` of each kind, evenly picked; ITL are the gaps of all answers together."""
         gaps_ms = np.concatenate(self._gaps_us) / 1e3 if self._gaps_us else np.empty(0)
-        return {"ttft_ms": _pick(self._ttft_ms), "itl_ms": _pick(gaps_ms), "e2e_ms": _pick(self._e2e_ms)}
+        return {"ttft_ms": _rounded(self._ttft_ms), "itl_ms": _rounded(gaps_ms), "e2e_ms": _rounded(self._e2e_ms)}
 
 
 class Recent:
@@ -51,33 +55,79 @@ class Recent:
 
     def __init__(self, class_of: Callable[[int], str] | None = None) -> None:
         self._statuses: Counter[str] = Counter()
+        self._abandoned = 0
         self._class_of = class_of
         self._all = _Second()
         self._classes: dict[str, _Second] = {}
+        self._ended: list[tuple[float, float | None, bool]] = []
 
     def add(self, exchange: Exchange) -> None:
         """A request has ended."""
         self._statuses[str(exchange.status)] += 1
         self._all.add(exchange)
+        begun, first, end = _begun(exchange), exchange.stream.first_ns, exchange.end_ns
+        self._abandoned += exchange.status is Status.CANCELLED and first is not None
+        if begun is not None and end is not None:
+            ttft = None if first is None else (first - begun) / 1e6
+            self._ended.append(((end - begun) / 1e6, ttft, exchange.status is Status.OK))
         if self._class_of is not None:
             self._classes.setdefault(self._class_of(exchange.index), _Second()).add(exchange)
 
-    def tick(self) -> dict[str, Any]:
-        """What ended since the last tick."""
-        tick: dict[str, Any] = {**self.totals(), **self._all.latencies(), "tokens": self._all.tokens}
+    def tick(self, in_flight: Sequence[Exchange] = (), now_ns: int = 0) -> dict[str, Any]:
+        """What ended since the last tick, and what of ``in_flight`` (oldest first) has waited for how long.
+
+        `ended`: at most 200 of `ended_n`, evenly picked, each (ms from its due time to its end, TTFT in ms or None,
+        whether it ended ok). `open`: at most 200 of those in flight, each (ms since due, TTFT or None, ms since
+        anything came or None).
+        """
+        tick: dict[str, Any] = {
+            **self.totals(),
+            **self._all.latencies(),
+            "tokens": self._all.tokens,
+            "ended_n": len(self._ended),
+            "ended": _pick(self._ended),
+            "open": [_so_far(exchange, now_ns) for exchange in _pick(in_flight)],
+        }
         if self._class_of is not None:
             tick["classes"] = {
                 name: {"ok": second.ok, "failed": second.failed, **second.latencies()}
                 for name, second in self._classes.items()
             }
-        self._all, self._classes = _Second(), {}
+        self._all, self._classes, self._ended = _Second(), {}, []
         return tick
 
     def totals(self) -> dict[str, Any]:
-        """Requests by status since the start."""
-        return {"statuses": dict(self._statuses)}
+        """Requests by status since the start, and how many users hung up on an answer that had begun."""
+        return {"statuses": dict(self._statuses), "abandoned": self._abandoned}
 
 
-def _pick(values: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:
-    at = np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int)
-    return [round(float(values[i]), 3) for i in at]
+def _begun(exchange: Exchange) -> int | None:
+    return exchange.scheduled_ns or exchange.sent_ns or exchange.dispatched_ns
+
+
+def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float | None]:
+    """What is known of a request in flight without reading its answer: the first event counts as its first token."""
+    begun, stream = _begun(exchange) or now_ns, exchange.stream
+    first = stream.first_ns or _first_event_ns(stream)
+    ttft = None if first is None else (first - begun) / 1e6
+    silent = None if first is None or not len(stream.stamps) else (now_ns - stream.stamps[-1]) / 1e6
+    return (now_ns - begun) / 1e6, ttft, silent
+
+
+def _first_event_ns(stream: Stream) -> int | None:
+    """When the first event of what is not read yet came; neither the head nor a comment (`: keep-alive`) is one."""
+    size = stream.start + len(stream.pending)
+    for piece in stream.pieces:
+        size += len(piece)
+        if b"data:" in piece:
+            return next((stamp for stamp, end in zip(stream.stamps, stream.ends, strict=True) if end >= size), None)
+    return None
+
+
+def _pick(values: Sequence[T]) -> list[T]:
+    """At most `_MOST`, evenly."""
+    return [values[i] for i in np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int)]
+
+
+def _rounded(values: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:
+    return [round(float(value), 3) for value in _pick(values)]  # type: ignore[arg-type]

@@ -83,6 +83,45 @@ def test_the_itl_of_a_second_is_that_of_gaps_and_not_of_answers_means() -> None:
     assert np.percentile(told, 50) == 10.0 and np.percentile(told, 99) == 500.0
 
 
+def waiting(*reads: bytes) -> Exchange:
+    """Due at 1 ms; its reads came 100 ms apart, from 101 ms on."""
+    exchange = Exchange(0, "", b"", None, streamed=True)  # type: ignore[arg-type]
+    exchange.scheduled_ns = 1_000_000
+    for k, data in enumerate(reads):
+        exchange.stream.pieces += [data] if data else []
+        exchange.stream.size += len(data)
+        stamp = 101_000_000 + k * 100_000_000
+        exchange.stream.received(stamp, stamp)
+    return exchange
+
+
+@pytest.mark.parametrize(
+    ("reads", "ttft", "silent"),
+    [
+        ([], None, None),
+        ([b""], None, None),  # a head alone
+        ([b"", b": keep-alive\n\n"], None, None),
+        ([b"", b": keep-alive\n\n", b'data: {"choices"'], 300.0, 700.0),
+        ([b"", b"data: {}\n\n", b"data: {}\n\n", b"data: {}\n\n"], 200.0, 600.0),
+    ],
+)
+def test_what_is_in_flight_is_told_with_how_long_it_waits(
+    reads: list[bytes], ttft: float | None, silent: float | None
+) -> None:
+    told = RecentOfInjector().tick([waiting(*reads)], 1_001_000_000)
+    assert told["open"] == [(1_000.0, ttft, silent)]
+
+
+def test_of_many_in_flight_at_most_200_are_told_evenly() -> None:
+    many = [waiting() for _ in range(5_000)]
+    for k, exchange in enumerate(many):
+        exchange.scheduled_ns = (k + 1) * 1_000_000
+    ages = [age for age, _, _ in RecentOfInjector().tick(many, 5_001_000_000)["open"]]
+    assert len(ages) == 200
+    assert (ages[0], ages[-1]) == (5_000.0, 1.0)
+    assert np.median(ages) == pytest.approx(2_500, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("now", "words"),
     [

@@ -59,6 +59,7 @@ def test_a_stop_cancels_what_is_in_flight_and_sends_nothing_more(tmp_path: Path)
         outcome = drive(tmp_path, [server.url], ROWS, meanwhile)
     assert {index for index, status in outcome.statuses().items() if status == "cancelled"} == {3, 4, 5}
     assert outcome.records[3]["error"] == "the run was interrupted"
+    assert [outcome.records[index]["hung_up"] for index in range(6)] == [None] * 3 + ["stopped"] * 3
     assert sorted(outcome.records) == [0, 1, 2, 3, 4, 5]  # the rows that were never due have no record
     assert outcome.exit_code == 0
 

@@ -37,7 +37,7 @@ def test_users_hang_up_when_their_patience_ends_and_the_server_sees_it(tmp_path:
     for index, row in outcome.records.items():
         wait = waits[index]
         assert wait is not None
-        assert (row["status"], row["error"]) == ("cancelled", "hung up as planned")
+        assert (row["status"], row["error"], row["hung_up"]) == ("cancelled", "hung up as planned", "patience")
         assert wait <= row["end_ns"] - row["scheduled_ns"] < wait + 300 * MS
         assert row["chunks"] == (1 if index % 2 == 0 else 0)
         assert waiter.hung_up[index] >= row["scheduled_ns"] + outcome.t0_ns + wait

@@ -50,6 +50,7 @@ class Row:
     first_token_coalesced: bool = False
     due: float | None = None  # run time of a later turn, which the plan doesn't know
     server_queue_ms: float | None = None
+    hung_up: str | None = None
     cached_tokens: int | None = 0
     blocks: Sequence[int] = ()  # prefix blocks, of fabricate's `block_tokens`
 
@@ -95,6 +96,7 @@ def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]
                 "first_token_coalesced": row.first_token_coalesced,
                 "bytes_received": 100 * chunks,
                 "server_queue_ms": row.server_queue_ms,
+                "hung_up": row.hung_up,
                 "arrivals_us": [round(1000 * t) for t in np.cumsum([0.0, *row.gaps])] if chunks else [],
             }
         )

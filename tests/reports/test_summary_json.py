@@ -122,9 +122,37 @@ def test_rows_after_an_interruption_are_no_misses(tmp_path):
 
 
 def test_a_run_that_stopped_itself_fails(tmp_path):
-    found = summary(tmp_path / "run", state="aborted", state_reason="errors 7 % > 5 %", ended_ns=9 * S)
+    rule = {"aborted_by": "errors", "state_reason": "errors 7 % > 5 %"}
+    found = summary(tmp_path / "run", state="aborted", ended_ns=9 * S, **rule)
     assert (found["verdict"], exit_code(found)) == ("FAIL", 1)
     assert "errors 7 % > 5 %" in found["why"]
+
+
+CUT_OFF = [Row(at=8990.0, status="cancelled", ttft=ttft, hung_up="stopped") for ttft in [None] * 40 + [5.0] * 20]
+
+
+def test_what_the_budgets_end_cut_off_is_not_the_servers_failure(tmp_path):
+    rule = {"aborted_by": "spend", "state_reason": "spend reached $3 (abort_if)"}
+    slo = {"errors": "< 1%", "ttft": "p99 < 800ms"}
+    found = summary(tmp_path / "run", [*GOOD, *CUT_OFF], slo=slo, state="aborted", ended_ns=9 * S, **rule)
+    assert (found["errors"]["share"], found["slo"]["attained"]) == (0.0, 1.0)
+    assert found["latency_failed_as_inf_ms"]["ttft"]["n"] == len(GOOD)
+    assert {one["result"] for one in found["slo"]["thresholds"]} == {"met"}
+    assert (found["verdict"], found["exit_code"]) == ("INCONCLUSIVE", 3)
+    assert "$3" in found["why"]
+
+
+def test_a_budgets_end_does_not_hide_a_broken_objective(tmp_path):
+    bad = [Row(at=10.0 * i + 5, status="http_error", ttft=None) for i in range(400)]
+    rule = {"aborted_by": "spend", "state_reason": "spend reached $3 (abort_if)"}
+    found = summary(tmp_path / "run", [*GOOD, *bad], slo={"errors": "< 1%"}, state="aborted", ended_ns=9 * S, **rule)
+    assert (found["verdict"], found["exit_code"]) == ("FAIL", 1)
+
+
+def test_users_who_gave_up_before_a_first_token_are_failures_still(tmp_path):
+    gave_up = [Row(at=8990.0, status="cancelled", ttft=None, hung_up="patience")] * 100
+    found = summary(tmp_path / "run", [*GOOD, *gave_up])
+    assert found["errors"]["share"] == pytest.approx(0.1)
 
 
 def test_a_target_that_died_makes_the_run_invalid_by_name(tmp_path):
