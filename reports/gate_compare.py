@@ -15,6 +15,7 @@ import numpy as np
 
 from reports.gate_design import Design
 from reports.gate_errors import GoodShare, good_share
+from reports.gate_lacking import itl_refused, lacking
 from reports.gate_metrics import GateMetric, require_load
 from reports.gate_runs import GateRun
 from reports.gate_stats import (
@@ -30,15 +31,12 @@ from reports.gate_stats import (
     unpaired,
 )
 from reports.rundata import Floats
-from workloads.errors import UserError
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
 How = Literal["paired", "unpaired", "unpaired, with drift", "share of good requests", ""]
 # A trend needs so many different times of the baseline, and so many runs in all.
 _TREND_TIMES: Final = 3
 _TREND_RUNS: Final = 5
-# Sides whose chunks hold several tokens this much more often than the other's have gaps that mean other things.
-MULTI_TOKEN_SHARE: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -143,11 +141,11 @@ def compare(
     if not metric.latency and any(run.manifest.loop == "open" and not run.overloaded for run in runs):
         raise require_load(metric, f"metrics.{metric.key}")
     blank = blank_verdict(metric, point)
-    if metric.figure == "itl" and (why := _itl_refused(base, other)):
+    if metric.figure == "itl" and (why := itl_refused(base, other)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     a, b = ([metric.value(run.summary) for run in side] for side in (base, other))
     blank = replace(blank, baseline=tuple(a), candidate=tuple(b))
-    if why := _lacking(metric, (a, base), (b, other)):
+    if why := lacking(metric, (a, base), (b, other)):
         remedy = "Make the runs longer, or gate a lower percentile."
         return Compared(replace(blank, why=why, remedy=remedy))
     if any(value is not None and math.isinf(value) for value in (*a, *b)):
@@ -249,57 +247,3 @@ def _by_good_requests(
         result="pass" if passed else "can't tell", why=why or said, remedy=remedy, p=found.p, good=found,
     )  # fmt: skip
     return Compared(judged, beyond=beyond)
-
-
-def _lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[GateRun]]) -> str:
-    """Why a figure is missing although there could be one: too few requests for a percentile.
-
-    Raises:
-        UserError: a side never has it.
-    """
-    for values, runs in sides:
-        for value, run in zip(values, runs, strict=True):
-            if value is not None:
-                continue
-            needs = _needs(metric, run)
-            if needs is None:
-                raise UserError(
-                    f"{run.path.name} ({run.side}) has no {metric.key}", where=f"metrics.{metric.key}",
-                    remedy=_remedy(metric),
-                )  # fmt: skip
-            had = run.summary["latency_ms"][metric.figure]["n"]
-            return f"{metric.label} needs {needs:,} requests a run, {run.path.name} had {had:,}"
-    return ""
-
-
-def _needs(metric: GateMetric, run: GateRun) -> int | None:
-    if metric.percentile is None:
-        return None
-    needs = (run.summary.get("percentile_needs") or {}).get(metric.figure) or {}
-    found = needs.get(metric.key.partition(".")[2])
-    return None if found is None else int(found)
-
-
-def _remedy(metric: GateMetric) -> str:
-    if metric.key.startswith("cost"):
-        return "Give the price of its GPUs (gpus: {type: h100-sxm} or {price_per_hour: 2.49})."
-    if metric.key.startswith("energy"):
-        return "Energy needs GPU telemetry on both sides."
-    if metric.key == "goodput":
-        return "Goodput needs an SLO that says what a good request is (slo: {good: ...})."
-    return "Gate a figure that both sides have."
-
-
-def _itl_refused(base: Sequence[GateRun], other: Sequence[GateRun]) -> str:
-    shares = [[r.multi_token_share for r in side if r.multi_token_share is not None] for side in (base, other)]
-    if all(shares):
-        a, b = (sum(side) / len(side) for side in shares)
-        if abs(a - b) > MULTI_TOKEN_SHARE:
-            return (
-                f"{100 * a:.1f} % of the baseline's chunks hold several tokens, {100 * b:.1f} % of the candidate's"
-                " (speculative decoding, stream_interval): their gaps mean different things. Gate tpot and stall"
-            )
-    for run in (*base, *other):
-        if any(finding["kind"] == "gateway_coalesced" for finding in run.summary.get("findings", ())):
-            return f"a gateway sends tokens bundled ({run.path.name}). Gate tpot and stall"
-    return ""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from reports.export_md import md_table
 from reports.gate_design import Design
+from reports.gate_errors import ERROR_TAIL
 from reports.gate_policy import DEFAULT_METRICS, Policy
 from reports.gate_simulation import MARGIN, SPREADS, Cell, Rate, grid, one, whole_policy
+from reports.gate_simulation_errors import BURSTS, REQUESTS, SHARE, TIMES, ErrorCell, error_grid
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ def exit_code(report: Report) -> int:
 def report(sets: int) -> Report:
     """Simulate the grid and say what came of it; `sets` per condition."""
     cells = list(grid(sets))
-    held = tuple(promises(cells, sets))
+    errors = list(error_grid(sets))
+    held = tuple(promises(cells, errors, sets))
     rows = [[one.what, one.must, one.found, "yes" if one.holds else "**no**"] for one in held]
     lines = [
         f"{sets:,} simulated sets of runs per condition; in brackets 95 % intervals.",
@@ -54,6 +57,7 @@ def report(sets: int) -> Report:
         f"The default policy ({', '.join(f'{k} {margin}' for k, margin in DEFAULT_METRICS.items())}), nothing changed:",
         "",
         *_policy(sets),
+        *_errors(errors),
         "<details><summary>Every condition</summary>",
         "",
         *_all(cells),
@@ -63,7 +67,7 @@ def report(sets: int) -> Report:
     return Report("\n".join(lines), held)
 
 
-def promises(cells: Sequence[Cell], sets: int) -> Iterator[Promise]:
+def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> Iterator[Promise]:
     """Each promise of the gate's operating curve."""
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
@@ -84,6 +88,8 @@ def promises(cells: Sequence[Cell], sets: int) -> Iterator[Promise]:
     what = "PASS of the default policy, nothing changed"
     yield _at_least(f"{what}, CV 2 %, 5 pairs", whole_policy(policy, 0.02, sets=sets).passed_first, 0.80)
     yield _at_least(f"{what}, CV 4 %, with the extension", whole_policy(policy, 0.04, sets=sets).passed, 0.80)
+    same_errors = [c.failed for c in errors if c.times == 1]
+    yield _at_most("false FAIL of the error rule, anywhere in its table", same_errors, ERROR_TAIL)
 
 
 def _at_most(what: str, rates: Iterable[Rate], limit: float) -> Promise:
@@ -137,6 +143,21 @@ def _policy(sets: int) -> list[str]:
         cell = whole_policy(Policy(), spread, sets=sets)
         rows.append([f"{100 * spread:g} %", shown(cell.passed_first), shown(cell.passed), shown(cell.failed)])
     return md_table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
+
+
+def _errors(cells: Sequence[ErrorCell]) -> list[str]:
+    rows = []
+    for bursts in BURSTS:
+        for design in dict.fromkeys(c.design for c in cells):
+            mine = [c.failed for c in cells if (c.bursts, c.design) == (bursts, design)]
+            rows.append([f"{100 * bursts:g} %", _name(design), *map(shown, mine)])
+    head = ["CV of the shares beyond chance", "pairs", *(f"candidate {100 * times * SHARE:g} %" for times in TIMES)]
+    return [
+        f"The error rule, {REQUESTS:,} requests a run of which {100 * SHARE:g} % fail on the baseline, each by itself",
+        "or in bursts: FAIL in %.",
+        "",
+        *md_table(head, rows),
+    ]
 
 
 def _all(cells: Sequence[Cell]) -> list[str]:

@@ -9,8 +9,10 @@ Counts of requests are `reports.gate_shares`.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -103,9 +105,16 @@ def _expected(room: Callable[[Floats], Floats], error: float, df: float, tail: f
     """P(estimate lies inside `room`, which depends on the bound's distance), over the errors that may be estimated."""
     from scipy.special import chdtri, ndtr
 
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _quadrature()
     bounds = t_point(tail, df) * error * np.sqrt(chdtri(df, (1 - nodes) / 2) / df)
     return float((weights / 2 * ndtr(room(bounds) / max(error, 1e-300))).sum())
+
+
+@cache
+def _quadrature() -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss and Legendre on (-1, 1)."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
 
 
 def detectable(shift: Shift, margin: float, tail: float) -> float:
@@ -139,10 +148,12 @@ def pairs_to_settle(
         df_each: degrees of freedom that a further pair (of stored runs: one a side) brings.
     """
     chance, tail = (chance_of_fail, tails[1]) if mean >= margin else (chance_of_pass, tails[0])
-    for n in range(3, MOST_PAIRS + 1):
-        if chance(mean, margin, deviation / math.sqrt(n), df_each * (n - 1), tail) >= POWER:
-            return n
-    return None
+
+    def settled(n: int) -> bool:
+        return chance(mean, margin, deviation / math.sqrt(n), df_each * (n - 1), tail) >= POWER
+
+    n = 3 + bisect_left(range(3, MOST_PAIRS + 1), True, key=settled)
+    return n if n <= MOST_PAIRS else None
 
 
 def hodges_lehmann(d: Floats) -> float:

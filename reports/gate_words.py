@@ -151,11 +151,11 @@ def advice_of(found: Verdict, dead: tuple[str, str] | None) -> Iterator[str]:
 
 
 def _settling(metric: MetricVerdict, found: Verdict) -> str:
-    seen = "" if metric.detectable is None else f"it would have proved {percent(metric.detectable)} or worse; "
     if metric.remedy:
-        return f"{name_of(metric)}: {seen}{metric.remedy}" if metric.result != "refused" else metric.remedy
+        return f"{name_of(metric)}: {metric.remedy}" if metric.result != "refused" else metric.remedy
     if metric.good is not None:
         return f"{name_of(metric)}: more requests would tell whether fewer are good."
+    seen = "" if metric.detectable is None else f"it would have proved {percent(metric.detectable)} or worse; "
     runs = "pairs" if metric.how == "paired" else "runs a side"
     if metric.settle_pairs is None:
         near = "it is about as much worse as the margin allows"

@@ -5,14 +5,16 @@ import pytest
 
 from reports.gate_curve import report
 from reports.gate_design import Design
+from reports.gate_errors import error_rule
 from reports.gate_simulation import decide, differences, grid
+from reports.gate_simulation_errors import failing
 from reports.verdict import judge
-from tests.gate.made import campaign, pairs, policy
+from tests.gate.made import campaign, pairs, policy, run, summary
 
 
 def test_every_promise_holds():
     found = report(20_000)
-    assert len(found.promises) == 8
+    assert len(found.promises) == 9
     assert {one.what: one.found for one in found.promises if not one.holds} == {}
 
 
@@ -40,6 +42,16 @@ def test_simulated_sets_are_decided_as_real_runs_are(extended: int | None):
         assert found.verdict == expected
         seen.add(expected)
     assert seen == {"PASS", "FAIL", "INCONCLUSIVE"}
+
+
+def test_simulated_failures_are_decided_as_real_ones_are():
+    base, other = (np.random.default_rng(seed).binomial(1000, 0.02 * seed, (40, 5)).astype(float) for seed in (1, 2))
+    design = Design(5, None)
+    expected = failing(base, other, design)
+    for k in range(40):
+        sides = [[run("", n, summary(failed=int(x))) for n, x in enumerate(hits[k])] for hits in (base, other)]
+        assert (error_rule(*sides, allowed=0.001).outcome == "fail") == expected[k]
+    assert 0 < expected.sum() < 40
 
 
 def test_a_drift_that_both_sides_share_cancels_in_pairs_of_alternating_order():

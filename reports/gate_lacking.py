@@ -1,0 +1,66 @@
+"""Why a figure of these runs can't be compared: a run lacks it, or it means other things on the two sides."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from reports.gate_metrics import GateMetric
+from reports.gate_runs import GateRun
+from workloads.errors import UserError
+
+# Sides whose chunks hold several tokens this much more often than the other's have gaps that mean other things.
+MULTI_TOKEN_SHARE: Final = 0.01
+
+
+def lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[GateRun]]) -> str:
+    """Why a figure is missing although there could be one: too few requests for a percentile.
+
+    Raises:
+        UserError: a side never has it.
+    """
+    for values, runs in sides:
+        for value, run in zip(values, runs, strict=True):
+            if value is not None:
+                continue
+            needs = _needs(metric, run)
+            if needs is None:
+                raise UserError(
+                    f"{run.path.name} ({run.side}) has no {metric.key}", where=f"metrics.{metric.key}",
+                    remedy=_remedy(metric),
+                )  # fmt: skip
+            had = run.summary["latency_ms"][metric.figure]["n"]
+            return f"{metric.label} needs {needs:,} requests a run, {run.path.name} had {had:,}"
+    return ""
+
+
+def _needs(metric: GateMetric, run: GateRun) -> int | None:
+    if metric.percentile is None:
+        return None
+    needs = (run.summary.get("percentile_needs") or {}).get(metric.figure) or {}
+    found = needs.get(metric.key.partition(".")[2])
+    return None if found is None else int(found)
+
+
+def _remedy(metric: GateMetric) -> str:
+    if metric.key.startswith("cost"):
+        return "Give the price of its GPUs (gpus: {type: h100-sxm} or {price_per_hour: 2.49})."
+    if metric.key.startswith("energy"):
+        return "Energy needs GPU telemetry on both sides."
+    if metric.key == "goodput":
+        return "Goodput needs an SLO that says what a good request is (slo: {good: ...})."
+    return "Gate a figure that both sides have."
+
+
+def itl_refused(base: Sequence[GateRun], other: Sequence[GateRun]) -> str:
+    """Why the gaps between chunks can't be compared; empty if they can."""
+    shares = [[r.multi_token_share for r in side if r.multi_token_share is not None] for side in (base, other)]
+    if all(shares):
+        a, b = (sum(side) / len(side) for side in shares)
+        if abs(a - b) > MULTI_TOKEN_SHARE:
+            return (
+                f"{100 * a:.1f} % of the baseline's chunks hold several tokens, {100 * b:.1f} % of the candidate's"
+                " (speculative decoding, stream_interval): their gaps mean different things. Gate tpot and stall"
+            )
+    for run in (*base, *other):
+        if any(finding["kind"] == "gateway_coalesced" for finding in run.summary.get("findings", ())):
+            return f"a gateway sends tokens bundled ({run.path.name}). Gate tpot and stall"
+    return ""
