@@ -70,6 +70,10 @@ class Life:
     stop_s: float | None = None
     killed: bool = False  # SIGTERM was not enough
     exit_code: int | None = None
+    port_free: bool | None = None  # its port could be listened at again after its end; None: not known
+    vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `vram.Vram`; empty without NVML
+    memory_back_s: float | None = None  # after its end, until its GPUs had their memory again; None: not, or not seen
+    notices: list[str] = field(default_factory=list)  # what a reader should know
 
     @property
     def ready_s(self) -> float:
@@ -84,7 +88,10 @@ class Life:
 class Target(Protocol):
     """A deployment's life: `start` until it answers, `stop` when nothing of it is left."""
 
-    life: Life | None  # None: not ours to start
+    @property
+    def life(self) -> Life | None:
+        """None: not ours to start."""
+        ...
 
     async def start(self) -> tuple[str, ...]:
         """Bring it up; the base URLs it answers at.

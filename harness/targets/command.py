@@ -26,6 +26,7 @@ class CommandTarget(LaunchedTarget):
         env: added to its environment.
         ready_timeout_s: from the spawn.
         access: how it is asked whether it is ready.
+        gpus: see `LaunchedTarget`.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class CommandTarget(LaunchedTarget):
         env: Mapping[str, str],
         ready_timeout_s: float,
         access: Access = OPEN,
+        gpus: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(gpus)
         try:
             self._command = shlex.split(command)
         except ValueError as error:
@@ -48,7 +50,7 @@ class CommandTarget(LaunchedTarget):
         self._ready_timeout_s = ready_timeout_s
         self._access = access
 
-    async def start(self) -> tuple[str, ...]:
+    async def launch(self) -> tuple[str, ...]:
         """Run the command and wait for the readiness URL.
 
         Raises:
@@ -58,7 +60,6 @@ class CommandTarget(LaunchedTarget):
         local = url.host in ("127.0.0.1", "localhost", "::1")
         if local and url.port:
             require_free(url.port, "target.url")
-        assert self.life is not None
         self.life.command = self._command
         async with await self._access.session() as http:
             began = time.monotonic()
@@ -72,5 +73,4 @@ class CommandTarget(LaunchedTarget):
                 timeout_s=self._ready_timeout_s,
                 where="target.command",
             )
-        self.ready = True
         return self._urls

@@ -4,21 +4,48 @@ import time
 from pathlib import Path
 
 from harness.targets.base import Ended, Life, never
-from harness.targets.process import GRACE_S, OwnProcess
+from harness.targets.process import GRACE_S, OwnProcess, port_is_free
+from harness.targets.vram import Vram
 
 LOG_NAME = "server.log"
 
 
 class LaunchedTarget:
-    """Base of `sim`, `vllm` and `command`: they differ in how they start."""
+    """Base of `sim`, `vllm` and `command`: they differ in `launch`.
+
+    Args:
+        gpus: whose memory is watched, as indices or UUIDs; empty: all; None: no GPU's.
+    """
 
     role = "server"
     grace_s = GRACE_S
 
-    def __init__(self) -> None:
+    def __init__(self, gpus: str | None = None) -> None:
         self.process: OwnProcess | None = None
         self.ready = False
-        self.life: Life | None = Life()
+        self.life: Life = Life()
+        self._gpus = gpus
+        self._vram: Vram | None = None
+
+    async def launch(self) -> tuple[str, ...]:
+        """Start it and wait until it answers; its base URLs.
+
+        Raises:
+            UserError: it can't be started.
+            TargetGone: it was, and does not come up.
+        """
+        raise NotImplementedError
+
+    async def start(self) -> tuple[str, ...]:
+        """As `launch`, with GPU memory looked at before and after."""
+        self._vram = await Vram.open(self._gpus, self.life)
+        if self._vram is not None:
+            await self._vram.look("before_start")
+        urls = await self.launch()
+        self.ready = True
+        if self._vram is not None:
+            await self._vram.look("loaded")
+        return urls
 
     def processes(self) -> dict[str, int]:
         """The server; its children are found from it."""
@@ -34,16 +61,34 @@ class LaunchedTarget:
             self.process.move_log(run_dir / LOG_NAME)
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL for what is left; the log of one that did well, but that no run kept, is removed."""
-        if self.process is None:
-            return
-        well = self.ready and self.process.exit_code is None
+        """Take it down and wait until its port and its GPU memory are free again, as far as they are seen to be.
+
+        The log of one that did well, but that no run kept, is removed.
+        """
+        if self.process is not None:
+            await self._end(self.process)
+            self.process = None
+        if self._vram is not None:
+            await self._vram.close()
+            self._vram = None
+
+    async def _end(self, process: OwnProcess) -> None:
+        """SIGTERM, then SIGKILL for what is left."""
+        life = self.life
+        well = self.ready and process.exit_code is None
+        if self._vram is not None:
+            await self._vram.look("before_stop")
         began = time.monotonic()
-        killed = await self.process.stop(self.grace_s)
-        assert self.life is not None
-        self.life.stop_s = time.monotonic() - began
-        self.life.killed = killed
-        self.life.exit_code = self.process.exit_code
-        if well and self.process.log.name != LOG_NAME:
-            self.process.log.unlink(missing_ok=True)
-        self.process = None
+        life.killed = await process.stop(self.grace_s)
+        life.stop_s = time.monotonic() - began
+        life.exit_code = process.exit_code
+        if process.port is not None:
+            life.port_free = port_is_free(process.port)
+            if not life.port_free:
+                life.notices.append(
+                    f"port {process.port} was still taken {life.stop_s:.0f} s after the server was told to end"
+                )
+        if self._vram is not None:
+            await self._vram.until_back()
+        if well and process.log.name != LOG_NAME:
+            process.log.unlink(missing_ok=True)

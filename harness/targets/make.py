@@ -25,22 +25,31 @@ def make_target(spec: RunSpec) -> Target:
         return {**target.headers, **await key.headers()}
 
     access = Access(headers, trust_of(spec))
+    gpus = _gpus(spec)
     match target.kind:
         case "url":
             return UrlTarget(target.all_urls)
         case "sim":
             assert target.sim is not None
-            return SimTarget(target.sim, target.args, spec.seed)
+            return SimTarget(target.sim, target.args, spec.seed, gpus)
         case "vllm":
             assert target.model is not None
-            return VllmTarget(target.model, target.args, target.env, target.python, target.ready_timeout, access)
+            return VllmTarget(target.model, target.args, target.env, target.python, target.ready_timeout, access, gpus)
         case "command":
             assert target.command is not None
             if not target.all_urls:
                 raise UserError("`url` is missing: where will it listen?", where="target.url")
             return CommandTarget(
-                target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access
+                target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access, gpus
             )
+
+
+def _gpus(spec: RunSpec) -> str | None:
+    """Whose memory is watched while it starts and stops; None: no GPU's, or they are on another machine."""
+    source, _, which = spec.telemetry.gpu.partition(":")
+    if source == "nvml":
+        return which
+    return "" if source == "auto" and spec.target.kind != "sim" else None
 
 
 def served_model(spec: RunSpec) -> str | None:

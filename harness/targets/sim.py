@@ -20,14 +20,14 @@ class SimTarget(LaunchedTarget):
     role = "engine"
     grace_s = 5.0
 
-    def __init__(self, preset: str, args: dict[str, Any], seed: int) -> None:
-        super().__init__()
+    def __init__(self, preset: str, args: dict[str, Any], seed: int, gpus: str | None = None) -> None:
+        super().__init__(gpus)
         self._preset = preset
         # What the reports can use and what costs the engine next to nothing is on unless switched off.
         told = {"enable-prompt-tokens-details": True, "enable-per-request-metrics": True}
         self._args = {"seed": seed, **told, **{key.replace("_", "-"): value for key, value in args.items()}}
 
-    async def start(self) -> tuple[str, ...]:
+    async def launch(self) -> tuple[str, ...]:
         """Spawn it and wait for its line with the port.
 
         Raises:
@@ -37,7 +37,6 @@ class SimTarget(LaunchedTarget):
         command = [sys.executable, "-m", "harness.engine", "--preset", self._preset, "--port", "0", *flags]
         began = time.monotonic()
         self.process = await OwnProcess.spawn(command)
-        assert self.life is not None
         self.life.command = command
         ending = asyncio.create_task(self.process.ended())
         try:
@@ -49,7 +48,6 @@ class SimTarget(LaunchedTarget):
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:
             ending.cancel()
-        self.ready = True
         self.life.phases["server start"] = time.monotonic() - began
         return (f"http://127.0.0.1:{json.loads(line)['port']}",)
 

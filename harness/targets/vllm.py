@@ -61,6 +61,7 @@ class VllmTarget(LaunchedTarget):
         python: vLLM's interpreter; None: found (see `vllm_flags.find_python`).
         ready_timeout_s: from the spawn.
         access: how it is asked whether it is ready.
+        gpus: see `LaunchedTarget`.
     """
 
     def __init__(
@@ -71,8 +72,9 @@ class VllmTarget(LaunchedTarget):
         python: str | None,
         ready_timeout_s: float,
         access: Access = OPEN,
+        gpus: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(gpus)
         self._model = model
         self._args = {key.replace("_", "-"): value for key, value in args.items()}
         self._env = env
@@ -87,7 +89,7 @@ class VllmTarget(LaunchedTarget):
         name = self._args.get("served-model-name", self._model)
         return str(name[0] if isinstance(name, list) else name)
 
-    async def start(self) -> tuple[str, ...]:
+    async def launch(self) -> tuple[str, ...]:
         """Check the flags, launch, wait for `/health` and for a first token.
 
         Raises:
@@ -101,7 +103,6 @@ class VllmTarget(LaunchedTarget):
         await asyncio.to_thread(require_free, port, "target.args.port")
         host = str(self._args.get("host", "127.0.0.1"))
         command = self._command(self.installed, host, port)
-        assert self.life is not None
         self.life.command = command
         url = _url(self._args, host, port)
         async with await self._access.session() as http:
@@ -120,7 +121,6 @@ class VllmTarget(LaunchedTarget):
                 problems=PROBLEMS,
             )
             await first_token(self.process, self.life, http, url, self.served_model)
-        self.ready = True
         return (url,)
 
     def _environment(self, host: str) -> dict[str, str]:

@@ -101,7 +101,7 @@ def gpu_source(
     )
 
 
-def _nvml_is_installed() -> bool:
+def nvml_is_installed() -> bool:
     """Whether the sampler will find the library that the driver brings; nothing is initialised."""
     # The loader reads the variable when a process starts: the sampler's folders may be others than ours.
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
@@ -132,7 +132,7 @@ class NvmlProcess:
 
     async def start(self) -> GpusFound:
         """Start it and hear what it found. Where there is no NVML at all, no process is spent on learning that."""
-        if sys.platform == "linux" and not _nvml_is_installed():
+        if sys.platform == "linux" and not nvml_is_installed():
             return GpusFound(problem="NVML: NVML Shared Library Not Found")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "harness.telemetry.gpu_sampler", *self._arguments,

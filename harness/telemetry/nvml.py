@@ -90,6 +90,26 @@ def find_gpus() -> list[Gpu]:
     return found
 
 
+def memory_of_all() -> dict[str, dict[str, float | str]]:
+    """Memory of every GPU and MIG instance that tells, by UUID; nothing else is asked of them.
+
+    `index` and, of an instance, `parent` stand beside `total_bytes` and `used_bytes`.
+    """
+    found: dict[str, dict[str, float | str]] = {}
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        whole = pynvml.nvmlDeviceGetHandleByIndex(index)
+        for handle in (whole, *_mig_instances(whole)):
+            try:
+                uuid, told = pynvml.nvmlDeviceGetUUID(handle), dict(_memory(handle))
+                total = float(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+            except pynvml.NVMLError:
+                continue
+            found[uuid] = {"index": index, "total_bytes": total, "used_bytes": told["mem_used_bytes"]}
+            if handle is not whole:
+                found[uuid]["parent"] = pynvml.nvmlDeviceGetUUID(whole)
+    return found
+
+
 def processes(gpu: Gpu) -> dict[int, int]:
     """Bytes by process id; empty where NVML can't say."""
     try:
