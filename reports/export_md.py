@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reports.manifest import Manifest
+from reports.sections_deployment import cold_start_words, vram_words
 from reports.words import dollars, ms
 
 LIMIT_BYTES: Final = 60_000
@@ -26,7 +27,14 @@ def markdown(run_dir: Path, summary: dict[str, Any]) -> str:
     lines += [cell(summary["why"]), ""]
     lines += [f"- {cell(reason)}" for reason in summary["invalid_reasons"][1:]]
     lines += ["" if summary["invalid_reasons"][1:] else None, _load(summary), "", *_latency(summary)]
-    lines += [*_objectives(summary), *_errors(summary), *_findings(summary), *_cost(summary), *_checks(summary)]
+    lines += [
+        *_objectives(summary),
+        *_errors(summary),
+        *_findings(summary),
+        *_cost(summary),
+        *_deployment(summary),
+        *_checks(summary),
+    ]
     lines += ["```", shlex.join(manifest.command_line).replace("```", "'''"), "```", ""]
     return cut("\n".join(line for line in lines if line is not None), LIMIT_BYTES)
 
@@ -113,6 +121,13 @@ def _cost(summary: dict[str, Any]) -> list[str]:
     good = "" if at_slo is None else f", {dollars(at_slo)} at the SLO"
     gpu = f"{money['gpus']} × {money['gpu'] or 'GPU'} at {dollars(money['usd_per_gpu_hour'])} an hour"
     return [f"{dollars(money['per_million_output'])} per million output tokens{good} ({cell(gpu)})", ""]
+
+
+def _deployment(summary: dict[str, Any]) -> list[str]:
+    life, vram = summary["life"], summary["vram"]
+    said = [cold_start_words(life) if life else "", vram_words(vram) if vram else ""]
+    found = [f"- {cell(line)}" for line in said if line]
+    return [*found, ""] if found else []
 
 
 def _checks(summary: dict[str, Any]) -> list[str]:

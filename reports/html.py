@@ -16,6 +16,7 @@ from reports.figures import over_time, percentile_curve
 from reports.figures_requests import heatmap, length_curves, ttft_by_prompt, waterfall
 from reports.manifest import Manifest, write_atomic
 from reports.page import figure, page, section, table, text, word
+from reports.sections_deployment import deployment
 from reports.slowest import slowest
 from reports.terminal import good_words
 from reports.timeline import timeline
@@ -57,6 +58,7 @@ def render(summary: dict[str, Any], analysis: Analysis) -> str:
         detail.splits(summary),
         detail.server(summary),
         detail.gpus(summary),
+        deployment(summary, manifest),
         detail.cost(summary),
         sections.workload(summary, analysis, sizes),
         sections.validity(summary),

@@ -10,6 +10,7 @@ from reports.checks import Check, client_checks
 from reports.checks_server import server_checks
 from reports.checks_state import state_checks
 from reports.cost import Cost, cost
+from reports.deployment import Lived, Vram, lived, vram
 from reports.diagnosis import Evidence, Finding, diagnose
 from reports.energy import Energy, energy
 from reports.events import Event, read_events
@@ -35,6 +36,8 @@ class Results:
     workload: Workload
     server: ServerView | None
     gpus: list[GpuView]
+    life: Lived | None
+    vram: Vram | None
     cost: Cost | None
     energy: Energy | None
     findings: list[Finding]
@@ -85,6 +88,8 @@ def work_out(analysis: Analysis) -> Results:
         workload=workload,
         server=server,
         gpus=gpus,
+        life=lived(analysis.run.manifest),
+        vram=vram(analysis.run.manifest, analysis.gpu),
         cost=money,
         energy=joules,
         findings=diagnose(evidence),

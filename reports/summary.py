@@ -85,6 +85,8 @@ def summary_of_results(results: Results) -> dict[str, Any]:
         "energy": parts.plain(results.energy),
         "server": parts.plain(results.server),
         "gpu": parts.gpus(results.gpus),
+        "life": parts.plain(results.life),
+        "vram": parts.plain(results.vram),
         "findings": [parts.plain(one) for one in results.findings],
         "client": parts.client(analysis),
         "notices": [*manifest.notices, *results.notices],
