@@ -14,7 +14,7 @@ from reports.manifest import Manifest
 from workloads.errors import UserError
 
 _SHOW_S = 1.0
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Of what a GPU tells about itself, what belongs into a fingerprint.
 _FACTS = ("name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz")
 
@@ -32,7 +32,7 @@ async def look_for_gpus(
     if not asked_for and spec.target.kind == "sim":
         return None
     pids = list(target.processes().values())
-    local = bool(pids) or URL(identity.urls[0]).host in _LOOPBACK
+    local = bool(pids) or URL(identity.urls[0]).host in LOOPBACK
     source = gpu_source(wanted, spool=run_dir / "spool" / "gpu.arrows", pids=pids, local=local)
     if source is None:
         if not asked_for:

@@ -15,7 +15,7 @@ import numpy as np
 
 from reports.gate_design import Design
 from reports.gate_errors import GoodShare, good_share
-from reports.gate_lacking import itl_refused, lacking
+from reports.gate_lacking import itl_refused, lacking, load_limited
 from reports.gate_metrics import GateMetric, require_load
 from reports.gate_runs import GateRun
 from reports.gate_stats import (
@@ -141,6 +141,8 @@ def compare(
     if not metric.latency and any(run.manifest.loop == "open" and not run.overloaded for run in runs):
         raise require_load(metric, f"metrics.{metric.key}")
     blank = blank_verdict(metric, point)
+    if not metric.latency and (why := load_limited(runs)):
+        return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
     if metric.figure == "itl" and (why := itl_refused(base, other)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     a, b = ([metric.value(run.summary) for run in side] for side in (base, other))

@@ -1,4 +1,4 @@
-"""Why a figure of these runs can't be compared: a run lacks it, or it means other things on the two sides."""
+"""Why a figure of these runs can not be compared: one lacks it, it means other things, or is not up to the target."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,6 +9,8 @@ from workloads.errors import UserError
 
 # Sides whose chunks hold several tokens this much more often than the other's have gaps that mean other things.
 MULTI_TOKEN_SHARE: Final = 0.01
+# Of a closed loop's users' time: what they do besides waiting dilutes a slowdown by as much.
+WAITING_SHARE: Final = 0.9
 
 
 def lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[GateRun]]) -> str:
@@ -21,15 +23,23 @@ def lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[G
         for value, run in zip(values, runs, strict=True):
             if value is not None:
                 continue
-            needs = _needs(metric, run)
-            if needs is None:
-                raise UserError(
-                    f"{run.path.name} ({run.side}) has no {metric.key}", where=f"metrics.{metric.key}",
-                    remedy=_remedy(metric),
-                )  # fmt: skip
+            require_figure(metric, run)
+            needs = _needs(metric, run) or 0
             had = run.summary["latency_ms"][metric.figure]["n"]
             return f"{metric.label} needs {needs:,} requests a run, {run.path.name} had {had:,}"
     return ""
+
+
+def require_figure(metric: GateMetric, run: GateRun) -> None:
+    """Whether a run has a figure, or lacks it only since its requests were too few for a percentile.
+
+    Raises:
+        UserError: it lacks it for another reason.
+    """
+    if metric.value(run.summary) is None and _needs(metric, run) is None:
+        raise UserError(
+            f"{run.path.name} ({run.side}) has no {metric.key}", where=f"metrics.{metric.key}", remedy=_remedy(metric)
+        )
 
 
 def _needs(metric: GateMetric, run: GateRun) -> int | None:
@@ -48,6 +58,22 @@ def _remedy(metric: GateMetric) -> str:
     if metric.key == "goodput":
         return "Goodput needs an SLO that says what a good request is (slo: {good: ...})."
     return "Gate a figure that both sides have."
+
+
+def load_limited(runs: Sequence[GateRun]) -> str:
+    """Why it was not up to the target what was carried: users who did something else than wait for it."""
+    for run in runs:
+        if run.overloaded:  # an open loop beyond what the target carries
+            continue
+        share = run.waiting_share
+        if share is None:
+            return f"load-limited: {run.path.name} doesn't tell how much of their time its users waited"
+        if share < WAITING_SHARE:
+            return (
+                f"load-limited: the users of {run.path.name} waited for answers in {100 * share:.0f} % of their time"
+                f" (at least {100 * WAITING_SHARE:.0f} %): what was carried was up to them too"
+            )
+    return ""
 
 
 def itl_refused(base: Sequence[GateRun], other: Sequence[GateRun]) -> str:

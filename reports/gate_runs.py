@@ -76,6 +76,13 @@ class GateRun:
         """Requests in flight grew all along."""
         return bool(self.summary["load"].get("overloaded"))
 
+    @property
+    def waiting_share(self) -> float | None:
+        """Closed loop: share of the users' time in which they wait for an answer; None where it isn't known."""
+        load = self.summary["load"]
+        users, flight = load.get("users") or {}, load.get("in_flight") or {}
+        return flight["mean"] / users["mean"] if users.get("mean") and "mean" in flight else None
+
     def bad_checks(self) -> list[dict[str, Any]]:
         """Checks of the measuring that failed."""
         return [check for check in self.summary["checks"] if check["status"] == "fail"]
@@ -90,7 +97,8 @@ class Campaign:
         repeated: one sentence for each pair that was measured again since its measuring had failed.
         seconds, dollars: spent, launches included; dollars None without a price.
         seconds_per_pair: on average.
-        rates: what points given as shares came to, per second.
+        rates: of arrivals, what points given as shares came to, per second.
+        notes: what else a reader must know of the loads.
         stopped: why it ended before its planned pairs; empty if it didn't.
         command: what was typed.
         restart: as the policy says, and as the targets allow.
@@ -102,6 +110,7 @@ class Campaign:
     seconds: float = 0.0
     dollars: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     stopped: str = ""
     command: tuple[str, ...] = ()
     restart: str = "each"
@@ -146,7 +155,8 @@ class Campaign:
         check_schema(data, SCHEMA, str(path))
         del data["schema"]
         data["runs"] = tuple((r[0], r[1], r[2], r[3]) for r in data["runs"])
-        data["repeated"], data["command"] = tuple(data["repeated"]), tuple(data["command"])
+        for name in ("repeated", "notes", "command"):
+            data[name] = tuple(data.get(name, ()))
         gone = data.get("gone")
         data["gone"] = None if gone is None else (gone[0], gone[1])
         return cls(**data)

@@ -61,7 +61,7 @@ def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdV
     found = []
     for point in dict.fromkeys(run.point for run in runs):
         mine = [run for run in runs if run.point == point]
-        wanted = [t for t in policy.limits.thresholds if _applies(t, point, policy)]
+        wanted = [t for t in policy.limits.thresholds if applies(t, point, policy)]
         if not wanted:
             continue
         slo = replace(policy.limits, thresholds=tuple(wanted))
@@ -72,7 +72,8 @@ def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdV
     return found
 
 
-def _applies(threshold: Threshold, point: str, policy: Policy) -> bool:
+def applies(threshold: Threshold, point: str, policy: Policy) -> bool:
+    """Whether a threshold is judged at a point."""
     full = {name for name, one in policy.points.items() if one.saturated}
     if not full or full == set(policy.points):
         return True

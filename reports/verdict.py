@@ -41,7 +41,7 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
     sides = {run.side for run in runs}
     if not runs:
         raise UserError("there are no runs to judge")
-    one_sided = len(sides) == 1 and (campaign is None or campaign.gone is None)
+    one_sided = len(sides) == 1 and campaign is None
     if one_sided and not policy.limits.thresholds:
         raise UserError(
             "there is nothing to judge: one side only, and the policy has no thresholds", where="policy",
@@ -121,7 +121,7 @@ def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
 def _notes(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Iterator[str]:
     if campaign is not None:
         yield from campaign.repeated
-        yield from (f"{name}: {rate:g} requests/s" for name, rate in campaign.rates.items())
+        yield from campaign.notes
         yield from [campaign.stopped] if campaign.stopped else []
     elif len({run.side for run in runs}) == 2:
         yield "unpaired comparison: wider than interleaved pairs of the same number of runs"

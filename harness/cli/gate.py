@@ -58,7 +58,8 @@ def _measure(
 ) -> "tuple[Verdict, Path]":
     from harness.gate import rooms
     from harness.gate.campaign import conduct
-    from harness.gate.estimate import estimate, require_budget, require_decidable
+    from harness.gate.decidable import require_decidable
+    from harness.gate.estimate import estimate, require_budget
     from harness.gate.sides import experiment
 
     found = experiment(policy, policy_file.resolve().parent)
@@ -145,7 +146,8 @@ def _finish(
 
 def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> int:
     """What would be started, how long it would take, what it would cost."""
-    from harness.gate.estimate import estimate, require_budget, require_decidable
+    from harness.gate.decidable import require_decidable
+    from harness.gate.estimate import estimate, require_budget
     from harness.gate.sides import experiment
     from reports.gate_words import duration
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from harness.targets.base import Ended, Life, Target
-from workloads.errors import UserError
+from harness.targets.base import Ended, Life, Target, TargetGone
 
 
 class Kept:
@@ -26,13 +25,14 @@ class Kept:
         """Bring it up, the first time.
 
         Raises:
-            UserError: it can't be started, or never answers.
+            UserError: it can't be started.
+            TargetGone: it was, and ended or never answers.
         """
         if self._urls is None:
             try:
                 self._urls = await self._inner.start()
-            except UserError:
-                self.fell = bool(self._inner.processes())
+            except TargetGone:
+                self.fell = True
                 raise
         return self._urls
 

@@ -1,6 +1,7 @@
 """From a policy to the specs of its runs: one for each side, point and pair.
 
 A side is laid over the policy's `spec`, a point over its workload; the seed is the pair's, the same on both sides.
+At a saturated point users don't think: else their pauses, and not the target, would say what is carried.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from reports.gate_policy import WHOLE, Point, Policy
 from reports.gate_runs import SIDES, Side
 from reports.gate_validity import as_spec
 from workloads.errors import UserError
+from workloads.spec import WorkloadSpec
 
 # Just started servers are slow (compilation, empty caches): without a word of the policy this is left out.
 WARMUP_S: Final = 10.0
@@ -27,7 +29,7 @@ class Experiment:
     Attributes:
         policy: what decides.
         folder: file names in the policy are relative to it.
-        rates: what points given as shares came to, per second.
+        rates: of arrivals, what points given as shares came to, per second.
     """
 
     policy: Policy
@@ -47,16 +49,30 @@ class Experiment:
         """The spec of one run.
 
         Raises:
-            UserError: it is not a whole spec.
+            UserError: it is not a whole spec, or the point's load doesn't go with its workload.
         """
+        found = self._as_written(side, point, pair)
+        if point != WHOLE and self.policy.points[point].saturated:
+            return found.model_copy(update={"workload": _without_pauses(found.workload)})
+        return found
+
+    def _as_written(self, side: Side, point: str, pair: int) -> RunSpec:
         data = specs.merge(_base(self.policy, self.folder), _side(self.policy, side))
         workload = dict(data.get("workload") or {})
+        where = f"policy ({side})"
         if point != WHOLE:
             workload = _loaded(workload, self.policy.points[point], self.rates.get(point), point)
+            where = f"policy ({side}, points: {point} {self.policy.points[point].text})"
         workload.setdefault("warmup", WARMUP_S)
         data |= {"workload": workload, "seed": self.policy.seed + pair, "name": f"{self.policy.name}-{side}"}
         data["target"] = _with_engine_seed(dict(data["target"]), side, pair)
-        return specs.build(data, f"policy ({side})", self.folder)
+        try:
+            found = specs.build(data, where, self.folder)
+        except UserError as error:
+            raise _at_point(error, where, self.policy, point) from error
+        if point != WHOLE:
+            _require_common_arrivals(found.workload, where)
+        return found
 
     def check(self) -> None:
         """Whether every run's spec is one.
@@ -68,15 +84,25 @@ class Experiment:
             for point in self.points:
                 self.sample(side, point)
 
-    def share(self, point: str) -> float | None:
-        """What a point is of the saturated one, if that is how it is given."""
-        return self.policy.points[point].share if point != WHOLE else None
-
     def sample(self, side: Side, point: str | None = None) -> RunSpec:
         """The spec of the first pair's run, with 1/s where a share's rate isn't known yet."""
         point = point or self.points[0]
-        unknown = self.share(point) is not None and point not in self.rates
-        return (self.with_rate(point, 1.0) if unknown else self).spec(side, point, 1)
+        return (self.with_rate(point, 1.0) if self.rate_unknown(point) else self).spec(side, point, 1)
+
+    def rate_unknown(self, point: str) -> bool:
+        """Whether a point is a share of what has not been measured yet."""
+        return point != WHOLE and self.policy.points[point].share is not None and point not in self.rates
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the verdict must know of the loads."""
+        full = [name for name, point in self.policy.points.items() if point.saturated]
+        workloads = {name: self._as_written("baseline", name, 1).workload for name in full}
+        return tuple(
+            f"{name}: users ask again at once, the workload's think times are left out"
+            for name, workload in workloads.items()
+            if _has_pauses(workload)
+        )
 
 
 def experiment(policy: Policy, folder: Path) -> Experiment:
@@ -126,6 +152,47 @@ def _loaded(workload: dict[str, Any], point: Point, rate: float | None, name: st
     arrivals = dict(workload.get("arrivals") or ({} if "profile" in workload else {"process": "poisson"}))
     arrivals.pop("stages", None)
     return {**kept, "arrivals": {**arrivals, "rate": chosen}}
+
+
+def _without_pauses(workload: WorkloadSpec) -> WorkloadSpec:
+    """The same with users who ask again as soon as they are answered; a trace's pauses stay."""
+    update: dict[str, Any] = {}
+    if workload.sessions is not None:
+        update["sessions"] = workload.sessions.model_copy(update={"think": 0})
+    classes = {
+        name: kind.model_copy(update={"sessions": kind.sessions.model_copy(update={"think": 0})})
+        for name, kind in workload.classes.items()
+        if kind.sessions is not None
+    }
+    return workload.model_copy(update={**update, "classes": {**workload.classes, **classes}})
+
+
+def _has_pauses(workload: WorkloadSpec) -> bool:
+    return any(kind.sessions is not None and kind.sessions.think != 0 for kind in workload.class_specs().values())
+
+
+def _require_common_arrivals(workload: WorkloadSpec, where: str) -> None:
+    """Whether a point's rate is that of all that arrives.
+
+    Raises:
+        UserError: classes have arrivals of their own.
+    """
+    own = [name for name, kind in workload.classes.items() if kind.arrivals is not None]
+    if workload.loop == "open" and own:
+        raise UserError(
+            f"the rate of a point is that of the common arrivals, and {', '.join(own)} have their own", where=where,
+            remedy="Give the classes a `weight` instead of `arrivals`, or judge this workload without `points`.",
+        )  # fmt: skip
+
+
+def _at_point(error: UserError, where: str, policy: Policy, point: str) -> UserError:
+    """What is wrong with a spec, with the point whose load may have made it so."""
+    if point == WHOLE or error.remedy:
+        return error
+    kind = "a closed loop" if policy.points[point].saturated else "an open loop"
+    remedy = f"The point {point} makes it {kind}: use a workload that can be one, or leave the point out."
+    place = where if error.where in ("", where) else f"{where}, {error.where}"
+    return UserError(error.what, where=place, remedy=remedy)
 
 
 def _with_engine_seed(target: dict[str, Any], side: Side, pair: int) -> dict[str, Any]:

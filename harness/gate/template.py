@@ -10,7 +10,7 @@ _SPEC = """\
 spec:                       # what both sides have in common: a spec, or the name of one (spec: chat.yaml)
   # gpus: {type: h100-sxm, count: 1}        # for dollars
   workload:
-    profile: chat
+    profile: chat-gateway   # one that open and closed loops can have
     arrivals: {rate: 8/s}
     duration: 2m
     warmup: 15s             # each time: a server that has just started is slow
@@ -60,7 +60,7 @@ candidate: {candidate}
 {gating}
   # ttft.p99: 10%           # needs 299 requests a run, or more where they resemble their neighbours
   # output_tokens_per_s: -3%               # at a saturated point only
-  # cost.per_million_output: 3%            # the same
+  # cost.per_million_output: 3%            # the same, and gpus
 
 # thresholds:               # limits of the candidate's own, as in an SLO
 #   ttft: p99 < 800ms
@@ -71,7 +71,7 @@ pairs: {pairs}                    # AB, BA, AB, ...: one seed a pair
 extension: {2 * pairs}               # pairs in all, if the first look can't tell; null: one look, sharper
 restart: each               # each: a new server for every run; block: for every change of sides; never
 repeat_invalid: 2           # pairs measured again because their measuring (not the target) failed
-# budget: [at most 40 min, at most $15]
+# budget: [at most 40 min, at most $15]   # dollars need gpus
 # launch: 120s              # how long one launch takes, for the estimate
 # under_test: [version]     # facts that may differ; what `baseline` and `candidate` say differently may anyway
 inconclusive: fail          # fail | neutral: what CI makes of it

@@ -27,7 +27,8 @@ def summary(
     ok = requests - failed
     return {
         "schema": "tailgate.summary/1", "valid": True, "invalid_reasons": [], "simulated": False, "why": "",
-        "load": {"loop": "open", "requests": {"planned": requests, "ok": ok}, "overloaded": False},
+        "load": {"loop": "open", "requests": {"planned": requests, "ok": ok}, "overloaded": False,
+                 "users": {"mean": 8.0, "max": 8}, "in_flight": {"mean": 7.9, "max": 8, "growth": 0.0}},
         "latency_ms": {name: latency(20.0, ok) for name in ("itl", "stall", "normalized_e2e")}
         | {"ttft": latency(ttft, ok), "tpot": latency(tpot, ok), "e2e": latency(500.0, ok)},
         "latency_failed_as_inf_ms": {"ttft": latency(ttft), "ttft_from_send": latency(ttft), "e2e": latency(500.0)},

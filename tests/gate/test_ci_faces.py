@@ -96,8 +96,25 @@ def test_the_action_tells_its_verdict_and_blocks_as_the_policy_says(
 
 
 def test_further_flags_reach_the_command(checkout: Path, tmp_path: Path):
-    done, _ = action(checkout, tmp_path, candidate="same-*", args=f"--quiet --junit {tmp_path}/j.xml")
-    assert done.stdout == "" and (tmp_path / "j.xml").exists()
+    """On several lines, in quotes, and nothing of them is run or expanded by the shell."""
+    junit = tmp_path / "a name $(touch ran) *.xml"
+    done, _ = action(checkout, tmp_path, candidate="same-*", args=f"--quiet\n--junit '{junit}'\n")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert junit.exists() and not (checkout / "ran").exists()
+
+
+def test_flags_that_end_within_quotes_are_wrong_input(checkout: Path, tmp_path: Path):
+    done, told = action(checkout, tmp_path, candidate="same-*", args="--junit 'x")
+    assert (done.returncode, told["exit-code"], told["verdict"]) == (2, "2", "")
+    assert "TAILGATE_ARGS: No closing quotation" in done.stderr
+
+
+def test_an_earlier_gates_verdict_is_not_taken_for_this_ones(checkout: Path, tmp_path: Path):
+    """It lies in the folder, was neutral, and this gate has none: its input is wrong."""
+    action(checkout, tmp_path, candidate="noisy-*", policy="neutral.yaml")
+    done, told = action(checkout, tmp_path, candidate="nothing-*", policy="neutral.yaml")
+    assert done.returncode == 2
+    assert (told["verdict"], told["exit-code"], told["blocks"]) == ("", "2", "true")
 
 
 def test_the_actions_outputs_are_those_its_step_writes():
@@ -112,20 +129,51 @@ def test_every_input_the_steps_ask_for_exists():
     assert asked == set(ACTION["inputs"])
 
 
-def test_the_comment_is_the_markdown(checkout: Path, tmp_path: Path):
-    """With a `gh` that writes down what it is told; the first call, which edits, fails as on a first run."""
+@pytest.mark.parametrize(
+    ("comments", "told"),
+    [
+        ("11 Looks good to me\n", "pr comment 7 --body-file"),
+        ("11 Looks good to me\n12 <!-- tailgate gate: other.yaml -->\n", "pr comment 7 --body-file"),
+        (
+            "12 <!-- tailgate gate: gate.yaml -->\r\n13 Thanks\n",
+            "api --method PATCH repos/o/r/issues/comments/12 --field",
+        ),
+    ],
+)
+def test_the_comment_is_the_markdown_and_replaces_its_own_earlier_one_only(
+    checkout: Path, tmp_path: Path, comments: str, told: str
+):
+    """With a `gh` that lists these comments and writes down what else it is told."""
     action(checkout, tmp_path, candidate="slow-*")
+    (tmp_path / "comments").write_text(comments)
     gh = tmp_path / "gh"
-    gh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncase "$*" in *edit-last*) exit 1;; esac\n')
+    gh.write_text(
+        f'#!/bin/sh\ncase "$*" in *--paginate*) cat {tmp_path}/comments;; *) echo "$@" >> {tmp_path}/calls;; esac\n'
+    )
     gh.chmod(0o755)
-    comment = step("Comment")
-    contexts = {"github.token": "t", "github.repository": "o/r", "github.event.pull_request.number": "7"}
-    env = filled(comment["env"], {"out": str(tmp_path / "out")}, contexts)
-    done = shell(f'PATH="{tmp_path}:$PATH"\n{comment["run"]}', checkout, env)
+    done = comment(checkout, tmp_path, "FAIL")
     assert done.returncode == 0, done.stderr
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert [call.split()[:3] for call in calls] == [["pr", "comment", "7"]] * 2
-    assert calls[1].endswith(f"--body-file {tmp_path}/out/gate.md")
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert call.startswith(told)
+    body = (tmp_path / "out" / "comment.md").read_text()
+    assert body == "<!-- tailgate gate: gate.yaml -->\n\n" + (tmp_path / "out" / "gate.md").read_text()
+
+
+def test_without_a_verdict_nothing_is_commented(checkout: Path, tmp_path: Path):
+    action(checkout, tmp_path, candidate="slow-*")
+    assert comment(checkout, tmp_path, "").returncode == 0
+    assert not (tmp_path / "out" / "comment.md").exists()
+
+
+def comment(checkout: Path, tmp_path: Path, verdict: str) -> subprocess.CompletedProcess[str]:
+    """The action's step that comments, with the `gh` of this folder."""
+    found = step("Comment")
+    contexts = {
+        "github.token": "t", "github.repository": "o/r", "github.event.pull_request.number": "7",
+        "steps.gate.outputs.verdict": verdict,
+    }  # fmt: skip
+    env = filled(found["env"], {"out": str(tmp_path / "out"), "policy": "gate.yaml"}, contexts)
+    return shell(f'PATH="{tmp_path}:$PATH"\n{found["run"]}', checkout, env)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +190,7 @@ def test_the_gitlab_job_exits_as_the_policy_says(
 ):
     out = str(tmp_path / "out")
     variables = {**GITLAB["variables"], "TAILGATE_POLICY": policy, "TAILGATE_OUT": out}
-    variables["TAILGATE_ARGS"] = f"--baseline main-* --candidate {candidate}"
+    variables["TAILGATE_ARGS"] = f"--baseline 'main-*'\n--candidate {candidate}"
     done = shell("\n".join(GITLAB["script"]), checkout, variables)
     assert done.returncode == code, done.stdout + done.stderr
     assert GITLAB["allow_failure"]["exit_codes"] == [80]

@@ -144,6 +144,19 @@ def test_throughput_below_saturation_is_refused_before_it_can_mislead():
         judge(pairs([1.0] * 5), policy(metrics={"output_tokens_per_s": "-3%"}, **QUIET), campaign(5))
 
 
+@pytest.mark.parametrize(("waiting", "result"), [(7.9, "pass"), (7.1, "refused"), (None, "refused")])
+def test_throughput_is_judged_only_where_users_do_nothing_but_wait(waiting: float | None, result: str):
+    runs = pairs([1.0] * 5)
+    for one in runs:
+        one.manifest.loop = "closed"
+    runs[4].summary["load"] |= {"in_flight": {"mean": waiting} if waiting else {}}
+    found = judge(runs, policy(metrics={"output_tokens_per_s": "-3%"}, **QUIET), campaign(5))
+    assert found.metrics[0].result == result
+    assert found.verdict == ("PASS" if result == "pass" else "INCONCLUSIVE")
+    if result == "refused":
+        assert found.metrics[0].why.startswith("load-limited: ") and "pair3-baseline" in found.metrics[0].why
+
+
 def test_throughput_of_an_open_loop_that_is_overloaded_may_be_judged():
     runs = pairs(noisy(0.0, 0.001, 5))
     for one in runs:

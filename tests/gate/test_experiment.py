@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.gate.estimate import estimate, order_of, planned_requests, require_budget, require_decidable, steps
+from harness.gate.decidable import planned_requests, require_decidable
+from harness.gate.estimate import estimate, order_of, require_budget, steps
 from harness.gate.kept import Kept
 from harness.gate.pilot import proposal, spreads
+from harness.gate.rates import load_for
 from harness.gate.sides import experiment
 from tests.gate.made import latency, policy, summary
 from workloads.errors import UserError
+from workloads.plan import make_plan
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
 WORKLOAD = {
@@ -76,6 +79,26 @@ def test_the_estimate_counts_runs_launches_minutes_and_dollars():
     assert found.seconds_extended == pytest.approx(2 * found.seconds)
 
 
+def test_runs_that_a_number_of_requests_ends_are_not_guessed_at():
+    by_number = {"prompt_tokens": 8, "output_tokens": 4, "requests": 2000, "warmup": "1s"}
+    keys = {
+        "points": {"busy": "0.85x", "full": "closed 64"},
+        "budget": "at most 40 min",
+        "more": {"workload": by_number},
+    }
+    found = made(pairs=3, extension=None, **keys)
+    costs = estimate(found)
+    assert costs.open_end and costs.seconds == pytest.approx(13 * (1.5 + 1 + 4))
+    assert require_budget(found, costs) is False  # no extension was declared, and the rest may fit
+    assert [one.open_end for one in estimate(found.with_rate("busy", 100.0)).steps[1:3]] == [False, True]
+
+
+def test_a_cold_server_is_given_time_to_settle():
+    launched = {"kind": "vllm", "model": "m", "python": "/p"}
+    cold = estimate(made(launch="30s", baseline=launched, candidate=launched)).seconds
+    assert cold == pytest.approx(estimate(made(launch="30s")).seconds + 10 * 10)
+
+
 @pytest.mark.parametrize(("restart", "launches"), [("each", 6), ("block", 4), ("never", 2)])
 def test_launches_follow_the_policy(restart: str, launches: int):
     """A B B A A B: with `block` neighbours of one side share a launch."""
@@ -125,6 +148,82 @@ class TestDecidable:
             require_decidable(
                 made(metrics={"cost.per_million_output": "3%"}, points={"full": "closed 8"}, more={"gpus": {}})
             )
+
+    @pytest.mark.parametrize("kind", ["users", "classes", "profile"])
+    def test_users_who_think_say_what_is_carried_and_so_are_refused(self, kind: str):
+        sessions = {"turns": 5, "think": 2}
+        base = {"prompt_tokens": 64, "output_tokens": 16, "users": 8, "duration": "3s"}
+        workload = {
+            "users": {**base, "sessions": sessions},
+            "classes": {**base, "classes": {"a": {"sessions": sessions}, "b": {}}},
+            "profile": {"profile": "agentic-coding"},
+        }[kind]
+        with pytest.raises(UserError, match=r"load-limited: the users pause .* saturated point"):
+            require_decidable(made(metrics={"requests_per_s": "-3%"}, more={"workload": workload}))
+
+    def test_a_saturated_points_users_do_not_think_and_that_is_said(self):
+        workload = {"profile": "agentic-coding"}
+        found = made(metrics={"requests_per_s": "-3%"}, points={"full": "closed 64"}, more={"workload": workload})
+        require_decidable(found)
+        pauses = make_plan(found.spec("baseline", "full", 1).workload, 1).table["think_ns"].to_numpy()
+        assert pauses.max() == 0 and len(pauses)
+        assert found.notes == ("full: users ask again at once, the workload's think times are left out",)
+        assert made(points={"full": "closed 64"}).notes == ()
+
+    def test_a_threshold_on_a_percentile_needs_requests_too(self):
+        short = {"workload": {**WORKLOAD, "duration": "2.5s"}}
+        with pytest.raises(UserError, match=r"thresholds.ttft: ttft: p99 < 800ms needs at least 299 requests"):
+            require_decidable(made(thresholds={"ttft": "p99 < 800ms"}, metrics={"ttft.p50": "5%"}, more=short))
+        require_decidable(made(thresholds={"ttft": "p50 < 800ms"}, metrics={"ttft.p50": "5%"}, more=short))
+
+    def test_goodput_needs_to_know_what_is_good(self):
+        full = {"metrics": {"goodput": "-3%"}, "points": {"full": "closed 8"}}
+        with pytest.raises(UserError, match=r"metrics.goodput needs an SLO .*, and the baseline has none.*slo: \{good"):
+            require_decidable(made(**full))
+        require_decidable(made(**full, more={"slo": {"good": "ttft < 800ms"}}))
+
+    @pytest.mark.parametrize(
+        ("telemetry", "side", "said"),
+        [
+            ({"gpu": "none"}, "http://127.0.0.1:8000", "it is switched off"),
+            ({}, SIM, "the embedded engine has none"),
+            ({}, "http://gpu-box:8000", "the target runs elsewhere"),
+        ],
+    )
+    def test_energy_needs_gpus_that_are_watched(self, telemetry: dict, side: str, said: str):
+        full = {"metrics": {"energy.j_per_output_token": "3%"}, "points": {"full": "closed 8"}}
+        with pytest.raises(UserError, match=rf"needs GPU telemetry \({said}\)"):
+            require_decidable(made(**full, baseline=side, candidate=side, more={"telemetry": telemetry}))
+        require_decidable(made(**full, more={"telemetry": {"gpu": "nvml"}}))
+
+
+class TestRates:
+    """What a share of the requests carried means in arrivals."""
+
+    def planned(self, found, point: str = "busy") -> list[int]:
+        return [
+            make_plan(found.spec("baseline", point, pair).workload, found.policy.seed + pair)
+            .table["phase"].to_pylist().count("measure")
+            for pair in range(1, found.policy.pairs + 1)
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("sessions", [None, {"turns": 5, "think": 0.5}, {"turns": "uniform(1, 9)", "think": 20}])
+    def test_the_pairs_plans_send_that_share(self, sessions: dict | None):
+        workload = {**WORKLOAD, "sessions": sessions} if sessions else WORKLOAD
+        found = made(points={"busy": "0.85x", "full": "closed 8"}, more={"workload": workload})
+        load = load_for(found, "busy", 0.85 * 20.0)
+        requests = sum(self.planned(found.with_rate("busy", load.rate)))
+        assert requests / (5 * 60.0) == pytest.approx(17.0, rel=0.01)
+        assert load.planned == pytest.approx(requests / 300.0)
+        if sessions:
+            assert load.rate < 12
+
+    def test_classes_with_arrivals_of_their_own_are_refused(self):
+        classes = {"a": {"arrivals": {"rate": "2/s"}}, "b": {"arrivals": {"rate": "2/s"}}}
+        workload = {key: value for key, value in WORKLOAD.items() if key != "arrivals"} | {"classes": classes}
+        with pytest.raises(UserError, match=r"points: busy 9/s\): the rate .* and a, b have their own.*weight"):
+            made(points={"busy": "9/s"}, more={"workload": workload})
+        made(points={"full": "closed 8"}, more={"workload": workload})
 
 
 class TestCommandLine:

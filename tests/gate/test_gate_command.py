@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from reports.manifest import Manifest
+from workloads.plan import read_plan
 
 ENGINE = "h100-sxm/llama-3.1-8b"
 POLICY = f"""
@@ -88,10 +89,18 @@ def test_the_runs_are_interleaved_with_one_plan_a_pair(verdict: dict, gate):
 
 def test_a_share_is_of_what_the_baseline_carries_at_saturation(verdict: dict, gate):
     out, _ = gate
-    carried = json.loads((out / "rates-saturated" / "summary.json").read_text())["throughput"]["requests_per_s"]
-    assert verdict["spent"]["rates"]["calm"] == pytest.approx(0.4 * carried, rel=0.01)
-    name = next(name for name, _, point, _ in verdict["spent"]["runs"] if point == "calm")
-    assert Manifest.load(out / name).spec["workload"]["arrivals"]["rate"] == verdict["spent"]["rates"]["calm"]
+    runs = [out / name for name, side, point, _ in verdict["spent"]["runs"] if (side, point) == ("baseline", "calm")]
+    rates = {Manifest.load(run).spec["workload"]["arrivals"]["rate"] for run in runs}
+    assert rates == {verdict["spent"]["rates"]["calm"]}
+    phases = [read_plan(run / "plan.parquet")["phase"].to_pylist() for run in runs]
+    planned = sum(one.count("measure") for one in phases) / len(phases)  # of one second each
+    carried = json.loads(newest_rates(out).read_text())["throughput"]["requests_per_s"]
+    assert planned == pytest.approx(0.4 * carried, rel=0.03)
+
+
+def newest_rates(out: Path) -> Path:
+    """The last try to find out what the baseline carries."""
+    return sorted(out.glob("rates-saturated*"), key=lambda path: path.stat().st_mtime)[-1] / "summary.json"
 
 
 def test_neighbouring_runs_of_one_side_share_a_launch(verdict: dict, gate):

@@ -1,12 +1,17 @@
 """The policy's grammar: what it understands, and how it says what it doesn't."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.gate import template
+from harness.gate.decidable import require_decidable
+from harness.gate.estimate import estimate
+from harness.gate.sides import experiment
 from reports.gate_metrics import gate_metric
-from reports.gate_policy import Policy, load_policy
+from reports.gate_policy import Policy, load_policy, parse_policy
 from tests.gate.made import policy
 from workloads.errors import UserError
 
@@ -136,13 +141,52 @@ def test_the_written_policy_is_one_and_has_the_defaults(tmp_path: Path):
         template.write(path, "http://a:1", "http://b:1", None)
 
 
-def test_the_optional_keys_of_the_written_policy_are_right_too(tmp_path: Path):
-    text = template.text("http://a:1", "http://b:1", "s.yaml", {"ttft.p50": "5%"}, 5, ["note"])
-    enabled = text.replace("# points:", "points:").replace("# budget:", "budget:").replace("# launch:", "launch:")
-    enabled = enabled.replace("# under_test:", "under_test:").replace("# history:", "history:")
-    (tmp_path / "p.yaml").write_text(enabled)
-    found = load_policy(tmp_path / "p.yaml")
+def uncommented(*keys: str) -> Policy:
+    """The written policy with the optional lines that begin with these keys enabled; all of them without any."""
+    metrics: dict[str, str | None] = {"ttft.p90": "10%"}
+    lines = template.text("http://a:1", "http://b:1", None, metrics, 5, ["note"]).splitlines()
+    option = re.compile(r"( *)# ( *)([a-z_0-9.]+): (?=\S)")
+    found = []
+    for line in lines:
+        match = option.match(line)
+        limits = line.startswith("# thresholds:") and (not keys or "ttft" in keys)
+        enabled = match and (not keys or match[3] in keys)
+        found.append("thresholds:" if limits else f"{match[1]}{match[2]}{line[match.end(2) :]}" if enabled else line)
+    return parse_policy(yaml.safe_load("\n".join(found)), "gate.yaml")
+
+
+@pytest.mark.parametrize(
+    "keys", ["gpus", "ttft.p99", ("ttft", "errors"), "budget", "launch", "under_test", "history"]
+)  # fmt: skip
+def test_each_optional_line_of_the_written_policy_can_be_enabled_alone(keys: str | tuple[str, ...]):
+    require_decidable(experiment(uncommented(*([keys] if isinstance(keys, str) else keys)), Path()))
+
+
+def test_the_points_of_the_written_policy_go_with_its_workload():
+    found = experiment(uncommented("points", "output_tokens_per_s"), Path())
+    require_decidable(found)
+    assert found.points == ["interactive", "busy", "saturated"]
+    assert found.spec("candidate", "saturated", 1).workload.users == 256
+
+
+def test_all_optional_lines_of_the_written_policy_go_together():
+    found = uncommented()
     assert found.budget.dollars == 15 and found.points["busy"].share == 0.85 and found.under_test == ("version",)
+    assert [t.metric for t in found.limits.thresholds] == ["ttft", "errors"]
+    assert len(found.metrics) == 4 and found.launch == 120 and str(found.history) == "gate-history.jsonl"
+    checked = experiment(found, Path())
+    require_decidable(checked)
+    assert estimate(checked).dollars
+
+
+def test_a_workload_that_does_not_go_with_a_point_says_which(tmp_path: Path):
+    spec = {"workload": {"profile": "chat", "duration": "2m"}}
+    with pytest.raises(
+        UserError, match=r"points: full closed 8.*can clip or scale.*The point full makes it a closed loop"
+    ):
+        experiment(
+            policy(baseline="http://a:1", candidate="http://b:1", spec=spec, points={"full": "closed 8"}), tmp_path
+        )
 
 
 def test_more_is_worse_or_less_is_worse_by_the_same_rule():
