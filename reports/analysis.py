@@ -18,8 +18,8 @@ from reports.rundata import Floats, Mask, Run, load_run, slowest_rows
 from reports.slo import Condition, Slo, parse
 from reports.window import Throughput, output_tokens_inside, throughput
 
-# Where an undefined figure can't break its condition: a one-chunk answer has no TPOT and no gap to stall in.
-_VACUOUS = frozenset({"tpot", "stall"})
+# Figures that a one-chunk answer has not got, so that it can't break a condition on them.
+_OF_SEVERAL_CHUNKS = frozenset({"tpot", "stall"})
 # Time bins of the report: at most about this many over the whole run.
 _BINS = 150
 # The slowest requests, which are shown one by one.
@@ -58,8 +58,6 @@ class Analysis:
     @cached_property
     def censored(self) -> Mask:
         """Requests that were cut off since the run ended early: what would have become of them, nobody knows."""
-        if "hung_up" not in self.run.requests.column_names:  # written before the reason was kept
-            return np.zeros(len(self.run), np.bool_)
         return self.run.is_text("hung_up", HungUp.STOPPED)
 
     @cached_property
@@ -75,20 +73,49 @@ class Analysis:
     @cached_property
     def good(self) -> Mask:
         """Judged requests that ended ok and met every per-request condition of their class's or the run's SLO."""
-        good = self.judged & self.run.ok
+        return self.judged & self.met
+
+    @cached_property
+    def met(self) -> Mask:
+        """As `good`, of any phase: whose tokens are good ones, be it that the request began in the warm-up."""
+        return self._meeting(benefit_of_doubt=False)
+
+    @cached_property
+    def unknown(self) -> Mask:
+        """Ok requests of any phase that may be good: a figure of theirs is not known (no arrivals were kept)."""
+        return self._meeting(benefit_of_doubt=True) & ~self.met
+
+    def _meeting(self, benefit_of_doubt: bool) -> Mask:
+        """Ok requests that meet every condition of their class's or the run's SLO."""
+        found = self.run.ok.copy()
         shared = np.ones(len(self.run), np.bool_)
         for name, slo in self.class_slos.items():
             if slo.good:
                 rows = self.run.is_text("class", name)
-                good &= self._meets_all(slo) | ~rows
+                found &= self._meets_all(slo, benefit_of_doubt) | ~rows
                 shared &= ~rows
-        return good & (self._meets_all(self.slo) | ~shared)
+        return found & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
 
-    def _meets_all(self, slo: Slo) -> Mask:
-        met = np.ones(len(self.run), np.bool_)
+    def _meets_all(self, slo: Slo, benefit_of_doubt: bool) -> Mask:
+        found = np.ones(len(self.run), np.bool_)
         for condition in slo.good:
-            met &= meets(condition, self.figures.ms[condition.metric])
-        return met
+            ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
+            met = meets(condition, ms)
+            if condition.metric in _OF_SEVERAL_CHUNKS:
+                met |= np.isnan(ms) & ~unknown
+            found &= met | unknown if benefit_of_doubt else met
+        return found
+
+    def not_known(self, metric: str) -> Mask:
+        """Ok requests whose figure exists but isn't known: gaps without arrivals, TPOT without usage."""
+        several = self.run.ok & (self.run.column("chunks") > 1)
+        match metric:
+            case "stall" | "jitter" | "itl":
+                return several & ~np.isfinite(self.scan.longest_ms)
+            case "tpot":
+                return several & np.isnan(self.run.column("output_tokens"))
+            case _:
+                return np.zeros(len(self.run), np.bool_)
 
     @cached_property
     def class_slos(self) -> dict[str, Slo]:
@@ -96,6 +123,11 @@ class Analysis:
         classes = (self.run.manifest.spec.get("workload") or {}).get("classes") or {}
         found = {name: parse(one.get("slo"), f"classes.{name}.slo") for name, one in classes.items()}
         return {str(name): slo for name, slo in found.items() if slo or slo.good}
+
+    @property
+    def begin_ns(self) -> Floats:
+        """When each request's latency began to count: its planned time, in a closed loop its sending."""
+        return self.run.column("scheduled_ns" if self.run.manifest.loop == "open" else "sent_ns")
 
     @property
     def has_good(self) -> bool:
@@ -109,9 +141,12 @@ class Analysis:
 
     @cached_property
     def good_tokens_inside(self) -> float:
-        """Output tokens of good requests that arrived inside the steady window."""
+        """Output tokens of good answers that arrived inside the steady window; NaN where that is not known.
+
+        Answers that began in the warm-up count like the others: their tokens are in the window's output too.
+        """
         tokens, _ = output_tokens_inside(self.run, self.scan)
-        return float(tokens[self.good].sum())
+        return float(tokens[self.met].sum()) if not self.unknown.any() else float("nan")
 
     @cached_property
     def latencies(self) -> dict[str, Distribution]:
@@ -157,7 +192,7 @@ class Analysis:
 
 
 def meets(condition: Condition, ms: Floats) -> Mask:
-    """Where a figure meets a condition."""
+    """Where a figure meets a condition; not where there is none."""
     match condition.op:
         case "<":
             met = ms < condition.limit
@@ -167,7 +202,7 @@ def meets(condition: Condition, ms: Floats) -> Mask:
             met = ms > condition.limit
         case _:
             met = ms >= condition.limit
-    return met | np.isnan(ms) if condition.metric in _VACUOUS else met
+    return met
 
 
 def analyse(run_dir: Path | str) -> Analysis:

@@ -13,9 +13,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reports.rundata import Floats, Ints, Mask, Run
+from reports.tables import damaged
 
 _FINE_US: Final = 1 << 18  # gaps below 0.26 s are counted per microsecond, longer ones kept one by one
 _SAMPLED_GAPS: Final = 500_000
@@ -111,9 +113,12 @@ def chunks(run: Run) -> Iterator[Chunk]:
     """The arrivals of a run, a row group at a time; nothing if they were not kept."""
     if "arrivals.parquet" in run.problems:
         return
-    with pq.ParquetFile(run.path / "arrivals.parquet") as file:
+    with pq.ParquetFile(path := run.path / "arrivals.parquet") as file:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, use_threads=False)
+            try:
+                table = file.read_row_group(group, use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(path, error) from error
             for low in range(0, table.num_rows, step := _rows_at_once(table)):
                 yield _chunk(table.slice(low, step), run.index)
 
@@ -127,7 +132,8 @@ def _chunk(table: Any, index: Ints) -> Chunk:
     wanted = table["index"].to_numpy()
     rows = np.searchsorted(index, wanted)
     known = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
-    if not known.all():  # someone took records away; the check of the files says so
+    known &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
+    if not known.all():  # someone changed the records; the check of the files says so
         table, rows = table.filter(pa.array(known)), rows[known]
     lists = table["arrivals_us"].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
@@ -174,6 +180,7 @@ class Scan:
         arrivals_per_bin: content arrivals, all phases, by time since the run's start.
         sample: the gaps of some of these requests, for views that need more than their distribution.
         kept: the arrivals of the rows that were asked for, us after the first, by row.
+        known: whether there were arrivals to read; without them all counts here are zero and mean nothing.
     """
 
     longest_ms: Floats
@@ -185,10 +192,11 @@ class Scan:
     arrivals_per_bin: Ints
     sample: GapSample
     kept: dict[int, npt.NDArray[np.uint32]]
+    known: bool = True
 
 
 def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Scan:
-    """Read the arrivals of `run` once. Where none were kept all counts are zero."""
+    """Read the arrivals of `run` once."""
     first_ns = run.column("first_token_ns")
     counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
     longest, jitter = np.full(len(run), np.nan), np.full(len(run), np.nan)
@@ -225,7 +233,8 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
             kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
     first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
     sample = _together(samples, stride)
-    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept)
+    known = "arrivals.parquet" not in run.problems
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept, known)
 
 
 def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:

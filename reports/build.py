@@ -21,11 +21,23 @@ def build(run_dir: Path | str) -> dict[str, Any]:
     A manifest that still says `running` although its process is gone becomes `interrupted`.
 
     Raises:
-        UserError: the run is still going on, or its files are missing or damaged.
+        UserError: the run is still going on, or its files are missing or damaged. What was measured is left alone.
     """
     run_dir = Path(run_dir)
-    _recover(run_dir)
-    if (run_dir / "spool").is_dir() or not (run_dir / "requests.parquet").exists():
+    manifest = Manifest.load(run_dir)
+    _refuse_running(run_dir, manifest)
+    # Files with checksums came of a whole spool: they are never made again.
+    uncollected = (run_dir / "spool").is_dir() and not manifest.checksums
+    if not uncollected and not (run_dir / "requests.parquet").exists():
+        raise UserError(
+            "is missing, and the injectors' own records (spool/) are gone",
+            where=str(run_dir / "requests.parquet"),
+            remedy="Restore it from a copy, or measure again.",
+        )
+    if manifest.state == "running":
+        update = {"state": "interrupted", "recovered": True, "state_reason": "its process is gone"}
+        manifest.model_copy(update=update).save(run_dir)
+    if uncollected:
         collect(run_dir)
     analysis = analyse(run_dir)
     summary = summary_of(analysis)
@@ -34,8 +46,7 @@ def build(run_dir: Path | str) -> dict[str, Any]:
     return summary
 
 
-def _recover(run_dir: Path) -> None:
-    manifest = Manifest.load(run_dir)
+def _refuse_running(run_dir: Path, manifest: Manifest) -> None:
     if manifest.state != "running":
         return
     if manifest.pid is not None and manifest.pid != os.getpid() and _alive(manifest.pid, manifest.t0_unix_ns):
@@ -44,8 +55,6 @@ def _recover(run_dir: Path) -> None:
             where=str(run_dir),
             remedy="Wait for its end, or stop it with Ctrl-C: what it measured is kept.",
         )
-    update = {"state": "interrupted", "recovered": True, "state_reason": "its process is gone"}
-    manifest.model_copy(update=update).save(run_dir)
 
 
 def _alive(pid: int, t0_unix_ns: int) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from reports.analysis import Analysis
 from reports.checks import Check, at_most
 from reports.gpu import GpuView
-from reports.manifest import sha256_of
+from reports.integrity import unsummed
 from reports.rundata import Run
 from reports.workload import planned_reuse
 
@@ -92,10 +92,13 @@ def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
 
 
 def files_check(run: Run) -> Iterator[Check]:
-    """The measured files are those that were written when the run ended. Nothing where no checksums are kept."""
-    sums = run.manifest.checksums
-    if not sums:
+    """The measured files are those that were written when the run ended."""
+    unknown = unsummed(run.path, run.manifest)
+    if unknown and not run.altered:
+        why = f"the manifest keeps no checksum of {', '.join(unknown)}"
+        yield Check("files", "unchecked", None, 0.0, "files", why)
         return
-    changed = [name for name, known in sums.items() if (path := run.path / name).exists() and sha256_of(path) != known]
-    why = "files that were changed after the run" + (f": {', '.join(changed)}" if changed else "")
-    yield at_most("files", float(len(changed)), 0.0, "files", why, "Restore them, or measure again.")
+    why = "files that were changed or taken away after the run"
+    if run.altered:
+        why += f": {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
+    yield at_most("files", float(len(run.altered)), 0.0, "files", why, "Restore them, or measure again.")

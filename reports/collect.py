@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
 from reports.asked import plan_of_asked, with_verdicts
-from reports.manifest import Manifest, sha256_of
-from reports.rundata import read_table
+from reports.integrity import checksums
+from reports.manifest import Manifest
 from reports.spool import is_closed, spool_files, whole_batches
+from reports.tables import read_table
 from reports.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from workloads.errors import UserError
 
 # An injector spools at least once a second: what it did in its last second may be missing.
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
-_MEASURED: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet")
 _ROW_GROUP_BYTES: Final = 32 << 20
 _COUNTS: Final = ("chunks", "client_coalesced", "server_coalesced", "bytes_received")
 _REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name != "arrivals_us"]
@@ -33,7 +33,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def collect(run_dir: Path | str) -> None:
-    """Write the three Parquet files of `run_dir` and remove its spool; add their checksums to the manifest.
+    """Write the three Parquet files of `run_dir`, add all files' checksums to the manifest, remove the spool.
 
     A row reported twice counts once, the first report wins. A row that was never reported is `lost` if its
     injector died and its time had come, else `not_sent`.
@@ -57,9 +57,9 @@ def collect(run_dir: Path | str) -> None:
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
     _write(client, run_dir / "client.parquet")
     _recover_telemetry(run_dir)
+    Manifest.load(run_dir).model_copy(update={"checksums": checksums(run_dir)}).save(run_dir)
+    # Last: with checksums in the manifest, what is left of a spool says nothing any more.
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
-    sums = {name: sha256_of(run_dir / name) for name in _MEASURED if (run_dir / name).exists()}
-    Manifest.load(run_dir).model_copy(update={"checksums": sums}).save(run_dir)
 
 
 def _read_plan(run_dir: Path) -> Any:

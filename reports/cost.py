@@ -6,20 +6,21 @@ cache may be counted at a share of an input token (default 1). Tokens are those 
 throughput counts them; the bill is the price of its length. Prices are `reports.prices`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from reports.analysis import Analysis
 from reports.prices import Price, price_of
 from reports.rundata import Floats, Mask
-from reports.splits import Group
+from reports.splits import Key, key
 from reports.window import output_tokens_inside, prompt_tokens_inside
 
 PRICE_RATIO: Final = 4.0
+# Requests that the server turned away, or never saw.
+_NO_WORK: Final = ("rejected", "http_error", "connect_error", "not_sent", "lost")
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class GroupCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """The bill of the steady window and what it bought; dollars.
+    """The bill of the steady window and what it bought; dollars. NaN where arrivals were not kept.
 
     Attributes:
+        label, model, server: whose bill it is: the configuration's name, the model (and its revision, where it
+            is told), the server and its version.
         gpu, gpus: type and number.
         usd_per_gpu_hour, price_source: the price that was used.
         usd_per_hour: of the whole deployment.
@@ -51,10 +54,17 @@ class Cost:
         per_request, per_good_request: over ok, and over good requests that ended in the window.
         by_class, by_tenant, by_tier: groups' parts of the bill.
         wasted: dollars spent on `failed`, `late` (ok but not good) and `cancelled` requests.
+        unknown_work: how many `failed` and `cancelled` requests were sent and showed no token before they ended
+            inside the window: what the server did for them is not known, so that their waste is at least that.
         idle_share: 1 - stated demand / capacity; None unless both are known.
-        usd_per_million_output_at_demand: what output costs if only the stated demand comes.
+        served_rps_at_demand: the stated demand, or the stated capacity where that is less.
+        usd_per_million_output_at_demand: what output costs at that rate; None where no capacity is stated and
+            the demand is more than this run served: nothing shows then that the deployment can serve it.
     """
 
+    label: str
+    model: str
+    server: str
     gpu: str
     gpus: int
     usd_per_gpu_hour: float
@@ -75,7 +85,9 @@ class Cost:
     by_tenant: tuple[GroupCost, ...]
     by_tier: tuple[GroupCost, ...]
     wasted: dict[str, float]
+    unknown_work: dict[str, int]
     idle_share: float | None
+    served_rps_at_demand: float | None
     usd_per_million_output_at_demand: float | None
 
 
@@ -106,7 +118,7 @@ def idle_share(demand_rps: float, capacity_rps: float) -> float:
     return max(0.0, 1 - demand_rps / capacity_rps) if capacity_rps > 0 else 0.0
 
 
-def cost(analysis: Analysis, groups: Mapping[str, Sequence[Group]]) -> Cost | None:
+def cost(analysis: Analysis) -> Cost | None:
     """The cost of a run by its spec's `gpus:`; None without a price or a window.
 
     Raises:
@@ -116,10 +128,10 @@ def cost(analysis: Analysis, groups: Mapping[str, Sequence[Group]]) -> Cost | No
     price = price_of(gpus)
     if price is None or analysis.run.duration_s <= 0:
         return None
-    return cost_at(analysis, groups, price, gpus)
+    return cost_at(analysis, price, gpus)
 
 
-def cost_at(analysis: Analysis, groups: Mapping[str, Sequence[Group]], price: Price, gpus: Mapping[str, Any]) -> Cost:
+def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
     """As `cost`, at a given price."""
     run, seconds = analysis.run, analysis.run.duration_s
     count = int(gpus.get("count") or 1)
@@ -135,12 +147,16 @@ def cost_at(analysis: Analysis, groups: Mapping[str, Sequence[Group]], price: Pr
     weight_in = prompt - (1 - cached_ratio) * np.minimum(cached, prompt)
     parts = split(usd, float(weight_in.sum()), tokens_out, ratio)
     each = weight_in + ratio * out
-    spent = usd * each / each.sum() if each.sum() > 0 else np.zeros(len(run))
+    spent = usd * each / each.sum() if each.sum() != 0 else np.zeros(len(run))
     ended = run.ok & _inside(run.column("last_token_ns"), run.window_ns)
-    good = ended & analysis.good
-    rates = analysis.throughput
+    good_is_known = analysis.has_good and not analysis.unknown.any()
     demand, capacity = gpus.get("demand_rps"), gpus.get("capacity_rps")
+    served = _served(analysis, demand, capacity)
+    target = run.manifest.target
     return Cost(
+        label=run.manifest.name,
+        model=" ".join(part for part in (target.model, _revision(target.fingerprint)) if part),
+        server=f"{target.server} {target.version}".strip(),
         gpu=str(gpus.get("type") or ""),
         gpus=count,
         usd_per_gpu_hour=price.usd_per_gpu_hour,
@@ -151,21 +167,29 @@ def cost_at(analysis: Analysis, groups: Mapping[str, Sequence[Group]], price: Pr
         cached_ratio=cached_ratio,
         per_million_output=_per_million(usd, tokens_out),
         per_million_total=_per_million(usd, tokens_in + tokens_out),
-        per_million_output_at_slo=_per_million(usd, analysis.good_tokens_inside) if analysis.has_good else None,
+        per_million_output_at_slo=_per_million(usd, analysis.good_tokens_inside) if good_is_known else None,
         split_input=1e6 * parts[0] if parts else None,
         split_cached_input=1e6 * parts[0] * cached_ratio if parts and cached.any() else None,
         split_output=1e6 * parts[1] if parts else None,
         per_request=_each(usd, ended),
-        per_good_request=_each(usd, good) if analysis.has_good else None,
-        by_class=_by_group(analysis, groups.get("class", ()), spent, out, ended),
-        by_tenant=_by_group(analysis, groups.get("tenant", ()), spent, out, ended),
-        by_tier=_by_group(analysis, groups.get("tier", ()), spent, out, ended),
+        per_good_request=_each(usd, ended & analysis.met) if good_is_known else None,
+        by_class=_by_group(key(analysis, "class"), spent, out, ended),
+        by_tenant=_by_group(key(analysis, "tenant"), spent, out, ended),
+        by_tier=_by_group(key(analysis, "tier"), spent, out, ended),
         wasted=_wasted(analysis, spent),
+        unknown_work=_unknown_work(analysis),
         idle_share=idle_share(float(demand), float(capacity)) if demand and capacity else None,
-        usd_per_million_output_at_demand=_at_demand(
-            per_hour, demand, rates.requests_per_s if rates else 0.0, tokens_out, seconds
-        ),
+        served_rps_at_demand=served,
+        usd_per_million_output_at_demand=_at_demand(analysis, per_hour, served, tokens_out),
     )
+
+
+def _revision(fingerprint: object) -> str:
+    """The model's revision, wherever the fingerprint tells it."""
+    if isinstance(fingerprint, Mapping):
+        found = fingerprint.get("revision") or fingerprint.get("model_revision")
+        return str(found) if found else next(filter(None, map(_revision, fingerprint.values())), "")
+    return ""
 
 
 def _inside(times_ns: Floats, window_ns: tuple[int, int]) -> Mask:
@@ -181,32 +205,62 @@ def _each(usd: float, rows: Mask) -> float | None:
     return usd / n if n else None
 
 
-def _at_demand(per_hour: float, demand: Any, served_rps: float, tokens_out: float, seconds: float) -> float | None:
-    """Output cost if `demand` requests/s come, each with this run's mean number of output tokens."""
-    if not demand or not served_rps or not tokens_out:
+def _served(analysis: Analysis, demand: Any, capacity: Any) -> float | None:
+    """Requests per second that are served if `demand` come; None where it isn't known how many can be."""
+    if not demand:
         return None
-    tokens_per_request = tokens_out / seconds / served_rps
-    return 1e6 * per_hour / 3600 / (float(demand) * tokens_per_request)
+    if capacity:
+        return min(float(demand), float(capacity))
+    rates = analysis.throughput
+    return float(demand) if rates and float(demand) <= rates.requests_per_s else None
 
 
-def _by_group(
-    analysis: Analysis, groups: Sequence[Group], spent: Floats, out: Floats, ended: npt.NDArray[np.bool_]
-) -> tuple[GroupCost, ...]:
+def _at_demand(analysis: Analysis, per_hour: float, served_rps: float | None, tokens_out: float) -> float | None:
+    """Output cost at `served_rps`, each request with this run's mean number of output tokens."""
+    rates, seconds = analysis.throughput, analysis.run.duration_s
+    if not served_rps or not rates or not rates.requests_per_s or not tokens_out > 0:
+        return None
+    tokens_per_request = tokens_out / seconds / rates.requests_per_s
+    return 1e6 * per_hour / 3600 / (served_rps * tokens_per_request)
+
+
+def _by_group(groups: Key, spent: Floats, out: Floats, ended: Mask) -> tuple[GroupCost, ...]:
+    """Every group's part of the bill, so that they add up to it; empty with fewer than two."""
+    most = len(groups.names)
+    usd, tokens = (np.bincount(groups.codes, weights=values, minlength=most) for values in (spent, out))
+    requests, rows = (np.bincount(groups.codes, weights=mask, minlength=most) for mask in (ended, np.ones(len(ended))))
     total = float(spent.sum())
-    found = []
-    for group in groups:
-        usd, tokens = float(spent[group.rows].sum()), float(out[group.rows].sum())
-        per_request = _each(usd, group.rows & ended)
-        found.append(GroupCost(group.name, usd, usd / total if total else 0.0, per_request, _per_million(usd, tokens)))
-    return tuple(found)
+    if np.count_nonzero(rows) < 2:
+        return ()
+    return tuple(
+        GroupCost(
+            name=groups.names[code],
+            usd=float(usd[code]),
+            share=float(usd[code]) / total if total else 0.0,
+            usd_per_request=float(usd[code] / requests[code]) if requests[code] else None,
+            usd_per_million_output=_per_million(float(usd[code]), float(tokens[code])),
+        )
+        for code in np.flatnonzero(rows)
+    )
 
 
 def _wasted(analysis: Analysis, spent: Floats) -> dict[str, float]:
     run = analysis.run
     cancelled = run.is_text("status", "cancelled")
-    late = run.ok & ~analysis.good & analysis.judged if analysis.has_good else np.zeros(len(run), np.bool_)
+    late = run.ok & ~analysis.met if analysis.has_good else np.zeros(len(run), np.bool_)
     return {
         "failed": float(spent[~run.ok & ~cancelled].sum()),
-        "late": float(spent[late].sum()),
+        "late": float("nan") if analysis.unknown.any() else float(spent[late].sum()),
         "cancelled": float(spent[cancelled].sum()),
+    }
+
+
+def _unknown_work(analysis: Analysis) -> dict[str, int]:
+    run = analysis.run
+    tried = np.isfinite(run.column("sent_ns")) & np.isnan(run.column("first_token_ns"))
+    tried &= ~run.ok & ~run.is_text("status", *_NO_WORK) & _inside(run.column("end_ns"), run.window_ns)
+    cancelled = run.is_text("status", "cancelled")
+    return {
+        "failed": int(np.count_nonzero(tried & ~cancelled)),
+        "cancelled": int(np.count_nonzero(tried & cancelled)),
     }

@@ -14,15 +14,15 @@ class Event:
     text: str
 
 
-def read_events(run_dir: Path) -> list[Event]:
-    """All readable lines, in the order of time; a half-written last line is left out."""
+def read_events(run_dir: Path) -> tuple[list[Event], int]:
+    """All readable lines, in the order of time, and how many are not (a half-written last one, damaged ones)."""
     path = run_dir / "events.jsonl"
-    found = []
+    found, unreadable = [], 0
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
             try:
                 data = json.loads(line)
                 found.append(Event(int(data["t_ns"]), str(data.get("kind", "")), str(data.get("text", ""))))
-            except (ValueError, KeyError, TypeError):
-                continue
-    return sorted(found, key=lambda event: event.t_ns)
+            except (ValueError, KeyError, TypeError, OverflowError):
+                unreadable += 1
+    return sorted(found, key=lambda event: event.t_ns), unreadable

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from reports.manifest import Manifest
 from reports.sections_deployment import cold_start_words, vram_words
-from reports.words import dollars, ms
+from reports.words import dollars, ms, percent, whole
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}
@@ -70,7 +70,9 @@ def _load(summary: dict[str, Any]) -> str:
     if load["offered_rps"] is not None:
         parts.append(f"{load['offered_rps']:.2f} requests/s offered")
     if rates:
-        parts.append(f"{rates['output_tokens_per_s']:,.0f} output tokens/s")
+        share = rates["estimated_share"]
+        told = f" ({percent(share)} estimated)" if share else ""
+        parts.append(f"{whole(rates['output_tokens_per_s'])} output tokens/s{told}")
     if load.get("overloaded"):
         parts.append("**overloaded: latencies grow with duration**")
     return ", ".join(parts)

@@ -43,14 +43,14 @@ def arrivals(run_dir: Path | str) -> "pd.Series[float]":
         UserError: not a run directory, or arrivals were not kept.
     """
     import pandas as pd
-    import pyarrow.parquet as pq
 
+    from reports.tables import read_table
     from workloads.errors import UserError
 
     path = Path(run_dir) / "arrivals.parquet"
     if not path.exists():
         raise UserError("holds no arrivals.parquet", where=str(run_dir), remedy="Name a run's folder.")
-    table = pq.read_table(path)
+    table = read_table(path)
     lists = table["arrivals_us"].combine_chunks()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     owner = np.repeat(table["index"].to_numpy(), lengths)

@@ -20,7 +20,7 @@ from reports.sections_deployment import deployment
 from reports.slowest import slowest
 from reports.terminal import good_words
 from reports.timeline import timeline
-from reports.words import ms, plain
+from reports.words import ms, percent, plain, whole
 
 FILE_NAME = "report.html"
 
@@ -44,7 +44,7 @@ def render(summary: dict[str, Any], analysis: Analysis) -> str:
         for name, title in (("ttft", "TTFT"), ("itl", "ITL"), ("e2e", "E2E"), ("tpot", "TPOT"))
         if (found := percentile_curve(analysis, name, title)) is not None
     ]
-    events = read_events(analysis.run.path)
+    events, _ = read_events(analysis.run.path)
     time = over_time(analysis, timeline(analysis), events)
     spread = [found for found in (heatmap(analysis), ttft_by_prompt(analysis)) if found is not None]
     slow, sizes = waterfall(slowest(analysis)), length_curves(analysis)
@@ -112,7 +112,7 @@ def _cards(summary: dict[str, Any]) -> list[str]:
         )
     ]  # fmt: skip
     if rates:
-        cards.append(_card("output", f"{rates['output_tokens_per_s']:,.0f}", "tokens/s", "steady window"))
+        cards.append(_card("output", whole(rates["output_tokens_per_s"]), "tokens/s", _estimated(rates)))
     if load["offered_rps"] is not None:
         label = "offered" if load["loop"] == "open" else "sent"
         cards.append(_card(label, f"{load['offered_rps']:.2f}", "requests/s", f"{load['duration_s']:.0f} s"))
@@ -123,6 +123,12 @@ def _cards(summary: dict[str, Any]) -> list[str]:
     held = sum(check["status"] == "ok" for check in checks)
     cards.append(_card("validity", f"{held}/{len(checks)}", "checks hold", "valid" if summary["valid"] else "INVALID"))
     return cards
+
+
+def _estimated(rates: dict[str, Any]) -> str:
+    """What stands below the output rate: how much of it no usage confirms, if that is anything."""
+    share = rates["estimated_share"]
+    return f"{percent(share)} of it estimated" if share else "steady window"
 
 
 def _card(name: str, value: str, unit: str, below: str) -> str:

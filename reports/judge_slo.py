@@ -5,25 +5,31 @@ The grammar is `reports.slo`; comparing runs is `reports.verdict`.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from reports.analysis import Analysis
-from reports.metrics import of_gaps, of_series
+from reports.metrics import gap_mean_interval, of_gaps, of_series
+from reports.rates import rate
 from reports.rundata import Floats, Mask
-from reports.slo import Threshold
-from reports.stats import LEVEL, mean_interval, quantile, share_bounds, tail_bounds
-from reports.window import throughput
+from reports.slo import RATES, Threshold
+from reports.stats import LEVEL, effective_size, mean_interval, quantile, tail_bounds, thinned_bounds
 
 Judgement = Literal["met", "broken", "can't tell"]
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
+NO_ARRIVALS: Final = "what it is made of is not known: arrivals.parquet or usage is missing"
+AS_MEASURED: Final = "no bound can be given for it: judged as measured"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One objective judged. `below` and `above` are one-sided 95 % bounds of the true value."""
+    """One objective judged. `below` and `above` are one-sided 95 % bounds of the true value.
+
+    Of what has no bound by its nature (a largest value) both are None, `as_measured` is true, and the value
+    itself was held against the limit.
+    """
 
     threshold: Threshold
     value: float | None
@@ -32,6 +38,7 @@ class Judged:
     result: Judgement
     why: str  # empty where the bounds say it all
     scope: str = ""  # `class NAME` where it concerns one class only
+    as_measured: bool = False
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
@@ -54,6 +61,8 @@ def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bo
     result = compare(threshold, below, above)
     if result == "can't tell" and threshold.percentile is not None:
         result = _by_share(analysis, threshold, rows)
+    if as_measured := why == AS_MEASURED:
+        result = compare(threshold, value, value)
     if value is not None and (below is None or above is None) and not why:
         why = "the sample is too small for a bound on that side"
     if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
@@ -61,7 +70,8 @@ def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bo
             "can't tell",
             "requests in flight grew all along: this figure grows with the run's duration",
         )
-    return Judged(threshold, value, below, above, result, why if result == "can't tell" else "")
+    told = why if result == "can't tell" or as_measured else ""
+    return Judged(threshold, value, below, above, result, told, as_measured=as_measured)
 
 
 def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement:
@@ -71,7 +81,7 @@ def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement
     bound of its own (a wandering series far from its limit), and never against it.
     """
     upper = threshold.op in ("<", "<=")
-    if threshold.metric == "itl":
+    if threshold.metric == "itl" or _not_known(analysis, threshold.metric, rows):
         return "can't tell"
     series = _series(analysis, threshold.metric, rows)
     if not len(series):
@@ -112,34 +122,44 @@ def compare(threshold: Threshold, below: float | None, above: float | None) -> J
 
 def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
     """(value, lower bound, upper bound, why not) of what a threshold is about."""
-    metric, judged = threshold.metric, int(np.count_nonzero(analysis.judged & rows))
+    metric = threshold.metric
     match metric:
         case "errors":
-            failed = int(np.count_nonzero(analysis.failed & rows))
-            return _share(failed, judged)
+            return _share(analysis, rows, analysis.failed, analysis.failed)
         case "attained":
-            return _share(int(np.count_nonzero(analysis.good & rows)), judged)
-        case "goodput" | "requests_per_s" | "input_tokens_per_s" | "output_tokens_per_s" | "total_tokens_per_s":
-            rate = _rate(analysis, metric, rows)
-            return rate, rate, rate, "" if rate is not None else "the measure phase has no length"
+            return _share(analysis, rows, analysis.good, analysis.good | analysis.unknown)
+        case _ if metric in RATES:
+            found = rate(analysis, metric, rows)
+            if found is None:
+                seconds = analysis.run.duration_s
+                return None, None, None, NO_ARRIVALS if seconds > 0 else "the measure phase has no length"
+            if found.below is None or found.above is None:
+                return found.value, None, None, AS_MEASURED
+            return found.value, found.below, found.above, ""
         case _:
+            if _not_known(analysis, metric, rows):
+                return None, None, None, NO_ARRIVALS
             return _latency(analysis, threshold, rows)
 
 
-def _share(hits: int, n: int) -> Estimated:
+def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:
+    """Whether requests have such a figure and it isn't known."""
+    return bool((rows & analysis.run.measured & analysis.not_known(metric)).any())
+
+
+def _share(analysis: Analysis, rows: Mask, least: Mask, most: Mask) -> Estimated:
+    """Share of judged requests; `least` surely count, `most` at best. Bursts count for less than their size."""
+    order = analysis.figures.order
+    judged = (rows & analysis.judged)[order]
+    n = int(np.count_nonzero(judged))
     if n == 0:
         return None, None, None, "nothing was offered in the measure phase"
-    low, high = share_bounds(hits, n)
-    return hits / n, low, high, f"{n} requests can't tell it from the limit"
-
-
-def _rate(analysis: Analysis, metric: str, rows: Mask) -> float | None:
-    rates = throughput(analysis.run, analysis.scan, rows)
-    if rates is None:
-        return None
-    if metric == "goodput":
-        return float(np.count_nonzero(analysis.good & rows)) / analysis.run.duration_s
-    return float(getattr(rates, metric))
+    sure, possible = least[order][judged], most[order][judged]
+    low, _ = thinned_bounds(sure, effective_size(sure.astype(np.float64)))
+    _, high = thinned_bounds(possible, effective_size(possible.astype(np.float64)))
+    if not np.array_equal(sure, possible):
+        return None, low, high, NO_ARRIVALS
+    return float(np.mean(sure)), low, high, f"{n} requests can't tell it from the limit"
 
 
 def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
@@ -152,8 +172,12 @@ def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
         if q is not None and found.n:
             one = found.quantiles[0]
             return one.value, one.below, one.above, _needs(one.value, one.needs, found.n)
-        value = found.mean if threshold.statistic == "mean" else found.most
-        return value, value, value, "no gaps between tokens" if value is None else ""
+        if not found.n or found.mean is None:
+            return None, None, None, "no gaps between tokens"
+        if threshold.statistic == "mean":
+            bounds = gap_mean_interval(sample, analysis.figures.order, found.mean, 2 * LEVEL - 1)
+            return (found.mean, *bounds, "") if bounds else (found.mean, None, None, "a mean needs 10 requests")
+        return found.most if threshold.statistic == "max" else found.least, None, None, AS_MEASURED
     series = _series(analysis, threshold.metric, rows)
     if not len(series):
         return None, None, None, "no request has this figure"
@@ -168,7 +192,7 @@ def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
             return mean, mean, mean, ""
         return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
     extreme = float(series.max() if threshold.statistic == "max" else series.min())
-    return extreme, extreme, extreme, ""
+    return extreme, None, None, AS_MEASURED
 
 
 def _needs(value: float | None, needs: int, n: int) -> str:

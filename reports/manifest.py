@@ -85,6 +85,7 @@ class Manifest(pydantic.BaseModel):
     recovered: bool = False  # finalised by `tailgate report` after the run was killed
     pid: int | None = None  # the process that owns the run while it is `running`
     checksums: dict[str, str] = {}  # file name -> sha256, of the files that were measured
+    summary_checksum: str = ""  # sha256 of the last summary.json that was made from them
 
     @classmethod
     def load(cls, run_dir: Path | str) -> "Manifest":

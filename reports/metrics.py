@@ -4,6 +4,7 @@ One array per figure, one entry per planned request, NaN where the figure is und
 them are made by `distribution`; throughput is `reports.window`; what is good enough is `reports.slo`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import numpy as np
 from reports.arrivals import Gaps, GapSample, Scan
 from reports.rundata import Floats, Ints, Mask, Run
 from reports.stats import (
+    LEVEL,
     MATERIAL,
     PERCENTILES,
     Quantile,
@@ -22,6 +24,7 @@ from reports.stats import (
     mean_interval,
     quantile,
     quantile_at,
+    t_quantile,
 )
 
 PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
@@ -91,9 +94,11 @@ def distribution(values: Floats, wanted: Mask, order: Ints, percentiles: Sequenc
     return of_series(series[~np.isnan(series)], percentiles)
 
 
-def with_failures(values: Floats, wanted: Mask, failed: Mask, order: Ints) -> Distribution:
+def with_failures(
+    values: Floats, wanted: Mask, failed: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
+) -> Distribution:
     """As `distribution`, with the `failed` rows infinitely late: dropping slow requests can't improve it."""
-    return distribution(np.where(failed, np.inf, values), wanted | failed, order)
+    return distribution(np.where(failed, np.inf, values), wanted | failed, order, percentiles)
 
 
 def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
@@ -119,7 +124,7 @@ def of_gaps(gaps: Gaps, sample: GapSample, order: Ints, percentiles: Sequence[fl
         return of_series(np.zeros(0), percentiles)
     found = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
     mean = gaps.sum_us() / size / 1000
-    return Distribution(n, mean, None, gaps.at_rank(1), gaps.at_rank(size), found)
+    return Distribution(n, mean, gap_mean_interval(sample, order, mean), gaps.at_rank(1), gaps.at_rank(size), found)
 
 
 def _gap_quantile(gaps: Gaps, sample: GapSample, order: Ints, q: float) -> Quantile:
@@ -138,13 +143,7 @@ def effective_requests(sample: GapSample, order: Ints, limit_us: float, most: in
     however alike the gaps of one request are (ratio estimator, e.g. W. G. Cochran, Sampling Techniques, 1977,
     ch. 6). Never more than `most`, the requests themselves, however many gaps each has.
     """
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    place = rank[sample.rows]
-    each = np.bincount(place, minlength=len(order)).astype(np.float64)
-    above = np.bincount(place[sample.us > limit_us], minlength=len(order)).astype(np.float64)
-    there = each > 0
-    each, above = each[there], above[there]
+    each, above = _per_request(sample, order, (sample.us > limit_us).astype(np.float64))
     requests, share = len(each), float(above.sum() / each.sum())
     rest = above - share * each
     spread = float(np.dot(rest, rest))
@@ -152,3 +151,33 @@ def effective_requests(sample: GapSample, order: Ints, limit_us: float, most: in
         return float(most)
     inflation = requests / effective_size(rest)
     return min(float(most), share * (1 - share) * float(each.sum()) ** 2 / (inflation * spread))
+
+
+def _per_request(sample: GapSample, order: Ints, values: Floats) -> tuple[Floats, Floats]:
+    """(gaps, sum of their `values`) of each request in the sample that has any, in the order of time."""
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    place = rank[sample.rows]
+    each = np.bincount(place, minlength=len(order)).astype(np.float64)
+    sums = np.bincount(place, weights=values, minlength=len(order)).astype(np.float64)
+    there = each > 0
+    return each[there], sums[there]
+
+
+def gap_mean_interval(
+    sample: GapSample, order: Ints, mean_ms: float, level: float = LEVEL
+) -> tuple[float, float] | None:
+    """Two-sided interval of the mean gap, around `mean_ms`; None below 10 requests.
+
+    A ratio of sums over requests, like the shares of `effective_requests`; from the sampled requests only, so
+    that it is wider than it need be where not all are in the sample.
+    """
+    each, sums = _per_request(sample, order, sample.us / 1000)
+    requests = len(each)
+    if requests < 10:
+        return None
+    rest = sums - sums.sum() / each.sum() * each
+    n_eff = max(2.0, effective_size(rest))
+    deviation = float(rest.std(ddof=1)) * requests / math.sqrt(n_eff) / float(each.sum())
+    half = t_quantile((1 + level) / 2, n_eff - 1) * deviation
+    return mean_ms - half, mean_ms + half

@@ -3,6 +3,7 @@
 Documents are made from it; each part's meaning is in its own module.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reports.analysis import Analysis
@@ -61,6 +62,26 @@ def _is_news(name: str, why: str) -> bool:
     return "missing" not in why or name in ("arrivals.parquet", "client.parquet", "plan.parquet")
 
 
+def _lacking(analysis: Analysis, groups: dict[str, list[Group]], unreadable: int) -> Iterator[str]:
+    """What could not be read, and what stands for more than it shows."""
+    run, sample = analysis.run, analysis.scan.sample
+    for name, why in run.problems.items():
+        if _is_news(name, why):
+            yield f"{name} {why}: {_WITHOUT[name]}"
+    if run.absent:
+        yield f"requests.parquet has no column {', '.join(run.absent)}: what they tell is left out"
+    if unreadable:
+        yield f"events.jsonl: {unreadable:,} lines can't be read and are left out"
+    if sample.stride > 1:
+        yield (
+            f"ITL over time, by group and its intervals are from every {sample.stride}th request "
+            "(its percentiles over all requests are exact)"
+        )
+    for name, found in groups.items():
+        if (others := found[-1].stands_for) > 1:
+            yield f"the split by {name.replace('_', ' ')} shows the {others:,} smallest groups together"
+
+
 def work_out(analysis: Analysis) -> Results:
     """Everything there is to know of an analysed run."""
     flight = in_flight(analysis.run)
@@ -68,10 +89,10 @@ def work_out(analysis: Analysis) -> Results:
     checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
     groups = splits(analysis)
     workload, server = workload_as_sent(analysis), server_view(analysis)
-    events = read_events(analysis.run.path)
-    notices = [f"{name} {why}: {_WITHOUT[name]}" for name, why in analysis.run.problems.items() if _is_news(name, why)]
+    events, unreadable = read_events(analysis.run.path)
+    notices = list(_lacking(analysis, groups, unreadable))
     try:
-        money = cost(analysis, groups)
+        money = cost(analysis)
     except UserError as error:
         money = None
         notices.append(f"no cost: {error}")
@@ -84,7 +105,7 @@ def work_out(analysis: Analysis) -> Results:
         checks=checks,
         judged=judge(analysis, overloaded=bool(flight and flight.overloaded)),
         splits=groups,
-        fairness=fairness(analysis, groups.get("tenant", [])),
+        fairness=fairness(analysis),
         workload=workload,
         server=server,
         gpus=gpus,

@@ -14,21 +14,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from loadgen.records import CLIENT_SCHEMA
+from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
+from reports.integrity import altered
 from reports.manifest import Manifest
-from workloads.errors import UserError
+from reports.tables import problem, read_requests, read_table
+from reports.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from workloads.schema import PLAN_SCHEMA
 
+_OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
 # Without these a run has fewer figures, but still figures.
-_OPTIONAL: Final = (
-    "arrivals.parquet",
-    "client.parquet",
-    "plan.parquet",
-    "server.parquet",
-    "gpu.parquet",
-    "host.parquet",
-)
+_OPTIONAL: Final = {
+    "arrivals.parquet": ARRIVALS_SCHEMA,
+    "client.parquet": CLIENT_SCHEMA,
+    "plan.parquet": [PLAN_SCHEMA.field(name) for name in _OF_PLAN],
+    "server.parquet": SERVER_SCHEMA,
+    "gpu.parquet": GPU_SCHEMA,
+    "host.parquet": HOST_SCHEMA,
+}
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,7 +45,9 @@ class Run:
     path: Path
     manifest: Manifest
     requests: Any  # pa.Table of REQUESTS_SCHEMA
-    problems: Mapping[str, str]  # file name -> why it can't be read
+    problems: Mapping[str, str]  # file name -> why it can't be used
+    altered: Mapping[str, str]  # file name -> how it is not what the manifest's checksum says
+    absent: tuple[str, ...] = ()  # columns that requests.parquet lacks: they are null
 
     def __len__(self) -> int:
         return int(self.requests.num_rows)
@@ -103,7 +108,7 @@ class Run:
         """
         if "plan.parquet" in self.problems:
             return None
-        plan = read_table(self.path / "plan.parquet", ["index", "prefix_blocks", "prompt_tokens"])
+        plan = read_table(self.path / "plan.parquet", _OF_PLAN)
         size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
         if not size or not pc.sum(pc.list_value_length(plan["prefix_blocks"])).as_py():
             return None
@@ -151,36 +156,13 @@ def load_run(run_dir: Path | str) -> Run:
     """Open a collected run directory.
 
     Raises:
-        UserError: the manifest or `requests.parquet` is missing or unreadable.
+        UserError: the manifest or `requests.parquet` is missing, damaged or not what it should be.
     """
     path = Path(run_dir)
     manifest = Manifest.load(path)
-    problems = {name: why for name in _OPTIONAL if (why := _problem(path / name))}
-    return Run(path, manifest, read_table(path / "requests.parquet"), problems)
-
-
-def _problem(path: Path) -> str:
-    """Why a file can't be read; empty if it can."""
-    if not path.exists():
-        return "is missing"
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
-        return "is damaged or was not written to its end"
-    return ""
-
-
-def read_table(path: Path, columns: list[str] | None = None) -> Any:
-    """Read a Parquet file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    try:
-        # Not `read_table`: that loads Arrow's dataset machinery, 50 MB, to read one file.
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=columns, use_threads=False)
-    except FileNotFoundError:
-        raise UserError("is missing from the run directory", where=str(path)) from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"cannot be read: {error}", where=str(path)) from error
+    changed = altered(path, manifest)
+    trusted = manifest.checksums.keys() - changed.keys()
+    found = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
+    problems = {name: why for name, why in found.items() if why}
+    requests, absent = read_requests(path / "requests.parquet")
+    return Run(path, manifest, requests, problems, changed, tuple(absent))

@@ -196,10 +196,14 @@ def tail_bounds(series: Floats, limit: float, inclusive: bool) -> tuple[float, f
     level = limit
     if np.count_nonzero(beyond) < _TAIL < n:
         level = max(min(limit, float(np.partition(series, n - _TAIL)[n - _TAIL])), limit / 2)
-    n_eff = math.floor(effective_size((series >= level).astype(np.float64)))
-    share = np.count_nonzero(beyond) / n
-    low, _ = share_bounds(math.floor(share * n_eff), n_eff)
-    _, high = share_bounds(math.ceil(share * n_eff - 1e-9), n_eff)
+    return thinned_bounds(beyond, effective_size((series >= level).astype(np.float64)))
+
+
+def thinned_bounds(hits: npt.NDArray[np.bool_], n_eff: float) -> tuple[float, float]:
+    """One-sided 95 % bounds of a share, from as many independent trials as `hits` are worth (at least one)."""
+    n, share = max(1, math.floor(n_eff)), float(np.mean(hits))
+    low, _ = share_bounds(math.floor(share * n + 1e-9), n)
+    _, high = share_bounds(math.ceil(share * n - 1e-9), n)
     return low, high
 
 
@@ -210,12 +214,30 @@ def _chi_square(p: float, df: int) -> float:
 
 
 def t_quantile(p: float, df: float) -> float:
-    """Quantile of Student's t, Cornish-Fisher expansion (Hill 1970): within 0.5 % for df >= 4."""
+    """Quantile (p >= 0.5) of Student's t: within 0.5 % for df >= 4 (Cornish-Fisher expansion, Hill 1970).
+
+    Below that exact at 1, 2 and 3 degrees of freedom; in between it is the larger value of the next lower one.
+    """
+    if df < 4:
+        return _t_of_few(p, max(1, math.floor(df)))
     z = NormalDist().inv_cdf(p)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + g1 / df + g2 / df**2 + g3 / df**3
+
+
+def _t_of_few(p: float, df: int) -> float:
+    if df == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if df == 2:
+        return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
+    low, high = 0.0, 1e4
+    while high - low > 1e-9 * (1 + low):
+        x = (low + high) / 2 / math.sqrt(3)
+        below = 0.5 + (x / (1 + x * x) + math.atan(x)) / math.pi < p
+        low, high = ((low + high) / 2, high) if below else (low, (low + high) / 2)
+    return high
 
 
 def mean_interval(series: Floats, level: float = LEVEL) -> tuple[float, float] | None:

@@ -5,14 +5,16 @@ The shape is stable: keys are added, never renamed. A percentile its sample can'
 The documents for people (`reports.terminal`, `reports.html`) are made from it.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, Final
 
 from reports import summary_parts as parts
 from reports.analysis import Analysis, analyse
 from reports.checks import Check
+from reports.integrity import altered
 from reports.judge_slo import Judged
-from reports.manifest import write_atomic
+from reports.manifest import Manifest, write_atomic
 from reports.results import Results, work_out
 
 SCHEMA: Final = "tailgate.summary/1"
@@ -36,10 +38,34 @@ def write_summary(run_dir: Path | str) -> dict[str, Any]:
 
 
 def save_summary(run_dir: Path | str, summary: dict[str, Any]) -> None:
-    """Write `run_dir/summary.json` in one step."""
+    """Write `run_dir/summary.json` in one step, and its checksum into the manifest."""
     import orjson
 
-    write_atomic(Path(run_dir) / FILE_NAME, orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+    text = orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n"
+    write_atomic(Path(run_dir) / FILE_NAME, text)
+    update = {"summary_checksum": hashlib.sha256(text).hexdigest()}
+    Manifest.load(run_dir).model_copy(update=update).save(run_dir)
+
+
+def stored_summary(run_dir: Path | str) -> dict[str, Any] | None:
+    """`run_dir/summary.json` if it can be relied on; None if it has to be made again (`reports.build`).
+
+    It can where it is what was written (by the manifest's checksum), of this schema, and none of the
+    measured files was changed since.
+    """
+    import orjson
+
+    run_dir = Path(run_dir)
+    manifest = Manifest.load(run_dir)
+    try:
+        text = (run_dir / FILE_NAME).read_bytes()
+    except OSError:
+        return None
+    whole = hashlib.sha256(text).hexdigest() == manifest.summary_checksum
+    if not whole or (run_dir / "spool").exists() or altered(run_dir, manifest):
+        return None
+    summary: dict[str, Any] = orjson.loads(text)
+    return summary if summary.get("schema") == SCHEMA else None
 
 
 def exit_code(summary: dict[str, Any]) -> int:
@@ -127,8 +153,16 @@ def _verdict(results: Results, failed: list[Check], summary: dict[str, Any]) -> 
         why = "Can't tell: " + "; ".join(_said(j) for j in unsure) + "."
         return {"verdict": "INCONCLUSIVE", "exit_code": 3, "why": why}
     if judged:
-        return {"verdict": "PASS", "exit_code": 0, "why": "Every objective is met with 95 % confidence."}
+        return {"verdict": "PASS", "exit_code": 0, "why": _all_met(judged)}
     return {"verdict": "PASS", "exit_code": 0, "why": "Measured; no objective was given (--slo)."}
+
+
+def _all_met(judged: list[Judged]) -> str:
+    unbounded = [j for j in judged if j.as_measured]
+    if not unbounded:
+        return "Every objective is met with 95 % confidence."
+    rest = "the others with 95 % confidence, " if len(unbounded) < len(judged) else ""
+    return f"Every objective is met: {rest}as measured and without a bound {'; '.join(_said(j) for j in unbounded)}."
 
 
 def _said(judged: Judged) -> str:
@@ -138,6 +172,7 @@ def _said(judged: Judged) -> str:
         for name, value in (("found", judged.value), ("at least", judged.below), ("at most", judged.above))
         if value is not None
     )
-    told = ", ".join(part for part in (found, judged.why) if part)
+    why = "" if judged.as_measured and judged.result == "met" else judged.why
+    told = ", ".join(part for part in (found, why) if part)
     scope = f"{judged.scope}: " if judged.scope else ""
     return f"{scope}{judged.threshold.text} ({told})"

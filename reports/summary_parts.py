@@ -132,10 +132,22 @@ def group(one: Group) -> dict[str, Any]:
         "ok": one.ok,
         "failed_share": one.failed_share,
         "attained": one.attained,
+        "goodput_rps": one.goodput_rps,
         "output_tokens_per_s": one.output_tokens_per_s,
         **latencies,
-        "itl": {f"p{q.q:g}": number(q.value) for q in one.itl},
+        "failed_as_inf": {name: distribution(found) for name, found in one.failed_as_inf.items()},
+        "itl": {f"p{q.q:g}": number(q.value) for q in one.itl}
+        | {f"p{q.q:g}_ci": None if q.value is None else [number(q.low), number(q.high)] for q in one.itl},
+        "needs": _needs(one),
+        "stands_for": one.stands_for,
     }
+
+
+def _needs(one: Group) -> dict[str, dict[str, int]]:
+    """For every percentile of a group that is null: how many requests it needs."""
+    figures = {name: found.quantiles for name, found in one.latencies.items()} | {"itl": one.itl}
+    short = {name: {f"p{q.q:g}": q.needs for q in qs if q.value is None} for name, qs in figures.items()}
+    return {name: lacking for name, lacking in short.items() if lacking}
 
 
 def gpus(views: list[GpuView]) -> dict[str, Any]:
@@ -158,12 +170,13 @@ def slo(analysis: Analysis, judged: list[Judged]) -> dict[str, Any]:
         return {}
     seconds, offered = analysis.run.duration_s, int(np.count_nonzero(analysis.judged))
     good = int(np.count_nonzero(analysis.good))
+    unknown = bool((analysis.judged & analysis.unknown).any())
     admitted = offered - int(np.count_nonzero(analysis.judged & analysis.run.is_text("status", "rejected")))
     return {
-        "attained": good / offered if offered else None,
-        "attained_of_admitted": good / admitted if admitted else None,
-        "good": good,
-        "goodput_rps": good / seconds if seconds else None,
+        "attained": good / offered if offered and not unknown else None,
+        "attained_of_admitted": good / admitted if admitted and not unknown else None,
+        "good": None if unknown else good,
+        "goodput_rps": good / seconds if seconds and not unknown else None,
         "good_output_tokens_per_s": analysis.good_tokens_inside / seconds if seconds else None,
         "good_means": _conditions(analysis.slo),
         "good_means_by_class": {name: _conditions(slo) for name, slo in analysis.class_slos.items() if slo.good},
@@ -177,6 +190,7 @@ def slo(analysis: Analysis, judged: list[Judged]) -> dict[str, Any]:
                 "limit": j.threshold.limit,
                 "unit": unit_of(j.threshold.metric)[1].strip().replace("%", "fraction"),
                 "why": j.why,
+                "as_measured": j.as_measured,
             }
             for j in judged
         ],

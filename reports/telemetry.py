@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports.rundata import read_table
+from reports.tables import read_table
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

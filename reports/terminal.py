@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports.words import dollars, ms
+from reports.words import dollars, ms, percent, whole
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 _ROWS = (
@@ -63,7 +63,9 @@ def _load_line(summary: dict[str, Any]) -> str:
         parts.append(f"offered {load['offered_rps']:.2f}/s, sent {load['sent_rps']:.2f}/s")
     if rates:
         output, prompt = rates["output_tokens_per_s"], rates["input_tokens_per_s"]
-        parts.append(f"{output:,.0f} output and {prompt:,.0f} input tokens/s")
+        share = rates["estimated_share"]
+        told = f" ({percent(share)} of the output estimated)" if share else ""
+        parts.append(f"{whole(output)} output and {whole(prompt)} input tokens/s{told}")
     if load.get("overloaded"):
         parts.append("[yellow]overloaded: latencies grow with duration[/]")
     return "; ".join(parts)

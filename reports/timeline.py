@@ -69,6 +69,8 @@ def timeline(analysis: Analysis) -> Timeline:
     inside = sample.slots < bins
     p50, p99 = group_quantiles(sample.slots[inside], sample.us[inside], bins, (0.5, 0.99))
     series |= {"itl_p50": p50, "itl_p99": p99}
+    if not analysis.scan.known:
+        del series["output_tokens"]  # not known, which is not none
     return Timeline(edges, series | _server(analysis, edges) | _gpu(analysis, edges))
 
 

@@ -13,7 +13,7 @@ from reports.rundata import Floats, Mask, Run
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rates over the steady window, per second.
+    """Rates over the steady window, per second; output is NaN where arrivals were not kept.
 
     Attributes:
         requests_per_s: requests that ended `ok` inside the window.
@@ -38,8 +38,11 @@ class Throughput:
 def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     """Output tokens of each request that arrived inside the window, and where that is an estimate.
 
-    The tokens of chunks after the first count alike: (output - first chunk's) / (chunks - 1) each.
+    The tokens of chunks after the first count alike: (output - first chunk's) / (chunks - 1) each. NaN all over
+    where arrivals were not kept.
     """
+    if not scan.known:
+        return np.full(len(run), np.nan), np.zeros(len(run), np.bool_)
     output, chunks = run.column("output_tokens"), run.column("chunks")
     known = np.isfinite(output) & (chunks > 0)
     all_chunks = chunks[known].sum()

@@ -24,6 +24,11 @@ def plain(value: float | str | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def whole(value: float | None) -> str:
+    """A large count or rate, without decimals; a dash for none."""
+    return "-" if value is None else f"{value:,.0f}"
+
+
 def percent(share: float | None) -> str:
     """A share as per cent; a dash for none."""
     return "-" if share is None else f"{100 * share:.2f} %"

@@ -26,7 +26,8 @@ def test_a_mark_stands_at_its_time_and_leaves_other_events_alone(tmp_path: Path,
     (run / "events.jsonl").write_text('{"t_ns": 1, "kind": "server", "text": "before"}\n')
     assert main(["mark", str(run), "deployed canary"]) == 0
     assert "marked at 5." in capsys.readouterr().out
-    before, marked = read_events(run)
+    (before, marked), unreadable = read_events(run)
+    assert unreadable == 0
     assert before.text == "before" and (marked.kind, marked.text) == ("mark", "deployed canary")
     assert 5e9 <= marked.t_ns < 30e9
 

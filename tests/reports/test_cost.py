@@ -11,7 +11,6 @@ from reports.analysis import analyse
 from reports.collect import collect
 from reports.cost import cost, fit_price_ratio, idle_share, split
 from reports.prices import price_of
-from reports.splits import splits
 from workloads.errors import UserError
 
 # 36 $/h: a window of 10 s costs 10 cents.
@@ -22,8 +21,7 @@ def bill(run_dir, rows, gpus=GPUS, **options):
     slo = options.pop("slo", None)
     spec = {"gpus": gpus} | ({"slo": slo} if slo else {})
     collect(fabricate(run_dir, rows, spec=spec, **options))
-    analysis = analyse(run_dir)
-    return cost(analysis, splits(analysis))
+    return cost(analyse(run_dir))
 
 
 def many(n=100, **fields):
@@ -137,3 +135,63 @@ class TestPrices:
 
     def test_without_a_gpu_type_there_is_no_cost(self, tmp_path):
         assert bill(tmp_path / "run", many(5), {"count": 1}) is None
+
+
+class TestGoodTokens:
+    """Answers that began in the warm-up bring tokens into the window: good ones, if they met the conditions."""
+
+    def rows(self, slow=frozenset()):
+        # each streams for 2 s; the warm-up is 3 s long
+        return [
+            Row(
+                at=100.0 * i,
+                ttft=900.0 if i in slow else 100.0,
+                gaps=[100.0] * 20,
+                phase="warmup" if i < 30 else "measure",
+            )
+            for i in range(130)
+        ]
+
+    def test_where_all_are_good_output_costs_the_same_at_the_slo(self, tmp_path):
+        found = bill(tmp_path / "run", self.rows(), warmup=3.0, seconds=10.0, slo={"good": "ttft < 800ms"})
+        assert found.per_million_output_at_slo == pytest.approx(found.per_million_output)
+        assert found.per_good_request == pytest.approx(found.per_request)
+        assert found.wasted["late"] == 0.0
+
+    def test_a_late_one_of_the_warm_up_wastes_what_it_used_of_the_window(self, tmp_path):
+        found = bill(tmp_path / "run", self.rows({29}), warmup=3.0, seconds=10.0, slo={"good": "ttft < 800ms"})
+        assert found.per_million_output_at_slo > found.per_million_output
+        assert found.wasted["late"] > 0
+
+
+def test_every_tenants_part_is_in_the_bill_however_many_they_are(tmp_path):
+    rows = [Row(at=16.0 * i, gaps=[10.0] * 9, tenant=f"t{i % 40:02d}") for i in range(600)]
+    found = bill(tmp_path / "run", rows)
+    assert len(found.by_tenant) == 40
+    assert sum(one.usd for one in found.by_tenant) == pytest.approx(found.usd)
+
+
+class TestDemand:
+    def test_beyond_the_capacity_the_deployment_serves_its_capacity(self, tmp_path):
+        at_most = bill(tmp_path / "a", many(), GPUS | {"demand_rps": 10, "capacity_rps": 10})
+        beyond = bill(tmp_path / "b", many(), GPUS | {"demand_rps": 1000, "capacity_rps": 10})
+        assert beyond.usd_per_million_output_at_demand == at_most.usd_per_million_output_at_demand
+        assert (beyond.served_rps_at_demand, beyond.idle_share) == (10.0, 0.0)
+
+    def test_without_a_stated_capacity_no_more_is_believed_than_the_run_served(self, tmp_path):
+        assert bill(tmp_path / "a", many(), GPUS | {"demand_rps": 9}).usd_per_million_output_at_demand is not None
+        assert bill(tmp_path / "b", many(), GPUS | {"demand_rps": 11}).usd_per_million_output_at_demand is None
+
+
+def test_work_for_requests_that_failed_before_a_token_is_unknown_not_free(tmp_path):
+    rows = many(90) + [Row(at=4500.0 + i, ttft=None, status="timeout", end_after=500.0) for i in range(10)]
+    rows += [Row(at=4600.0 + i, ttft=None, status="rejected", http_status=429) for i in range(5)]
+    assert bill(tmp_path / "run", rows).unknown_work == {"failed": 10, "cancelled": 0}
+
+
+def test_the_bill_says_whose_it_is(tmp_path):
+    from reports.manifest import Target
+
+    target = Target(kind="vllm", model="org/m", server="vllm", version="0.32.0", fingerprint={"a": {"revision": "abc"}})
+    found = bill(tmp_path / "run", many(5), name="fp8", target=target)
+    assert (found.label, found.model, found.server) == ("fp8", "org/m abc", "vllm 0.32.0")

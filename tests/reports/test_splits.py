@@ -75,8 +75,7 @@ def test_groups_add_up_to_the_whole(tmp_path):
 
 class TestFairness:
     def of(self, tmp_path, rows):
-        analysis, found = split(tmp_path / "run", rows)
-        return fairness(analysis, found.get("tenant", []))
+        return fairness(split(tmp_path / "run", rows)[0])
 
     def test_worst_tenants_p99_is_set_against_the_best_ones(self, tmp_path):
         rows = merged(many(300, tenant="a", ttft=100.0), many(300, tenant="b", ttft=250.0))
@@ -148,3 +147,42 @@ def test_how_answers_came_over_the_wire_is_reported(tmp_path):
     collect(fabricate(tmp_path / "run", many(10, gaps=[5.0] * 3, client_coalesced=1)))
     found = summarize(tmp_path / "run")["streaming"]
     assert (found["arrivals"], found["client_coalesced_share"], found["multi_token_share"]) == (40, 0.25, None)
+
+
+class TestManyTenants:
+    """29 tenants alike, and a small one that waits fifty times as long."""
+
+    def summary(self, tmp_path):
+        rows = [Row(at=15.0 * i, gaps=[10.0] * 3, tenant=f"t{i % 29:02d}") for i in range(29 * 20)]
+        rows += [Row(at=9000.0 + i, ttft=5000.0, gaps=[10.0] * 3, tenant="tiny") for i in range(6)]
+        collect(fabricate(tmp_path / "run", rows))
+        return summarize(tmp_path / "run")
+
+    def test_fairness_sees_all_of_them(self, tmp_path):
+        fair = self.summary(tmp_path)["fairness"]
+        assert len(fair["shares"]) == 30
+        assert (fair["worst_over_best"], fair["too_few"]) == (50.0, 0)
+        assert sum(share["demand"] for share in fair["shares"]) == pytest.approx(1.0)
+
+    def test_the_smallest_are_shown_together_and_it_says_so(self, tmp_path):
+        found = self.summary(tmp_path)
+        groups = found["splits"]["tenant"]
+        assert (len(groups), groups[-1]["name"], groups[-1]["stands_for"]) == (24, "7 others", 7)
+        assert sum(group["n"] for group in groups) == 29 * 20 + 6
+        assert any("split by tenant shows the 7 smallest groups together" in notice for notice in found["notices"])
+
+
+def test_a_group_says_how_many_requests_its_percentiles_need(tmp_path):
+    rows = merged(many(90, klass="a"), many(90, klass="b"))
+    collect(fabricate(tmp_path / "run", rows))
+    group = summarize(tmp_path / "run")["splits"]["class"][0]
+    assert group["ttft"]["p99"] is None
+    assert group["needs"]["ttft"] == {"p99": 299}
+
+
+def test_a_group_counts_its_failures_as_infinitely_late(tmp_path):
+    b = [replace(row, status="reset", ttft=None) if i % 3 == 0 else row for i, row in enumerate(many(120, klass="b"))]
+    _, found = split(tmp_path / "run", merged(many(120, klass="a"), b))
+    two = next(group for group in found["class"] if group.name == "b")
+    assert two.failed_as_inf["ttft"].at(95.0).value == float("inf")
+    assert two.latencies["ttft"].at(95.0).value == 100.0

@@ -82,8 +82,9 @@ def test_a_percentile_that_is_null_says_what_it_needs(tmp_path):
         (GOOD, {"errors": "< 0.1%"}, "INCONCLUSIVE", 3),  # 900 without an error bound it at 0.33 %
         (GOOD, {"attained": ">= 99%", "good": "ttft < 800ms"}, "PASS", 0),
         (GOOD, {"attained": ">= 99%", "good": "ttft < 130ms"}, "FAIL", 1),
-        (GOOD, {"output_tokens_per_s": "> 400/s"}, "PASS", 0),
-        (GOOD, {"output_tokens_per_s": "> 500/s"}, "FAIL", 1),
+        (GOOD, {"output_tokens_per_s": "> 380/s"}, "PASS", 0),
+        (GOOD, {"output_tokens_per_s": "> 440/s"}, "INCONCLUSIVE", 3),  # the last second is empty
+        (GOOD, {"output_tokens_per_s": "> 520/s"}, "FAIL", 1),
         (GOOD, {"ttft": "p99 < 800ms", "e2e": "p95 < 1ms"}, "FAIL", 1),
         (GOOD, {"itl": "p99 < 21ms", "tpot": "mean <= 20ms", "stall": "max < 21ms"}, "PASS", 0),
     ],
