@@ -1,5 +1,6 @@
 """The spec of a run: one pydantic model, whether it comes from a YAML file, from flags, or from both."""
 
+import copy
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -175,30 +176,35 @@ class RunSpec(Strict):
         return self
 
     def public(self) -> dict[str, Any]:
-        """The spec as the manifest keeps it: without what may be a secret.
+        """The spec as the manifest keeps it: without what may be a secret."""
+        return masked(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
 
-        Values of headers, whatever is named like a secret (`harness.secrecy`), and user and password of a URL.
-        """
-        data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        target = data.get("target", {})
-        if headers := target.get("headers"):
-            target["headers"] = dict.fromkeys(headers, MASK)
-        if variables := target.get("env"):
-            target["env"] = masked_variables(variables)
-        if arguments := target.get("args"):
-            target["args"] = masked_settings(arguments)
-        for key in ("command", "stop", "ready", "url"):
-            if key in target:
-                target[key] = masked_text(target[key])
-        if "urls" in target:
-            target["urls"] = [without_credentials(url) for url in target["urls"]]
-        if "command" in target.get("auth", {}):
-            target["auth"]["command"] = masked_text(target["auth"]["command"])
-        if "extra" in data:
-            data["extra"] = masked_settings(data["extra"])
-        if "gpu" in data.get("telemetry", {}):
-            data["telemetry"]["gpu"] = without_credentials(data["telemetry"]["gpu"])
-        return data
+
+def masked(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec as it is written, without what may be a secret.
+
+    Values of headers, whatever is named like a secret (`harness.secrecy`), and user and password of a URL.
+    """
+    data = copy.deepcopy(spec)
+    target = data.get("target") or {}
+    if headers := target.get("headers"):
+        target["headers"] = dict.fromkeys(headers, MASK)
+    if variables := target.get("env"):
+        target["env"] = masked_variables(variables)
+    if arguments := target.get("args"):
+        target["args"] = masked_settings(arguments)
+    for key in ("command", "stop", "ready", "url"):
+        if key in target:
+            target[key] = masked_text(target[key])
+    if "urls" in target:
+        target["urls"] = [without_credentials(url) for url in target["urls"]]
+    if "command" in (target.get("auth") or {}):
+        target["auth"]["command"] = masked_text(target["auth"]["command"])
+    if "extra" in data:
+        data["extra"] = masked_settings(data["extra"])
+    if "gpu" in (data.get("telemetry") or {}):
+        data["telemetry"]["gpu"] = without_credentials(data["telemetry"]["gpu"])
+    return data
 
 
 def load(path: Path) -> dict[str, Any]:

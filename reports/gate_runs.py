@@ -177,7 +177,15 @@ def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
     Raises:
         UserError: nothing matches, or one is no run.
     """
-    found = sorted(path for path in map(Path, glob.glob(pattern)) if (path / "manifest.json").exists())
+    found = sorted(path for path in map(Path, glob.glob(pattern)) if path.is_dir())
+    strange = [path for path in found if not (path / "manifest.json").exists()]
+    if strange and len(strange) < len(found):
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        raise UserError(
+            f"{pattern!r} matches {strange[0]}{more}, which is no run: it has no manifest.json",
+            where=where or f"--{side}", remedy="Write the pattern so that it names runs only.",
+        )  # fmt: skip
+    found = [] if strange else found
     if not found:
         said = f"no run directory matches {pattern!r}"
         if where:

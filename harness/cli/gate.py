@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import datetime
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from workloads.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.gate.paperwork import Paperwork
     from reports.gate_policy import Policy
     from reports.gate_result import Verdict
 
@@ -30,11 +30,16 @@ def run(argv: list[str]) -> int:
     policy = load_policy(policy_file)
     if options.dry_run:
         return _dry_run(policy, policy_file, options)
+    paperwork = _paperwork(policy, policy_file, options)
+    paperwork.check()
     if options.runs or options.baseline or options.candidate:
         verdict, folder = _stored(policy, options, argv)
     else:
         verdict, folder = _measure(policy, policy_file, options, argv)
-    _finish(verdict, policy, policy_file, folder, options)
+    problems = paperwork.write(verdict, folder)
+    _show(verdict, folder, options)
+    for problem in problems:
+        print(f"tailgate: {problem}", file=sys.stderr)
     return verdict.exit_code
 
 
@@ -51,6 +56,22 @@ def _policy_file(options: argparse.Namespace) -> Path:
     if len(options.runs) == 1 and (Path(options.runs[0]) / POLICY).exists():
         return Path(options.runs[0]) / POLICY
     raise UserError("a policy is missing", where="--policy", remedy="`tailgate gate init` writes one.")
+
+
+def _paperwork(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> "Paperwork":
+    from harness.gate.paperwork import Paperwork, history_of
+
+    again = _judged_again(options)
+    # The copy of a policy in a gate's folder doesn't know any more what its `history` was relative to.
+    history = options.history if again and options.policy is None else history_of(policy, policy_file, options.history)
+    return Paperwork(options.junit, options.markdown, history, remember=not again)
+
+
+def _judged_again(options: argparse.Namespace) -> bool:
+    """Whether a gate's folder is to be judged again."""
+    from reports.gate_runs import FILE_NAME
+
+    return len(options.runs) == 1 and (Path(options.runs[0]) / FILE_NAME).exists()
 
 
 def _measure(
@@ -72,7 +93,7 @@ def _measure(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    verdict = asyncio.run(conduct(found, out, ["tailgate", "gate", *argv], extension, say))
+    verdict = asyncio.run(conduct(found, out, _command(argv), extension, say))
     return verdict, out
 
 
@@ -84,8 +105,8 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
 
     if options.runs and (options.baseline or options.candidate):
         raise UserError("runs and --baseline, --candidate exclude each other", where="command line")
-    command = ("tailgate", "gate", *argv)
-    if len(options.runs) == 1 and (Path(options.runs[0]) / gr.FILE_NAME).exists():
+    command = tuple(_command(argv))
+    if _judged_again(options):
         folder = Path(options.runs[0])
         campaign = gr.Campaign.load(folder)
         return judge(gr.of_campaign(folder, campaign), policy, campaign), folder
@@ -106,33 +127,23 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
     return replace(judge(chosen, policy), command=command), options.out
 
 
-def _finish(
-    verdict: "Verdict", policy: "Policy", policy_file: Path, folder: Path | None, options: argparse.Namespace
-) -> None:
-    """Documents, history, and what a person sees."""
-    from reports import gate_docs as docs
-    from reports import gate_history as history
-    from reports.gate_junit import junit
-    from reports.gate_md import markdown
-    from reports.manifest import write_atomic
+def _command(argv: list[str]) -> list[str]:
+    """What was typed, to do it again: without the folder, which is there now."""
+    kept: list[str] = []
+    for place, word in enumerate(argv):
+        named = word.startswith("--o") and "--out".startswith(word.partition("=")[0])
+        value = place > 0 and argv[place - 1].startswith("--o") and "--out".startswith(argv[place - 1])
+        if not named and not value:
+            kept.append(word)
+    return ["tailgate", "gate", *kept]
 
-    kept = options.history or (policy_file.resolve().parent / policy.history if policy.history else None)
-    entries: list[history.Entry] = []
-    if kept is not None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        if verdict.verdict != "INVALID":
-            history.append(kept, history.entry_of(verdict, now))
-        entries = history.read(kept)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        docs.write_all(verdict, folder, entries)
-    if options.junit:
-        write_atomic(options.junit, junit(verdict).encode())
-    if options.markdown:
-        write_atomic(options.markdown, markdown(verdict).encode())
-    docs.write_step_summary(verdict)
+
+def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) -> None:
+    """What a person or a script sees."""
     if options.json:
-        sys.stdout.write(docs.json_text(verdict))
+        from reports.gate_docs import json_text
+
+        sys.stdout.write(json_text(verdict))
     elif not options.quiet:
         from rich.console import Console
 
@@ -157,22 +168,27 @@ def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -
     extension = require_budget(found, costs)
     told = [
         f"{step.order:>3}  pair {step.pair}  {step.side:<9}  {step.point}  {duration(step.seconds)}"
+        f"{' and its requests' if step.open_end else ''}"
         for step in costs.steps
     ]
     said = f"{len(costs.steps)} runs, {costs.launches} launches, about {duration(costs.seconds)}"
-    said += f", ${costs.dollars:.2f}" if costs.dollars is not None else " (no price given)"
+    said += f", ${costs.dollars:.2f}" if costs.dollars is not None else " (no price on both sides)"
+    if costs.open_end:
+        said += "\nand what it takes until the requests of some runs are answered, which isn't known yet"
     if policy.extended is not None and costs.seconds_extended is not None:
         money = "" if costs.dollars_extended is None else f", ${costs.dollars_extended:.2f}"
         more = f"about {duration(costs.seconds_extended)}{money} in all"
         said += f"\nif {policy.pairs} pairs can't tell: {policy.extended} pairs, {more}"
         said += "" if extension else ", which the budget does not allow: there will be one look only"
-    print("\n".join([*told, said]))
+    print("\n".join([*told, said, *found.notes]))
     return 0
 
 
 def _self_test(options: argparse.Namespace) -> int:
     from reports.gate_curve import exit_code, report
 
+    if options.sets < 1:
+        raise UserError(f"{options.sets} sets show nothing", where="--sets", remedy="Make it 1000 or more.")
     result = report(options.sets)
     print(result.text)
     return exit_code(result)
