@@ -44,14 +44,14 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
         "candidate": options.baseline,
         "spec": _relative(options.spec, options.policy),
     }
-    found = experiment(parse_policy(data, "command line"), where)
+    pilots = experiment(parse_policy(data, "command line"), where)
     out = rooms.make(options.out, "pilot")
     summaries = asyncio.run(
-        pilot.pilot(found, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
+        pilot.pilot(pilots, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
     )
-    metrics, pairs, notes = pilot.proposal(pilot.spreads(summaries))
-    print("\n".join(notes))
-    return metrics, pairs, notes
+    found = pilot.proposal(pilot.spreads(summaries))
+    print("\n".join(found.notes))
+    return found.metrics, found.pairs, found.notes
 
 
 def _relative(spec: Path, policy: Path) -> str:

@@ -1,6 +1,7 @@
 """What a gate would run: sides, seeds, order, minutes, dollars, and what can't decide is refused first."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness.gate.kept import Kept
 from harness.gate.pilot import proposal, spreads
 from harness.gate.rates import load_for
 from harness.gate.sides import experiment
+from reports.gate_simulation import whole_policy
 from tests.gate.made import latency, policy, summary
 from workloads.errors import UserError
 from workloads.plan import make_plan
@@ -307,14 +309,36 @@ class TestPilot:
     def runs(self, spread: float):
         return [summary(100 * (1 + spread * k), 20 * (1 + spread * k)) for k in (-1, 0, 1)]
 
-    def test_steady_runs_keep_the_default_margins(self):
-        metrics, pairs, notes = proposal(spreads(self.runs(0.01)))
-        assert metrics == {"ttft.p90": "10%", "tpot.mean": "7%"} and pairs == 5
-        assert any("ttft.p90 1.2 %" in note for note in notes)  # 1 % from three runs, as a median of what it may be
+    def test_steady_runs_keep_the_default_margins_and_five_pairs(self):
+        found = proposal(spreads(self.runs(0.01)))
+        assert (found.metrics, found.pairs) == ({"ttft.p90": "10%", "tpot.mean": "7%"}, 5)
 
-    def test_unsteady_runs_need_wider_margins(self):
-        metrics, pairs, _ = proposal(spreads(self.runs(0.08)))
-        assert float(metrics["ttft.p90"].rstrip("%")) > 10 and 5 <= pairs <= 10
+    def test_a_spread_has_its_bounds_by_chi_square(self):
+        """Of three runs: chi-square of two degrees of freedom has its 20 and 80 % points at 0.446 and 3.219."""
+        (ttft, *_) = spreads(self.runs(0.01), ["ttft.p90"])
+        assert ttft.cv == pytest.approx(0.01, rel=0.01)
+        assert ttft.high / ttft.cv == pytest.approx(math.sqrt(2 / 0.4463), rel=1e-3)
+        assert ttft.low / ttft.cv == pytest.approx(math.sqrt(2 / 3.2189), rel=1e-3)
+        said = next(note for note in proposal([ttft]).notes if "ttft.p90" in note)
+        assert said == "  ttft.p90 1.0 % (0.8 to 2.1)"
+
+    @pytest.mark.parametrize("spread", [0.0, 0.01, 0.02, 0.04, 0.06])
+    def test_an_unchanged_system_passes_what_is_proposed_in_four_of_five_cases(self, spread: float):
+        """The whole policy, whatever the pilot saw, at the bound that the proposal counts on."""
+        found = proposal(spreads(self.runs(spread)))
+        high = spreads(self.runs(spread))[0].high
+        whole = whole_policy(policy(metrics=found.metrics, pairs=found.pairs), high, sets=4000, seed=99)
+        assert whole.passed.share >= 0.78  # 80 % within the error of 4,000 sets, twice
+        assert found.passes == pytest.approx(whole.passed.share, abs=0.04)
+
+    def test_unsteady_runs_need_more_pairs_and_then_wider_margins(self):
+        two, eight = proposal(spreads(self.runs(0.025))), proposal(spreads(self.runs(0.08)))
+        assert two.metrics == {"ttft.p90": "10%", "tpot.mean": "7%"} and two.pairs > 5
+        assert float(eight.metrics["ttft.p90"].rstrip("%")) > 10
+
+    def test_runs_that_no_margin_can_tell_apart_are_said_to_be_so(self):
+        found = proposal(spreads(self.runs(0.3)))
+        assert found.passes < 0.8 and "too seldom" in found.notes[-1]
 
     def test_a_metric_that_a_run_lacks_is_left_out(self):
         runs = self.runs(0.01)

@@ -169,10 +169,11 @@ def test_a_pilot_measures_the_baseline_and_writes_a_policy_that_a_dry_run_accept
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "pilot").iterdir()) == ["pilot01", "pilot02", "pilot03"]
     text = (tmp_path / "gate.yaml").read_text()
-    assert "ttft.p90" in done.stdout and "needs" in done.stdout
+    assert "ttft.p90" in done.stdout and "an unchanged system passes in" in done.stdout
     assert all(f"# {line}" in text for line in done.stdout.splitlines() if line.startswith("  "))
     dry = call("gate", "--policy", "gate.yaml", "--dry-run", cwd=tmp_path)
-    assert dry.returncode == 0 and "10 launches" in dry.stdout, dry.stderr
+    pairs = yaml.safe_load(text)["pairs"]
+    assert dry.returncode == 0 and f"{2 * pairs} launches" in dry.stdout, dry.stderr
 
 
 def test_nothing_is_left_running(gate):
