@@ -107,7 +107,10 @@ def _fit(options: argparse.Namespace) -> int:
             {
                 "profile": str(options.output),
                 "estimates": {name: estimate.as_dict() for name, estimate in fit.estimates.items()},
-                "checks": [{"name": one.name, "log": one.log, "fit": one.fit} for one in fit.checks],
+                "checks": [
+                    {"name": one.name, "log": one.log, "fit": one.fit, "error": one.error, "ok": one.ok}
+                    for one in fit.checks
+                ],
                 "notes": fit.notes,
             }
         )
@@ -119,9 +122,12 @@ def _fit(options: argparse.Namespace) -> int:
         estimates = Table("fitted", "value", "95 % interval", title="Estimates", title_justify="left")
         for name, one in fit.estimates.items():
             estimates.add_row(name, f"{one.value:,.5g}", f"{one.low:,.5g} to {one.high:,.5g}")
-        checks = Table("figure", "log", "drawn from the fit", title="The fit's error", title_justify="left")
+        checks = Table(
+            "figure", "log", "drawn from the fit", "error", "", title="The fit's error", title_justify="left"
+        )
         for check in fit.checks:
-            checks.add_row(check.name, number(check.log), number(check.fit))
+            error = f"{check.error:+.1%}" if check.log else number(check.error)
+            checks.add_row(check.name, number(check.log), number(check.fit), error, "ok" if check.ok else "off")
         console.print(estimates, checks)
         for note in fit.notes:
             console.print(f"note: {note}", highlight=False, soft_wrap=True)

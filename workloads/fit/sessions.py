@@ -7,13 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.columns import Columns
-from workloads.fit.estimate import Z95, Estimate, quantile
+from workloads.fit.estimate import Estimate
+from workloads.fit.followups import FollowUps, Turns, estimates, follow_ups
 from workloads.fit.lengths import law_of
 
 Ints = npt.NDArray[np.int64]
 
 LEAST_FOLLOW_UPS: Final = 50
 _RESENT: Final = 0.6
+_SAMPLE: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class SessionFit:
     spec: dict[str, Any]
     first: npt.NDArray[np.bool_]
     turns: Estimate
-    think_s: Estimate | None
+    think_s: Estimate
     notes: tuple[str, ...] = field(default=())
 
 
-def fit_sessions(columns: Columns) -> SessionFit | None:
+def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     """Sessions of a log in order of time; None where hardly any request follows another.
 
     Pauses are from one request's time to the next's, so the profile has them `by the clock`.
@@ -38,9 +40,8 @@ def fit_sessions(columns: Columns) -> SessionFit | None:
     follows = np.flatnonzero(turn > 0)
     if len(follows) < LEAST_FOLLOW_UPS:
         return None
-    counts = np.bincount(session)
-    counts = counts[counts > 0]
-    pauses = np.maximum((at_ns[follows] - at_ns[follows - 1]) / 1e9, 1e-3)
+    found, of_turns, of_pauses = _follow_ups(session, turn, at_ns, follows, tick_s)
+    pauses, counts = found.sample(_SAMPLE)
     told = prompt[follows - 1] + output[follows - 1]
     resent = float((prompt[follows] >= told).mean()) >= _RESENT
     told = told if resent else np.zeros(len(follows), np.int64)
@@ -52,15 +53,24 @@ def fit_sessions(columns: Columns) -> SessionFit | None:
         "pace": "clock",
         "max_turns": int(counts.max()),
     }
-    notes = ["sessions that go on beyond the log count with the turns they have in it"]
+    notes = ["sessions that began before the log count from their first request in it"]
+    if not of_turns.known:
+        notes.append("the log is too short for the pauses in it: turns and pauses have no interval")
     if not resent:
         spec["history"] = "none"
         notes.append("most prompts don't hold what was said before: histories are not re-sent")
-    error = Z95 * float(counts.std(ddof=1)) / float(np.sqrt(len(counts)))
-    mean = float(counts.mean())
-    return SessionFit(
-        spec, columns.turn == 0, Estimate(mean, mean - error, mean + error), quantile(pauses, 0.5), tuple(notes)
-    )
+    return SessionFit(spec, columns.turn == 0, of_turns, of_pauses, tuple(notes))
+
+
+def _follow_ups(
+    session: Ints, turn: Ints, at_ns: Ints, follows: Ints, tick_s: float
+) -> tuple[FollowUps, Estimate, Estimate]:
+    pause_s = np.full(len(turn), np.inf)
+    pause_s[follows - 1] = np.maximum((at_ns[follows] - at_ns[follows - 1]) / 1e9, 1e-3)
+    left_s = np.maximum((at_ns.max() - at_ns) / 1e9, 1e-3)
+    turns = Turns(np.unique(session, return_inverse=True)[1], turn, left_s, pause_s).within_reach()
+    found = follow_ups(turns)
+    return found, *estimates(turns, found, tick_s)
 
 
 def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:

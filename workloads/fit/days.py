@@ -1,0 +1,49 @@
+"""The shape of a day in a log of two days and more."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.arrivals.rate import Daily
+from workloads.fit.estimate import Estimate, point
+from workloads.streams import Stream
+
+Floats = npt.NDArray[np.float64]
+
+_DAY_S: Final = 86400.0
+
+
+@dataclass(frozen=True)
+class Days:
+    """24 factors from the log's first arrival on, and the mean rate per second."""
+
+    factors: tuple[float, ...]
+    rate: Estimate
+
+    def over(self, span_s: float) -> Floats:
+        """The factors that the generator makes of them, at equal steps of [0, span)."""
+        edges, levels = Daily(self.factors, (1.0,) * 7).cells(Stream(0), span_s)
+        steps = round(span_s / (edges[1] - edges[0]))
+        return levels[:steps]
+
+
+def fit_days(times_s: Floats, span_s: float) -> Days | None:
+    """The mean of whole days, or None below two.
+
+    The interval of the rate takes days as the sample; below four days there is none.
+    """
+    days = int(span_s // _DAY_S)
+    if days < 2:
+        return None
+    hours = np.bincount((times_s / 3600.0).astype(np.int64), minlength=24 * days)[: 24 * days].reshape(days, 24)
+    rates = hours.sum(axis=1) / _DAY_S
+    mean = float(rates.mean())
+    factors = tuple(float(f"{factor:.3g}") for factor in (hours.mean(axis=0) / 3600.0 / mean).tolist())
+    if days < 4:
+        return Days(factors, point(mean))
+    from scipy.stats import t
+
+    error = float(t.ppf(0.975, days - 1)) * float(rates.std(ddof=1)) / float(np.sqrt(days))
+    return Days(factors, Estimate(mean, max(mean - error, 0.0), mean + error))

@@ -1,0 +1,176 @@
+"""A workload's spec from a log: each part fitted by its own module, put together here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workloads.columns import NO_TIME, Columns
+from workloads.errors import UserError
+from workloads.fit.arrivals import LEAST_ARRIVALS, fit_arrivals
+from workloads.fit.bursts import fit_bursts
+from workloads.fit.checks import Check, draw, reuse_check, span_s
+from workloads.fit.counts import Arrivals
+from workloads.fit.days import fit_days
+from workloads.fit.estimate import Estimate, quantile
+from workloads.fit.lengths import correlation, law_of
+from workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
+from workloads.fit.sharing import common_blocks, fit_pool
+from workloads.fit.stamps import resolution_ns
+from workloads.spec import TraceSpec
+from workloads.traces.replay import load
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A workload fitted to a log's requests: its spec, its figures with intervals, and what could not be told.
+
+    `tick_s` is the resolution of the log's stamps.
+    """
+
+    columns: Columns
+    block_tokens: int
+    tick_s: float
+    workload: dict[str, Any] = field(default_factory=dict)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def keep(self, name: str, estimate: Estimate) -> None:
+        """An estimate, if it has an interval."""
+        if estimate.known:
+            self.estimates[name] = estimate
+
+
+def fit_workload(trace: TraceSpec) -> Fitted:
+    """Fit a log.
+
+    Raises:
+        UserError: it can't be read, or holds fewer than 200 requests.
+    """
+    # As they were stamped: arrivals spread within a coarse grid would tell the law of the spreading.
+    replay = load(trace.model_copy(update={"spread": False}), 0)
+    columns, size = replay.columns, replay.block_tokens or 64
+    if len(columns) < LEAST_ARRIVALS:
+        raise UserError(
+            f"{len(columns)} requests are too few to fit anything ({LEAST_ARRIVALS} at least)", where=str(trace.file)
+        )
+    stamped = columns.at_ns != NO_TIME
+    tick_s = resolution_ns(columns.at_ns[stamped]) / 1e9 if replay.has_times else 0.0
+    notes, common = list(replay.notices), common_blocks(columns)
+    sessions = None
+    if replay.has_times and stamped.all():
+        columns, sessions = _conversations(columns, size, common, tick_s, notes)
+    fitted = Fitted(columns, size, tick_s, {"block_tokens": size}, notes=notes)
+    if common:
+        fitted.workload["prefix"] = {"system_tokens": common * size}
+    if sessions is not None:
+        fitted.workload["sessions"] = sessions.spec
+        fitted.keep("turns.mean", sessions.turns)
+        fitted.keep("think_s.p50", sessions.think_s)
+        notes += sessions.notes
+    _fit_lengths(fitted, sessions)
+    if replay.has_times:
+        _fit_times(fitted, sessions)
+    else:
+        fitted.workload["users"] = 16
+        notes.append("the log has no times: a closed loop of 16 users stands in for its arrivals")
+    fitted.workload["duration"] = "10m"
+    _fit_sharing(fitted, common)
+    return fitted
+
+
+def _conversations(
+    columns: Columns, block_tokens: int, common: int, tick_s: float, notes: list[str]
+) -> tuple[Columns, SessionFit | None]:
+    """The log's own sessions, or those told from prefix blocks if what was said before is in their prompts."""
+    if columns.prefix_blocks is None or (columns.turn > 0).any():
+        return columns, fit_sessions(columns, tick_s)
+    inferred = infer_sessions(columns, block_tokens, common)
+    sessions = fit_sessions(inferred, tick_s)
+    if sessions is None or sessions.spec.get("history") == "none":
+        return columns, None
+    notes.append("conversations are told from prefix blocks: a request continues one whose blocks it repeats")
+    return inferred, sessions
+
+
+def _fit_lengths(fitted: Fitted, sessions: SessionFit | None) -> None:
+    columns = fitted.columns
+    first = np.ones(len(columns), bool) if sessions is None else sessions.first
+    prompt, output = columns.prompt_tokens[first], columns.output_tokens
+    rho = correlation(prompt, output[first])
+    fitted.workload.update(prompt_tokens=law_of(prompt), output_tokens=law_of(output), correlation=round(rho.value, 3))
+    for name, values in (("prompt_tokens", prompt), ("output_tokens", output)):
+        for share, label in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
+            found = quantile(values, share)
+            if found is not None:
+                fitted.keep(f"{name}.{label}", found)
+    fitted.keep("correlation", rho)
+
+
+def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
+    columns, notes = fitted.columns, fitted.notes
+    timed = columns.at_ns != NO_TIME
+    starts = timed if sessions is None else timed & sessions.first
+    times_s = np.sort(columns.at_ns[starts]) / 1e9
+    span = span_s(times_s)
+    if len(times_s) < LEAST_ARRIVALS or span <= 0:
+        raise UserError(
+            f"{len(times_s)} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log"
+        )
+    bursts = fit_bursts(times_s)
+    if bursts is not None:
+        fitted.workload["arrivals"] = {"process": "gamma", "rate": _rounded(len(times_s) / span), **bursts.spec}
+        for name, estimate in bursts.estimates.items():
+            fitted.keep(name, estimate)
+        notes.append("traffic comes in bursts: their lengths and pauses are fitted, not a modulation of the rate")
+        return
+    times_s -= times_s[0]
+    days = fit_days(times_s, span)
+    found = fit_arrivals(Arrivals(times_s, span, fitted.tick_s, None if days is None else days.over(span)))
+    notes += found.notes
+    rate = found.rate if days is None else days.rate
+    fitted.keep("rate", rate)
+    if not rate.known:
+        notes.append("the rate is the log's own and has no interval: the log holds too few of its ups and downs")
+    arrivals: dict[str, Any] = {"process": "poisson", "rate": _rounded(rate.value)}
+    if found.shape is not None:
+        fitted.keep("shape", found.shape)
+        arrivals |= {"process": "gamma", "shape": _rounded(found.shape.value)}
+    if found.cv is not None and found.correlation_s is not None:
+        fitted.keep("modulation.cv", found.cv)
+        fitted.keep("modulation.correlation_s", found.correlation_s)
+        cv, correlation_s = min(_rounded(found.cv.value), 5.0), _rounded(found.correlation_s.value)
+        arrivals["modulation"] = [{"cv": cv, "correlation": correlation_s}]
+    if days is not None:
+        arrivals["daily"] = {"hours": list(days.factors)}
+        notes.append("the log holds days: their mean shape is fitted (hour 0 is the log's first)")
+    fitted.workload["arrivals"] = arrivals
+
+
+def _fit_sharing(fitted: Fitted, common: int) -> None:
+    """A pool of contexts, where the system prompt and the conversations don't explain what prompts share."""
+    columns, workload = fitted.columns, fitted.workload
+    if columns.prefix_blocks is None:
+        fitted.notes.append(
+            "the log doesn't say what prompts share: the profile shares nothing but a session's own history"
+        )
+        return
+    span = span_s(np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9)
+    prefix = workload.get("prefix", {})
+
+    def check(shared: dict[str, Any]) -> Check:
+        tables = draw(columns, workload | {"prefix": prefix | shared}, span, seeds=3)
+        return reuse_check(columns, tables, fitted.block_tokens)[0]
+
+    without = check({})
+    if without.ok:
+        return
+    pool = fit_pool(columns, fitted.block_tokens, common, without.log, lambda one: check({"shared": one}).fit)
+    if pool is not None and abs(check({"shared": pool}).error) < abs(without.error):
+        workload["prefix"] = prefix | {"shared": pool}
+    else:
+        fitted.notes.append("prompts share what neither a system prompt, conversations nor a pool of contexts explain")
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
