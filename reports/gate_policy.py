@@ -52,9 +52,9 @@ def _point(value: Any) -> Any:
     if isinstance(value, Point | dict):
         return value
     text = str(value).strip()
-    if found := re.fullmatch(r"closed\s+(\d+)", text):
+    if found := re.fullmatch(r"closed\s+([1-9]\d*)", text):
         return Point(users=int(found[1]))
-    if found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text):
+    if (found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(found[1]):
         return Point(share=float(found[1]))
     try:
         return Point(rate=parse_rate(text))
