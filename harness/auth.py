@@ -23,12 +23,14 @@ class Credentials:
 
     Attributes:
         events: what happened to renewals: `{"t_unix_ns", "kind": "auth", "text"}`, for the run's events.
+        told: is called with each of them.
     """
 
     def __init__(self, spec: AuthSpec | None) -> None:
         self._spec = spec
         self._key: str | None = None
         self.events: list[dict[str, Any]] = []
+        self.told: Callable[[dict[str, Any]], None] = lambda _event: None
 
     async def headers(self) -> dict[str, str]:
         """The header with the key; empty without `auth`.
@@ -79,6 +81,7 @@ class Credentials:
 
     def _note(self, text: str) -> None:
         self.events.append({"t_unix_ns": time.time_ns(), "kind": "auth", "text": text})
+        self.told(self.events[-1])
 
 
 async def _fetch(spec: AuthSpec) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from yarl import URL
 
+from harness.events import EventLog
 from harness.load import Watcher
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
@@ -57,9 +58,10 @@ async def look_for_gpus(
     return source
 
 
-async def show(source: GpuSource, watcher: Watcher) -> None:
-    """Tell a person what the GPUs do, until cancelled."""
+async def show(source: GpuSource, watcher: Watcher, events: EventLog, t0_unix_ns: int) -> None:
+    """Tell a person what the GPUs do, and the run's events what befell them, until cancelled."""
     while True:
+        events.follow("gpu", gpu_events(source, t0_unix_ns))
         if source.now:
             watcher.gpu(in_words(source.now))
         await asyncio.sleep(_SHOW_S)

@@ -7,7 +7,7 @@ its deadline has passed. Whatever happens, what was measured is kept and the out
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import orjson
 
 from harness.abort import KillSwitch
 from harness.control import Control, Message
+from harness.events import EventLog
 from harness.targets.base import Ended, Target
 from reports.manifest import Manifest
 from workloads.errors import UserError
@@ -54,7 +55,6 @@ class Outcome:
     reason: str = ""
     failed_side: str = ""
     ended_ns: int = 0
-    events: list[dict[str, Any]] = field(default_factory=list)
 
 
 async def until_ready(
@@ -103,13 +103,15 @@ class Listener:
     """Hears the load phase out and keeps account of it in an `Outcome`."""
 
     def __init__(
-        self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch
-    ) -> None:
+        self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
+        events: EventLog,
+    ) -> None:  # fmt: skip
         self._control = control
         self._manifest = manifest
         self._watcher = watcher
         self._target = target
         self._switch = switch
+        self._events = events
         self._outcome = Outcome()
         self._told = False  # the injectors have been told to stop
         drain_end = manifest.drain_end_ns or 0
@@ -162,7 +164,7 @@ class Listener:
         self._overdue_at = time.monotonic() + _GRACE_S
 
     def _note(self, kind: str, text: str, **more: Any) -> None:
-        self._outcome.events.append({"t_ns": self._now(), "kind": kind, "text": text, **more})
+        self._events.add({"t_ns": self._now(), "kind": kind, "text": text, **more})
 
     def _mourn(self, ended: Ended) -> None:
         """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""

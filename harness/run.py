@@ -9,17 +9,19 @@ import asyncio
 import datetime
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from harness import auth, distributed, rundir
 from harness.abort import KillSwitch
 from harness.annotations import annotations
 from harness.control import Control, Message
+from harness.events import EventLog
 from harness.gpus import gpu_events, look_for_gpus, show
 from harness.handover import prepare_message
 from harness.interrupts import Interrupts
@@ -36,6 +38,7 @@ from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
 from reports.prices import price_of
 from reports.telemetry import read_gpu, read_server
+from workloads.errors import UserError
 from workloads.plan import Plan
 
 # Between "all are ready" and the run's time zero: the first scrape, and the message's way to the injectors.
@@ -138,10 +141,13 @@ async def _load(
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
     manifest.save(run_dir)
     watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
+    events = EventLog(run_dir)
+    events.follow("workers", distributed.on_run_clock(armed.joined, t0))
+    credentials.told = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
-    showing = asyncio.create_task(show(gpus, watcher)) if gpus is not None else None
+    showing = asyncio.create_task(show(gpus, watcher, events, t0)) if gpus is not None else None
     with interrupts.gently() as interruption:
-        outcome = await Listener(control, manifest, watcher, target, switch).until_over(interruption)
+        outcome = await Listener(control, manifest, watcher, target, switch, events).until_over(interruption)
     interrupts.hold()
     refreshing.cancel()
     if showing is not None:
@@ -149,23 +155,43 @@ async def _load(
     watcher.ended()
     await scraper.stop()
     await host.stop()
-    scraper.write(run_dir / "server.parquet")
-    host.write(run_dir / "host.parquet")
     if gpus is not None:
         await gpus.stop()
-        gpus.write(run_dir / "gpu.parquet")
-        outcome.events += gpu_events(gpus, t0)
-    extend_plan(spec, plan, run_dir)
-    outcome.events += [{"t_ns": event.pop("t_unix_ns") - t0, **event} for event in credentials.events]
-    outcome.events += annotations(read_server(run_dir), read_gpu(run_dir))
-    with (run_dir / "events.jsonl").open("ab") as file:  # marks may be there already
-        for event in sorted(distributed.on_run_clock(armed.joined, t0) + outcome.events, key=lambda e: e["t_ns"]):
-            file.write(orjson.dumps(event) + b"\n")
+        events.follow("gpu", gpu_events(gpus, t0))
     manifest.state = outcome.state  # type: ignore[assignment]
     manifest.state_reason = outcome.reason
     manifest.failed_side = outcome.failed_side  # type: ignore[assignment]
     manifest.ended_ns = outcome.ended_ns
-    manifest.save(run_dir)
+    rundir.release(run_dir)
+    manifest.save(run_dir)  # before anything that a full disk may stop
+    steps = {
+        "plan.parquet": lambda: extend_plan(spec, plan, run_dir),
+        "server.parquet": lambda: scraper.write(run_dir / "server.parquet"),
+        "host.parquet": lambda: host.write(run_dir / "host.parquet"),
+        "gpu.parquet": lambda: gpus.write(run_dir / "gpu.parquet") if gpus is not None else None,
+        "events.jsonl": lambda: events.follow("seen", annotations(read_server(run_dir), read_gpu(run_dir))),
+        "the last of events.jsonl": events.write,
+    }
+    if (problem := _done(steps)) and manifest.state == "complete":
+        manifest.state, manifest.state_reason, manifest.failed_side = "failed", problem, "client"
+        manifest.save(run_dir)
+
+
+def _done(steps: Mapping[str, Callable[[], None]]) -> str:
+    """Do every step, whatever becomes of the others; the first that could not be done, in words."""
+    problems = []
+    for name, do in steps.items():
+        try:
+            do()
+        except OSError as error:
+            problems.append(f"can't write {name}: {error.strerror or error}")
+        except UserError as error:
+            problems.append(f"{name}: {error.what}")
+    return next(iter(problems), "")
+
+
+def _on_run_clock(events: Sequence[dict[str, Any]], t0_unix_ns: int) -> list[dict[str, Any]]:
+    return [{"t_ns": e["t_unix_ns"] - t0_unix_ns, "kind": e["kind"], "text": e["text"]} for e in events]
 
 
 async def _start_scraping(

@@ -8,9 +8,20 @@ import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from workloads.errors import UserError
+
+_RESERVE: Final = "spool/reserve"
+_RESERVE_BYTES: Final = 256 << 10
+
+
+class Unfinished(Exception):
+    """What nobody foresaw ended a run whose load had begun; its cause says what. `run_dir` holds what was measured."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"the run in {run_dir} broke off")
+        self.run_dir = run_dir
 
 
 class Made:
@@ -31,10 +42,17 @@ def measured(out: Path | None, name: str) -> Iterator[Made]:
 
     Raises:
         UserError: as `make`.
+        Unfinished: an error that nobody foresaw, where anything was measured.
     """
     made = Made(make(out, name))
     try:
         yield made
+    except UserError:
+        raise
+    except Exception as error:
+        if not made.kept:
+            raise
+        raise Unfinished(made.path) from error
     finally:
         if not made.kept:
             shutil.rmtree(made.path, ignore_errors=True)
@@ -60,9 +78,16 @@ def make(out: Path | None, name: str) -> Path:
                 "is not empty", where=f"--out {out}", remedy="Name a new folder; runs are never overwritten."
             )
         (out / "spool").mkdir()
+        # Kept back, so that even on a disk that fills up the run can write down how it ended.
+        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
     except OSError as error:
         raise UserError(f"can't be written: {error.strerror}", where=f"--out {out}") from error
     return out
+
+
+def release(run_dir: Path) -> None:
+    """The load is over: give back the room that was kept for its last words."""
+    (run_dir / _RESERVE).unlink(missing_ok=True)
 
 
 def host_facts() -> dict[str, Any]:

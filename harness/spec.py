@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -141,14 +141,14 @@ class RunSpec(Strict):
     workload: WorkloadSpec
     gpus: GpuSpec = GpuSpec()
     slo: dict[str, str] = {}
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     timeout: Duration | None = Field(None, gt=0)
     drain: Duration = Field(60.0, ge=0)
     abandon: AbandonSpec | None = None
     streamed: bool = True
     output: Literal["forced", "natural"] = "forced"
     extra: dict[str, Any] = {}
-    injectors: int | Literal["auto"] = 1
+    injectors: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
     workers: WorkersSpec | None = None
     ui: str | None = None  # address of Locust's web UI
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None

@@ -4,7 +4,9 @@ Every planned row of an open loop ends in exactly one record, whether an injecto
 a closed loop's plan has no end, so only its started rows become records. Figures are `reports.metrics`.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +41,19 @@ def collect(run_dir: Path | str) -> None:
     injector died and its time had come, else `not_sent`.
 
     Raises:
-        UserError: the plan is missing or unreadable.
+        UserError: the plan is missing or unreadable, or there is no room for the files.
     """
     run_dir = Path(run_dir)
+    try:
+        _collect(run_dir)
+    except OSError as error:
+        raise UserError(
+            f"can't be written: {error.strerror or error}", where=str(run_dir),
+            remedy="Make room, then: tailgate report RUN. What was measured is kept in its spool.",
+        ) from error  # fmt: skip
+
+
+def _collect(run_dir: Path) -> None:
     manifest = Manifest.load(run_dir)
     client = _client(run_dir)
     died = _died(run_dir, manifest.injectors)
@@ -102,9 +114,10 @@ def _reported(run_dir: Path) -> Any:
     parts: list[Any] = []
     pending: list[Any] = []
     held = 0
-    with pq.ParquetWriter(
-        run_dir / "arrivals.parquet", ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False
-    ) as out:
+    with (
+        _draft(run_dir / "arrivals.parquet") as draft,
+        pq.ParquetWriter(draft, ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False) as out,
+    ):
         for path in spool_files(run_dir, "injector").values():
             for batch in whole_batches(path):
                 fresh, seen = _first_time(batch["index"].to_numpy(), seen)
@@ -223,6 +236,17 @@ def _phase(rows: Any, reported: Any, manifest: Manifest) -> Any:
 
 
 def _write(table: Any, path: Path) -> None:
+    with _draft(path) as draft:
+        pq.write_table(table, draft, compression="zstd")
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place once it is whole, and is gone otherwise."""
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)

@@ -69,16 +69,26 @@ class ContentTable:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """As one .npz file (`path` is used as it is)."""
-        with path.open("wb") as stream:
-            np.savez(
-                stream,
-                ids=self.ids,
-                text=np.frombuffer(self.text.encode(), np.uint8),
-                starts=self.starts,
-                safe=self.safe,
-                words=np.frombuffer("\n".join(self.words).encode(), np.uint8),
-            )
+        """As one .npz file (`path` is used as it is), whole or not at all.
+
+        Raises:
+            UserError: it can't be written.
+        """
+        draft = path.with_name(f".{path.name}.tmp")
+        try:
+            with draft.open("wb") as stream:
+                np.savez(
+                    stream,
+                    ids=self.ids,
+                    text=np.frombuffer(self.text.encode(), np.uint8),
+                    starts=self.starts,
+                    safe=self.safe,
+                    words=np.frombuffer("\n".join(self.words).encode(), np.uint8),
+                )
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise UserError(f"can't be written: {error.strerror}", where=str(path)) from error
 
     @classmethod
     def load(cls, path: Path) -> "ContentTable":

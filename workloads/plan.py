@@ -100,7 +100,11 @@ def workload_hash(spec: WorkloadSpec) -> str:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """The plan as Parquet, with its hashes and block length in the file's metadata."""
+    """The plan as Parquet, with its hashes and block length in the file's metadata; whole or not at all.
+
+    Raises:
+        UserError: it can't be written.
+    """
     from pyarrow import parquet
 
     metadata = {
@@ -109,7 +113,13 @@ def write_plan(plan: Plan, path: Path) -> None:
         "tailgate.loop": plan.loop,
         "tailgate.block_tokens": str(plan.block_tokens),
     }
-    parquet.write_table(plan.table.replace_schema_metadata(metadata), path, compression="zstd")
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        parquet.write_table(plan.table.replace_schema_metadata(metadata), draft, compression="zstd")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"can't be written: {error.strerror or error}", where=str(path)) from error
 
 
 def read_plan(path: Path) -> pa.Table:

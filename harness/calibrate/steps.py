@@ -1,6 +1,7 @@
 """Raising the load step by step against the null server, and what each step showed."""
 
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -61,7 +62,8 @@ async def null_server() -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{json.loads(await process.stdout.readline())['port']}"
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):  # a Ctrl-C reaches it as well
+            process.terminate()
         await process.wait()
 
 

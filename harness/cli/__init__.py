@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from typing import Final
 
+from harness.cli.edge import let_readers_go, unforeseen
 from workloads.errors import UserError
 
 # name -> (module, one line for --help)
@@ -23,7 +24,11 @@ _USAGE: Final = "usage: tailgate COMMAND [...]"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry of `tailgate`; the exit codes are 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130."""
+    """Entry of `tailgate`; the exit codes are 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130.
+
+    What nobody foresaw exits 4 once anything was measured, 2 before: never 1.
+    """
+    let_readers_go()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -43,9 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
-        return 0
+    except Exception as error:  # noqa: BLE001 - the outermost edge
+        return unforeseen(command, error)
 
 
 def _unknown(command: str) -> UserError:

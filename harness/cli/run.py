@@ -31,7 +31,11 @@ def run(argv: list[str]) -> int:
     from reports.build import build
     from reports.summary import exit_code
 
-    summary = build(run_dir)
+    try:
+        summary = build(run_dir)
+    except UserError as error:
+        print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
+        return 4
     if arguments.json:
         sys.stdout.write((run_dir / "summary.json").read_text())
     elif not arguments.quiet:
@@ -169,11 +173,18 @@ def _flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
         "extra": _json(a.extra, "--extra"),
         "workers": {"expect": a.expect_workers, "bind": a.bind, "wait": a.wait},
         "ui": a.ui,
-        "injectors": int(a.injectors) if a.injectors and a.injectors.isdigit() else a.injectors,
+        "injectors": _number_or_word(a.injectors),
     }
     pruned = _pruned(data)
     assert isinstance(pruned, dict)
     return pruned
+
+
+def _number_or_word(text: str | None) -> int | str | None:
+    try:
+        return text if text is None else int(text)
+    except ValueError:
+        return text
 
 
 def _target(a: argparse.Namespace) -> dict[str, Any]:

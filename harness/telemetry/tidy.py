@@ -1,8 +1,11 @@
 """Where samples go: columns in memory, an Arrow stream on disk behind them, one Parquet file at the end.
 
-The stream bounds memory, and outlives a killed process: every complete batch of it can be read.
+The stream bounds memory, and outlives a killed process: what was appended more than a second ago can be read. On a
+full disk it ends at a batch's edge, and what is appended then waits in memory for room.
 """
 
+import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 FLUSH_ROWS = 8192
+FLUSH_S = 1.0
 ROW_GROUP = 262_144
 
 
@@ -28,8 +32,10 @@ class TidySamples:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._spool = spool
-        self._file: Any = None
+        self._flushed_s: float | None = None  # monotonic; counts from the first rows
+        self._file: BinaryIO | None = None
         self._writer: Any = None
+        self._unwritten = _Unwritten()
 
     def append(self, columns: Sequence[Any]) -> None:
         """Add rows: one sequence or array per column, in the schema's order."""
@@ -37,8 +43,12 @@ class TidySamples:
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         self._pending.append(batch)
         self._pending_rows += batch.num_rows
-        if self._pending_rows >= FLUSH_ROWS:
-            self.flush()
+        now = time.monotonic()
+        self._flushed_s = now if self._flushed_s is None else self._flushed_s
+        if self._pending_rows >= FLUSH_ROWS or now - self._flushed_s >= FLUSH_S:
+            self._flushed_s = now
+            with contextlib.suppress(OSError):  # it is tried again; who ends the samples hears of it
+                self.flush()
 
     def shift(self, by_ns: int) -> None:
         """Move the samples so far in time (their first column); only before anything was flushed."""
@@ -50,17 +60,36 @@ class TidySamples:
         ]
 
     def flush(self) -> None:
-        """Move what is pending to the spool; nothing happens without one."""
+        """Move what is pending to the spool; nothing happens without one.
+
+        Raises:
+            OSError: there is no room. Nothing is lost as long as this process lives: the next flush tries again.
+        """
         if self._spool is None or not self._pending:
             return
         if self._writer is None:
             self._spool.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._spool.open("wb")
-            self._writer = pa.ipc.new_stream(self._file, self._schema)
+            self._file = self._spool.open("wb", buffering=0)
+            self._writer = pa.ipc.new_stream(self._unwritten, self._schema)
         for batch in pa.Table.from_batches(self._pending).combine_chunks().to_batches():
             self._writer.write_batch(batch)
-        self._file.flush()
         self._pending, self._pending_rows = [], 0
+        self._drain()
+
+    def _drain(self) -> None:
+        """What is unwritten goes to the file as a whole, or not at all."""
+        assert self._file is not None
+        start = self._file.tell()
+        data = memoryview(bytes(self._unwritten.data))
+        while data:
+            try:
+                data = data[self._file.write(data) :]
+            except OSError:
+                with contextlib.suppress(OSError):  # a device can't be truncated
+                    self._file.truncate(start)
+                    self._file.seek(start)
+                raise
+        self._unwritten.data.clear()
 
     def write(self, path: Path) -> None:
         """Write all rows so far to one Parquet file, replacing it as a whole, and end the spool."""
@@ -74,9 +103,35 @@ class TidySamples:
         """End the spool; nothing can be added any more."""
         self.flush()
         if self._writer is not None:
+            assert self._file is not None
             self._writer.close()
-            self._file.close()
             self._writer = None
+            self._drain()
+            self._file.close()
+
+
+class _Unwritten:
+    """What the stream's writer gave and the file has not: Arrow takes it for a file."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._given = 0
+
+    def write(self, data: bytes) -> int:
+        self.data += data
+        self._given += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._given
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def close(self) -> None:
+        """The file is closed by its owner."""
 
 
 def write_spool(spool: Path, schema: pa.Schema, path: Path) -> None:
@@ -99,9 +154,13 @@ def _complete_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
 
 def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
     draft = path.with_name(path.name + ".part")
-    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for table in _groups(batches):
-            writer.write_table(table, row_group_size=ROW_GROUP)
+    try:
+        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+            for table in _groups(batches):
+                writer.write_table(table, row_group_size=ROW_GROUP)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
 
 
