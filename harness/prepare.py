@@ -11,7 +11,7 @@ from typing import Final
 from harness import auth, content
 from harness.admission import admit, needs_context, with_context
 from harness.begin import first_manifest
-from harness.calibrate import store as calibration
+from harness.calibrate.busiest import beyond_calibration
 from harness.job import trust_of
 from harness.load import Watcher
 from harness.settle import settle
@@ -85,7 +85,10 @@ async def prepare(
     manifest.cache = caches.policy
     manifest.target.memory = vram  # type: ignore[attr-defined]
     manifest.content = prompts.facts
-    manifest.notices += [*notices, *prompts.notices, *_beyond_calibration(plan, manifest, watcher)]
+    manifest.notices += [*notices, *prompts.notices]
+    if (warning := beyond_calibration(spec, plan)) is not None:
+        watcher.note(f"warning: {warning}")
+        manifest.notices.append(warning)
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
         if not settled.steady:
@@ -95,18 +98,3 @@ async def prepare(
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)
-
-
-def _beyond_calibration(plan: Plan, manifest: Manifest, watcher: Watcher) -> list[str]:
-    """A warning, where this machine was calibrated and the plan is near what it can measure."""
-    import pyarrow.compute as pc
-
-    seconds = manifest.measure_end_ns / 1e9
-    if plan.loop == "closed" or seconds <= 0:
-        return []
-    rows = plan.table.num_rows
-    warning = calibration.warning(rows / seconds, (pc.sum(plan.table["output_tokens"]).as_py() or 0) / seconds)
-    if warning is None:
-        return []
-    watcher.note(f"warning: {warning}")
-    return [warning]

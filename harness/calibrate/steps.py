@@ -25,9 +25,11 @@ ITL_MS: Final = 20.0
 TOKENS: Final = 50  # an answer of 50 tokens takes 1.03 s: a step is in full swing soon
 CHUNK_RATES: Final = (1_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000)
 REQUEST_RATES: Final = (100, 250, 500, 1_000, 2_000)
-# A step is honest when the run is VALID and its tails are within these of the truth.
-_TTFT_ERROR_MS: Final = 3.0
-_ITL_ERROR_MS: Final = 1.0
+# A step is honest when the run is VALID, no request failed, and all of these are known and near the truth.
+_BOUNDS_MS: Final = {"ttft p50": 1.0, "ttft p99": 3.0, "itl p50": 0.2, "itl p99": 1.0}
+_LATE_SERVER_MS: Final = 1.0
+# A step of a low rate is longer: its p99 wants about 300 independent requests.
+_LEAST_REQUESTS: Final = 400
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Step:
     why: str
     ttft_error_p50: float | None
     ttft_error_p99: float | None
+    itl_error_p50: float | None
     itl_error_p99: float | None
     dispatch_lag_p99: float | None
     receive_lag_p99: float | None
@@ -68,7 +71,7 @@ async def null_server() -> AsyncIterator[str]:
 
 
 async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> Step:
-    """One step: ``rate`` requests/s of ``tokens`` tokens each."""
+    """One step: ``rate`` requests/s of ``tokens`` tokens each, for so long that its tails are known."""
     spec = RunSpec.model_validate(
         {
             "name": "calibrate",
@@ -77,7 +80,7 @@ async def measure(url: str, rate: float, tokens: int, seconds: float, injectors:
                 "prompt_tokens": 64,
                 "output_tokens": tokens,
                 "arrivals": {"process": "poisson", "rate": rate},
-                "duration": seconds,
+                "duration": max(seconds, _LEAST_REQUESTS / rate),
                 "warmup": 1.5,
             },
             "injectors": injectors,
@@ -95,24 +98,30 @@ async def measure(url: str, rate: float, tokens: int, seconds: float, injectors:
 
 def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> Step:
     latency, client = summary["latency_ms"], summary["client"]
-    ttft, itl = latency["ttft_from_send"], latency["itl"]
-    ttft_error, itl_error = _error(ttft["p99"], TTFT_MS), _error(itl.get("p99"), ITL_MS)
+    errors = {f"ttft {q}": _error(latency["ttft_from_send"][q], TTFT_MS) for q in ("p50", "p99")}
+    if tokens > 1:
+        errors |= {f"itl {q}": _error(latency["itl"][q], ITL_MS) for q in ("p50", "p99")}
     broken = [check["name"] for check in summary["checks"] if check["status"] == "fail"]
-    excess = max((ttft_error or 0.0) / _TTFT_ERROR_MS, (itl_error or 0.0) / _ITL_ERROR_MS)
+    unknown = [name for name, error in errors.items() if error is None]
+    off = [name for name, error in errors.items() if error is not None and error > _BOUNDS_MS[name]]
+    why = ""
     if broken:
         why = ", ".join(broken)
-    elif excess > 1 and server_late > _ITL_ERROR_MS:
-        why = "the null server itself was late"
-    else:
-        why = "off the truth" if excess > 1 else ""
+    elif failed := summary["errors"]["failed"]:
+        why = f"{failed:,} requests failed"
+    elif off:
+        why = "the null server itself was late" if server_late > _LATE_SERVER_MS else "off the truth"
+    elif unknown:
+        why = f"too few requests to know {', '.join(unknown)}"
     return Step(
         chunks_per_s=rate * tokens,
         requests_per_s=rate,
         honest=not why,
         why=why,
-        ttft_error_p50=_error(ttft["p50"], TTFT_MS),
-        ttft_error_p99=ttft_error,
-        itl_error_p99=itl_error if tokens > 1 else None,
+        ttft_error_p50=errors["ttft p50"],
+        ttft_error_p99=errors["ttft p99"],
+        itl_error_p50=errors.get("itl p50"),
+        itl_error_p99=errors.get("itl p99"),
         dispatch_lag_p99=client["dispatch_lag_ms"]["p99"],
         receive_lag_p99=client["receive_lag_ms"]["p99"],
         cpu_share=client["cpu_fraction_max"],
@@ -125,7 +134,7 @@ def _error(found: float | None, truth: float) -> float | None:
 
 
 async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Callable[[Step], None]) -> list[Step]:
-    """Steps of one kind (chunks or requests) upwards, until two in a row are not honest.
+    """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends.
 
     Raises:
         UserError: not even the first step is honest.
@@ -136,12 +145,18 @@ async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Call
         step = await measure(url, rate, tokens, seconds, injectors)
         steps.append(step)
         done(step)
-        if len(steps) >= 2 and not steps[-1].honest and not steps[-2].honest:
+        if not step.honest:
             break
-    if not any(step.honest for step in steps):
+    if not steps[0].honest:
+        least = steps[0].chunks_per_s if kind == "chunks" else steps[0].requests_per_s
         raise UserError(
-            f"not even {steps[0].chunks_per_s:,.0f} chunks/s could be measured honestly: {steps[0].why}",
+            f"not even {least:,.0f} {kind}/s could be measured honestly: {steps[0].why}",
             where="calibrate",
             remedy="Is another process keeping the cores busy?",
         )
     return steps
+
+
+def highest(steps: list[Step]) -> Step:
+    """The last honest step before the first that was not."""
+    return steps[-1] if steps[-1].honest else steps[-2]

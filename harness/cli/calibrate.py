@@ -19,7 +19,8 @@ _COLUMNS = (
     ("requests/s", "requests_per_s", "{:,.0f}"),
     ("TTFT error p50, ms", "ttft_error_p50", "{:.2f}"),
     ("p99", "ttft_error_p99", "{:.2f}"),
-    ("ITL error p99, ms", "itl_error_p99", "{:.2f}"),
+    ("ITL error p50, ms", "itl_error_p50", "{:.2f}"),
+    ("p99", "itl_error_p99", "{:.2f}"),
     ("dispatch lag p99, ms", "dispatch_lag_p99", "{:.2f}"),
     ("receive lag p99, ms", "receive_lag_p99", "{:.2f}"),
     ("busy", "cpu_share", "{:.0%}"),
@@ -53,13 +54,18 @@ def run(argv: list[str]) -> int:
         return 0
     for tool in against:
         print(tool.line())
-    print(
-        f"this machine measures honestly up to {calibration.chunks_per_s:,.0f} chunks/s and "
-        f"{calibration.requests_per_s:,.0f} requests/s"
-    )
+    print(line(calibration))
     if show:
         print(f"kept in {path}")
     return 0
+
+
+def line(found: "Calibration") -> str:
+    """What was found, in one line."""
+    chunks, requests = f"{found.chunks_per_s:,.0f} chunks/s", f"{found.requests_per_s:,.0f} requests/s"
+    words = {True: "at least", False: "up to"}
+    second = "" if found.chunks_open == found.requests_open else f"{words[found.requests_open]} "
+    return f"this machine measures honestly {words[found.chunks_open]} {chunks} and {second}{requests}"
 
 
 async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
@@ -78,14 +84,16 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
     async with steps.null_server() as url:
         by_chunks = await steps.ladder(url, "chunks", given.step, given.injectors, done)
         by_requests = await steps.ladder(url, "requests", given.step, given.injectors, done)
-        best = max(step.chunks_per_s for step in by_chunks if step.honest)
+        best = steps.highest(by_chunks).chunks_per_s
         if names:
             with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
                 rate = best / steps.TOKENS
                 reported = await peers.against(names, url, rate, steps.TOKENS, Path(folder), given.tokenizer)
     calibration = store.Calibration(
         chunks_per_s=best,
-        requests_per_s=max(step.requests_per_s for step in by_requests if step.honest),
+        requests_per_s=steps.highest(by_requests).requests_per_s,
+        chunks_open=by_chunks[-1].honest,
+        requests_open=by_requests[-1].honest,
         injectors=given.injectors,
         made_at=store.now(),
         steps=[step.to_json() for step in table],
