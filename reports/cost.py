@@ -16,7 +16,7 @@ from reports.analysis import Analysis
 from reports.prices import Price, price_of
 from reports.rundata import Floats, Mask
 from reports.splits import Key, key
-from reports.window import output_tokens_inside, prompt_tokens_inside
+from reports.window import answered_inside, ended_inside, output_tokens_inside, prompt_tokens_inside
 
 PRICE_RATIO: Final = 4.0
 # Requests that the server turned away, or never saw.
@@ -141,14 +141,14 @@ def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
     out, _ = output_tokens_inside(run, analysis.scan)
     prompt = prompt_tokens_inside(run, analysis.scan)
     tokens_in, tokens_out = float(prompt.sum()), float(out.sum())
-    cached = np.where(analysis.scan.first_inside, np.nan_to_num(run.column("cached_tokens")), 0.0)
+    cached = np.where(answered_inside(run, analysis.scan), np.nan_to_num(run.column("cached_tokens")), 0.0)
     share = gpus.get("cached_price_ratio")
     cached_ratio = 1.0 if share is None else float(share)
     weight_in = prompt - (1 - cached_ratio) * np.minimum(cached, prompt)
     parts = split(usd, float(weight_in.sum()), tokens_out, ratio)
     each = weight_in + ratio * out
     spent = usd * each / each.sum() if each.sum() != 0 else np.zeros(len(run))
-    ended = run.ok & _inside(run.column("last_token_ns"), run.window_ns)
+    ended = ended_inside(run)
     good_is_known = analysis.has_good and not analysis.unknown.any()
     demand, capacity = gpus.get("demand_rps"), gpus.get("capacity_rps")
     served = _served(analysis, demand, capacity)

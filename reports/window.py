@@ -1,6 +1,7 @@
 """Throughput over the steady window: tokens counted when they arrive, never over the drain.
 
-Requests in flight at an edge count for what fell inside. Latency is `reports.metrics`.
+Requests in flight at an edge count for what fell inside; an answer that was not streamed arrives at its end, all
+of it. Latency is `reports.metrics`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Throughput:
     Attributes:
         requests_per_s: requests that ended `ok` inside the window.
         input_tokens_per_s: prompt tokens of requests whose first token arrived inside it (as planned
-            where no `usage` came).
+            where no `usage` came); of an answer that was not streamed, whose end did.
         output_tokens_per_s: tokens that arrived inside it.
         estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
             or was cut off): counted as arrivals times the run's mean tokens per arrival.
@@ -33,6 +34,32 @@ class Throughput:
     def total_tokens_per_s(self) -> float:
         """Input and output tokens."""
         return self.input_tokens_per_s + self.output_tokens_per_s
+
+
+def came_whole(run: Run) -> Mask:
+    """Answers that arrived well but not in pieces: with `usage` and no content arrival of their own."""
+    return np.asarray(run.ok & (run.column("chunks") == 0) & np.isfinite(run.column("output_tokens")))
+
+
+def answered_inside(run: Run, scan: Scan) -> Mask:
+    """Requests whose answer began to arrive inside the window."""
+    return np.asarray(scan.first_inside | (came_whole(run) & _inside(run, _arrived_ns(run))))
+
+
+def ended_inside(run: Run) -> Mask:
+    """`ok` requests whose answer's last token arrived inside the window."""
+    return run.ok & _inside(run, _arrived_ns(run))
+
+
+def _arrived_ns(run: Run) -> Floats:
+    """When the last of an answer's tokens had arrived."""
+    last = run.column("last_token_ns")
+    return np.where(np.isnan(last) & came_whole(run), run.column("end_ns"), last)
+
+
+def _inside(run: Run, t_ns: Floats) -> Mask:
+    start_ns, end_ns = run.window_ns
+    return np.asarray((t_ns >= start_ns) & (t_ns < end_ns))
 
 
 def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
@@ -55,17 +82,20 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
         each = np.where(alike > 0, (output - np.where(told, first, 0.0)) / alike, 0.0)
     later_inside = scan.inside - np.where(told & scan.first_inside, 1, 0)
     exact = np.where(told & scan.first_inside, first, 0.0) + later_inside * each
-    return np.where(known, exact, scan.inside * per_arrival), ~known & (scan.inside > 0)
+    found = np.where(known, exact, scan.inside * per_arrival)
+    whole = came_whole(run)
+    found = np.where(whole, np.where(_inside(run, _arrived_ns(run)), output, 0.0), found)
+    return found, ~known & (scan.inside > 0)
 
 
 def prompt_tokens_inside(run: Run, scan: Scan) -> Floats:
-    """Prompt tokens of each request whose first token arrived inside the window, else 0.
+    """Prompt tokens of each request whose answer began to arrive inside the window, else 0.
 
     By usage, or as planned where no usage came (the request failed after its first token).
     """
     told = run.column("prompt_tokens")
     tokens = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
-    return np.where(scan.first_inside, tokens, 0.0)
+    return np.where(answered_inside(run, scan), tokens, 0.0)
 
 
 def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | None:
@@ -73,15 +103,12 @@ def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | N
     seconds = run.duration_s
     if seconds <= 0:
         return None
-    start_ns, end_ns = run.window_ns
     mine = np.ones(len(run), np.bool_) if rows is None else rows
     tokens, estimated = output_tokens_inside(run, scan)
     tokens = np.where(mine, tokens, 0.0)
-    last = run.column("last_token_ns")
-    ended_inside = mine & run.ok & (last >= start_ns) & (last < end_ns)
     total = float(tokens.sum())
     return Throughput(
-        requests_per_s=float(np.count_nonzero(ended_inside)) / seconds,
+        requests_per_s=float(np.count_nonzero(mine & ended_inside(run))) / seconds,
         input_tokens_per_s=float(prompt_tokens_inside(run, scan)[mine].sum()) / seconds,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,

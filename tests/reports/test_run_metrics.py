@@ -125,6 +125,14 @@ class TestSteadyWindow:
         short = self.rates(tmp_path / "a", row, drain=5.0)
         assert self.rates(tmp_path / "b", row, drain=300.0) == short
 
+    def test_an_answer_that_was_not_streamed_arrives_at_its_end(self, tmp_path):
+        inside = Row(at=2000.0, ttft=None, end_after=900.0, output_tokens=40)
+        before = Row(at=500.0, ttft=None, end_after=900.0, output_tokens=40, phase="warmup")
+        over_the_edge = Row(at=3500.0, ttft=None, end_after=900.0, output_tokens=40)
+        rates = self.rates(tmp_path, inside, before, over_the_edge)
+        assert (rates.output_tokens_per_s, rates.input_tokens_per_s, rates.requests_per_s) == (40 / 2, 10 / 2, 1 / 2)
+        assert rates.estimated_share == 0
+
     def test_an_interruption_ends_the_window(self, tmp_path):
         row = Row(at=2000.0, ttft=100.0, gaps=[100.0] * 9)
         rates = self.rates(tmp_path, row, state="interrupted", ended_ns=3_000_000_000)
