@@ -24,7 +24,7 @@ from workloads.errors import UserError
 _READY_S = 60.0
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
-# Kernel stamps count as such only when nearly every read had one.
+# Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
 _MOST_UNSTAMPED = 0.001
 
 
@@ -199,8 +199,8 @@ class Listener:
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
-                if message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
-                    manifest.stamp = "user"
+                if manifest.stamp == "kernel" and message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
+                    manifest.stamp = "mixed"
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])

@@ -19,6 +19,7 @@ class Status(StrEnum):
     REJECTED = "rejected"  # HTTP 429 or 503: the server shed load
     HTTP_ERROR = "http_error"  # any other status than 200
     CONNECT_ERROR = "connect_error"  # refused, unreachable, TLS failed
+    CLIENT_ERROR = "client_error"  # this machine had no descriptor, local port or memory for it: the client's fault
     TIMEOUT = "timeout"  # its own deadline, or still in flight when the drain ended
     RESET = "reset"  # the connection was reset before or inside the answer
     TRUNCATED = "truncated"  # the answer ended early: no [DONE], no usage, or a short body
@@ -134,8 +135,12 @@ CLIENT_SCHEMA: Final = pa.schema(
         # Counts per bucket of LAG_EDGES_NS.
         pa.field("dispatch_lag", pa.list_(pa.uint32()), nullable=False),
         pa.field("receive_lag", pa.list_(pa.uint32()), nullable=False),
+        # Closed loop: how late users came back (hand-over - end of the request before it - think time).
+        pa.field("turnaround_lag", pa.list_(pa.uint32()), nullable=False),
         # (REALTIME - MONOTONIC) now, less the same at the run's start.
         pa.field("clock_step_ns", pa.int64(), nullable=False),
+        # Its largest change between two looks, a tenth of a second apart: a step that was taken back shows here.
+        pa.field("clock_jump_ns", pa.int64(), nullable=False),
     ]
 )
 

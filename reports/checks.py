@@ -8,22 +8,31 @@ deployment and of the files `reports.checks_state`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from loadgen.records import LAG_EDGES_NS
 from reports.analysis import Analysis
-from reports.rundata import Floats, Mask, Run
+from reports.conduct import busiest_second, client_column, lag_counts, lag_percentile, lag_sum_ns
+from reports.rundata import Floats, Run
 
 DISPATCH_LAG_MS: Final = 5.0
 OFFERED_SHARE: Final = 0.01
+# Of a closed loop: what a user's way back may take on the mean, whatever the share.
+RETURN_MS: Final = 2.0
+TURNAROUND_LAG_MS: Final = 20.0
 RECEIVE_LAG_MS: Final = {"kernel": 5.0, "user": 1.0}
 COALESCED_SHARE: Final = 0.005
 BUSY_SHARE: Final = 0.85
 BOOKKEEPING_SHARE: Final = 0.005
+# From reading an answer's end to booking it: where answers are short, this is more than the share.
+BOOKING_MS: Final = 0.1
 CLOCK_STEP_MS: Final = 0.1
 LOST_SHARE: Final = 0.001
+
+_FEWER_USERS: Final = (
+    "Free a core for the load generator, use fewer users, or spread them over machines (tailgate worker)."
+)
 
 Outcome = Literal["ok", "fail", "unchecked"]
 
@@ -71,6 +80,9 @@ def client_checks(analysis: Analysis) -> Iterator[Check]:
     yield _finished(analysis.run)
     yield _dispatch_lag(analysis)
     yield _offered_load(analysis)
+    if analysis.run.manifest.loop == "closed":
+        yield _turnaround_lag(analysis.run)
+    yield _client_resources(analysis.run)
     yield _receive_lag(analysis.run)
     yield from _coalesced(analysis)
     yield _busy(analysis.run)
@@ -111,7 +123,7 @@ def _dispatch_lag(analysis: Analysis) -> Check:
 def _offered_load(analysis: Analysis) -> Check:
     name, why = "offered_load", "share of due requests that were never attempted"
     if analysis.run.manifest.loop == "closed":
-        return Check(name, "ok", 0.0, 100 * OFFERED_SHARE, "%", "a closed loop offers what its users send")
+        return _offered_by_users(analysis.run)
     offered = int(np.count_nonzero(analysis.offered))
     if not offered:
         return Check(name, "unchecked", None, 100 * OFFERED_SHARE, "%", "nothing was due in the measure phase")
@@ -122,7 +134,57 @@ def _offered_load(analysis: Analysis) -> Check:
     )  # fmt: skip
 
 
+def _offered_by_users(run: Run) -> Check:
+    """A closed loop offers its users' requests: time in which a user could have asked and had not is not offered."""
+    late, in_flight, returns = _ways_back(run)
+    if not returns or not in_flight:
+        why = "no user came back for a second request"
+        return Check("offered_load", "unchecked", None, 100 * OFFERED_SHARE, "%", why)
+    whole = in_flight + late
+    return at_most(
+        "offered_load", 100 * late / whole, 100 * max(OFFERED_SHARE, RETURN_MS * 1e6 * returns / whole), "%",
+        "share of the users' time between a request's end (and their thinking) and their next request", _FEWER_USERS,
+    )  # fmt: skip
+
+
+def _turnaround_lag(run: Run) -> Check:
+    _, in_flight, returns = _ways_back(run)
+    bound = max(TURNAROUND_LAG_MS, 0.1 * in_flight / returns / 1e6 if returns else 0.0)
+    return at_most(
+        "turnaround_lag", lag_percentile(run, "turnaround_lag", 99), bound, "ms",
+        "p99 of how late users came back for their next request", _FEWER_USERS,
+    )  # fmt: skip
+
+
+def _ways_back(run: Run) -> tuple[float, float, float]:
+    """(summed turn-around lag, summed time in flight, in ns; how many users' returns), all from the measure phase on.
+
+    Up to the run's end: who had not come back by the end of the measure phase is booked behind it.
+    """
+    rows = client_column(run, "t_ns") + client_column(run, "dur_ns") > run.window_ns[0]
+    counts = lag_counts(run, "turnaround_lag", rows)
+    return lag_sum_ns(counts), float(client_column(run, "in_flight_ns")[rows].sum()), float(counts.sum())
+
+
+def _client_resources(run: Run) -> Check:
+    """Requests that this machine could not send: any one is too many, for the target never saw it."""
+    rows = np.flatnonzero(run.is_text("status", "client_error"))
+    where = ""
+    if len(rows):
+        numbers, counts = np.unique(run.column("injector")[rows], return_counts=True)
+        error = run.requests["error"][int(rows[0])].as_py()
+        where = f" ({error}; " + ", ".join(f"injector {n:g}: {c:,}" for n, c in zip(numbers, counts, strict=True)) + ")"
+    return at_most(
+        "client_resources", float(len(rows)), 0.0, "requests",
+        f"requests for which the load generator had no descriptor, local port or memory{where}",
+        "Raise the limit of open files (ulimit -n), widen net.ipv4.ip_local_port_range or name more target addresses.",
+    )  # fmt: skip
+
+
 def _receive_lag(run: Run) -> Check:
+    if run.manifest.stamp == "mixed":
+        why = "the kernel did not stamp every read as it was asked to, so nobody knows how late answers were read"
+        return Check("receive_lag", "fail", None, None, "ms", why, "Run it again; another process may have interfered.")
     bound = RECEIVE_LAG_MS[run.manifest.stamp]
     return at_most(
         "receive_lag", lag_percentile(run, "receive_lag", 99), bound, "ms",
@@ -144,10 +206,9 @@ def _coalesced(analysis: Analysis) -> Iterator[Check]:
 
 
 def _busy(run: Run) -> Check:
-    rows = _client_rows(run)
-    share = client_column(run, "cpu_fraction")[rows & (client_column(run, "dur_ns") >= 5e8)]
+    share = busiest_second(run)
     return at_most(
-        "injector_busy", 100 * float(share.max()) if len(share) else None, 100 * BUSY_SHARE, "%",
+        "injector_busy", None if share is None else 100 * share, 100 * BUSY_SHARE, "%",
         "largest share of one second in which the injector's thread was computing",
         "Add --injectors, or spread the load over machines (tailgate worker).",
     )  # fmt: skip
@@ -168,6 +229,8 @@ def _bookkeeping(run: Run) -> Check:
         residence += float(_covered(run, number, end[mine]).sum() - _covered(run, number, begin[mine]).sum())
     most = max(counted, residence)
     gap = 100 * abs(counted - residence) / most if most else 0.0
+    if most:
+        bound = max(bound, 100 * BOOKING_MS * 1e6 * float(client_column(run, "finished").sum()) / most)
     return at_most(name, gap, bound, "%", why, "Records are missing or wrong: please report it with the run directory.")
 
 
@@ -183,7 +246,9 @@ def _covered(run: Run, injector: float, t_ns: Floats) -> Floats:
 
 
 def _clock(run: Run) -> Check:
-    steps = [0.0]
+    # Older runs were looked at once a second only.
+    looks = "clock_jump_ns" in run.client.column_names
+    steps = [0.0, *(client_column(run, "clock_jump_ns").tolist() if looks else [])]
     for number in np.unique(client_column(run, "injector")):
         rows = client_column(run, "injector") == number
         order = np.argsort(client_column(run, "t_ns")[rows])
@@ -204,30 +269,3 @@ def _lost(analysis: Analysis) -> Check:
         f"{lost:,} rows were handed to an injector that never reported them",
         "An injector or worker died: see events.jsonl.",
     )  # fmt: skip
-
-
-def client_column(run: Run, name: str) -> Floats:
-    """A numeric column of `client.parquet`."""
-    return np.asarray(run.client[name].to_numpy(), np.float64)
-
-
-def _client_rows(run: Run) -> Mask:
-    """Intervals of `client.parquet` that touch the steady window."""
-    start, end = run.window_ns
-    t_ns, length = client_column(run, "t_ns"), client_column(run, "dur_ns")
-    return (t_ns < end) & (t_ns + length > start)
-
-
-def lag_percentile(run: Run, name: str, q: float) -> float | None:
-    """A percentile of a lag histogram of `client.parquet`, ms: its bucket's upper edge (within 4.5 %)."""
-    counts = _lag_counts(run.client[name])[_client_rows(run)].sum(axis=0)
-    if not counts.sum():
-        return None
-    slot = int(np.searchsorted(np.cumsum(counts), q / 100 * counts.sum()))
-    return float(LAG_EDGES_NS[min(slot + 1, len(LAG_EDGES_NS) - 1)]) / 1e6
-
-
-def _lag_counts(column: Any) -> Floats:
-    """Histogram rows as a matrix; shape (intervals, buckets)."""
-    flat = column.combine_chunks().flatten().to_numpy()
-    return np.asarray(flat, np.float64).reshape(-1, len(LAG_EDGES_NS))

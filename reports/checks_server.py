@@ -18,7 +18,7 @@ _PROMPT: Final = ("vllm:prompt_tokens_total", "vllm:prompt_tokens")
 _OUTPUT: Final = ("vllm:generation_tokens_total", "vllm:generation_tokens")
 _FINISHED: Final = ("vllm:request_success_total", "vllm:request_success")
 # Requests that the server never began, or finished before making a token.
-_NO_TOKENS: Final = ("not_sent", "connect_error", "rejected", "http_error")
+_NO_TOKENS: Final = ("not_sent", "connect_error", "client_error", "rejected", "http_error")
 
 
 def server_checks(analysis: Analysis) -> Iterator[Check]:
@@ -85,11 +85,17 @@ def _foreign(analysis: Analysis, server: Telemetry) -> Check:
         return at_most("foreign_traffic", foreign, 0.0, "requests", "requests on the server that are not ours", remedy)
     prompt, output, _ = _ours(analysis)
     run = analysis.run
-    # Of requests that were cut off we know what we asked for and what arrived.
+    # Of requests that were cut off we know what we asked for: the server may have made as much before it noticed.
     cut = ~run.ok & ~run.is_text("status", *_NO_TOKENS)
+    unknown = cut & ((run.column("prompt_tokens_planned") == 0) | (run.column("output_tokens_planned") == 0))
+    if unknown.any():
+        why = f"{np.count_nonzero(unknown):,} requests of a length that only the server knows were cut off"
+        return Check("foreign_traffic", "unchecked", None, 100 * FOREIGN_SHARE, "%", why)
     prompt += float(np.nansum(run.column("prompt_tokens_planned")[cut]))
-    output += float(np.nansum(run.column("chunks")[cut]))
+    output += float(np.fmax(run.column("output_tokens_planned"), run.column("chunks"))[cut].sum())
     theirs = (server.delta(*_PROMPT) or 0.0) + (server.delta(*_OUTPUT) or 0.0)
     share = max(0.0, theirs - prompt - output) / theirs if theirs else 0.0
     text = "share of the server's tokens that are not ours"
+    if cut.any():
+        text += f" (at least: {np.count_nonzero(cut):,} requests that were cut off count with all they asked for)"
     return at_most("foreign_traffic", 100 * share, 100 * FOREIGN_SHARE, "%", text, remedy)

@@ -77,7 +77,10 @@ def diagnose(evidence: Evidence) -> list[Finding]:
 
 
 def _client(e: Evidence) -> Iterator[Finding]:
-    names = ("dispatch_lag", "receive_lag", "injector_busy", "coalesced_arrivals", "coalesced_first_tokens")
+    names = (
+        "dispatch_lag", "offered_load", "turnaround_lag", "receive_lag", "injector_busy", "coalesced_arrivals",
+        "coalesced_first_tokens",
+    )  # fmt: skip
     bad = [c for c in e.checks if c.name in names and c.status == "fail" and c.value is not None]
     if bad:
         figures = {f"{c.name}_{c.unit.replace('%', 'percent')}": float(c.value or 0.0) for c in bad}

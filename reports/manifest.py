@@ -70,7 +70,7 @@ class Manifest(pydantic.BaseModel):
     versions: dict[str, str] = {}
     injectors: int = 1
     workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
-    stamp: Literal["kernel", "user"] = "kernel"
+    stamp: Literal["kernel", "user", "mixed"] = "kernel"  # mixed: the kernel's, but for too many reads
     telemetry: dict[str, Any] = {}
     content: dict[str, Any] = {}  # what prompts were made of: kind, digest and tokens of the table
     notices: list[str] = []

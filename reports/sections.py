@@ -90,7 +90,8 @@ def validity(summary: dict[str, Any]) -> str:
     client = summary["client"]
     lags = [
         [f"{name} lag", *(ms(client[f"{name}_lag_ms"][q]) for q in ("p50", "p99", "max"))]
-        for name in ("dispatch", "send", "receive")
+        for name in ("dispatch", "send", "receive", "turnaround")
+        if f"{name}_lag_ms" in client
     ]
     checks = table(["check", "", "found", "at most", ""], rows, (0, 1, 4))
     conduct = "<h3>The client's own conduct, ms</h3>" + table(["", "p50", "p99", "max"], lags)

@@ -11,7 +11,8 @@ import numpy as np
 
 from loadgen.records import Status
 from reports.analysis import Analysis
-from reports.checks import Check, client_column, lag_percentile
+from reports.checks import Check
+from reports.conduct import busiest_second, client_column, lag_percentile
 from reports.gpu import GpuView
 from reports.judge_slo import Judged
 from reports.metrics import Distribution
@@ -248,21 +249,23 @@ def _example(requests: Any, places: Any) -> dict[str, Any]:
 def client(analysis: Analysis) -> dict[str, Any]:
     """The injectors' own conduct."""
     run = analysis.run
-    rows = client_column(run, "cpu_fraction")
+    turns = client_column(run, "loop_max_ns")
     steps = client_column(run, "clock_step_ns")
-    return {
+    late = {f"p{q:g}" if q < 100 else "max": q for q in (50, 99, 100)}
+    found = {
         "dispatch_lag_ms": lags(analysis.dispatch_lag_ms),
         "send_lag_ms": lags(analysis.send_lag_ms),
-        "receive_lag_ms": {
-            f"p{q:g}" if q < 100 else "max": lag_percentile(run, "receive_lag", q) for q in (50, 99, 100)
-        },
-        "cpu_fraction_max": float(rows.max()) if len(rows) else None,
-        "loop_max_ms": float(client_column(run, "loop_max_ns").max()) / 1e6 if len(rows) else None,
+        "receive_lag_ms": {name: lag_percentile(run, "receive_lag", q) for name, q in late.items()},
+        "cpu_fraction_max": busiest_second(run),
+        "loop_max_ms": float(turns.max()) / 1e6 if len(turns) else None,
         "clock_offset_ms": float(np.abs(steps).max()) / 1e6 if len(steps) else None,
         "injectors": run.manifest.injectors,
         "workers": run.manifest.workers,
         "stamp": run.manifest.stamp,
     }
+    if run.manifest.loop == "closed":
+        found["turnaround_lag_ms"] = {name: lag_percentile(run, "turnaround_lag", q) for name, q in late.items()}
+    return found
 
 
 def lags(lags: Any) -> dict[str, float | None]:

@@ -20,6 +20,11 @@ _ROWS = (
     ("stall", "stall"),
     ("e2e", "E2E"),
 )
+_LAGS = {
+    "dispatch_lag_ms": "dispatch lag p99",
+    "turnaround_lag_ms": "turnaround lag p99",
+    "receive_lag_ms": "receive lag p99",
+}
 _MOST_FINDINGS = 4
 _COLUMNS = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
 
@@ -161,10 +166,7 @@ def _print_validity(summary: dict[str, Any], console: Console) -> None:
     checks = summary["checks"]
     held = sum(check["status"] == "ok" for check in checks)
     client = summary["client"]
-    lags = ", ".join(
-        f"{label} {ms(client[key]['p99'])} ms"
-        for key, label in (("dispatch_lag_ms", "dispatch lag p99"), ("receive_lag_ms", "receive lag p99"))
-    )
+    lags = ", ".join(f"{label} {ms(client[key]['p99'])} ms" for key, label in _LAGS.items() if key in client)
     console.print(
         f"validity: {held} of {len(checks)} checks hold; {lags}; {client['stamp']} time stamps",
         highlight=False,

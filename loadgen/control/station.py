@@ -35,6 +35,7 @@ class Station:
         self._users_made = 0
         self._answers: dict[int, AsyncResult] = {}
         self._asked = 0
+        self._woke: dict[int, int] = {}  # users of locustfiles: when they got their last answer
         self._open: set[int] = set()  # users of locustfiles with an answer they may yet judge
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
@@ -97,6 +98,8 @@ class Station:
     def left(self, user: int) -> None:
         """A user has ended; its request in flight, if any, goes on and is recorded."""
         self._answers.pop(user, None)
+        self._woke.pop(user, None)
+        self._injectors.tell(user % len(self._injectors), {"op": "left", "user": user})
         self.population.change(-1)
 
     def follow_the_plan(self) -> None:
@@ -126,9 +129,11 @@ class Station:
         self._count_one()
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
         answer = self._answers[user] = AsyncResult()
-        message = {**message, "op": "ask", "user": user, "at": time.time_ns(), "body": body}
+        now = time.time_ns()
+        message = {**message, "op": "ask", "user": user, "at": now, "woke": self._woke.get(user, now), "body": body}
         self._injectors.tell(user % len(self._injectors), message)
         done: Message = answer.get()
+        self._woke[user] = time.time_ns()
         self._open.add(user)
         return done
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from loadgen.injector.conduct import Conduct
 from loadgen.injector.dispatch import Dispatcher
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
@@ -33,8 +34,9 @@ class _NoRows:
 class Asked:
     """Feeds the dispatcher with what users ask for."""
 
-    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, job: Job) -> None:
+    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, conduct: Conduct, job: Job) -> None:
         self._dispatcher = dispatcher
+        self._conduct = conduct
         self._job = job
         self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _NoRows()) for api in APIS}
         folder = Path(job.spool)
@@ -42,6 +44,7 @@ class Asked:
         self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
+        self._told_of: dict[int, int] = {}  # user -> when its last answer had ended
         self._unsettled: set[int] = set()  # users whose code may still say something of their last answer
         self._stopped = False
 
@@ -74,11 +77,17 @@ class Asked:
         index = self._count * self._job.injectors + self._job.injector
         self._count += 1
         user, kind, asked_ns = message["user"], message["class"], message["at"]
+        if (ended_ns := self._told_of.pop(user, None)) is not None:
+            # Of its way back only the answer's way to it is ours; what it did then is its own affair.
+            self._conduct.turnaround_lags.append(message["woke"] - ended_ns)
         urls = len(self._job.urls)
-        endpoint = APIS.index(message["api"]) * urls + index % urls
+        server = self._dispatcher.least_loaded() if self._job.balance == "least-in-flight" else index % urls
+        endpoint = APIS.index(message["api"]) * urls + server
         exchange = self._makers[message["api"]].wrap(index, orjson.dumps(message["body"]), endpoint)
         exchange.stream.reading.text = []
         exchange.handed_over_ns = asked_ns
+        if exchange.patience_ns is not None:
+            exchange.hang_up_ns = asked_ns + exchange.patience_ns
         if self._job.timeout_ns is not None:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
         self._users[index] = user, kind
@@ -91,6 +100,8 @@ class Asked:
         """What the user is told of its answer."""
         user, _ = self._users.pop(exchange.index)
         self._unsettled.add(user)
+        assert exchange.end_ns is not None
+        self._told_of[user] = exchange.end_ns
         stream, reading = exchange.stream, exchange.stream.reading
         begun = exchange.sent_ns or exchange.dispatched_ns or 0
 

@@ -1,7 +1,8 @@
 """The injector's own conduct, second by second: what the audit judges it by.
 
 How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
-integral kept apart from the records, so that one can be held against the other), and whether the clock stepped.
+integral of its own readings of the clock, kept apart from the records, so that one can be held against the other),
+how late users came back, and whether the clock stepped.
 """
 
 import time
@@ -23,6 +24,7 @@ class Conduct:
         self._clock_offset_ns = 0
         self.lags = array("q")  # receive lag of every read
         self.dispatch_lags = array("q")
+        self.turnaround_lags = array("q")  # closed loop: how late users came back
         self.bytes = 0
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
@@ -32,16 +34,27 @@ class Conduct:
         self._in_flight_ns = 0
         self._changed_ns = self._since_ns = 0
         self._cpu_ns = 0
+        self._clock_seen_ns = self._clock_jump_ns = 0
 
     def start(self, t0_ns: int) -> None:
-        """The run's clock begins at ``t0_ns`` (CLOCK_REALTIME)."""
-        self._t0_ns = t0_ns
-        self._clock_offset_ns = clock_step_probe()
-        self._changed_ns = self._since_ns = time.time_ns()
+        """The run's clock begins at ``t0_ns`` (CLOCK_REALTIME), and with it the first interval."""
+        self._t0_ns = self._changed_ns = self._since_ns = t0_ns
+        self._clock_offset_ns = self._clock_seen_ns = clock_step_probe()
         self._cpu_ns = time.thread_time_ns()
 
-    def began(self, now_ns: int, dispatch_lag_ns: int) -> None:
+    def forget_cpu(self) -> None:
+        """What was computed up to now belongs to no interval: the run's time zero has just come."""
+        self._cpu_ns = time.thread_time_ns()
+
+    def look_at_clock(self) -> None:
+        """Called every tenth of a second: has the clock stepped since?"""
+        offset = clock_step_probe()
+        self._clock_jump_ns = max(self._clock_jump_ns, abs(offset - self._clock_seen_ns))
+        self._clock_seen_ns = offset
+
+    def began(self, dispatch_lag_ns: int) -> None:
         """A request was dispatched."""
+        now_ns = time.time_ns()
         self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
         self._changed_ns = now_ns
         self.in_flight += 1
@@ -49,9 +62,9 @@ class Conduct:
         self.dispatched += 1
         self.dispatch_lags.append(dispatch_lag_ns)
 
-    def ended(self, now_ns: int, end_ns: int, bytes_received: int) -> None:
-        """A request ended at ``end_ns``, of which we learn at ``now_ns``."""
-        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - (now_ns - end_ns)
+    def ended(self, now_ns: int, late_ns: int, bytes_received: int) -> None:
+        """A request has ended, of which we learn at ``now_ns``: its last bytes were read ``late_ns`` late."""
+        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - late_ns
         self._changed_ns = now_ns
         self.in_flight -= 1
         self.finished += 1
@@ -63,6 +76,7 @@ class Conduct:
         cpu = time.thread_time_ns()
         duration = max(now - self._since_ns, 1)
         self._in_flight_ns += self.in_flight * (now - self._changed_ns)
+        self.look_at_clock()
         row = (
             self._injector,
             self._since_ns - self._t0_ns,
@@ -77,11 +91,13 @@ class Conduct:
             self.bytes,
             lag_histogram(np.frombuffer(self.dispatch_lags, np.int64)),
             lag_histogram(np.frombuffer(self.lags, np.int64)),
-            clock_step_probe() - self._clock_offset_ns,
+            lag_histogram(np.frombuffer(self.turnaround_lags, np.int64)),
+            self._clock_seen_ns - self._clock_offset_ns,
+            self._clock_jump_ns,
         )
         self.all_reads += len(self.lags)
-        self.lags, self.dispatch_lags = array("q"), array("q")
-        self.bytes = self.dispatched = self.finished = self._in_flight_ns = 0
+        self.lags, self.dispatch_lags, self.turnaround_lags = array("q"), array("q"), array("q")
+        self.bytes = self.dispatched = self.finished = self._in_flight_ns = self._clock_jump_ns = 0
         self.in_flight_max = self.in_flight
         self._changed_ns = self._since_ns = now
         self._cpu_ns = cpu

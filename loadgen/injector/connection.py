@@ -15,6 +15,7 @@ record; what became of the request is in its `Exchange`.
 
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -38,7 +39,11 @@ _HEAD_BYTES: Final = 256 * 1024
 _ERROR_BODY_BYTES: Final = 64 * 1024
 _WHOLE_BODY_BYTES: Final = 64 << 20
 _GIGA: Final = 1_000_000_000
+# What this machine had too little of: descriptors, local ports, memory. The target never saw such a request.
+_OUR_OWN: Final = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 _clock = time.clock_gettime_ns
+# Any of them opens the tunnel (RFC 9110, 9.3.6).
+_SUCCESS: Final = re.compile(rb"2\d\d")
 
 Ended = Callable[["Connection", Exchange], None]
 
@@ -58,11 +63,13 @@ class Connection:
         self._parser: httptools.HttpResponseParser | None = None
         self._out = memoryview(b"")
         self._stamp = 0
+        self._unread_since_ns = 0
         self._complete = False
         self._until_eof = False
         self._keep_alive = False
         self._tunnel: bytearray | None = None
         self.idle_since_ns = 0
+        self.late_ns = 0  # how late the last exchange's last bytes were read, by the kernel's stamp
 
     @property
     def open(self) -> bool:
@@ -75,6 +82,7 @@ class Connection:
         """Send on the open connection, or connect first."""
         self._exchange = exchange
         self._complete = self._until_eof = False
+        self.late_ns = 0
         exchange.stream.digest_at = -1  # until the head has come, each read is looked at
         exchange.reused = self._sock is not None
         if self._sock is None:
@@ -100,7 +108,7 @@ class Connection:
         try:
             sock = socket.socket(self.endpoint.family, socket.SOCK_STREAM)
         except OSError as error:
-            self._fail(Status.CONNECT_ERROR, f"no socket: {error.strerror}")
+            self._fail(_whose(error.errno, Status.CONNECT_ERROR), f"no socket: {error.strerror}")
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -111,7 +119,8 @@ class Connection:
         code = sock.connect_ex(self.endpoint.address)
         self._loop.watch(self._fd, self._on_connect, WRITABLE)
         if code not in (0, errno.EINPROGRESS):
-            self._fail(Status.CONNECT_ERROR, os.strerror(code))
+            text = "no free local port" if code == errno.EADDRNOTAVAIL else os.strerror(code)
+            self._fail(_whose(code, Status.CONNECT_ERROR), text)
         elif self._is_connected():
             self._on_connect(WRITABLE)
 
@@ -149,7 +158,7 @@ class Connection:
             self._fail(Status.CONNECT_ERROR, "the proxy closed the connection")
         elif blank:
             status = head.split(b"\r\n", 1)[0].split(b" ")
-            if len(status) < 2 or status[1] != b"200":
+            if len(status) < 2 or not _SUCCESS.fullmatch(status[1]):
                 self._fail(Status.CONNECT_ERROR, "the proxy refused: " + head[:100].decode("latin-1"))
             else:
                 self._on_transport()
@@ -189,8 +198,9 @@ class Connection:
 
     def _stop_sending(self, error: OSError) -> None:
         """The server takes no more. It may have answered before it hung up (413, 429): read that first."""
-        if self._exchange is None or self._exchange.sent_ns is None:
-            self._fail(Status.RESET, f"while sending: {error.strerror}")
+        status = _whose(error.errno, Status.RESET)
+        if self._exchange is None or self._exchange.sent_ns is None or status is Status.CLIENT_ERROR:
+            self._fail(status, f"while sending: {error.strerror}")
             return
         self._out = self._out or memoryview(b"unsent")  # the connection can't serve another request
         self._loop.change(self._fd, self._readable, READABLE)
@@ -220,7 +230,7 @@ class Connection:
         except BlockingIOError:
             return None
         except OSError as error:
-            self._fail(Status.RESET, error.strerror or str(error))
+            self._fail(_whose(error.errno, Status.RESET), error.strerror or str(error))
             return None
         read = _clock(_REALTIME)
         if ancillary:
@@ -229,9 +239,16 @@ class Connection:
         return data, read, self._read_at_worst(data, read)
 
     def _read_at_worst(self, data: bytes, read: int) -> int:
-        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows."""
+        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows.
+
+        Unless the kernel was to stamp them: then nobody knows, the lag is 0, and too many such reads fail the run.
+        """
         self._conduct.unstamped += bool(data)
-        return read + time.monotonic_ns() - self._loop.unseen_since_ns if self._loop.user_stamps else read
+        if not self._loop.user_stamps:
+            return read
+        since = self._unread_since_ns or self._loop.unseen_since_ns
+        self._unread_since_ns = since if len(data) == READ_BYTES else 0  # what didn't fit was there as well
+        return read + time.monotonic_ns() - since
 
     def _readable(self, _mask: int) -> None:
         # `_receive` written out: this runs once a token.
@@ -240,7 +257,7 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(Status.RESET, error.strerror or str(error))
+            self._fail(_whose(error.errno, Status.RESET), error.strerror or str(error))
             return
         read = stamp = _clock(_REALTIME)
         if ancillary:
@@ -251,7 +268,7 @@ class Connection:
         if data:
             self._take(data, stamp, read)
         else:
-            self._on_eof(read)
+            self._on_eof(stamp, read)
 
     def _take(self, data: bytes, stamp: int, read: int) -> None:
         exchange = self._exchange
@@ -272,7 +289,7 @@ class Connection:
         stream.received(stamp, read)
         self._conduct.lags.append(read - stamp)
         if self._complete:
-            self._finish(stamp)
+            self._finish(stamp, read)
         elif stream.size > stream.digest_at:
             self._digest_early(exchange)
 
@@ -282,9 +299,9 @@ class Connection:
         self._conduct.lags.append(read - stamp)
         if self._complete:
             self._keep_alive = False
-            self._finish(stamp)
+            self._finish(stamp, read)
         else:
-            self._fail(Status.BAD_RESPONSE, error, stamp)
+            self._fail(Status.BAD_RESPONSE, error)
 
     def _digest_early(self, exchange: Exchange) -> None:
         """Whatever a server sends, and however long, memory stays bounded."""
@@ -301,24 +318,26 @@ class Connection:
             elif stream.size > _WHOLE_BODY_BYTES:
                 raise BadPayload(f"an answer of more than {_WHOLE_BODY_BYTES:,} bytes")
         except BadPayload as error:
-            self._fail(Status.BAD_RESPONSE, str(error), self._stamp)
+            self._fail(Status.BAD_RESPONSE, str(error))
 
-    def _on_eof(self, read: int) -> None:
+    def _on_eof(self, stamp: int, read: int) -> None:
         exchange = self._exchange
         if exchange is None:
             self.close()
         elif exchange.headers_ns is None:
             which = "a kept connection" if exchange.reused else "the connection"
             where = "in the head of its answer" if exchange.bytes_received else "without an answer"
-            self._fail(Status.RESET, f"the server closed {which} {where}", read)
+            self._fail(Status.RESET, f"the server closed {which} {where}", stamp)
         elif self._until_eof:
-            self._finish(self._stamp)
+            self._finish(stamp, read)
         else:
-            self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", read)
+            self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", stamp)
 
-    def _finish(self, stamp: int) -> None:
+    def _finish(self, stamp: int, read: int) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
+        # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
+        self.late_ns = read - stamp if self._conduct.kernel_stamps else 0
         exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
@@ -385,3 +404,8 @@ class Connection:
         self._complete = self._exchange is None or self._exchange.http_status is not None
         # Asked here: once the parser has begun to wait for the next message it has forgotten this one's framing.
         self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
+
+
+def _whose(code: int | None, otherwise: Status) -> Status:
+    """Whose fault an error of the system is: ours, or ``otherwise``."""
+    return Status.CLIENT_ERROR if code in _OUR_OWN else otherwise

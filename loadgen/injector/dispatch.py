@@ -4,6 +4,7 @@ Open loop or closed, nothing here waits: a request that is due is sent, on an id
 There is no cap on connections and no retry.
 """
 
+import heapq
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from loadgen.records import HungUp, Status
 
 # Deadlines are checked this often: a timeout is late by at most this much.
 _SWEEP_NS = 20_000_000
+_MANY_ENDED = 1_000
 
 
 class Dispatcher:
@@ -26,6 +28,7 @@ class Dispatcher:
         self,
         loop: Loop,
         endpoints: list[Endpoint],
+        servers: int,
         conduct: Conduct,
         ended: Callable[[Exchange], None],
         keepalive_ns: int,
@@ -37,8 +40,12 @@ class Dispatcher:
         self._keepalive_ns = keepalive_ns
         self._idle: list[list[Connection]] = [[] for _ in endpoints]
         self._busy: dict[Exchange, Connection] = {}
-        self._load = [0] * len(endpoints)
-        self._with_deadline: set[Exchange] = set()
+        # In flight by server: endpoint k is of server k modulo their number.
+        self._load = [0] * servers
+        self._turn = 0  # the server that a tie falls to
+        self._with_deadline: dict[int, Exchange] = {}  # by index
+        # (deadline, index): an exchange that has ended stays until its time, or until it is one of many.
+        self._deadlines: list[tuple[int, int]] = []
         self._sweeping = False
 
     @property
@@ -51,17 +58,22 @@ class Dispatcher:
         return list(self._busy)
 
     def least_loaded(self) -> int:
-        """The endpoint with the fewest requests in flight."""
-        return self._load.index(min(self._load))
+        """The server with the fewest requests in flight; of several such, each in its turn."""
+        servers, least = len(self._load), min(self._load)
+        found = next(k for step in range(servers) if self._load[k := (self._turn + step) % servers] == least)
+        self._turn = (found + 1) % servers
+        return found
 
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
         """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been: the difference is our lateness."""
         now = exchange.dispatched_ns = time.time_ns()
-        self._conduct.began(now, now - due_ns)
-        if exchange.timeout_ns is not None or exchange.hang_up_ns is not None:
-            self._with_deadline.add(exchange)
+        self._conduct.began(now - due_ns)
+        deadline = _deadline(exchange)
+        if deadline is not None:
+            self._with_deadline[exchange.index] = exchange
+            heapq.heappush(self._deadlines, (deadline, exchange.index))
             self._sweep_soon()
-        self._load[exchange.endpoint] += 1
+        self._load[exchange.endpoint % len(self._load)] += 1
         connection = self._take(exchange.endpoint, now)
         self._busy[exchange] = connection
         connection.send(exchange)
@@ -79,11 +91,10 @@ class Dispatcher:
 
     def _on_ended(self, connection: Connection, exchange: Exchange) -> None:
         now = time.time_ns()
-        assert exchange.end_ns is not None
-        self._conduct.ended(now, exchange.end_ns, exchange.bytes_received)
+        self._conduct.ended(now, connection.late_ns, exchange.bytes_received)
         del self._busy[exchange]
-        self._with_deadline.discard(exchange)
-        self._load[exchange.endpoint] -= 1
+        self._with_deadline.pop(exchange.index, None)
+        self._load[exchange.endpoint % len(self._load)] -= 1
         if connection.open:
             connection.idle_since_ns = now
             self._idle[exchange.endpoint].append(connection)
@@ -98,13 +109,17 @@ class Dispatcher:
         """Give up on those whose time is over."""
         self._sweeping = False
         now = time.time_ns()
-        for exchange in list(self._with_deadline):
-            connection = self._busy.get(exchange)
-            if connection is None:  # an earlier one's end was the end of the run
+        if len(self._deadlines) > 2 * len(self._with_deadline) + _MANY_ENDED:
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._with_deadline]
+            heapq.heapify(self._deadlines)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            exchange = self._with_deadline.get(heapq.heappop(self._deadlines)[1])
+            if exchange is None:  # it has ended
                 continue
+            connection = self._busy[exchange]
             if exchange.timeout_ns is not None and exchange.timeout_ns <= now:
                 connection.hang_up(Status.TIMEOUT, "no answer within the request's timeout")
-            elif exchange.hang_up_ns is not None and exchange.hang_up_ns <= now:
+            else:
                 exchange.hung_up = HungUp.PATIENCE
                 connection.hang_up(Status.CANCELLED, "hung up as planned")
         if self._with_deadline:
@@ -122,3 +137,9 @@ class Dispatcher:
             for connection in idle:
                 connection.close()
             idle.clear()
+
+
+def _deadline(exchange: Exchange) -> int | None:
+    """When to give up on it, if ever (CLOCK_REALTIME)."""
+    times = [at for at in (exchange.timeout_ns, exchange.hang_up_ns) if at is not None]
+    return min(times, default=None)

@@ -105,7 +105,7 @@ class Exchange:
                 stream.digest(whole=True)
             else:
                 dialect.read_whole(reading, b"".join(stream.pieces))
-                stream.last_ns = end_ns
+                stream.last_ns = stream.stamps[-1] if stream.stamps else end_ns
         except BadPayload as error:
             self._end(Status.BAD_RESPONSE, str(error), end_ns)
             return

@@ -35,6 +35,7 @@ from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
 from workloads.errors import UserError
 
 _SECOND_NS = 1_000_000_000
+_TENTH_NS = 100_000_000
 # Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
 _FLUSH_NS = 250_000_000
 _FLUSH_ROWS = 200
@@ -65,6 +66,9 @@ class Injector:
             case "hand":
                 assert isinstance(self._feed, ClosedLoop)
                 self._feed.hand_over(message["user"], message["at"])
+            case "left":
+                if isinstance(self._feed, ClosedLoop):
+                    self._feed.left(message["user"])
             case "ask":
                 assert isinstance(self._feed, Asked)
                 self._feed.ask(message)
@@ -99,9 +103,11 @@ class Injector:
             self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})
         self._conduct = Conduct(job.injector)
         self._conduct.kernel_stamps = job.stamps == "kernel" and self._stamps.available
-        self._loop.user_stamps = not self._conduct.kernel_stamps
+        if not self._conduct.kernel_stamps:
+            self._loop.stamp_by_reading()
         self._records, self._client = self._open_spools(Path(job.spool))
-        self._dispatcher = Dispatcher(self._loop, endpoints, self._conduct, self._ended, job.keepalive_ns)
+        servers = len(job.urls)
+        self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._conduct, self._ended, job.keepalive_ns)
         self._feed, class_of, rows = self._make_feed(job, endpoints)
         self._recent = Recent(class_of if job.by_class else None)
         while self._feed.prepare(time.monotonic_ns()):
@@ -117,12 +123,13 @@ class Injector:
         """What decides when which request is sent; the class of a row by its index; the rows known now."""
         self._maker: RequestMaker | Asked
         if job.loop == "asked":
-            self._maker = asked = Asked(endpoints, self._dispatcher, job)
+            self._maker = asked = Asked(endpoints, self._dispatcher, self._conduct, job)
             return asked, asked.class_of, 0
         self._maker = maker = _request_maker(job, endpoints)
         share = Share.read(job)
         feed = OpenLoop(self._loop, share, maker, self._dispatcher, job) if job.loop == "open" else None
-        return feed or ClosedLoop(share, maker, self._dispatcher, job), share.class_of, len(share)
+        closed = feed or ClosedLoop(share, maker, self._dispatcher, self._conduct, job)
+        return closed, share.class_of, len(share)
 
     def _open_spools(self, folder: Path) -> tuple[Spool, Spool]:
         number = self._job.injector
@@ -147,11 +154,13 @@ class Injector:
         self._t0_ns = t0_unix_ns
         self._conduct.start(t0_unix_ns)
         self._started = True
-        self._loop.turn_max_ns = 0
         self._loop.idle = self._idle
         t0_mono = time.monotonic_ns() + t0_unix_ns - time.time_ns()
+        self._loop.at(t0_mono, self._at_zero)
         if isinstance(self._feed, OpenLoop):
             self._feed.start(t0_unix_ns, t0_mono)
+        elif isinstance(self._feed, ClosedLoop):
+            self._feed.start(t0_unix_ns)
         if self._job.measure_end_ns is not None and self._job.loop == "open":
             self._drain_from(t0_mono + self._job.measure_end_ns)
         self._second_at = t0_mono
@@ -159,6 +168,17 @@ class Injector:
         self._flush_soon()
         if self._all_done():
             self._finish()
+
+    def _at_zero(self) -> None:
+        """The run's time zero: the first interval of its conduct begins."""
+        self._conduct.forget_cpu()
+        self._loop.turn_max_ns = 0
+        self._tenth()
+
+    def _tenth(self) -> None:
+        if not self._over:
+            self._conduct.look_at_clock()
+            self._loop.at(time.monotonic_ns() + _TENTH_NS, self._tenth)
 
     def _drain_from(self, mono_ns: int) -> None:
         self._loop.at(mono_ns + self._job.drain_ns, self._drained)

@@ -18,8 +18,8 @@ Handler = Callable[[int], None]
 
 # At most this many ready descriptors are handled before deadlines are looked at again: 16 reads are 0.1 ms.
 BATCH = 16
-# A poll that takes longer has slept: what woke it came just now.
-_AT_ONCE_NS = 200_000
+# Without kernel stamps the loop looks round this often: what it finds can't have waited longer, unless it says so.
+_BEAT_NS = 500_000
 
 
 class Loop:
@@ -34,9 +34,8 @@ class Loop:
         self._sequence = 0
         self._running = False
         self._forgotten: set[int] = set()  # in this batch: what was ready on them was another socket's
-        # Without kernel stamps: since when the bytes now reported may have been there (see `run`).
         self.user_stamps = False
-        self.unseen_since_ns = 0
+        self.unseen_since_ns = 0  # since when what is now reported may have been there (see `stamp_by_reading`)
         # Called once a turn with the time of its start; True: there is more to do, don't wait for events.
         self.idle: Callable[[int], bool] = lambda _now_ns: False
         self.turn_max_ns = 0
@@ -63,6 +62,18 @@ class Loop:
         self._sequence += 1
         heapq.heappush(self._timers, (deadline_ns, self._sequence, callback))
 
+    def stamp_by_reading(self) -> None:
+        """The kernel won't say when bytes came: keep account of how long they may have waited.
+
+        Whatever is reported came after the last poll that left nothing unreported. The beat bounds that for a loop
+        with nothing to do, which would otherwise sleep in its poll and not notice that it was stopped there.
+        """
+        self.user_stamps = True
+        self._beat()
+
+    def _beat(self) -> None:
+        self.at(time.monotonic_ns() + _BEAT_NS, self._beat)
+
     def _rang(self, _mask: int) -> None:
         self._alarm.clear()
         self._alarm_at = -1  # should it have rung a nanosecond early, by another core's clock, it is set again
@@ -76,7 +87,7 @@ class Loop:
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
         monotonic, forgotten = time.monotonic_ns, self._forgotten
         self._running = True
-        turn_began = monotonic()
+        looked = turn_began = monotonic()
         while self._running:
             busy = self.idle(turn_began)
             if timers and timers[0][0] != self._alarm_at:
@@ -85,10 +96,10 @@ class Loop:
             turn_ended = monotonic()
             self.turn_max_ns = max(self.turn_max_ns, turn_ended - turn_began)
             events = poll(0 if busy else None, BATCH)
-            looked, turn_began = turn_began, monotonic()
-            if self.user_stamps:
-                # What is reported at once came at any time since the last look; what woke us came just now.
-                self.unseen_since_ns = looked if turn_began - turn_ended < _AT_ONCE_NS else turn_began
+            turn_began = monotonic()
+            self.unseen_since_ns = looked
+            if len(events) < BATCH:  # a full batch may have left others waiting
+                looked = turn_ended
             forgotten.clear()
             for fd, mask in events:
                 # An earlier handler of this batch may have closed it, and opened another socket of that number.

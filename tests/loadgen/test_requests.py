@@ -1,5 +1,6 @@
 """What goes out on the wire, and on which connection."""
 
+import errno
 import socket
 import threading
 import time
@@ -12,6 +13,12 @@ import pytest
 import scripted
 from driving import MS, S, drive
 from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head
+from wire import endpoint, new_exchange
+
+from loadgen.injector.conduct import Conduct
+from loadgen.injector.connection import Connection
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.loop import Loop
 
 SPACED = [{"at_ms": 0.0}, {"at_ms": 150.0}, {"at_ms": 300.0}]
 
@@ -334,7 +341,7 @@ def test_a_refused_port_is_a_connect_error_and_does_not_stop_the_others(tmp_path
     assert outcome.records[1]["sent_ns"] is None
 
 
-def test_without_file_descriptors_requests_fail_with_a_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_without_file_descriptors_requests_fail_by_our_own_fault_and_the_run_goes_on(tmp_path: Path) -> None:
     import resource
 
     release = threading.Event()
@@ -352,10 +359,28 @@ def test_without_file_descriptors_requests_fail_with_a_reason_and_the_run_goes_o
     with ScriptedServer(answer) as server:
         outcome = drive(tmp_path, [server.url], rows, meanwhile, limits={resource.RLIMIT_NOFILE: 60}, drain_ns=10 * S)
     statuses = list(outcome.statuses().values())
-    assert statuses.count("connect_error") >= 20 and statuses.count("ok") >= 20
+    assert statuses.count("client_error") >= 20 and statuses.count("ok") >= 20
     assert len(statuses) == 81 and statuses[80] == "ok"
-    failed = next(row for row in outcome.records.values() if row["status"] == "connect_error")
+    failed = next(row for row in outcome.records.values() if row["status"] == "client_error")
     assert "Too many open files" in failed["error"]
+
+
+@pytest.mark.parametrize("code", ["EADDRNOTAVAIL", "ENOBUFS"])
+def test_without_local_ports_or_buffers_it_is_our_own_fault(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's word is put into its mouth: to use up all ports would take the machine's other tests with it."""
+    ended: list[Exchange] = []
+
+    class Exhausted(socket.socket):
+        def connect_ex(self, _address: Any) -> int:
+            return int(getattr(errno, code))
+
+    loop = Loop()
+    there = endpoint(("127.0.0.1", 9))
+    monkeypatch.setattr(socket, "socket", Exhausted)
+    Connection(loop, there, Conduct(0), lambda _connection, it: ended.append(it)).send(new_exchange())
+    loop.close()
+    assert [str(it.status) for it in ended] == ["client_error"]
+    assert ended[0].error == {"EADDRNOTAVAIL": "no free local port", "ENOBUFS": "No buffer space available"}[code]
 
 
 def test_a_connection_that_is_never_accepted_ends_by_the_deadline(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ between two readings of the clock, something is not early, a stopped process is 
 
 import os
 import signal
+import socket
 import threading
 import time
 from itertools import pairwise
@@ -17,8 +18,14 @@ import pytest
 import scripted
 from driving import MS, Driven, S, drive
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, answer_ok, at_times, chunk, event
+from wire import REQUEST, endpoint
 
-from loadgen.records import LAG_EDGES_NS
+from loadgen.injector.conduct import Conduct
+from loadgen.injector.dialect import Reading
+from loadgen.injector.dispatch import Dispatcher
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.loop import Loop
+from loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
 
 EVENTS = [chunk(event(payload)) for payload in scripted.payloads(5)]
 # A send over loopback has been stamped by the kernel when it returns, give or take a softirq put off.
@@ -179,6 +186,38 @@ def test_the_injector_s_books_agree_with_the_records(tmp_path: Path) -> None:
         assert sum(row["dispatch_lag"]) == row["dispatched"]
 
 
+class Misdated(Exchange):
+    """Its record says that it ended when it began."""
+
+    __slots__ = ("_end_ns",)
+
+    @property
+    def end_ns(self) -> int | None:
+        return self._end_ns and self.dispatched_ns
+
+    @end_ns.setter
+    def end_ns(self, value: int | None) -> None:
+        self._end_ns = value
+
+
+def test_the_injector_s_books_don_t_take_the_records_word_for_when_a_request_ended() -> None:
+    loop, booked = Loop(), Conduct(0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dispatcher = Dispatcher(loop, [endpoint(listener.getsockname())], 1, booked, lambda _it: loop.stop(), S)
+        booked.start(time.time_ns())
+        exchange = Misdated(0, "tg-0", REQUEST, Reading(chat=False, vllm=True), streamed=True)
+        dispatcher.dispatch(exchange, time.time_ns())
+        server, _ = listener.accept()
+        loop.at(time.monotonic_ns() + 100 * MS, lambda: server.sendall(scripted.ok()))
+        loop.run()
+        server.close()
+        dispatcher.close()
+    loop.close()
+    row = dict(zip(CLIENT_SCHEMA.names, booked.close_interval(0), strict=True))
+    assert exchange.end_ns == exchange.dispatched_ns
+    assert 100 * MS <= row["in_flight_ns"] < 10 * S
+
+
 def test_the_injector_s_seconds_cover_the_run_without_gaps(tmp_path: Path) -> None:
     with ScriptedServer(answer_ok) as server:
         outcome = drive(tmp_path, [server.url], [{"at_ms": 0.0}, {"at_ms": 2_300.0}])
@@ -234,6 +273,9 @@ def test_user_space_stamps_are_marked_and_know_how_late_they_may_be(tmp_path: Pa
     assert row["status"] == "ok" and min(gaps) >= 0
     lags = sum(np.array(row["receive_lag"]) for row in outcome.client)
     assert lags.sum() == outcome.end["reads"]
+    # The token came while the process was stopped inside its poll, which looks like sleep from within.
+    assert row["receive_lag_max_ns"] >= 290 * MS
+    assert lags[LAG_EDGES_NS >= 280 * MS].sum() >= 1
 
 
 def test_kernel_stamps_are_the_rule_where_the_kernel_gives_them(tmp_path: Path) -> None:

@@ -132,7 +132,9 @@ def client_rows(
                 "bytes": 1000,
                 "dispatch_lag": lag_histogram(np.array(lags if second == 0 else [], np.int64)),
                 "receive_lag": lag_histogram(np.full(10, receive_lag_ns, np.int64)),
+                "turnaround_lag": lag_histogram(np.array([], np.int64)),
                 "clock_step_ns": 0,
+                "clock_jump_ns": 0,
             }
         )
     return rows

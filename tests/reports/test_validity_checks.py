@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fabricate import MS, Row, S, client_rows, fabricate, spool_rows
 
+from loadgen.records import lag_histogram
 from reports.analysis import analyse
 from reports.checks import client_checks
 from reports.checks_server import server_checks
@@ -40,7 +44,7 @@ def books(rows=ROWS, **changes):
 def test_a_sound_run_passes_every_check(tmp_path):
     found = checks(tmp_path / "run", server=scrapes(), isolation="exclusive")
     assert {name: check.status for name, check in found.items() if check.status != "ok"} == {}
-    assert len(found) == 15
+    assert len(found) == 16
 
 
 class TestDispatchLag:
@@ -81,6 +85,75 @@ class TestOfferedLoad:
         assert (check.status, check.value) == ("ok", 0.0)
 
 
+def with_ways_back(lags_ms, rows=ROWS, second=3):
+    """A closed loop's books: these ways back of users, all in one second."""
+    found = client_rows(spool_rows(rows, closed=True), 70)
+    found[second]["turnaround_lag"] = lag_histogram(np.array([ms * MS for ms in lags_ms], np.int64))
+    return found
+
+
+class TestWaysBack:
+    """Closed loop: users who could have asked and had not. ROWS are 400 requests, 0.18 s each: 72 s in flight."""
+
+    def test_users_who_are_away_for_more_than_a_hundredth_of_their_time_fail(self, tmp_path):
+        away = with_ways_back([2.0] * 380 + [400.0] * 20)
+        found = checks(tmp_path / "run", loop="closed", client=away)
+        assert found["offered_load"].status == "fail"
+        assert found["offered_load"].value == pytest.approx(100 * 8.76 / (72 + 8.76), rel=0.03)
+        assert found["offered_load"].bound == pytest.approx(1.0, rel=0.05)
+        assert found["turnaround_lag"].status == "fail"
+
+    def test_a_few_milliseconds_after_a_long_answer_are_nothing(self, tmp_path):
+        found = checks(tmp_path / "run", loop="closed", client=with_ways_back([1.2] * 400))
+        assert (found["offered_load"].status, found["turnaround_lag"].status) == ("ok", "ok")
+
+    def test_who_had_not_come_back_by_the_end_is_booked_behind_it_and_counts(self, tmp_path):
+        rows = [*ROWS, Row(at=9_900.0, gaps=[20.0] * 4)]
+        away = with_ways_back([2_000.0] * 64, rows, second=12)
+        assert checks(tmp_path / "run", rows, loop="closed", client=away)["offered_load"].status == "fail"
+
+    def test_after_short_answers_two_milliseconds_are_allowed_whatever_their_share(self, tmp_path):
+        short = [Row(at=10.0 * i, ttft=8.0) for i in range(400)]
+        assert (
+            checks(tmp_path / "a", short, loop="closed", client=with_ways_back([1.8] * 400, short))[
+                "offered_load"
+            ].status
+            == "ok"
+        )
+        assert (
+            checks(tmp_path / "b", short, loop="closed", client=with_ways_back([2.5] * 400, short))[
+                "offered_load"
+            ].status
+            == "fail"
+        )
+
+    def test_where_nobody_came_back_it_can_not_be_told(self, tmp_path):
+        found = checks(tmp_path / "run", loop="closed")
+        assert found["offered_load"].status == found["turnaround_lag"].status == "unchecked"
+
+    def test_a_run_of_an_older_version_is_unchecked(self, tmp_path):
+        run_dir = fabricate(tmp_path / "run", ROWS, loop="closed")
+        collect(run_dir)
+        path = run_dir / "client.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["turnaround_lag", "clock_jump_ns"]), path)
+        found = {check.name: check for check in client_checks(analyse(run_dir))}
+        assert found["offered_load"].status == "unchecked"
+        assert found["clock"].status == "ok"
+
+
+class TestClientResources:
+    def test_one_request_without_a_descriptor_fails_and_is_told_by_injector(self, tmp_path):
+        short = "no socket: Too many open files"
+        rows = [replace(r, status="client_error", ttft=None, error=short) if i == 7 else r for i, r in enumerate(ROWS)]
+        check = checks(tmp_path / "run", rows)["client_resources"]
+        assert (check.status, check.value, check.bound) == ("fail", 1.0, 0.0)
+        assert "Too many open files; injector 0: 1" in check.why and "ulimit -n" in check.remedy
+
+    def test_a_target_that_refuses_is_not_short_of_anything_of_ours(self, tmp_path):
+        rows = [replace(row, status="connect_error", ttft=None) for row in ROWS]
+        assert checks(tmp_path / "run", rows)["client_resources"].status == "ok"
+
+
 class TestReceiveLag:
     def test_beyond_the_bound_of_kernel_stamps_fails(self, tmp_path):
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=6 * MS)
@@ -92,6 +165,10 @@ class TestReceiveLag:
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=2 * MS)
         assert checks(tmp_path / "kernel", client=late)["receive_lag"].status == "ok"
         assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "fail"
+
+    def test_kernel_stamps_that_were_often_missing_fail_whatever_lags_were_seen(self, tmp_path):
+        check = checks(tmp_path / "run", stamp="mixed")["receive_lag"]
+        assert check.status == "fail" and "did not stamp" in check.why
 
 
 def test_tokens_in_late_reads_fail_beyond_half_a_percent(tmp_path):
@@ -117,6 +194,7 @@ def test_a_short_last_interval_is_not_a_second(tmp_path):
     rows = client_rows(spool_rows(ROWS), 10)
     rows[9] |= {"dur_ns": 40 * MS, "cpu_fraction": 1.0, "in_flight_ns": 0}
     assert checks(tmp_path / "run", client=rows)["injector_busy"].status == "ok"
+    assert summarize(tmp_path / "run")["client"]["cpu_fraction_max"] == 0.25
 
 
 class TestBookkeeping:
@@ -130,6 +208,18 @@ class TestBookkeeping:
         kept = [row for row in books() if row["t_ns"] not in (1 * S, 2 * S)]
         assert checks(tmp_path / "run", client=kept)["bookkeeping"].value == pytest.approx(0.0, abs=1e-9)
 
+    def test_ends_that_are_wrong_in_the_records_fail(self, tmp_path):
+        early = [replace(row, end_after=-2.0) for row in ROWS]
+        check = checks(tmp_path / "run", early, client=books())["bookkeeping"]
+        assert check.status == "fail"
+        assert check.value == pytest.approx(100 * 2 / 180)
+
+    def test_a_tenth_of_a_millisecond_a_request_is_the_time_it_takes_to_book(self, tmp_path):
+        short = [Row(at=10.0 * i, ttft=5.0) for i in range(400)]
+        books = client_rows(spool_rows([replace(row, end_after=0.08) for row in short]), 70)
+        check = checks(tmp_path / "run", short, client=books)["bookkeeping"]
+        assert (check.status, check.bound) == ("ok", pytest.approx(2.0, rel=0.02))
+
 
 class TestClock:
     def test_a_step_fails(self, tmp_path):
@@ -138,6 +228,12 @@ class TestClock:
             row["clock_step_ns"] = 150_000
         check = checks(tmp_path / "run", client=rows)["clock"]
         assert (check.status, check.value) == ("fail", 0.15)
+
+    def test_a_step_that_was_taken_back_within_the_second_fails(self, tmp_path):
+        rows = books()
+        rows[4]["clock_jump_ns"] = 2 * MS
+        check = checks(tmp_path / "run", client=rows)["clock"]
+        assert (check.status, check.value) == ("fail", 2.0)
 
     def test_slow_drift_is_no_step(self, tmp_path):
         rows = books()
@@ -194,6 +290,33 @@ class TestForeignTraffic:
         assert little.value == pytest.approx(100 * 100 / 6100)
         assert (much.status, much.unit) == ("fail", "%")
 
+    def test_what_a_cut_off_request_asked_for_may_have_been_made(self, tmp_path):
+        """The server notices a closed connection late, or only when it is done."""
+        cut = [Row(at=5.0 * i, status="cancelled", gaps=[20.0] * 49) for i in range(100)]
+        rows = [*ROWS, *cut]
+        # Of the 50 tokens that each asked for, 10 had come.
+        run_dir = fabricate(tmp_path / "run", rows, server=scrapes(PROMPT + 1000, OUTPUT + 5000), isolation="shared")
+        collect(run_dir)
+        path = run_dir / "requests.parquet"
+        table = pq.read_table(path)
+        chunks = pa.array([min(n, 10) for n in table["chunks"].to_pylist()], pa.int32())
+        pq.write_table(table.set_column(table.column_names.index("chunks"), "chunks", chunks), path)
+        found = {check.name: check for check in server_checks(analyse(run_dir))}["foreign_traffic"]
+        assert (found.status, found.value) == ("ok", 0.0)
+        assert "100 requests that were cut off" in found.why
+
+    def test_beyond_all_they_asked_for_it_is_somebody_else_s(self, tmp_path):
+        rows = [*ROWS, *(Row(at=5.0 * i, status="cancelled", gaps=[20.0] * 9) for i in range(100))]
+        told = scrapes(PROMPT + 1000, OUTPUT + 1000 + 400)
+        found = checks(tmp_path / "run", rows, server=told, isolation="shared")["foreign_traffic"]
+        assert found.status == "fail"
+        assert found.value == pytest.approx(100 * 400 / (4000 + 1000 + 2000 + 1000 + 400))
+
+    def test_cut_off_requests_of_unknown_length_leave_it_unchecked(self, tmp_path):
+        rows = [*ROWS, Row(at=5.0, status="cancelled", prompt_tokens=0)]
+        found = checks(tmp_path / "run", rows, server=scrapes(PROMPT + 500), isolation="shared")["foreign_traffic"]
+        assert found.status == "unchecked"
+
 
 def test_lost_rows_beyond_a_thousandth_make_the_run_invalid(tmp_path):
     rows = [replace(row, reported=i != 7) for i, row in enumerate(ROWS)]
@@ -225,8 +348,6 @@ class TestFiles:
         return run_dir
 
     def test_a_hand_edited_file_makes_the_run_invalid_by_name(self, tmp_path):
-        import pyarrow.parquet as pq
-
         run_dir = self.run(tmp_path / "run")
         table = pq.read_table(run_dir / "requests.parquet")
         pq.write_table(table.slice(0, 300), run_dir / "requests.parquet")
