@@ -20,7 +20,7 @@ from reports.window import answered_inside, ended_inside, output_tokens_inside, 
 
 PRICE_RATIO: Final = 4.0
 # Requests that the server turned away, or never saw.
-_NO_WORK: Final = ("rejected", "http_error", "connect_error", "not_sent", "lost")
+_NO_WORK: Final = ("rejected", "http_error", "connect_error", "client_error", "not_sent", "lost")
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
     per_hour = price.usd_per_gpu_hour * count
     usd = per_hour / 3600 * seconds
     out, _ = output_tokens_inside(run, analysis.scan)
-    prompt = prompt_tokens_inside(run, analysis.scan)
+    prompt = prompt_tokens_inside(run)
     tokens_in, tokens_out = float(prompt.sum()), float(out.sum())
-    cached = np.where(answered_inside(run, analysis.scan), np.nan_to_num(run.column("cached_tokens")), 0.0)
+    cached = np.where(answered_inside(run), np.nan_to_num(run.column("cached_tokens")), 0.0)
     share = gpus.get("cached_price_ratio")
     cached_ratio = 1.0 if share is None else float(share)
     weight_in = prompt - (1 - cached_ratio) * np.minimum(cached, prompt)

@@ -11,7 +11,7 @@ import numpy as np
 from reports.analysis import Analysis
 from reports.rundata import Floats, Mask
 from reports.stats import LEVEL, mean_interval, share_bounds
-from reports.window import output_tokens_inside, prompt_tokens_inside
+from reports.window import answer_began_ns, answer_ended_ns, output_tokens_inside, prompt_tokens_inside
 
 # Fewer events are bounded as a Poisson count is; as the share of so many trials that it makes no difference.
 _FEW = 10
@@ -35,7 +35,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
     run = analysis.run
     if run.duration_s <= 0:
         return None
-    last, first = run.column("last_token_ns"), run.column("first_token_ns")
+    first, last = answer_began_ns(run), answer_ended_ns(run)
     match metric:
         case "goodput":
             good = rows & analysis.good
@@ -45,7 +45,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
         case "requests_per_s":
             return _counted(analysis, last, rows & run.ok & _inside(analysis, last))
         case "input_tokens_per_s":
-            prompt = np.where(rows, prompt_tokens_inside(run, analysis.scan), 0.0)
+            prompt = np.where(rows, prompt_tokens_inside(run), 0.0)
             return _weighted(analysis, first, prompt)
         case _:
             return _tokens(analysis, metric, rows)
@@ -57,7 +57,7 @@ def _tokens(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
     if not scan.known:
         return None
     output = np.where(rows, output_tokens_inside(run, scan)[0], 0.0)
-    prompt = np.where(rows, prompt_tokens_inside(run, scan), 0.0)
+    prompt = np.where(rows, prompt_tokens_inside(run), 0.0)
     total = float(output.sum()) + (float(prompt.sum()) if metric == "total_tokens_per_s" else 0.0)
     arrivals = float(scan.inside.sum())
     if not rows.all() or not arrivals:
@@ -66,7 +66,7 @@ def _tokens(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
     bins = np.zeros(max(high, len(scan.arrivals_per_bin)))
     bins[: len(scan.arrivals_per_bin)] = scan.arrivals_per_bin * (float(output.sum()) / arrivals)
     if metric == "total_tokens_per_s":
-        bins = _added(bins, _per_bin(analysis, run.column("first_token_ns"), prompt))
+        bins = _added(bins, _per_bin(analysis, answer_began_ns(run), prompt))
     return _bounded(analysis, total / seconds, bins[low:high])
 
 

@@ -41,20 +41,25 @@ def came_whole(run: Run) -> Mask:
     return np.asarray(run.ok & (run.column("chunks") == 0) & np.isfinite(run.column("output_tokens")))
 
 
-def answered_inside(run: Run, scan: Scan) -> Mask:
+def answer_began_ns(run: Run) -> Floats:
+    """When the first of an answer's tokens had arrived: where it was not streamed, with the last."""
+    return np.where(came_whole(run), answer_ended_ns(run), run.column("first_token_ns"))
+
+
+def answer_ended_ns(run: Run) -> Floats:
+    """When the last of an answer's tokens had arrived."""
+    last = run.column("last_token_ns")
+    return np.where(np.isnan(last) & came_whole(run), run.column("end_ns"), last)
+
+
+def answered_inside(run: Run) -> Mask:
     """Requests whose answer began to arrive inside the window."""
-    return np.asarray(scan.first_inside | (came_whole(run) & _inside(run, _arrived_ns(run))))
+    return _inside(run, answer_began_ns(run))
 
 
 def ended_inside(run: Run) -> Mask:
     """`ok` requests whose answer's last token arrived inside the window."""
-    return run.ok & _inside(run, _arrived_ns(run))
-
-
-def _arrived_ns(run: Run) -> Floats:
-    """When the last of an answer's tokens had arrived."""
-    last = run.column("last_token_ns")
-    return np.where(np.isnan(last) & came_whole(run), run.column("end_ns"), last)
+    return run.ok & _inside(run, answer_ended_ns(run))
 
 
 def _inside(run: Run, t_ns: Floats) -> Mask:
@@ -84,18 +89,18 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     exact = np.where(told & scan.first_inside, first, 0.0) + later_inside * each
     found = np.where(known, exact, scan.inside * per_arrival)
     whole = came_whole(run)
-    found = np.where(whole, np.where(_inside(run, _arrived_ns(run)), output, 0.0), found)
+    found = np.where(whole, np.where(_inside(run, answer_ended_ns(run)), output, 0.0), found)
     return found, ~known & (scan.inside > 0)
 
 
-def prompt_tokens_inside(run: Run, scan: Scan) -> Floats:
+def prompt_tokens_inside(run: Run) -> Floats:
     """Prompt tokens of each request whose answer began to arrive inside the window, else 0.
 
     By usage, or as planned where no usage came (the request failed after its first token).
     """
     told = run.column("prompt_tokens")
     tokens = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
-    return np.where(answered_inside(run, scan), tokens, 0.0)
+    return np.where(answered_inside(run), tokens, 0.0)
 
 
 def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | None:
@@ -109,7 +114,7 @@ def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | N
     total = float(tokens.sum())
     return Throughput(
         requests_per_s=float(np.count_nonzero(mine & ended_inside(run))) / seconds,
-        input_tokens_per_s=float(prompt_tokens_inside(run, scan)[mine].sum()) / seconds,
+        input_tokens_per_s=float(prompt_tokens_inside(run)[mine].sum()) / seconds,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
     )
