@@ -1,4 +1,4 @@
-"""What the samples say happened, as events on the run's timeline: restarts, scale events, preemptions, throttling.
+"""What the samples say happened, on the run's timeline: restarts, cold starts, scale events, preemptions, throttling.
 
 Pure: from telemetry to events. Deaths, GPU faults and people's marks are booked where they happen.
 """
@@ -40,13 +40,26 @@ def _changes(series: Series) -> Iterator[tuple[int, float, float]]:
 
 
 def _answering(server: Telemetry) -> Iterator[Event]:
-    """Endpoints that stop or begin to answer, with how many of all do so then."""
+    """Endpoints that stop or begin to answer, with how many of all do so then.
+
+    One that comes back as another process, or was not there before, had a cold start.
+    """
     every = server.series("up")
+    births = {one.key[0]: one for one in server.series("process_start_time_seconds")}
     for one in every:
+        gone_ns = one.t_ns[0]
         for t_ns, _, now in _changes(one):
             there = sum((other.before(t_ns) or 0) > 0 for other in every)
-            what = "answers /metrics again" if now else "no longer answers /metrics"
-            yield _event(t_ns, "scale", f"{one.key[0]} {what}: {there} of {len(every)} endpoints do")
+            told = f"{there} of {len(every)} endpoints do"
+            birth = births.get(one.key[0])
+            if not now:
+                gone_ns = t_ns
+                yield _event(t_ns, "scale", f"{one.key[0]} no longer answers /metrics: {told}")
+            elif birth is not None and birth.before(t_ns - 1) != birth.before(t_ns):
+                away = f"after {(t_ns - gone_ns) / 1e9:.1f} s without an answer"
+                yield _event(t_ns, "cold-start", f"{one.key[0]} answers /metrics as a new process, {away}: {told}")
+            else:
+                yield _event(t_ns, "scale", f"{one.key[0]} answers /metrics again: {told}")
 
 
 def _restarts(server: Telemetry) -> Iterator[Event]:

@@ -4,6 +4,7 @@ No finding without a figure: where the server or the GPU doesn't tell, nothing i
 are rules of thumb, written beside each rule; figures come from the views (`server`, `gpu`, `workload`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,7 @@ class Kind(StrEnum):
     OVERLOADED = "overloaded"
     QUEUE_BOUND_KV = "queue_bound_kv"
     QUEUE_BOUND_SEQS = "queue_bound_seqs"
+    QUEUE_DEFERRED = "queue_deferred"
     QUEUE_BOUND = "queue_bound"
     PREEMPTION_THRASH = "preemption_thrash"
     PREFILL_BOUND = "prefill_bound"
@@ -92,7 +94,9 @@ def _changed(e: Evidence) -> Iterator[Finding]:
     start, end = e.analysis.run.window_ns
     changes = [x for x in e.events if x.kind in ("scale", "restart", "cold-start") and start <= x.t_ns < end]
     if changes:
-        says = f"The deployment changed while it was measured: {changes[0].text or changes[0].kind}."
+        counts = Counter(change.kind for change in changes)
+        more = f" ({', '.join(f'{kind}: {n}' for kind, n in counts.items())})" if len(changes) > 1 else ""
+        says = f"The deployment changed while it was measured: {changes[0].text or changes[0].kind}{more}."
         figures = {"changes": float(len(changes)), "first_at_s": changes[0].t_ns / 1e9}
         yield Finding(Kind.CHANGED_IN_WINDOW, says, figures, "Measure again without scaling, or longer after it.")
 
@@ -106,11 +110,13 @@ def _warming(e: Evidence) -> Iterator[Finding]:
 
 def _throttled(e: Evidence) -> Iterator[Finding]:
     for gpu in e.gpus:
-        if gpu.slowdown_share is not None and gpu.slowdown_share > 0.01:
-            says = f"{gpu.gpu} was slowed down for {100 * gpu.slowdown_share:.1f} % of the window: " + ", ".join(
-                gpu.slowdown_reasons
-            )
-            figures = {"slowdown_share": gpu.slowdown_share, "sm_clock_mhz": gpu.sm_clock_mhz or 0.0}
+        hard, mild = gpu.slowdown_share or 0.0, gpu.mild_slowdown_share or 0.0
+        if hard + mild > 0.01:
+            reasons = ", ".join(gpu.slowdown_reasons)
+            says = f"{gpu.gpu} was slowed down for {100 * (hard + mild):.1f} % of the window: {reasons}"
+            figures = {"slowdown_share": hard, "mild_slowdown_share": mild}
+            if gpu.sm_clock_mhz is not None:
+                figures["sm_clock_mhz"] = gpu.sm_clock_mhz
             yield Finding(Kind.THROTTLED_GPU, f"{says}.", figures, "Check cooling and power supply of this host.")
 
 
@@ -143,6 +149,7 @@ def _queue(e: Evidence) -> Iterator[Finding]:
     figures = {"waiting_mean": server.waiting.mean}
     if share is not None and queue is not None:
         figures |= {"queue_mean_ms": queue.mean_ms, "queue_share_of_ttft": share}
+    figures |= {f"waiting_{reason}_mean": mean for reason, mean in server.waiting_by_reason.items() if reason}
     kv, running, limit = server.kv_usage, server.running, server.max_num_seqs
     if kv is not None and (kv.mean > 0.9 or kv.max > 0.98):
         says = f"Requests wait for KV cache: {100 * kv.mean:.0f} % of it in use on average."
@@ -153,16 +160,21 @@ def _queue(e: Evidence) -> Iterator[Finding]:
         says = f"Requests wait for a place in the batch: {running.mean:.1f} of max_num_seqs {limit:.0f} run."
         figures |= {"running_mean": running.mean, "max_num_seqs": limit}
         yield Finding(Kind.QUEUE_BOUND_SEQS, says, figures, "Raise max-num-seqs while KV cache and TPOT allow it.")
+    elif (deferred := server.waiting_by_reason.get("deferred", 0.0)) > server.waiting.mean / 2:
+        says = f"Requests wait for something other than room: {deferred:.1f} of {server.waiting.mean:.1f} are deferred."
+        remedy = "Look at what they depend on: a KV transfer, a grammar that is compiled, an adapter that is loaded."
+        yield Finding(Kind.QUEUE_DEFERRED, says, figures, remedy)
     else:
         says = f"Requests wait in the server's queue: {server.waiting.mean:.1f} on average."
         yield Finding(Kind.QUEUE_BOUND, says, figures, "Add capacity, or look at what fills the batch.")
 
 
 def _preemptions(e: Evidence) -> Iterator[Finding]:
-    """More than one preemption in twenty requests."""
+    """More than one preemption in twenty requests that ended in the window, whatever their phase."""
     if e.server is None or not e.server.preemptions:
         return
-    done = max(1, int(np.count_nonzero(e.analysis.run.ok)))
+    rates = e.analysis.throughput
+    done = max(1.0, rates.requests_per_s * e.analysis.run.duration_s if rates else 0.0)
     if (each := e.server.preemptions / done) > 0.05:
         says = f"Requests were thrown out of the batch {e.server.preemptions:.0f} times and computed again."
         figures = {"preemptions": e.server.preemptions, "preemptions_per_request": each}
@@ -188,25 +200,33 @@ def _prefill(e: Evidence) -> Iterator[Finding]:
 
 
 def _decode(e: Evidence) -> Iterator[Finding]:
-    """Decoding takes over four fifths of the time, nobody waits, and several sequences share each step."""
+    """Decoding takes over four fifths of the time and nobody waits; a step's fill says what to try.
+
+    Steps read all weights whatever their batch: one that is less than half full would carry more load for little
+    more time, a fuller one has to become faster.
+    """
     server = e.server
     if server is None or server.running is None or (server.waiting is not None and server.waiting.mean >= 1):
         return
-    prefill, decode = server.phases.get("prefill"), server.phases.get("decode")
-    if not prefill or not decode or server.running.mean < 2:
+    prefill, decode, running = server.phases.get("prefill"), server.phases.get("decode"), server.running.mean
+    if not prefill or not decode or running < 2 or (not server.max_num_seqs and not server.tokens_per_step):
         return
     share = decode.mean_ms / (prefill.mean_ms + decode.mean_ms)
-    if share > 0.8:
-        says = (
-            f"Decoding takes {100 * share:.0f} % of a request's time; {server.running.mean:.1f} sequences share a step."
-        )
-        figures = {"decode_share": share, "running_mean": server.running.mean}
-        if server.max_num_seqs:
-            figures["batch_fill"] = server.running.mean / server.max_num_seqs
-        remedy = (
-            "Faster steps: quantised weights, speculative decoding, more tensor parallelism; or more load per step."
-        )
-        yield Finding(Kind.DECODE_BOUND, says, figures, remedy)
+    if share <= 0.8:
+        return
+    figures = {"decode_share": share, "running_mean": running}
+    said = f"{running:.1f} sequences share a step"
+    if server.max_num_seqs:
+        figures["batch_fill"] = running / server.max_num_seqs
+        said += f" with room for {server.max_num_seqs:.0f}"
+    if server.tokens_per_step and server.steps_per_s:
+        figures |= {"tokens_per_step": server.tokens_per_step, "step_ms": 1000 / server.steps_per_s}
+        said += f"; one takes {1000 / server.steps_per_s:.1f} ms and makes {server.tokens_per_step:.1f} tokens"
+    remedy = "Faster steps: quantised weights, speculative decoding, more tensor parallelism."
+    if figures.get("batch_fill", 1.0) < 0.5:
+        remedy = f"More load: steps that are half empty carry it for little more time. {remedy}"
+    says = f"Decoding takes {100 * share:.0f} % of a request's time; {said}."
+    yield Finding(Kind.DECODE_BOUND, says, figures, remedy)
 
 
 def _cache(e: Evidence) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from reports.manifest import Manifest
 from reports.sections_deployment import cold_start_words, vram_words
+from reports.terminal import wire_words
 from reports.words import dollars, ms, percent, whole
 
 LIMIT_BYTES: Final = 60_000
@@ -84,7 +85,8 @@ def _latency(summary: dict[str, Any]) -> list[str]:
         one, needs = summary["latency_ms"][key], summary["percentile_needs"].get(key, {})
         cells = [f"n≥{needs[name]:,}" if name in needs else ms(one[name]) for name in _COLUMNS]
         rows.append([label, f"{one['n']:,}", *cells])
-    return md_table(["ms", "n", *_COLUMNS], rows)
+    wire = wire_words(summary)
+    return [*md_table(["ms", "n", *_COLUMNS], rows), *([cell(wire), ""] if wire else [])]
 
 
 def _objectives(summary: dict[str, Any]) -> list[str]:

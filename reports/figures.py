@@ -105,6 +105,9 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
     ("TTFT, ms", "log", (("ttft_p50", "median", "--c1"), ("ttft_max", "largest", "--c2"))),
     ("ITL, ms", "log", (("itl_p50", "median", "--c1"), ("itl_p99", "p99", "--c2"))),
     ("E2E, ms", "log", (("e2e_p50", "median", "--c1"), ("e2e_max", "largest", "--c2"))),
+    ("TPOT, ms", "log", (("tpot_p50", "median", "--c1"), ("tpot_max", "largest", "--c2"))),
+    ("stall, ms", "log", (("stall_p50", "median", "--c1"), ("stall_max", "largest", "--c2"))),
+    ("TTFA, ms", "log", (("ttfa_p50", "median", "--c1"), ("ttfa_max", "largest", "--c2"))),
     ("requests/s", "linear", (("offered", "due", "--c3"), ("ok", "ok", "--c1"), ("failed", "bad", "--c4"))),
     ("arrivals/s", "linear", (("output_tokens", "content arrivals", "--c1"),)),
     ("requests", "linear", (("in_flight", "in flight", "--c1"), ("running", "running there", "--c3"))),
@@ -115,7 +118,10 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...]], ...] = (
     ("GPU busy", "linear", (("utilization", "share of time with a kernel", "--c1"),)),
 )
 # Which panel a latency objective is drawn into.
-_OBJECTIVES = {"ttft": "TTFT, ms", "itl": "ITL, ms", "e2e": "E2E, ms"}
+_OBJECTIVES = {
+    "ttft": "TTFT, ms", "itl": "ITL, ms", "e2e": "E2E, ms",
+    "tpot": "TPOT, ms", "stall": "stall, ms", "ttfa": "TTFA, ms",
+}  # fmt: skip
 
 
 def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) -> Figure:
@@ -169,7 +175,7 @@ def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) 
              "font": {"size": 10, "color": "--c5"}}
         )  # fmt: skip
     says = (
-        f"Bins of {analysis.scan.bin_ns / 1e9:g} s; shaded: the steady window; dashed: objectives. "
+        f"Bins of {analysis.scan.bin_ns / 1e9:g} s; shaded: the steady window; dashed: objectives, dotted: a class's. "
         "TTFT and E2E stand where the request was due, ITL where the token came."
     )
     names = [(s, f"{title.split(',')[0]} {label}") for title, _, series in panels for s, label, _ in series]
@@ -181,15 +187,17 @@ def over_time(analysis: Analysis, seen: Timeline, events: Sequence[Event] = ()) 
 
 
 def _objective_lines(analysis: Analysis, titles: list[str]) -> list[dict[str, Any]]:
-    """A dashed line at each latency objective's limit, in its panel."""
+    """A dashed line at each latency objective's limit, in its panel; dotted where it is one class's own."""
     found = []
-    for threshold in analysis.slo.thresholds:
-        title = _OBJECTIVES.get(threshold.metric)
+    limits = {(metric, limit): "dot" for slo in analysis.class_slos.values() for metric, limit in slo.limits()}
+    limits |= dict.fromkeys(analysis.slo.limits(), "dash")
+    for (metric, limit), dash in limits.items():
+        title = _OBJECTIVES.get(metric)
         if title in titles:
             place = titles.index(title)
             found.append(
                 {"type": "line", "xref": "paper", "yref": f"y{'' if place == 0 else place + 1}", "x0": 0, "x1": 1,
-                 "y0": threshold.limit, "y1": threshold.limit, "line": {"color": "--c4", "width": 1, "dash": "dash"}}
+                 "y0": limit, "y1": limit, "line": {"color": "--c4", "width": 1, "dash": dash}}
             )  # fmt: skip
     return found
 

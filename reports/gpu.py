@@ -10,16 +10,13 @@ from typing import Final
 import numpy as np
 
 from reports.analysis import Analysis
-from reports.rundata import Floats
 from reports.telemetry import Series, Telemetry
 
-# NVML clocksEventReasons (nvml.h): what is the hardware's or the cooling's fault, not the driver's choice.
-SLOWDOWN: Final = {
-    0x08: "hardware slowdown",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "hardware power brake",
-}
+# NVML clocksEventReasons (nvml.h): heat and the power brake, of which the hardware itself slows down ...
+HARDWARE: Final = {0x40: "hardware thermal slowdown", 0x80: "hardware power brake"}
+# ... and what the driver does against heat, or what names no cause (it comes with a change of state, too).
+MILD: Final = {0x08: "hardware slowdown", 0x20: "software thermal slowdown"}
+SLOWDOWN: Final = MILD | HARDWARE
 POWER_CAP: Final = 0x04
 # Shorter windows mislead: the counter moves every 100 ms, and sensors of some GPUs see a part of the time.
 ENERGY_WINDOW_S: Final = 30.0
@@ -36,8 +33,9 @@ class GpuView:
             kernel ran, not how full the GPU was).
         mem_peak_bytes: largest sample of used memory.
         temperature_max_c: largest sample.
-        slowdown_share: share of the window with a hardware or thermal slowdown.
-        slowdown_reasons: which.
+        slowdown_share: share of the window with a hardware thermal or power-brake slowdown (HARDWARE).
+        mild_slowdown_share: share of the window with one of MILD only.
+        slowdown_reasons: which of both.
         power_cap_share: share of the window at the power limit.
         energy_j: energy, by the counter where it has one, else by integrating power.
         energy_source: `counter` or `power`.
@@ -53,6 +51,7 @@ class GpuView:
     mem_peak_bytes: float | None
     temperature_max_c: float | None
     slowdown_share: float | None
+    mild_slowdown_share: float | None
     slowdown_reasons: tuple[str, ...]
     power_cap_share: float | None
     energy_j: float | None
@@ -81,7 +80,7 @@ def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
         return one.most(start, end) if (one := of(name)) else None
 
     energy, source, apart = _energy(of("energy_j"), of("power_w"), start, end)
-    slow, reasons, capped = _throttling(of("throttle_reasons"), start, end)
+    slow, mild, reasons, capped = _throttling(of("throttle_reasons"), start, end)
     sampled = of("power_w") or of("sm_clock_mhz") or of("utilization") or of("mem_used_bytes")
     return GpuView(
         gpu=gpu,
@@ -92,6 +91,7 @@ def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
         mem_peak_bytes=most("mem_used_bytes"),
         temperature_max_c=most("temperature_c"),
         slowdown_share=slow,
+        mild_slowdown_share=mild,
         slowdown_reasons=reasons,
         power_cap_share=capped,
         energy_j=energy,
@@ -113,20 +113,21 @@ def _energy(
     return counted, "counter", apart
 
 
-def _throttling(series: Series | None, start: int, end: int) -> tuple[float | None, tuple[str, ...], float | None]:
+def _throttling(
+    series: Series | None, start: int, end: int
+) -> tuple[float | None, float | None, tuple[str, ...], float | None]:
+    """Shares of the window: (hardware slowdown, a mild one only, which of them came, at the power limit)."""
     if series is None or series.t_ns[0] >= end:
-        return None, (), None
+        return None, None, (), None
     edges = np.clip(np.append(series.t_ns, max(end, int(series.t_ns[-1]))), start, end)
     weight = np.diff(edges) / (end - start)
     bits = series.values.astype(np.int64)
-    slow: Floats = np.zeros(len(bits), np.bool_).astype(np.float64)
-    reasons = []
-    for bit, name in SLOWDOWN.items():
-        on = (bits & bit) != 0
-        slow = np.maximum(slow, on)
-        if float(weight[on].sum()) > 0:
-            reasons.append(name)
-    return float(np.dot(weight, slow)), tuple(reasons), float(weight[(bits & POWER_CAP) != 0].sum())
+
+    def share(wanted: int, without: int = 0) -> float:
+        return float(weight[((bits & wanted) != 0) & ((bits & without) == 0)].sum())
+
+    reasons = tuple(name for bit, name in SLOWDOWN.items() if share(bit) > 0)
+    return share(sum(HARDWARE)), share(sum(MILD), without=sum(HARDWARE)), reasons, share(POWER_CAP)
 
 
 def _gap(series: Series, start: int, end: int) -> float:

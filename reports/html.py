@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from reports import sections
+from reports import sections, sections_cost, sections_splits
 from reports import sections_detail as detail
 from reports.analysis import Analysis, analyse
 from reports.events import read_events
@@ -55,11 +55,11 @@ def render(summary: dict[str, Any], analysis: Analysis) -> str:
         detail.diagnosis(summary),
         section("The slowest requests", figure(slow)) if slow else "",
         sections.outcomes(summary),
-        detail.splits(summary),
+        sections_splits.splits(summary),
         detail.server(summary),
         detail.gpus(summary),
         deployment(summary, manifest),
-        detail.cost(summary),
+        sections_cost.cost(summary),
         sections.workload(summary, analysis, sizes),
         sections.validity(summary),
         sections.happened(events),

@@ -21,7 +21,7 @@ class InFlight:
         mean: time-weighted.
         most: largest.
         growth: fitted change from the window's begin to its end.
-        overloaded: whether that growth exceeds sampling error and matters.
+        overloaded: whether that growth exceeds sampling error.
     """
 
     mean: float
@@ -62,11 +62,10 @@ def in_flight(run: Run) -> InFlight | None:
     slope = float(np.dot(x, batches) / np.dot(x, x))
     rest = batches - batches.mean() - slope * x
     error = float(np.sqrt((rest**2).sum() / (_BATCHES - 2) / np.dot(x, x)))
-    # Beyond sampling error of the fit, of a Poisson count, and large enough to matter.
+    # Beyond sampling error of the fit, and of a Poisson count.
     beyond = slope > t_quantile(0.999, _BATCHES - 2) * error and slope > 3 * np.sqrt(max(mean, 1.0))
-    grew = slope > 0.25 * max(mean, 1.0)
     open_loop = run.manifest.loop == "open"
-    return InFlight(mean, most, slope, bool(open_loop and beyond and grew))
+    return InFlight(mean, most, slope, bool(open_loop and beyond))
 
 
 def _most(run: Run, start: float, end: float) -> float:

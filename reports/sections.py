@@ -13,7 +13,8 @@ from reports.events import Event
 from reports.figures import Figure
 from reports.manifest import Manifest
 from reports.page import Cell, figure, folded, section, table, text, word
-from reports.words import ms, plain
+from reports.sections_splits import interval
+from reports.words import ms, percent, plain
 
 _NAMES = {
     "ttft": "TTFT",
@@ -36,20 +37,47 @@ _LOOPS = {
 
 def latency(summary: dict[str, Any], curves: list[Figure]) -> str:
     """The table of percentiles and the percentile curves."""
-    rows = []
+    rows: list[list[str | Cell]] = []
     for key, label in _NAMES.items():
         one, needs = summary["latency_ms"][key], summary["percentile_needs"].get(key, {})
-        cells = [f"needs {needs[name]:,}" if name in needs else ms(one[name]) for name in _COLUMNS]
-        rows.append([label, f"{one['n']:,}", *cells])
+        rows.append([label, f"{one['n']:,}", *_cells(one, needs)])
     for key, one in summary["latency_failed_as_inf_ms"].items():
-        rows.append([f"{_NAMES[key]}, failed = ∞", f"{one['n']:,}", *(ms(one[name]) for name in _COLUMNS)])
+        rows.append([f"{_NAMES[key]}, failed = ∞", f"{one['n']:,}", *_cells(one, {})])
     warning = ""
     if summary["load"].get("overloaded"):
         words = "requests in flight grew all along, so latencies grow with the run's duration."
         warning = f'<p class="unsure"><b>Overloaded:</b> {words}</p>'
-    said = f"<p>{_LOOPS[summary['load']['loop']]} Milliseconds, over requests that ended ok.</p>"
+    said = (
+        f"<p>{_LOOPS[summary['load']['loop']]} Milliseconds, over requests that ended ok; "
+        "below each figure its 95 % interval, or how many requests it needs.</p>"
+    )
     drawn = f'<div class="pair">{"".join(figure(curve) for curve in curves)}</div>'
-    return section("Latency", warning + said + table(["", "n", *_COLUMNS], rows) + drawn)
+    return section("Latency", warning + said + table(["", "n", *_COLUMNS], rows) + _wire(summary) + drawn)
+
+
+def _cells(one: dict[str, Any], needs: dict[str, int]) -> list[str | Cell]:
+    return [interval(one[name], one.get(f"{name}_ci"), needs.get(name)) for name in _COLUMNS]
+
+
+def _wire(summary: dict[str, Any]) -> str:
+    """How answers came over the wire, and what new connections took (inside TTFT and E2E, apart here)."""
+    sent, opened = summary["streaming"], summary["connections"]
+    rows = [
+        ["chunks of several tokens (one gap each in ITL)", percent(sent["multi_token_share"])],
+        [
+            "chunks that came in one read with others: bundled by server or gateway",
+            percent(sent["server_coalesced_share"]),
+        ],
+        ["chunks that came in one read with others: this client was late", percent(sent["client_coalesced_share"])],
+        ["new connections", f"{opened['new']:,} of {opened['sent']:,} requests"],
+    ]
+    if share := summary["throughput"].get("estimated_share"):
+        rows.append(["output tokens that no usage confirms (estimated)", percent(share)])
+    times = opened["set_up_ms"]
+    if times["n"]:
+        told = ", ".join(f"{q} {ms(times[q])}" for q in ("p50", "p99", "max") if times[q] is not None)
+        rows.append(["their set-up (TCP and TLS), ms", told])
+    return "<h3>On the wire</h3>" + table(["", ""], rows)
 
 
 def outcomes(summary: dict[str, Any]) -> str:

@@ -34,7 +34,10 @@ class Gauge:
 
 @dataclass(frozen=True)
 class PhaseTime:
-    """A histogram's growth over the window, in ms. The mean is exact, percentiles lie within their bucket.
+    """A histogram's growth over the window, in ms. Percentiles lie within their bucket.
+
+    Between two scrapes counters are taken to grow evenly, so that all of it is as exact as the window's edges
+    lie near to scrapes.
 
     Attributes:
         n: requests (for itl: gaps).

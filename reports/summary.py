@@ -103,6 +103,7 @@ def summary_of_results(results: Results) -> dict[str, Any]:
         "throughput": parts.plain(analysis.throughput) | parts.total_rate(analysis),
         "slo": parts.slo(analysis, results.judged),
         "streaming": parts.streaming(analysis),
+        "connections": parts.connections(analysis),
         "errors": parts.errors(analysis),
         "splits": {name: [parts.group(one) for one in groups] for name, groups in results.splits.items()},
         "fairness": parts.plain(results.fairness),

@@ -16,6 +16,7 @@ from reports.conduct import busiest_second, client_column, lag_percentile
 from reports.gpu import GpuView
 from reports.judge_slo import Judged
 from reports.metrics import Distribution
+from reports.metrics import distribution as of_rows
 from reports.overload import InFlight
 from reports.slo import Slo
 from reports.splits import Group
@@ -215,6 +216,18 @@ def streaming(analysis: Analysis) -> dict[str, Any]:
         "multi_token_share": float(several[told].sum()) / of_told if of_told else None,
         "client_coalesced_share": float(run.column("client_coalesced")[rows].sum()) / total if total else None,
         "server_coalesced_share": float(run.column("server_coalesced")[rows].sum()) / total if total else None,
+    }
+
+
+def connections(analysis: Analysis) -> dict[str, Any]:
+    """Connections that the measure phase's requests opened, and what their set-up took."""
+    run = analysis.run
+    ms = (run.column("connected_ns") - run.column("connect_start_ns")) / 1e6
+    opened = run.measured & np.isfinite(ms)
+    return {
+        "sent": int(np.count_nonzero(run.measured & np.isfinite(run.column("sent_ns")))),
+        "new": int(np.count_nonzero(opened)),
+        "set_up_ms": distribution(of_rows(ms, opened, analysis.figures.order)),
     }
 
 

@@ -217,7 +217,7 @@ class Histogram:
 
     @property
     def mean(self) -> float | None:
-        """Mean value; exact, unlike the percentiles."""
+        """Mean value; unlike the percentiles it knows no buckets."""
         return self.total / self.n if self.n else None
 
     def percentile(self, q: float) -> tuple[float, float, float] | None:

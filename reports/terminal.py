@@ -44,6 +44,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     if line := _workload_line(summary["workload"]):
         console.print(line, highlight=False)
     console.print(_latency_table(summary))
+    if line := wire_words(summary):
+        console.print(line, highlight=False)
     _print_objectives(summary, console)
     _print_errors(summary, console)
     for one in summary["findings"][:_MOST_FINDINGS]:
@@ -143,6 +145,21 @@ def _print_objectives(summary: dict[str, Any], console: Console) -> None:
             f"{100 * slo['attained']:.2f} % good ({good}): {slo['goodput_rps']:.2f} good requests/s",
             highlight=False,
         )
+
+
+def wire_words(summary: dict[str, Any]) -> str:
+    """What a reader of ITL and TTFT should know: tokens that shared chunks or reads, and set-up of connections."""
+    sent, opened = summary["streaming"], summary["connections"]
+    parts = []
+    if sent["multi_token_share"]:
+        parts.append(f"{percent(sent['multi_token_share'])} of chunks hold several tokens")
+    if sent["server_coalesced_share"]:
+        parts.append(f"{percent(sent['server_coalesced_share'])} came bundled")
+    if opened["new"]:
+        times = opened["set_up_ms"]
+        told = ", ".join(f"{q} {ms(times[q])}" for q in ("p50", "p99", "max") if times[q] is not None)
+        parts.append(f"{opened['new']:,} new connections: {told} ms")
+    return "; ".join(parts)
 
 
 def good_words(slo: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def timeline(analysis: Analysis) -> Timeline:
         "output_tokens": _padded(analysis.scan.arrivals_per_bin, bins) / seconds,
         "in_flight": in_flight_at(run, edges.astype(np.float64)),
     }
-    for name in ("ttft", "e2e"):
+    for name in ("ttft", "e2e", *sorted(_of_interest(analysis))):
         ms = analysis.figures.ms[name]
         seen = run.ok & np.isfinite(ms)
         p50, most = group_quantiles(due[seen], np.rint(1000 * ms[seen]).astype(np.int64), bins, (0.5, 1.0))
@@ -72,6 +72,12 @@ def timeline(analysis: Analysis) -> Timeline:
     if not analysis.scan.known:
         del series["output_tokens"]  # not known, which is not none
     return Timeline(edges, series | _server(analysis, edges) | _gpu(analysis, edges))
+
+
+def _of_interest(analysis: Analysis) -> set[str]:
+    """Further latencies that an objective is about."""
+    slos = (analysis.slo, *analysis.class_slos.values())
+    return {"tpot", "stall", "ttfa"} & {metric for slo in slos for metric, _ in slo.limits()}
 
 
 def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:

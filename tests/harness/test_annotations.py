@@ -76,3 +76,15 @@ def test_throttling_is_told_when_it_begins_changes_and_ends_but_a_power_cap_is_n
 
 def test_nothing_sampled_is_nothing_told():
     assert annotations(None, None) == []
+
+
+def test_an_endpoint_that_comes_up_as_a_new_process_had_a_cold_start():
+    found = annotations(
+        server(("a", "up", [1, 0, 0, 0, 1, 1]), ("a", "process_start_time_seconds", [100, 100, 100, 100, 103, 103])),
+        None,
+    )
+    assert (
+        4,
+        "cold-start",
+        "a answers /metrics as a new process, after 3.0 s without an answer: 1 of 1 endpoints do",
+    ) in (told(found))

@@ -80,6 +80,8 @@ def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]
                 "scheduled_ns": None if closed else _ns(due),
                 "handed_over_ns": _ns(due) if closed else None,
                 "dispatched_ns": _ns(due + row.late) if began else None,
+                "connect_start_ns": _ns(due + row.late) if began and row.connect else None,
+                "connected_ns": _ns(sent) if began and row.connect else None,
                 "sent_ns": _ns(sent) if began else None,
                 "first_token_ns": _ns(first),
                 "first_answer_ns": _ns(first),

@@ -1,6 +1,7 @@
 """Each finding appears on its own evidence, with its figures, and not without it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from fabricate import Row, S, fabricate
@@ -70,9 +71,24 @@ def test_a_short_wait_within_a_long_ttft_is_no_queue(tmp_path):
     assert not [k for k in found(tmp_path / "run", server=scrape(WAITING, phases=phases)) if k.startswith("queue")]
 
 
-def test_preemptions_are_counted_per_request(tmp_path):
-    finding = found(tmp_path / "run", server=scrape(counters={"vllm:num_preemptions_total": 120.0}))
-    assert finding[Kind.PREEMPTION_THRASH].figures["preemptions"] == pytest.approx(60.0)
+def test_preemptions_are_counted_per_request_that_ended_in_the_window(tmp_path):
+    # half of the counter's growth falls into the window, in which 191 of the requests end, and 400 before it
+    rows = [Row(at=1.0 * i, ttft=1.0, phase="warmup") for i in range(400)] + [
+        replace(row, at=row.at + 500) for row in ROWS
+    ]
+    server = scrape(counters={"vllm:num_preemptions_total": 40.0})
+    finding = found(tmp_path / "run", rows, server=server, warmup=0.5, seconds=9.5)[Kind.PREEMPTION_THRASH]
+    assert finding.figures["preemptions"] == pytest.approx(19.0)
+    assert finding.figures["preemptions_per_request"] == pytest.approx(19 / 185, rel=0.02)
+
+
+def test_waiting_for_something_other_than_room_says_so(tmp_path):
+    server = scrape(WAITING | {"vllm:kv_cache_usage_perc": 0.2}, phases=QUEUED)
+    for reason, value in (("capacity", 1.0), ("deferred", 4.0)):
+        server += scrape({"vllm:num_requests_waiting_by_reason": value}, labels=json.dumps({"reason": reason}))
+    finding = found(tmp_path / "run", server=server)[Kind.QUEUE_DEFERRED]
+    assert finding.figures["waiting_deferred_mean"] == pytest.approx(4.0)
+    assert finding.figures["waiting_capacity_mean"] == pytest.approx(1.0)
 
 
 def test_prefill_that_takes_most_of_the_time(tmp_path):
@@ -86,6 +102,25 @@ def test_decode_that_takes_most_of_the_time(tmp_path):
     server = scrape({"vllm:num_requests_running": 12.0}, phases=phases)
     finding = found(tmp_path / "run", server=server, fingerprint={"max-num-seqs": 64})[Kind.DECODE_BOUND]
     assert finding.figures["batch_fill"] == pytest.approx(12 / 64)
+    assert finding.remedy.startswith("More load")
+
+
+def test_decode_of_full_steps_asks_for_faster_ones(tmp_path):
+    phases = {
+        "request_prefill_time_seconds": (0.1, 200), "request_decode_time_seconds": (0.9, 200),
+        "iteration_tokens_total": (12.0, 800),
+    }  # fmt: skip
+    server = scrape({"vllm:num_requests_running": 12.0}, phases=phases)
+    finding = found(tmp_path / "run", server=server, fingerprint={"max-num-seqs": 16})[Kind.DECODE_BOUND]
+    assert finding.figures["tokens_per_step"] == pytest.approx(12.0)
+    assert finding.figures["step_ms"] == pytest.approx(25.0)
+    assert finding.remedy.startswith("Faster steps")
+
+
+def test_decode_without_a_figure_of_its_steps_is_no_finding(tmp_path):
+    phases = {"request_prefill_time_seconds": (0.1, 200), "request_decode_time_seconds": (0.9, 200)}
+    server = scrape({"vllm:num_requests_running": 12.0}, phases=phases)
+    assert Kind.DECODE_BOUND not in found(tmp_path / "run", server=server)
 
 
 def test_load_that_grows_all_along_is_overload(tmp_path):
@@ -104,6 +139,20 @@ def test_a_scale_event_in_the_window_is_told_and_one_before_it_is_not(tmp_path):
     event = {"t_ns": 3 * S, "kind": "scale", "text": "2 replicas"}
     assert "2 replicas" in found(tmp_path / "a", events=[event])[Kind.CHANGED_IN_WINDOW].says
     assert found(tmp_path / "b", events=[event], warmup=4.0) == {}
+
+
+def test_a_server_that_comes_back_as_another_process_is_a_cold_start(tmp_path):
+    from harness.annotations import annotations
+    from reports.telemetry import read_server
+
+    server = [(t, "up", "{}", float(not 3 <= t < 6)) for t in range(12)]
+    server += [(t, "process_start_time_seconds", "{}", 100.0 if t < 3 else 104.0) for t in range(12) if not 3 <= t < 6]
+    run_dir = fabricate(tmp_path / "samples", ROWS, server=server)
+    events = annotations(read_server(run_dir), None)
+    assert [event["kind"] for event in events] == ["scale", "cold-start", "restart"]
+    finding = found(tmp_path / "run", events=events)[Kind.CHANGED_IN_WINDOW]
+    assert finding.figures == {"changes": 3.0, "first_at_s": 3.0}
+    assert "cold-start: 1" in finding.says
 
 
 def test_a_first_tenth_that_is_slower_is_not_warm(tmp_path):

@@ -212,3 +212,58 @@ def test_terminal_markup_in_foreign_text_is_text(tmp_path):
     console = Console(record=True, width=140, file=io.StringIO())
     print_summary(summary, console)
     assert "[bold]not markup[/nonsense]" in console.export_text()
+
+
+class TestWhatReadersAreTold:
+    """Facts that change how the figures beside them are read."""
+
+    def page(self, tmp_path, rows, **options):
+        summary = build(fabricate(tmp_path / "run", rows, **options))
+        return summary, (tmp_path / "run" / "report.html").read_text()
+
+    def test_set_up_of_new_connections_stands_apart(self, tmp_path):
+        rows = [Row(at=10.0 * i, connect=4.0 if i % 3 == 0 else 0.0, gaps=[5.0]) for i in range(300)]
+        summary, page = self.page(tmp_path, rows)
+        assert summary["connections"]["new"] == 100
+        assert summary["connections"]["set_up_ms"]["p50"] == 4.0
+        assert "100 of 300 requests" in page
+        assert "100 new connections: p50 4.00" in export(tmp_path / "run", summary, "md")
+
+    def test_output_that_no_usage_confirms_is_marked(self, tmp_path):
+        rows = [Row(at=10.0 * i, gaps=[5.0] * 3, status="truncated" if i % 4 == 0 else "ok") for i in range(200)]
+        summary, page = self.page(tmp_path, rows)
+        assert "25.00 % of it estimated" in page
+        assert "25.00 % estimated" in export(tmp_path / "run", summary, "md")
+
+    def test_a_table_of_latencies_has_intervals_and_says_what_is_lacking(self, tmp_path):
+        rows = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[5.0], klass="ab"[i % 2]) for i in range(400)]
+        _, page = self.page(tmp_path, rows)
+        latency, split = (
+            page.split(f"<h2>{title}</h2>")[1].split("</section>")[0] for title in ("Latency", "Who got what")
+        )
+        assert '<small class="faint">' in latency and "needs 2,995" in latency
+        assert '<small class="faint">' in split and "needs 299" in split
+
+    def test_waste_that_is_not_known_is_not_said_to_be_nothing(self, tmp_path):
+        rows = [Row(at=10.0 * i, gaps=[5.0]) for i in range(100)]
+        rows += [Row(at=2000.0 + i, ttft=None, status="timeout", end_after=500.0) for i in range(10)]
+        _, page = self.page(tmp_path, rows, spec={"gpus": {"type": "l4", "price_per_hour": 36.0}})
+        assert "unknown: the server&#x27;s work on 10 that ended before a token is not known" in page
+
+    def test_objectives_of_a_class_and_on_a_stall_are_drawn(self, tmp_path):
+        from reports.analysis import analyse
+        from reports.figures import over_time
+        from reports.timeline import timeline
+
+        rows = [Row(at=10.0 * i, gaps=[5.0] * 3, klass="ab"[i % 2]) for i in range(100)]
+        classes = {"a": {"slo": {"ttft": "p95 < 321ms"}}, "b": {}}
+        build(
+            fabricate(tmp_path / "run", rows, spec={"slo": {"stall": "p95 < 77ms"}, "workload": {"classes": classes}})
+        )
+        analysis = analyse(tmp_path / "run")
+        lines = {
+            shape["y0"]: shape["line"]["dash"]
+            for shape in over_time(analysis, timeline(analysis)).layout["shapes"]
+            if shape["type"] == "line"
+        }
+        assert lines == {321.0: "dot", 77.0: "dash"}

@@ -102,3 +102,15 @@ def test_a_pause_of_the_sampling_fails_the_run(tmp_path):
     check = next(check for check in summary["checks"] if check["name"] == "telemetry")
     assert (check["status"], check["value"]) == ("fail", pytest.approx(5.0))
     assert summary["gpu"]["slowdown_share_max"] == 0.0
+
+
+def test_what_the_driver_does_against_heat_is_told_apart_from_the_hardwares_own_slowdown(tmp_path):
+    bits = {10: 0x20, 11: 0x08, 12: 0x60, 13: 0x80}
+    mixed = [(t, g, n, float(bits.get(int(t), 0)) if n == "throttle_reasons" else v) for t, g, n, v in steady()]
+    (view,) = gpu_views(run_with(tmp_path / "run", mixed))
+    assert (view.slowdown_share, view.mild_slowdown_share) == (pytest.approx(2 / 40), pytest.approx(2 / 40))
+    assert len(view.slowdown_reasons) == 4
+    found = summarize(tmp_path / "run")
+    assert found["gpu"]["slowdown_share_max"] == pytest.approx(2 / 40)
+    (finding,) = [one for one in found["findings"] if one["kind"] == "throttled_gpu"]
+    assert finding["figures"]["mild_slowdown_share"] == pytest.approx(2 / 40)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from fabricate import Row, S, fabricate
 
+from reports.analysis import analyse
 from reports.build import build
 from reports.collect import collect
 from reports.manifest import Manifest, Target
@@ -182,6 +183,16 @@ class TestOverload:
         assert by_name["errors: < 1%"]["result"] == "met"
         assert exit_code(found) == 3
 
+    def test_growth_counts_however_many_were_in_flight_before(self, tmp_path):
+        # about 2,000 in flight from the start, and 340 more by the end of 10 s: straight up
+        rows = [
+            Row(at=1.0 * i, ttft=2000.0 + 0.045 * i, phase="warmup" if i < 4000 else "measure") for i in range(14000)
+        ]
+        found = summary(tmp_path / "run", rows, warmup=4.0, client=[], slo={"ttft": "p99 < 90s"})
+        flight = found["load"]["in_flight"]
+        assert 0.15 < flight["growth"] / flight["mean"] < 0.25
+        assert (found["load"]["overloaded"], found["verdict"]) == (True, "INCONCLUSIVE")
+
     def test_a_steady_queue_is_not(self, tmp_path):
         assert summary(tmp_path / "run", self.rows(0.0), seconds=20.0)["load"]["overloaded"] is False
 
@@ -240,3 +251,28 @@ def test_unknown_fields_of_a_newer_minor_writer_are_kept(tmp_path):
     (run_dir / "manifest.json").write_text(json.dumps(data | {"schema": "tailgate.manifest/1.3", "mood": "good"}))
     Manifest.load(run_dir).save(run_dir)
     assert json.loads((run_dir / "manifest.json").read_text())["mood"] == "good"
+
+
+def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path):
+    """150 runs of a steady Poisson load, each request there for a quarter of the window: at most one in twenty."""
+    import numpy as np
+
+    from reports import overload
+
+    rng = np.random.default_rng(4)
+    collect(fabricate(tmp_path / "run", [Row(at=1000.0)], seconds=60.0, warmup=60.0))
+    run = analyse(tmp_path / "run").run
+
+    class Steady:
+        manifest, ok, window_ns = run.manifest, np.ones(1, np.bool_), run.window_ns
+
+        def __init__(self):
+            begin = np.sort(rng.uniform(-150e9, 120e9, rng.poisson(20 * 270)))
+            self.columns = {"dispatched_ns": begin, "end_ns": begin + rng.exponential(15e9, len(begin))}
+            self.ok = np.ones(len(begin), np.bool_)
+
+        def column(self, name):
+            return self.columns[name]
+
+    flagged = sum(overload.in_flight(Steady()).overloaded for _ in range(150))
+    assert flagged <= 7
