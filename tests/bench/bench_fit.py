@@ -49,6 +49,8 @@ LENGTHS_TRUTH = {
     "output_tokens.p50": float(np.exp(5.0)),
     "correlation": 0.3,
 }
+BURSTS = {"burst": "lognormal(2.74, 0.43)", "pause": "lognormal(3.2, 0.5)"}
+BURSTS_TRUTH = {"burst_s.p50": float(np.exp(2.74)), "pause_s.p50": float(np.exp(3.2))}
 SESSIONS = {"turns": "uniform(1, 8)", "think": "lognormal(4.885, 0.984)", "new_tokens": 50, "pace": "clock"}
 SESSIONS_TRUTH = {"turns.mean": 4.5, "think_s.p50": float(np.exp(4.885)), "rate": 1.0, "shape": 1.0}
 
@@ -109,6 +111,8 @@ def main() -> int:
         good &= report(case, truth, [estimates(arrivals(rate, shape, modulation, k), TICKS[clock]) for k in seeds])
     spec: dict[str, object] = {"arrivals": {"rate": "2/s"}, "duration": "1h"}
     good &= report("lengths of 7,200 requests", LENGTHS_TRUTH, [estimates(planned(spec, k), 1) for k in seeds])
+    spec = {"arrivals": {"process": "gamma", "shape": 0.6, "rate": "3/s", "bursts": BURSTS}, "duration": "1h"}
+    good &= report("bursts and pauses", BURSTS_TRUTH, [estimates(planned(spec, k), 1) for k in seeds])
     spec = {"sessions": SESSIONS, "arrivals": {"rate": "1/s"}, "duration": "1h"}
     for clock in ("1 ns", "1 s"):
         found = [estimates(planned(spec, k), TICKS[clock]) for k in seeds]

@@ -79,6 +79,8 @@ def test_fit_writes_a_profile_that_can_be_used(capsys: pytest.CaptureFixture[str
     profile = tmp_path / "mine.yaml"
     found = as_json(capsys, "fit", EXCERPT, "-o", profile)
     assert found["estimates"]["output_tokens.p50"]["low"] <= found["estimates"]["output_tokens.p50"]["high"]
+    rate = next(check for check in found["checks"] if check["name"] == "requests per second")
+    assert rate["error"] == pytest.approx(rate["fit"] / rate["log"] - 1.0) and rate["ok"]
     assert as_json(capsys, "show", profile, "--requests", "40")["figures"]["requests"] == 40
 
 
