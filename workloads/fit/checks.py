@@ -16,8 +16,6 @@ from workloads.spec import WorkloadSpec
 
 Floats = npt.NDArray[np.float64]
 
-REUSE: Final = "prompt tokens seen before"
-
 _SEEDS: Final = 10
 _FEW_SEEDS: Final = 3
 _MANY_ROWS: Final = 100_000
@@ -95,10 +93,15 @@ def reuse_check(columns: Columns, drawn: list[pa.Table], block_tokens: int) -> l
     """The share of prompt tokens that an earlier prompt began with; nothing where the log doesn't say."""
     if columns.prefix_blocks is None:
         return []
-    log = pa.table({"prompt_tokens": columns.prompt_tokens, "prefix_blocks": columns.prefix_blocks})
-    own = implied_reuse(log, block_tokens).token_share
-    check = _check(REUSE, own, [implied_reuse(table, block_tokens).token_share for table in drawn], least=0.02)
+    shares = [implied_reuse(table, block_tokens).token_share for table in drawn]
+    check = _check("prompt tokens seen before", reuse_of(columns, block_tokens), shares, least=0.02)
     return [] if check is None else [check]
+
+
+def reuse_of(columns: Columns, block_tokens: int) -> float:
+    """The share of a log's prompt tokens that an earlier prompt began with."""
+    log = pa.table({"prompt_tokens": columns.prompt_tokens, "prefix_blocks": columns.prefix_blocks})
+    return implied_reuse(log, block_tokens).token_share
 
 
 def draw(columns: Columns, workload: dict[str, Any], span: float, seeds: int = _SEEDS) -> list[pa.Table]:

@@ -1,7 +1,7 @@
 """A workload's spec from a log: each part fitted by its own module, put together here."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from workloads.columns import NO_TIME, Columns
 from workloads.errors import UserError
 from workloads.fit.arrivals import LEAST_ARRIVALS, fit_arrivals
 from workloads.fit.bursts import fit_bursts
-from workloads.fit.checks import Check, draw, reuse_check, span_s
+from workloads.fit.checks import draw, reuse_of, span_s
 from workloads.fit.counts import Arrivals
 from workloads.fit.days import fit_days
 from workloads.fit.estimate import Estimate, quantile
@@ -17,8 +17,14 @@ from workloads.fit.lengths import correlation, law_of
 from workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
 from workloads.fit.sharing import common_blocks, fit_pool
 from workloads.fit.stamps import resolution_ns
+from workloads.reuse import implied_reuse
 from workloads.spec import TraceSpec
 from workloads.traces.replay import load
+
+_SEEDS: Final = 3
+_MANY_ROWS: Final = 20_000
+_TOLERANCE: Final = 0.1
+_LEAST_MISS: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -156,17 +162,18 @@ def _fit_sharing(fitted: Fitted, common: int) -> None:
         )
         return
     span = span_s(np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9)
-    prefix = workload.get("prefix", {})
+    prefix, wanted = workload.get("prefix", {}), reuse_of(columns, fitted.block_tokens)
+    seeds = _SEEDS if len(columns) < _MANY_ROWS else 1
 
-    def check(shared: dict[str, Any]) -> Check:
-        tables = draw(columns, workload | {"prefix": prefix | shared}, span, seeds=3)
-        return reuse_check(columns, tables, fitted.block_tokens)[0]
+    def drawn(shared: dict[str, Any]) -> float:
+        tables = draw(columns, workload | {"prefix": prefix | shared}, span, seeds)
+        return float(np.mean([implied_reuse(table, fitted.block_tokens).token_share for table in tables]))
 
-    without = check({})
-    if without.ok:
+    miss = abs(drawn({}) - wanted)
+    if miss <= max(_TOLERANCE * wanted, _LEAST_MISS):
         return
-    pool = fit_pool(columns, fitted.block_tokens, common, without.log, lambda one: check({"shared": one}).fit)
-    if pool is not None and abs(check({"shared": pool}).error) < abs(without.error):
+    pool = fit_pool(columns, fitted.block_tokens, common, wanted, lambda one: drawn({"shared": one}))
+    if pool is not None and abs(drawn({"shared": pool}) - wanted) < miss:
         workload["prefix"] = prefix | {"shared": pool}
     else:
         fitted.notes.append("prompts share what neither a system prompt, conversations nor a pool of contexts explain")
