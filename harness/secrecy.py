@@ -35,6 +35,14 @@ def masked_text(text: str) -> str:
     return without_credentials(_BEARER.sub(rf"\1 {MASK}", found))
 
 
+def program_of(command: str) -> str:
+    """The program of a command that fetches a secret; its words may hold one in any place, so none is kept."""
+    first, _, rest = command.strip().partition(" ")
+    if not re.fullmatch(r"[\w./~-]+", first):
+        return MASK
+    return f"{first} {MASK}" if rest else first
+
+
 def masked_words(words: Sequence[str]) -> list[str]:
     """The same of a command that is split into words."""
     shown: list[str] = []

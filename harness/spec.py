@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.secrecy import MASK, masked_settings, masked_text, masked_variables, without_credentials
+from harness.secrecy import MASK, masked_settings, masked_text, masked_variables, program_of, without_credentials
 from reports import slo as slo_grammar
 from workloads.errors import UserError
 from workloads.lengths import Length
@@ -199,7 +199,7 @@ def masked(spec: dict[str, Any]) -> dict[str, Any]:
     if "urls" in target:
         target["urls"] = [without_credentials(url) for url in target["urls"]]
     if "command" in (target.get("auth") or {}):
-        target["auth"]["command"] = masked_text(target["auth"]["command"])
+        target["auth"]["command"] = program_of(target["auth"]["command"])
     if "extra" in data:
         data["extra"] = masked_settings(data["extra"])
     if "gpu" in (data.get("telemetry") or {}):

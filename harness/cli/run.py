@@ -273,18 +273,28 @@ def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
 
 
 def _command_line(argv: list[str]) -> list[str]:
-    """As it was typed; header values may be secrets, and so may user and password of a URL."""
+    """As it was typed, without header values, what in a body is named like a secret, and passwords of URLs."""
     from harness.secrecy import without_credentials
 
+    hidden = {"--header": lambda header: header.partition(":")[0] + ": ***", "--extra": _public_json}
     shown = ["tailgate", "run"]
-    hide = False
+    before = ""
     for word in argv:
-        name, equals, _ = word.partition("=")
-        if hide or (name == "--header" and equals):
-            header = word.partition("=")[2] if not hide else word
-            shown.append(("" if hide else "--header=") + header.partition(":")[0] + ": ***")
-            hide = False
-            continue
-        shown.append(without_credentials(word))
-        hide = word == "--header"
+        name, equals, value = word.partition("=")
+        if before in hidden:
+            shown.append(hidden[before](word))
+        elif equals and name in hidden:
+            shown.append(f"{name}={hidden[name](value)}")
+        else:
+            shown.append(without_credentials(word))
+        before = "" if before in hidden else word
     return shown
+
+
+def _public_json(text: str) -> str:
+    from harness.secrecy import MASK, masked_settings
+
+    try:
+        return json.dumps(masked_settings(_json(text, "--extra")))
+    except UserError:
+        return MASK

@@ -43,6 +43,29 @@ def test_the_command_line_is_kept_without_passwords() -> None:
     assert shown[2:5] == ["--target", "http://***@h:1", "--target=http://***@g"]
 
 
+def test_the_command_line_is_kept_without_the_secrets_of_a_body() -> None:
+    body = '{"metadata": {"api_key": "hunter2", "n": 1}, "list": [{"token": "hunter2"}]}'
+    shown = _command_line(["--extra", body, f"--extra={body}", "--extra", "not JSON: hunter2", "--seed", "3"])
+    assert "hunter2" not in str(shown)
+    masked = '{"metadata": {"api_key": "***", "n": 1}, "list": [{"token": "***"}]}'
+    assert shown[2:] == ["--extra", masked, f"--extra={masked}", "--extra", "***", "--seed", "3"]
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("curl -u me:hunter2 https://idp/token", "curl ***"),
+        ("/usr/bin/vault read hunter2", "/usr/bin/vault ***"),
+        ("get-token", "get-token"),
+        ("S=hunter2 sh -c x", "***"),
+        ("$(cat hunter2)", "***"),
+    ],
+)
+def test_of_what_fetches_a_key_only_the_program_is_kept(command: str, kept: str) -> None:
+    public = built(target={"url": "http://h", "auth": {"command": command}}).public()
+    assert public["target"]["auth"]["command"] == kept
+
+
 @pytest.mark.parametrize(("share", "is_"), [("5%", 0.05), (0.05, 0.05), ("0.05", 0.05), (1, 1.0)])
 def test_a_share_of_users_who_hang_up(share: object, is_: float) -> None:
     abandon = built(abandon={"share": share, "patience": "lognormal(2, 0.5)"}).abandon
