@@ -5,6 +5,7 @@ its deadline has passed. Whatever happens, what was measured is kept and the out
 """
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -209,9 +210,13 @@ class Listener:
                 self._note("injector", outcome.reason)
                 self._watcher.note(outcome.reason)
             case "crashed" | "died":
-                text = message.get("error") or f"ended with exit code {message.get('code')}"
+                text = message.get("error") or _ending(message["code"])
                 outcome.state, outcome.reason = "failed", f"injector {message['injector']}: {text}"
                 self._note("injector", outcome.reason)
                 self._watcher.note(outcome.reason)
             case other:
                 self._note(str(other), orjson.dumps(message).decode())
+
+
+def _ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

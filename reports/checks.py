@@ -93,18 +93,21 @@ def client_checks(analysis: Analysis) -> Iterator[Check]:
 
 def _finished(run: Run) -> Check:
     missing = int(np.count_nonzero(run.is_text("status", "not_sent", "lost")))
+    gone = f"{missing:,} of {len(run):,} rows are missing"
     reason = f" ({run.manifest.state_reason})" if run.manifest.state_reason else ""
     match run.manifest.state:
         case "interrupted" | "running":
             how = "killed" if run.manifest.recovered else "interrupted"
-            text = f"the run was {how}{reason} before its end; {missing:,} of {len(run):,} rows are missing"
+            text = f"the run was {how}{reason} before its end; {gone}"
+            if run.manifest.recovered and not run.manifest.t0_unix_ns and missing == len(run):
+                text = f"the run was killed{reason} before its load began: nothing was sent"
             return Check("interrupted", "fail", float(missing), 0.0, "rows", text, "Run it again to its end.")
         case "failed":
-            text = f"the run failed{reason}; what was measured before is kept"
+            text = f"the run failed{reason}; {gone}, what was measured before is kept"
             remedy = "See events.jsonl and the server's log in the run directory."
             return Check(run.manifest.failed_side or "failed", "fail", None, None, "", text, remedy)
         case "aborted":
-            return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}")
+            return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}; {gone}")
     return Check("interrupted", "ok", 0.0, 0.0, "", "the run came to its end")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reports.analysis import Analysis
 from reports.checks import Check, client_checks
+from reports.checks_crash import without_lost
 from reports.checks_server import server_checks
 from reports.checks_state import state_checks
 from reports.cost import Cost, cost
@@ -87,6 +88,7 @@ def work_out(analysis: Analysis) -> Results:
     flight = in_flight(analysis.run)
     gpus = gpu_views(analysis)
     checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
+    checks = without_lost(analysis.run, checks)
     groups = splits(analysis)
     workload, server = workload_as_sent(analysis), server_view(analysis)
     events, unreadable = read_events(analysis.run.path)

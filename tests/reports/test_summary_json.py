@@ -165,6 +165,29 @@ def test_a_target_that_died_makes_the_run_invalid_by_name(tmp_path):
     assert found["invalid_reasons"][0].startswith("target: the run failed (exit code 137)")
 
 
+def test_where_an_injector_died_what_needs_every_row_is_not_checked(tmp_path):
+    rows = [replace(row, reported=row.at < 5000) for row in GOOD]
+    run = fabricate(tmp_path / "run", rows, state="failed", state_reason="injector 0: was killed", ended_ns=6 * S)
+    spool = run / "spool" / "injector-0.arrows"
+    spool.write_bytes(spool.read_bytes()[:-8])  # as a killed writer leaves it
+    collect(run)
+    found = summarize(run)
+    first, *others = found["invalid_reasons"]
+    assert "400 of 900 rows are missing" in first
+    assert [reason.partition(":")[0] for reason in others] == ["lost_rows"]
+    unchecked = {check["name"]: check["why"] for check in found["checks"] if check["status"] == "unchecked"}
+    assert "101 requests were lost" in unchecked["offered_load"]
+
+
+def test_a_run_that_was_killed_before_its_load_began_sent_nothing(tmp_path):
+    run = fabricate(tmp_path / "run", [replace(row, reported=False) for row in GOOD], client=[], state="running")
+    (run / "spool" / "injector-0.arrows").write_bytes(b"")
+    found = build(run)
+    assert found["load"]["requests"] == {"planned": 900, "ok": 0, "not_sent": 900}
+    assert "before its load began" in found["why"]
+    assert len(found["invalid_reasons"]) == 1
+
+
 def test_a_simulation_says_so(tmp_path):
     found = summary(tmp_path / "run", target=Target(kind="sim", simulated=True))
     assert found["simulated"] is True
