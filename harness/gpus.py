@@ -17,7 +17,10 @@ from workloads.errors import UserError
 _SHOW_S = 1.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Of what a GPU tells about itself, what belongs into a fingerprint.
-_FACTS = ("name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz")
+_FACTS = (
+    "name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz", "app_sm_clock_mhz",
+    "app_mem_clock_mhz",
+)  # fmt: skip
 
 
 async def look_for_gpus(
@@ -53,6 +56,8 @@ async def look_for_gpus(
     manifest.target.fingerprint["gpus"] = [
         {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in found.gpus if not gpu.get("parent")
     ]
+    if found.topology:
+        manifest.target.fingerprint["gpu_topology"] = found.topology
     if found.driver:
         manifest.target.fingerprint["gpu_driver"] = found.driver
     return source

@@ -14,7 +14,7 @@ from harness.begin import first_manifest
 from harness.calibrate.busiest import beyond_calibration
 from harness.job import trust_of
 from harness.load import Watcher
-from harness.settle import settle
+from harness.settle import Refused, settle
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
 from harness.targets.caches import prepare_caches
@@ -26,6 +26,11 @@ from workloads.plan import Plan, make_plan, write_plan
 
 # Targets that we start and that compile, tune or capture with their first requests.
 COLD_KINDS: Final = ("vllm", "command")
+
+
+def settles(spec: RunSpec) -> bool:
+    """Whether the target is warmed up by requests of our own; the embedded engine has nothing to compile."""
+    return spec.settle == "auto" and spec.target.kind != "sim"
 
 
 @dataclass(frozen=True)
@@ -70,29 +75,34 @@ async def prepare(
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
-        identity.fingerprint.update(await fingerprint(http, identity, ours=target.life is not None))
+        told = await fingerprint(http, identity, target.life)
+        identity.fingerprint.update(told.facts)
         plan = await planning.plan(spec)
         notices = await asyncio.to_thread(admit, spec, plan, identity)
         write_plan(plan, run_dir / "plan.parquet")
         prompts = await content.prepare(http, identity, spec, plan, run_dir)
         settled = None
-        if spec.target.kind in COLD_KINDS and plan.table.num_rows:
+        if settles(spec) and plan.table.num_rows:
             watcher.note("warming up until the server's pace is steady")
-            settled = await settle(http, identity, spec.target.endpoint, plan)
-        caches = await prepare_caches(http, identity, spec.cache)
+            try:
+                settled = await settle(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
+            except Refused as error:
+                if spec.target.kind in COLD_KINDS:
+                    raise
+                notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup)
         vram = await memory(http, identity, target.life)
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram  # type: ignore[attr-defined]
+    manifest.target.instance = told.instance  # type: ignore[attr-defined]
     manifest.content = prompts.facts
-    manifest.notices += [*notices, *prompts.notices]
+    manifest.notices += [*told.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
-        if not settled.steady:
-            manifest.notices.append(f"the server's pace was not steady after {sum(settled.rounds_s):.0f} s of warm-up")
     if target.life is not None:
         manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
     manifest.save(run_dir)

@@ -1,9 +1,13 @@
-"""Before anything is measured on a server that we started: traffic of its own until the server's pace is steady.
+"""Before anything is measured: traffic of its own until the server's pace is steady.
 
-Late compilation, autotuning and graph capture make the first requests slow. Rounds of a few requests at once,
-of the plan's own lengths, are sent until their duration shows no trend any more. Their text, their seed and
-their cache salt are not the measured ones, and all of it ends before the first scrape, so that it is in no
-figure. Whether the measured phase itself was steady is judged later (the `warmth` check).
+Late compilation, autotuning and graph capture make the first requests slow, and a batch larger than any before can
+make the server compile again. So rounds of requests, of the plan's own lengths, go to every endpoint: first a few
+at once, then twice as many each, up to what the plan will keep in flight; then the same number until the rounds'
+duration shows no trend any more. What is spent on that is extended once; a server that is not steady then makes the
+run invalid (the `warmth` check).
+
+Their text, their seed and their cache salt are not the measured ones, and all of it ends before the first scrape, so
+that it is in no figure.
 """
 
 import asyncio
@@ -16,11 +20,13 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
-from harness.targets.base import Identity
+from harness.targets.base import Identity, TargetGone
+from loadgen.injector.endpoint import public_name
 from workloads.corpus import corpus_text
 from workloads.plan import Plan
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 4  # of an endpoint, to begin with
+MOST_AT_ONCE: Final = 64
 WINDOW: Final = 6  # rounds that must show no trend
 BUDGET_S: Final = 90.0
 _OUTPUT_TOKENS: Final = 32
@@ -31,48 +37,81 @@ _PATIENCE: Final = aiohttp.ClientTimeout(total=300)  # a first request may compi
 _SEED: Final = 0x5E771E
 
 
+class Refused(TargetGone):
+    """The server answers a warm-up request with something else than 200."""
+
+
 @dataclass(frozen=True)
 class Settled:
-    """How it went: the rounds' durations in seconds, and whether the last of them showed no trend."""
+    """How it went.
+
+    Attributes:
+        steady: whether the last rounds showed no trend.
+        rounds_s: every round's duration in seconds.
+        requests: sent in all.
+        at_once: in flight at each endpoint in the last rounds.
+        extended: the budget was not enough, and was given once more.
+    """
 
     steady: bool
     rounds_s: tuple[float, ...]
     requests: int
+    at_once: int = AT_ONCE
+    extended: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As the manifest keeps it."""
         return {
             "steady": self.steady,
             "requests": self.requests,
+            "at_once": self.at_once,
+            "extended": self.extended,
             "seconds": round(sum(self.rounds_s), 3),
             "rounds_s": [round(seconds, 4) for seconds in self.rounds_s],
         }
 
 
 async def settle(
-    http: aiohttp.ClientSession, identity: Identity, endpoint: str, plan: Plan, budget_s: float = BUDGET_S
-) -> Settled:
-    """Send rounds until they are steady or `budget_s` is spent.
+    http: aiohttp.ClientSession, identity: Identity, endpoint: str, plan: Plan, users: int = 0,
+    budget_s: float = BUDGET_S,
+) -> Settled:  # fmt: skip
+    """Send rounds until they are steady or `budget_s` is spent twice.
 
-    Every round is the same set of requests but for its text, so that rounds compare.
+    Rounds of one size are the same set of requests but for its text, so that they compare.
 
     Args:
         endpoint: completions | chat.
-        plan: for typical lengths.
+        plan: for typical lengths, and how much of it is in flight.
+        users: of a closed loop, at most.
+
+    Raises:
+        Refused: an answer that is not 200.
+        TargetGone: no answer.
     """
     rng = random.Random(_SEED)
     text = corpus_text(200_000)
     lengths = _lengths(plan, identity.max_model_len)
     rounds: list[float] = []
+    at_once, requests, alike = AT_ONCE, 0, 0
     began = time.monotonic()
-    while time.monotonic() - began < budget_s:
-        bodies = [_body(identity, endpoint, text, rng, prompt, number) for number, prompt in enumerate(lengths)]
+    while time.monotonic() - began < 2 * budget_s:
+        bodies = [
+            (url, _body(identity, endpoint, text, rng, lengths[number % len(lengths)], number))
+            for url in identity.urls
+            for number in range(at_once)
+        ]
         at = time.monotonic()
-        await asyncio.gather(*(_ask(http, identity, endpoint, body) for body in bodies))
+        await _all(http, endpoint, bodies)
         rounds.append(time.monotonic() - at)
-        if steady(rounds):
-            return Settled(True, tuple(rounds), len(rounds) * AT_ONCE)
-    return Settled(False, tuple(rounds), len(rounds) * AT_ONCE)
+        requests += len(bodies)
+        alike += 1
+        # The first rounds may compile: how long a request takes is known from the second on.
+        wanted = _in_flight(plan, users, min(rounds)) / len(identity.urls) if len(rounds) > 1 else 0
+        if len(rounds) > 1 and at_once < min(wanted, MOST_AT_ONCE):
+            at_once, alike = min(2 * at_once, MOST_AT_ONCE), 0
+        elif alike >= WINDOW and steady(rounds):
+            return Settled(True, tuple(rounds), requests, at_once, time.monotonic() - began > budget_s)
+    return Settled(False, tuple(rounds), requests, at_once, extended=True)
 
 
 def steady(rounds_s: Sequence[float]) -> bool:
@@ -89,11 +128,23 @@ def steady(rounds_s: Sequence[float]) -> bool:
     return -slope * (WINDOW - 1) <= _DRIFT * middle and float(last.max()) <= (1 + _NOISE) * middle
 
 
+def _in_flight(plan: Plan, users: int, round_s: float) -> float:
+    """Requests that the plan will keep in flight: its users, or by Little's law its rate times a request's duration.
+
+    A request takes as much longer than a round as its answer has more tokens.
+    """
+    if users or not plan.span_s:
+        return users
+    mean = float(np.mean(plan.table["output_tokens"].to_numpy()))
+    rate = plan.table.num_rows / plan.span_s
+    return float(rate * round_s * max(1.0, mean / _OUTPUT_TOKENS))
+
+
 def _lengths(plan: Plan, context: int | None) -> list[int]:
     """Prompt lengths of a round: the plan's own quantiles, within the context."""
     planned = plan.table["prompt_tokens"].to_numpy()
     if not len(planned):
-        return [128] * AT_ONCE
+        return [128]
     quantiles = np.quantile(planned, [0.25, 0.5, 0.75, 0.95])
     most = (context or 1 << 30) - _OUTPUT_TOKENS
     # Text can come to twice as many tokens as guessed.
@@ -116,8 +167,30 @@ def _body(
     return body
 
 
-async def _ask(http: aiohttp.ClientSession, identity: Identity, endpoint: str, body: dict[str, Any]) -> None:
-    """One request; what it answers doesn't matter here, the measured ones are judged."""
+async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """A round; the first that fails ends it."""
+    asking = [asyncio.create_task(_ask(http, url, endpoint, body)) for url, body in bodies]
+    try:
+        await asyncio.gather(*asking)
+    finally:
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[str, Any]) -> None:
+    """One request; what it says doesn't matter here, the measured ones are judged."""
     path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
-    async with http.post(f"{identity.urls[0]}{path}", json=body, timeout=_PATIENCE) as response:
-        await response.read()
+    try:
+        async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:
+            said = await response.text()
+    except TimeoutError as error:
+        raise TargetGone(
+            f"no answer to a warm-up request within {_PATIENCE.total:g} s", where=public_name(url)
+        ) from error
+    if response.status != 200:
+        raise Refused(
+            f"answers warm-up requests with HTTP {response.status}: {' '.join(said.split())[:300]}",
+            where=f"{public_name(url)}{path}",
+            remedy="Does the model serve target.endpoint? settle: none (--no-settle) leaves the warm-up out.",
+        )

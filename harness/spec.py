@@ -49,6 +49,7 @@ class TargetSpec(Strict):
     urls: tuple[str, ...] = ()
     sim: str | None = None
     command: str | None = None
+    stop: str | None = None  # command: what ends it, for one that goes on without the command (docker run -d, helm)
     ready: str | None = None  # command: the URL that answers 200 once it can serve (default: /health)
     ready_timeout: Duration = Field(600.0, gt=0)
     python: str | None = None  # vllm: the interpreter it is installed for
@@ -78,6 +79,8 @@ class TargetSpec(Strict):
                     self.kind, f"`{ {'sim': 'sim', 'command': 'command', 'vllm': 'model'}.get(self.kind) }` is missing"
                 )
             )
+        if self.stop is not None and self.kind != "command":
+            raise ValueError("`stop` is of `kind: command`: nothing else is started by a command of yours")
         if self.prompt == "text" and self.endpoint == "chat":
             raise ValueError("`prompt` is of `endpoint: completions`: a chat's prompt is text anyway")
         return self
@@ -152,6 +155,7 @@ class RunSpec(Strict):
     workers: WorkersSpec | None = None
     ui: str | None = None  # address of Locust's web UI
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
+    settle: Literal["auto", "none"] = "auto"  # requests of our own until the server's pace is steady, or none
     isolation: Literal["exclusive", "shared"] | None = None
     abort_if: dict[str, str] = {}
     telemetry: TelemetrySpec = TelemetrySpec()

@@ -36,6 +36,11 @@ def warmth_check(analysis: Analysis) -> Check:
     them lie above the later median (chance would put half there) and requests came no faster than later.
     """
     run, bound = analysis.run, 1 + WARMTH_SHARE
+    settled = run.manifest.telemetry.get("settle") or {}
+    if settled.get("steady") is False:
+        why = f"the server's pace was not steady after {settled['seconds']:.0f} s of warm-up, extended once"
+        remedy = "Look for what else uses its GPUs or cores; settle: none (--no-settle) measures it as it is."
+        return Check("warmth", "fail", None, None, "", why, remedy)
     why = "median TPOT of the first tenth of the requests over the rest's"
     order = analysis.figures.order
     wanted = (run.ok & run.measured & np.isfinite(analysis.figures.ms["tpot"]))[order]

@@ -28,7 +28,11 @@ def facts(manifest: Manifest) -> dict[str, str]:
         "gpus": spec.get("gpus"),
         "cache": manifest.cache,
         "isolation": manifest.isolation,
-        "client": {"stamp": manifest.stamp, "injectors": manifest.injectors, "cpu": manifest.host.get("cpu")},
+        "client": {
+            "stamp": manifest.stamp,
+            "injectors": manifest.injectors,
+            **{key: manifest.host.get(key) for key in ("cpu", "kernel")},
+        },
         "versions": manifest.versions,
     }
     return {key: value for key, value in _flat(tree, "") if key not in _PLACES}

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--target", metavar="URL|sim:PRESET", help="base URL of an OpenAI API, or an embedded engine", action="append"
     )
     t.add_argument("--model", help="model name (default: the first that the target serves)")
+    t.add_argument("--ready-timeout", metavar="TIME", help="give a server that we start this long (default: 10m)")
     t.add_argument("--endpoint", choices=["completions", "chat"], help="API to call (default: completions)")
     t.add_argument("--prompt", choices=["ids", "text"], help="how completions get their prompts (default: ids)")
     t.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="extra request header")
@@ -113,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     r.add_argument("--timeout", help="give up on a request this long after its scheduled time")
     r.add_argument("--patience", help="users hang up after so many seconds: a number or a law, lognormal(2,0.5)")
     r.add_argument("--abandon", metavar="SHARE", help="only this share of them has a patience that ends, e.g. 5%%")
+    r.add_argument("--no-settle", action="store_true", default=None, help="no warm-up of our own before the run")
     r.add_argument("--drain", help="wait this long for answers after the last arrival (default: 60s)")
     r.add_argument("--no-stream", action="store_true", default=None, help="ask for whole answers")
     r.add_argument("--natural-output", action="store_true", default=None, help="let the model end its answers")
@@ -168,6 +170,7 @@ def _flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
         "timeout": a.timeout,
         "abandon": {"share": a.abandon, "patience": a.patience},
         "drain": a.drain,
+        "settle": "none" if a.no_settle else None,
         "streamed": False if a.no_stream else None,
         "output": "natural" if a.natural_output else None,
         "extra": _json(a.extra, "--extra"),
@@ -188,7 +191,10 @@ def _number_or_word(text: str | None) -> int | str | None:
 
 
 def _target(a: argparse.Namespace) -> dict[str, Any]:
-    target: dict[str, Any] = {"model": a.model, "endpoint": a.endpoint, "prompt": a.prompt, "balance": a.balance}
+    target: dict[str, Any] = {
+        "model": a.model, "endpoint": a.endpoint, "prompt": a.prompt, "balance": a.balance,
+        "ready_timeout": a.ready_timeout,
+    }  # fmt: skip
     given = a.target or []
     sims = [name.removeprefix("sim:") for name in given if name.startswith("sim:")]
     if sims and len(given) > 1:

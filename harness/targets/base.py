@@ -40,13 +40,15 @@ class Identity:
 class Ended:
     """A server of ours that is gone although nobody told it to go."""
 
-    code: int  # exit code; negative: the signal that killed it
+    code: int | None  # exit code; negative: the signal that killed it; None: not a process of ours, its URL is dead
     log: tuple[str, ...]  # its last lines
     path: str = ""  # the log itself
 
     @property
     def text(self) -> str:
         """One line for a person."""
+        if self.code is None:
+            return "the server can't be reached any more"
         how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
         return f"the server {how}"
 
@@ -67,12 +69,16 @@ class Life:
     command: list[str] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     details: dict[str, float] = field(default_factory=dict)  # what its log says: model_load_s, model_gib, ...
+    detached: bool = False  # the command has ended well and what it started goes on
     stop_s: float | None = None
     killed: bool = False  # SIGTERM was not enough
     exit_code: int | None = None
+    stop_exit_code: int | None = None  # of the spec's `stop` command
     port_free: bool | None = None  # its port could be listened at again after its end; None: not known
     vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `vram.Vram`; empty without NVML
     memory_back_s: float | None = None  # after its end, until its GPUs had their memory again; None: not, or not seen
+    container: dict[str, str] = field(default_factory=dict)  # of a `docker run`: kind, image, image_digest
+    instance: dict[str, str] = field(default_factory=dict)  # which container it was
     notices: list[str] = field(default_factory=list)  # what a reader should know
 
     @property

@@ -27,8 +27,13 @@ class CacheState:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-async def prepare_caches(http: aiohttp.ClientSession, identity: Identity, declared: str | None) -> CacheState:
+async def prepare_caches(
+    http: aiohttp.ClientSession, identity: Identity, declared: str | None, warmup_s: float = 0.0
+) -> CacheState:
     """Bring the caches into the declared state; undeclared: isolated where the server can.
+
+    Args:
+        warmup_s: length of the run's own warm-up.
 
     Raises:
         UserError: the state can't be had.
@@ -43,6 +48,12 @@ async def prepare_caches(http: aiohttp.ClientSession, identity: Identity, declar
                 remedy="Declare cache: as-is.",
             )
         return CacheState(policy, {"cache_salt": secrets.token_hex(8)})
+    if policy == "warm" and not warmup_s:
+        raise UserError(
+            "nothing would warm it: the run has no warm-up",
+            where="cache",
+            remedy="Give workload.warmup (--warmup), or declare cache: as-is.",
+        )
     if policy == "cold":
         for url in identity.urls:
             await _reset(http, url)

@@ -1,23 +1,39 @@
-"""Any server started by a command line (docker run, an SGLang launch, a script), known by its readiness URL."""
+"""Any server started by a command line (docker run, an SGLang launch, helm install), known by its readiness URL.
 
+Two kinds, told by what the command does:
+
+| | foreground | detached |
+|---|---|---|
+| the command | goes on as long as the server (`docker run --rm`) | ends with 0 (`docker run -d`, `helm install`) |
+| the server's death | the command's end | its URL can't be connected to any more |
+| its end | the spec's `stop`, if there is one; then SIGTERM to the command | the spec's `stop`, which it needs |
+"""
+
+import asyncio
 import shlex
 import time
 from collections.abc import Mapping
+from typing import Any, Final
 
+import aiohttp
 from yarl import URL
 
+from harness.targets.base import Ended, never
+from harness.targets.container import started_container
 from harness.targets.launched import LaunchedTarget
-from harness.targets.probe import OPEN, Access
+from harness.targets.probe import OPEN, Access, session
 from harness.targets.process import OwnProcess, require_free
-from harness.targets.ready import wait_until_ready
+from harness.targets.ready import first_token, wait_until_ready
 from workloads.errors import UserError
+
+_STOP_S: Final = 120.0
+_WATCH_S: Final = 0.4
+_REFUSED: Final = 3  # times in a row, so that it is gone and not only busy
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class CommandTarget(LaunchedTarget):
     """`kind: command`.
-
-    The command must stay in the foreground and pass SIGTERM on (`docker run --rm` without `-d`, `exec` in a
-    script): stopping the deployment is stopping it.
 
     Args:
         command: split as a shell would; no shell runs it.
@@ -27,6 +43,9 @@ class CommandTarget(LaunchedTarget):
         ready_timeout_s: from the spawn.
         access: how it is asked whether it is ready.
         gpus: see `LaunchedTarget`.
+        stop: command that ends what `command` started.
+        model: asked for a first token; None: the first that it lists.
+        endpoint: completions | chat, of the first token.
     """
 
     def __init__(
@@ -38,33 +57,38 @@ class CommandTarget(LaunchedTarget):
         ready_timeout_s: float,
         access: Access = OPEN,
         gpus: str | None = None,
+        stop: str | None = None,
+        model: str | None = None,
+        endpoint: str = "completions",
     ) -> None:
         super().__init__(gpus)
-        try:
-            self._command = shlex.split(command)
-        except ValueError as error:
-            raise UserError(f"can't be split into words: {error}", where="target.command") from error
+        self._command = _words(command, "target.command")
+        self._stop = None if stop is None else _words(stop, "target.stop")
         self._urls = urls
         self._ready = ready or f"{urls[0]}/health"
         self._env = env
         self._ready_timeout_s = ready_timeout_s
         self._access = access
+        self._model = model
+        self._endpoint = endpoint
 
     async def launch(self) -> tuple[str, ...]:
-        """Run the command and wait for the readiness URL.
+        """Run the command, wait for the readiness URL and for a first token.
 
         Raises:
-            UserError: it can't be run, its port is taken, it ends, or it isn't ready in time.
+            UserError: it can't be run, or its port is taken.
+            TargetGone: it ends, or isn't ready in time.
         """
         url = URL(self._urls[0])
-        local = url.host in ("127.0.0.1", "localhost", "::1")
+        local = url.host in _LOOPBACK
         if local and url.port:
             require_free(url.port, "target.url")
         self.life.command = self._command
-        async with await self._access.session() as http:
-            began = time.monotonic()
-            self.process = await OwnProcess.spawn(self._command, env=self._env, port=url.port if local else None)
-            await wait_until_ready(
+        headers = await self._access.headers()
+        began = time.monotonic()
+        self.process = await OwnProcess.spawn(self._command, env=self._env, port=url.port if local else None)
+        async with session(headers, self._access.trust) as http:
+            ready = await wait_until_ready(
                 self.process,
                 self.life,
                 http,
@@ -72,5 +96,83 @@ class CommandTarget(LaunchedTarget):
                 health_url=self._ready,
                 timeout_s=self._ready_timeout_s,
                 where="target.command",
+                detaches=self._stop is not None,
             )
+            model = self._model or await _first_model(http, self._urls[0])
+            if model is not None:
+                await first_token(self.process, self.life, http, ready, self._urls[0], model, self._endpoint)
+        port = url.port if local else None
+        self.life.container, self.life.instance = await started_container(self._command, port)
         return self._urls
+
+    async def ended(self) -> Ended:
+        """Return when the server is gone by itself."""
+        if self.process is None:
+            return await super().ended()
+        while not self.life.detached:
+            ended = await super().ended()
+            if ended.code or self._stop is None:
+                return ended
+            self.life.detached = True
+        await self._unreachable()
+        if self.process.stopping:
+            return await never()
+        return Ended(None, self.process.tail(), str(self.process.log))
+
+    async def before_stop(self) -> None:
+        """The spec's `stop`; what it says goes to the server's log."""
+        if self._stop is None or self.process is None:
+            return
+        self.process.stopping = True
+        with self.process.log.open("ab") as log:
+            try:
+                ending = await asyncio.create_subprocess_exec(
+                    *self._stop, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            except OSError as error:
+                self.life.notices.append(f"the stop command can't be run: {error.strerror}")
+                return
+        try:
+            self.life.stop_exit_code = await asyncio.wait_for(ending.wait(), _STOP_S)
+        except TimeoutError:
+            ending.kill()
+            await ending.wait()
+            self.life.notices.append(f"the stop command did not end within {_STOP_S:.0f} s and was killed")
+            return
+        if self.life.stop_exit_code:
+            self.life.notices.append(
+                f"the stop command ended with exit code {self.life.stop_exit_code}: is the server gone?"
+            )
+
+    async def _unreachable(self) -> None:
+        """Return when the readiness URL can't be connected to."""
+        refused = 0
+        timeout = aiohttp.ClientTimeout(total=_WATCH_S * 2)
+        async with session(await self._access.headers(), self._access.trust) as http:
+            while refused < _REFUSED:
+                try:
+                    async with http.get(self._ready, timeout=timeout):
+                        refused = 0
+                except aiohttp.ClientConnectionError as error:
+                    # A time-out of a busy server is one as well, and no sign of death.
+                    refused = 0 if isinstance(error, TimeoutError) else refused + 1
+                except (aiohttp.ClientError, TimeoutError):
+                    refused = 0
+                await asyncio.sleep(_WATCH_S)
+
+
+def _words(command: str, where: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"can't be split into words: {error}", where=where) from error
+
+
+async def _first_model(http: aiohttp.ClientSession, url: str) -> str | None:
+    """The first model that it lists; None where it lists none, which `probe.identify` will complain of."""
+    try:
+        async with http.get(f"{url}/v1/models") as response:
+            body: Any = await response.json(content_type=None) if response.status == 200 else None
+        return str(body["data"][0]["id"])
+    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
+        return None

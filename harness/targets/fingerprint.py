@@ -4,14 +4,17 @@ Two launches of one spec have equal fingerprints: what a launch draws anew (port
 of the cache) is left out. `reports.fingerprint` compares them.
 """
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
 from harness.targets.base import Identity, Life
+from harness.targets.container import own_container
 
 # Section of vLLM's configuration -> the settings that change how it serves.
 _SETTINGS: Final = {
@@ -44,30 +47,74 @@ _MEMORY: Final = ("model_gib", "graph_gib", "kv_cache_gib", "kv_cache_tokens")
 _FROM_METRICS: Final = ("block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching")
 
 
-async def fingerprint(http: aiohttp.ClientSession, identity: Identity, *, ours: bool) -> dict[str, Any]:
-    """The fingerprint of the first URL's server (and how many there are).
+@dataclass(frozen=True)
+class Fingerprint:
+    """`facts` tell deployments apart; `instance` tells which one it was (pod, container), new at each launch."""
+
+    facts: dict[str, Any]
+    instance: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> Fingerprint:
+    """Of every URL's server; where they are not alike, `replicas_differ` says in what.
 
     Args:
-        ours: we started it, here: the machine's container is its container.
+        life: of a server that we started; None: somebody else's.
     """
     found: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
     if identity.max_model_len is not None:
         found["max_model_len"] = identity.max_model_len
-    info = await _json(http, f"{identity.urls[0]}/server_info?config_format=json")
+    first, *others = await asyncio.gather(*(_of_server(http, url, identity.dialect) for url in identity.urls))
+    found |= {key: value for key, value in first.items() if key != "version"}
+    unlike = sorted({key for one in others for key in one.keys() | first.keys() if one.get(key) != first.get(key)})
+    notices = []
+    if unlike:
+        found["replicas_differ"] = {key: [one.get(key, "not told") for one in (first, *others)] for key in unlike}
+        told = ", ".join(_difference(key, [first, *others]) for key in unlike)
+        notices.append(f"the {len(identity.urls)} endpoints are not alike: {told}")
+    instance: dict[str, str] = {}
+    if life is not None:
+        # A container that our command started, else the one that we and so the server are in.
+        what, instance = (life.container, life.instance) if life.container else own_container(os.environ, Path("/"))
+        if what:
+            found["container"] = what
+    return Fingerprint(found, instance, notices)
+
+
+async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
+    """One server's version and settings."""
+    found: dict[str, Any] = {}
+    told = await _json(http, f"{url}/version")
+    if isinstance(told, dict) and told.get("version"):
+        found["version"] = str(told["version"])
+    info = await _json(http, f"{url}/server_info?config_format=json")
     config = info.get("vllm_config") if isinstance(info, dict) else None
     if isinstance(config, dict):
         found["config"] = resolved_settings(config)
         found["config_source"] = "/server_info"
-    elif identity.dialect == "vllm":
-        labels, speculative = await _from_metrics(http, identity.urls[0])
+    elif dialect == "vllm":
+        labels, speculative = await _from_metrics(http, url)
         if labels:
             found["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
             if speculative:
                 found["config"]["speculative_config"] = {"method": "not told"}
             found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
-    if ours and (container := container_identity(os.environ, Path("/"))):
-        found["container"] = container
     return found
+
+
+def _difference(key: str, servers: Sequence[Mapping[str, Any]]) -> str:
+    """In a few words: which values, or which settings."""
+    values = [one.get(key, "not told") for one in servers]
+    if key != "config":
+        return f"{key} {' / '.join(dict.fromkeys(map(str, values)))}"
+    settings = [
+        {f"{section}.{name}": value for section, inner in one.items() for name, value in inner.items()}
+        for one in values
+        if isinstance(one, dict)
+    ]
+    names = sorted({name for one in settings for name in one if any(o.get(name) != one[name] for o in settings)})
+    return f"settings {', '.join(names)}" if names else "settings told by some only"
 
 
 async def memory(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> dict[str, float]:
@@ -102,21 +149,6 @@ def resolved_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             if kept:
                 found[section] = kept
     return found
-
-
-def container_identity(environment: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Which kind of container this is, and which pod, if it is one; empty otherwise."""
-    if "KUBERNETES_SERVICE_HOST" in environment:
-        found = {"kind": "kubernetes", "pod": environment.get("HOSTNAME", "")}
-        namespace = root / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
-        if namespace.exists():
-            found["namespace"] = namespace.read_text().strip()
-        return found
-    if (root / ".dockerenv").exists():
-        return {"kind": "docker"}
-    if (root / "run/.containerenv").exists():
-        return {"kind": "podman"}
-    return {}
 
 
 async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str, str], bool]:

@@ -36,6 +36,9 @@ class LaunchedTarget:
         """
         raise NotImplementedError
 
+    async def before_stop(self) -> None:
+        """What is done to end it before its process is told to."""
+
     async def start(self) -> tuple[str, ...]:
         """As `launch`, with GPU memory looked at before and after."""
         self._vram = await Vram.open(self._gpus, self.life)
@@ -48,8 +51,8 @@ class LaunchedTarget:
         return urls
 
     def processes(self) -> dict[str, int]:
-        """The server; its children are found from it."""
-        return {self.role: self.process.pid} if self.process else {}
+        """The server, if it is a process of ours; its children are found from it."""
+        return {self.role: self.process.pid} if self.process and not self.life.detached else {}
 
     async def ended(self) -> Ended:
         """Return when the server is gone by itself."""
@@ -75,10 +78,11 @@ class LaunchedTarget:
     async def _end(self, process: OwnProcess) -> None:
         """SIGTERM, then SIGKILL for what is left."""
         life = self.life
-        well = self.ready and process.exit_code is None
+        well = self.ready and (life.detached or process.exit_code is None)
         if self._vram is not None:
             await self._vram.look("before_stop")
         began = time.monotonic()
+        await self.before_stop()
         life.killed = await process.stop(self.grace_s)
         life.stop_s = time.monotonic() - began
         life.exit_code = process.exit_code

@@ -40,8 +40,9 @@ def make_target(spec: RunSpec) -> Target:
             if not target.all_urls:
                 raise UserError("`url` is missing: where will it listen?", where="target.url")
             return CommandTarget(
-                target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access, gpus
-            )
+                target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access, gpus,
+                target.stop, target.model, target.endpoint,
+            )  # fmt: skip
 
 
 def _gpus(spec: RunSpec) -> str | None:

@@ -23,14 +23,6 @@ class Access:
     headers: Callable[[], Awaitable[Mapping[str, str]]]
     trust: Trust = field(default_factory=Trust)
 
-    async def session(self) -> aiohttp.ClientSession:
-        """An HTTP client.
-
-        Raises:
-            UserError: there is no key.
-        """
-        return session(await self.headers(), self.trust)
-
 
 async def _no_headers() -> Mapping[str, str]:
     return {}
@@ -41,7 +33,7 @@ OPEN: Final = Access(_no_headers)
 
 def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
     """An HTTP client that trusts whom the injector will trust."""
-    connector = aiohttp.TCPConnector(ssl=tls_context(trust))
+    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0)
     return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, connector=connector, trust_env=True)
 
 

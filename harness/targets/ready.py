@@ -52,12 +52,14 @@ async def wait_until_ready(
     milestones: Sequence[Milestone] = (),
     details: Sequence[Detail] = (),
     problems: Mapping[str, str] | None = None,
-) -> None:
-    """Return when `health_url` answers 200; `life` has the phases then.
+    detaches: bool = False,
+) -> float:
+    """When `health_url` answered 200 (time.monotonic); `life` has the phases then.
 
     Args:
         began_s: when it was spawned (time.monotonic).
         problems: pattern of a log line that tells why a start failed, to what to do about it.
+        detaches: the process may end with 0, and what it started goes on; `life` says so then.
 
     Raises:
         TargetGone: it ended, or isn't ready in time; with the lines of its log that say why.
@@ -68,32 +70,34 @@ async def wait_until_ready(
     try:
         while True:
             marks.look()
-            if ending.done():
+            if ending.done() and not life.detached:
                 code = ending.result().code
-                how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                raise failure(process, f"the server ended before it was ready ({how})", where, problems)
+                assert code is not None
+                life.detached = detaches and code == 0
+                if not life.detached:
+                    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                    hint = "; if it goes on in the background, `stop` must say how it is ended" if code == 0 else ""
+                    raise failure(process, f"the server ended before it was ready ({how}){hint}", where, problems)
             if await _answers(http, health_url, min(_PATIENCE_S, deadline - time.monotonic())):
                 marks.look()
-                marks.reached("server start")
-                return
+                return marks.reached("server start")
             if time.monotonic() > deadline:
                 what = f"the server was not ready within {timeout_s:g} s ({health_url})"
                 raise failure(process, what, where, problems)
-            await asyncio.wait([ending], timeout=_LOOK_S)
+            await (asyncio.sleep(_LOOK_S) if ending.done() else asyncio.wait([ending], timeout=_LOOK_S))
     finally:
         ending.cancel()
 
 
 async def first_token(
-    process: OwnProcess, life: Life, http: aiohttp.ClientSession, url: str, model: str, endpoint: str = "completions"
+    process: OwnProcess, life: Life, http: aiohttp.ClientSession, since_s: float, url: str, model: str, endpoint: str
 ) -> None:
-    """Ask for one token and add how long that took to the phases: late compilation belongs to the start.
+    """Ask for one token; the time since ``since_s`` is a phase: late compilation belongs to the start.
 
     Raises:
         TargetGone: it ended, or fails.
         UserError: it refuses us.
     """
-    began = time.monotonic()
     body: dict[str, Any] = {"model": model, "max_tokens": 1}
     if endpoint == "chat":
         body["messages"] = [{"role": "user", "content": _FIRST_PROMPT}]
@@ -104,7 +108,7 @@ async def first_token(
         async with http.post(f"{url}{path}", json=body, timeout=_FIRST_TOKEN) as response:
             status, said = response.status, await response.text()
     except (aiohttp.ClientError, TimeoutError) as error:
-        ended = await process.ended_within(_LAST_WORD_S)
+        ended = None if life.detached else await process.ended_within(_LAST_WORD_S)
         if ended is not None:
             raise failure(process, f"{ended.text} when it was asked for its first token", "target", None) from error
         raise failure(process, f"the server gave no first token: {error!r}", "target", None) from error
@@ -117,7 +121,7 @@ async def first_token(
     if status != 200:
         what = f"the server is up but answers HTTP {status}: {said[:300]}"
         raise failure(process, what, "target", None)
-    life.phases["first token"] = time.monotonic() - began
+    life.phases["first token"] = time.monotonic() - since_s
 
 
 class _Marks:
@@ -157,11 +161,12 @@ class _Marks:
                     del self._milestones[: number + 1]
                     break
 
-    def reached(self, phase: str) -> None:
-        """The phase ends now."""
+    def reached(self, phase: str) -> float:
+        """The phase ends now (time.monotonic)."""
         now = time.monotonic()
         self._life.phases[phase] = now - self._last
         self._last = now
+        return now
 
 
 async def _answers(http: aiohttp.ClientSession, url: str, within_s: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from harness.targets.base import TargetGone
 from harness.targets.launched import LaunchedTarget
 from harness.targets.process import OwnProcess
+from harness.targets.vllm_flags import flag
 
 _READY_S = 30.0
 _LOOK_S = 0.01
@@ -57,15 +58,3 @@ class SimTarget(LaunchedTarget):
         return next(
             (line for line in text.splitlines(keepends=True) if line.startswith('{"port"') and line[-1] == "\n"), ""
         )
-
-
-def flag(key: str, value: Any) -> list[str]:
-    """A setting as command-line arguments: `max-num-seqs: 16`, `enable-x: true`, `enable-x: false` (--no-enable-x)."""
-    name = f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [name] if value else [f"--no-{name[2:]}"]
-    if isinstance(value, (list, tuple)):
-        return [name, *map(str, value)]
-    if isinstance(value, dict):
-        return [name, json.dumps(value)]
-    return [name, str(value)]

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from harness.targets import vllm_flags
 from harness.targets.launched import LaunchedTarget
-from harness.targets.probe import OPEN, Access
+from harness.targets.probe import OPEN, Access, session
 from harness.targets.process import OwnProcess, free_port, require_free
 from harness.targets.ready import Detail, Milestone, first_token, wait_until_ready
-from harness.targets.sim import flag
+from harness.targets.vllm_flags import flag
 from workloads.errors import UserError
 
 MILESTONES: Final = (
@@ -49,6 +49,7 @@ PROBLEMS: Final = {
 }  # fmt: skip
 
 _KEY: Final = "api-key"
+_DETAILS: Final = "--enable-prompt-tokens-details"
 
 
 class VllmTarget(LaunchedTarget):
@@ -99,16 +100,21 @@ class VllmTarget(LaunchedTarget):
             raise UserError(f"there is no folder {self._model}", where="target.model")
         self.installed = await vllm_flags.inspect(vllm_flags.find_python(self._python))
         vllm_flags.check(self.installed, self._args)
+        if self.installed.flags is None:
+            self.life.notices.append(
+                f"the flags were not checked: vLLM {self.installed.version} didn't tell its parser's"
+            )
         port = int(self._args.get("port") or free_port())
         await asyncio.to_thread(require_free, port, "target.args.port")
         host = str(self._args.get("host", "127.0.0.1"))
         command = self._command(self.installed, host, port)
         self.life.command = command
         url = _url(self._args, host, port)
-        async with await self._access.session() as http:
-            began = time.monotonic()
-            self.process = await OwnProcess.spawn(command, env=self._environment(host), port=port)
-            await wait_until_ready(
+        headers = await self._access.headers()
+        began = time.monotonic()
+        self.process = await OwnProcess.spawn(command, env=self._environment(host), port=port)
+        async with session(headers, self._access.trust) as http:
+            ready = await wait_until_ready(
                 self.process,
                 self.life,
                 http,
@@ -120,12 +126,14 @@ class VllmTarget(LaunchedTarget):
                 details=DETAILS,
                 problems=PROBLEMS,
             )
-            await first_token(self.process, self.life, http, url, self.served_model)
+            await first_token(self.process, self.life, http, ready, url, self.served_model, "completions")
         return (url,)
 
     def _environment(self, host: str) -> dict[str, str]:
         """Of the server: a key belongs here, where no list of processes shows it."""
         found = dict(self._env)
+        if _is_here(host):  # nobody else reaches what this adds: resolved settings, resetting the cache
+            found = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **found}
         key = self._args.get(_KEY)
         if isinstance(key, list | tuple) and len(key) == 1:
             key = key[0]
@@ -139,10 +147,18 @@ class VllmTarget(LaunchedTarget):
     def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
         model = os.path.expanduser(self._model)
         settings = {**self._args, "host": host, "port": port}
+        if _DETAILS in (
+            installed.flags or {}
+        ):  # usage tells cached tokens: what shows whether the cache was as declared
+            settings.setdefault(_DETAILS[2:], True)
         flags = [text for key, value in settings.items() if key != _KEY for text in flag(key, value)]
         if installed.has_command:
             return [str(Path(installed.python).with_name("vllm")), "serve", model, *flags]
         return [installed.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *flags]
+
+
+def _is_here(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
 
 
 def _url(args: Mapping[str, Any], host: str, port: int) -> str:

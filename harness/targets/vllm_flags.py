@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ if "--flags" in sys.argv:
     except ImportError:
         from vllm.entrypoints.openai.cli_args import make_arg_parser
     answer["flags"] = {
-        name: [None if a.choices is None else [str(c) for c in a.choices], getattr(a.type, "__name__", "")]
+        name: [None if a.choices is None else [str(c) for c in a.choices], getattr(a.type, "__name__", ""), a.nargs]
         for a in make_arg_parser(FlexibleArgumentParser())._actions
         for name in a.option_strings if name.startswith("--")
     }
@@ -47,12 +47,26 @@ print("\\n" + json.dumps(answer))
 
 @dataclass(frozen=True)
 class Installed:
-    """A vLLM and its interpreter. `flags`: name with dashes -> (choices or None, type's name)."""
+    """A vLLM and its interpreter. `flags`: name with dashes -> what it takes; None: its parser didn't tell."""
 
     python: str
     version: str
     has_command: bool  # whether `vllm serve` works: it needs package metadata named vllm
-    flags: Mapping[str, tuple[tuple[str, ...] | None, str]] | None
+    flags: Mapping[str, "Flag"] | None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What a flag takes: one of `choices`, values of the type `kind`, as many as argparse's `nargs` says."""
+
+    choices: tuple[str, ...] | None
+    kind: str
+    nargs: int | str | None
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes more than one value."""
+        return self.nargs in ("*", "+") or (isinstance(self.nargs, int) and self.nargs > 1)
 
 
 async def inspect(python: str) -> Installed:
@@ -74,34 +88,60 @@ async def inspect(python: str) -> Installed:
         flags = json.loads(kept.read_text())
     except (OSError, ValueError):
         told = await _ask(python, "--flags")
-        flags = told["flags"] if told else None
+        flags = told.get("flags") if told else None
         if flags is not None:
             _keep(kept, json.dumps(flags))
-    known = None if flags is None else {n: (None if c is None else tuple(c), t) for n, (c, t) in flags.items()}
+    known = None if flags is None else {n: Flag(c and tuple(c), t, count) for n, (c, t, count) in flags.items()}
     return Installed(python, answer["version"], answer["command"], known)
 
 
 def check(installed: Installed, args: Mapping[str, Any]) -> None:
-    """Refuse flags that this vLLM doesn't know, and values that it can't take.
+    """Refuse flags that this vLLM doesn't know, and values that it can't take: judged are the words it will get.
 
     Raises:
         UserError: the nearest names, or what the value may be.
     """
-    if installed.flags is None:
-        return
     for key, value in args.items():
-        name = f"--{key.replace('_', '-')}"
         where = f"target.args.{key}"
-        known = installed.flags.get(name) or installed.flags.get(name.partition(".")[0])
-        if known is None:
-            near = difflib.get_close_matches(name, installed.flags, 3, 0.6)
-            meant = f"Did you mean {' or '.join(n[2:] for n in near)}?" if near else ""
-            raise UserError(f"vLLM {installed.version} has no flag {name}", where=where, remedy=meant)
-        choices, kind = known
-        if choices is not None and not isinstance(value, bool) and str(value) not in choices:
-            raise UserError(f"{value!r} is none of {', '.join(choices)}", where=where)
-        if kind in ("int", "float") and (isinstance(value, bool) or not _is_number(value, kind)):
-            raise UserError(f"{value!r} is not {'a whole number' if kind == 'int' else 'a number'}", where=where)
+        if value is None:
+            raise UserError("has no value", where=where, remedy="Give one, or leave the flag out.")
+        if installed.flags is not None:
+            _check(installed.version, installed.flags, flag(key, value), value, where)
+
+
+def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value: Any, where: str) -> None:
+    name, *values = words
+    known = flags.get(name) or flags.get(name.partition(".")[0])
+    if known is None:
+        near = difflib.get_close_matches(name, flags, 3, 0.6)
+        meant = f"Did you mean {' or '.join(n[2:] for n in near)}?" if near else ""
+        raise UserError(f"vLLM {version} has no flag {name}", where=where, remedy=meant)
+    if "." in name:
+        return  # a part of a JSON object, whose shape is vLLM's
+    if known.nargs == 0 and values:
+        raise UserError(f"{value!r} is no value for a switch", where=where, remedy="Write true or false.")
+    if not values and known.nargs not in (0, "?", "*"):
+        number = {"int": "a whole number", "float": "a number"}.get(known.kind, "a value")
+        raise UserError(f"{value!r} is not {number}", where=where)
+    if len(values) > 1 and not known.several:
+        raise UserError(f"{value!r} is a list, and the flag takes one value", where=where)
+    for one in values:
+        if known.choices is not None and one not in known.choices:
+            raise UserError(f"{one!r} is none of {', '.join(known.choices)}", where=where)
+        if known.kind in ("int", "float") and not _is_number(one, known.kind):
+            raise UserError(f"{one!r} is not {'a whole number' if known.kind == 'int' else 'a number'}", where=where)
+
+
+def flag(key: str, value: Any) -> list[str]:
+    """A setting as command-line arguments: `max-num-seqs: 16`, `enable-x: true`, `enable-x: false` (--no-enable-x)."""
+    name = f"--{key.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [name] if value else [f"--no-{name[2:]}"]
+    if isinstance(value, list | tuple):
+        return [name, *map(str, value)]
+    if isinstance(value, dict):
+        return [name, json.dumps(value)]
+    return [name, str(value)]
 
 
 def find_python(given: str | None) -> str:
@@ -148,7 +188,7 @@ async def _ask(python: str, *arguments: str) -> dict[str, Any] | None:
 
 def _cache_file(python: str, version: str) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    key = hashlib.sha256(f"{python} {version}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{python} {version} {_ASK}".encode()).hexdigest()[:16]  # another question, another answer
     return base / "tailgate" / "vllm-flags" / f"{key}.json"
 
 
@@ -162,9 +202,9 @@ def _keep(path: Path, text: str) -> None:
         return  # asked again next time
 
 
-def _is_number(value: Any, kind: str) -> bool:
+def _is_number(text: str, kind: str) -> bool:
     try:
-        int(str(value)) if kind == "int" else float(str(value))
+        int(text) if kind == "int" else float(text)
     except ValueError:
         return False
     return True

@@ -36,6 +36,7 @@ class GpusFound:
     gpus: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
     notices: list[str] = field(default_factory=list)
+    topology: dict[str, str] = field(default_factory=dict)
 
 
 class GpuSource(Protocol):
@@ -148,6 +149,7 @@ class NvmlProcess:
             return GpusFound(problem="the GPU sampler ended without a word")
         told = json.loads(line)
         found = GpusFound(told.get("driver", ""), told.get("gpus", []), told["problem"])
+        found.topology = told.get("topology", {})
         if told.get("notice"):
             found.notices.append(told["notice"])
         for gpu in found.gpus:

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     samples = TidySamples(GPU_SCHEMA, given.spool)
     samples.append([[], [], [], []])  # pyarrow imports half of itself at its first array: now, not in the run
-    _say({"driver": driver, "gpus": facts, "problem": problem, "notice": notice})
+    _say({"driver": driver, "gpus": facts, "problem": problem, "notice": notice, "topology": nvml.topology(chosen)})
     if chosen:
         _Sampler(chosen, samples).run()
     return 0

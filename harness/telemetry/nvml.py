@@ -12,7 +12,9 @@ power, clocks and energy are the whole GPU's and stand under the parent's UUID o
 NVML API reference: https://docs.nvidia.com/deploy/nvml-api/.
 """
 
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +23,8 @@ import pynvml
 Readings = list[tuple[str, float]]
 FAST_S, MIDDLE_S, SLOW_S = 0.1, 0.2, 1.0
 _WRAP_MJ: Final = 2**32
+# nvmlGpuTopologyLevel_t, in the words of `nvidia-smi topo`.
+_LEVELS: Final = {0: "same board", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
 
 
 class GpuGone(Exception):
@@ -110,6 +114,27 @@ def memory_of_all() -> dict[str, dict[str, float | str]]:
     return found
 
 
+def topology(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """How the GPUs of a deployment are joined, by their places in it (`0-1`): NVLink, or what of PCIe lies between.
+
+    The words are those of `nvidia-smi topo`: PIX, PXB, PHB, NODE, SYS. Pairs that NVML can't tell of are left out.
+    """
+    whole = [gpu for gpu in gpus if gpu.parent is None]
+    found = {}
+    for one, other in itertools.combinations(range(len(whole)), 2):
+        with contextlib.suppress(pynvml.NVMLError):
+            found[f"{one}-{other}"] = _between(whole[one].handle, whole[other].handle)
+    return found
+
+
+def _between(one: Any, other: Any) -> str:
+    with contextlib.suppress(pynvml.NVMLError):
+        if pynvml.nvmlDeviceGetP2PStatus(one, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK) == pynvml.NVML_P2P_STATUS_OK:
+            return "NVLink"
+    level = int(pynvml.nvmlDeviceGetTopologyCommonAncestor(one, other))
+    return _LEVELS.get(level, f"level {level}")
+
+
 def processes(gpu: Gpu) -> dict[int, int]:
     """Bytes by process id; empty where NVML can't say."""
     try:
@@ -197,6 +222,9 @@ def _learn_facts(gpu: Gpu) -> None:
         "power_limit_w": lambda: pynvml.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000.0,
         "max_sm_clock_mhz": lambda: float(pynvml.nvmlDeviceGetMaxClockInfo(gpu.handle, pynvml.NVML_CLOCK_SM)),
         "max_mem_clock_mhz": lambda: float(pynvml.nvmlDeviceGetMaxClockInfo(gpu.handle, pynvml.NVML_CLOCK_MEM)),
+        # What an administrator has set; NVML has no question for locked clocks.
+        "app_sm_clock_mhz": lambda: float(pynvml.nvmlDeviceGetApplicationsClock(gpu.handle, pynvml.NVML_CLOCK_SM)),
+        "app_mem_clock_mhz": lambda: float(pynvml.nvmlDeviceGetApplicationsClock(gpu.handle, pynvml.NVML_CLOCK_MEM)),
     }
     for name, ask in facts.items():
         try:

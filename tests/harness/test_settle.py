@@ -11,8 +11,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.settle import AT_ONCE, WINDOW, Settled, settle, steady
-from harness.targets.base import Identity
+from harness.settle import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
+from harness.targets.base import Identity, TargetGone
 
 
 @dataclass
@@ -22,14 +22,20 @@ class Scripted:
     slow: float
     fast: float
     slow_requests: int
+    status: int = 200
     bodies: list[Any] = field(default_factory=list)
+    in_flight: int = 0
+    most: int = 0
     paths: set[str] = field(default_factory=set)
 
     async def answer(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
         self.paths.add(request.path)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
         await asyncio.sleep(self.slow if len(self.bodies) <= self.slow_requests else self.fast)
-        return web.json_response({})
+        self.in_flight -= 1
+        return web.json_response({"error": "busy\nnow"} if self.status != 200 else {}, status=self.status)
 
 
 @dataclass
@@ -37,25 +43,36 @@ class Lengths:
     """As much of a plan as is looked at."""
 
     table: Any
+    span_s: float = 0.0
 
 
-def plan(*prompt_tokens: int) -> Any:
-    return Lengths(pa.table({"prompt_tokens": pa.array(prompt_tokens, pa.int32())}))
+def plan(*prompt_tokens: int, span_s: float = 0.0, output_tokens: int = 32) -> Any:
+    columns = {"prompt_tokens": prompt_tokens, "output_tokens": [output_tokens] * len(prompt_tokens)}
+    return Lengths(pa.table({name: pa.array(values, pa.int32()) for name, values in columns.items()}), span_s)
 
 
-def against(script: Scripted, endpoint: str = "completions", dialect: str = "vllm", budget_s: float = 20) -> Settled:
-    async def scenario() -> Settled:
+def against(
+    *scripts: Scripted, endpoint: str = "completions", dialect: str = "vllm", budget_s: float = 20,
+    sent: Any = None, users: int = 0,
+) -> Settled:  # fmt: skip
+    async def serve(script: Scripted) -> web.AppRunner:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/{tail:.*}", script.answer)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        identity = Identity((f"http://127.0.0.1:{runner.addresses[0][1]}",), "m", ("m",), dialect, "1", 2000)
+        return runner
+
+    async def scenario() -> Settled:
+        runners = [await serve(script) for script in scripts]
+        urls = tuple(f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
+        identity = Identity(urls, "m", ("m",), dialect, "1", 2000)
         try:
-            async with aiohttp.ClientSession() as http:
-                return await settle(http, identity, endpoint, plan(100, 200, 300, 5000), budget_s)
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+                return await settle(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
         finally:
-            await runner.cleanup()
+            for runner in runners:
+                await runner.cleanup()
 
     return asyncio.run(scenario())
 
@@ -67,10 +84,49 @@ def test_it_goes_on_until_the_slow_start_is_over():
     assert settled.requests == len(script.bodies) == AT_ONCE * len(settled.rounds_s)
 
 
-def test_it_gives_up_after_its_budget_and_says_so():
-    settled = against(Scripted(slow=0.1, fast=0.1, slow_requests=0), budget_s=0.25)
+def test_its_budget_is_extended_once_then_it_gives_up_and_says_so():
+    settled = against(Scripted(slow=0.1, fast=0.1, slow_requests=0), budget_s=0.12)
     assert not settled.steady and 0 < len(settled.rounds_s) < WINDOW
-    assert settled.as_dict()["steady"] is False
+    assert settled.as_dict()["steady"] is False and settled.extended
+    assert 0.24 < sum(settled.rounds_s) < 0.6
+
+
+def test_what_becomes_steady_in_the_extension_is_steady():
+    settled = against(Scripted(slow=0.1, fast=0.1, slow_requests=0), budget_s=0.55)
+    assert settled.steady and settled.extended
+
+
+def test_every_endpoint_is_warmed_up():
+    one, two = Scripted(0.02, 0.02, 0), Scripted(0.02, 0.02, 0)
+    settled = against(one, two)
+    assert len(one.bodies) == len(two.bodies) == AT_ONCE * len(settled.rounds_s)
+    assert settled.requests == 2 * len(one.bodies)
+
+
+@pytest.mark.parametrize(("users", "most"), [(1, AT_ONCE), (20, 32), (1000, MOST_AT_ONCE)])
+def test_a_closed_loop_is_warmed_up_with_as_many_at_once_as_it_has_users(users: int, most: int):
+    script = Scripted(0.05, 0.05, 0)
+    settled = against(script, users=users)
+    assert settled.steady and settled.at_once == script.most == most
+
+
+def test_an_open_loop_is_warmed_up_with_what_it_will_keep_in_flight():
+    # 40 requests in 2 s, each of ten times a round's tokens: 20/s x 10 x 0.1 s.
+    script = Scripted(0.1, 0.1, 0)
+    settled = against(script, sent=plan(*[100] * 40, span_s=2.0, output_tokens=320))
+    assert settled.at_once == script.most == 32
+
+
+def test_a_slow_first_round_is_not_taken_for_what_a_request_takes():
+    script = Scripted(slow=0.5, fast=0.02, slow_requests=AT_ONCE)
+    settled = against(script, sent=plan(*[100] * 40, span_s=1.0))
+    assert settled.at_once == script.most == AT_ONCE
+
+
+def test_an_answer_that_is_not_200_is_no_warm_up():
+    with pytest.raises(Refused, match=r"v1/completions: answers warm-up requests with HTTP 400: .*busy") as error:
+        against(Scripted(0.01, 0.01, 0, status=400))
+    assert isinstance(error.value, TargetGone)
 
 
 def test_its_prompts_are_never_twice_the_same_nor_in_anyones_cache_and_fit_the_context():
@@ -85,7 +141,7 @@ def test_its_prompts_are_never_twice_the_same_nor_in_anyones_cache_and_fit_the_c
 
 def test_other_servers_get_no_fields_of_vllms():
     script = Scripted(slow=0.02, fast=0.02, slow_requests=0)
-    against(script, "chat", "openai", budget_s=0.1)
+    against(script, endpoint="chat", dialect="openai", budget_s=0.1)
     assert script.paths == {"/v1/chat/completions"}
     assert set(script.bodies[0]) == {"model", "max_tokens", "messages"}
 

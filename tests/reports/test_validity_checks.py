@@ -398,6 +398,11 @@ class TestWarmth:
         ]
         assert checks(tmp_path / "run", rows)["warmth"].status == "ok"
 
+    def test_a_warm_up_that_never_became_steady_fails(self, tmp_path):
+        told = {"settle": {"steady": False, "seconds": 180.4, "requests": 400}}
+        check = checks(tmp_path / "run", self.rows(early=1.0), telemetry=told)["warmth"]
+        assert check.status == "fail" and "not steady after 180 s of warm-up" in check.why
+
     def test_too_few_requests_are_not_judged(self, tmp_path):
         assert checks(tmp_path / "run", self.rows()[:150])["warmth"].status == "unchecked"
 

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from harness.targets.base import Identity, Life
 from harness.targets.caches import prepare_caches
-from harness.targets.fingerprint import container_identity, fingerprint, memory, resolved_settings
+from harness.targets.container import own_container, started_container
+from harness.targets.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
 from harness.targets.sim import SimTarget
 from workloads.errors import UserError
 
@@ -82,9 +83,18 @@ def test_cold_is_believed_only_when_the_server_says_success():
         cold((404, {}))
 
 
+def test_a_warm_cache_needs_a_warm_up():
+    def warm(warmup_s: float) -> Any:
+        return against({}, lambda http, url: prepare_caches(http, identity(url), "warm", warmup_s))
+
+    assert (warm(10.0).policy, warm(10.0).extra) == ("warm", {})
+    with pytest.raises(UserError, match=r"cache: nothing would warm it.*workload\.warmup"):
+        warm(0.0)
+
+
 def test_without_server_info_the_metrics_tell_the_caches_settings():
     page = 'vllm:cache_config_info{block_size="16",cache_dtype="fp8",engine="0",num_gpu_blocks="9"} 1.0\n'
-    found = against({("GET", "/metrics"): (200, page)}, lambda http, url: fingerprint(http, identity(url), ours=False))
+    found = against({("GET", "/metrics"): (200, page)}, lambda http, url: fingerprint(http, identity(url), None)).facts
     assert found["config"] == {"cache_config": {"block_size": "16", "cache_dtype": "fp8"}}
     assert "VLLM_SERVER_DEV_MODE" in found["config_source"]
 
@@ -121,7 +131,7 @@ def sim_fingerprint(**args: Any) -> dict[str, Any]:
         try:
             (url,) = await target.start()
             async with aiohttp.ClientSession() as http:
-                return await fingerprint(http, identity(url), ours=True)
+                return (await fingerprint(http, identity(url), target.life)).facts
         finally:
             await target.stop()
 
@@ -136,12 +146,56 @@ def test_two_launches_have_equal_fingerprints_and_a_changed_flag_is_the_one_diff
     assert changed == one
 
 
-def test_a_container_is_recognised(tmp_path: Path):
-    assert container_identity({}, tmp_path) == {}
+def both(first: dict[tuple[str, str], tuple[int, Any]], second: dict[tuple[str, str], tuple[int, Any]]) -> Fingerprint:
+    async def scenario() -> Fingerprint:
+        async with answering(first) as a, answering(second) as b, aiohttp.ClientSession() as http:
+            return await fingerprint(http, Identity((a, b), "m", ("m",), "vllm", "1", 4096), None)
+
+    return asyncio.run(scenario())
+
+
+def server(version: str, seqs: int) -> dict[tuple[str, str], tuple[int, Any]]:
+    info = {"vllm_config": {"scheduler_config": {"max_num_seqs": seqs, "policy": "fcfs"}}}
+    return {("GET", "/version"): (200, {"version": version}), ("GET", "/server_info"): (200, info)}
+
+
+def test_endpoints_that_are_alike_have_one_fingerprint():
+    found = both(server("0.32.0", 16), server("0.32.0", 16))
+    assert "replicas_differ" not in found.facts and not found.notices and found.facts["replicas"] == 2
+
+
+def test_endpoints_of_other_versions_and_settings_are_said():
+    found = both(server("0.32.0", 16), server("0.31.1", 8))
+    assert found.facts["replicas_differ"]["version"] == ["0.32.0", "0.31.1"]
+    (notice,) = found.notices
+    assert "version 0.32.0 / 0.31.1" in notice and "settings scheduler_config.max_num_seqs" in notice
+    assert found.facts["config"]["scheduler_config"]["max_num_seqs"] == 16
+
+
+def test_a_container_is_recognised_and_which_one_it_is_told_apart(tmp_path: Path):
+    assert own_container({}, tmp_path) == ({}, {})
     (tmp_path / ".dockerenv").touch()
-    assert container_identity({}, tmp_path) == {"kind": "docker"}
+    assert own_container({}, tmp_path) == ({"kind": "docker"}, {})
     namespace = tmp_path / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
     namespace.parent.mkdir(parents=True)
     namespace.write_text("llm\n")
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "vllm-0"}
-    assert container_identity(pod, tmp_path) == {"kind": "kubernetes", "pod": "vllm-0", "namespace": "llm"}
+    assert own_container(pod, tmp_path) == ({"kind": "kubernetes"}, {"pod": "vllm-0", "namespace": "llm"})
+
+
+@pytest.mark.parametrize("words", [["--name", "llm", "-p", "8000:8000"], ["-p", "8000:8000"]])
+def test_the_image_of_a_started_container_is_found_by_its_name_or_its_port(tmp_path: Path, words: list[str]):
+    docker = tmp_path / "docker"
+    docker.write_text("""#!/bin/sh
+if [ "$1 $2 $3 $4 $5" = "ps --no-trunc --quiet --filter publish=8000" ]; then echo abc123; exit; fi
+if [ "$1 $2" = "inspect llm" ] || [ "$1 $2" = "inspect abc123" ]; then
+  echo '[{"Id": "abc123", "Image": "sha256:77", "Config": {"Image": "vllm/vllm-openai:v0.32.0"}}]'; exit
+fi
+exit 1
+""")
+    docker.chmod(0o755)
+    what, which = asyncio.run(started_container([str(docker), "run", "--rm", *words, "vllm/vllm-openai"], 8000))
+    assert what == {"kind": "docker", "image": "vllm/vllm-openai:v0.32.0", "image_digest": "sha256:77"}
+    assert which == {"container_id": "abc123"}
+    assert asyncio.run(started_container([str(docker), "run", "x"], 9999)) == ({}, {})
+    assert asyncio.run(started_container(["python", "run"], 8000)) == ({}, {})

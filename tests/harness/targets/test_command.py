@@ -270,3 +270,105 @@ def test_a_start_that_the_kernel_killed_hints_at_memory():
         await killed.stop()
 
     run(scenario)
+
+
+SMALL_SERVER = Path(__file__).parents[1] / "small_server.py"
+DETACH = f"""
+import subprocess, sys
+with open(sys.argv[1], "w") as file:
+    server = subprocess.Popen([sys.executable, {str(SMALL_SERVER)!r}, *sys.argv[2:]], start_new_session=True)
+    file.write(str(server.pid))
+"""
+STOP = "import os, sys; print('stopping it'); os.kill(int(open(sys.argv[1]).read()), 15)"
+
+
+def detached(tmp_path: Path, port: int, stop: bool = True) -> CommandTarget:
+    """A server that goes on after the command that started it, as `docker run -d` and `helm install` do."""
+    (tmp_path / "detach.py").write_text(DETACH)
+    (tmp_path / "stop.py").write_text(STOP)
+    return CommandTarget(
+        f"{sys.executable} {tmp_path}/detach.py {tmp_path}/pid {port}", (f"http://127.0.0.1:{port}",), None, {}, 20,
+        stop=f"{sys.executable} {tmp_path}/stop.py {tmp_path}/pid" if stop else None,
+    )  # fmt: skip
+
+
+def test_a_server_that_goes_on_without_its_command_is_ended_by_the_stop_command(tmp_path: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = detached(tmp_path, port)
+        await server.start()
+        pid = int((tmp_path / "pid").read_text())
+        assert list(server.life.phases) == ["server start", "first token"]
+        assert server.life.detached and server.processes() == {} and not gone(pid)
+        server.keep_log(tmp_path)
+        await server.stop()
+        assert gone(pid) and port_is_free(port)
+        assert (server.life.stop_exit_code, server.life.notices, server.life.port_free) == (0, [], True)
+        assert "stopping it" in (tmp_path / "server.log").read_text()
+
+    run(scenario)
+
+
+def test_its_death_is_noticed_by_its_url_within_two_seconds(tmp_path: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = detached(tmp_path, port)
+        await server.start()
+        watching = asyncio.create_task(server.ended())
+        await asyncio.wait({watching}, timeout=0.5)
+        assert not watching.done()
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        ended = await asyncio.wait_for(watching, 2)
+        assert ended.code is None and "can't be reached any more" in ended.text
+        (tmp_path / "pid").unlink()
+        await server.stop()
+        assert server.life.stop_exit_code == 1 and "stop command ended with exit code 1" in server.life.notices[0]
+
+    run(scenario)
+
+
+def test_a_command_that_ends_well_needs_a_stop_command(tmp_path: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        server = detached(tmp_path, port, stop=False)
+        with pytest.raises(TargetGone, match=r"ended before it was ready \(exit code 0\).*`stop` must say"):
+            await server.start()
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        await server.stop()
+
+    run(scenario)
+
+
+def test_a_stop_command_goes_before_the_signal(tmp_path: Path):
+    port = free_port()
+
+    async def scenario() -> None:
+        touch = f"{sys.executable} -c \"open('{tmp_path}/stopped', 'w')\""
+        server = CommandTarget(
+            f"{sys.executable} {SMALL_SERVER} {port}", (f"http://127.0.0.1:{port}",), None, {}, 20, stop=touch
+        )
+        await server.start()
+        assert not server.life.detached
+        await server.stop()
+        assert (tmp_path / "stopped").exists() and server.life.exit_code == -signal.SIGTERM
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_a_first_token_is_part_of_the_start(endpoint: str):
+    port = free_port()
+
+    async def scenario() -> None:
+        command = f"{sys.executable} {SMALL_SERVER} {port}"
+        server = CommandTarget(command, (f"http://127.0.0.1:{port}",), None, {}, 20, endpoint=endpoint)
+        began = time.monotonic()
+        await server.start()
+        assert server.life.ready_s == pytest.approx(time.monotonic() - began, abs=0.1)
+        assert list(server.life.phases) == ["server start", "first token"]
+        await server.stop()
+
+    run(scenario)

@@ -16,13 +16,16 @@ from loadgen.injector.endpoint import Trust
 from workloads.errors import UserError
 
 FLAGS = {
-    "--max-num-seqs": [None, "int"],
-    "--max-num-batched-tokens": [None, "int"],
-    "--gpu-memory-utilization": [None, "float"],
-    "--kv-cache-dtype": [["auto", "fp8"], "str"],
-    "--enable-prefix-caching": [None, ""],
-    "--no-enable-prefix-caching": [None, ""],
-    "--compilation-config": [None, "loads"],
+    "--max-num-seqs": [None, "int", None],
+    "--max-num-batched-tokens": [None, "int", None],
+    "--gpu-memory-utilization": [None, "float", None],
+    "--kv-cache-dtype": [["auto", "fp8"], "str", None],
+    "--middleware-kinds": [["a", "b"], "str", "+"],
+    "--enable-prefix-caching": [None, "", 0],
+    "--no-enable-prefix-caching": [None, "", 0],
+    "--enforce-eager": [None, "", 0],
+    "--enable-prompt-tokens-details": [None, "", 0],
+    "--compilation-config": [None, "loads", None],
 }
 
 
@@ -55,6 +58,8 @@ def test_known_flags_pass_with_dashes_or_underscores_switched_on_or_off(installe
             "max-num-batched-tokens": "2048",
             "gpu-memory-utilization": 0.9,
             "kv-cache-dtype": "fp8",
+            "middleware-kinds": ["a", "b"],
+            "enforce-eager": True,
             "enable-prefix-caching": False,
             "compilation-config.mode": 3,
         },
@@ -69,6 +74,12 @@ def test_known_flags_pass_with_dashes_or_underscores_switched_on_or_off(installe
         ("max-num-seqs", True, "True is not a whole number"),
         ("gpu-memory-utilization", "all", "not a number"),
         ("kv-cache-dtype", "int4", "'int4' is none of auto, fp8"),
+        ("kv-cache-dtype", ["auto", "fp8"], "is a list, and the flag takes one value"),
+        ("middleware-kinds", ["a", "c"], "'c' is none of a, b"),
+        ("enforce-eager", False, "has no flag --no-enforce-eager"),
+        ("enforce-eager", "yes", "'yes' is no value for a switch. Write true or false"),
+        ("max-num-seqs", None, "has no value"),
+        ("kv-cache-dtype", True, "True is not a value"),
     ],
 )
 def test_what_vllm_would_not_take_is_refused_with_its_place(
@@ -142,7 +153,7 @@ SMALL_SERVER = Path(__file__).parents[1] / "small_server.py"
 def fake_vllm(folder: Path, *how: str) -> Path:
     """An interpreter whose vLLM is the small server; it keeps the arguments and the environment it got."""
     path = folder / "python"
-    flags = {name: [None, ""] for name in ("--api-key", "--ssl-certfile", "--host", "--served-model-name")}
+    flags = {name: [None, "", None] for name in ("--api-key", "--ssl-certfile", "--host", "--served-model-name")}
     answer = json.dumps({"version": "0.32.0", "command": False, "flags": {**FLAGS, **flags}})
     path.write_text(
         f"#!/bin/sh\nif [ \"$1\" = -c ]; then echo '{answer}'; exit; fi\n"
@@ -152,6 +163,11 @@ def fake_vllm(folder: Path, *how: str) -> Path:
     )
     path.chmod(0o755)
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def launched(folder: Path, how: str, args: dict[str, object], access: Access) -> tuple[str, ...]:
@@ -169,10 +185,38 @@ async def key_header() -> dict[str, str]:
     return {"Authorization": "Bearer sesame"}
 
 
+@pytest.mark.parametrize(("given", "passed"), [({}, True), ({"enable-prompt-tokens-details": False}, False)])
+def test_cached_tokens_are_told_unless_switched_off(tmp_path: Path, given: dict[str, object], passed: bool):
+    flags = {**FLAGS, "--no-enable-prompt-tokens-details": [None, "", 0]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "FLAGS", flags)
+        launched(tmp_path, "", given, OPEN)
+    assert ("--enable-prompt-tokens-details" in (tmp_path / "arguments").read_text().split()) is passed
+
+
+def test_flags_that_could_not_be_checked_are_said(tmp_path: Path):
+    python = fake_vllm(tmp_path)
+    python.write_text(python.read_text().replace('"flags": {', '"unknown": {'))
+
+    async def scenario() -> list[str]:
+        target = VllmTarget("m", {"served-model-name": "m", "no-such-flag": 1}, {}, str(python), 20)
+        await target.start()
+        await target.stop()
+        return target.life.notices
+
+    assert "the flags were not checked" in asyncio.run(scenario())[0]
+
+
 def test_a_server_with_an_api_key_is_asked_with_it_and_no_list_of_processes_shows_it(tmp_path: Path):
     launched(tmp_path, "key=sesame", {"api-key": "sesame"}, Access(key_header))
     assert "sesame" not in (tmp_path / "arguments").read_text()
     assert "VLLM_API_KEY=sesame" in (tmp_path / "environment").read_text()
+
+
+@pytest.mark.parametrize(("host", "on"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_only_a_server_that_nobody_else_reaches_tells_its_resolved_settings(tmp_path: Path, host: str, on: bool):
+    launched(tmp_path, "", {"host": host}, OPEN)
+    assert ("VLLM_SERVER_DEV_MODE=1" in (tmp_path / "environment").read_text()) is on
 
 
 def test_a_server_whose_key_is_not_told_says_where_to_name_it(tmp_path: Path):

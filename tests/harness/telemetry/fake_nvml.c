@@ -11,6 +11,7 @@
  *   throttle              seconds: hardware thermal slowdown from then on
  *   mig                   number of MIG instances
  *   pid                   a process that uses it
+ *   nvlink=1              joined by NVLink to those that are so too; the others lie a NUMA node apart
  *   memory                a file that holds the bytes in use
  * FAKE_NVML_T0 is t=0 in seconds since the epoch.
  */
@@ -26,7 +27,7 @@ typedef unsigned long long u64;
 typedef struct device {
     char uuid[80], name[80], memory[256];
     double power, slope, energy0, lost, throttle, restart;
-    int has_energy, wrap, averaged, mig, pid, is_mig, number;
+    int has_energy, wrap, averaged, mig, pid, is_mig, number, nvlink;
 } device;
 
 static device gpus[16], instances[16][8];
@@ -52,6 +53,7 @@ static void word(device *d, char *key, char *value) {
     else if (!strcmp(key, "throttle")) d->throttle = atof(value);
     else if (!strcmp(key, "mig")) d->mig = atoi(value);
     else if (!strcmp(key, "memory")) snprintf(d->memory, sizeof d->memory, "%s", value);
+    else if (!strcmp(key, "nvlink")) d->nvlink = atoi(value);
     else if (!strcmp(key, "pid")) d->pid = atoi(value);
 }
 
@@ -156,6 +158,13 @@ int nvmlDeviceGetPcieThroughput(device *d, int counter, u32 *kilobytes) {
 
 typedef struct { u64 total, free, used; } memory;
 typedef struct { u32 version; u64 total, reserved, free, used; } memory_v2;
+
+int nvmlDeviceGetP2PStatus(device *a, device *b, int what, int *status) {
+    *status = what == 2 && a->nvlink && b->nvlink ? 0 : 5;
+    return OK;
+}
+int nvmlDeviceGetTopologyCommonAncestor(device *a, device *b, int *level) { *level = a == b ? 0 : 40; return OK; }
+int nvmlDeviceGetApplicationsClock(device *d, int kind, u32 *mhz) { WHOLE_GPU(d); *mhz = kind == 1 ? 1410 : 2619; return OK; }
 
 static u64 in_use(device *d) {
     FILE *file = *d->memory ? fopen(d->memory, "r") : NULL;

@@ -246,3 +246,10 @@ def test_a_source_that_does_not_exist_is_refused(text: str, tmp_path: Path):
 def test_auto_looks_only_on_this_machine(tmp_path: Path):
     assert gpu_source("auto", spool=tmp_path / "x", pids=(), local=False) is None
     assert isinstance(gpu_source("auto", spool=tmp_path / "x", pids=(), local=True), NvmlProcess)
+
+
+def test_how_gpus_are_joined_and_their_set_clocks_are_told(fake, tmp_path: Path):
+    began = fake("\n".join(f"uuid=GPU-{n} name=F power=1 nvlink={int(n != 'c')}" for n in "abc") + "\n")
+    found = watch(tmp_path, began, 0.1).found
+    assert found.topology == {"0-1": "NVLink", "0-2": "NODE", "1-2": "NODE"}
+    assert (found.gpus[0]["app_sm_clock_mhz"], found.gpus[0]["app_mem_clock_mhz"]) == (1410, 2619)
