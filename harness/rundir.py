@@ -71,6 +71,8 @@ def make(out: Path | None, name: str) -> Path:
             if not out.exists():
                 break
             out = Path("runs") / f"{stamp}-{name}-{again}"
+    if ":" in str(out):
+        out = out.absolute()  # Arrow takes `name:more/...` for a URI, but not /...
     try:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):

@@ -76,6 +76,7 @@ async def measure(url: str, rate: float, tokens: int, seconds: float, injectors:
         {
             "name": "calibrate",
             "target": {"url": url},
+            "settle": "none",
             "workload": {
                 "prompt_tokens": 64,
                 "output_tokens": tokens,

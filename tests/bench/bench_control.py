@@ -73,7 +73,7 @@ def measured(url: str, load: Load, folder: Path) -> str:
     flags = [str(own) if flag == "OWN" else flag for flag in load.flags]
     process = subprocess.Popen(
         [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", "run", "--target", url,
-         *flags, "--duration", f"{SECONDS}s", "--seed", "3", "--out", str(out), "--quiet"]
+         *flags, "--duration", f"{SECONDS}s", "--seed", "3", "--no-settle", "--out", str(out), "--quiet"]
     )  # fmt: skip
     share = locust_cpu(process)
     process.wait()

@@ -91,7 +91,7 @@ def measured(url: str, load: Load, out: Path, *flags: str) -> dict[str, Any]:
     command = [
         sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", "run", "--target", url,
         "--rate", load.rate, "--arrival", load.arrival, "--duration", f"{load.seconds}s", "--prompt-tokens", "128",
-        "--output-tokens", str(load.tokens), "--seed", "3", "--out", str(out), "--quiet", *flags,
+        "--output-tokens", str(load.tokens), "--seed", "3", "--out", str(out), "--quiet", "--no-settle", *flags,
     ]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"})

@@ -16,7 +16,7 @@ SESSIONS = "{turns: 4, think: 0.1, new_tokens: 8}"
 def run(folder: Path, url: str, workload: str, *flags: str) -> Ended:
     spec = folder / "spec.yaml"
     spec.write_text(f"workload: {workload}\n")
-    process = started(tailgate("run", spec, "--target", url, "--out", folder / "run", *flags))
+    process = started(tailgate("run", spec, "--target", url, "--out", folder / "run", "--no-settle", *flags))
     out, err = process.communicate(timeout=120)
     assert "Traceback" not in err
     return Ended(folder / "run", process.returncode, out, err, [])

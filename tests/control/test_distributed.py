@@ -15,7 +15,7 @@ MS = 1e6
 def load(port: int, rate: int, seconds: int, tokens: int = 3) -> list[str]:
     return [
         "--target", f"http://127.0.0.1:{port}", "--rate", f"{rate}/s", "--duration", f"{seconds}s",
-        "--prompt-tokens", "16", "--output-tokens", str(tokens), "--seed", "5",
+        "--prompt-tokens", "16", "--output-tokens", str(tokens), "--seed", "5", "--no-settle",
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_a_closed_loop_that_loses_a_workers_users_is_no_result(exact: Path, tmp_
     flags = ["--users", "8", "--duration", "6s", "--prompt-tokens", "16", "--output-tokens", "2"]
     with (
         serving(exact, "--ttft-us", "20000") as port,
-        Distributed(tmp_path, ["--target", f"http://127.0.0.1:{port}", *flags]) as run,
+        Distributed(tmp_path, ["--target", f"http://127.0.0.1:{port}", "--no-settle", *flags]) as run,
     ):
         run.until_spooled(0, 20_000)
         run.until_spooled(1, 20_000)
@@ -158,7 +158,7 @@ workload:
 """)
     with (
         serving(exact, "--ttft-us", "10000") as port,
-        Distributed(tmp_path, [spec, "--target", f"http://127.0.0.1:{port}"], workers=2) as run,
+        Distributed(tmp_path, [spec, "--target", f"http://127.0.0.1:{port}", "--no-settle"], workers=2) as run,
     ):
         ended = run.ended()
     plan, records = ended.plan().to_pylist(), ended.requests().to_pylist()

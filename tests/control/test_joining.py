@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from machines import Distributed, free_port, serving, started, tailgate, until_line
 
-LOAD = ["--rate", "20/s", "--duration", "2s", "--prompt-tokens", "16", "--output-tokens", "2"]
+LOAD = ["--rate", "20/s", "--duration", "2s", "--prompt-tokens", "16", "--output-tokens", "2", "--no-settle"]
 
 OLD_WORKER = """
 import locust

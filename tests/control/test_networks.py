@@ -71,7 +71,7 @@ def targets(exact: Path, machines: list[str]) -> Iterator[int]:
 def load(port: int, rate: int, seconds: int) -> list[str]:
     return [
         "--target", f"http://127.0.0.1:{port}", "--rate", f"{rate}/s", "--duration", f"{seconds}s",
-        "--prompt-tokens", "16", "--output-tokens", "3", "--seed", "5",
+        "--prompt-tokens", "16", "--output-tokens", "3", "--seed", "5", "--no-settle",
     ]  # fmt: skip
 
 

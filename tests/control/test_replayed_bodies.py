@@ -29,7 +29,7 @@ def test_two_workers_send_the_bodies_that_one_machine_sends(engine: str, tmp_pat
             usage = {"prompt_tokens": 5, "completion_tokens": 3}
             file.write(json.dumps({"timestamp": 1_700_000_000 + k / 20, "request": body, "usage": usage}) + "\n")
     flags = ["--target", engine, "--endpoint", "chat", "--trace", str(log), "--trace-format", "openai"]
-    flags += ["--content", "replay", "--quiet"]
+    flags += ["--content", "replay", "--quiet", "--no-settle"]
     with Distributed(tmp_path / "two", flags) as run:
         two = run.ended()
     alone = subprocess.run(tailgate("run", *flags, "--out", tmp_path / "one"), capture_output=True, check=False)

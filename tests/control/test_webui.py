@@ -56,7 +56,7 @@ def test_it_shows_latencies_by_class_and_its_stop_ends_the_run_with_a_report(
     spec, ui = tmp_path / "classes.yaml", f"127.0.0.1:{free_port()}"
     spec.write_text(SPEC)
     with serving(exact, "--ttft-us", "30000", "--itl-us", "10000") as port:
-        flags: list[str | Path] = [spec, "--target", f"http://127.0.0.1:{port}", "--ui", ui, "--quiet"]
+        flags: list[str | Path] = [spec, "--target", f"http://127.0.0.1:{port}", "--ui", ui, "--quiet", "--no-settle"]
         if workers:
             with Distributed(tmp_path, flags, workers=workers) as run:
                 found = until_rows(run.master, ui)

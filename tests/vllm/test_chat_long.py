@@ -55,7 +55,7 @@ def test_the_prefix_cache_finds_what_chat_long_implies(server: Server, tmp_path:
     )
     before = server.metrics()
     ran = subprocess.run(
-        [TAILGATE, "run", spec, "--target", server.url, "--out", out, "--json"],
+        [TAILGATE, "run", spec, "--target", server.url, "--no-settle", "--out", out, "--json"],
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     after = server.metrics()

@@ -37,7 +37,7 @@ def test_two_hundred_users_in_three_stages_hold_conversations(
     spec.write_text(SPEC.replace("HISTORY", history))
     before = server.metrics()
     ran = subprocess.run(
-        [TAILGATE, "run", spec, "--target", server.url, "--endpoint", endpoint, "--out", out, "--json"],
+        [TAILGATE, "run", spec, "--target", server.url, "--no-settle", "--endpoint", endpoint, "--out", out, "--json"],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     after = server.metrics()

@@ -34,7 +34,7 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
     before = server.metrics()
     ran = subprocess.run(
         [
-            TAILGATE, "run", "--target", server.url, "--endpoint", endpoint, *traffic(),
+            TAILGATE, "run", "--target", server.url, "--no-settle", "--endpoint", endpoint, *traffic(),
             "--trace-format", "azure", "--max-context", str(CONTEXT), "--over-context", "scale",
             "--out", str(out), "--json",
         ],
