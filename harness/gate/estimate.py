@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.gate import costs
 from harness.gate.sides import Experiment
-from harness.prepare import COLD_KINDS
+from harness.prepare import settles
 from harness.spec import RunSpec
 from reports.gate_runs import SIDES, Side
 from workloads.errors import UserError
@@ -16,7 +16,7 @@ from workloads.plan import make_plan
 # Until a launch has been timed; `launch:` of a policy says better.
 _LAUNCH_S: Final = {"vllm": 120.0, "command": 60.0, "sim": 1.5, "url": 0.0}
 _AROUND_S: Final = 4.0  # plan, processes, drain of short answers, documents
-# What `harness.settle` takes of a server that is steady from the first rounds on; one that isn't takes up to 90 s.
+# What `harness.settle` takes of a server that is steady from the first rounds on; one that isn't takes up to 180 s.
 _SETTLE_S: Final = 10.0
 # A share's rate comes from a run at the saturated point, which isn't judged.
 CALIBRATION: Final = 0
@@ -102,7 +102,7 @@ def run_seconds(found: Experiment, side: Side, point: str) -> tuple[float, bool]
         launch = found.policy.launch
     if found.policy.restart != "each":
         launch /= len(found.points) * (2 if found.policy.restart == "block" else found.policy.pairs)
-    settling = _SETTLE_S if spec.target.kind in COLD_KINDS else 0.0
+    settling = _SETTLE_S if settles(spec) else 0.0
     return launch + settling + spec.workload.warmup + (length or 0.0) + _AROUND_S, length is None
 
 
