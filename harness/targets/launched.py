@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from harness.targets.base import Ended, Life, never
+from harness.targets.base import Ended, Life, TargetGone, never
 from harness.targets.process import GRACE_S, OwnProcess, port_is_free
 from harness.targets.vram import Vram
 
@@ -22,7 +22,7 @@ class LaunchedTarget:
 
     def __init__(self, gpus: str | None = None) -> None:
         self.process: OwnProcess | None = None
-        self.ready = False
+        self._fell = False  # it did not come up, and the error names its log
         self.life: Life = Life()
         self._gpus = gpus
         self._vram: Vram | None = None
@@ -44,8 +44,11 @@ class LaunchedTarget:
         self._vram = await Vram.open(self._gpus, self.life)
         if self._vram is not None:
             await self._vram.look("before_start")
-        urls = await self.launch()
-        self.ready = True
+        try:
+            urls = await self.launch()
+        except TargetGone:
+            self._fell = True
+            raise
         if self._vram is not None:
             await self._vram.look("loaded")
         return urls
@@ -78,7 +81,7 @@ class LaunchedTarget:
     async def _end(self, process: OwnProcess) -> None:
         """SIGTERM, then SIGKILL for what is left."""
         life = self.life
-        well = self.ready and (life.detached or process.exit_code is None)
+        well = not self._fell and (life.detached or process.exit_code is None)
         if self._vram is not None:
             await self._vram.look("before_stop")
         began = time.monotonic()

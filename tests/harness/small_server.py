@@ -1,6 +1,6 @@
 """A server as `kind: command` starts it: `python small_server.py PORT [how ...]`, just enough of an OpenAI API.
 
-die: ends with code 7 at its first POST; slow: answers a POST after a minute; status=N: answers POSTs with it;
+die=N: ends with code 7 at the POST after the first N; slow=N: answers POSTs after the first N after a minute; status=N: answers POSTs with it;
 key=K: wants it as a bearer; child: has a child of its own; tls=PEM: speaks TLS.
 """
 
@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "die" in HOW and next(POSTS) >= int(HOW["die"] or 0):
             print("CUDA error: an illegal memory access", flush=True)
             os._exit(7)
-        if "slow" in HOW:
+        if "slow" in HOW and next(POSTS) >= int(HOW["slow"] or 0):
             print("asked", flush=True)
             time.sleep(60)
         if "status" in HOW:

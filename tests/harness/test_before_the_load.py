@@ -50,10 +50,14 @@ def test_a_server_that_dies_in_the_warm_up_is_quoted_and_leaves_nothing(
     log.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_it_warms_up_takes_the_server_and_its_children_down(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "asked_before"), [(signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGINT, 0), (signal.SIGINT, 2)]
+)
+def test_a_signal_while_it_starts_or_warms_up_takes_the_server_and_its_children_down(
+    tmp_path: Path, number: int, asked_before: int
+) -> None:
     port = free_port()
-    line = command("run", spec(tmp_path, port, "slow", "child"), "--out", tmp_path / "run", "--quiet")
+    line = command("run", spec(tmp_path, port, f"slow={asked_before}", "child"), "--out", tmp_path / "run", "--quiet")
     with subprocess.Popen(
         line, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE, text=True
     ) as process:
