@@ -1,7 +1,7 @@
 """A server as `kind: command` starts it: `python small_server.py PORT [how ...]`, just enough of an OpenAI API.
 
-die=N: ends with code 7 at the POST after the first N; slow=N: answers POSTs after the first N after a minute; status=N: answers POSTs with it;
-key=K: wants it as a bearer; child: has a child of its own; tls=PEM: speaks TLS.
+die=N: ends with code 7 at the POST after the first N; slow=N: answers POSTs after the first N after a minute;
+status=N: answers POSTs with it; key=K: wants it as a bearer; child: has a child of its own; tls=PEM: speaks TLS.
 """
 
 import http.server
