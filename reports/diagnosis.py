@@ -221,7 +221,7 @@ def _decode(e: Evidence) -> Iterator[Finding]:
         said += f" with room for {server.max_num_seqs:.0f}"
     if server.tokens_per_step and server.steps_per_s:
         figures |= {"tokens_per_step": server.tokens_per_step, "step_ms": 1000 / server.steps_per_s}
-        said += f"; one takes {1000 / server.steps_per_s:.1f} ms and makes {server.tokens_per_step:.1f} tokens"
+        said += f"; one takes {1000 / server.steps_per_s:.1f} ms and works on {server.tokens_per_step:.1f} tokens"
     remedy = "Faster steps: quantised weights, speculative decoding, more tensor parallelism."
     if figures.get("batch_fill", 1.0) < 0.5:
         remedy = f"More load: steps that are half empty carry it for little more time. {remedy}"

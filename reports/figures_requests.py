@@ -118,7 +118,7 @@ def length_curves(analysis: Analysis) -> Figure | None:
     layout = {
         "height": 300,
         "showlegend": True,
-        "legend": {"orientation": "h", "y": 1.16},
+        "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom"},
         "xaxis": {"title": {"text": "tokens"}, **log_axis(x for trace in traces for x in trace["x"])},
         "yaxis": {"title": {"text": "% of requests at most"}},
     }
@@ -167,7 +167,7 @@ def waterfall(slow: list[Slow]) -> Figure | None:
         "barmode": "overlay",
         "hovermode": "closest",
         "showlegend": True,
-        "legend": {"orientation": "h", "y": 1.08},
+        "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom"},
         "xaxis": {"title": {"text": "ms after it was due"}},
         "yaxis": {"autorange": "reversed", "type": "category"},
     }

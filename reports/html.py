@@ -115,13 +115,13 @@ def _cards(summary: dict[str, Any]) -> list[str]:
         cards.append(_card("output", whole(rates["output_tokens_per_s"]), "tokens/s", _estimated(rates)))
     if load["offered_rps"] is not None:
         label = "offered" if load["loop"] == "open" else "sent"
-        cards.append(_card(label, f"{load['offered_rps']:.2f}", "requests/s", f"{load['duration_s']:.0f} s"))
+        cards.append(_card(label, f"{load['offered_rps']:.2f}", "req/s", f"{load['duration_s']:.0f} s"))
     share = summary["errors"]["share"]
     failed = f"{summary['errors']['failed']:,} of {load['requests']['planned']:,}"
     cards.append(_card("failed", "-" if share is None else f"{100 * share:.2f}", "%", failed))
     checks = summary["checks"]
     held = sum(check["status"] == "ok" for check in checks)
-    cards.append(_card("validity", f"{held}/{len(checks)}", "checks hold", "valid" if summary["valid"] else "INVALID"))
+    cards.append(_card("validity", f"{held}/{len(checks)}", "checks", "valid" if summary["valid"] else "INVALID"))
     return cards
 
 
@@ -133,8 +133,8 @@ def _estimated(rates: dict[str, Any]) -> str:
 
 def _card(name: str, value: str, unit: str, below: str) -> str:
     return (
-        f'<div class="card"><div class="name">{text(name)}</div><div class="value">{text(value)} '
-        f'<small>{text(unit)}</small></div><div class="range">{text(below)}</div></div>'
+        f'<div class="card"><div class="name">{text(name)}, {text(unit)}</div><div class="value">{text(value)}</div>'
+        f'<div class="range">{text(below)}</div></div>'
     )
 
 
@@ -153,7 +153,7 @@ def _objectives(summary: dict[str, Any]) -> str:
     rows = [
         [
             one["objective"], word(one["result"], one["result"].replace("can't tell", "unsure")),
-            _scaled(one, "value"), f"{_scaled(one, 'lower_bound')} to {_scaled(one, 'upper_bound')}", one["why"],
+            _scaled(one, "value"), _bounds(one), one["why"],
         ]
         for one in slo["thresholds"]
     ]  # fmt: skip
@@ -163,6 +163,12 @@ def _objectives(summary: dict[str, Any]) -> str:
         good = text(said)
         found += f"<p>{share:.2f} % of requests were good ({good}): {rate:.2f} good requests/s.</p>"
     return found
+
+
+def _bounds(one: dict[str, Any]) -> str:
+    if one["lower_bound"] is None and one["upper_bound"] is None:
+        return "none"
+    return f"{_scaled(one, 'lower_bound')} to {_scaled(one, 'upper_bound')}"
 
 
 def _scaled(one: dict[str, Any], key: str) -> str:

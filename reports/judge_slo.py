@@ -20,6 +20,7 @@ Judgement = Literal["met", "broken", "can't tell"]
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
 NO_ARRIVALS: Final = "what it is made of is not known: arrivals.parquet or usage is missing"
+BY_SHARE: Final = "told by the share of requests beyond the limit"
 AS_MEASURED: Final = "no bound can be given for it: judged as measured"
 
 
@@ -58,19 +59,18 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
 
 def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
     value, below, above, why = _estimate(analysis, threshold, rows)
-    result = compare(threshold, below, above)
+    result, by_share = compare(threshold, below, above), False
     if result == "can't tell" and threshold.percentile is not None:
         result = _by_share(analysis, threshold, rows)
+        by_share = result != "can't tell"
     if as_measured := why == AS_MEASURED:
         result = compare(threshold, value, value)
     if value is not None and (below is None or above is None) and not why:
         why = "the sample is too small for a bound on that side"
     if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
-        result, why = (
-            "can't tell",
-            "requests in flight grew all along: this figure grows with the run's duration",
-        )
-    told = why if result == "can't tell" or as_measured else ""
+        result, by_share = "can't tell", False
+        why = "requests in flight grew all along: this figure grows with the run's duration"
+    told = BY_SHARE if by_share else why if result == "can't tell" or as_measured else ""
     return Judged(threshold, value, below, above, result, told, as_measured=as_measured)
 
 

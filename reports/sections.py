@@ -42,7 +42,13 @@ def latency(summary: dict[str, Any], curves: list[Figure]) -> str:
         one, needs = summary["latency_ms"][key], summary["percentile_needs"].get(key, {})
         rows.append([label, f"{one['n']:,}", *_cells(one, needs)])
     for key, one in summary["latency_failed_as_inf_ms"].items():
-        rows.append([f"{_NAMES[key]}, failed = ∞", f"{one['n']:,}", *_cells(one, {})])
+        rows.append(
+            [
+                f"{_NAMES[key]}, failed = ∞",
+                f"{one['n']:,}",
+                *_cells(one, summary["percentile_needs_failed_as_inf"].get(key, {})),
+            ]
+        )
     warning = ""
     if summary["load"].get("overloaded"):
         words = "requests in flight grew all along, so latencies grow with the run's duration."

@@ -99,6 +99,7 @@ def summary_of_results(results: Results) -> dict[str, Any]:
             name: parts.distribution(found) for name, found in analysis.latencies_failed_as_inf.items()
         },
         "percentile_needs": parts.needs(analysis.latencies),
+        "percentile_needs_failed_as_inf": parts.needs(analysis.latencies_failed_as_inf),
         "checks": [parts.check(one) for one in results.checks],
         "throughput": parts.plain(analysis.throughput) | parts.total_rate(analysis),
         "slo": parts.slo(analysis, results.judged),

@@ -47,6 +47,7 @@ class Wish:
     until: str
     ask: Sequence[str]
     screenshot: Path | None
+    whole: bool
 
 
 @dataclass
@@ -74,6 +75,7 @@ def visit(
     until: str = "true",
     ask: Sequence[str] = (),
     screenshot: Path | None = None,
+    whole: bool = True,
 ) -> Visit:
     """Open `page` from disk, offline.
 
@@ -83,9 +85,10 @@ def visit(
         dark: the colour scheme the page is told the person prefers.
         until: JavaScript expression that is true once the page has drawn what it draws later.
         ask: JavaScript expressions (promises are awaited), answered in `Visit.values`.
-        screenshot: PNG to write, of the whole page.
+        screenshot: PNG to write.
+        whole: of the whole page, not only of what the window shows.
     """
-    return asyncio.run(_visit(Wish(page.resolve(), (width, height), dark, until, ask, screenshot)))
+    return asyncio.run(_visit(Wish(page.resolve(), (width, height), dark, until, ask, screenshot, whole)))
 
 
 async def _visit(wish: Wish) -> Visit:
@@ -149,7 +152,7 @@ async def _look(port: int, wish: Wish) -> Visit:
             for expression in wish.ask:
                 tab.visit.values.append(await tab.evaluate(expression))
             if wish.screenshot is not None:
-                shot = await tab.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+                shot = await tab.call("Page.captureScreenshot", format="png", captureBeyondViewport=wish.whole)
                 wish.screenshot.parent.mkdir(parents=True, exist_ok=True)
                 wish.screenshot.write_bytes(base64.b64decode(shot["data"]))
             tab.visit.requests = [r for r in tab.visit.requests if r.partition("#")[0] != wish.page.as_uri()]

@@ -92,3 +92,12 @@ def test_the_mean_gap_has_an_interval_over_requests(tmp_path):
     # 900 requests of two speeds: 20 ms with a standard error of a third of a millisecond, not of a ninth
     assert one["upper_bound"] - one["lower_bound"] == pytest.approx(2 * 1.645 / 3, rel=0.15)
     assert found["latency_ms"]["itl"]["mean_ci"] is not None
+
+
+def test_a_percentile_without_bounds_of_its_own_says_how_it_was_told(tmp_path):
+    # slow drift: the effective size supports no p99, but nothing comes near the limit
+    rows = [Row(at=10.0 * i, ttft=100.0 + 50.0 * float(np.sin(i / 60))) for i in range(900)]
+    found, one = judged(tmp_path / "run", rows, {"ttft": "p99 < 5s"})
+    assert (one["value"], one["lower_bound"], one["upper_bound"]) == (None, None, None)
+    assert (one["result"], one["why"]) == ("met", "told by the share of requests beyond the limit")
+    assert found["verdict"] == "PASS"
