@@ -113,7 +113,7 @@ def _error(kind: dict[str, Any]) -> list[str]:
 
 
 def validity(summary: dict[str, Any]) -> str:
-    """Every check, and the client's own conduct."""
+    """Every check, the client's own conduct, and what else should be known of the figures."""
     rows = [
         [
             check["name"], word(check["status"], check["status"]), _measured(check, "value"), _measured(check, "bound"),
@@ -129,7 +129,9 @@ def validity(summary: dict[str, Any]) -> str:
     ]
     checks = table(["check", "", "found", "at most", ""], rows, (0, 1, 4))
     conduct = "<h3>The client's own conduct, ms</h3>" + table(["", "p50", "p99", "max"], lags)
-    return section("Did the measuring itself hold?", checks + conduct)
+    notices = "".join(f"<li>{text(notice)}</li>" for notice in summary["notices"])
+    notes = f"<h3>Notes</h3><ul>{notices}</ul>" if notices else ""
+    return section("Did the measuring itself hold?", checks + conduct + notes)
 
 
 def _measured(check: dict[str, Any], key: str) -> str:
@@ -206,12 +208,11 @@ def what_was_run(manifest: Manifest) -> str:
         *([worker["name"], _worker(worker)] for worker in manifest.workers),
         ["tailgate", manifest.tailgate_version],
     ]
-    notices = "".join(f"<li>{text(notice)}</li>" for notice in manifest.notices)
     more = {
         "Specification, resolved": manifest.spec,
         "Fingerprint of the target": target.fingerprint,
         "Host": manifest.host,
         "Versions": manifest.versions,
     }
-    body = table(["", ""], rows, (0, 1)) + (f"<ul>{notices}</ul>" if notices else "")
+    body = table(["", ""], rows, (0, 1))
     return section("What was run", body + "".join(folded(label, value) for label, value in more.items() if value))
