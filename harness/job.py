@@ -1,6 +1,5 @@
 """From a spec, a plan and a target to the injectors' jobs; and the rows that a closed loop adds to its plan."""
 
-import os
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from harness.admission import adapters
 from harness.content import Prompts
+from harness.cores import half_of_the_cores
 from harness.spec import RunSpec
 from harness.targets.base import Identity
 from loadgen.injector.endpoint import Trust
@@ -108,7 +108,7 @@ def trust_of(spec: RunSpec) -> Trust:
 def injector_count(spec: RunSpec) -> int:
     """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
     if spec.injectors == "auto":
-        return max(1, (os.cpu_count() or 2) // 2)
+        return half_of_the_cores()
     return spec.injectors
 
 

@@ -40,6 +40,11 @@ class TlsSpec(Strict):
     cert: Path | None = None
     key: Path | None = None
 
+    def resolved(self, folder: Path) -> Self:
+        """The same with absolute file names; `folder` is where the spec stands."""
+        files = {name: getattr(self, name) for name in ("ca", "cert", "key")}
+        return self.model_copy(update={name: (folder / file).resolve() for name, file in files.items() if file})
+
 
 class TargetSpec(Strict):
     """The deployment under test."""
@@ -249,4 +254,5 @@ def build(data: dict[str, Any], where: str, folder: Path) -> RunSpec:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:
         raise explain(error, where) from error
-    return spec.model_copy(update={"workload": spec.workload.resolved(folder)})
+    target = spec.target.model_copy(update={"tls": spec.target.tls.resolved(folder)})
+    return spec.model_copy(update={"workload": spec.workload.resolved(folder), "target": target})

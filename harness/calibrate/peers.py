@@ -1,8 +1,11 @@
 """Other tools against the same null server: what they report, beside the truth. Only those on the PATH are run."""
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -95,13 +98,16 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=where,
+        start_new_session=True,
     )
     try:
         said, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return _problem(name, rate * tokens, f"did not end within {_LIMIT_S:.0f} s")
+    finally:  # too slow, interrupted, or it left children behind that would load the next step
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:]
         return _problem(name, rate * tokens, f"exit code {process.returncode}: {' '.join(last)[:200]}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cores import usable_cores
 from harness.rundir import host_facts, versions
 
 WARN_ABOVE = 0.7
@@ -31,7 +32,7 @@ class Calibration:
 
 def host_key() -> str:
     """Changes with whatever changes what can be measured: processor, kernel, Python, our version."""
-    facts = {**host_facts(), "tailgate": versions()["tailgate"]}
+    facts = {**host_facts(), "tailgate": versions()["tailgate"], "usable_cores": usable_cores()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

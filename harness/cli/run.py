@@ -265,7 +265,14 @@ def _has_trace(a: argparse.Namespace, data: dict[str, Any]) -> bool:
 
 def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
     """File names in a spec are relative to it; flags may come from elsewhere, so this is done before merging."""
-    workload = data.get("workload")
+    target, workload = data.get("target"), data.get("workload")
+    tls = target.get("tls") if isinstance(target, dict) else None
+    if isinstance(tls, dict):
+        tls |= {
+            name: str((folder / tls[name]).resolve())
+            for name in ("ca", "cert", "key")
+            if isinstance(tls.get(name), str)
+        }
     if not isinstance(workload, dict):
         return
     for part in (workload.get("trace"), workload.get("content")):

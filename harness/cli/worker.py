@@ -44,7 +44,9 @@ def _seconds(text: str, flag: str) -> float:
 
 def _injectors(text: str) -> int:
     if text == "auto":
-        return max(1, (os.cpu_count() or 2) // 2)
+        from harness.cores import half_of_the_cores
+
+        return half_of_the_cores()
     if not text.isdigit() or not 1 <= int(text) <= 256:
         raise UserError(f"{text!r} is neither a number from 1 to 256 nor auto", where="--injectors")
     return int(text)

@@ -5,6 +5,7 @@ import socket
 import ssl
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -113,19 +114,39 @@ def _taken_apart(url: str, where: str) -> tuple[SplitResult, str, int]:
 
 
 def tls_context(trust: Trust) -> ssl.SSLContext:
-    """Verified unless told otherwise; HTTP/1.1 by ALPN, since that is what the injector speaks."""
+    """Verified unless told otherwise; HTTP/1.1 by ALPN, since that is what the injector speaks.
+
+    Raises:
+        UserError: a certificate's or key's file is missing or no such thing.
+    """
     try:
         context = ssl.create_default_context(cafile=trust.ca)
-        if trust.client_cert:
+    except OSError as error:  # SSLError is one
+        raise _unfit("target.tls.ca", error, "PEM file with the authority's certificate", trust.ca) from error
+    if trust.client_cert:
+        files = (trust.client_cert, *([trust.client_key] if trust.client_key else []))
+        try:
             # A key that needs a password is refused: OpenSSL would ask for it on the terminal.
             context.load_cert_chain(trust.client_cert, trust.client_key, password=lambda: "")
-    except (OSError, ssl.SSLError) as error:
-        raise UserError(f"can't load the certificates: {error}", where="target.tls") from error
+        except OSError as error:
+            what = "PEM file with the client's certificate and one with its key, which needs no password"
+            raise _unfit("target.tls.cert, key", error, what, *files) from error
     if trust.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _unfit(where: str, error: OSError, wanted: str, *files: str | None) -> UserError:
+    missing = [name for name in files if name and not Path(name).is_file()]
+    why = "no such file" if missing else error.strerror or str(error)
+    named = ", ".join(missing or [name for name in files if name])
+    return UserError(
+        f"can't load the certificates: {named}: {why}",
+        where=where,
+        remedy=f"Give a {wanted}; names in a spec are relative to it.",
+    )
 
 
 def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:

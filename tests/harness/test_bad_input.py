@@ -146,3 +146,18 @@ def test_a_port_that_never_answers_is_given_up(tailgate: Tailgate) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         refused(tailgate("run", "--target", f"http://127.0.0.1:{port}", *SHORT), f"127.0.0.1:{port}", "no answer")
+
+
+def test_a_spec_s_certificates_are_relative_to_it_and_a_missing_one_is_named(
+    tailgate: Tailgate, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "s.yaml").write_text(
+        "target: {url: 'https://127.0.0.1:9', tls: {ca: authority.pem}}\n"
+        "workload: {prompt_tokens: 4, output_tokens: 4, arrivals: {rate: 1/s}, duration: 1s}\n"
+    )
+    missing = tmp_path / "elsewhere" / "authority.pem"
+    refused(tailgate("run", "elsewhere/s.yaml"), "target.tls.ca", str(missing), "no such file", "PEM")
+    missing.write_text("not a certificate\n")
+    refused(tailgate("run", "elsewhere/s.yaml"), "target.tls.ca", str(missing), "PEM")
+    refused(tailgate("run", "elsewhere/s.yaml", "--ca", "my.pem"), str(tmp_path / "my.pem"))

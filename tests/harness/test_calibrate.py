@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from command import SIM, Tailgate
@@ -243,6 +244,30 @@ def test_of_several_tools_those_that_are_there_are_run(tmp_path: Path, monkeypat
     missing, run = asyncio.run(against(["vllm-bench", "aiperf"], "http://127.0.0.1:1", 10.0, 5, tmp_path / "out", None))
     assert "not on the PATH" in missing.problem
     assert "exit code 3: no GPU for you" in run.problem
+
+
+@pytest.mark.parametrize("ends_by", ["limit", "cancellation", "itself"])
+def test_a_tools_children_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_by: str) -> None:
+    tool, told = tmp_path / "aiperf", tmp_path / "child"
+    waits = "" if ends_by == "itself" else "wait"
+    tool.write_text(f"#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $! > {told}.new\nmv {told}.new {told}\n{waits}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr("harness.calibrate.peers._LIMIT_S", 2.0 if ends_by == "limit" else 60.0)
+    (tmp_path / "out").mkdir()
+
+    async def go() -> None:
+        running = asyncio.create_task(against(["aiperf"], "http://127.0.0.1:1", 10.0, 5, tmp_path / "out", None))
+        while not told.exists():
+            await asyncio.sleep(0.01)
+        if ends_by == "cancellation":
+            running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(go())
+    child = int(told.read_text())
+    _, alive = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=5)
+    assert not alive or alive[0].status() == psutil.STATUS_ZOMBIE
 
 
 def test_what_a_tool_reports_stands_beside_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
