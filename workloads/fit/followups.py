@@ -22,6 +22,7 @@ _AT_RISK: Final = 0.02
 _LEAST_AT_RISK: Final = 50
 _LONG: Final = 0.95
 _LONGEST: Final = 0.25
+_LEAST_SESSIONS: Final = 50
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class FollowUps:
         """n pauses and n numbers of turns at evenly spaced quantiles of their laws."""
         u = (np.arange(n) + 0.5) / n
         place = np.minimum(np.searchsorted(self.shares, u), len(self.pauses_s) - 1)
-        return self.pauses_s[place], 1 + (np.cumprod(self.going_on)[:, None] > u[None, :]).sum(axis=0)
+        return self.pauses_s[place], 1 + np.searchsorted(-np.cumprod(self.going_on), -u)
 
 
 def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
@@ -84,7 +85,7 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
     gone = np.concatenate([[0.0], np.cumsum(each[seen][by_left])])[np.searchsorted(left[by_left], pause, side="left")]
     risk = up_to - gone
     kept = np.where(its > 0, 1.0 - its / np.maximum(risk, 1e-300), 1.0)
-    kept[np.flatnonzero(up_to > 0)[0]] = 1.0  # the shortest has nothing below it
+    kept[np.flatnonzero(its > 0)[:1]] = 1.0  # the shortest has nothing below it
     shares = np.concatenate([np.cumprod(kept[::-1])[::-1][1:], [1.0]])
     chance = np.concatenate([[0.0], shares])[np.searchsorted(pause, turns.left_s, side="right")]
     most = int(turns.turn.max()) + 1
@@ -97,12 +98,13 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
 def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[Estimate, Estimate]:
     """Mean number of turns and median pause, their errors from resampled sessions (bootstrap).
 
-    Without intervals where one pause in twenty is longer than a quarter of the log: then too few are seen whole.
+    Without intervals where one pause in twenty is longer than a quarter of the log: then too few are seen whole. Nor
+    of fewer than 50 sessions.
     """
-    mean, median = found.turns_mean(), found.pause(0.5)
-    if found.pause(_LONG) > _LONGEST * float(turns.left_s.max()):
+    mean, median, sessions = found.turns_mean(), found.pause(0.5), int(turns.session.max()) + 1
+    if found.pause(_LONG) > _LONGEST * float(turns.left_s.max()) or sessions < _LEAST_SESSIONS:
         return point(mean), point(median)
-    rng, sessions = np.random.default_rng(0), int(turns.session.max()) + 1
+    rng = np.random.default_rng(0)
     drawn = [
         follow_ups(turns, np.bincount(rng.integers(0, sessions, sessions), minlength=sessions).astype(np.float64))
         for _ in range(_RESAMPLES)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from workloads.columns import Columns
 from workloads.fit.estimate import Estimate
-from workloads.fit.followups import FollowUps, Turns, estimates, follow_ups
+from workloads.fit.followups import Turns, estimates, follow_ups
 from workloads.fit.lengths import law_of
 
 Ints = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ class SessionFit:
 
 
 def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
-    """Sessions of a log in order of time; None where hardly any request follows another.
+    """Sessions of a log in order of time; None where hardly any request follows another within the log's reach.
 
     Pauses are from one request's time to the next's, so the profile has them `by the clock`.
     """
@@ -40,7 +40,11 @@ def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     follows = np.flatnonzero(turn > 0)
     if len(follows) < LEAST_FOLLOW_UPS:
         return None
-    found, of_turns, of_pauses = _follow_ups(session, turn, at_ns, follows, tick_s)
+    turns = _turns_of(session, turn, at_ns, follows).within_reach()
+    if np.isfinite(turns.pause_s).sum() < LEAST_FOLLOW_UPS:
+        return None
+    found = follow_ups(turns)
+    of_turns, of_pauses = estimates(turns, found, tick_s)
     pauses, counts = found.sample(_SAMPLE)
     told = prompt[follows - 1] + output[follows - 1]
     resent = float((prompt[follows] >= told).mean()) >= _RESENT
@@ -55,22 +59,18 @@ def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     }
     notes = ["sessions that began before the log count from their first request in it"]
     if not of_turns.known:
-        notes.append("the log is too short for the pauses in it: turns and pauses have no interval")
+        notes.append("the log is too short for its pauses, or has too few sessions: turns and pauses have no interval")
     if not resent:
         spec["history"] = "none"
         notes.append("most prompts don't hold what was said before: histories are not re-sent")
     return SessionFit(spec, columns.turn == 0, of_turns, of_pauses, tuple(notes))
 
 
-def _follow_ups(
-    session: Ints, turn: Ints, at_ns: Ints, follows: Ints, tick_s: float
-) -> tuple[FollowUps, Estimate, Estimate]:
+def _turns_of(session: Ints, turn: Ints, at_ns: Ints, follows: Ints) -> Turns:
     pause_s = np.full(len(turn), np.inf)
     pause_s[follows - 1] = np.maximum((at_ns[follows] - at_ns[follows - 1]) / 1e9, 1e-3)
     left_s = np.maximum((at_ns.max() - at_ns) / 1e9, 1e-3)
-    turns = Turns(np.unique(session, return_inverse=True)[1], turn, left_s, pause_s).within_reach()
-    found = follow_ups(turns)
-    return found, *estimates(turns, found, tick_s)
+    return Turns(np.unique(session, return_inverse=True)[1], turn, left_s, pause_s)
 
 
 def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
