@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -29,6 +30,8 @@ class Credentials:
     def __init__(self, spec: AuthSpec | None) -> None:
         self._spec = spec
         self._key: str | None = None
+        self._fetched = 0.0  # on the monotonic clock
+        self._refused = asyncio.Event()
         self.events: list[dict[str, Any]] = []
         self.told: Callable[[dict[str, Any]], None] = lambda _event: None
 
@@ -42,8 +45,17 @@ class Credentials:
         if spec is None:
             return {}
         if self._key is None:
-            self._key = await _fetch(spec)
-        return {spec.header: f"{spec.scheme} {self._key}".strip()}
+            await self._renew(spec)
+        elif self._due_in_s() <= 0:  # the target took its time to start
+            try:
+                await self._renew(spec)
+            except UserError as error:
+                self._note(f"the key could not be renewed ({error.what}); the old one serves")
+        return self._header(spec)
+
+    def refused(self) -> None:
+        """The target said 401: the key is renewed now, whatever its age."""
+        self._refused.set()
 
     async def keep_fresh(
         self,
@@ -52,32 +64,62 @@ class Credentials:
         also: Sequence[Callable[[dict[str, str]], None]] = (),
         retry_s: float = _RETRY_S,
     ) -> None:
-        """Renew the key every `refresh` and tell the injectors, and whoever ``also`` sends it, until cancelled.
+        """Renew a command's key when it is `refresh` old or the target refuses it, until cancelled.
 
-        A renewal that fails is tried again after ``retry_s``, then after twice that, and so on; the old key serves
-        meanwhile, and `events` says since when.
+        The injectors are told, and whoever ``also`` sends it. A renewal that fails is tried again after ``retry_s``,
+        then after twice that, and so on; the old key serves meanwhile, and `events` says since when. So is one whose
+        key the target refuses again: a key that is simply wrong doesn't have the command run all the time.
         """
         spec = self._spec
-        if spec is None or spec.refresh is None:
+        if spec is None or spec.command is None:
             return
-        pause = spec.refresh
-        failures = 0
+        pause, failures, refusals = self._due_in_s(), 0, 0
         while True:
-            await asyncio.sleep(pause)
+            refusals = refusals + 1 if await self._is_refused_within(pause) else 0
             try:
-                self._key = await _fetch(spec)
+                await self._renew(spec)
             except UserError as error:
                 pause = min(retry_s * 2**failures, _RETRY_MOST_S)
                 failures += 1
                 self._note(f"the key could not be renewed ({error.what}); the old one serves, next try in {pause:g} s")
+                await asyncio.sleep(pause)
+                pause = 0.0
                 continue
             if failures:
                 self._note(f"the key is renewed, after {failures} failed tries")
-            pause, failures = spec.refresh, 0
-            headers = {**others, **await self.headers()}
+            elif refusals:
+                self._note("the target refused the key (401): it is renewed")
+            failures = 0
+            headers = {**others, **self._header(spec)}
             control.send({"op": "headers", "headers": headers})
             for renew in also:
                 renew(headers)
+            if refusals:  # the answers to what was sent with the old key are still to come
+                await asyncio.sleep(min(retry_s * 2 ** (refusals - 1), _RETRY_MOST_S))
+                self._refused.clear()
+            pause = self._due_in_s()
+
+    def _header(self, spec: AuthSpec) -> dict[str, str]:
+        return {spec.header: f"{spec.scheme} {self._key}".strip()}
+
+    async def _renew(self, spec: AuthSpec) -> None:
+        self._key = await _fetch(spec)
+        self._fetched = time.monotonic()
+
+    def _due_in_s(self) -> float:
+        """How long the key will do, from when it was fetched; without `refresh` for ever."""
+        if self._spec is None or self._spec.refresh is None:
+            return math.inf
+        return self._fetched + self._spec.refresh - time.monotonic()
+
+    async def _is_refused_within(self, seconds: float) -> bool:
+        if self._refused.is_set():
+            return True
+        try:
+            await asyncio.wait_for(self._refused.wait(), None if math.isinf(seconds) else max(seconds, 0.0))
+        except TimeoutError:
+            return False
+        return True
 
     def _note(self, text: str) -> None:
         self.events.append({"t_unix_ns": time.time_ns(), "kind": "auth", "text": text})

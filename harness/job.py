@@ -17,6 +17,9 @@ from workloads.hashing import plan_hash
 from workloads.plan import Plan, write_plan
 from workloads.schema import PLAN_SCHEMA
 
+# However short the drain: a server may take this long for a first token.
+_LEAST_STALL_S = 10.0
+
 
 def make_jobs(
     spec: RunSpec,
@@ -52,6 +55,7 @@ def make_jobs(
         timeout_ns=_ns(spec.timeout),
         measure_end_ns=manifest.measure_end_ns,
         drain_ns=int(spec.drain * 1e9),
+        stall_ns=_stall_ns(spec, plan),
         run_nonce=secrets.token_hex(4),
         answers=_with_memory(spec),
         extend_plan=_extension(spec, plan),
@@ -110,6 +114,12 @@ def injector_count(spec: RunSpec) -> int:
     if spec.injectors == "auto":
         return half_of_the_cores()
     return spec.injectors
+
+
+def _stall_ns(spec: RunSpec, plan: Plan) -> int | None:
+    """A closed loop that ends by a number of requests waits no longer for a silent server than a drain would."""
+    counted = plan.loop == "closed" and spec.workload.requests is not None
+    return int(max(spec.drain, _LEAST_STALL_S) * 1e9) if counted else None
 
 
 def _ns(seconds: float | None) -> int | None:

@@ -105,7 +105,7 @@ class Listener:
 
     def __init__(
         self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
-        events: EventLog,
+        events: EventLog, key_refused: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._control = control
         self._manifest = manifest
@@ -113,6 +113,7 @@ class Listener:
         self._target = target
         self._switch = switch
         self._events = events
+        self._key_refused = key_refused
         self._outcome = Outcome()
         self._told = False  # the injectors have been told to stop
         drain_end = manifest.drain_end_ns or 0
@@ -191,8 +192,10 @@ class Listener:
             case "event":
                 more = {key: value for key, value in message.items() if key not in ("op", "kind", "text")}
                 self._note(message["kind"], message["text"], **more)
-                if message["kind"] == "worker":
+                if message["kind"] in ("worker", "stalled"):
                     self._watcher.note(message["text"])
+            case "unauthorized":
+                self._key_refused()
             case "fleet":
                 manifest.workers = message["workers"]
             case "stopped":  # by somebody else than us: in Locust's web UI

@@ -14,6 +14,7 @@ from harness.begin import first_manifest
 from harness.calibrate.busiest import beyond_calibration
 from harness.job import trust_of
 from harness.load import Watcher
+from harness.resources import check_resources
 from harness.settle import Refused, settle
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target
@@ -78,7 +79,10 @@ async def prepare(
         told = await fingerprint(http, identity, target.life)
         identity.fingerprint.update(told.facts)
         plan = await planning.plan(spec)
-        notices = await asyncio.to_thread(admit, spec, plan, identity)
+        notices = check_resources(spec, plan)
+        for notice in notices:
+            watcher.note(f"warning: {notice}")
+        notices += await asyncio.to_thread(admit, spec, plan, identity)
         write_plan(plan, run_dir / "plan.parquet")
         prompts = await content.prepare(http, identity, spec, plan, run_dir)
         settled = None

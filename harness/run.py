@@ -28,6 +28,7 @@ from harness.interrupts import Interrupts
 from harness.job import extend_plan, injector_count, make_jobs, trust_of
 from harness.load import Listener, Watcher
 from harness.prepare import Planning, Prepared, prepare
+from harness.resources import require_linux
 from harness.spec import RunSpec
 from harness.targets.base import Identity, Target, unless_gone
 from harness.targets.make import make_target
@@ -55,6 +56,7 @@ async def execute(
     Raises:
         UserError: something is wrong with spec, target or environment; no load was sent.
     """
+    require_linux()
     spec = _priced(spec)
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
@@ -147,7 +149,9 @@ async def _load(
     refreshing = asyncio.create_task(credentials.keep_fresh(control, spec.target.headers, [scraper.renew]))
     showing = asyncio.create_task(show(gpus, watcher, events, t0)) if gpus is not None else None
     with interrupts.gently() as interruption:
-        outcome = await Listener(control, manifest, watcher, target, switch, events).until_over(interruption)
+        outcome = await Listener(control, manifest, watcher, target, switch, events, credentials.refused).until_over(
+            interruption
+        )
     interrupts.hold()
     refreshing.cancel()
     if showing is not None:

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,21 @@ from workloads.lengths import Length
 from workloads.spec import WorkloadSpec
 from workloads.units import Duration
 from workloads.validation import Strict, explain
+
+# Fields of a request's body that are not `extra`, and what says them instead.
+_WRITTEN: Final = {
+    "model": "use target.model (--model)",
+    "prompt": "use workload.content and workload.prompt_tokens (--content, --prompt-tokens)",
+    "messages": "use target.endpoint: chat with workload.content (--endpoint, --content)",
+    "stream": "use streamed: false (--no-stream)",
+    "stream_options": "usage is always asked for; use streamed: false (--no-stream) to have no stream",
+    "max_tokens": "use workload.output_tokens (--output-tokens)",
+    "max_completion_tokens": "use workload.output_tokens (--output-tokens)",
+    "min_tokens": "use workload.output_tokens (--output-tokens), or output: natural (--natural-output)",
+    "ignore_eos": "use output: forced or natural (--natural-output)",
+}
+# The code of a locustfile may leave these open.
+_LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 
 
 class AuthSpec(Strict):
@@ -29,6 +44,8 @@ class AuthSpec(Strict):
     def _one_source(self) -> Self:
         if (self.env is None) == (self.command is None):
             raise ValueError("give either `env` (a variable's name) or `command` (what prints the key)")
+        if self.env is not None and self.refresh is not None:
+            raise ValueError("`refresh` is of `command`: a variable doesn't change while we run")
         return self
 
 
@@ -39,6 +56,12 @@ class TlsSpec(Strict):
     insecure: bool = False
     cert: Path | None = None
     key: Path | None = None
+
+    @model_validator(mode="after")
+    def _key_of_something(self) -> Self:
+        if self.key is not None and self.cert is None:
+            raise ValueError("`key` (--key) is the key of a client certificate: name that too, `cert` (--cert)")
+        return self
 
     def resolved(self, folder: Path) -> Self:
         """The same with absolute file names; `folder` is where the spec stands."""
@@ -171,6 +194,13 @@ class RunSpec(Strict):
         if not value or "/" in value or value.startswith("."):
             raise ValueError("a name becomes part of a folder's name: no slash, no leading dot, not empty")
         return value
+
+    @model_validator(mode="after")
+    def _extra_is_extra(self) -> Self:
+        for name, instead in _WRITTEN.items():
+            if name in self.extra and (name not in _LIMITS or self.workload.locustfile is None):
+                raise ValueError(f"`extra.{name}`: this field of a request is written by the run itself; {instead}")
+        return self
 
     @field_validator("slo")
     @classmethod

@@ -38,6 +38,8 @@ class Job:
     timeout_ns: int | None = None  # per request, from scheduled
     measure_end_ns: int | None = None
     drain_ns: int = 60_000_000_000
+    # Closed loop that ends by a number of requests: when nothing has come for this long it ends without them.
+    stall_ns: int | None = None
     run_nonce: str = ""
     answers: tuple[str, ...] = ()  # classes whose later turns send the model's own answers again
     by_class: bool = False  # ticks tell latencies by class, for the web UI

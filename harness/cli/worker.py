@@ -13,9 +13,11 @@ from workloads.errors import UserError
 def run(argv: list[str]) -> NoReturn:
     """Become the worker's process: Locust must be the first thing it imports."""
     options = _parser().parse_args(argv)
+    from harness.resources import require_linux
     from loadgen.control.address import split_address
     from loadgen.control.protocol import DEFAULT_PORT
 
+    require_linux()
     host, port = split_address(options.master, DEFAULT_PORT, "--master")
     folder = _folder(options.spool)
     arguments = [

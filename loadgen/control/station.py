@@ -166,6 +166,9 @@ class Station:
                 answer = self._answers.pop(message["user"], None)
                 if answer is not None:
                     answer.set(message)
+            case "stalled":
+                self._report({"op": "event", "kind": "stalled", "text": f"{message['why']}: the run ends here"})
+                self.finish()
             case _:
                 self._report({"injector": self._first + k, **message})
         if self._injectors.all_ended and not self.over.is_set():

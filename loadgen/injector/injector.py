@@ -36,6 +36,7 @@ from workloads.errors import UserError
 
 _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000
+_UNAUTHORIZED = 401
 # Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
 _FLUSH_NS = 250_000_000
 _FLUSH_ROWS = 200
@@ -52,6 +53,9 @@ class Injector:
         self._failure: str | None = None
         self._over = False
         self._started = False
+        self._progress = (-1, -1)  # reads and ended requests, when there was last something new
+        self._progress_ns = 0
+        self._told_ns = 0  # when a refused key was last told of
         self._unread: deque[Exchange] = deque()  # answers that came whole and wait to be read
         self._stamps = StampKeeper()
         self._secrets = Secrets()
@@ -206,6 +210,8 @@ class Injector:
             exchange.error = self._secrets.mask(exchange.error)
         self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
         self._recent.add(exchange)
+        if exchange.http_status == _UNAUTHORIZED:
+            self._tell_of_a_refused_key()
         if isinstance(self._maker, RequestMaker):
             self._maker.answered(exchange)
         if isinstance(self._feed, OpenLoop):
@@ -220,6 +226,13 @@ class Injector:
             self._flush()
         if self._all_done():
             self._finish()
+
+    def _tell_of_a_refused_key(self) -> None:
+        """At most once a second."""
+        now = time.monotonic_ns()
+        if now - self._told_ns > _SECOND_NS:
+            self._told_ns = now
+            self._send({"op": "unauthorized"})
 
     def _all_done(self) -> bool:
         if self._over or self._dispatcher.in_flight or self._unread or not self._started:
@@ -252,9 +265,23 @@ class Injector:
         tick = self._recent.tick(self._dispatcher.open_exchanges(), time.time_ns())
         self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._conduct.in_flight, **tick})
         now = time.monotonic_ns()
+        self._watch_for_life(now)
         while self._second_at + _SECOND_NS <= now:  # one row for as long as the process was held up
             self._second_at += _SECOND_NS
         self._loop.at(self._second_at + _SECOND_NS, self._second)
+
+    def _watch_for_life(self, now_ns: int) -> None:
+        """A closed loop that ends by a number of requests would wait for a server that hangs."""
+        if self._job.stall_ns is None:
+            return
+        progress = (self._conduct.all_reads, self._recent.ended)
+        if progress != self._progress or not self._dispatcher.in_flight:
+            self._progress, self._progress_ns = progress, now_ns
+        elif now_ns - self._progress_ns >= self._job.stall_ns:
+            why = f"the server sent nothing for {self._job.stall_ns / 1e9:.0f} s"
+            # Locust hears of it before the users hear of their requests' ends: they won't ask again.
+            self._send({"op": "stalled", "why": why})
+            self._dispatcher.give_up(Status.TIMEOUT, why)
 
     def _close_interval(self) -> None:
         self._client.add(self._conduct.close_interval(self._loop.turn_max_ns))

@@ -1,6 +1,8 @@
 """What the injector asks of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
 
-Linux gives all of it. Elsewhere `stamps_available` is False and user-space stamps serve; the run says so.
+Linux only: epoll and timerfd are not replaced elsewhere (`harness.resources` refuses to send load there). Where a
+kernel gives no receive stamps (a sandbox that emulates Linux), `stamps_available` is False and user-space stamps serve;
+the run says so.
 """
 
 import contextlib
@@ -13,7 +15,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 
 # socket.SO_TIMESTAMPING is missing from Python 3.11; 37 on x86-64 and arm64 (asm-generic/socket.h).
@@ -41,8 +42,6 @@ def _libc() -> ctypes.CDLL:
 
 def ask_for_stamps(sock: socket.socket) -> bool:
     """Have the kernel stamp what arrives on a TCP socket. False where it can't."""
-    if sys.platform != "linux":
-        return False
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _RX_SOFTWARE | _REPORT_SOFTWARE)
     except OSError:
@@ -86,8 +85,6 @@ class StampKeeper:
 
 def be_punctual(*, die_with_parent: bool) -> None:
     """Take the 50 us slack off this thread's sleeps, and let a dead parent take this process with it."""
-    if sys.platform != "linux":
-        return
     libc = _libc()
     libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     _ask_for_short_slices(libc)

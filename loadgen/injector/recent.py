@@ -96,6 +96,11 @@ class Recent:
         self._all, self._classes, self._ended = _Second(), {}, []
         return tick
 
+    @property
+    def ended(self) -> int:
+        """How many requests have ended."""
+        return self._statuses.total()
+
     def totals(self) -> dict[str, Any]:
         """Requests by status since the start, and how many users hung up on an answer that had begun."""
         return {"statuses": dict(self._statuses), "abandoned": self._abandoned}

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,60 @@ def test_a_renewal_that_fails_is_tried_again_and_told(tmp_path: Path) -> None:
     assert all("vault sealed" in event["text"] and event["kind"] == "auth" for event in failures)
     assert "after 3 failed tries" in success["text"]
     assert [event["t_unix_ns"] for event in made.events] == sorted(event["t_unix_ns"] for event in made.events)
+
+
+def test_a_key_s_age_counts_from_when_it_was_fetched_not_from_when_load_began(tmp_path: Path) -> None:
+    """Bringing up a large model takes longer than some keys live."""
+    (tmp_path / "key").write_text("first")
+
+    async def run() -> tuple[dict[str, str], dict[str, str], float]:
+        made = Credentials(AuthSpec(command=f"cat {tmp_path}/key", refresh=0.3))
+        first = await made.headers()
+        (tmp_path / "key").write_text("second")
+        await asyncio.sleep(0.31)  # the time that the target took to start
+        second = await made.headers()
+        await asyncio.sleep(0.15)
+        began = time.monotonic()
+        told = Told()
+        task = asyncio.create_task(made.keep_fresh(told, {}))  # type: ignore[arg-type]
+        while not told.messages:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        return first, second, time.monotonic() - began
+
+    first, second, waited = asyncio.run(run())
+    assert (first["Authorization"], second["Authorization"]) == ("Bearer first", "Bearer second")
+    assert waited < 0.29
+
+
+def test_a_key_that_the_target_refuses_is_renewed_at_once_and_then_ever_more_slowly(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("first")
+
+    async def run() -> tuple[Told, Credentials, list[float]]:
+        made = Credentials(AuthSpec(command=f"cat {tmp_path}/key"))  # no `refresh`: nobody said how long it lives
+        await made.headers()
+        (tmp_path / "key").write_text("second")
+        told, at = Told(), []
+        task = asyncio.create_task(
+            made.keep_fresh(told, {}, [lambda _: at.append(time.monotonic())], retry_s=0.1)  # type: ignore[arg-type]
+        )
+        while len(at) < 4:  # it refuses every key it gets
+            assert not task.done()
+            made.refused()
+            await asyncio.sleep(0.005)
+        task.cancel()
+        return told, made, at
+
+    told, made, at = asyncio.run(run())
+    assert told.messages[0]["headers"] == {"Authorization": "Bearer second"}
+    assert "refused the key (401)" in made.events[0]["text"]
+    gaps = [after - before for before, after in pairwise(at)]
+    assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and gaps[2] >= 0.4
+
+
+def test_a_variable_can_t_be_renewed_and_asking_for_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="`refresh` is of `command`"):
+        AuthSpec(env="KEY", refresh=60)
 
 
 def test_while_renewals_fail_nothing_is_sent_to_the_injectors(tmp_path: Path) -> None:

@@ -133,6 +133,29 @@ def test_a_missing_api_key_is_named_by_its_variable(tailgate: Tailgate) -> None:
     refused(tailgate("run", "--target", NOWHERE, *SHORT, "--api-key-env", "NO_SUCH_KEY"), "NO_SUCH_KEY")
 
 
+@pytest.mark.parametrize(
+    ("extra", "instead"),
+    [
+        ('{"max_tokens": 5}', "--output-tokens"),
+        ('{"stream": false}', "--no-stream"),
+        ('{"model": "other"}', "--model"),
+        ('{"prompt": "hi"}', "--prompt-tokens"),
+        ('{"ignore_eos": false}', "--natural-output"),
+    ],
+)
+def test_a_field_that_the_run_itself_writes_is_not_extra(tailgate: Tailgate, extra: str, instead: str) -> None:
+    refused(
+        tailgate("run", "--target", SIM, *SHORT, "--extra", extra),
+        "extra." + extra[2:].split('"', maxsplit=1)[0],
+        instead,
+    )
+
+
+def test_a_key_without_its_certificate_is_refused(tailgate: Tailgate, tmp_path: Path) -> None:
+    (tmp_path / "k.pem").write_text("")
+    refused(tailgate("run", "--target", "https://127.0.0.1:9", *SHORT, "--key", "k.pem"), "tls", "--cert")
+
+
 def test_a_missing_rate_says_so(tailgate: Tailgate) -> None:
     arguments = ["--duration", "1s", "--prompt-tokens", "8", "--output-tokens", "8"]
     refused(tailgate("run", "--target", SIM, *arguments), "rate")

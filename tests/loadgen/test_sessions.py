@@ -12,7 +12,7 @@ import scripted
 from driving import MS, Driven, S, drive, plan
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Peer, Request, ScriptedServer, answer_ok
+from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head, token
 
 from loadgen.injector.plan import Share
 
@@ -208,6 +208,68 @@ def test_a_user_is_told_of_a_failure(tmp_path: Path) -> None:
         outcome, users = closed(tmp_path, [server.url], [{}] * 3, users=1, requests=3)
     assert outcome.statuses() == dict.fromkeys(range(3), "reset")
     assert [message["ok"] for message in users.done] == [False] * 3
+
+
+def test_a_closed_loop_of_so_many_requests_ends_when_its_server_says_nothing_any_more(tmp_path: Path) -> None:
+    """One token, then silence: its users would wait until somebody comes."""
+
+    def meanwhile(driven: Driven) -> None:
+        for user in range(2):
+            driven.tell(op="hand", user=user, at=time.time_ns())
+        stalled = driven.until("stalled", "end")
+        assert stalled["why"] == "the server sent nothing for 1 s"
+        driven.until("done")
+        driven.until("done")
+        driven.tell(op="finish", open=[])
+
+    def one_token(peer: Peer, _request: Request) -> None:
+        peer.send(scripted.CHUNKED + chunk(event(token())))
+        peer.wait_hung_up()
+
+    rows = [{"at_ms": None, "session": k} for k in range(100)]
+    with ScriptedServer(one_token) as server:
+        outcome = drive(
+            tmp_path, [server.url], rows, meanwhile, loop="closed", measure_end_ns=3600 * S, stall_ns=1 * S
+        )  # fmt: skip
+    assert outcome.statuses() == {0: "timeout", 1: "timeout"}
+    assert outcome.end["end_ns"] < 20 * S
+    assert outcome.records[0]["chunks"] == 1
+
+
+def test_a_slow_answer_that_goes_on_coming_is_not_taken_for_silence(tmp_path: Path) -> None:
+    def slow(peer: Peer, _request: Request) -> None:
+        peer.send(scripted.CHUNKED)
+        for _ in range(7):
+            time.sleep(0.4)
+            peer.send(chunk(event(token())))
+        peer.send(chunk(event(token(finish="stop"))), chunk(event(b"[DONE]")), scripted.END)
+
+    def meanwhile(driven: Driven) -> None:
+        driven.tell(op="hand", user=0, at=time.time_ns())
+        driven.until("done")
+        driven.tell(op="finish", open=[])
+
+    rows = [{"at_ms": None, "session": k} for k in range(100)]
+    with ScriptedServer(slow) as server:
+        outcome = drive(
+            tmp_path, [server.url], rows, meanwhile, loop="closed", measure_end_ns=3600 * S, stall_ns=1 * S
+        )  # fmt: skip
+    assert outcome.statuses() == {0: "ok"}
+
+
+def test_ties_of_least_in_flight_fall_to_each_server_in_its_turn(tmp_path: Path) -> None:
+    """Requests that never meet: all servers are equally free whenever one is due."""
+    with ScriptedServer(answer_ok) as first, ScriptedServer(answer_ok) as second, ScriptedServer(answer_ok) as third:
+        rows = [{"at_ms": 60.0 * k} for k in range(9)]
+        urls = [server.url for server in (first, second, third)]
+        drive(tmp_path, urls, rows, balance="least-in-flight")
+    assert [len(server.requests) for server in (first, second, third)] == [3, 3, 3]
+
+
+def test_a_refused_key_is_told_of_at_most_once_a_second(tmp_path: Path) -> None:
+    with ScriptedServer(lambda peer, _r: peer.send(head(401, "Content-Length: 0"))) as server:
+        outcome = drive(tmp_path, [server.url], [{"at_ms": 5.0 * k} for k in range(20)])
+    assert sum(message["op"] == "unauthorized" for message in outcome.messages) == 1
 
 
 def test_a_closed_loop_has_deadlines_from_the_hand_over(tmp_path: Path) -> None:
