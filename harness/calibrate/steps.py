@@ -60,12 +60,13 @@ async def null_server() -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "harness.calibrate.null_server", "--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS),
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is ours to hear: the server is needed until the load has ended
     )  # fmt: skip
     assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{json.loads(await process.stdout.readline())['port']}"
     finally:
-        with contextlib.suppress(ProcessLookupError):  # a Ctrl-C reaches it as well
+        with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
 

@@ -1,7 +1,10 @@
 """The null server's exactness, and what calibration makes of what it saw."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from command import SIM, Tailgate
+from command import SIM, Tailgate, command
 
 from harness.calibrate import store
 from harness.calibrate.busiest import beyond_calibration, busiest
@@ -285,3 +288,30 @@ def test_what_a_tool_reports_stands_beside_the_truth(tmp_path: Path, monkeypatch
     (said,) = asyncio.run(against(["vllm-bench"], "http://127.0.0.1:1", 300.0, 200, tmp_path / "out", None))
     assert "269.0/507.0 ms (truth 50/50)" in said.line()
     assert np.isclose(said.chunks_per_s, 60_000)
+
+
+def words_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended since
+        return ""
+
+
+def test_a_ctrl_c_ends_a_calibration_with_130_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("calibrate"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )  # fmt: skip
+    me = psutil.Process(process.pid)
+    while not any("loadgen.injector" in words_of(child) for child in me.children(recursive=True)):
+        assert process.poll() is None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    family = me.children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    assert "Traceback" not in complaint
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert not list(tmp_path.rglob("calibration-*"))
