@@ -34,6 +34,7 @@ def markdown(run_dir: Path, summary: dict[str, Any]) -> str:
         *_findings(summary),
         *_cost(summary),
         *_deployment(summary),
+        *_notices(summary),
         *_checks(summary),
     ]
     lines += ["```", shlex.join(manifest.command_line).replace("```", "'''"), "```", ""]
@@ -114,6 +115,11 @@ def _errors(summary: dict[str, Any]) -> list[str]:
 
 def _findings(summary: dict[str, Any]) -> list[str]:
     found = [f"- **{cell(one['says'])}** {cell(one['remedy'])}" for one in summary["findings"]]
+    return [*found, ""] if found else []
+
+
+def _notices(summary: dict[str, Any]) -> list[str]:
+    found = [f"- {cell(notice)}" for notice in summary["notices"]]
     return [*found, ""] if found else []
 
 

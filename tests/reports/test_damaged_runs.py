@@ -10,6 +10,7 @@ from fabricate import Row, fabricate
 
 from reports.build import build
 from reports.collect import collect
+from reports.export import export
 from reports.manifest import Manifest
 from reports.summary import stored_summary, summarize
 from workloads.errors import UserError
@@ -182,7 +183,10 @@ class TestDamage:
         run_dir = fabricate(tmp_path / "run", ROWS)
         (run_dir / "events.jsonl").write_text('{"t_ns": 5, "kind": "mark", "text": "x"}\n{"t_ns": \n[]\n')
         found = build(run_dir)
-        assert "events.jsonl: 2 lines can't be read and are left out" in found["notices"]
+        said = "events.jsonl: 2 lines can't be read and are left out"
+        assert said in found["notices"]
+        assert "2 lines can&#x27;t be read" in (run_dir / "report.html").read_text()
+        assert "2 lines can't be read" in export(run_dir, found, "md")
 
 
 class TestChecksums:
