@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, LAG_EDGES_NS, REQUESTS_SCHEMA
+from reports.integrity import checksums
 from reports.manifest import Manifest, Target
 
 MS, S = 1_000_000, 1_000_000_000
@@ -76,6 +77,7 @@ def make(run_dir: Path, requests: int, arrivals: int) -> None:
         run="run", state="complete", spec={"slo": {"ttft": "p99 < 800ms"}},
         measure_end_ns=end, drain_end_ns=end + 60 * S,
         target=Target(kind="url", urls=["http://127.0.0.1:1"]), command_line=["tailgate", "run"],
+        checksums=checksums(run_dir),
     ).save(run_dir)  # fmt: skip
 
 
