@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from reports.analysis import analyse
+from reports.analysis import Analysis, analyse
 from reports.collect import collect
 from reports.html import write_report
 from reports.manifest import Manifest
@@ -23,6 +23,11 @@ def build(run_dir: Path | str) -> dict[str, Any]:
     Raises:
         UserError: the run is still going on, or its files are missing or damaged. What was measured is left alone.
     """
+    return build_with_analysis(run_dir)[0]
+
+
+def build_with_analysis(run_dir: Path | str) -> tuple[dict[str, Any], Analysis]:
+    """As `build`; also the analysed run, for a document that needs its columns."""
     run_dir = Path(run_dir)
     manifest = Manifest.load(run_dir)
     _refuse_running(run_dir, manifest)
@@ -43,7 +48,7 @@ def build(run_dir: Path | str) -> dict[str, Any]:
     summary = summary_of(analysis)
     save_summary(run_dir, summary)
     write_report(run_dir, summary, analysis)
-    return summary
+    return summary, analysis
 
 
 def _refuse_running(run_dir: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from reports.analysis import Analysis, analyse
 from reports.export_csv import requests_csv
 from reports.export_junit import junit
 from reports.export_md import markdown
@@ -18,14 +19,18 @@ def _json(_run_dir: Path, summary: dict[str, Any]) -> str:
     return orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
+def _csv(run_dir: Path, _summary: dict[str, Any], analysis: Analysis | None = None) -> str:
+    return requests_csv(analysis or analyse(run_dir))
+
+
 FORMATS: Final[dict[str, Callable[[Path, dict[str, Any]], str]]] = {
     "json": _json,
     "md": markdown,
-    "csv": requests_csv,
+    "csv": _csv,
     "junit": junit,
 }
 
 
-def export(run_dir: Path, summary: dict[str, Any], kind: str) -> str:
-    """The document of `kind` (a key of FORMATS) as text."""
-    return FORMATS[kind](run_dir, summary)
+def export(run_dir: Path, summary: dict[str, Any], kind: str, analysis: Analysis | None = None) -> str:
+    """The document of `kind` (a key of FORMATS) as text; a run that was analysed already isn't read again."""
+    return _csv(run_dir, summary, analysis) if kind == "csv" else FORMATS[kind](run_dir, summary)

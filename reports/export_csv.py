@@ -1,14 +1,12 @@
 """CSV: one line per planned request with its figures, for a spreadsheet. Times in ms."""
 
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from reports.analysis import analyse
+from reports.analysis import Analysis
 from reports.metrics import PER_REQUEST
 
 _COLUMNS = (
@@ -18,9 +16,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def requests_csv(run_dir: Path, _summary: dict[str, Any]) -> str:
+def requests_csv(analysis: Analysis) -> str:
     """Every row of `requests.parquet` beside its TTFT, TPOT, stall, E2E and whether it was good."""
-    analysis = analyse(run_dir)
     table = analysis.run.requests.select(list(_COLUMNS))
     for name in ("class", "tenant", "phase"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from reports.build import build
+from reports.build import build_with_analysis
 from reports.export import FORMATS, export
 from reports.summary import exit_code
 from reports.terminal import print_summary
@@ -17,9 +17,9 @@ def run(argv: list[str]) -> int:
     run_dir = Path(options.run)
     if not run_dir.is_dir():
         raise UserError("no such run directory", where=str(run_dir), remedy="Give the folder that a run wrote.")
-    summary = build(run_dir)
+    summary, analysis = build_with_analysis(run_dir)
     if options.json or options.format:
-        sys.stdout.write(export(run_dir, summary, options.format or "json"))
+        sys.stdout.write(export(run_dir, summary, options.format or "json", analysis))
     elif not options.quiet:
         from rich.console import Console
 

@@ -267,3 +267,14 @@ class TestWhatReadersAreTold:
             if shape["type"] == "line"
         }
         assert lines == {321.0: "dot", 77.0: "dash"}
+
+
+def test_a_csv_on_the_command_line_reads_the_run_once(run_dir, capsys, monkeypatch):
+    from reports import analysis, arrivals
+
+    passes = []
+    whole = arrivals.scan
+    monkeypatch.setattr(analysis, "scan", lambda *args: passes.append(1) or whole(*args))
+    command([str(run_dir), "--format", "csv"])
+    assert capsys.readouterr().out.startswith('"index"')
+    assert len(passes) == 1
