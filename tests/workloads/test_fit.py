@@ -244,6 +244,18 @@ def test_a_log_stamped_in_whole_seconds_is_fitted_to_what_its_counts_tell(tmp_pa
     assert all(check.ok for check in fit.checks)
 
 
+def test_ties_of_a_coarse_clock_are_neither_bursts_nor_a_law_of_gaps_in_bursts(tmp_path: Path) -> None:
+    busy = fit_workload(stamped(tmp_path, times_ns(1, 10.0, 0.7, span=900.0), 1_000_000_000))
+    assert "bursts" not in busy.workload["arrivals"]
+    bursts = {"burst": "lognormal(2.74, 0.43)", "pause": "lognormal(3.2, 0.5)"}
+    spec = {"prompt_tokens": 10, "output_tokens": 10, "arrivals": {"rate": "3/s", "bursts": bursts}, "duration": "1h"}
+    table = make_plan(WorkloadSpec.model_validate(spec), 2).table
+    found = fit_workload(stamped(tmp_path, table["at_ns"].to_numpy(), 1_000_000_000))
+    assert found.workload["arrivals"]["process"] == "poisson"
+    assert holds(found.estimates["burst_s.p50"], np.exp(2.74)) and holds(found.estimates["pause_s.p50"], np.exp(3.2))
+    assert any("don't tell the law of gaps in bursts" in note for note in found.notes)
+
+
 def test_a_log_of_days_keeps_its_dispersion(tmp_path: Path) -> None:
     fit = fit_profile(stamped(tmp_path, times_ns(1, 0.05, 0.4, 1.0, 300.0, span=3 * 86400.0)))
     arrivals = fit.profile["workload"]["arrivals"]

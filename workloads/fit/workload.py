@@ -19,7 +19,7 @@ from workloads.fit.sharing import common_blocks, fit_pool
 from workloads.fit.stamps import resolution_ns
 from workloads.reuse import implied_reuse
 from workloads.spec import TraceSpec
-from workloads.traces.replay import load
+from workloads.traces.replay import Replay, load
 
 _SEEDS: Final = 3
 _MANY_ROWS: Final = 20_000
@@ -54,12 +54,18 @@ def fit_workload(trace: TraceSpec) -> Fitted:
         UserError: it can't be read, or holds fewer than 200 requests.
     """
     # As they were stamped: arrivals spread within a coarse grid would tell the law of the spreading.
-    replay = load(trace.model_copy(update={"spread": False}), 0)
+    return fit_replay(load(trace.model_copy(update={"spread": False}), 0), str(trace.file))
+
+
+def fit_replay(replay: Replay, where: str) -> Fitted:
+    """Fit the requests of a log, read from `where`.
+
+    Raises:
+        UserError: they are fewer than 200.
+    """
     columns, size = replay.columns, replay.block_tokens or 64
     if len(columns) < LEAST_ARRIVALS:
-        raise UserError(
-            f"{len(columns)} requests are too few to fit anything ({LEAST_ARRIVALS} at least)", where=str(trace.file)
-        )
+        raise UserError(f"{len(columns)} requests are too few to fit anything ({LEAST_ARRIVALS} at least)", where=where)
     stamped = columns.at_ns != NO_TIME
     tick_s = resolution_ns(columns.at_ns[stamped]) / 1e9 if replay.has_times else 0.0
     notes, common = list(replay.notices), common_blocks(columns)
@@ -123,12 +129,14 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
         raise UserError(
             f"{len(times_s)} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log"
         )
-    bursts = fit_bursts(times_s)
+    bursts = fit_bursts(times_s, fitted.tick_s)
     if bursts is not None:
-        fitted.workload["arrivals"] = {"process": "gamma", "rate": _rounded(len(times_s) / span), **bursts.spec}
+        fitted.workload["arrivals"] = {"rate": _rounded(len(times_s) / span)} | bursts.spec
         for name, estimate in bursts.estimates.items():
             fitted.keep(name, estimate)
         notes.append("traffic comes in bursts: their lengths and pauses are fitted, not a modulation of the rate")
+        if "shape" not in bursts.spec:
+            notes.append(f"stamps {fitted.tick_s:.3g} s apart don't tell the law of gaps in bursts: they are Poisson's")
         return
     times_s -= times_s[0]
     days = fit_days(times_s, span)
