@@ -5,11 +5,10 @@ from typing import Final
 
 from reports.manifest import Manifest, sha256_of
 
-# Everything that was measured or happened; documents are made from it.
-MEASURED: Final = (
-    "plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet", "server.parquet", "gpu.parquet",
-    "host.parquet", "events.jsonl",
-)  # fmt: skip
+# Every collected run has these ...
+_ALWAYS: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet")
+# ... and everything that was measured or happened is in one of these; documents are made from it.
+MEASURED: Final = (*_ALWAYS, "server.parquet", "gpu.parquet", "host.parquet", "events.jsonl")
 
 
 def checksums(run_dir: Path) -> dict[str, str]:
@@ -18,8 +17,8 @@ def checksums(run_dir: Path) -> dict[str, str]:
 
 
 def altered(run_dir: Path, manifest: Manifest) -> dict[str, str]:
-    """How files are not what the manifest says, by name: `missing` or `changed`."""
-    found = {}
+    """How files are not what the run wrote, by name: `missing` or `changed`."""
+    found = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
     for name, known in manifest.checksums.items():
         path = run_dir / name
         if not path.is_file():
