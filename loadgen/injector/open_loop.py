@@ -1,7 +1,9 @@
 """The open loop: every arrival has a planned time and is sent then, whatever is still in flight.
 
 Nothing is skipped or re-anchored: a late send is recorded as late. Requests are made ahead of their time,
-while the event loop has nothing else to do, in a look-ahead bounded by time, count and bytes.
+while the event loop has nothing else to do, in a look-ahead bounded by time, count and bytes. A later turn is made
+while its user thinks; one that leaves no time for that, while its predecessor is in flight, unless it has to send that
+one's answer again.
 """
 
 import time
@@ -19,7 +21,7 @@ AHEAD_NS = 2_000_000_000
 AHEAD_REQUESTS = 1_024
 AHEAD_BYTES = 16 << 20
 _LOOK_AGAIN_NS = 1_000_000
-# A request that follows its predecessor's end is made this long before its time (or at once, if that is sooner).
+# A request that follows its predecessor's end is made about this long before its time.
 _FOLLOW_AHEAD_NS = 50_000_000
 
 
@@ -37,6 +39,9 @@ class OpenLoop:
         self._next = 0  # next timed row to be made
         self._ready: deque[tuple[int, Exchange]] = deque()
         self._ready_bytes = 0
+        self._to_make: dict[int, None] = {}  # positions of later turns that are to be made, the first first
+        self._made: dict[int, Exchange] = {}  # position -> a later turn that is ready
+        self._made_bytes = 0
         self._position_of: dict[int, int] = {}  # index -> position, of rows that a later turn waits for
         self._t0_real_ns = self._t0_mono_ns = 0
         self._look_again_ns = 0
@@ -54,6 +59,12 @@ class OpenLoop:
 
         ``now_ns`` is CLOCK_MONOTONIC. This is called at every turn of the loop, so "no room" holds for a millisecond.
         """
+        if self._to_make and self._made_bytes < AHEAD_BYTES and not self._stopped:
+            position = next(iter(self._to_make))
+            del self._to_make[position]
+            made = self._made[position] = self._make(position)
+            self._made_bytes += len(made.payload)
+            return True
         if now_ns < self._look_again_ns:
             return False
         if not self._has_room(now_ns):
@@ -120,7 +131,22 @@ class OpenLoop:
             exchange.hang_up_ns = due + exchange.patience_ns
         if self._timeout_ns is not None:
             exchange.timeout_ns = due + self._timeout_ns
+        position = self._position_of.get(exchange.index)
+        if position is not None:
+            self._look_ahead(position)
         self._dispatcher.dispatch(exchange, due)
+
+    def _look_ahead(self, position: int) -> None:
+        """The turn after one that is sent now: if it is due as soon as this one has ended, it is made meanwhile."""
+        follower = self._share.follower(position)
+        assert follower is not None
+        row = self._share.row(follower)
+        if row.think_ns < _FOLLOW_AHEAD_NS and not self._maker.needs_answers(row):
+            self._make_soon(follower)
+
+    def _make_soon(self, position: int) -> None:
+        if position not in self._made:
+            self._to_make[position] = None
 
     def ended(self, exchange: Exchange) -> None:
         """A request has ended: the session's next turn comes after its think time."""
@@ -131,18 +157,23 @@ class OpenLoop:
         assert follower is not None and exchange.end_ns is not None
         at = exchange.end_ns - self._t0_real_ns + self._share.row(follower).think_ns
         self._waiting += 1
-        self._loop.at(self._t0_mono_ns + at - _FOLLOW_AHEAD_NS, partial(self._make_follower, follower, at))
+        self._loop.at(self._t0_mono_ns + at - _FOLLOW_AHEAD_NS, partial(self._make_soon, follower))
+        self._loop.at(self._t0_mono_ns + at, partial(self._send_follower, follower, at))
 
-    def _make_follower(self, position: int, at_ns: int) -> None:
-        exchange = self._make(position)
-        self._loop.at(self._t0_mono_ns + at_ns, partial(self._send_follower, exchange, at_ns))
-
-    def _send_follower(self, exchange: Exchange, at_ns: int) -> None:
+    def _send_follower(self, position: int, at_ns: int) -> None:
         self._waiting -= 1
-        if not self._stopped:
-            self._send(exchange, at_ns)
+        if self._stopped:
+            return
+        self._to_make.pop(position, None)
+        exchange = self._made.pop(position, None)
+        if exchange is None:
+            exchange = self._make(position)  # no time to make it ahead: late, and recorded as such
+        else:
+            self._made_bytes -= len(exchange.payload)
+        self._send(exchange, at_ns)
 
     def stop(self) -> None:
         """Send nothing more."""
         self._stopped = True
         self._ready.clear()
+        self._made.clear()

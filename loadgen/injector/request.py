@@ -87,11 +87,15 @@ class RequestMaker:
     def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
         """The request of a row, addressed to endpoint number ``endpoint``; ``followed`` by a later turn."""
         talks = self._conversations
-        if talks is None or not talks.holds(row):
+        if talks is None or not self.needs_answers(row):
             return self.wrap(row.index, self._bodies.body(row), endpoint)
         made = self.wrap(row.index, talks.body(row, followed=followed), endpoint)
         made.stream.reading.text = []
         return made
+
+    def needs_answers(self, row: Row) -> bool:
+        """Whether the row's request may send an answer again, so that it can't be made before that has come."""
+        return self._conversations is not None and self._conversations.holds(row)
 
     def answered(self, exchange: Exchange) -> None:
         """An answer has come: a later turn may send it again."""

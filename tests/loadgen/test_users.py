@@ -1,19 +1,23 @@
-"""The closed loop as an injector sees it: users who ask, come back late, leave, and their next turns made in time."""
+"""Users as an injector sees them: who asks, comes back late, leaves; and later turns that are made in time."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pytest
 from driving import MS, Driven, S, drive, plan
-from scripted import ScriptedServer, answer_ok
+from scripted import Peer, Request, ScriptedServer, answer_ok
 
 from loadgen.injector.closed_loop import ClosedLoop
 from loadgen.injector.conduct import Conduct
 from loadgen.injector.dialect import Reading
 from loadgen.injector.dispatch import Dispatcher
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.loop import Loop
+from loadgen.injector.open_loop import OpenLoop
 from loadgen.injector.plan import Share
 from loadgen.injector.request import RequestMaker, Row
 from loadgen.job import Job
@@ -76,6 +80,75 @@ def test_who_has_not_come_back_by_the_end_is_as_late_as_that(tmp_path: Path) -> 
         assert low <= 500 * MS - end < high  # not beyond the planned end
 
 
+def ask(driven: Driven, user: int, **more: Any) -> None:
+    """A user of a locustfile wants a body sent."""
+    now = time.time_ns()
+    body = {"model": "m", "prompt": "x", "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}
+    told = {"class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "woke": now}
+    driven.tell(op="ask", user=user, **{**told, **more})
+
+
+def over(driven: Driven, users: Sequence[int]) -> None:
+    for user in users:
+        driven.tell(op="settled", user=user)
+    driven.tell(op="finish", open=[])
+
+
+def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path: Path) -> None:
+    woke: list[int] = []
+
+    def meanwhile(driven: Driven) -> None:
+        ask(driven, 0)
+        driven.until("done")
+        woke.append(time.time_ns())
+        ask(driven, 0, at=woke[0] + 5 * S, woke=woke[0])  # its own code took five seconds
+        driven.until("done")
+        over(driven, [0])
+
+    with ScriptedServer(answer_ok) as server:
+        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S)
+    ((low, high),) = ways_back(outcome.client)
+    assert low <= woke[0] - outcome.t0_ns - outcome.records[0]["end_ns"] < high
+
+
+def test_a_locustfile_s_users_have_a_patience_that_ends(tmp_path: Path) -> None:
+    def meanwhile(driven: Driven) -> None:
+        ask(driven, 0)
+        driven.until("done")
+        over(driven, [0])
+
+    with ScriptedServer(lambda peer, _request: peer.wait_hung_up() and None) as server:
+        outcome = drive(
+            tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S, patience="0.2"
+        )  # fmt: skip
+    assert outcome.statuses() == {0: "cancelled"}
+    assert 200 * MS <= outcome.records[0]["end_ns"] - outcome.records[0]["handed_over_ns"] < 2 * S
+
+
+def test_a_locustfile_s_requests_avoid_a_server_that_is_stuck_whichever_api_they_ask(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def stuck(peer: Peer, request: Request) -> None:
+        release.wait(20)
+        answer_ok(peer, request)
+
+    def meanwhile(driven: Driven) -> None:
+        ask(driven, 0)  # falls to the first server
+        for user in range(1, 6):
+            ask(driven, user)
+            driven.until("done")
+        release.set()
+        driven.until("done")
+        over(driven, range(6))
+
+    with ScriptedServer(stuck) as first, ScriptedServer(answer_ok) as second:
+        drive(
+            tmp_path, [first.url, second.url], [], meanwhile, loop="asked", measure_end_ns=60 * S,
+            balance="least-in-flight",
+        )  # fmt: skip
+    assert (len(first.requests), len(second.requests)) == (1, 5)
+
+
 class Made(RequestMaker):
     """Makes empty requests and remembers for which rows."""
 
@@ -86,6 +159,9 @@ class Made(RequestMaker):
         self.rows.append(row.index)
         return Exchange(row.index, "", b"", Reading(chat=False, vllm=True), streamed=True)
 
+    def needs_answers(self, row: Row) -> bool:
+        return False
+
     def readdress(self, exchange: Exchange, endpoint: int) -> None:
         pass
 
@@ -95,6 +171,9 @@ class Sent:
 
     def __init__(self) -> None:
         self.last: Exchange
+
+    def least_loaded(self) -> int:
+        return 0
 
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
         self.last = exchange
@@ -117,3 +196,54 @@ def test_a_later_turn_is_made_between_reads_while_its_user_thinks_and_not_when_i
     before = list(maker.rows)
     feed.hand_over(7, 45 * MS)
     assert (sent.last.index, maker.rows) == (1, before)
+
+
+class Timers:
+    """A loop that runs nothing by itself."""
+
+    def __init__(self) -> None:
+        self.set: list[tuple[int, Callable[[], None]]] = []
+
+    def at(self, deadline_ns: int, callback: Callable[[], None]) -> None:
+        self.set.append((deadline_ns, callback))
+
+    def ring(self, until_ns: int) -> None:
+        due = sorted((timer for timer in self.set if timer[0] <= until_ns), key=lambda timer: timer[0])
+        self.set = [timer for timer in self.set if timer[0] > until_ns]
+        for _, callback in due:
+            callback()
+
+
+@pytest.mark.parametrize(
+    ("think_ms", "while_in_flight", "while_thinking"), [(0.0, [1], []), (10.0, [1], []), (500.0, [], [1])]
+)
+def test_in_the_open_loop_a_later_turn_is_made_before_its_time(
+    think_ms: float, while_in_flight: list[int], while_thinking: list[int]
+) -> None:
+    maker, sent, timers = Made(), Sent(), Timers()
+    rows = [{"at_ms": 0.0, "session": 5}, {"at_ms": None, "session": 5, "turn": 1, "think_ms": think_ms}]
+    job = Job(plan="", spool="", injector=0, injectors=1, loop="open", urls=("x",), api="completions", model="m",
+              dialect="vllm", measure_end_ns=S)  # fmt: skip
+    feed = OpenLoop(cast(Loop, timers), Share(plan(rows)), maker, cast(Dispatcher, sent), job)
+
+    def made_now() -> list[int]:
+        before = len(maker.rows)
+        while feed.prepare(time.monotonic_ns()):
+            pass
+        return maker.rows[before:]
+
+    assert made_now() == [0]
+    began = time.monotonic_ns() - MS
+    feed.start(0, began)
+    timers.ring(began)
+    assert sent.last.index == 0
+    assert made_now() == while_in_flight
+    sent.last.end_ns = 100 * MS
+    feed.ended(sent.last)
+    due = began + int((100 + think_ms) * MS)
+    timers.ring(due - 1)
+    assert made_now() == while_thinking
+    assert not feed.finished
+    timers.ring(due)
+    assert (sent.last.index, maker.rows) == (1, [0, 1])
+    assert feed.finished
