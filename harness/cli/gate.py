@@ -172,7 +172,7 @@ def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -
         for step in costs.steps
     ]
     said = f"{len(costs.steps)} runs, {costs.launches} launches, about {duration(costs.seconds)}"
-    said += f", ${costs.dollars:.2f}" if costs.dollars is not None else " (no price on both sides)"
+    said += f", ${costs.dollars:.2f}" if costs.dollars is not None else " (no dollars: not both sides have a price)"
     if costs.open_end:
         said += "\nand what it takes until the requests of some runs are answered, which isn't known yet"
     if policy.extended is not None and costs.seconds_extended is not None:

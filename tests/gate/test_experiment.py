@@ -241,7 +241,8 @@ class TestCommandLine:
         monkeypatch.chdir(tmp_path)
         assert main(["gate", "--policy", self.written(tmp_path), "--dry-run"]) == 0
         out = capsys.readouterr().out
-        assert "6 runs, 6 launches, about 3 min (no price given)" in out and "6 pairs, about 5 min in all" in out
+        assert "6 runs, 6 launches, about 3 min (no dollars: not both sides have a price)" in out
+        assert "6 pairs, about 5 min in all" in out
         assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
 
     @pytest.mark.parametrize(
