@@ -56,7 +56,7 @@ def timeline(analysis: Analysis) -> Timeline:
     series: dict[str, Floats] = {
         "offered": _count(due, np.isfinite(begin), bins) / seconds,
         "ok": _count(ended, run.ok, bins) / seconds,
-        "failed": _count(ended, ~run.ok & np.isfinite(run.column("end_ns")), bins) / seconds,
+        "failed": _count(ended, ~run.ok & ~analysis.censored & np.isfinite(run.column("end_ns")), bins) / seconds,
         "output_tokens": _padded(analysis.scan.arrivals_per_bin, bins) / seconds,
         "in_flight": in_flight_at(run, edges.astype(np.float64)),
     }

@@ -7,6 +7,7 @@ stdin ends it.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import threading
@@ -89,6 +90,7 @@ class _Sampler:
         self._lock = threading.Lock()
         self._t0: int | None = None
         self._ended = threading.Event()
+        self._full = False  # the disk has no room: samples wait for some
 
     def run(self) -> None:
         """Tick by absolute deadlines until stdin has ended."""
@@ -103,7 +105,8 @@ class _Sampler:
                 self._flush()
             tick = max(tick + 1, int((time.monotonic() - begun) / _TICK_S))
         self._flush()
-        self._samples.close()
+        with contextlib.suppress(OSError):  # said already
+            self._samples.close()
 
     def _read(self, gpu: nvml.Gpu, tick: int, number: int) -> None:
         """What is due of one GPU at this tick; the slow readings of different GPUs fall on different ticks."""
@@ -153,7 +156,12 @@ class _Sampler:
             return
         times, uuids, names, values = zip(*rows, strict=True)
         self._samples.append([[t - self._t0 for t in times], uuids, names, values])
-        self._samples.flush()
+        try:
+            self._samples.flush()
+        except OSError as error:
+            if not self._full:
+                self._full = True
+                _say({"unix_ns": time.time_ns(), "gpu": "", "text": f"samples can't be written: {error.strerror}"})
         _say({"now": latest(zip(uuids, names, values, strict=True))})
 
     def _watch_pcie(self) -> None:
