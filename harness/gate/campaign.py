@@ -17,6 +17,7 @@ from harness.gate.decidable import require_decidable, require_figures
 from harness.gate.estimate import CALIBRATION, estimate, order_of, require_budget
 from harness.gate.kept import Kept
 from harness.gate.sides import Experiment
+from harness.interrupts import Interrupts
 from harness.load import Watcher
 from harness.run import execute
 from harness.targets.base import TargetGone
@@ -81,20 +82,22 @@ async def conduct(found: Experiment, out: Path, command: list[str], extension: b
     restart = policy.restart if ours else "never"
     campaign = Campaign(command=tuple(command), restart=restart, extension=extension, notes=found.notes)
     state = _State(found, out, campaign, say, time.monotonic())
-    try:
-        if await _find_rates(state):
-            await _up_to(state, policy.pairs)
-            if state.campaign.extension and policy.extended is not None and _look(state).extend:
-                say(f"undecided after {policy.pairs} pairs: the declared extension to {policy.extended}")
-                await _up_to(state, policy.extended)
-    except UserError:
-        if state.campaign.runs:
-            say(f"what was measured is kept: {out}")
-        raise
-    finally:
-        for kept in state.kept.values():
-            await kept.end()
-        _account(state)
+    with Interrupts() as interrupts:
+        try:
+            if await _find_rates(state):
+                await _up_to(state, policy.pairs)
+                if state.campaign.extension and policy.extended is not None and _look(state).extend:
+                    say(f"undecided after {policy.pairs} pairs: the declared extension to {policy.extended}")
+                    await _up_to(state, policy.extended)
+        except UserError:
+            if state.campaign.runs:
+                say(f"what was measured is kept: {out}")
+            raise
+        finally:
+            interrupts.hold()
+            for kept in state.kept.values():
+                await kept.end()
+            _account(state)
     return _look(state)
 
 

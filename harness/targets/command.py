@@ -27,7 +27,7 @@ from harness.targets.ready import first_token, wait_until_ready
 from workloads.errors import UserError
 
 _STOP_S: Final = 120.0
-_WATCH_S: Final = 0.4
+_WATCH_S: Final = 0.25
 _REFUSED: Final = 3  # times in a row, so that it is gone and not only busy
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -147,7 +147,7 @@ class CommandTarget(LaunchedTarget):
     async def _unreachable(self) -> None:
         """Return when the readiness URL can't be connected to."""
         refused = 0
-        timeout = aiohttp.ClientTimeout(total=_WATCH_S * 2)
+        timeout = aiohttp.ClientTimeout(total=1.0)
         async with session(await self._access.headers(), self._access.trust) as http:
             while refused < _REFUSED:
                 try:

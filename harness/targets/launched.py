@@ -24,7 +24,7 @@ class LaunchedTarget:
         self.process: OwnProcess | None = None
         self._fell = False  # it did not come up, and the error names its log
         self.life: Life = Life()
-        self._gpus = gpus
+        self.gpus = gpus
         self._vram: Vram | None = None
 
     async def launch(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class LaunchedTarget:
 
     async def start(self) -> tuple[str, ...]:
         """As `launch`, with GPU memory looked at before and after."""
-        self._vram = await Vram.open(self._gpus, self.life)
+        self._vram = await Vram.open(self.gpus, self.life)
         if self._vram is not None:
             await self._vram.look("before_start")
         try:
@@ -97,5 +97,6 @@ class LaunchedTarget:
                 )
         if self._vram is not None:
             await self._vram.until_back()
-        if well and process.log.name != LOG_NAME:
-            process.log.unlink(missing_ok=True)
+        unnamed = well or not process.log.stat().st_size
+        if unnamed and process.log.name != LOG_NAME:
+            process.log.unlink()
