@@ -49,7 +49,8 @@ def server(summary: dict[str, Any]) -> str:
         ["drafted tokens accepted, share", view["draft_acceptance"]],
     ]
     facts += [[f"waiting for: {reason}, mean", mean] for reason, mean in view["waiting_by_reason"].items() if reason]
-    body += table(["", ""], [[label, optional(value)] for label, value in facts if value is not None])
+    if known := [[label, optional(value)] for label, value in facts if value is not None]:
+        body += table(["", ""], known)
     phases = [
         [name, f"{one['n']:,.0f}", ms(one["mean_ms"]), *(_bucket(one[q]) for q in ("p50_ms", "p99_ms"))]
         for name, one in view["phases"].items()

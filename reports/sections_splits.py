@@ -5,6 +5,7 @@ from typing import Any, Final
 from reports.page import Cell, section, table, text
 from reports.words import ms, percent
 
+Columns = tuple[tuple[str, str, str], ...]
 _SPLITS: Final = {
     "class": "By class",
     "tenant": "By tenant",
@@ -13,10 +14,10 @@ _SPLITS: Final = {
     "prompt_tokens": "By prompt length, tokens",
     "turn": "By turn of a session",
 }
-# (heading, figure, percentile)
-_LATENCIES: Final = (
-    ("TTFT p50", "ttft", "p50"), ("TTFT p99", "ttft", "p99"), ("TTFA p50", "ttfa", "p50"), ("ITL p50", "itl", "p50"),
-    ("ITL p99", "itl", "p99"), ("TPOT p50", "tpot", "p50"), ("stall p99", "stall", "p99"),
+# (heading, figure, percentile); a split is two tables, so that a window shows each of them whole
+_TO_FIRST: Final[Columns] = (("TTFT p50", "ttft", "p50"), ("TTFT p99", "ttft", "p99"), ("TTFA p50", "ttfa", "p50"))
+_TO_LAST: Final[Columns] = (
+    ("ITL p50", "itl", "p50"), ("ITL p99", "itl", "p99"), ("TPOT p50", "tpot", "p50"), ("stall p99", "stall", "p99"),
     ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
 )  # fmt: skip
 _MOST_TENANTS: Final = 24
@@ -36,11 +37,9 @@ def splits(summary: dict[str, Any]) -> str:
     """One table a split; and fairness between tenants."""
     body = ""
     for name, groups in summary["splits"].items():
-        heads = [
-            "", "n", "failed", "good", "good/s", *(head for head, _, _ in _LATENCIES), "TTFT p99, failed = ∞",
-            "tokens/s",
-        ]  # fmt: skip
-        body += f"<h3>{text(_SPLITS[name])}</h3>{table(heads, [_group(one) for one in groups])}"
+        served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
+        told = ["", *_heads(_TO_LAST), "E2E p99, failed = ∞"]
+        body += f"<h3>{text(_SPLITS[name])}</h3>{table(served, map(_served, groups))}{table(told, map(_told, groups))}"
     if body:
         body = "<p>Milliseconds; below each figure its 95 % interval, or how many requests it needs.</p>" + body
     if fair := summary["fairness"]:
@@ -48,18 +47,37 @@ def splits(summary: dict[str, Any]) -> str:
     return section("Who got what", body) if body else ""
 
 
-def _group(one: dict[str, Any]) -> list[str | Cell]:
-    worst = one["failed_as_inf"]["ttft"]
+def _heads(columns: Columns) -> list[str]:
+    return [head for head, _, _ in columns]
+
+
+def _served(one: dict[str, Any]) -> list[str | Cell]:
+    """Requests, what became of them, and the way to their first tokens."""
     return [
         one["name"] or "(none)",
         f"{one['n']:,}",
         percent(one["failed_share"]),
         percent(one["attained"]),
         "-" if one["goodput_rps"] is None else f"{one['goodput_rps']:.2f}",
-        *(interval(one[name][q], one[name][f"{q}_ci"], one["needs"].get(name, {}).get(q)) for _, name, q in _LATENCIES),
-        interval(worst["p99"], worst["p99_ci"], one["needs"].get("ttft", {}).get("p99")),
         "-" if one["output_tokens_per_s"] is None else f"{one['output_tokens_per_s']:,.1f}",
+        *_latencies(one, _TO_FIRST),
+        _worst(one, "ttft"),
     ]
+
+
+def _told(one: dict[str, Any]) -> list[str | Cell]:
+    """Tokens, and the way to the last of them."""
+    return [one["name"] or "(none)", *_latencies(one, _TO_LAST), _worst(one, "e2e")]
+
+
+def _latencies(one: dict[str, Any], columns: Columns) -> list[Cell]:
+    return [interval(one[name][q], one[name][f"{q}_ci"], one["needs"].get(name, {}).get(q)) for _, name, q in columns]
+
+
+def _worst(one: dict[str, Any], name: str) -> Cell:
+    """The p99 that counts failures as infinitely late."""
+    found = one["failed_as_inf"][name]
+    return interval(found["p99"], found["p99_ci"], one["needs"].get(f"{name}_failed_as_inf", {}).get("p99"))
 
 
 def _fairness(fair: dict[str, Any]) -> str:
@@ -75,6 +93,6 @@ def _fairness(fair: dict[str, Any]) -> str:
     if fair["worst_over_best"] is not None:
         said = f"The worst tenant's TTFT {q} is {fair['worst_over_best']:.2f} times the best one's."
         if fair["too_few"]:
-            said += f" {fair['too_few']:,} tenants have too few requests to be compared."
+            said += f" Too few requests to be compared: {fair['too_few']:,} of {len(shares):,} tenants."
     heads = ["tenant", "share of demand", "share of service", f"TTFT {q}, ms"]
     return f"<h3>Fairness between tenants</h3><p>{said}</p>{table(heads, rows)}"

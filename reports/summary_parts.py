@@ -148,6 +148,7 @@ def group(one: Group) -> dict[str, Any]:
 def _needs(one: Group) -> dict[str, dict[str, int]]:
     """For every percentile of a group that is null: how many requests it needs."""
     figures = {name: found.quantiles for name, found in one.latencies.items()} | {"itl": one.itl}
+    figures |= {f"{name}_failed_as_inf": found.quantiles for name, found in one.failed_as_inf.items()}
     short = {name: {f"p{q.q:g}": q.needs for q in qs if q.value is None} for name, qs in figures.items()}
     return {name: lacking for name, lacking in short.items() if lacking}
 
