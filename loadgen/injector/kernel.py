@@ -32,6 +32,9 @@ _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 _CLOCK_MONOTONIC = 1
 _STAMP_TRIES = 100
+# A probe of two clocks is as exact as its readings are close; on a busy machine that may take some tries.
+_PROBES = 20
+_SURE_NS = 20_000
 _SLICE_NS = 100_000
 _MOST_DESCRIPTORS = 1 << 16
 
@@ -169,7 +172,9 @@ def clock_step_probe() -> int:
     """REALTIME - MONOTONIC in nanoseconds, read so that a preemption between the two can't fake a step."""
     best = None
     offset = 0
-    for _ in range(3):
+    for attempt in range(_PROBES):
+        if attempt >= 3 and best is not None and best < _SURE_NS:
+            break
         before = time.monotonic_ns()
         real = time.time_ns()
         after = time.monotonic_ns()

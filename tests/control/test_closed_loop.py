@@ -1,14 +1,18 @@
 """The closed loop on one machine: users are sessions, their number follows the stages, their turns keep their order."""
 
+import time
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from answering import answering
 from machines import Ended, serving, started, tailgate
+
+from reports.spool import whole_batches
 
 SESSIONS = "{turns: 4, think: 0.1, new_tokens: 8}"
 
@@ -51,6 +55,31 @@ def test_users_follow_the_stages_and_concurrency_is_told_as_it_was(exact: Path, 
     phases = np.array(ended.requests()["phase"].to_pylist())
     assert set(phases[begun < 1e9].tolist()) == {"warmup"}
     assert set(phases[begun >= 1e9].tolist()) == {"measure"}
+
+
+def test_users_who_are_held_up_for_a_third_of_the_run_make_it_invalid(exact: Path, tmp_path: Path) -> None:
+    """Latencies are as exact as ever: the injector never noticed. But the load was not that of eight users."""
+    with serving(exact, "--ttft-us", "50000") as port:
+        (tmp_path / "spec.yaml").write_text("workload: {prompt_tokens: 8, output_tokens: 1, users: 8, duration: 4s}\n")
+        process = started(
+            tailgate(
+                "run", tmp_path / "spec.yaml", "--target", f"http://127.0.0.1:{port}", "--out", tmp_path / "run",
+                "--no-settle",
+            )
+        )  # fmt: skip
+        spool = tmp_path / "run" / "spool" / "injector-0.arrows"
+        while not (spool.exists() and any(whole_batches(spool))):
+            assert process.poll() is None
+            time.sleep(0.02)
+        (locust,) = [p for p in psutil.Process(process.pid).children() if "loadgen.control" in " ".join(p.cmdline())]
+        locust.suspend()
+        time.sleep(1.3)
+        locust.resume()
+        out, err = process.communicate(timeout=120)
+    ended = Ended(tmp_path / "run", process.returncode, out, err, [])
+    assert ended.code == 4
+    assert "offered_load" in " ".join(ended.summary["invalid_reasons"])
+    assert ended.summary["client"]["turnaround_lag_ms"]["max"] >= 1_200
 
 
 def test_a_turn_never_starts_before_its_predecessor_has_ended_and_the_user_has_thought(
