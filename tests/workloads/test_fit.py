@@ -14,7 +14,7 @@ from pyarrow import parquet
 from scipy import stats
 
 from workloads.arrivals.process import Process
-from workloads.arrivals.rate import Modulated, Rates
+from workloads.arrivals.rate import Daily, Modulated, Rates
 from workloads.arrivals.renewal import Gamma
 from workloads.columns import stateless
 from workloads.errors import UserError
@@ -126,6 +126,18 @@ def test_days_give_their_shape_and_their_rate() -> None:
     assert found.factors[3] == pytest.approx(0.5, abs=0.05) and found.factors[20] == pytest.approx(1.5, abs=0.1)
     assert holds(found.rate, 400 / 3600)
     assert fit_days(times[times < 86400], 86400.0) is None
+
+
+def test_the_shape_of_a_day_is_no_modulation() -> None:
+    daily = Daily((0.4,) * 8 + (1.2,) * 4 + (1.6,) * 8 + (0.8,) * 4, (1.0,) * 7)
+    span = 5 * 86400.0
+    for seed in range(5):
+        process = Process(Gamma(0.6), Rates(0.1, (daily,), scaled=False))
+        times = process.times_ns(partial(Stream, seed, "fit"), span, span) / 1e9
+        days = fit_days(times, span)
+        assert days is not None
+        found = fit_arrivals(Arrivals(times, span, factors=days.over(span)))
+        assert found.cv is None and holds(days.rate, 0.1), seed
 
 
 def test_the_interval_of_a_quantile_covers_it() -> None:

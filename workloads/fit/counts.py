@@ -11,6 +11,7 @@ Floats = npt.NDArray[np.float64]
 
 _LEAST_WINDOWS: Final = 15
 _FALSE_ALARM: Final = 0.001
+_LEAST_FACTOR: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ class Arrivals:
         # A stamp on a grid stands for the middle of its tick.
         place = ((self.times_s + self.tick_s / 2.0) / width).astype(np.int64)
         values = np.bincount(place[place < bins], minlength=bins).astype(np.float64)
-        return Counts(values, values.mean() * self._factors(bins), width, noise)
+        return Counts(values, values.mean() * self._factors(bins, width), width, noise)
 
-    def _factors(self, bins: int) -> Floats:
+    def _factors(self, bins: int, width_s: float) -> Floats:
         if self.factors is None:
             return np.ones(bins)
         steps = len(self.factors)
         total = np.concatenate([[0.0], np.cumsum(self.factors)])
-        means = np.diff(np.interp(np.linspace(0.0, steps, bins + 1), np.arange(steps + 1.0), total))
-        return np.asarray(means / means.mean())
+        means = np.diff(np.interp(np.arange(bins + 1.0) * width_s, np.linspace(0.0, self.span_s, steps + 1), total))
+        return np.asarray(np.maximum(means / means.mean(), _LEAST_FACTOR))
 
 
 def averaged(x: float) -> float:

@@ -40,10 +40,17 @@ def fit_days(times_s: Floats, span_s: float) -> Days | None:
     hours = np.bincount((times_s / 3600.0).astype(np.int64), minlength=24 * days)[: 24 * days].reshape(days, 24)
     rates = hours.sum(axis=1) / _DAY_S
     mean = float(rates.mean())
-    factors = tuple(float(f"{factor:.3g}") for factor in (hours.mean(axis=0) / 3600.0 / mean).tolist())
+    factors = tuple(float(f"{factor:.3g}") for factor in _at_mid_hours(hours.mean(axis=0) / 3600.0 / mean).tolist())
     if days < 4:
         return Days(factors, point(mean))
     from scipy.stats import t
 
     error = float(t.ppf(0.975, days - 1)) * float(rates.std(ddof=1)) / float(np.sqrt(days))
     return Days(factors, Estimate(mean, max(mean - error, 0.0), mean + error))
+
+
+def _at_mid_hours(means: Floats) -> Floats:
+    """The levels at mid-hours whose straight lines have these means over the hours (an hour has 1/8 of either side)."""
+    around = np.eye(24) * 0.75 + np.roll(np.eye(24), 1, axis=0) / 8.0 + np.roll(np.eye(24), -1, axis=0) / 8.0
+    levels: Floats = np.maximum(np.linalg.solve(around, means), 0.0)
+    return levels
