@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.secrecy import MASK, masked_settings, masked_text, masked_variables, program_of, without_credentials
@@ -14,6 +13,7 @@ from workloads.lengths import Length
 from workloads.spec import WorkloadSpec
 from workloads.units import Duration
 from workloads.validation import Strict, explain
+from workloads.yamlfile import read_yaml
 
 # Fields of a request's body that are not `extra`, and what says them instead.
 _WRITTEN: Final = {
@@ -109,6 +109,14 @@ class TargetSpec(Strict):
             )
         if self.stop is not None and self.kind != "command":
             raise ValueError("`stop` is of `kind: command`: nothing else is started by a command of yours")
+        others = {"url": bool(self.all_urls), "sim": self.sim is not None, "command": self.command is not None}
+        # A command says where it serves; a sim or a vLLM of ours has its own address.
+        fits = {"url": {"url"}, "sim": {"sim"}, "command": {"command", "url"}, "vllm": set[str]()}[self.kind]
+        for name, given in others.items():
+            if given and name not in fits:
+                raise ValueError(f"`{name}` is not of `kind: {self.kind}`: keep one")
+        if self.args and self.kind in ("url", "command"):
+            raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
         if self.prompt == "text" and self.endpoint == "chat":
             raise ValueError("`prompt` is of `endpoint: completions`: a chat's prompt is text anyway")
         return self
@@ -252,14 +260,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, not YAML, or not a mapping.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UserError(f"is not YAML: {getattr(error, 'problem', None) or error}", where=where) from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError("a spec is a mapping with `target` and `workload`", where=str(path))
     return data

@@ -51,6 +51,13 @@ class Analysis:
         return self.run.measured & came
 
     @cached_property
+    def sent_rps(self) -> float | None:
+        """Requests per second that were turned to inside the steady window, whenever they had been due."""
+        dispatched, (start, end) = self.run.column("dispatched_ns"), self.run.window_ns
+        seconds = self.run.duration_s
+        return float(np.count_nonzero((dispatched >= start) & (dispatched < end)) / seconds) if seconds else None
+
+    @cached_property
     def abandoned(self) -> Mask:
         """Users who hung up after their first token: neither good nor bad."""
         return self.run.is_text("status", "cancelled") & np.isfinite(self.run.column("first_token_ns"))

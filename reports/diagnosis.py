@@ -17,6 +17,7 @@ from reports.cost import Cost
 from reports.events import Event
 from reports.gpu import GpuView
 from reports.overload import InFlight
+from reports.rundata import Run
 from reports.server import ServerView
 from reports.workload import Workload
 
@@ -43,6 +44,7 @@ class Kind(StrEnum):
     STALLS = "stalls"
     SHED = "shed"
     LENGTHS_DIFFER = "lengths_differ"
+    PROMPTS_DIFFER = "prompts_differ"
 
 
 @dataclass(frozen=True)
@@ -299,10 +301,23 @@ def _under_used(e: Evidence) -> Iterator[Finding]:
         yield Finding(Kind.UNDER_USED, says, {"idle_share": share}, "A smaller GPU or more load.")
 
 
+def _answers_sent_again(run: Run) -> bool:
+    """Whether prompts hold the model's own answers: their lengths are the plan's only about."""
+    workload = run.manifest.spec.get("workload") or {}
+    kinds = [workload, *(workload.get("classes") or {}).values()]
+    return any((kind.get("sessions") or {}).get("history") == "answers" for kind in kinds)
+
+
 def _lengths(e: Evidence) -> Iterator[Finding]:
-    """More than one answer in a hundred is of another length than planned, where the length was forced."""
+    """More than one prompt in a hundred, or one answer where its length was forced, is not as long as planned."""
     run = e.analysis.run
     done = int(np.count_nonzero(run.ok & run.measured))
+    if e.workload is not None and done and e.workload.prompt_mismatched > 0.01 * done and not _answers_sent_again(run):
+        share = e.workload.prompt_mismatched / done
+        says = f"{100 * share:.1f} % of prompts are not of the planned length."
+        figures = {"prompt_mismatched": float(e.workload.prompt_mismatched), "prompt_mismatched_share": share}
+        remedy = "A chat template longer than the prompt, or another tokenizer than the prompts were made for."
+        yield Finding(Kind.PROMPTS_DIFFER, says, figures, remedy)
     forced = run.manifest.spec.get("output", "forced") == "forced"
     if e.workload is not None and forced and done and e.workload.mismatched > 0.01 * done:
         share = e.workload.mismatched / done

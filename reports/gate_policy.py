@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from reports import slo as slo_grammar
@@ -17,6 +16,7 @@ from reports.gate_metrics import GateMetric, gate_metric
 from workloads.errors import UserError
 from workloads.units import Duration, parse_duration, parse_rate
 from workloads.validation import Strict, explain
+from workloads.yamlfile import read_yaml
 
 # A tail of TTFT, and TPOT as a mean: its percentiles need long runs, since neighbouring requests have nearly the same.
 # With these margins an unchanged system passes in over 90 % of cases, with five pairs at a run-to-run spread of 2 %
@@ -215,13 +215,5 @@ def load_policy(path: Path) -> Policy:
     Raises:
         UserError: it can't be read, is not YAML, or not a policy.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        remedy = "`tailgate gate init` writes one." if not path.exists() else ""
-        raise UserError(f"can't be read: {error.strerror}", where=str(path), remedy=remedy) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise UserError(f"is not YAML: {getattr(error, 'problem', None) or error}", where=place) from error
+    data = read_yaml(path, missing="`tailgate gate init` writes one.")
     return parse_policy(data, str(path))

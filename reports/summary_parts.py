@@ -38,11 +38,11 @@ def load(analysis: Analysis, flight: InFlight | None) -> dict[str, Any]:
     counts = np.bincount(codes[run.measured], minlength=len(names))
     found = dict(zip(names, counts.tolist(), strict=True))
     in_order = {status.value: found[status.value] for status in Status if found.get(status.value)}
-    offered, sent = (int(np.count_nonzero(mask)) for mask in (analysis.offered, analysis.offered & analysis.attempted))
+    offered = int(np.count_nonzero(analysis.offered))
     load: dict[str, Any] = {
         "loop": run.manifest.loop,
         "offered_rps": offered / seconds if seconds else None,
-        "sent_rps": sent / seconds if seconds else None,
+        "sent_rps": analysis.sent_rps,
         "duration_s": seconds,
         "requests": {"planned": int(counts.sum()), "ok": 0, **in_order},
         "all_phases": {"planned": len(run), "ok": int(np.count_nonzero(run.ok))},

@@ -41,11 +41,13 @@ class Workload:
     """What was sent in the measure phase.
 
     Attributes:
-        planned_rps, sent_rps: open loop: due and dispatched requests per second; closed: dispatched.
+        planned_rps, sent_rps: open loop: requests due and requests sent inside the steady window, per second;
+            closed: sent.
         gap_cv_planned, gap_cv_sent: coefficient of variation of the gaps between requests (Poisson: 1).
         dispersion: at WINDOWS_S, where the run holds enough windows.
-        prompt_ks, output_ks: Kolmogorov-Smirnov distance of lengths by usage from those planned.
-        mismatched: ok requests whose output length is not the planned one.
+        prompt_ks, output_ks: Kolmogorov-Smirnov distance of the ok requests' lengths by usage from those of all
+            requests that were due: a server that drops the long ones shows here.
+        mismatched, prompt_mismatched: ok requests whose output, prompt is not of the planned length.
         planned_reuse: share of the ok requests' prompt tokens that a cache without limit would have found, in
             whole blocks of the server's where it tells their length; None if the plan has no blocks.
         cached_share: share of prompt tokens that the server found in its cache; None if it doesn't tell.
@@ -60,6 +62,7 @@ class Workload:
     prompt_ks: float | None
     output_ks: float | None
     mismatched: int
+    prompt_mismatched: int
     planned_reuse: float | None
     cached_share: float | None
     cache_block_tokens: int | None
@@ -72,18 +75,18 @@ def workload_as_sent(analysis: Analysis) -> Workload:
     sent = _inside(run, run.column("dispatched_ns"))
     seconds = run.duration_s
     ok = run.ok & run.measured
-    output, wanted = run.column("output_tokens")[ok], run.column("output_tokens_planned")[ok]
     return Workload(
         planned_rps=len(planned) / seconds if seconds and run.manifest.loop == "open" else None,
-        sent_rps=len(sent) / seconds if seconds else None,
+        sent_rps=analysis.sent_rps,
         gap_cv_planned=_gap_cv(planned),
         gap_cv_sent=_gap_cv(sent),
         dispersion=tuple(
             found for window in WINDOWS_S if (found := _dispersion(planned, sent, window, seconds)) is not None
         ),
-        prompt_ks=_ks(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[ok]),
-        output_ks=_ks(output, wanted),
-        mismatched=int(np.count_nonzero(output[np.isfinite(output)] != wanted[np.isfinite(output)])),
+        prompt_ks=_ks(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[analysis.offered]),
+        output_ks=_ks(run.column("output_tokens")[ok], run.column("output_tokens_planned")[analysis.offered]),
+        mismatched=_mismatched(run, ok, "output_tokens"),
+        prompt_mismatched=_mismatched(run, ok, "prompt_tokens"),
         planned_reuse=planned_reuse(run, ok, run.cache_block_tokens or 1),
         cached_share=_cached_share(run, ok),
         cache_block_tokens=run.cache_block_tokens,
@@ -117,6 +120,12 @@ def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float)
     df = sent.windows - 1
     low, high = ((1 - 2 / (9 * df) + z * np.sqrt(2 / (9 * df))) ** 3 for z in (-1.959964, 1.959964))
     return Dispersion(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
+
+
+def _mismatched(run: Run, rows: Mask, name: str) -> int:
+    """Requests whose length by usage is known and not the planned one."""
+    told, planned = run.column(name)[rows], run.column(f"{name}_planned")[rows]
+    return int(np.count_nonzero(np.isfinite(told) & (told != planned)))
 
 
 def _ks(a: Floats, b: Floats) -> float | None:

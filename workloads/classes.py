@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from workloads.arrivals.spec import ArrivalSpec
-from workloads.lengths import Length
+from workloads.lengths import Length, Tokens
 from workloads.units import Duration
 from workloads.validation import Strict
 
@@ -85,8 +85,8 @@ class RequestSpec(Strict):
     urgent (vLLM's `--scheduling-policy priority`).
     """
 
-    prompt_tokens: Length | None = None
-    output_tokens: Length | None = None
+    prompt_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
     correlation: float | None = Field(None, gt=-1, lt=1)
     sessions: SessionSpec | None = None
     prefix: PrefixSpec | None = None

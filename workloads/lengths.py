@@ -226,3 +226,15 @@ def _check(value: Any) -> Any:
 
 Length = Annotated[int | float | str, BeforeValidator(_check)]
 """A pydantic field: an expression of the grammar above, kept as it was written."""
+
+
+def _check_tokens(value: Any) -> Any:
+    checked = _check(value)
+    law = parse(checked)
+    if isinstance(law, Fixed) and (law.value < 1 or law.value != int(law.value)):
+        raise ValueError(f"{value!r} is no number of tokens: a whole number of at least 1")
+    return checked
+
+
+Tokens = Annotated[int | float | str, BeforeValidator(_check_tokens)]
+"""As `Length`, of a prompt or an answer: a plain number is a whole one of at least 1."""

@@ -83,14 +83,17 @@ def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Tab
 
 
 def workload_hash(spec: WorkloadSpec) -> str:
-    """A hash of the spec without its load (rate, users); a trace counts by its content, not by its name."""
+    """A hash of the spec without its load (rate, users, stages); a trace counts by its content, not by its name."""
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for key in ("users", "stages", "based_on"):
         content.pop(key, None)
     for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
         if arrivals:
             arrivals.pop("rate", None)
+            arrivals.pop("stages", None)
     if spec.trace is not None:
+        for key in ("rate", "rate_by", "speed"):
+            content["trace"].pop(key, None)
         content["trace"]["file"] = file_digest(spec.trace.file)
     if spec.content.file is not None:
         content["content"]["file"] = file_digest(spec.content.file)
@@ -138,10 +141,12 @@ def read_plan(path: Path) -> pa.Table:
 
 
 def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
-    """What was asked for, or where requests or the trace end first: just behind the last arrival."""
+    """What was asked for, or where requests or the trace end first: a mean gap behind the last arrival."""
     if spec.loop == "closed":
         return 0.0
-    last = float(pc.max(table["at_ns"]).as_py() or 0) / 1e9 + 1e-9
+    times_ns = table["at_ns"].drop_null()
+    last = float(pc.max(times_ns).as_py() or 0) / 1e9
+    by_number = last + _mean_gap_s(spec, last, len(times_ns))
     asked = spec.measured_s()
     trace = spec.trace
     if asked is None and trace is not None and trace.duration is not None:
@@ -149,8 +154,16 @@ def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
         hastened = trace.rate is not None and trace.rate_by == "speed"
         asked = None if hastened else trace.duration / trace.speed - spec.warmup
     if spec.requests is not None and pc.sum(pc.equal(table["phase"], "measure")).as_py() >= spec.requests:
-        return last
-    return last if asked is None else max(spec.warmup + asked, last)
+        return by_number
+    return by_number if asked is None else max(spec.warmup + asked, last + 1e-9)
+
+
+def _mean_gap_s(spec: WorkloadSpec, last_s: float, times: int) -> float:
+    """n arrivals span n gaps: with n - 1 a short run would offer more than its rate."""
+    rate = spec.arrivals.mean_rate() if spec.arrivals is not None and not spec.classes else None
+    if rate:
+        return 1 / rate
+    return last_s / (times - 1) if times > 1 and last_s else 1.0
 
 
 def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

@@ -44,7 +44,7 @@ def load(name: str) -> Profile:
     Raises:
         UserError: no such profile (the nearest names are given), or not a profile.
     """
-    import yaml
+    from workloads.yamlfile import parse_yaml
 
     if name.endswith((".yaml", ".yml")):
         try:
@@ -59,9 +59,7 @@ def load(name: str) -> Profile:
             )
         text = resources.files("workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
     try:
-        return Profile.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise UserError(f"is not YAML: {error}", where=name) from error
+        return Profile.model_validate(parse_yaml(text, name))
     except ValidationError as error:
         raise explain(error, name) from error
 

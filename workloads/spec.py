@@ -179,6 +179,8 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("no stage has a user")
         if self.trace is not None and self.profile is not None:
             raise ValueError("`trace` and `profile` exclude each other: keep one")
+        if self.trace is not None:
+            self._check_trace()
         if self.trace is not None and self.classes:
             raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
         if self.loop == "closed" and self.over_context == "drop":
@@ -196,6 +198,14 @@ class WorkloadSpec(RequestSpec):
         elif self.profile is None and all(kind.profile is None for kind in self.classes.values()):
             self._check_complete()
         return self
+
+    def _check_trace(self) -> None:
+        """A trace says how long its requests are, and when they come unless `arrivals` do."""
+        for name in ("prompt_tokens", "output_tokens"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
+        if self.arrivals is not None and self.arrivals.mean_rate() is None:
+            raise ValueError("`arrivals.rate` is missing: arrivals instead of the trace's own times need one")
 
     def _check_own_code(self) -> None:
         """With a locustfile it is the person's code that says what is sent; when, the users say."""

@@ -166,7 +166,7 @@ def _flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
         },
         "name": a.name,
         "seed": a.seed,
-        "slo": dict(_objective(text) for text in a.slo),
+        "slo": _objectives(a.slo),
         "timeout": a.timeout,
         "abandon": {"share": a.abandon, "patience": a.patience},
         "drain": a.drain,
@@ -231,11 +231,16 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _objective(text: str) -> tuple[str, str]:
-    name, colon, limit = text.partition(":")
-    if not colon:
-        raise UserError(f"{text!r} is not like 'ttft: p99 < 800ms'", where="--slo")
-    return name.strip(), limit.strip()
+def _objectives(texts: list[str]) -> dict[str, str]:
+    """By figure; several on one figure must all hold."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, colon, limit = text.partition(":")
+        if not colon:
+            raise UserError(f"{text!r} is not like 'ttft: p99 < 800ms'", where="--slo")
+        key = name.strip()
+        found[key] = f"{found[key]} and {limit.strip()}" if key in found else limit.strip()
+    return found
 
 
 def _json(text: str | None, flag: str) -> Any:

@@ -5,3 +5,8 @@
 `python -m harness.engine`. Everything measured on it is SIMULATED: it shows that a harness works and
 how queues behave, never how fast a GPU is.
 """
+
+from typing import Final
+
+# Who owns its models, by its own list: how a run knows it by its URL alone.
+SIMULATED_OWNER: Final = "tailgate-simulated"

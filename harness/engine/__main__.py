@@ -18,6 +18,7 @@ from aiohttp import web
 from harness.engine.api import application
 from harness.engine.config import Settings, resolve
 from harness.engine.loop import Engine
+from harness.numbers import number
 from workloads.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
@@ -51,8 +52,8 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
         raise UserError(f"can't listen on {host}:{port}: {error.strerror}", where="--port") from error
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stop.set)
     gc.collect()
     gc.freeze()  # what start-up made is never garbage: a full collection would stall a step
     print(json.dumps({"port": runner.addresses[0][1]}), flush=True)
@@ -75,30 +76,31 @@ def _end_with_parent() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness.engine", description=__doc__)
-    add = parser.add_argument
+    parser = argparse.ArgumentParser(prog="tailgate engine", description=__doc__, allow_abbrev=False)
+    add, count = parser.add_argument, number(int, 1)
     add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
     add("--host", default="127.0.0.1")
-    add("--port", type=int, default=0, help="0: any free one")
+    add("--port", type=number(int, 0, 65535), default=0, help="0: any free one")
     add("--detach", action="store_true", help="outlive the process that started this one")
     add("--served-model-name")
-    add("--max-model-len", type=int)
-    add("--max-num-seqs", type=int)
-    add("--max-num-batched-tokens", type=int)
-    add("--block-size", type=int, default=16)
-    add("--num-gpu-blocks-override", type=int)
-    add("--gpu-memory-utilization", type=float, default=0.92)
-    add("--tensor-parallel-size", type=int, default=1)
+    add("--max-model-len", type=count)
+    add("--max-num-seqs", type=count)
+    add("--max-num-batched-tokens", type=count)
+    add("--block-size", type=count, default=16)
+    add("--num-gpu-blocks-override", type=count)
+    add("--gpu-memory-utilization", type=number(float, 0.01, 1.0), default=0.92)
+    add("--tensor-parallel-size", type=count, default=1)
     add("--quantization", choices=["fp8"])
     add("--kv-cache-dtype", choices=["auto", "fp8"], default="auto")
     add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     add("--scheduling-policy", choices=["fcfs", "priority"], default="fcfs")
-    add("--max-num-queued-reqs", type=int)
+    add("--max-num-queued-reqs", type=number(int, 0))
     add("--enable-per-request-metrics", action=argparse.BooleanOptionalAction, default=False)
     add("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction, default=False)
     add("--seed", type=int, default=0)
-    add("--jitter", type=float, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
-    add("--natural-output-tokens", type=int, default=200, help="median length of answers left to the model")
+    jitter = number(float, 0.0, 5.0)
+    add("--jitter", type=jitter, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
+    add("--natural-output-tokens", type=count, default=200, help="median length of answers left to the model")
     return parser
 
 

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
-from harness.engine import tokens
+from harness.engine import SIMULATED_OWNER, tokens
 from harness.engine.config import as_dict
 from harness.engine.loop import Engine
 from harness.engine.requests import ApiError, bad, chat_ids, prompt_ids, read
@@ -125,7 +125,7 @@ class _Api:
             "id": self._resolved.model_name,
             "object": "model",
             "created": self._started,
-            "owned_by": "tailgate-simulated",
+            "owned_by": SIMULATED_OWNER,
             "root": self._resolved.step_time.shape.name,
             "parent": None,
             "max_model_len": self._resolved.max_model_len,

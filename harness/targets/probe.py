@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from harness.engine import SIMULATED_OWNER
 from harness.targets.base import Identity, TargetGone
 from harness.targets.http2 import speaks_http2
 from loadgen.injector.endpoint import Trust, public_name, tls_context
@@ -67,8 +68,13 @@ async def identify(
         dialect="vllm" if is_vllm else "openai",
         version=str(version.get("version", "")) if isinstance(version, dict) else "",
         max_model_len=limit if isinstance(limit, int) else None,
-        simulated=simulated,
+        simulated=simulated or any(_is_simulated(entries) for entries in listed),
     )
+
+
+def _is_simulated(entries: list[dict[str, Any]]) -> bool:
+    """Whether an embedded engine answers, whoever started it: whatever is measured on it is marked."""
+    return any(entry.get("owned_by") == SIMULATED_OWNER for entry in entries)
 
 
 async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:

@@ -121,6 +121,8 @@ class Exchange:
             self._end(Status.BAD_RESPONSE, "an answer without a single event", end_ns)
         elif not (reading.done or reading.finish_reason):
             self._end(Status.TRUNCATED, "the stream ended without [DONE] or a finish reason", end_ns)
+        elif self.streamed and not reading.contents and reading.output_tokens != 0:
+            self._end(Status.BAD_RESPONSE, "an answer without a token", end_ns)
         else:
             self._end(Status.OK, None, end_ns)
 
