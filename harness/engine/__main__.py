@@ -27,8 +27,7 @@ _BACKLOG = 4096
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop; 2 for a wrong command line."""
-    parser = _parser()
-    given = vars(parser.parse_args(argv))
+    given = vars(parser().parse_args(argv))
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
         _end_with_parent()
@@ -75,9 +74,10 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tailgate engine", description=__doc__, allow_abbrev=False)
-    add, count = parser.add_argument, number(int, 1)
+def parser() -> argparse.ArgumentParser:
+    """The flags, named as vLLM's."""
+    made = argparse.ArgumentParser(prog="tailgate engine", description=__doc__, allow_abbrev=False)
+    add, count = made.add_argument, number(int, 1)
     add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
     add("--host", default="127.0.0.1")
     add("--port", type=number(int, 0, 65535), default=0, help="0: any free one")
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     jitter = number(float, 0.0, 5.0)
     add("--jitter", type=jitter, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
     add("--natural-output-tokens", type=count, default=200, help="median length of answers left to the model")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

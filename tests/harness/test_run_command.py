@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,22 @@ def test_chat_prompts_have_the_planned_length_too(tailgate: Tailgate, tmp_path: 
     requests = pq.read_table(tmp_path / "a" / "requests.parquet")
     assert requests["status"].unique().to_pylist() == ["ok"]
     assert requests["prompt_tokens"].to_pylist() == requests["prompt_tokens_planned"].to_pylist()
+
+
+def test_an_engine_that_is_only_a_url_is_marked_all_the_same(tailgate: Tailgate) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.engine", "--preset", SIM.removeprefix("sim:")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        port = json.loads(process.stdout.readline())["port"]
+        said = tailgate("run", "--target", f"http://127.0.0.1:{port}", *SHORT, "--out", "a", "--json")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert said.summary["simulated"] is True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

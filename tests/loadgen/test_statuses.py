@@ -104,6 +104,11 @@ SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
     "a web page": (
         _sized(200, b"<html>\n\n<h1>Welcome to nginx!</h1></html>", "text/html"), Status.BAD_RESPONSE, "Welcome",
     ),
+    "a stream without a token": (_whole(_events(b"[DONE]") + END), Status.BAD_RESPONSE, "without a token"),
+    "a stream of usage alone": (
+        _whole(_events(scripted.usage(8, 4), b"[DONE]") + END), Status.BAD_RESPONSE, "without a token",
+    ),
+    "an answer of no tokens, and so it says": (_whole(_events(scripted.usage(8, 0), b"[DONE]") + END), Status.OK, None),
     "an empty answer": (_whole(head(200, "Content-Length: 0")), Status.BAD_RESPONSE, "single event"),
     "not streamed though asked": (
         _sized(200, b'{"choices":[{"text":"x","finish_reason":"length"}],"usage":{"completion_tokens":1}}'),

@@ -106,3 +106,16 @@ def test_answers_of_another_length_are_counted(tmp_path):
     rows = [Row(at=100.0 * i, gaps=[1.0] * 3, output_tokens=4 if i else 3) for i in range(20)]
     found = sent(tmp_path / "run", rows)
     assert (found.mismatched, found.output_ks) == (1, pytest.approx(0.05))
+
+
+def test_long_requests_that_are_refused_show_in_the_lengths(tmp_path):
+    rows = [Row(at=100.0 * i) for i in range(20)]
+    rows[10:] = [replace(row, prompt_tokens=5000, status="rejected", ttft=None) for row in rows[10:]]
+    assert sent(tmp_path / "run", rows).prompt_ks == pytest.approx(0.5)
+
+
+def test_what_is_sent_behind_the_window_was_not_sent_in_it(tmp_path):
+    rows = [Row(at=100.0 * i, late=0.0 if i < 50 else 60_000.0) for i in range(100)]
+    collect(fabricate(tmp_path / "run", rows, client=[], seconds=10.0))
+    found = analyse(tmp_path / "run")
+    assert found.sent_rps == workload_as_sent(found).sent_rps == 5.0

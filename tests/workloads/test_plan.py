@@ -71,6 +71,24 @@ def test_the_workloads_hash_leaves_out_seed_rate_and_users_but_nothing_else() ->
     assert plan(1, **closed, users=2).workload_hash == plan(1, **closed, users=4).workload_hash != base
 
 
+def test_a_traces_rate_is_no_part_of_its_workloads_hash(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("at,in,out\n" + "".join(f"{i}.0,8,8\n" for i in range(40)))
+    columns = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
+    trace = {"file": str(tmp_path / "t.csv"), "format": "csv", "columns": columns}
+    hashes = {
+        plan(1, trace=trace | more).workload_hash for more in ({}, {"rate": "5/s"}, {"rate": "10/s"}, {"speed": 2})
+    }
+    assert len(hashes) == 1
+    assert plan(1, trace=trace, length_scale=2).workload_hash not in hashes
+
+
+@pytest.mark.parametrize("requests", [1, 2, 40])
+def test_a_run_ended_by_number_offers_its_rate(requests: int) -> None:
+    spec = {key: value for key, value in OPEN.items() if key != "duration"}
+    made = plan(**spec | {"arrivals": {"process": "constant", "rate": "20/s"}}, requests=requests)
+    assert requests / made.span_s == pytest.approx(20)
+
+
 def test_the_plans_hash_is_of_values_not_of_how_they_are_stored(tmp_path: Path) -> None:
     made = plan(**MIXED, arrivals={"rate": "5/s"}, duration=60)
     write_plan(made, tmp_path / "plan.parquet")
