@@ -1,6 +1,6 @@
 """A class of requests, ready to be drawn from: its laws parsed, its names numbered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workloads.classes import ClassSpec, PrefixSpec
 from workloads.laws import Numbers
@@ -62,3 +62,19 @@ def _kind(name: str, code: int, spec: ClassSpec) -> Kind:
         name, code, 0.0 if spec.arrivals is not None else spec.weight, spec.priority,
         parse(spec.prompt_tokens), parse(spec.output_tokens), spec.correlation or 0.0, sessions, spec.prefix,
     )  # fmt: skip
+
+
+def by_traffic(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """The classes weighted by the traffic they have: of the shared arrivals by weight, or of their own.
+
+    In a closed loop, where there are no shared ones, classes that only have a weight keep it.
+    """
+    own = {name: one.arrivals.mean_rate() or 0.0 for name, one in spec.classes.items() if one.arrivals is not None}
+    if not own:
+        return kinds
+    shared = spec.arrivals.mean_rate() or 0.0 if spec.arrivals is not None else None
+    if shared is None and len(own) < len(kinds):
+        return tuple(replace(kind, weight=kind.weight or 1.0) for kind in kinds)
+    weights = sum(kind.weight for kind in kinds)
+    rates = {kind.name: own.get(kind.name, (shared or 0.0) * kind.weight / (weights or 1.0)) for kind in kinds}
+    return tuple(replace(kind, weight=rates[kind.name]) for kind in kinds)

@@ -23,11 +23,12 @@ from workloads.context import fitted, scaled_block
 from workloads.errors import UserError
 from workloads.hashing import canonical_hash, file_digest, plan_hash
 from workloads.kinds import kinds_of
+from workloads.most import refuse_too_many
 from workloads.prefixes import block_lists
 from workloads.schema import PLAN_SCHEMA
 from workloads.sequence import TraceSequence, names_of, sequence_of
 from workloads.spec import WorkloadSpec
-from workloads.starts import groups_of, refuse_too_many, span_s, started
+from workloads.starts import groups_of, span_s, started
 from workloads.streams import Stream
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from workloads.classes import ClassSpec, RequestSpec
 from workloads.errors import UserError
 from workloads.spec import WorkloadSpec
+from workloads.units import parse_rate
 from workloads.validation import Strict, explain
 
 _OF_LOOP = ("arrivals", "users", "stages")
@@ -102,9 +103,29 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
         merged["classes"] = {
             key: _filled_class(ClassSpec.model_validate(kind)) for key, kind in merged["classes"].items()
         }
+    if merged.get("arrivals") and "arrivals" in own:
+        merged = _with_rate_of_classes(merged)
     if name:
         merged["based_on"] = name
     return _validated(merged, f"profile {name}" if name else "workload")
+
+
+def _with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
+    """A rate for a mix whose classes all have arrivals of their own is that of all together."""
+    kinds = {key: ClassSpec.model_validate(kind) for key, kind in merged.get("classes", {}).items()}
+    own = {key: kind.arrivals for key, kind in kinds.items() if kind.arrivals is not None}
+    rate = merged["arrivals"].get("rate")
+    if not kinds or len(own) < len(kinds) or rate is None or set(merged["arrivals"]) > {"rate"}:
+        return merged
+    rates = {key: arrivals.mean_rate() or 0.0 for key, arrivals in own.items()}
+    factor = parse_rate(rate) / sum(rates.values())
+    scaled = {}
+    for key, kind in merged["classes"].items():
+        arrivals = dict(kind["arrivals"])
+        if arrivals.get("stages"):
+            return merged
+        scaled[key] = {**kind, "arrivals": arrivals | {"rate": rates[key] * factor}}
+    return {key: value for key, value in merged.items() if key != "arrivals"} | {"classes": scaled}
 
 
 def _filled_class(kind: ClassSpec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from workloads.columns import DEFAULT, NO_TIME, Columns
 from workloads.context import blocks_within_prompt, fitted, scaled_block
 from workloads.errors import UserError
-from workloads.kinds import Kind, kinds_of
+from workloads.kinds import by_traffic, kinds_of
 from workloads.prefixes import block_lists
 from workloads.requests import class_codes, draw, turn_counts
 from workloads.spec import TraceSpec, WorkloadSpec
@@ -71,7 +71,7 @@ class DrawnSequence:
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._kinds = tuple(_with_weight(kind) for kind in kinds_of(spec))
+        self._kinds = by_traffic(spec, kinds_of(spec))
         self.names = names_of(spec)
         stateless = all(kind.sessions is None for kind in self._kinds)
         sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
@@ -119,13 +119,6 @@ class DrawnSequence:
             mine = codes == kind.code
             turns[mine] = turn_counts(kind, self._seed, _GROUP, ordinals[mine])
         return turns
-
-
-def _with_weight(kind: Kind) -> Kind:
-    """In a closed loop a class's own arrivals mean nothing; its weight, 1 if not given, counts."""
-    from dataclasses import replace
-
-    return kind if kind.weight else replace(kind, weight=1.0)
 
 
 class TraceSequence:

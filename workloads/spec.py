@@ -185,6 +185,8 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
         if self.loop == "closed" and self.over_context == "drop":
             raise ValueError("a closed loop's sequence is endless: `over_context` can clip or scale, not drop")
+        if (self.trace is not None or self.loop == "closed") and any(one.surge for one in self.tenants.values()):
+            raise ValueError("a tenant's `surge` multiplies arrivals: a trace has its own, a closed loop has none")
         if self.content.kind != "corpus" and self.content.file is not None:
             raise ValueError("`content.file` is for `kind: corpus`")
         if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
@@ -237,6 +239,8 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`arrivals.rate` is missing: how many a second? (or `users` for a closed loop)")
         if any(arrivals.mean_rate() is None for arrivals in own):
             raise ValueError("a class's own `arrivals` need a `rate`")
+        if self.arrivals is not None and not shared:
+            raise ValueError("every class has `arrivals` of its own: the workload's would change nothing")
 
     def _staged_s(self) -> float:
         if self.stages:

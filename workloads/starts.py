@@ -16,15 +16,14 @@ from workloads.arrivals.rate import Rates, Steps
 from workloads.arrivals.renewal import Poisson
 from workloads.arrivals.spec import build
 from workloads.columns import Columns, concatenate
-from workloads.errors import UserError
-from workloads.kinds import Kind
+from workloads.kinds import Kind, by_traffic
+from workloads.most import refuse_too_many
 from workloads.requests import draw
 from workloads.spec import WorkloadSpec
 from workloads.streams import Field, Stream
 
 Ints = npt.NDArray[np.int64]
 
-MOST_ROWS: Final = 50_000_000
 SHARED: Final = "shared"
 
 
@@ -54,14 +53,14 @@ def groups_of(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> list[Group]:
 
 def _surges(spec: WorkloadSpec, kinds: tuple[Kind, ...], rate: float) -> list[Group]:
     total = sum(tenant.weight for tenant in spec.tenants.values())
-    sharing = tuple(kind for kind in kinds if kind.weight) or kinds
     found = []
     for code, (name, tenant) in enumerate(spec.tenants.items()):
         if tenant.surge is not None:
             begin, end = spec.warmup + tenant.surge.start, spec.warmup + tenant.surge.end
             surplus = rate * tenant.weight / total * (tenant.surge.factor - 1.0)
             window = Steps((0.0, begin, end), (0.0, 1.0, 0.0))
-            found.append(Group(f"surge {name}", Process(Poisson(), Rates(surplus, (window,))), surplus, sharing, code))
+            more = Process(Poisson(), Rates(surplus, (window,)))
+            found.append(Group(f"surge {name}", more, surplus, by_traffic(spec, kinds), code))
     return found
 
 
@@ -117,13 +116,3 @@ def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> I
     u = Field(seed, "tenant", group).uniform(ordinals)
     codes: Ints = np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
     return codes
-
-
-def refuse_too_many(rows: int) -> None:
-    """Raise a UserError before a plan is made that no memory holds."""
-    if rows > MOST_ROWS:
-        raise UserError(
-            f"the plan would have {rows:,} requests, more than {MOST_ROWS:,}",
-            where="workload",
-            remedy="Run shorter or at a lower rate, or split the run",
-        )

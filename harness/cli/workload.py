@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.workload_source import add_trace_flags, add_workload_flags, source_of, trace_of
+from harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
 from harness.workload_words import number, print_figures, print_json, print_pictures
 from workloads.errors import UserError
 
 if TYPE_CHECKING:
     from workloads.plan import Plan
-    from workloads.spec import WorkloadSpec
 
 
 def run(argv: list[str]) -> int:
@@ -40,9 +39,10 @@ def _show(options: argparse.Namespace) -> int:
     from workloads.figures import plan_figures
     from workloads.profiles import load
 
-    name, spec = source_of(options)
+    source = source_of(options)
+    name, spec = source.name, source.spec
     profile = load(spec.based_on) if spec.based_on else None
-    plan = _plan_of(spec, options.seed)
+    plan = _plan_of(source)
     figures = plan_figures(plan)
     if options.svg is not None:
         from harness.workload_picture import picture
@@ -63,8 +63,9 @@ def _plan(options: argparse.Namespace) -> int:
     from workloads.figures import plan_figures
     from workloads.plan import write_plan
 
-    name, spec = source_of(options)
-    plan = _plan_of(spec, options.seed)
+    source = source_of(options)
+    name = source.name
+    plan = _plan_of(source)
     try:
         write_plan(plan, options.output)
     except OSError as error:
@@ -83,8 +84,9 @@ def _preview(options: argparse.Namespace) -> int:
     from workloads.figures import plan_figures
     from workloads.profiles import load
 
-    name, spec = source_of(options)
-    plan = _plan_of(spec, options.seed)
+    source = source_of(options)
+    name, spec = source.name, source.spec
+    plan = _plan_of(source)
     output = options.output or Path(f"{name}.html")
     about = load(spec.based_on).about if spec.based_on else ""
     _write(output, preview_page(plan, name, about).encode())
@@ -153,10 +155,10 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plan_of(spec: "WorkloadSpec", seed: int) -> "Plan":
+def _plan_of(source: Source) -> "Plan":
     from workloads.plan import make_plan
 
-    return make_plan(spec, seed)
+    return make_plan(source.spec, source.seed)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Where `tailgate workload` gets a workload from: a profile, a spec, a trace; and the flags that go before it."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
         "--over-context", choices=["error", "clip", "scale", "drop"], help="what to do with longer ones"
     )
     parser.add_argument("--length-scale", type=float, help="multiply all lengths")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=int, help="default: the spec's, else 0")
 
 
 def add_trace_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,17 @@ def add_trace_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--skip-bad-rows", action="store_true", help="count broken rows instead of refusing them")
 
 
-def source_of(options: argparse.Namespace) -> "tuple[str, WorkloadSpec]":
-    """The resolved workload of the source and the flags, and a name for it."""
+@dataclass(frozen=True)
+class Source:
+    """A workload to be planned: its name, its resolved spec, and the seed of its plan."""
+
+    name: str
+    spec: "WorkloadSpec"
+    seed: int
+
+
+def source_of(options: argparse.Namespace) -> Source:
+    """The resolved workload of the source and the flags: what a run of the same would send."""
     from pydantic import ValidationError
 
     from workloads.profiles import names
@@ -54,11 +64,12 @@ def source_of(options: argparse.Namespace) -> "tuple[str, WorkloadSpec]":
 
     source = str(options.source)
     path = Path(source)
-    folder, name = Path(), source
+    folder, name, seed = Path(), source, 0
     if source in names():
         data: dict[str, Any] = {"profile": source}
     elif path.suffix in (".yaml", ".yml"):
-        data, folder, name = _from_yaml(path), path.parent, path.stem
+        data, seed = _from_yaml(path)
+        folder, name = path.parent, path.stem
     elif path.exists():
         data, name = {"trace": {"file": str(path.resolve())}}, path.name.split(".")[0]
     else:
@@ -68,22 +79,26 @@ def source_of(options: argparse.Namespace) -> "tuple[str, WorkloadSpec]":
         hint = f"Did you mean {near[0]!r}?" if near else f"Profiles: {', '.join(names())}"
         raise UserError("neither a profile nor a file", where=source, remedy=hint)
     try:
-        return name, WorkloadSpec.model_validate(_with_flags(data, options)).resolved(folder)
+        spec = WorkloadSpec.model_validate(_with_flags(data, options)).resolved(folder)
     except ValidationError as error:
         raise explain(error, source) from error
+    return Source(name, spec, seed if options.seed is None else options.seed)
 
 
-def _from_yaml(path: Path) -> dict[str, Any]:
-    """The workload of a spec, or a profile file as what it is."""
+def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
+    """The workload and the seed of a spec, or a profile file as what it is."""
     from harness.spec import load
 
     data = load(path)
     if "sources" in data and "workload" in data:
-        return {"profile": path.name}
+        return {"profile": path.name}, 0
     found = data.get("workload", data)
     if not isinstance(found, dict):
         raise UserError("`workload` is no mapping", where=str(path))
-    return dict(found)
+    seed = data.get("seed", 0) if "workload" in data else 0
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"`seed` is {seed!r}, no whole number of at least 0", where=str(path))
+    return dict(found), seed
 
 
 def _with_flags(data: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
     # pyarrow.csv is imported here: it costs 20 ms that runs without a trace need not pay.
     from pyarrow import csv
 
-    names = header(file)
+    raw = _first_line(file)
+    names = [_bare(name) for name in raw]
+    # As the file writes them: pyarrow takes quotes off, but not the blanks around a name.
+    written = {bare: name.strip('"') if name.startswith('"') else name for bare, name in zip(names, raw, strict=True)}
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
@@ -53,24 +56,28 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
         return "skip"
 
     with open_file(file) as stream:
-        reader = csv.open_csv(
-            stream,
-            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=keep),
-            convert_options=csv.ConvertOptions(
-                include_columns=list(wanted),
-                column_types=dict.fromkeys(wanted, pa.string()),
-                strings_can_be_null=False,
-            ),
-        )
+        columns_wanted = [written[name] for name in wanted]
+
+        def pieces() -> Iterator[Any]:
+            reader = csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=keep),
+                convert_options=csv.ConvertOptions(
+                    include_columns=columns_wanted,
+                    column_types=dict.fromkeys(columns_wanted, pa.string()),
+                    strings_can_be_null=False,
+                ),
+            )
+            yield from reader
+
+        read = pieces()
         next_line = 2
         while True:
             try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                batch = None
-            except pa.ArrowInvalid as error:
-                raise UserError(f"not a CSV file: {error}", where=str(file)) from error
+                batch = next(read, None)
+            except (OSError, KeyError, ValueError) as error:  # of which Arrow's own are
+                raise UserError(f"not a CSV file, or a damaged one: {error}", where=str(file)) from error
             bad_lines = np.array(sorted(line for line, _, _ in invalid), dtype=np.int64)
             for line, columns, text in sorted(invalid):
                 if text.strip():
@@ -80,7 +87,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
                 return
             lines = _lines(next_line, batch.num_rows, bad_lines)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line + len(bad_lines)
-            yield _without_blank(Batch({name: batch.column(name) for name in wanted}, lines))
+            yield _without_blank(Batch({name: batch.column(written[name]) for name in wanted}, lines))
 
 
 def whole_numbers(
@@ -213,6 +220,14 @@ def header(file: Path) -> list[str]:
     Raises:
         UserError: no such file, empty, or not text.
     """
+    return [_bare(name) for name in _first_line(file)]
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip('"')
+
+
+def _first_line(file: Path) -> list[str]:
     with open_file(file) as stream:
         try:
             start = stream.read(1 << 16)
@@ -223,4 +238,4 @@ def header(file: Path) -> list[str]:
     if b"\0" in start:
         raise UserError("not a CSV file: it holds binary data", where=str(file))
     line = start.split(b"\n", 1)[0].decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r")
-    return [name.strip().strip('"') for name in line.split(",")]
+    return line.split(",")

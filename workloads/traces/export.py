@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from workloads.columns import NO_TIME
 from workloads.errors import UserError
+from workloads.traces import mooncake
 from workloads.traces.replay import Replay
 
 # What reads the plain formats back in: `columns` and `time_unit: s` of a TraceSpec.
@@ -37,6 +38,13 @@ def export(replay: Replay, path: Path, format: str) -> list[str]:
     if not timed and format in ("mooncake", "azure"):
         raise UserError(
             f"{format} needs a time for every request, and some follow their predecessor or have none", where="--to"
+        )
+    block = replay.block_tokens
+    if format == "mooncake" and replay.columns.prefix_blocks is not None and block != mooncake.BLOCK_TOKENS:
+        raise UserError(
+            f"mooncake's blocks are of {mooncake.BLOCK_TOKENS} tokens, the trace's of {block}",
+            where="--to",
+            remedy="Write jsonl or parquet, and name `block_tokens` where it is read",
         )
     try:
         FORMATS[format](replay, path)

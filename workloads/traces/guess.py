@@ -44,7 +44,10 @@ def guess_format(file: Path, *, named: bool = False) -> str:
 
 def _of_json(file: Path, *, named: bool) -> str:
     with open_file(file) as stream:
-        start = stream.read(1 << 20)
+        try:
+            start = stream.read(1 << 20)
+        except OSError as error:
+            raise UserError(f"can't be read: {error}", where=str(file)) from error
     if start.lstrip()[:1] == b"{" and b'"block_size"' in start and b'"requests"' in start:
         return "kv-cache-tester"
     if named:

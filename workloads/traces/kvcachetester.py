@@ -36,6 +36,7 @@ def _requests(file: Path, faults: Faults) -> Iterator[Request]:
         raise UserError("there is no session file (*.json, *.json.gz) in it", where=str(file))
     session = 0
     for k, path in enumerate(files):
+        faults.place = path.name
         content = _content(path)
         if content.get("block_size") not in (None, BLOCK_TOKENS):
             raise UserError(f"block_size {content['block_size']}, not {BLOCK_TOKENS}", where=str(path))

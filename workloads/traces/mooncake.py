@@ -26,9 +26,12 @@ def _requests(file: Path, faults: Faults) -> Iterator[Request]:
             blocks = value(record, "hash_ids")
             if not isinstance(blocks, list) or not all(isinstance(b, int) and b >= 0 for b in blocks):
                 raise BadValueError(f"hash_ids {str(blocks)[:60]!r} is not a list of block ids")
+            prompt_tokens = tokens(record, "input_length", least=1)
+            if blocks and len(blocks) != -(-prompt_tokens // BLOCK_TOKENS):
+                raise BadValueError(f"{len(blocks)} hash_ids for {prompt_tokens} tokens in blocks of {BLOCK_TOKENS}")
             yield Request(
                 at_ns=round(number(record, "timestamp") * 1e6),
-                prompt_tokens=tokens(record, "input_length", least=1),
+                prompt_tokens=prompt_tokens,
                 output_tokens=tokens(record, "output_length"),
                 blocks=blocks,
             )

@@ -86,11 +86,13 @@ def _chunk_lengths(file: Path, faults: Faults) -> dict[int, int] | None:
         found = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
         if not found:
             return None
-        for line, record in records(found[0], Faults(found[0], faults.skip)):
+        faults.place = found[0].name
+        for line, record in records(found[0], faults):
             try:
                 known[tokens(record, key)] = tokens(record, "token_length")
             except BadValueError as error:
                 raise UserError(str(error), where=f"{found[0]}, line {line}") from error
+    faults.place = ""
     return known
 
 

@@ -216,7 +216,13 @@ def _ordered(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
     if not backwards or waits.any():
         return rows
     notices.append(f"{spec.file.name}: the clock went backwards {backwards:,} times; rows are sorted by time")
-    return _reordered(rows, np.argsort(rows.at_ns, kind="stable"))
+    rows = _reordered(rows, np.argsort(rows.at_ns, kind="stable"))
+    before = -int(rows.at_ns[0])
+    if before <= 0:
+        return rows
+    # The file's first row is not the earliest, from which the slice now counts.
+    rows = _moved(rows, -before)
+    return rows if spec.duration is None else rows.take(rows.at_ns < round(spec.duration * 1e9))
 
 
 def _reordered(rows: Rows, order: Ints) -> Rows:

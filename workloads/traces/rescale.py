@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from workloads.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
 from workloads.errors import UserError
+from workloads.most import refuse_too_many
 from workloads.spec import TraceSpec
 from workloads.streams import Field
 
@@ -35,6 +36,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
                 )
             return _thinned(columns, ratio, seed, 0), f"{what} by leaving out sessions at random"
         case _:
+            refuse_too_many(int(len(columns) * ratio))
             copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
             last = int(ratio)
             if ratio > last:

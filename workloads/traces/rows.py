@@ -73,7 +73,8 @@ class Faults:
     skip: bool = False
     first: str = ""
     notices: list[str] = field(default_factory=list)
-    _lines: set[int] = field(default_factory=set)
+    place: str = ""  # the file of many that is being read
+    _lines: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def skipped(self) -> int:
@@ -92,7 +93,7 @@ class Faults:
                 where=f"{self.file}, line {line}",
                 remedy="Mend the row, or count and skip such rows with --skip-bad-rows",
             )
-        self._lines.add(line)
+        self._lines.add((self.place, line))
         self.first = self.first or f"line {line}: {what}"
 
     def summary(self) -> list[str]:

@@ -26,6 +26,7 @@ import pyarrow as pa
 from workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
 from workloads.errors import UserError
 from workloads.exact import Floats
+from workloads.most import refuse_too_many
 from workloads.streams import Field, Stream
 from workloads.traces.csvfile import open_file
 from workloads.traces.rows import Faults, Rows
@@ -88,6 +89,7 @@ def windows(path: Path, faults: Faults) -> Iterator[Window]:
     """The windows of one client file."""
     with open_file(path) as stream:
         text = stream.read().decode("utf-8", "replace")
+    faults.place = path.name
     for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
         if not row:
             continue
@@ -115,6 +117,7 @@ def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s
             remedy=f"Its clients are active until {last:,.0f} s",
         )
     factor = 1.0 if rate is None else rate * duration_s / expected
+    refuse_too_many(int(expected * factor))
     parts = [_of_client(client, seed, start_s, end_s, factor) for client in able]
     at_ns = np.concatenate([part[0] for part in parts])
     order = np.argsort(at_ns, kind="stable")
