@@ -10,7 +10,7 @@ import yaml
 
 from harness.cli import main
 from workloads.hashing import plan_hash
-from workloads.plan import make_plan
+from workloads.plan import make_plan, read_plan
 from workloads.profiles import names
 from workloads.spec import WorkloadSpec
 
@@ -46,6 +46,15 @@ def test_plan_writes_the_rows_that_a_run_would_send(capsys: pytest.CaptureFixtur
     found = as_json(capsys, "plan", "rag", "--rate", "3/s", "--duration", "60s", "--seed", "5", "-o", file)
     spec = WorkloadSpec.model_validate({"profile": "rag", "arrivals": {"rate": "3/s"}, "duration": "60s"})
     assert found["figures"]["plan_hash"] == make_plan(spec, 5).plan_hash == plan_hash(pq.read_table(file))
+
+
+def test_a_plan_has_the_seed_of_its_spec(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    drawn = {"prompt_tokens": "uniform(1,9)", "output_tokens": 8, "arrivals": {"rate": 9}, "requests": 40}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({"seed": 7, "workload": drawn}))
+    for flags, seed in (([], 7), (["--seed", "3"], 3)):
+        as_json(capsys, "plan", tmp_path / "s.yaml", "-o", tmp_path / "p.parquet", *flags)
+        expected = make_plan(WorkloadSpec.model_validate(drawn), seed).plan_hash
+        assert plan_hash(read_plan(tmp_path / "p.parquet")) == expected
 
 
 @pytest.mark.parametrize("kind", ["spec", "bare", "trace"])

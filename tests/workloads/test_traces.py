@@ -1,5 +1,6 @@
 """Every reader against the real files: counts, tokens, sharing; and broken input named by line."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from workloads.plan import Plan, make_plan
 from workloads.reuse import implied_reuse
 from workloads.spec import TraceSpec, WorkloadSpec
 from workloads.traces import servegen
+from workloads.traces.export import export
 from workloads.traces.openai_log import time_ns
 from workloads.traces.replay import Replay, load, reader_of
 from workloads.traces.rows import Faults, Rows
@@ -379,3 +381,67 @@ def test_a_closed_loop_goes_round_a_trace_with_new_content(traces: Path) -> None
     table = make_plan(workload, 1).table
     lengths, content = table["prompt_tokens"].to_pylist(), table["content_seed"].to_pylist()
     assert lengths[:20] == lengths[20:40] and len(set(content)) == 50
+
+
+def test_the_earliest_row_is_time_zero_where_the_clock_went_backwards(tmp_path: Path) -> None:
+    names = {"columns": {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}}
+    file = tmp_path / "t.csv"
+    file.write_text("at,in,out\n100,1,1\n94,2,1\n130,3,1\n")
+    table = plan_of(file, "csv", **names).table
+    assert table["at_ns"].to_pylist() == [0, 6 * 10**9, 36 * 10**9]
+    assert table["prompt_tokens"].to_pylist() == [2, 1, 3]
+    assert set(table["phase"].to_pylist()) == {"measure"}
+    assert plan_of(file, "csv", **names, duration="31s").table.num_rows == 2
+
+
+def test_a_whole_week_of_rag_starts_at_zero(traces: Path) -> None:
+    table = plan_of(traces / "ragpulse" / "0_trace.jsonl.gz", "ragpulse").table
+    # Stamps of a second are spread within it.
+    assert 0 <= min(table["at_ns"].to_pylist()) < 10**9
+    assert set(table["phase"].to_pylist()) == {"measure"}
+
+
+def test_a_header_with_blanks_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text('at, in,"out"\n1,2,3\n')
+    named = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
+    assert plan_of(file, "csv", columns=named).table["output_tokens"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
+def test_a_file_that_ends_too_early_is_said(tmp_path: Path, name: str) -> None:
+    line = '{"timestamp": 1, "input_length": 5, "output_length": 5, "hash_ids": []}\n' if "json" in name else "1,2,3\n"
+    rng = np.random.default_rng(1)
+    text = ("" if "json" in name else "at,in,out\n") + "".join(line + " " * int(k) for k in rng.integers(0, 9, 5000))
+    (tmp_path / name).write_bytes(gzip.compress(text.encode())[:-600])
+    columns = {} if "json" in name else {"columns": {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}}
+    with pytest.raises(UserError, match=name):
+        plan_of(tmp_path / name, "mooncake" if "json" in name else "csv", **columns, skip_bad_rows=True)
+
+
+def test_more_block_ids_than_a_prompt_has_blocks_is_a_broken_row(tmp_path: Path) -> None:
+    row = {"timestamp": 0, "input_length": 4, "output_length": 1, "hash_ids": [1, 2, 3]}
+    with pytest.raises(UserError, match="3 hash_ids for 4 tokens"):
+        plan_of(jsonl(tmp_path / "t.jsonl", row), "mooncake")
+
+
+def test_blocks_of_another_length_are_not_written_as_mooncakes(traces: Path, tmp_path: Path) -> None:
+    replay = load(spec(traces / "ragpulse" / "0_trace.first300.jsonl", "ragpulse"))
+    with pytest.raises(UserError, match="blocks are of 512 tokens"):
+        export(replay, tmp_path / "t.jsonl", "mooncake")
+
+
+def test_broken_steps_of_several_files_are_counted_each(tmp_path: Path) -> None:
+    step = {"t": 0, "in": 64, "out": 1, "hash_ids": [1]}
+    for k in range(3):
+        (tmp_path / f"trace_{k}.json").write_text(json.dumps({"requests": [step, {**step, "in": -1}]}))
+    notices = load(spec(tmp_path, "kv-cache-tester", skip_bad_rows=True)).notices
+    assert any("3 broken rows" in notice for notice in notices)
+
+
+def test_copies_beyond_any_memory_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("at,in,out\n" + "".join(f"{k},1,1\n" for k in range(50)))
+    named = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
+    with pytest.raises(UserError, match="more than 50,000,000"):
+        plan_of(file, "csv", columns=named, rate="10000000/s")

@@ -1,10 +1,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
 from workloads.errors import UserError
+from workloads.plan import make_plan
 from workloads.profiles import load, names
 from workloads.spec import WorkloadSpec, explain
 
@@ -75,6 +78,42 @@ def test_users_take_the_place_of_the_profiles_arrivals_and_the_other_way_round()
     assert (closed.loop, closed.arrivals) == ("closed", None)
     opened = WorkloadSpec.model_validate({"profile": "summarize-batch", "arrivals": {"rate": 1}}).resolved(Path())
     assert (opened.loop, opened.users) == ("open", None)
+
+
+def test_a_rate_for_a_mix_of_classes_with_arrivals_is_that_of_all_together() -> None:
+    mixed = {"profile": "mixed-realtime-batch", "arrivals": {"rate": "30/s"}}
+    spec = WorkloadSpec.model_validate(mixed).resolved(Path())
+    rates, before = (
+        [kind.arrivals.mean_rate() or 0 for kind in one.classes.values() if kind.arrivals is not None]
+        for one in (spec, WorkloadSpec(profile="mixed-realtime-batch").resolved(Path()))
+    )
+    assert sum(rates) == pytest.approx(30)
+    assert np.allclose(np.divide(rates, before), 30 / sum(before))
+
+
+def test_arrivals_that_would_change_nothing_are_refused() -> None:
+    own = {"prompt_tokens": 8, "output_tokens": 8, "arrivals": {"rate": 1}}
+    with pytest.raises(ValidationError, match="would change nothing"):
+        WorkloadSpec.model_validate({"classes": {"a": own}, "arrivals": {"rate": 2}, "duration": 1})
+
+
+@pytest.mark.parametrize("load_", [{"users": 4}, {"trace": {"file": "t.csv"}}])
+def test_a_surge_needs_arrivals_of_the_workload(load_: dict[str, Any]) -> None:
+    surge = {"a": {"surge": {"start": 1, "end": 2, "factor": 3}}}
+    lengths = {} if "trace" in load_ else {"prompt_tokens": 8, "output_tokens": 8, "duration": 9}
+    with pytest.raises(ValidationError, match="surge"):
+        WorkloadSpec.model_validate({"tenants": surge, **lengths, **load_})
+
+
+def test_users_and_a_surge_meet_classes_as_often_as_their_arrivals_do() -> None:
+    lengths = {"prompt_tokens": 8, "output_tokens": 8}
+    classes = {"x": {**lengths, "arrivals": {"rate": 5}}, "y": {**lengths, "arrivals": {"rate": 15}}}
+    closed = make_plan(WorkloadSpec.model_validate({"classes": classes, "users": 4, "requests": 4000}), 1).table
+    assert closed["class"].to_pylist().count("x") / 4000 == pytest.approx(0.25, abs=0.03)
+    surge = {"t": {"surge": {"start": 10, "end": 50, "factor": 9}}}
+    surging = make_plan(WorkloadSpec.model_validate({"classes": classes, "tenants": surge, "duration": 60}), 1).table
+    inside = surging.filter(pc.and_(pc.greater(surging["at_ns"], 10**10), pc.less(surging["at_ns"], 5 * 10**10)))
+    assert inside["class"].to_pylist().count("x") / inside.num_rows == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_class_can_be_based_on_a_profile() -> None:

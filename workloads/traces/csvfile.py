@@ -238,4 +238,4 @@ def _first_line(file: Path) -> list[str]:
     if b"\0" in start:
         raise UserError("not a CSV file: it holds binary data", where=str(file))
     line = start.split(b"\n", 1)[0].decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r")
-    return line.split(",")
+    return [str(name) for name in line.split(",")]
