@@ -103,8 +103,12 @@ class KillSwitch:
         whole_s = math.inf if measured_s is None else spec.workload.warmup + measured_s + spec.drain
         for threshold in self._thresholds:
             metric, limit_s = threshold.metric, threshold.limit / 1e3
+            least = _LEAST_ENDED if metric == "errors" or threshold.statistic == "mean" else _LEAST_BEYOND
+            least = 1 if threshold.statistic == "max" or metric == "itl" else least
             why = ""
-            if metric == "errors":
+            if spec.workload.requests is not None and spec.workload.requests < least:
+                why = f"it takes {least} requests to tell, and it has {spec.workload.requests}"
+            elif metric == "errors":
                 if threshold.limit >= 1 and threshold.op == ">":
                     why = "no share is above 100 %"
             elif metric != "e2e" and not spec.streamed:

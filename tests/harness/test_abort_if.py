@@ -136,18 +136,24 @@ UNREACHABLE = [
     ({"ttft": "p99 > 10s"}, {"timeout": "5s"}, "timeout"),
     ({"e2e": "p99 > 60s"}, {"drain": "5s"}, "whole run"),
     ({"ttft": "p99 > 1s"}, {"streamed": False}, "TTFT"),
+    ({"errors": "5%"}, {"requests": 19}, "20 requests"),
 ]
 
 
 @pytest.mark.parametrize(("rules", "spec", "word"), UNREACHABLE)
 def test_a_rule_that_can_never_trip_is_refused(rules: dict[str, str], spec: dict[str, Any], word: str) -> None:
-    workload = {"prompt_tokens": 8, "output_tokens": 8, "arrivals": {"process": "poisson", "rate": 5}, "duration": 10}
-    run = RunSpec.model_validate({"target": {"url": "http://x"}, "workload": workload, **spec})
     with pytest.raises(UserError, match=word):
-        KillSwitch(rules, None).refuse_unreachable(run)
-    KillSwitch({"ttft": "p99 > 2s", "errors": "50%"}, None).refuse_unreachable(
-        run.model_copy(update={"streamed": True})
-    )
+        KillSwitch(rules, None).refuse_unreachable(planned(**spec))
+
+
+def test_a_rule_that_can_trip_is_taken() -> None:
+    KillSwitch({"ttft": "p99 > 2s", "errors": "50%"}, None).refuse_unreachable(planned(timeout="5s"))
+
+
+def planned(requests: int = 100, **spec: Any) -> RunSpec:
+    workload = {"prompt_tokens": 8, "output_tokens": 8, "arrivals": {"process": "poisson", "rate": 5}, "duration": 10}
+    target = {"url": "http://x"}
+    return RunSpec.model_validate({"target": target, "workload": {**workload, "requests": requests}, **spec})
 
 
 NONSENSE = [
