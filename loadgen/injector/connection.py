@@ -1,13 +1,13 @@
 """One HTTP/1.1 connection over TCP (`tls` adds TLS): connect, send, read with kernel stamps, parse, hand over.
 
-The life of one token, with its cost in user space (the kernel's part is in docs/injector.md):
+The life of one token, with its cost, the kernel's part included (tests/bench/bench_costs.py; docs/injector.md):
 
-1. `epoll_wait` names the descriptor, `Loop.run` calls `_readable`                  0.3 us
-2. `recvmsg` returns the bytes and the kernel's receive stamp                       1.0 us
-3. `clock_gettime`, and the stamp is unpacked                                       0.3 us
-4. httptools takes the chunked coding off and calls `on_body`                       0.6 us
-5. `Stream.received`: three appends to arrays of machine integers                   0.2 us
-6. put off until the answer has ended: SSE, JSON, which events are tokens           0.7 us
+1. `epoll_wait` names the descriptor, `Loop.run` calls `_readable`                  0.2 us
+2. `recvmsg` returns the bytes and the kernel's receive stamp                       4.5 us
+3. `clock_gettime`, and the stamp is unpacked                                       0.15 us
+4. httptools takes the chunked coding off and calls `on_body`                       0.3 us
+5. `Stream.received`: three appends to arrays of machine integers                   0.15 us
+6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
 
 No object of Python's outlives the token but 4 bytes in `Stream.arrivals_us`. Knows no plan and no
 record; what became of the request is in its `Exchange`.
