@@ -27,6 +27,8 @@ _READY_S = 60.0
 _GRACE_S = 15.0
 # Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
 _MOST_UNSTAMPED = 0.001
+# So many fewer users than planned, on average, are worth a notice.
+_USERS_MISSING = 0.05
 
 
 class Watcher:
@@ -175,6 +177,13 @@ class Listener:
         self._stop("failed", ended.text)
         self._outcome.failed_side = "target"
 
+    def _compare_users(self, mean: float, planned: float) -> None:
+        """Users whose code ended them before their time are missing from the load."""
+        if mean < planned * (1 - _USERS_MISSING):
+            self._manifest.notices.append(
+                f"{mean:.1f} users on average where {planned:.1f} were planned: some ended early (see events.jsonl)"
+            )
+
     def _hear(self, message: Message) -> None:
         manifest, outcome = self._manifest, self._outcome
         match message["op"]:
@@ -189,6 +198,7 @@ class Listener:
             case "closing":  # the closed loop's last request was asked for
                 manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
                 manifest.users = message["users"]
+                self._compare_users(message["users"]["mean"], message["planned_users"])
             case "event":
                 more = {key: value for key, value in message.items() if key not in ("op", "kind", "text")}
                 self._note(message["kind"], message["text"], **more)
@@ -215,6 +225,7 @@ class Listener:
             case "crashed" | "died":
                 text = message.get("error") or _ending(message["code"])
                 outcome.state, outcome.reason = "failed", f"injector {message['injector']}: {text}"
+                outcome.failed_side = "client"
                 self._note("injector", outcome.reason)
                 self._watcher.note(outcome.reason)
             case other:

@@ -13,17 +13,22 @@ Under `tailgate run --locustfile FILE` every request is recorded like any other;
 report. Under plain `locust -f FILE` the same figures go to Locust's own statistics (`loadgen.control.plain`).
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import locust
 
+from workloads.errors import UserError
+
 if TYPE_CHECKING:
     from loadgen.control.station import Station
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
+# Of a task that never ends: so many answers are kept for a verdict.
+_MOST_OPEN: Final = 64
 
 
 @dataclass(frozen=True)
@@ -43,25 +48,35 @@ class Answer:
     output_tokens: int | None
     ttft_ms: float | None
     e2e_ms: float | None
+    last_token_ms: float | None
     chunks: int
+    gaps_ms: tuple[float, ...] = field(repr=False)  # plain `locust` only: between its tokens' arrivals
     index: int = field(repr=False)
+    number: int = field(repr=False)
+    kind: str = field(repr=False)
+    api: str = field(repr=False)
     _judge: Callable[["Answer", str], None] = field(repr=False)
+    _faults: list[str] = field(default_factory=list, repr=False)
 
     def fail(self, reason: str) -> None:
-        """Count this answer as an error: it arrived, but it is wrong. An answer that broke off is one already."""
-        if self.ok:
+        """Count this answer as an error: it arrived, but it is wrong. An answer that broke off is one already.
+
+        The first reason counts.
+        """
+        if self.ok and not self._faults:
+            self._faults.append(reason)
             self._judge(self, reason)
 
 
 class Client:
-    """Sends a user's requests, one at a time, through its machine's injector."""
+    """Sends a user's requests through its machine's injector."""
 
     def __init__(self, user: "LLMUser", station: "Station") -> None:
         self._user = user
         self._station = station
         self._number = station.next_user()
         self._turn = 0
-        self.last: Answer | None = None
+        self._open: deque[Answer] = deque()  # of this task, which its code may yet judge
 
     def chat(self, messages: Messages, *, kind: str | None = None, **fields: Any) -> Answer:
         """One call of `/v1/chat/completions`; ``messages`` may be one user message's text.
@@ -79,34 +94,47 @@ class Client:
         )
 
     def _send(self, api: str, body: dict[str, Any], kind: str | None) -> Answer:
-        self.settle()
         limit = next((body[name] for name in _LIMITS if body.get(name) is not None), None)
         name = kind or type(self._user).__name__
+        turn, self._turn = self._turn, self._turn + 1
         done = self._station.request(
-            self._number,
-            {"api": api, "body": body, "class": name, "turn": self._turn, "output_tokens": limit},
+            self._number, {"api": api, "body": body, "class": name, "turn": turn, "output_tokens": limit}
         )
-        self._turn += 1
-        known = {name: done[name] for name in Answer.__dataclass_fields__ if name in done}
-        self.last = Answer(**known, _judge=self._judge)
-        self._station.answered(self._user, name, api, self.last)
-        return self.last
+        answer = Answer(**{key: done[key] for key in _TOLD}, kind=name, api=api, _judge=self._judge)
+        self._open.append(answer)
+        self._station.answered(answer)
+        if len(self._open) > _MOST_OPEN:
+            self._settle(self._open.popleft())
+        return answer
+
+    @property
+    def last(self) -> Answer | None:
+        """The task's latest answer."""
+        return self._open[-1] if self._open else None
 
     def _judge(self, answer: Answer, reason: str) -> None:
-        self._station.judge(self._number, answer.index, reason)
+        self._station.judge(self._number, answer, reason)
+
+    def _settle(self, answer: Answer) -> None:
+        self._station.settled(self._user, answer)
+        self._station.said_all(self._number, answer.number)
 
     def settle(self) -> None:
-        """Nothing more will be said of the last answer."""
-        if self.last is not None:
-            self._station.settled(self.last)
-            self._station.said_all(self._number)
-            self.last = None
+        """The task has ended: nothing more will be said of its answers."""
+        while self._open:
+            self._settle(self._open.popleft())
+
+    def come(self) -> None:
+        """The user is there."""
+        self._station.came()
 
     def leave(self) -> None:
         """The user is gone."""
         self.settle()
-        self._station.said_all(self._number)  # also of an answer that came too late for it
         self._station.left(self._number)
+
+
+_TOLD: Final = tuple(name for name in Answer.__dataclass_fields__ if name not in ("kind", "api", "_judge", "_faults"))
 
 
 class LLMUser(locust.User):
@@ -131,24 +159,39 @@ class LLMUser(locust.User):
 
         # Locust asks for the time to wait when a task has ended.
         self.wait_time = after_the_task  # type: ignore[method-assign]
-        came, left = self.on_start, self.on_stop
 
-        def start() -> None:
-            self.client._station.came()
-            came()
-
-        def stop() -> None:
-            left()  # type: ignore[no-untyped-call]
+    def run(self) -> None:  # type: ignore[misc]
+        """Its whole life; it counts as a user for as long, however that ends."""
+        self.client.come()
+        try:
+            super().run()  # type: ignore[no-untyped-call]
+        finally:
             self.client.leave()
-
-        self.on_start, self.on_stop = start, stop  # type: ignore[method-assign]
 
 
 def _station_of(user: LLMUser) -> "Station":
-    environment = user.environment
-    if not hasattr(environment, "station"):
-        from loadgen.control.plain import PlainStation
-
-        environment.station = PlainStation(environment, user)
-    station: Station = environment.station
+    if not hasattr(user.environment, "station"):
+        raise UserError("nobody is there to send its requests; the reason stands above", where=type(user).__name__)
+    station: Station = user.environment.station
     return station
+
+
+def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
+    return [kind for kind in environment.user_classes if issubclass(kind, LLMUser)]
+
+
+def _on_init(environment: locust.env.Environment, **_: Any) -> None:
+    from loadgen.control.plain import start_early
+
+    start_early(environment, _own_classes(environment))
+
+
+def _on_test_start(environment: locust.env.Environment, **_: Any) -> None:
+    from loadgen.control.plain import start_late
+
+    start_late(environment, _own_classes(environment))
+
+
+# Locust's global events are fired by plain `locust` only: under `tailgate run` the environment has its own.
+locust.events.init.add_listener(_on_init)  # type: ignore[no-untyped-call]
+locust.events.test_start.add_listener(_on_test_start)  # type: ignore[no-untyped-call]

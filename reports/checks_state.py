@@ -27,6 +27,7 @@ def state_checks(analysis: Analysis, gpus: Sequence[GpuView]) -> Iterator[Check]
     yield cache_check(analysis)
     yield from telemetry_check(gpus)
     yield from files_check(analysis.run)
+    yield from records_check(analysis.run)
 
 
 def warmth_check(analysis: Analysis) -> Check:
@@ -107,3 +108,21 @@ def files_check(run: Run) -> Iterator[Check]:
     if run.altered:
         why += f": {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
     yield at_most("files", float(len(run.altered)), 0.0, "files", why, "Restore them, or measure again.")
+
+
+def records_check(run: Run) -> Iterator[Check]:
+    """Each request was reported once, and in a closed loop every injector to its end.
+
+    An open loop's missing rows are known from its plan (`lost_rows`); a closed loop's plan has no end, so an injector
+    that vanished leaves no gap in it. Nothing in runs from before these were counted.
+    """
+    manifest = run.manifest
+    if manifest.duplicates is None:
+        return
+    why = "requests that were reported more than once: they were sent more than once, or are counted wrongly"
+    remedy = "Please report it with the run directory."
+    yield at_most("duplicates", float(manifest.duplicates), 0.0, "rows", why, remedy)
+    if manifest.loop == "closed":
+        why = "injectors that never closed their records: what their users had in flight is unknown"
+        unclosed, remedy = float(len(manifest.unclosed)), "An injector or worker died: see events.jsonl."
+        yield at_most("unclosed_injectors", unclosed, 0.0, "injectors", why, remedy)

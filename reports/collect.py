@@ -57,7 +57,8 @@ def _collect(run_dir: Path) -> None:
     manifest = Manifest.load(run_dir)
     client = _client(run_dir)
     died = _died(run_dir, manifest.injectors)
-    reported = with_verdicts(run_dir, _reported(run_dir))
+    reported, duplicates = _reported(run_dir)
+    reported = with_verdicts(run_dir, reported)
     asked = plan_of_asked(run_dir, reported)
     if asked is not None:
         _write(asked, run_dir / "plan.parquet")
@@ -69,7 +70,8 @@ def _collect(run_dir: Path) -> None:
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
     _write(client, run_dir / "client.parquet")
     _recover_telemetry(run_dir)
-    Manifest.load(run_dir).model_copy(update={"checksums": checksums(run_dir)}).save(run_dir)
+    found = {"checksums": checksums(run_dir), "duplicates": duplicates, "unclosed": died}
+    Manifest.load(run_dir).model_copy(update=found).save(run_dir)
     # Last: with checksums in the manifest, what is left of a spool says nothing any more.
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
 
@@ -105,15 +107,15 @@ def _recover_telemetry(run_dir: Path) -> None:
             _write(pa.Table.from_batches(list(whole_batches(stream)), schema), path)
 
 
-def _reported(run_dir: Path) -> Any:
-    """What injectors reported: a table of _REPORTED columns, one row per index, sorted by it.
+def _reported(run_dir: Path) -> tuple[Any, int]:
+    """What injectors reported: a table of _REPORTED columns, one row per index, sorted by it; and repetitions.
 
     Arrivals are copied straight to `arrivals.parquet` on the way, 32 MB at a time.
     """
     seen = np.zeros(0, np.bool_)
     parts: list[Any] = []
     pending: list[Any] = []
-    held = 0
+    held = duplicates = 0
     with (
         _draft(run_dir / "arrivals.parquet") as draft,
         pq.ParquetWriter(draft, ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False) as out,
@@ -122,6 +124,7 @@ def _reported(run_dir: Path) -> Any:
             for batch in whole_batches(path):
                 fresh, seen = _first_time(batch["index"].to_numpy(), seen)
                 kept = batch.filter(pa.array(fresh))
+                duplicates += batch.num_rows - kept.num_rows
                 parts.append(kept.select(_REPORTED))
                 has_any = pc.fill_null(pc.greater(pc.list_value_length(kept["arrivals_us"]), 0), False)
                 pending.append(kept.select(ARRIVALS_SCHEMA.names).filter(has_any))
@@ -132,7 +135,8 @@ def _reported(run_dir: Path) -> Any:
         if pending:
             out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
     schema = pa.schema([SPOOL_SCHEMA.field(name) for name in _REPORTED])
-    return pa.Table.from_batches(parts, schema).sort_by("index") if parts else schema.empty_table()
+    table = pa.Table.from_batches(parts, schema).sort_by("index") if parts else schema.empty_table()
+    return table, duplicates
 
 
 def _first_time(index: Ints, seen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -175,17 +179,19 @@ def _last_sign_of_life(client: Any, reported: Any, manifest: Manifest) -> int:
 def _with_unreported(reported: Any, plan: Any, manifest: Manifest, died: list[int], horizon_ns: int) -> Any:
     """`reported` plus a row for each planned one that is missing: `lost` or `not_sent`.
 
-    A later turn has no time of its own in the plan: it shares the fate of its session's turn before it,
-    and is `not_sent` where that one was reported.
+    Of an injector that never closed its spool every row is lost whose time had come. A later turn has no time of its
+    own in the plan: its time may have come as soon as its session's had. A worker that was given up may have sent on.
     """
     missing = plan.filter(pa.array(~np.isin(plan["index"].to_numpy(), reported["index"].to_numpy())))
     if not missing.num_rows:
         return reported
-    at_ns = missing["at_ns"].to_numpy().astype(np.float64)
     session = missing["session"].to_numpy()
     injector = session % max(manifest.injectors, 1)
-    lost = np.isin(injector, died) & (at_ns <= horizon_ns)
-    lost |= np.isnan(at_ns) & np.isin(session, session[lost])
+    given_up = [k for worker in manifest.workers if worker.get("given_up") for k in worker["injectors"]]
+    begun = plan["session"].to_numpy()[plan["at_ns"].to_numpy().astype(np.float64) <= horizon_ns]
+    at_ns = missing["at_ns"].to_numpy().astype(np.float64)
+    due = (at_ns <= horizon_ns) | (np.isnan(at_ns) & np.isin(session, begun)) | np.isin(injector, given_up)
+    lost = np.isin(injector, died) & due
     columns = {
         "index": missing["index"],
         "injector": pa.array(injector, pa.int32()),

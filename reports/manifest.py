@@ -84,6 +84,8 @@ class Manifest(pydantic.BaseModel):
     failed_side: Literal["", "target", "client"] = ""
     recovered: bool = False  # finalised by `tailgate report` after the run was killed
     pid: int | None = None  # the process that owns the run while it is `running`
+    duplicates: int | None = None  # records of a request that was reported before
+    unclosed: list[int] = []  # injectors that did not end their records: killed, or never heard of again
     checksums: dict[str, str] = {}  # file name -> sha256, of the files that were measured
     summary_checksum: str = ""  # sha256 of the last summary.json that was made from them
 

@@ -14,7 +14,7 @@ from locust.user.users import User
 
 from loadgen.control.channel import Message
 from loadgen.control.shape import Stages
-from loadgen.control.stages import Stage
+from loadgen.control.stages import Stage, mean_users
 from loadgen.control.station import Station, assertions_count
 from loadgen.control.users import OpenLoopUser, SessionUser
 
@@ -82,6 +82,10 @@ class Crew:
             until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
             gevent.spawn_later(max(until, 0), station.population.restart)
             station.close_at(t0_unix_ns + self.measure_end_ns)
+
+    def planned_users(self, t0_unix_ns: int, until_unix_ns: int) -> float:
+        """Closed loop: how many there were to be on average, from the measure phase's begin to this time."""
+        return mean_users(self.stages, until_unix_ns - t0_unix_ns - self.warmup_ns)
 
     def _users_change(self, users: int, t_ns: int) -> None:
         if t_ns not in self._edges:  # within a ramp

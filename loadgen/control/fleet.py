@@ -1,10 +1,13 @@
 """The workers of a distributed run as the master knows them: who joined, what each has, how far each has come."""
 
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.control.protocol import PROTOCOL, VERSION
+from loadgen.control.stages import Stage
 from workloads.errors import UserError
 
 
@@ -30,6 +33,7 @@ class Remote:
     heard_at: float = field(default_factory=time.monotonic)
     missing_since: float | None = None  # monotonic; neither a heartbeat nor a word
     given_up: bool = False
+    alone_s: float = 0.0  # how long it sends on without hearing of the master
 
     @property
     def here(self) -> bool:
@@ -46,7 +50,31 @@ class Remote:
             "clock_error_ms": self.error_ns / 1e6,
             "clock_drift_ms": self.drift_ns / 1e6,
             "drained": self.drained,
+            "given_up": self.given_up,
         }
+
+
+def dealt_in_order(clients: Iterable[str]) -> list[str]:
+    """The order in which Locust deals users out: one to each worker in turn, those of one host not in a row.
+
+    Source: `locust.dispatch.UsersDispatcher._sort_workers`; a worker's id is its host's name, `_` and a random part.
+    """
+    seen: Counter[str] = Counter()
+    places = []
+    for client in sorted(clients):
+        host = client.rpartition("_")[0]
+        places.append((seen[host], client))
+        seen[host] += 1
+    return [client for _, client in sorted(places)]
+
+
+def apportioned(whole: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Whole numbers in proportion to the weights, which add up to ``whole`` (largest remainders)."""
+    total = sum(weights.values())
+    parts = {name: divmod(whole * weight, total) for name, weight in weights.items()}
+    rest = whole - sum(part for part, _ in parts.values())
+    favoured = sorted(parts, key=lambda name: -parts[name][1])[:rest]
+    return {name: part + (name in favoured) for name, (part, _) in parts.items()}
 
 
 class Fleet:
@@ -57,12 +85,13 @@ class Fleet:
         self.remotes: dict[str, Remote] = {}
         self.turned_away: list[str] = []
         self.sharded = False
+        self._admitted = 0
 
     def admit(self, client: str, about: dict[str, Any]) -> Remote | UserError:
         """Let a worker in, or say why not. One that is in stays in."""
         if client in self.remotes:
             return self.remotes[client]
-        version, number = str(about.get("version", "unknown")), len(self.remotes) + 1
+        version, number = str(about.get("version", "unknown")), self._admitted + 1
         if version != VERSION or about.get("protocol") != PROTOCOL:
             return UserError(
                 f"this worker is tailgate {version}, the master is tailgate {VERSION}",
@@ -72,8 +101,18 @@ class Fleet:
             why = "has begun" if self.sharded else f"has its {self.expected} workers"
             return UserError(f"too late: the run {why}", remedy="Raise --expect-workers on the master.")
         remote = Remote(client, number, about.get("name") or f"worker-{number}", int(about["injectors"]), version)
+        remote.alone_s = float(about["alone_s"])
         self.remotes[client] = remote
+        self._admitted = number
         return remote
+
+    def forget(self, remote: Remote) -> None:
+        """One went away before it had a shard: another may take its place."""
+        del self.remotes[remote.id]
+
+    def takes_part(self, client: str) -> bool | None:
+        """Whether a connection is one of a worker that was let in; None while others still may be."""
+        return client in self.remotes if self.sharded else None
 
     @property
     def complete(self) -> bool:
@@ -93,12 +132,20 @@ class Fleet:
             remote.first = first
             first += remote.injectors
 
-    def share_of(self, remote: Remote, requests: int | None) -> int | None:
-        """A worker's part of a closed loop's number of requests."""
+    def shares(self, requests: int | None, stages: Sequence[Stage]) -> dict[str, int | None]:
+        """Each worker's part (by its id) of a closed loop's number of requests: in proportion to its users.
+
+        A worker without a user gets none; by equal parts it would wait for ever for somebody to send its own.
+        """
         if requests is None:
-            return None
-        each, rest = divmod(requests, len(self.remotes))
-        return each + (remote.number <= rest)
+            return dict.fromkeys(self.remotes)
+        ranks = {client: k for k, client in enumerate(dealt_in_order(self.remotes))}
+        n = len(ranks)
+        weights = {
+            client: sum((stage.users // n + (rank < stage.users % n)) * stage.for_ns for stage in stages)
+            for client, rank in ranks.items()
+        }
+        return dict(apportioned(requests, weights))
 
     def who_came(self) -> str:
         """For a person: names, or nobody; and who was turned away."""

@@ -8,17 +8,19 @@ import gevent
 from gevent.event import Event
 from gevent.lock import RLock
 from locust.env import Environment
-from locust.exception import RPCError
+from locust.exception import RPCError, RPCReceiveError, RPCSendError
 from locust.rpc import Message as RpcMessage
-from locust.runners import WorkerRunner
+from locust.stats import RequestStats
 
-from loadgen.control import protocol
+from loadgen.control import protocol, runners
 from loadgen.control.channel import Message
 from loadgen.control.clocks import Offset, Ping, estimate
 from workloads.errors import UserError
 
 _PING_S: Final = 0.02
 _PONG_S: Final = 10.0
+# None of Locust's is another's kind.
+_LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 
 
 class Link:
@@ -38,8 +40,9 @@ class Link:
         self._pings: list[Ping] = []
         self._sending = RLock()
         try:
-            self._runner: WorkerRunner = environment.create_worker_runner(host, port)
-        except (ConnectionError, RPCError, OSError) as error:
+            environment.stats = RequestStats(use_response_times_cache=False)
+            self._runner = environment._create_runner(runners.Worker, host, port)
+        except (ConnectionError, *_LINE_BROKEN, OSError) as error:
             raise UserError(f"can't connect: {error}", where=f"--master {self.master}") from error
         for kind in protocol.TO_WORKER:
             self._runner.register_message(kind, self._take)
@@ -57,7 +60,7 @@ class Link:
         with self._sending:
             try:
                 self._runner.send_message(kind, data)
-            except RPCError:
+            except _LINE_BROKEN:
                 return
 
     def say(self, message: Message) -> None:

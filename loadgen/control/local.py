@@ -33,6 +33,7 @@ class LocalRun:
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
         self._own_classes: list[type[User]] = []
         self._went = False
+        self._t0_unix_ns = 0
         self.over = Event()
 
     def take(self, message: Message) -> None:
@@ -74,9 +75,10 @@ class LocalRun:
     def _go(self, message: Message) -> None:
         assert self._crew is not None
         self._went = True
-        self._station.go(message["t0_unix_ns"])
-        self._crew.begin(self._environment, message["t0_unix_ns"], machines=1)
-        self._crew.watch_the_clock(self._station, message["t0_unix_ns"])
+        self._t0_unix_ns = message["t0_unix_ns"]
+        self._station.go(self._t0_unix_ns)
+        self._crew.begin(self._environment, self._t0_unix_ns, machines=1)
+        self._crew.watch_the_clock(self._station, self._t0_unix_ns)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
         """Locust's own stop, in its web UI: nothing ends before the injectors have."""
@@ -86,6 +88,9 @@ class LocalRun:
             self.over.wait()
 
     def _hear(self, message: Message) -> None:
+        if message["op"] == "closing":
+            assert self._crew is not None
+            message["planned_users"] = self._crew.planned_users(self._t0_unix_ns, message["at_unix_ns"])
         self._report(message)
         if self._ui is not None:
             self._ui.take(message)

@@ -18,9 +18,9 @@ from gevent.event import Event
 from locust import User
 from locust.env import Environment
 from locust.rpc import Message as RpcMessage
-from locust.runners import STATE_MISSING, MasterRunner
+from locust.runners import STATE_MISSING
 
-from loadgen.control import protocol
+from loadgen.control import protocol, runners
 from loadgen.control.channel import Message
 from loadgen.control.crew import Crew, load_classes
 from loadgen.control.fleet import Fleet, Remote
@@ -54,11 +54,13 @@ class MasterRun:
         self._own_classes: list[type[User]] = []
         self._store: Store | None = None
         self._t0_unix_ns = 0
+        self._drain_end_ns = 0  # run time by which every request has ended
         self._stopping: str | None = None
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
-        self._runner: MasterRunner = self._environment.create_master_runner(*bind)
+        self._runner = self._environment._create_runner(runners.Master, *bind)
+        self._runner.takes_part = self._fleet.takes_part
         for message_type in protocol.TO_MASTER:
             self._runner.register_message(message_type, self._hear)
         self._ui = WebUi(self._environment, ui) if ui else None
@@ -103,6 +105,7 @@ class MasterRun:
 
     def _prepare(self, message: Message) -> None:
         self._store = Store(Path(message["job"]["spool"]))
+        self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
         self._crew = Crew.of(message, self._report, self._own_classes)
         self._crew.dress(self._environment)
         try:
@@ -173,8 +176,10 @@ class MasterRun:
     def _hear_said(self, remote: Remote, message: Message) -> None:
         match message["op"]:
             case "closing":
-                remote.closed_at_ns, remote.users = message["at_unix_ns"], message["users"]
-                self._close_when_all_have()
+                remote.users = message["users"]
+                if self._stopping is not None or not message["early"]:  # else it leaves before the end, alone
+                    remote.closed_at_ns = message["at_unix_ns"]
+                    self._close_when_all_have()
             case "event":
                 self._event(f"{remote.name} {message['text']}", message["kind"])
             case _:
@@ -214,12 +219,22 @@ class MasterRun:
             return
         users = {key: sum(remote.users[key] for remote in remotes) for key in ("mean", "max")}
         at = max(remote.closed_at_ns or 0 for remote in remotes)
-        self._report({"op": "closing", "at_unix_ns": at, "users": users})
+        assert self._crew is not None
+        planned = self._crew.planned_users(self._t0_unix_ns, at)
+        self._report({"op": "closing", "at_unix_ns": at, "users": users, "planned_users": planned})
 
     def _left_early(self, remote: Remote, how: str) -> None:
         """A closed loop lacks a worker's users from then on: no record shows that, so the run says it."""
         if self._crew is not None and self._crew.closed and self._stopping is None:
             self._report({"op": "failed", "why": f"{remote.name} {how}: its users were missing from then on"})
+            self._close_when_all_have()
+
+    def _given_up(self, remote: Remote) -> None:
+        """Nobody knows what became of its requests: no report shows them."""
+        if self._stopping is None:
+            users = "its users were missing from then on, and " if self._crew is not None and self._crew.closed else ""
+            why = f"{remote.name} did not come back: {users}what it did not report is lost"
+            self._report({"op": "failed", "why": why})
             self._close_when_all_have()
 
     # --- the barrier -----------------------------------------------------------------------------------
@@ -230,13 +245,15 @@ class MasterRun:
             gevent.sleep(_WATCH_S)
             for remote in self._vigil.newly_missing():
                 if not self._t0_unix_ns:
+                    self._runner.clients.pop(remote.id, None)
                     self._muster.gone(remote)
             if time.monotonic() - told > _AGAIN_S:
                 told = time.monotonic()
                 self._say_again()
             if self._t0_unix_ns:
-                for remote in self._vigil.newly_given_up():
-                    self._left_early(remote, "did not come back")
+                over_s = (time.time_ns() - self._t0_unix_ns - self._drain_end_ns) / 1e9
+                for remote in self._vigil.newly_given_up(over_s):
+                    self._given_up(remote)
                 if self._vigil.all_accounted_for:
                     self._end()
 

@@ -11,6 +11,7 @@ from gevent.event import Event
 from loadgen.control import protocol
 from loadgen.control.channel import Message
 from loadgen.control.fleet import Fleet, Remote
+from loadgen.control.stages import Stage
 from workloads.errors import UserError
 
 _PREPARE_S: Final = 120.0
@@ -61,11 +62,14 @@ class Muster:
             files["content.npz"] = Path(job["content"])
         if job["bodies"] is not None:
             files[protocol.bodies_file(job)] = Path(job["bodies"])
+        if (trace := protocol.trace_of(job)) is not None:
+            files[protocol.trace_file(job)] = Path(trace)
         common = {key: message[key] for key in _COMMON}
+        shares = self._fleet.shares(message["requests"], [Stage(**stage) for stage in message["stages"]])
         for remote in self._fleet.remotes.values():
             shard = {
                 **common, "job": job, "first": remote.first, "of": self._fleet.injectors,
-                "requests": self._fleet.share_of(remote, message["requests"]),
+                "requests": shares[remote.id],
                 "files": {name: path.stat().st_size for name, path in files.items()},
             }  # fmt: skip
             self._tell(remote.id, protocol.SHARD, shard)
@@ -119,8 +123,13 @@ class Muster:
         self._give_up(UserError(data["what"], where=where, remedy=data["remedy"]))
 
     def gone(self, remote: Remote) -> None:
-        """A worker is missing before the run began."""
-        self._give_up(UserError(f"{remote.name} went away before the run began", where="workers"))
+        """A worker is missing before the run began: another may come in its place, unless shards are handed out."""
+        if self._fleet.sharded:
+            self._give_up(UserError(f"{remote.name} went away before the run began", where="workers"))
+            return
+        self._fleet.forget(remote)
+        self._arrived.clear()
+        self._event(f"{remote.name} is forgotten: another worker may take its place")
 
     def _give_up(self, why: UserError) -> None:
         self._refusal = self._refusal or why

@@ -1,7 +1,8 @@
 """A locustfile of `LLMUser`s under plain `locust -f FILE --host URL`: the same client, Locust's own statistics.
 
-The injector is started with the process's first user and ended when Locust quits. Each request is one of Locust's
-(its response time is E2E, from the sending), with rows for TTFT and ITL beside it that don't count in the total.
+The injector is ready before Locust's clock starts (on its `init`, or on `test_start` where the host comes that late),
+and ended when Locust quits. Each request is one of Locust's (its response time is E2E, from the sending to the last
+token), with rows for TTFT and ITL (every gap) beside it that don't count in the total.
 Records are not kept: `tailgate run --locustfile FILE` does that.
 """
 
@@ -9,15 +10,18 @@ import atexit
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import AsyncResult
 from locust import User
 from locust.env import Environment
+from locust.runners import MasterRunner
 
 from loadgen.control.channel import Message
 from loadgen.control.station import Station, assertions_count
@@ -38,8 +42,8 @@ class PlainStation(Station):
         UserError: the target can't be asked for its model, or the injector refused.
     """
 
-    def __init__(self, environment: Environment, user: "LLMUser") -> None:
-        url = (user.host or environment.host or "").rstrip("/").removesuffix("/v1")
+    def __init__(self, environment: Environment, user: type["LLMUser"]) -> None:
+        url = _host(environment, user)
         if not url:
             raise UserError("no host: where does the server listen?", where="--host")
         headers = _key(user)
@@ -47,14 +51,15 @@ class PlainStation(Station):
         super().__init__(1, self._hear)
         self._environment = environment
         self._prepared = AsyncResult()
-        self._pending: dict[int, tuple[User, str, str, str | None]] = {}
+        self._wrong: dict[int, str] = {}  # index -> what its user found, until the answer is settled
+        self._unsettled: set[int] = set()
         self._folder = tempfile.mkdtemp(prefix="tailgate-locust-")
         atexit.register(self._end)
         environment.events.quitting.add_listener(lambda **_: self._end())  # type: ignore[no-untyped-call]
         assertions_count(environment)
         job = Job(
             plan="", spool=self._folder, injector=0, injectors=1, loop="asked", urls=(url,), api="chat", model=model,
-            dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(),
+            dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(), tells_gaps=True,
         )  # fmt: skip
         self.prepare(job.to_dict(), 0, 1, None)
         self._prepared.get(timeout=_READY_S)
@@ -71,26 +76,31 @@ class PlainStation(Station):
                 for answer in list(self._answers.values()):
                     answer.set_exception(RuntimeError(f"the injector ended: {message}"))
 
-    def answered(self, user: User, kind: str, api: str, answer: "Answer") -> None:
-        """Keep it until the user has had its say."""
-        self._pending[answer.index] = (user, kind, api, None)
-        entries = self._environment.stats.entries
-        if answer.ok and answer.ttft_ms is not None and answer.e2e_ms is not None:
-            entries[kind, "TTFT"].log(round(answer.ttft_ms), 0)
-            if answer.chunks > 1:
-                entries[kind, "ITL"].log(round((answer.e2e_ms - answer.ttft_ms) / (answer.chunks - 1)), 0)
+    def answered(self, answer: "Answer") -> None:
+        """Its tokens count at once, the request when the user has had its say."""
+        self._unsettled.add(answer.index)
+        entries: Any = self._environment.stats.entries
+        if answer.ok and answer.ttft_ms is not None:
+            entries[answer.kind, "TTFT"].log(answer.ttft_ms, 0)
+            for gap in answer.gaps_ms:
+                entries[answer.kind, "ITL"].log(gap, 0)
 
-    def judge(self, user: int, index: int, reason: str) -> None:
+    def judge(self, user: int, answer: "Answer", reason: str) -> None:
         """A user found an answer wrong."""
-        self._pending[index] = (*self._pending[index][:3], reason)
+        if answer.index in self._unsettled:
+            self._wrong[answer.index] = reason
+        else:  # its request counts already
+            self._environment.stats.log_error(answer.api, answer.kind, reason)
 
-    def settled(self, answer: "Answer") -> None:
+    def settled(self, user: User, answer: "Answer") -> None:
         """Now it counts."""
-        user, kind, api, reason = self._pending.pop(answer.index)
-        error = reason or (None if answer.ok else f"{answer.status}: {answer.error}")
+        self._unsettled.discard(answer.index)
+        error = self._wrong.pop(answer.index, None) or (None if answer.ok else f"{answer.status}: {answer.error}")
+        took_ms = answer.last_token_ms if answer.ok and answer.last_token_ms is not None else answer.e2e_ms
         self._environment.events.request.fire(  # type: ignore[no-untyped-call]
-            request_type=api, name=kind, response_time=answer.e2e_ms or 0.0, response_length=answer.output_tokens or 0,
-            exception=Exception(error) if error else None, context=user.context(), response=answer,
+            request_type=answer.api, name=answer.kind, response_time=took_ms or 0.0,
+            response_length=answer.output_tokens or 0, exception=Exception(error) if error else None,
+            context=user.context(), response=answer,
         )  # fmt: skip
 
     def _end(self) -> None:
@@ -101,12 +111,45 @@ class PlainStation(Station):
             self._folder = ""
 
 
-def _key(user: "LLMUser") -> dict[str, str]:
+def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
+    """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
+
+    Raises:
+        SystemExit: it can't be; why is said.
+    """
+    if not _wanted(environment, users) or not _host(environment, users[0]):
+        return  # the web UI asks for the host later, and a worker's master tells it
+    try:
+        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+    except UserError as error:
+        print(f"tailgate: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
+    """On Locust's `test_start`.
+
+    Raises:
+        UserError: it can't be.
+    """
+    if _wanted(environment, users):
+        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+
+
+def _wanted(environment: Environment, users: Sequence[type["LLMUser"]]) -> bool:
+    return bool(users) and not hasattr(environment, "station") and not isinstance(environment.runner, MasterRunner)
+
+
+def _host(environment: Environment, user: type["LLMUser"]) -> str:
+    return (user.host or environment.host or "").rstrip("/").removesuffix("/v1")
+
+
+def _key(user: type["LLMUser"]) -> dict[str, str]:
     if user.api_key_env is None:
         return {}
     key = os.environ.get(user.api_key_env, "")
     if not key:
-        raise UserError(f"the environment variable {user.api_key_env} is not set", where=type(user).__name__)
+        raise UserError(f"the environment variable {user.api_key_env} is not set", where=user.__name__)
     return {"Authorization": f"Bearer {key}"}
 
 

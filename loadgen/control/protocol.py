@@ -22,7 +22,7 @@ from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 DEFAULT_PORT: Final = 5557
 
@@ -48,6 +48,17 @@ TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, STOP, D
 
 # Pieces of files: small enough that handling one does not hold up a heartbeat.
 PIECE_BYTES: Final = 256 * 1024
+
+
+def trace_of(job: dict[str, Any]) -> str | None:
+    """The trace from which a closed loop's endless plan is gone on with."""
+    trace = job["extend_plan"] and job["extend_plan"]["workload"].get("trace")
+    return None if trace is None else str(trace["file"])
+
+
+def trace_file(job: dict[str, Any]) -> str:
+    """Its name on a worker; the ending tells its format."""
+    return "trace" + "".join(Path(trace_of(job) or "").suffixes[-2:])
 
 
 def bodies_file(job: dict[str, Any]) -> str:

@@ -67,6 +67,10 @@ def make_job(shard: dict[str, Any], own: Own) -> dict[str, Any]:
         job["content"] = str(own.folder / "content.npz")
     if job["bodies"] is not None:
         job["bodies"] = str(own.folder / protocol.bodies_file(job))
+    if protocol.trace_of(job) is not None:
+        workload = job["extend_plan"]["workload"]
+        here = {**workload["trace"], "file": str(own.folder / protocol.trace_file(job))}
+        job["extend_plan"] = {**job["extend_plan"], "workload": {**workload, "trace": here}}
     job["headers"] = {**job["headers"], **_key(shard["key"], own)}
     return job
 

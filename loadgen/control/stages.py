@@ -41,3 +41,12 @@ def moments(stages: Sequence[Stage]) -> list[int]:
         found.add(begin + min(stage.ramp_ns, stage.for_ns))
         begin += stage.for_ns
     return sorted(t for t in found if t < begin)
+
+
+def mean_users(stages: Sequence[Stage], until_ns: int) -> float:
+    """The time-weighted mean of `users_at` up to ``until_ns``; the first stage's users where nothing was due yet."""
+    if until_ns <= 0:
+        return float(stages[0].users)
+    edges = [t for t in moments(stages) if t < until_ns]
+    lengths = [end - begin for begin, end in zip(edges, [*edges[1:], until_ns], strict=True)]
+    return sum(users_at(stages, t) * length for t, length in zip(edges, lengths, strict=True)) / until_ns

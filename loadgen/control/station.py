@@ -33,10 +33,11 @@ class Station:
         self._ready = 0
         self._stamps = True
         self._users_made = 0
-        self._answers: dict[int, AsyncResult] = {}
+        self._turns: dict[int, AsyncResult] = {}  # user -> the end of its session's turn, if it waits for one
+        self._answers: dict[int, AsyncResult] = {}  # request of a locustfile -> its answer, if anybody waits for it
+        self._open: set[int] = set()  # requests of locustfiles whose answers may yet be judged
         self._asked = 0
-        self._woke: dict[int, int] = {}  # users of locustfiles: when they got their last answer
-        self._open: set[int] = set()  # users of locustfiles with an answer they may yet judge
+        self._woke: dict[int, tuple[int, int]] = {}  # users of locustfiles: their last answer, and when they got it
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
         self.population = Population()
@@ -59,6 +60,8 @@ class Station:
     def go(self, t0_unix_ns: int) -> None:
         """The run's clock starts at this time (CLOCK_REALTIME)."""
         self._injectors.tell_all({"op": "go", "t0_unix_ns": t0_unix_ns})
+        if self._request_limit == 0:  # all of them are others'
+            self.finish()
 
     def close_at(self, unix_ns: int) -> None:
         """Closed loop: from this time on nobody asks any more."""
@@ -68,13 +71,20 @@ class Station:
         """Closed loop: nobody asks any more, what is in flight drains."""
         if not self.closing:
             self.closing = True
-            self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": self.population.summary()})
-            self._injectors.tell_all({"op": "finish", "open": sorted(self._open)})
+            self._report_users(early=False)
+            self._injectors.tell_all({"op": "finish", "open": sorted(self._open.union(self._answers))})
 
     def stop(self, why: str) -> None:
         """End now: what is in flight is cancelled, what was measured is kept."""
-        self.closing = True
+        if not self.closing:
+            self.closing = True
+            if self._job.get("loop") != "open":
+                self._report_users(early=True)
         self._injectors.tell_all({"op": "stop", "why": why})
+
+    def _report_users(self, early: bool) -> None:
+        users = self.population.summary()
+        self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": users, "early": early})
 
     def renew_headers(self, message: Message) -> None:
         """Other headers from now on."""
@@ -97,7 +107,7 @@ class Station:
 
     def left(self, user: int) -> None:
         """A user has ended; its request in flight, if any, goes on and is recorded."""
-        self._answers.pop(user, None)
+        self._turns.pop(user, None)
         self._woke.pop(user, None)
         self._injectors.tell(user % len(self._injectors), {"op": "left", "user": user})
         self.population.change(-1)
@@ -110,9 +120,9 @@ class Station:
     def ask(self, user: int) -> int:
         """Have the user's next request sent; returns when it has ended, with the think time in ns."""
         self._count_one()
-        answer = self._answers[user] = AsyncResult()
+        ended = self._turns[user] = AsyncResult()
         self._injectors.tell(user % len(self._injectors), {"op": "hand", "user": user, "at": time.time_ns()})
-        think_ns: int = answer.get()["think_ns"]
+        think_ns: int = ended.get()["think_ns"]
         return think_ns
 
     def _count_one(self) -> None:
@@ -125,32 +135,49 @@ class Station:
     # --- users of locustfiles (loadgen.llm) ------------------------------------------------------------
 
     def request(self, user: int, message: Message) -> Message:
-        """Have a body sent; what the injector tells of the answer."""
+        """Have a body sent; what the injector tells of the answer, under the request's `number`.
+
+        An answer goes to who asked for it and to nobody else: if they wait no longer (a timeout of their own, or the
+        user's end), it is recorded and not told.
+        """
         self._count_one()
+        number = self._asked
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
-        answer = self._answers[user] = AsyncResult()
+        answer = self._answers[number] = AsyncResult()
         now = time.time_ns()
-        message = {**message, "op": "ask", "user": user, "at": now, "woke": self._woke.get(user, now), "body": body}
+        after, woke = self._woke.get(user, (0, now))
+        message = {
+            **message, "op": "ask", "user": user, "number": number, "body": body,
+            "at": now, "after": after, "woke": woke,
+        }  # fmt: skip
         self._injectors.tell(user % len(self._injectors), message)
-        done: Message = answer.get()
-        self._woke[user] = time.time_ns()
-        self._open.add(user)
+        try:
+            done: Message = answer.get()
+        except BaseException:
+            if answer.ready():  # it came at the very moment at which they gave up
+                self.said_all(user, number)
+            raise
+        finally:
+            del self._answers[number]
+        self._woke[user] = number, time.time_ns()
+        self._open.add(number)
         return done
 
-    def judge(self, user: int, index: int, reason: str) -> None:
+    def judge(self, user: int, answer: "Answer", reason: str) -> None:
         """A user found an answer wrong."""
-        self._injectors.tell(user % len(self._injectors), {"op": "judge", "index": index, "error": reason})
+        verdict = {"op": "judge", "index": answer.index, "class": answer.kind, "error": reason}
+        self._injectors.tell(user % len(self._injectors), verdict)
 
-    def said_all(self, user: int) -> None:
-        """A user has nothing more to say of its last answer. Told only at the end, when the injectors wait for it."""
-        self._open.discard(user)
+    def said_all(self, user: int, number: int) -> None:
+        """Nothing more will be said of an answer. Told only at the end, when the injectors wait for it."""
+        self._open.discard(number)
         if self.closing:
-            self._injectors.tell(user % len(self._injectors), {"op": "settled", "user": user})
+            self._injectors.tell(user % len(self._injectors), {"op": "settled", "number": number})
 
-    def answered(self, user: User, kind: str, api: str, answer: "Answer") -> None:
+    def answered(self, answer: "Answer") -> None:
         """An answer has come; what it counts as is in the records."""
 
-    def settled(self, answer: "Answer") -> None:
+    def settled(self, user: User, answer: "Answer") -> None:
         """Nothing more will be said of an answer."""
 
     # --- from the injectors ----------------------------------------------------------------------------
@@ -162,10 +189,16 @@ class Station:
                 self._stamps &= bool(message["stamps"])
                 if self._ready == len(self._injectors):
                     self._report({"op": "ready", "stamps": self._stamps})
-            case "done":
-                answer = self._answers.pop(message["user"], None)
-                if answer is not None:
+            case "done" if "number" in message:
+                answer = self._answers.get(message["number"])
+                if answer is None:
+                    self.said_all(message["user"], message["number"])
+                else:
                     answer.set(message)
+            case "done":
+                ended = self._turns.pop(message["user"], None)
+                if ended is not None:
+                    ended.set(message)
             case "stalled":
                 self._report({"op": "event", "kind": "stalled", "text": f"{message['why']}: the run ends here"})
                 self.finish()

@@ -40,13 +40,13 @@ class SessionUser(_Stationed):
     One that a ramp takes away leaves at once: its request in flight is finished and recorded, its session ends.
     """
 
-    def on_start(self) -> None:
-        """It is there."""
+    def run(self) -> None:  # type: ignore[misc]
+        """Its whole life; it counts as a user for as long, however that ends."""
         self.station.came()
-
-    def on_stop(self) -> None:
-        """It is gone."""
-        self.station.left(self.number)
+        try:
+            super().run()  # type: ignore[no-untyped-call]
+        finally:
+            self.station.left(self.number)
 
     @task
     def turns(self) -> None:

@@ -8,7 +8,7 @@ from loadgen.control.fleet import Fleet, Remote
 
 # Neither a word nor a heartbeat of Locust's for so long: missing.
 _SILENT_S: Final = 4.0
-# Missing for so long when all the others are done: given up.
+# Missing for so long when all the others are done, and nothing is sent any more: given up.
 _PATIENCE_S: Final = 8.0
 
 
@@ -24,7 +24,7 @@ class Vigil:
         """Look at each worker; those that were not missing before."""
         now = time.monotonic()
         found = []
-        for remote in self._fleet.remotes.values():
+        for remote in list(self._fleet.remotes.values()):
             missing = now - remote.heard_at > _SILENT_S and not self._beats(remote.id)
             if missing and remote.missing_since is None and remote.here:
                 remote.missing_since = now
@@ -35,13 +35,22 @@ class Vigil:
                 remote.missing_since, remote.given_up = None, False
         return found
 
-    def newly_given_up(self) -> list[Remote]:
-        """Those that don't come back, once nobody else is waited for."""
+    def newly_given_up(self, over_s: float) -> list[Remote]:
+        """Those that don't come back, once nobody else is waited for.
+
+        ``over_s``: for how long every request has ended (negative: not yet). Before, a worker sends on for as long
+        as its `--alone` says, and is waited for as long.
+        """
         waiting = [remote for remote in self._fleet.remotes.values() if remote.here]
         if any(remote.missing_since is None for remote in waiting):
             return []
         now = time.monotonic()
-        lost = [remote for remote in waiting if now - (remote.missing_since or now) > _PATIENCE_S]
+        lost = [
+            remote
+            for remote in waiting
+            if (missing_s := now - (remote.missing_since or now)) > max(_PATIENCE_S, remote.alone_s)
+            or min(missing_s, over_s) > _PATIENCE_S
+        ]
         for remote in lost:
             remote.given_up = True
             self._event(f"{remote.name} did not come back: what it did not report is lost")

@@ -101,7 +101,7 @@ class WorkerRun:
             self._link = Link(self._environment, host, port, self._take)
             about = {
                 "version": protocol.VERSION, "protocol": protocol.PROTOCOL, "name": self._name, "pid": os.getpid(),
-                "injectors": len(self._station),
+                "injectors": len(self._station), "alone_s": self._alone_s,
             }  # fmt: skip
             while not self._welcomed.ready():
                 self._link.tell(protocol.HELLO, about)

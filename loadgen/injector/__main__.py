@@ -48,10 +48,10 @@ def main() -> int:
     loop.watch(bell.fileno(), lambda _mask: injector.stop("the injector was told to end"))
     try:
         loop.run()
-    except UserError as error:
-        line.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
-        return 1
     except Exception as error:  # noqa: BLE001 - the process's outermost edge: what was measured is kept
+        if isinstance(error, UserError) and not injector.began:
+            line.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            return 1
         line.send({"op": "crashed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
         with contextlib.suppress(Exception):
             injector.stop(f"the injector failed: {error}")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from loadgen.injector.conduct import Conduct
@@ -44,8 +45,9 @@ class Asked:
         self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
-        self._told_of: dict[int, int] = {}  # user -> when its last answer had ended
-        self._unsettled: set[int] = set()  # users whose code may still say something of their last answer
+        self._told_of: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
+        self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
+        self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
 
     @property
@@ -77,7 +79,8 @@ class Asked:
         index = self._count * self._job.injectors + self._job.injector
         self._count += 1
         user, kind, asked_ns = message["user"], message["class"], message["at"]
-        if (ended_ns := self._told_of.pop(user, None)) is not None:
+        told, ended_ns = self._told_of.pop(user, (0, 0))
+        if told and told == message["after"]:  # else nobody got it
             # Of its way back only the answer's way to it is ours; what it did then is its own affair.
             self._conduct.turnaround_lags.append(message["woke"] - ended_ns)
         urls = len(self._job.urls)
@@ -91,7 +94,7 @@ class Asked:
         if self._job.timeout_ns is not None:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
         self._users[index] = user, kind
-        self._unsettled.discard(user)
+        self._numbers[index] = message["number"]
         session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
         self._spool.add((index, session, message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
@@ -99,9 +102,10 @@ class Asked:
     def ended(self, exchange: Exchange) -> dict[str, Any]:
         """What the user is told of its answer."""
         user, _ = self._users.pop(exchange.index)
-        self._unsettled.add(user)
+        number = self._numbers.pop(exchange.index)
+        self._unsettled.add(number)
         assert exchange.end_ns is not None
-        self._told_of[user] = exchange.end_ns
+        self._told_of[user] = number, exchange.end_ns
         stream, reading = exchange.stream, exchange.stream.reading
         begun = exchange.sent_ns or exchange.dispatched_ns or 0
 
@@ -110,6 +114,7 @@ class Asked:
 
         return {
             "user": user,
+            "number": number,
             "index": exchange.index,
             "ok": exchange.status is Status.OK,
             "status": str(exchange.status),
@@ -121,20 +126,30 @@ class Asked:
             "output_tokens": reading.output_tokens,
             "ttft_ms": after(stream.first_ns),
             "e2e_ms": after(exchange.end_ns),
+            "last_token_ms": after(stream.last_ns),
+            "gaps_ms": self._gaps_ms(exchange),
             "chunks": reading.contents,
         }
+
+    def _gaps_ms(self, exchange: Exchange) -> list[float]:
+        """Between the tokens' arrivals, where nobody else writes them down."""
+        if not self._job.tells_gaps:
+            return []
+        arrivals_us = np.frombuffer(exchange.stream.arrivals_us, np.uint32).astype(np.int64)
+        gaps_ms: list[float] = (np.diff(arrivals_us) / 1e3).tolist()
+        return gaps_ms
 
     def judge(self, index: int, error: str) -> None:
         """The user's own code says that an answer was wrong."""
         self._verdicts.add((index, error[:_ERROR_CHARS]))
 
-    def settled(self, user: int) -> None:
-        """A user has nothing more to say of its last answer."""
-        self._unsettled.discard(user)
+    def settled(self, number: int) -> None:
+        """Nothing more will be said of an answer."""
+        self._unsettled.discard(number)
 
-    def only_open(self, users: list[int]) -> None:
-        """Nobody asks any more, and of the answers that have come only these users' may yet be judged."""
-        self._unsettled.intersection_update(users)
+    def only_open(self, numbers: list[int]) -> None:
+        """Nobody asks any more, and of the answers that have come only these may yet be judged."""
+        self._unsettled.intersection_update(numbers)
 
     def flush(self) -> None:
         """Write down what was asked and said.

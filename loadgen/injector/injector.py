@@ -60,6 +60,11 @@ class Injector:
         self._stamps = StampKeeper()
         self._secrets = Secrets()
 
+    @property
+    def began(self) -> bool:
+        """Whether load is being sent: from then on nothing can be refused."""
+        return self._started
+
     def take(self, message: dict[str, Any]) -> None:
         """One message from the control socket."""
         match message["op"]:
@@ -79,11 +84,12 @@ class Injector:
             case "judge":
                 assert isinstance(self._feed, Asked)
                 self._feed.judge(message["index"], message["error"])
+                self._recent.judged(message["class"])
             case "headers":
                 self._renew(message["headers"])
             case "settled":
                 assert isinstance(self._feed, Asked)
-                self._feed.settled(message["user"])
+                self._feed.settled(message["number"])
                 if self._all_done():
                     self._finish()
             case "finish":  # closed loop: no user asks any more; drain

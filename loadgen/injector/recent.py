@@ -73,6 +73,13 @@ class Recent:
         if self._class_of is not None:
             self._classes.setdefault(self._class_of(exchange.index), _Second()).add(exchange)
 
+    def judged(self, name: str) -> None:
+        """A user's own code found wrong what had ended well; `name` is its class."""
+        self._statuses[str(Status.OK)] -= 1
+        self._statuses[str(Status.BAD_RESPONSE)] += 1
+        if self._class_of is not None:
+            self._classes.setdefault(name, _Second()).failed += 1
+
     def tick(self, in_flight: Sequence[Exchange] = (), now_ns: int = 0) -> dict[str, Any]:
         """What ended since the last tick, and what of ``in_flight`` (oldest first) has waited for how long.
 

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +21,8 @@ class Answering:
 
 
 @contextlib.contextmanager
-def answering(words: Words) -> Iterator[Answering]:
+def answering(words: Words, pauses_s: Sequence[float] = (), before_usage_s: float = 0.0) -> Iterator[Answering]:
+    """``pauses_s``: before each word."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -68,7 +70,9 @@ def answering(words: Words) -> Iterator[Answering]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a user was ended in its midst
-                for event in [*map(json.dumps, events), "[DONE]"]:
+                pauses = [0.0] * chat + [*pauses_s, *[0.0] * (len(said) - len(pauses_s)), before_usage_s, 0.0]
+                for event, pause in zip([*map(json.dumps, events), "[DONE]"], pauses, strict=True):
+                    time.sleep(pause)
                     data = f"data: {event}\n\n".encode()
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
                 self.wfile.write(b"0\r\n\r\n")

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
+from reports.spool import whole_batches
+
 BENCH = Path(__file__).parents[1] / "bench"
 # How long a test waits for what must come; a pass never waits it out.
 PATIENCE_S = 120.0
@@ -135,6 +137,14 @@ class Distributed:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.master.wait(0.05)
 
+    def until_reported(self, number: int, rows: int) -> None:
+        """The master holds records of so many requests of an injector."""
+        path = self.out / "spool" / f"injector-{number}.arrows"
+        while sum(batch.num_rows for batch in whole_batches(path)) < rows:
+            assert self.master.poll() is None, self.master.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.master.wait(0.05)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -165,6 +175,9 @@ class Ended:
 
     def requests(self) -> Any:
         return pq.read_table(self.run / "requests.parquet")
+
+    def client(self) -> Any:
+        return pq.read_table(self.run / "client.parquet")
 
     def plan(self) -> Any:
         return pq.read_table(self.run / "plan.parquet")

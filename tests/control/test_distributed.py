@@ -1,13 +1,15 @@
 """Several machines, one run: every row sent once, every record back, every loss counted."""
 
+import contextlib
 import re
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from machines import Distributed, Ended, killed, serving, tailgate
+from machines import Distributed, Ended, killed, serving, started, tailgate
 
 MS = 1e6
 
@@ -26,14 +28,18 @@ def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_o
         flags = [*load(port, 1000, 20), "--requests", "20000"]
         with Distributed(tmp_path / "two", flags) as run:
             two = run.ended()
+        served = [requests_served(port)]
         alone = subprocess.run(
             tailgate("run", *flags, "--out", tmp_path / "one", "--quiet"), capture_output=True, text=True, check=False
         )
+        served.append(requests_served(port))
     one = Ended(tmp_path / "one", alone.returncode, alone.stdout, alone.stderr, [])
     records, plan = two.requests(), two.plan()
     assert plan.num_rows > 19_500
     assert records["index"].to_pylist() == plan["index"].to_pylist()
     assert set(records["status"].to_pylist()) == {"ok"}
+    assert served == [plan.num_rows, 2 * plan.num_rows]  # by the server's own count
+    assert two.check("duplicates")["value"] == 0
     assert two.manifest["plan_hash"] == one.manifest["plan_hash"]
     assert set(records["injector"].to_pylist()) == {0, 1}
     assert two.check("lost_rows")["value"] == 0
@@ -41,6 +47,8 @@ def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_o
     for name in ("ttft", "itl", "e2e"):
         mine, theirs = two.summary["latency_ms"][name]["p50"], one.summary["latency_ms"][name]["p50"]
         assert mine == pytest.approx(theirs, abs=2.0), name
+        mine, theirs = two.summary["latency_ms"][name]["p99"], one.summary["latency_ms"][name]["p99"]
+        assert mine == pytest.approx(theirs, rel=0.25), name
     for worker in two.manifest["workers"]:
         assert abs(worker["clock_offset_ms"]) <= worker["clock_error_ms"] + 0.1  # it is one machine's clock
     # The merged arrivals are the plan's, at the plan's times.
@@ -48,6 +56,12 @@ def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_o
     assert np.median(late) < 5 * MS
     planned, sent = (dispersion(t) for t in (plan["at_ns"].to_numpy(), records["dispatched_ns"].to_numpy()))
     assert sent == pytest.approx(planned, abs=4 * np.sqrt(2 / 20))
+
+
+def requests_served(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        (count,) = re.findall(rb"request_success_total\{.*\} (\d+)", response.read())
+    return int(count)
 
 
 def dispersion(times_ns: np.ndarray) -> float:
@@ -119,6 +133,8 @@ def test_a_closed_loop_that_loses_a_workers_users_is_no_result(exact: Path, tmp_
     assert ended.code == 4, ended.err
     assert ended.manifest["state"] == "failed" and ended.manifest["failed_side"] == "client"
     assert "its users were missing" in ended.manifest["state_reason"]
+    assert ended.check("unclosed_injectors")["value"] == 1
+    assert ended.summary["load"]["users"]["max"] <= 8  # of those who are left
     assert any("its users were missing" in reason for reason in ended.summary["invalid_reasons"])
 
 
@@ -189,6 +205,105 @@ def test_a_worker_that_comes_while_the_run_goes_on_is_turned_away_and_told_of(ex
     assert "too late" in ended.workers[1][1]
     assert any("turned away" in event["text"] for event in ended.events)
     assert ended.check("lost_rows")["value"] == 0
+
+
+def test_a_worker_that_comes_late_takes_no_users_of_a_closed_loop(exact: Path, tmp_path: Path) -> None:
+    flags = ["--users", "9", "--duration", "8s", "--prompt-tokens", "16", "--output-tokens", "2"]
+    with (
+        serving(exact, "--ttft-us", "100000") as port,
+        Distributed(tmp_path, ["--target", f"http://127.0.0.1:{port}", *flags], workers=1) as run,
+    ):
+        run.until_spooled(0, 10_000)
+        code = run.join().wait(60)
+        ended = run.ended()
+    assert code == 2
+    said = ended.workers[1][1]
+    assert "too late" in said and "Traceback" not in said
+    assert ended.summary["load"]["users"] == {"mean": pytest.approx(9, abs=0.2), "max": 9}
+    # Nobody thinks: all nine have a request in flight all the time, to the end.
+    rows = [row for row in ended.client().to_pylist() if 1e9 <= row["t_ns"] <= 6e9]
+    assert min(row["in_flight_ns"] / row["dur_ns"] for row in rows) > 7.5
+
+
+def test_requests_end_a_closed_loop_of_fewer_users_than_workers(exact: Path, tmp_path: Path) -> None:
+    flags = ["--users", "1", "--requests", "10", "--prompt-tokens", "16", "--output-tokens", "2"]
+    with serving(exact) as port, Distributed(tmp_path, ["--target", f"http://127.0.0.1:{port}", *flags]) as run:
+        ended = run.ended()
+    assert ended.requests()["status"].to_pylist() == ["ok"] * 10
+    assert ended.manifest["state"] == "complete" and ended.manifest["ended_ns"] < 20e9
+
+
+def test_later_turns_in_flight_on_a_killed_worker_are_lost(exact: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "sessions.yaml"
+    spec.write_text("""
+workload:
+  prompt_tokens: 16
+  output_tokens: 2
+  arrivals: {process: constant, rate: 10/s}
+  duration: 5s
+  sessions: {turns: 5, think: 0.05, new_tokens: 8}
+drain: 10s
+""")
+    with (
+        serving(exact, "--ttft-us", "400000") as port,
+        Distributed(tmp_path, [spec, "--target", f"http://127.0.0.1:{port}"]) as run,
+    ):
+        run.until_spooled(0, 15_000)
+        run.until_spooled(1, 15_000)
+        killed(run.worker_processes[0])
+        ended = run.ended()
+    assert ended.code == 4
+    assert ended.manifest["state"] == "failed" and "did not come back" in ended.manifest["state_reason"]
+    (dead,) = ended.manifest["unclosed"]
+    missing = [row for row in ended.requests().to_pylist() if row["injector"] == dead and row["status"] != "ok"]
+    assert {row["status"] for row in missing} == {"lost"}
+    assert any(row["turn"] > 0 for row in missing)
+
+
+TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2023-11-16 18:{k // 60:02}:{k % 60:02}.0000000,{10 + k % 7},2\n" for k in range(100)
+)
+
+
+def closed_over(trace: Path, port: int) -> list[str | Path]:
+    """A closed loop whose plan's file ends after 240 rows: after about two seconds it is gone on with."""
+    trace.write_text(TRACE)
+    return [
+        "--trace", trace, "--target", f"http://127.0.0.1:{port}", "--users", "2", "--duration", "60s",
+        "--max-context", "64", "--over-context", "clip",
+    ]  # fmt: skip
+
+
+def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    with (
+        serving(exact, "--ttft-us", "5000", "--itl-us", "100") as port,
+        Distributed(tmp_path, closed_over(trace, port), workers=1) as run,
+    ):
+        run.until_spooled(0, 1_000)
+        away = trace.rename(tmp_path / "away.csv")  # a worker's machine has none
+        run.until_reported(0, 300)
+        away.rename(trace)
+        run.master.send_signal(signal.SIGINT)
+        ended = run.ended()
+    assert ended.manifest["state"] == "interrupted"
+    assert [code for code, _ in ended.workers] == [0]
+
+
+def test_an_injector_that_can_not_go_on_fails_the_run(exact: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    with serving(exact, "--ttft-us", "5000", "--itl-us", "100") as port:
+        process = started(tailgate("run", *closed_over(trace, port), "--out", tmp_path / "run"))
+        spool = tmp_path / "run" / "spool" / "injector-0.arrows"
+        while not (spool.exists() and spool.stat().st_size > 1_000):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        trace.unlink()
+        out, err = process.communicate(timeout=120)
+    ended = Ended(tmp_path / "run", process.returncode, out, err, [])
+    assert ended.code == 4
+    assert ended.manifest["state"] == "failed" and ended.manifest["failed_side"] == "client"
+    assert "trace.csv" in ended.manifest["state_reason"]
 
 
 def test_the_load_ends_and_the_records_are_kept_when_the_master_is_killed(exact: Path, tmp_path: Path) -> None:

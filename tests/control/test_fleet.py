@@ -1,5 +1,6 @@
 """Who is let into a run, and which injectors are whose."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ from loadgen.control.address import split_address
 from loadgen.control.fleet import Fleet, Remote
 from loadgen.control.protocol import PROTOCOL, VERSION
 from loadgen.control.remake import check
+from loadgen.control.stages import Stage
+from loadgen.control.vigil import Vigil
 from workloads.errors import UserError
 
 
 def about(**other: Any) -> dict[str, Any]:
-    return {"version": VERSION, "protocol": PROTOCOL, "name": "", "pid": 1, "injectors": 2, **other}
+    return {"version": VERSION, "protocol": PROTOCOL, "name": "", "pid": 1, "injectors": 2, "alone_s": 30.0, **other}
 
 
 def admitted(fleet: Fleet, client: str, **other: Any) -> Remote:
@@ -56,11 +59,64 @@ def test_injectors_are_numbered_through_all_workers() -> None:
     assert fleet.injectors == 6
 
 
-@pytest.mark.parametrize(("requests", "shares"), [(None, [None] * 3), (7, [3, 2, 2]), (2, [1, 1, 0])])
-def test_a_number_of_requests_is_shared_out_without_a_rest(requests: int | None, shares: list[int | None]) -> None:
+@pytest.mark.parametrize(
+    ("requests", "users", "shares"),
+    [
+        (None, 9, [None] * 3), (7, 3, [3, 2, 2]), (10, 1, [10, 0, 0]), (10, 4, [5, 3, 2]), (3, 2, [2, 1, 0]),
+        (1_000_000_000, 3, [333_333_334, 333_333_333, 333_333_333]),
+    ],
+)  # fmt: skip
+def test_requests_are_shared_out_in_proportion_to_users_without_a_rest(
+    requests: int | None, users: int, shares: list[int | None]
+) -> None:
     fleet = Fleet(3)
-    remotes = [admitted(fleet, client) for client in "xyz"]
-    assert [fleet.share_of(remote, requests) for remote in remotes] == shares
+    clients = [admitted(fleet, client).id for client in ("a_1", "b_1", "c_1")]
+    found = fleet.shares(requests, [Stage(users, 1 << 62)])
+    assert [found[client] for client in clients] == shares
+
+
+@pytest.mark.parametrize("users", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("clients", [["a_1"], ["b_9", "a_2", "a_1"], ["z_1", "a_5", "m_3", "a_4", "m_2"]])
+def test_users_are_counted_on_the_workers_on_which_locust_puts_them(users: int, clients: list[str]) -> None:
+    from locust.dispatch import UsersDispatcher
+    from locust.runners import WorkerNode
+
+    from loadgen.control.users import SessionUser
+
+    fleet = Fleet(len(clients))
+    for client in clients:
+        admitted(fleet, client)
+    dispatcher = UsersDispatcher([WorkerNode(client) for client in clients], [SessionUser])
+    dispatcher.new_dispatch(users, users)
+    *_, dealt = dispatcher
+    put = {client: sum(kinds.values()) for client, kinds in dealt.items()}
+    assert fleet.shares(1000 * users, [Stage(users, 1)]) == {client: 1000 * n for client, n in put.items()}
+
+
+def test_a_worker_that_went_away_before_the_run_leaves_its_place_to_another() -> None:
+    fleet = Fleet(2)
+    gone, stays = admitted(fleet, "x"), admitted(fleet, "y")
+    fleet.forget(gone)
+    assert not fleet.complete
+    again = admitted(fleet, "z")
+    assert fleet.complete and again.name not in (gone.name, stays.name)
+    assert [fleet.takes_part(client) for client in "xyz"] == [None] * 3
+    fleet.number_injectors()
+    assert [fleet.takes_part(client) for client in "xyz"] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("missing_s", "over_s", "given_up"),
+    [
+        (12.0, -60.0, False), (29.0, -60.0, False), (31.0, -60.0, True),  # it sends on for 30 s
+        (9.0, 1.0, False), (9.0, 9.0, True), (5.0, 50.0, False),
+    ],
+)  # fmt: skip
+def test_a_missing_worker_is_waited_for_as_long_as_it_may_send(missing_s: float, over_s: float, given_up: bool) -> None:
+    fleet = Fleet(1)
+    admitted(fleet, "x").missing_since = time.monotonic() - missing_s
+    found = Vigil(fleet, lambda _client: False, lambda _text: None).newly_given_up(over_s)
+    assert [remote.id for remote in found] == ["x"] * given_up
 
 
 def test_a_plan_of_another_hash_is_refused_with_both_hashes() -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,118 @@ class Asker(LLMUser):
     assert told == {"refuse me", "told False http_error 418 ''"}
 
 
+IMPATIENT = (
+    HEAD
+    + """
+import gevent
+
+class Impatient(LLMUser):
+    wait_time = constant(0.01)
+    @task
+    def ask(self):
+        with gevent.Timeout(0.1, False):
+            self.client.chat("slow")
+        answer = self.client.chat("quick")
+        assert answer.text == "quick", f"asked for quick, got {answer.text}"
+"""
+)
+
+TWO_AT_ONCE = (
+    HEAD
+    + """
+import gevent
+
+class Two(LLMUser):
+    wait_time = constant(0.01)
+    @task
+    def ask(self):
+        def one(word):
+            answer = self.client.chat(word)
+            if answer.text != word:
+                answer.fail(f"asked for {word}, got {answer.text}")
+        gevent.joinall([gevent.spawn(one, word) for word in ("slow", "quick")])
+"""
+)
+
+
+@pytest.mark.parametrize("text", [IMPATIENT, TWO_AT_ONCE])
+def test_an_answer_goes_to_who_asked_for_it_and_a_run_ends_that_waits_for_nobody(tmp_path: Path, text: str) -> None:
+    def echo(body: dict[str, Any]) -> list[str]:
+        word = body["messages"][0]["content"]
+        time.sleep(0.3 if word == "slow" else 0.15)
+        return [word]
+
+    with answering(echo) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "2", "--requests", "16")
+    assert {status for _, status in statuses(ended)} == {"ok"}, ended.requests()["error"].to_pylist()
+    assert ended.requests().num_rows == 16 == len(server.asked)
+    # Nobody is waited for till the drain's end (60 s).
+    assert ended.manifest["ended_ns"] < 20e9
+
+
+def test_every_answer_of_a_task_may_be_judged_until_it_ends(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """
+class Pairs(LLMUser):
+    wait_time = constant(0.01)
+    @task
+    def two(self):
+        first, second = self.client.chat("x"), self.client.chat("y")
+        if first.text == second.text:
+            first.fail("the same")
+            first.fail("said twice")
+"""
+    )
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "1", "--requests", "10")
+        code, rows, said = locust(locustfile(tmp_path, text), server.url, "-u", "1", ends_after=10)
+    assert statuses(ended) == {("Pairs", "bad_response"): 5, ("Pairs", "ok"): 5}
+    assert {error for error in ended.requests()["error"].to_pylist() if error} == {"the same"}
+    (chat,) = [row for row in rows if row["method"] == "chat"]
+    assert code == 1 and "KeyError" not in said
+    assert chat["num_failures"] == pytest.approx(chat["num_requests"] / 2, abs=1)
+
+
+def test_users_who_crash_in_on_start_are_not_counted(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + """
+import itertools
+number = itertools.count()
+
+class Shaky(LLMUser):
+    wait_time = constant(0.02)
+    def on_start(self):
+        if next(number) % 2:
+            raise ValueError("can't log in")
+    @task
+    def ask(self):
+        self.client.chat("x")
+"""
+    )
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "4", "--duration", "2s")
+    users = ended.summary["load"]["users"]
+    assert users["mean"] == pytest.approx(2.0, abs=0.1)
+    assert any("can't log in" in event["text"] for event in ended.events)
+    assert any("2.0 users" in notice and "4.0 were planned" in notice for notice in ended.manifest["notices"])
+
+
+def test_what_a_users_code_fails_counts_as_an_error_for_abort_if(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    file = locustfile(tmp_path, ONE.replace('"seven" not in', '"it" in'))
+    with answering(seven_every_third_time()) as server:
+        spec.write_text(f"target: {{url: '{server.url}'}}\nabort_if: {{errors: 50%}}\n"
+                        f"workload: {{locustfile: {file}, users: 2, duration: 30s}}\n")  # fmt: skip
+        process = started(tailgate("run", spec, "--out", tmp_path / "run"))
+        out, err = process.communicate(timeout=120)
+    ended = Ended(tmp_path / "run", process.returncode, out, err, [])
+    assert ended.manifest["state"] == "aborted" and ended.manifest["aborted_by"] == "errors"
+    # How many users there were until then is told all the same.
+    assert ended.summary["load"]["users"]["max"] == 2
+
+
 def test_two_workers_run_their_copies_of_the_locustfile(tmp_path: Path) -> None:
     file = locustfile(tmp_path, ONE)
     with answering(seven_every_third_time()) as server:
@@ -302,20 +416,46 @@ def left_behind(mark: str) -> list[str]:
     return found
 
 
-def locust(file: Path, url: str, *flags: str, **env: str) -> tuple[int, list[dict[str, Any]], str]:
-    """`locust -f FILE`, headless: exit code, the rows of its statistics, what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "locust", "-f", str(file), "--host", url, "--headless", "--json", "--loglevel",
-         "WARNING", *flags],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **env},
-    )  # fmt: skip
+COUNTER = """
+import gevent
+from locust import events
+
+ended = []
+
+@events.request.add_listener
+def count(**_):
+    ended.append(1)
+    if len(ended) == {ends_after}:
+        gevent.spawn(runner.quit)
+
+@events.init.add_listener
+def init(environment, **_):
+    global runner
+    runner = environment.runner
+"""
+
+
+def locust(
+    file: Path, url: str, *flags: str, ends_after: int = 1 << 30, **env: str
+) -> tuple[int, list[dict[str, Any]], str]:
+    """`locust -f FILE`, headless, until so many requests have ended: exit code, rows of statistics, its words."""
+    with tempfile.TemporaryDirectory() as folder:
+        counter = Path(folder) / "ends_after.py"
+        counter.write_text(COUNTER.replace("{ends_after}", str(ends_after)))
+        done = subprocess.run(
+            [sys.executable, "-m", "locust", "-f", f"{file},{counter}", "--host", url, "--headless", "--json",
+             "--loglevel", "WARNING", *flags],
+            capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **env},
+        )  # fmt: skip
     return done.returncode, json.loads(done.stdout) if done.stdout.startswith("[") else [], done.stdout + done.stderr
 
 
 def test_plain_locust_shows_the_same_requests_and_failures_and_leaves_no_process(tmp_path: Path) -> None:
     mark = f"{os.getpid()}-plain"
     with answering(seven_every_third_time()) as server:
-        code, rows, said = locust(locustfile(tmp_path, ONE), server.url, "-u", "3", "-r", "3", "-t", "3s", TG_MARK=mark)
+        code, rows, said = locust(
+            locustfile(tmp_path, ONE), server.url, "-u", "3", "-r", "3", ends_after=60, TG_MARK=mark
+        )
     found = {(row["name"], row["method"]): row for row in rows}
     total = len(server.asked)
     assert code == 1, said  # Locust's own: some requests failed
@@ -326,6 +466,19 @@ def test_plain_locust_shows_the_same_requests_and_failures_and_leaves_no_process
     assert found["Asker", "TTFT"]["num_requests"] >= chat["num_requests"]
     assert found["Asker", "ITL"]["num_failures"] == 0
     assert not left_behind(mark)
+
+
+def test_plain_locust_times_every_gap_and_the_answer_up_to_its_last_token(tmp_path: Path) -> None:
+    """Three tokens: at 0, 20 and 320 ms; their usage 300 ms later."""
+    with answering(lambda _body: ["a", "b", "c"], pauses_s=(0.0, 0.02, 0.3), before_usage_s=0.3) as server:
+        _, rows, said = locust(locustfile(tmp_path, ONE), server.url, "-u", "1", ends_after=4)
+    assert rows, said
+    found = {row["method"]: row for row in rows}
+    gaps = {int(ms): count for ms, count in found["ITL"]["response_times"].items()}
+    assert sum(gaps.values()) == found["ITL"]["num_requests"] == 2 * found["chat"]["num_requests"]
+    # The truth is a floor; what a busy machine adds lies far below the other gap.
+    assert sum(count for ms, count in gaps.items() if 15 <= ms < 150) == sum(gaps.values()) / 2
+    assert all(300 <= int(ms) < 550 for ms in found["chat"]["response_times"])
 
 
 def test_plain_locust_without_a_server_says_who_does_not_answer(tmp_path: Path) -> None:
@@ -339,7 +492,7 @@ def test_plain_locust_without_a_server_says_who_does_not_answer(tmp_path: Path) 
 def test_the_copilot_example_runs_with_both_commands(tmp_path: Path) -> None:
     with answering(lambda body: ["word"] * int(body["max_tokens"])) as server:
         ended = run(tmp_path, server, EXAMPLES / "copilot.py", "--users", "8", "--duration", "3s")
-        code, rows, said = locust(EXAMPLES / "copilot.py", server.url, "-u", "8", "-r", "8", "-t", "3s")
+        code, rows, said = locust(EXAMPLES / "copilot.py", server.url, "-u", "8", "-r", "8", ends_after=200)
     found = statuses(ended)
     assert {kind for kind, _ in found} == {"Developer", "Completer", "review"}
     assert {status for _, status in found} == {"ok"}
@@ -353,6 +506,6 @@ def test_the_copilot_example_runs_with_both_commands(tmp_path: Path) -> None:
 def test_the_citations_example_fails_answers_without_a_citation(tmp_path: Path, answer: str, status: str) -> None:
     with answering(lambda _body: answer.split()) as server:
         ended = run(tmp_path, server, EXAMPLES / "citations.py", "--users", "2", "--duration", "1s")
-        code, _, said = locust(EXAMPLES / "citations.py", server.url, "-u", "2", "-r", "2", "-t", "2s")
+        code, _, said = locust(EXAMPLES / "citations.py", server.url, "-u", "2", "-r", "2", ends_after=2)
     assert set(statuses(ended)) == {("Reader", status)}
     assert code == (0 if status == "ok" else 1), said

@@ -1,0 +1,62 @@
+"""Locust's master and worker runners, where ours must differ.
+
+Locust takes in whoever connects and spreads the users anew, ends a test when its last worker is silent for three
+seconds, forgets a worker after sixty, and has that worker quit by itself. Here workers are let in by name before the
+run, an outage is waited out (`vigil`, and the worker's own `--alone`), and the end of a run is ours.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.exception import RPCSendError
+from locust.rpc import Message
+from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
+
+
+class Master(MasterRunner):
+    """``takes_part(connection)``: True, False, or None while nobody is let in or turned away for good."""
+
+    def __init__(self, environment: Environment, host: str, port: int) -> None:
+        super().__init__(environment, host, port)
+        self.takes_part: Callable[[str], bool | None] = lambda _client: None
+
+    def handle_message(self, client_id: str, msg: Message) -> None:
+        """One message of a worker's, of Locust's own or of ours."""
+        if msg.type == "client_ready" and self.takes_part(client_id) is False:
+            # It may ask to join and hear why not; no user is ever given to it.
+            self.send_message("ack", client_id=client_id, data={"index": -1})
+            return
+        if msg.type == "heartbeat" and client_id not in self.clients and self.takes_part(client_id):
+            self.clients[client_id] = WorkerNode(client_id, STATE_MISSING)  # back after Locust had forgotten it
+        super().handle_message(client_id, msg)
+
+    @property
+    def _all_silent(self) -> bool:
+        return bool(len(self.clients)) and self.worker_count <= 0
+
+    def stop(self, send_stop_to_client: bool = True) -> None:
+        """Not because of silence: an outage may end."""
+        if not (self._all_silent and send_stop_to_client):
+            super().stop(send_stop_to_client)
+
+    def check_stopped(self) -> None:
+        """The same."""
+        if not self._all_silent:
+            super().check_stopped()
+
+
+class Worker(WorkerRunner):
+    """Stays until we leave, and survives a connection that takes nothing."""
+
+    def heartbeat(self) -> Any:
+        """Every second; one that can't be sent is followed by others."""
+        while True:
+            with contextlib.suppress(RPCSendError):
+                super().heartbeat()
+            gevent.sleep(1)
+
+    def heartbeat_timeout_checker(self) -> Any:
+        """How long to work on without a master is `--alone`'s to say."""
