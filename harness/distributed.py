@@ -10,22 +10,12 @@ from urllib.parse import urlsplit
 from harness import locustfiles
 from harness.control import Control, Message
 from harness.load import Watcher, until_ready
+from harness.secrecy import is_secret
 from harness.spec import RunSpec
+from loadgen.injector.secrets import SECRETIVE
 from reports.manifest import Manifest
 from workloads.errors import UserError
 
-# Headers whose values prove who one is.
-_SECRET_HEADERS: Final = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "api-key",
-        "x-api-key",
-        "x-auth-token",
-        "ocp-apim-subscription-key",
-    }
-)
 # Beyond the wait for the workers: plans are made, prompts prepared.
 _PREPARE_S: Final = 180.0
 # Between "all are ready" and the run's time zero: the start has to reach every worker before it.
@@ -40,6 +30,12 @@ def check(spec: RunSpec) -> None:
     """
     if spec.workers is None:
         return
+    if "injectors" in spec.model_fields_set:
+        raise UserError(
+            "this machine commands and sends nothing itself: it has no injectors",
+            where="injectors",
+            remedy="Say on each worker how many it has: tailgate worker --injectors N.",
+        )
     target = spec.target
     if target.auth is not None and target.auth.command is not None:
         raise UserError(
@@ -47,17 +43,24 @@ def check(spec: RunSpec) -> None:
             where="target.auth.command",
             remedy="Name an environment variable (auth: {env: NAME}) and set it on every machine.",
         )
-    secret = [name for name in target.headers if name.lower() in _SECRET_HEADERS]
+    secret = [name for name in target.headers if SECRETIVE.search(name)]
     if secret:
         raise UserError(
             f"the header {secret[0]} is a secret, which would go to the workers in clear",
             where="target.headers",
             remedy=f"Use auth: {{env: NAME, header: {secret[0]}, scheme: ''}} and set NAME on every machine.",
         )
+    hidden = [name for name in spec.extra if is_secret(name)]
+    if hidden:
+        raise UserError(
+            f"{hidden[0]} looks like a secret, which would go to the workers in clear",
+            where="extra",
+            remedy="Use auth: {env: NAME} and set NAME on every machine.",
+        )
     for url in target.all_urls:
-        if urlsplit(url).password:
+        if "@" in urlsplit(url).netloc:
             raise UserError(
-                "a password in a URL would go to the workers in clear",
+                "user and password in a URL would go to the workers in clear",
                 where="target.url",
                 remedy="Use auth: {env: NAME, scheme: Basic} and set NAME on every machine.",
             )

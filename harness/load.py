@@ -70,7 +70,7 @@ async def until_ready(
     """
     deadline = time.monotonic() + patience_s
     while True:
-        message = await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
+        message = await _received(control, deadline, f"the load generator is not ready after {patience_s:.0f} s")
         match message:
             case None:
                 raise UserError("the load generator's process ended before the run began; its message stands above")
@@ -86,19 +86,33 @@ async def until_ready(
                 heard(message)
 
 
-async def until_loaded(control: Control) -> None:
-    """Wait for the person's locustfile to be imported.
+async def _received(control: Control, deadline: float, otherwise: str) -> Message | None:
+    """The next message.
+
+    Raises:
+        UserError: none by then; ``otherwise`` says so.
+    """
+    try:
+        return await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
+    except TimeoutError:
+        raise UserError(otherwise) from None
+
+
+async def until_loaded(control: Control) -> list[str]:
+    """Wait for the person's locustfile to be imported; what of it is not heeded.
 
     Raises:
         UserError: it can't be used.
     """
+    deadline = time.monotonic() + _READY_S
     while True:
-        match await asyncio.wait_for(control.receive(), _READY_S):
+        message = await _received(control, deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
+        match message:
             case None:
                 raise UserError("the load generator's process ended; its message stands above")
             case {"op": "loaded"}:
-                return
-            case {"op": "refused"} as message:
+                return [str(text) for text in message["ignored"]]
+            case {"op": "refused"}:
                 raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
 
 

@@ -1,5 +1,6 @@
 """Users' own locustfiles, the harness's side: loaded before anything is started, and known by their digest."""
 
+import sys
 from typing import Any
 
 from harness.control import Control
@@ -38,4 +39,5 @@ async def load(control: Control, spec: RunSpec) -> None:
     wanted = order(spec)
     if wanted is not None:
         control.send({"op": "load", **wanted})
-        await until_loaded(control)
+        for text in await until_loaded(control):
+            print(f"tailgate: {wanted['path']}: {text}", file=sys.stderr, flush=True)

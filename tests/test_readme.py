@@ -81,3 +81,20 @@ def test_the_main_jobs_spec_is_the_one_the_readme_describes(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert summary["simulated"] is True
     assert "azure-2023-conv.yaml" in (ROOT / "Makefile").read_text()
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "workloads" / "data" / "README.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue  # of another house
+        name, _, heading = link.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), f"{document.name}: {link}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in slugs, f"{document.name}: {link}"

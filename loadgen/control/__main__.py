@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--ui", default=None)
     parser.add_argument("--wait", type=float, default=60.0)
     arguments = parser.parse_args()
+    sys.stdout = sys.stderr  # what a locustfile prints: the command's own output is for results
     del sys.argv[1:]  # Locust's web UI reads them, and knows none of ours
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means

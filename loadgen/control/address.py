@@ -22,6 +22,8 @@ def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
         host, _, port = text.partition(":")
         if ":" in port:
             raise UserError(f"{text!r}: write an IPv6 address in brackets, [ADDRESS]:PORT", where=where)
+    if host.isdigit() and not port:
+        raise UserError(f"{text!r} is a port without a host", where=where, remedy=f"Write e.g. 127.0.0.1:{text}.")
     if not host or (port and not port.isdigit()):
         raise wrong
     number = int(port) if port else default_port

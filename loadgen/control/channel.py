@@ -17,14 +17,27 @@ class Channel:
         self._sock = sock
         self._take = take
         self._gone = gone
+        self._waiting = b""
+        self._sending = False
         self._greenlet = gevent.spawn(self._listen)
 
     def send(self, message: Message) -> None:
-        """Send one message; one to a process that is gone is dropped, `gone` has told of it."""
-        try:
-            self._sock.sendall(orjson.dumps(message) + b"\n")
-        except OSError:
+        """Send one message; one to a process that is gone is dropped, `gone` has told of it.
+
+        While a greenlet is held up by a full socket, what others say waits behind it: never inside its message.
+        """
+        self._waiting += orjson.dumps(message) + b"\n"
+        if self._sending:
             return
+        self._sending = True
+        try:
+            while self._waiting:
+                data, self._waiting = self._waiting, b""
+                self._sock.sendall(data)
+        except OSError:
+            self._waiting = b""
+        finally:
+            self._sending = False
 
     def _listen(self) -> None:
         rest = b""

@@ -110,7 +110,7 @@ def tell_of_errors(environment: Environment, report: Callable[[Message], None]) 
 
 
 def load_classes(message: Message) -> list[type[User]]:
-    """The user classes of a `load` message's locustfile.
+    """The user classes of a `load` message's locustfile. What it prints goes to standard error: results own the other.
 
     Raises:
         UserError: it can't be used.

@@ -5,6 +5,7 @@ injectors report.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -14,6 +15,7 @@ from locust.env import Environment
 
 from loadgen.control.channel import Message
 from loadgen.control.crew import Crew, load_classes
+from loadgen.control.locustfile import ignored_parts
 from loadgen.control.station import Station
 from loadgen.control.webui import WebUi
 from workloads.errors import UserError
@@ -60,7 +62,7 @@ class LocalRun:
         except UserError as error:
             self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
         else:
-            self._report({"op": "loaded", "classes": [kind.__name__ for kind in self._own_classes]})
+            self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def gone(self) -> None:
         """The harness is gone: end, keep what was measured."""
@@ -70,6 +72,7 @@ class LocalRun:
     def _prepare(self, message: Message) -> None:
         self._crew = Crew.of(message, self._report, self._own_classes)
         self._crew.dress(self._environment)
+        self._environment.host = message["job"]["urls"][0]
         self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
 
     def _go(self, message: Message) -> None:

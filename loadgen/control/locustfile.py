@@ -1,10 +1,13 @@
 """A user's own locustfile: its `LLMUser` classes, or why it can't be used, in the words of its own traceback."""
 
+import inspect
+import sys
 import traceback
 from pathlib import Path
 
+import locust
 from locust import User
-from locust.util.load_locustfile import load_locustfile
+from locust.util.load_locustfile import is_shape_class, load_locustfile
 
 from loadgen.llm import LLMUser
 from workloads.errors import UserError
@@ -53,6 +56,28 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
         chosen = " ".join([*(f"--tag {t}" for t in tags or []), *(f"--exclude-tag {t}" for t in exclude_tags or [])])
         raise UserError(f"no user class has a task{f' with {chosen}' if chosen else ''}", where=str(path))
     return with_tasks
+
+
+def ignored_parts(path: Path) -> list[str]:
+    """What plain `locust` heeds in a locustfile that was imported, and a run of ours does not."""
+    module = inspect.getmodulename(str(path))
+    found = []
+    shapes = [name for name, kind in vars(sys.modules[str(module)]).items() if is_shape_class(kind)]
+    if shapes:
+        found.append(f"{', '.join(shapes)} is ignored: say users or stages in the spec")
+    listeners = [
+        name
+        for name, hook in vars(locust.events).items()
+        if any(_written_in(handler, path) for handler in hook._handlers)
+    ]
+    if listeners:
+        found.append(f"listeners of events.{', events.'.join(listeners)} are ignored: only plain `locust` fires these")
+    return found
+
+
+def _written_in(handler: object, path: Path) -> bool:
+    code = getattr(handler, "__code__", None)
+    return code is not None and Path(code.co_filename) == path.resolve()
 
 
 def _has_task(kind: type[User], tags: list[str] | None, exclude_tags: list[str] | None) -> bool:

@@ -24,6 +24,7 @@ from loadgen.control import protocol, runners
 from loadgen.control.channel import Message
 from loadgen.control.crew import Crew, load_classes
 from loadgen.control.fleet import Fleet, Remote
+from loadgen.control.locustfile import ignored_parts
 from loadgen.control.muster import Muster
 from loadgen.control.shipping import Store, number_of
 from loadgen.control.vigil import Vigil
@@ -98,7 +99,7 @@ class MasterRun:
         except UserError as error:
             self._refuse(error)
         else:
-            self._report({"op": "loaded", "classes": [kind.__name__ for kind in self._own_classes]})
+            self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def _refuse(self, error: UserError) -> None:
         self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
@@ -108,6 +109,7 @@ class MasterRun:
         self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
         self._crew = Crew.of(message, self._report, self._own_classes)
         self._crew.dress(self._environment)
+        self._environment.host = message["job"]["urls"][0]
         try:
             self._muster.ready(message, self._wait_s)
         except UserError as error:

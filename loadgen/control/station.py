@@ -40,6 +40,7 @@ class Station:
         self._woke: dict[int, tuple[int, int]] = {}  # users of locustfiles: their last answer, and when they got it
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
+        self._began = False
         self.population = Population()
         self.closing = False
         self.over = Event()  # every injector has ended
@@ -59,6 +60,7 @@ class Station:
 
     def go(self, t0_unix_ns: int) -> None:
         """The run's clock starts at this time (CLOCK_REALTIME)."""
+        self._began = True
         self._injectors.tell_all({"op": "go", "t0_unix_ns": t0_unix_ns})
         if self._request_limit == 0:  # all of them are others'
             self.finish()
@@ -78,7 +80,7 @@ class Station:
         """End now: what is in flight is cancelled, what was measured is kept."""
         if not self.closing:
             self.closing = True
-            if self._job.get("loop") != "open":
+            if self._began and self._job["loop"] != "open":
                 self._report_users(early=True)
         self._injectors.tell_all({"op": "stop", "why": why})
 

@@ -14,7 +14,7 @@ MASK: Final = "***"
 # Shorter words of harmless headers ("X-Team: blue") would blot out parts of ordinary messages.
 _LEAST: Final = 8
 _LEAST_SECRETIVE: Final = 4
-_SECRETIVE: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
+SECRETIVE: Final = re.compile("auth|key|token|secret|cookie|password|signature", re.IGNORECASE)
 _SCHEMES: Final = {"basic", "bearer", "digest", "negotiate", "token", "apikey"}
 # A message may be cut in the middle of a secret; this much of one at a message's end is masked too.
 _LEAST_CUT: Final = 4
@@ -54,5 +54,5 @@ def _words(name: str, value: str) -> Iterable[str]:
         except (binascii.Error, UnicodeDecodeError):
             pair = ""
         words |= {pair, pair.partition(":")[2]}
-    least = _LEAST_SECRETIVE if _SECRETIVE.search(name) else _LEAST
+    least = _LEAST_SECRETIVE if SECRETIVE.search(name) else _LEAST
     return (word for word in words if len(word) >= least and word.lower() not in _SCHEMES)

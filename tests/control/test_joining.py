@@ -99,7 +99,12 @@ def test_a_key_is_read_from_the_workers_own_environment_and_missing_there_it_is_
     ("flags", "told"),
     [
         (["--header", "Authorization: Bearer sesame-42"], "Authorization is a secret"),
-        (["--target", "http://me:sesame-42@127.0.0.1:9"], "a password in a URL"),
+        (["--target", "http://me:sesame-42@127.0.0.1:9"], "user and password in a URL"),
+        (["--target", "http://sesame-42@127.0.0.1:9"], "user and password in a URL"),
+        (["--header", "X-Gateway-Token: sesame-42"], "X-Gateway-Token is a secret"),
+        (["--extra", '{"api_key": "sesame-42"}'], "api_key looks like a secret"),
+        (["--injectors", "2"], "tailgate worker --injectors"),
+        (["--ui", "8089"], "127.0.0.1:8089"),
         (["--bind", "nowhere:99999"], "HOST:PORT"),
         (["--bind", "192.0.2.1"], "can't listen on 192.0.2.1:5557"),
     ],

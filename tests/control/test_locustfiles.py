@@ -372,6 +372,27 @@ def test_a_locustfile_that_can_not_be_used_says_so_in_its_own_words(
     assert not server.asked
 
 
+def test_what_is_not_heeded_is_said_and_prints_stay_out_of_the_result(tmp_path: Path) -> None:
+    text = """
+from locust import LoadTestShape, events
+print("PRINTED")
+
+class Shape(LoadTestShape):
+    def tick(self):
+        return 5, 5
+
+@events.test_start.add_listener
+def begin(**_):
+    pass
+"""
+    file = locustfile(tmp_path, text + ONE.replace('"how many?"', "f'{self.host} {self.environment.host}'"))
+    with answering(seven_every_third_time()) as server:
+        ended = run(tmp_path, server, file, "--users", "1", "--requests", "3", "--json")
+    assert "Shape is ignored" in ended.err and "listeners of events.test_start are ignored" in ended.err
+    assert json.loads(ended.out)["load"]["loop"] == "closed"
+    assert {body["messages"][0]["content"] for _, body in server.asked} == {f"{server.url} {server.url}"}
+
+
 def test_the_traceback_shows_the_persons_own_lines(tmp_path: Path) -> None:
     text = HEAD + "def helper():\n    return 1 / 0\n\nhelper()\n"
     with answering(lambda _body: ["one"]) as server:
