@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent.event import AsyncResult
 from locust import User
 from locust.env import Environment
@@ -62,7 +63,8 @@ class PlainStation(Station):
             dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(), tells_gaps=True,
         )  # fmt: skip
         self.prepare(job.to_dict(), 0, 1, None)
-        self._prepared.get(timeout=_READY_S)
+        with gevent.Timeout(_READY_S, UserError(f"the injector is not ready after {_READY_S:.0f} s")):
+            self._prepared.get()
         self.go(time.time_ns())
 
     def _hear(self, message: Message) -> None:
@@ -73,8 +75,9 @@ class PlainStation(Station):
                 refusal = UserError(message["what"], where=message["where"], remedy=message["remedy"])
                 self._prepared.set_exception(refusal)
             case "crashed" | "died":
-                for answer in list(self._answers.values()):
-                    answer.set_exception(RuntimeError(f"the injector ended: {message}"))
+                why = UserError(f"the injector ended: {message.get('error') or message.get('code')}")
+                for waiting in [*self._answers.values(), *([] if self._prepared.ready() else [self._prepared])]:
+                    waiting.set_exception(why)
 
     def answered(self, answer: "Answer") -> None:
         """Its tokens count at once, the request when the user has had its say."""
