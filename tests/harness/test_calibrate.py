@@ -23,7 +23,7 @@ from command import SIM, Tailgate, command
 from harness.calibrate import store
 from harness.calibrate.busiest import beyond_calibration, busiest
 from harness.calibrate.peers import against
-from harness.calibrate.steps import Step, _judged, highest, ladder
+from harness.calibrate.steps import Step, _judged, highest, ladder, measure
 from harness.cli.calibrate import line
 from harness.spec import RunSpec, WorkersSpec
 from workloads.errors import UserError
@@ -113,6 +113,22 @@ def test_a_step_whose_tails_are_not_known_is_not_honest() -> None:
     assert "ttft p99" in _judged(20, 50, summary(ttft_p99=None), 0.1).why
     assert "itl p99" in _judged(20, 50, summary(itl_p99=None), 0.1).why
     assert _judged(20, 1, summary(itl_p99=None, itl_p50=None), 0.1).honest  # one token has no gap
+
+
+@pytest.mark.parametrize(("known_after", "lengths"), [(1, [20.0]), (2, [20.0, 60.0]), (3, [20.0, 60.0])])
+def test_a_step_lasts_until_its_tails_are_known(
+    monkeypatch: pytest.MonkeyPatch, known_after: int, lengths: list[float]
+) -> None:
+    asked: list[float] = []
+
+    async def measured(_url: str, rate: float, tokens: int, length_s: float, _injectors: int) -> Step:
+        asked.append(length_s)
+        return _judged(rate, tokens, summary(ttft_p99=50.1 if len(asked) >= known_after else None), 0.1)
+
+    monkeypatch.setattr("harness.calibrate.steps._measured", measured)
+    step = asyncio.run(measure("http://x", 20.0, 50, 6.0, 1))
+    assert asked == lengths
+    assert step.honest is (known_after <= 2)
 
 
 def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[Step]:
