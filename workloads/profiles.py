@@ -104,13 +104,13 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
             key: _filled_class(ClassSpec.model_validate(kind)) for key, kind in merged["classes"].items()
         }
     if merged.get("arrivals") and "arrivals" in own:
-        merged = _with_rate_of_classes(merged)
+        merged = with_rate_of_classes(merged)
     if name:
         merged["based_on"] = name
     return _validated(merged, f"profile {name}" if name else "workload")
 
 
-def _with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
+def with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
     """A rate for a mix whose classes all have arrivals of their own is that of all together."""
     kinds = {key: ClassSpec.model_validate(kind) for key, kind in merged.get("classes", {}).items()}
     own = {key: kind.arrivals for key, kind in kinds.items() if kind.arrivals is not None}

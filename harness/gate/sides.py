@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from harness import spec as specs
 from harness.spec import RunSpec
 from reports.gate_policy import WHOLE, Point, Policy
 from reports.gate_runs import SIDES, Side
 from reports.gate_validity import as_spec
+from workloads.classes import ClassSpec
 from workloads.errors import UserError
+from workloads.profiles import with_rate_of_classes
 from workloads.spec import WorkloadSpec
 
 # Just started servers are slow (compilation, empty caches): without a word of the policy this is left out.
@@ -69,9 +73,9 @@ class Experiment:
         try:
             found = specs.build(data, where, self.folder)
         except UserError as error:
-            raise _at_point(error, where, self.policy, point) from error
+            raise _at_point(error, where, point) from error
         if point != WHOLE:
-            _require_common_arrivals(found.workload, where)
+            _require_one_rate(found.workload, where)
         return found
 
     def check(self) -> None:
@@ -149,9 +153,23 @@ def _loaded(workload: dict[str, Any], point: Point, rate: float | None, name: st
     if chosen is None:
         raise UserError("its rate is not known yet", where=f"points.{name}")
     kept = {key: value for key, value in workload.items() if key not in ("users", "stages")}
+    if _is_mix_of_its_own(workload):
+        return with_rate_of_classes({**kept, "arrivals": {"rate": chosen}})
     arrivals = dict(workload.get("arrivals") or ({} if "profile" in workload else {"process": "poisson"}))
     arrivals.pop("stages", None)
     return {**kept, "arrivals": {**arrivals, "rate": chosen}}
+
+
+def _is_mix_of_its_own(workload: dict[str, Any]) -> bool:
+    """Whether all classes have arrivals with a rate, in a workload without a profile, which would see to them."""
+    classes = workload.get("classes")
+    if "profile" in workload or not isinstance(classes, dict) or not classes:
+        return False
+    try:
+        kinds = [ClassSpec.model_validate(kind) for kind in classes.values()]
+    except ValidationError:
+        return False  # the whole spec's check says what is wrong
+    return all(kind.arrivals is not None and kind.arrivals.mean_rate() for kind in kinds)
 
 
 def _without_pauses(workload: WorkloadSpec) -> WorkloadSpec:
@@ -171,26 +189,25 @@ def _has_pauses(workload: WorkloadSpec) -> bool:
     return any(kind.sessions is not None and kind.sessions.think != 0 for kind in workload.class_specs().values())
 
 
-def _require_common_arrivals(workload: WorkloadSpec, where: str) -> None:
+def _require_one_rate(workload: WorkloadSpec, where: str) -> None:
     """Whether a point's rate is that of all that arrives.
 
     Raises:
-        UserError: classes have arrivals of their own.
+        UserError: some classes have arrivals of their own, some the common ones.
     """
     own = [name for name, kind in workload.classes.items() if kind.arrivals is not None]
-    if workload.loop == "open" and own:
+    if workload.arrivals is not None and own:
         raise UserError(
             f"the rate of a point is that of the common arrivals, and {', '.join(own)} have their own", where=where,
-            remedy="Give the classes a `weight` instead of `arrivals`, or judge this workload without `points`.",
+            remedy="Give all classes `arrivals`, or none, or judge this workload without `points`.",
         )  # fmt: skip
 
 
-def _at_point(error: UserError, where: str, policy: Policy, point: str) -> UserError:
+def _at_point(error: UserError, where: str, point: str) -> UserError:
     """What is wrong with a spec, with the point whose load may have made it so."""
     if point == WHOLE or error.remedy:
         return error
-    kind = "a closed loop" if policy.points[point].saturated else "an open loop"
-    remedy = f"The point {point} makes it {kind}: use a workload that can be one, or leave the point out."
+    remedy = f"It is so at the load of the point {point}: use a workload that can have it, or leave the point out."
     place = where if error.where in ("", where) else f"{where}, {error.where}"
     return UserError(error.what, where=place, remedy=remedy)
 

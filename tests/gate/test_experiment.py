@@ -220,12 +220,24 @@ class TestRates:
         if sessions:
             assert load.rate < 12
 
-    def test_classes_with_arrivals_of_their_own_are_refused(self):
-        classes = {"a": {"arrivals": {"rate": "2/s"}}, "b": {"arrivals": {"rate": "2/s"}}}
-        workload = {key: value for key, value in WORKLOAD.items() if key != "arrivals"} | {"classes": classes}
-        with pytest.raises(UserError, match=r"points: busy 9/s\): the rate .* and a, b have their own.*weight"):
+    @pytest.mark.parametrize("plain", [True, False])
+    def test_a_mix_whose_classes_have_their_own_arrivals_is_scaled_as_a_whole(self, plain: bool):
+        classes = {"a": {"arrivals": {"rate": "2/s"}}, "b": {"arrivals": {"rate": "6/s"}}}
+        own = {key: value for key, value in WORKLOAD.items() if key != "arrivals"} | {"classes": classes}
+        workload = own if plain else {"profile": "mixed-realtime-batch", "duration": "10m"}
+        found = made(points={"busy": "0.85x", "full": "closed 8"}, more={"workload": workload})
+        load = load_for(found, "busy", 0.85 * 20.0)
+        assert load.planned == pytest.approx(17.0, rel=0.01)
+        kinds = found.with_rate("busy", load.rate).spec("candidate", "busy", 1).workload.classes.values()
+        a, b = (kind.arrivals.mean_rate() for kind in kinds)
+        assert (a + b, b / a) == (pytest.approx(load.rate), pytest.approx(3.0 if plain else 0.5))
+
+    def test_a_mix_with_arrivals_of_both_kinds_has_no_rate_to_set(self):
+        workload = {**WORKLOAD, "classes": {"a": {"arrivals": {"rate": "2/s"}}, "b": {}}}
+        with pytest.raises(UserError, match=r"points: busy 9/s\): the rate of a point .*, and a have their own.*none"):
             made(points={"busy": "9/s"}, more={"workload": workload})
-        made(points={"full": "closed 8"}, more={"workload": workload})
+        closed = {key: value for key, value in workload.items() if key != "arrivals"}
+        made(points={"full": "closed 8"}, more={"workload": closed})
 
 
 class TestCommandLine:

@@ -185,7 +185,7 @@ def test_all_optional_lines_of_the_written_policy_go_together():
 def test_a_workload_that_does_not_go_with_a_point_says_which(tmp_path: Path):
     spec = {"workload": {"profile": "chat", "duration": "2m"}}
     with pytest.raises(
-        UserError, match=r"points: full closed 8.*can clip or scale.*The point full makes it a closed loop"
+        UserError, match=r"points: full closed 8.*can clip or scale.*It is so at the load of the point full"
     ):
         experiment(
             policy(baseline="http://a:1", candidate="http://b:1", spec=spec, points={"full": "closed 8"}), tmp_path
