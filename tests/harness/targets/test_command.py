@@ -282,12 +282,12 @@ with open(sys.argv[1], "w") as file:
 STOP = "import os, sys; print('stopping it'); os.kill(int(open(sys.argv[1]).read()), 15)"
 
 
-def detached(tmp_path: Path, port: int, stop: bool = True) -> CommandTarget:
+def detached(tmp_path: Path, port: int, stop: bool = True, ready: str | None = None) -> CommandTarget:
     """A server that goes on after the command that started it, as `docker run -d` and `helm install` do."""
     (tmp_path / "detach.py").write_text(DETACH)
     (tmp_path / "stop.py").write_text(STOP)
     return CommandTarget(
-        f"{sys.executable} {tmp_path}/detach.py {tmp_path}/pid {port}", (f"http://127.0.0.1:{port}",), None, {}, 20,
+        f"{sys.executable} {tmp_path}/detach.py {tmp_path}/pid {port}", (f"http://127.0.0.1:{port}",), ready, {}, 20,
         stop=f"{sys.executable} {tmp_path}/stop.py {tmp_path}/pid" if stop else None,
     )  # fmt: skip
 
@@ -330,10 +330,8 @@ def test_its_death_is_noticed_by_its_url_within_two_seconds(tmp_path: Path):
 
 
 def test_a_command_that_ends_well_needs_a_stop_command(tmp_path: Path):
-    port = free_port()
-
     async def scenario() -> None:
-        server = detached(tmp_path, port, stop=False)
+        server = detached(tmp_path, free_port(), stop=False, ready=f"http://127.0.0.1:{free_port()}")
         with pytest.raises(TargetGone, match=r"ended before it was ready \(exit code 0\).*`stop` must say"):
             await server.start()
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
