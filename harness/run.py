@@ -34,7 +34,7 @@ from harness.targets.base import Identity, Target, unless_gone
 from harness.targets.make import make_target
 from harness.telemetry.gpu import GpuSource
 from harness.telemetry.host import HostSampler
-from harness.telemetry.server import ServerScraper
+from harness.telemetry.server import Found, ServerScraper
 from loadgen.injector.endpoint import public_name
 from reports.manifest import Manifest
 from reports.prices import price_of
@@ -133,8 +133,8 @@ async def _load(
     gpus, scraper, t0 = armed.gpus, armed.scraper, armed.t0_unix_ns
     if gpus is not None:
         await gpus.go(t0)
-    host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows")
-    for role, pid in {"cli": os.getpid(), "locust": control.pid, **target.processes()}.items():
+    host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows", wanted=spec.telemetry.host)
+    for role, pid in {**target.processes(), "locust": control.pid, "cli": os.getpid()}.items():
         host.watch(role, pid)
     await host.start()
     control.send({"op": "go", "t0_unix_ns": t0})
@@ -210,10 +210,20 @@ async def _start_scraping(
         scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
         found = await scraper.start()
         if time.time_ns() < t0 - _LEAD_NS // 3:
-            manifest.notices += [f"{public_name(f.endpoint)}/metrics: {f.problem}" for f in found if f.problem]
+            manifest.notices += [notice for one in found if (notice := _lacking(one)) is not None]
             return scraper, t0
         await scraper.stop()  # a slow server: its first scrape took longer than the lead
         lead *= 4
+
+
+def _lacking(found: Found) -> str | None:
+    """What a report will not have, where a server's metrics can't be had or are not vLLM's."""
+    where = f"{public_name(found.endpoint)}/metrics"
+    lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
+    if found.problem:
+        return f"{where}: {found.problem}; unknown are its {lost}"
+    other = found.server == "other"
+    return f"{where} is not vLLM's; it is kept as it is, and unknown are its {lost}" if other else None
 
 
 def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:

@@ -151,6 +151,15 @@ class TelemetrySpec(Strict):
     gpu: str = "auto"
     host: bool = True
 
+    @field_validator("gpu")
+    @classmethod
+    def _names_a_source(cls, value: str) -> str:
+        kind, colon, detail = value.partition(":")
+        fits = (kind in ("none", "auto") and not colon) or (kind == "nvml" and (detail or not colon))
+        if not fits and not (kind == "dcgm" and detail.startswith("http")):
+            raise ValueError(f"{value!r} names no source of GPU figures: none, auto, nvml, nvml:0,1, dcgm:http://...")
+        return value
+
 
 class AbandonSpec(Strict):
     """Users who hang up: what share of them, and after how many seconds from when they asked."""

@@ -64,6 +64,8 @@ def _warnings(gpus: list[GpuView], seconds: float) -> list[str]:
     for gpu in gpus:
         if gpu.energy_disagreement is not None and gpu.energy_disagreement > AGREEMENT:
             found.append(f"{gpu.gpu}: counter and power disagree by {100 * gpu.energy_disagreement:.0f} %")
+        if gpu.parent is not None:
+            continue  # its part of the whole GPU's energy, which is in the sum, nobody measures
         if gpu.energy_j is None:
             found.append(f"{gpu.gpu}: tells neither energy nor power; it is not in the sum")
         elif gpu.energy_source == "power":

@@ -21,6 +21,8 @@ POWER_CAP: Final = 0x04
 # Shorter windows mislead: the counter moves every 100 ms, and sensors of some GPUs see a part of the time.
 ENERGY_WINDOW_S: Final = 30.0
 AGREEMENT: Final = 0.05
+# The most of a window that the counter may leave open at its edges: it is read once a second.
+_UNCOUNTED: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class GpuView:
 
     Attributes:
         gpu: UUID.
+        parent: of a MIG instance the whole GPU's UUID, which stands for its power and energy too.
         power_w, sm_clock_mhz, utilization, mem_used_bytes: time-weighted means (utilization says that some
             kernel ran, not how full the GPU was).
         mem_peak_bytes: largest sample of used memory.
@@ -44,6 +47,7 @@ class GpuView:
     """
 
     gpu: str
+    parent: str | None
     power_w: float | None
     sm_clock_mhz: float | None
     utilization: float | None
@@ -66,10 +70,17 @@ def gpu_views(analysis: Analysis) -> list[GpuView]:
     if telemetry is None or end <= start:
         return []
     names = sorted({one.key[0] for name in telemetry.names for one in telemetry.series(name)})
-    return [_view(telemetry, gpu, start, end) for gpu in names]
+    told = (analysis.run.manifest.telemetry.get("gpu") or {}).get("gpus") or []
+    parents = {one.get("uuid"): one.get("parent") for one in told}
+    return [_view(telemetry, gpu, parents.get(gpu), start, end) for gpu in names]
 
 
-def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
+def whole_gpus(views: list[GpuView]) -> list[GpuView]:
+    """The views without MIG instances: an instance is a part of a GPU, not another one."""
+    return [view for view in views if view.parent is None]
+
+
+def _view(telemetry: Telemetry, gpu: str, parent: str | None, start: int, end: int) -> GpuView:
     def of(name: str) -> Series | None:
         return next((one for one in telemetry.series(name) if one.key[0] == gpu), None)
 
@@ -84,6 +95,7 @@ def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
     sampled = of("power_w") or of("sm_clock_mhz") or of("utilization") or of("mem_used_bytes")
     return GpuView(
         gpu=gpu,
+        parent=parent,
         power_w=mean("power_w"),
         sm_clock_mhz=mean("sm_clock_mhz"),
         utilization=mean("utilization"),
@@ -104,11 +116,22 @@ def _view(telemetry: Telemetry, gpu: str, start: int, end: int) -> GpuView:
 def _energy(
     counter: Series | None, power: Series | None, start: int, end: int
 ) -> tuple[float | None, str, float | None]:
+    """(Joules, by what, how far counter and power are apart).
+
+    What of the window lies before the counter's first reading or behind its last is filled in from power; where that
+    is more than `_UNCOUNTED` of it, or there is no power, the counter is left out.
+    """
     mean = power.mean(start, end) if power else None
     integral = None if mean is None else mean * (end - start) / 1e9
-    if counter is None or len(counter.t_ns) < 2 or counter.t_ns[-1] <= start:
+    if counter is None or len(counter.t_ns) < 2:
         return integral, "power" if integral is not None else "", None
-    counted = counter.delta(start, end)
+    first, last = max(int(counter.t_ns[0]), start), min(int(counter.t_ns[-1]), end)
+    uncounted = (end - start) - max(0, last - first)
+    if uncounted > _UNCOUNTED * (end - start) or (uncounted and power is None):
+        return integral, "power" if integral is not None else "", None
+    counted = counter.delta(first, last)
+    if power is not None:
+        counted += sum((power.mean(a, b) or 0.0) * (b - a) / 1e9 for a, b in ((start, first), (last, end)) if b > a)
     apart = abs(counted - integral) / counted if integral is not None and counted else None
     return counted, "counter", apart
 

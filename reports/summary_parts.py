@@ -13,7 +13,7 @@ from loadgen.records import Status
 from reports.analysis import Analysis
 from reports.checks import Check
 from reports.conduct import busiest_second, client_column, lag_percentile
-from reports.gpu import GpuView
+from reports.gpu import GpuView, whole_gpus
 from reports.judge_slo import Judged
 from reports.metrics import Distribution
 from reports.metrics import distribution as of_rows
@@ -160,7 +160,7 @@ def gpus(views: list[GpuView]) -> dict[str, Any]:
     slow = [view.slowdown_share for view in views if view.slowdown_share is not None]
     power = [view.power_w for view in views if view.power_w is not None]
     return {
-        "count": len(views),
+        "count": len(whole_gpus(views)),
         "power_w": sum(power) if power else None,
         "slowdown_share_max": max(slow, default=None),
         "gpus": [plain(view) for view in views],

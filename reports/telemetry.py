@@ -21,6 +21,9 @@ from reports.tables import read_table
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+# A source's last sample holds for this many of its usual intervals.
+_HOLD: Final = 3.0
+
 # One row per sample of the server's /metrics, names as the server gives them (`vllm:num_requests_running`).
 SERVER_SCHEMA: Final = pa.schema(
     [
@@ -83,8 +86,13 @@ class Series:
         return float(high - low)
 
     def mean(self, start_ns: float, end_ns: float) -> float | None:
-        """A gauge's time-weighted mean over a window, each sample holding until the next."""
-        edges = np.clip(np.append(self.t_ns, max(end_ns, self.t_ns[-1])), start_ns, end_ns)
+        """A gauge's time-weighted mean over a window, each sample holding until the next.
+
+        The last one holds for `_HOLD` usual intervals: what a source was that is gone, it is no longer.
+        """
+        usual = float(np.median(np.diff(self.t_ns))) if len(self.t_ns) > 1 else np.inf
+        until = min(end_ns, self.t_ns[-1] + _HOLD * usual)
+        edges = np.clip(np.append(self.t_ns, max(until, self.t_ns[-1])), start_ns, end_ns)
         weight = np.diff(edges).astype(np.float64)
         if self.t_ns[0] > start_ns:
             weight[0] += min(self.t_ns[0], end_ns) - start_ns

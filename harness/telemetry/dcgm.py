@@ -39,6 +39,7 @@ FIELDS: Final = {
     "DCGM_FI_PROF_PCIE_RX_BYTES": ("pcie_rx_bytes_per_s", 1.0),
     "DCGM_FI_PROF_PCIE_TX_BYTES": ("pcie_tx_bytes_per_s", 1.0),
 }
+_OF_INSTANCES: Final = ("mem_used_bytes", "mem_free_bytes", "mem_reserved_bytes")
 _NEEDED: Final = ("power_w", "energy_j", "sm_clock_mhz", "throttle_reasons", "utilization", "mem_used_bytes")
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -64,6 +65,7 @@ class DcgmScraper:
         self._failing = False
         self.faults: list[dict[str, Any]] = []
         self.now: Latest = {}
+        self._counted: dict[str, float] = {}
 
     async def start(self) -> GpusFound:
         """One scrape: which GPUs, which fields."""
@@ -73,9 +75,10 @@ class DcgmScraper:
             return GpusFound(problem=f"{self._url}: {page}")
         gpus: dict[str, dict[str, Any]] = {}
         for gpu, name, _value, labels in page:
-            one = gpus.setdefault(
-                gpu, {"uuid": gpu, "name": labels.get("modelName", ""), "index": labels.get("gpu"), "missing": {}}
-            )
+            facts = {"uuid": gpu, "name": labels.get("modelName", ""), "index": labels.get("gpu"), "missing": {}}
+            if "/MIG-" in gpu:
+                facts["parent"] = gpu.partition("/MIG-")[0]
+            one = gpus.setdefault(gpu, facts)
             one.setdefault("fields", []).append(name)
         if not gpus:
             return GpusFound(problem=f"{self._url} has no DCGM_FI_* metrics: it is no DCGM exporter")
@@ -124,9 +127,12 @@ class DcgmScraper:
             return
         self._failing = False
         if page:
-            gpus, names, values, _labels = zip(*page, strict=True)
-            self.now = latest(zip(gpus, names, values, strict=True))
-            self._samples.append([[now - self._t0] * len(page), gpus, names, values])
+            self.now = latest((gpu, name, value) for gpu, name, value, _ in page)
+            # The exporter shows a reading until it has the next one: a counter that stands still is no sample.
+            fresh = [one for one in page if one[1] != "energy_j" or self._counted.get(one[0]) != one[2]]
+            self._counted |= {gpu: value for gpu, name, value, _ in page if name == "energy_j"}
+            gpus, names, values, _labels = zip(*fresh, strict=True) if fresh else ((), (), (), ())
+            self._samples.append([[now - self._t0] * len(fresh), gpus, names, values])
 
     async def _page(self) -> list[tuple[str, str, float, dict[str, str]]] | str:
         """(GPU, our name, value, labels) of every known field; or why there is none."""
@@ -148,7 +154,8 @@ class DcgmScraper:
             ours, factor = FIELDS[key.name]
             labels = self._labels.setdefault(key.labels, json.loads(key.labels))
             gpu = labels.get("UUID") or f"{labels.get('Hostname', '')}/{labels.get('gpu', '')}"
-            if instance := labels.get("GPU_I_ID"):
+            # The exporter repeats the whole GPU's figures under each of its instances; only memory is theirs.
+            if (instance := labels.get("GPU_I_ID")) and ours in _OF_INSTANCES:
                 gpu = f"{gpu}/MIG-{instance}"
             found.setdefault((gpu, ours), (gpu, ours, value * factor, labels))  # the first field of a name wins
         return list(found.values())

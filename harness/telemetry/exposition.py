@@ -46,10 +46,12 @@ class PageReader:
             if not line or line[0] == "#":
                 continue
             head, _, value = line.rpartition(" ")
+            if not head.endswith("}") and " " in head:  # a time behind the value, as a federating Prometheus adds
+                head, _, value = head.rpartition(" ")
             try:
                 key = known[head]
             except KeyError:
-                key = known[head] = self._learn(line, head)
+                key = known[head] = self._learn(f"{head} {value}", head)
             if key is not None:
                 keys.append(key)
                 values.append(float(value))

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,7 @@ class NvmlProcess:
         self._arguments = ["--spool", str(spool), "--gpus", gpus, *(t for p in pids for t in ("--pid", str(p)))]
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._stopping = False
         self.faults: list[dict[str, Any]] = []
         self.now: Latest = {}
 
@@ -171,6 +173,7 @@ class NvmlProcess:
         """End it by the end of its input."""
         if self._process is None:
             return
+        self._stopping = True
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -194,3 +197,7 @@ class NvmlProcess:
                 self.now = told["now"]
             else:
                 self.faults.append(told)
+        if not self._stopping:
+            code = await self._process.wait()
+            text = f"the GPU sampler ended in the middle of the run (exit code {code}); no samples from here on"
+            self.faults.append({"unix_ns": time.time_ns(), "gpu": "", "text": text})

@@ -97,13 +97,17 @@ class _Sampler:
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._watch_pcie, daemon=True).start()
         begun = time.monotonic()
-        tick = 0
+        tick, counted = 0, False
         while not self._ended.wait(max(0.0, begun + tick * _TICK_S - time.monotonic())):
             for number, gpu in enumerate(list(self._gpus)):
                 self._read(gpu, tick, number)
+            if self._t0 is not None and not counted:
+                self._count()
+                counted = True
             if tick % _FLUSH_TICKS == _FLUSH_TICKS - 1:
                 self._flush()
             tick = max(tick + 1, int((time.monotonic() - begun) / _TICK_S))
+        self._count()
         self._flush()
         with contextlib.suppress(OSError):  # said already
             self._samples.close()
@@ -114,6 +118,12 @@ class _Sampler:
             every = round(period_s / _TICK_S)
             if (tick + number) % every == 0 and gpu in self._gpus:
                 self._keep(gpu, name, lambda n=name: nvml.read(gpu, n))  # type: ignore[misc]
+
+    def _count(self) -> None:
+        """The energy counters now: a run's window begins and ends between their regular readings."""
+        for gpu in list(self._gpus):
+            if "energy counter" in gpu.readers:
+                self._keep(gpu, "energy counter", lambda g=gpu: nvml.read(g, "energy counter"))  # type: ignore[misc]
 
     def _keep(self, gpu: nvml.Gpu, name: str, ask: Callable[[], nvml.Readings]) -> None:
         try:

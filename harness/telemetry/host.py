@@ -1,7 +1,8 @@
 """This machine beside the traffic: CPU and memory of our processes and of a local server, network, load.
 
-Once a second, by psutil. A process stands under its role (injector, locust, cli, engine, server); its
-children count under the same role with their own pid (vLLM's engine and workers are children).
+Once a second, by psutil. A process stands under its role (server, engine, locust, cli); its children count under the
+same role with their own pid (vLLM's engine and workers are children, and so are Locust's injectors). Who is the child
+of two, as all are of the command line, has the role of the one that is watched first.
 """
 
 import asyncio
@@ -24,9 +25,13 @@ class HostSampler:
         t0_unix_ns: the run's start on CLOCK_REALTIME.
         interval_s: time between samples.
         spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
+        wanted: without it nothing is sampled or written.
     """
 
-    def __init__(self, t0_unix_ns: int, interval_s: float = 1.0, spool: Path | None = None) -> None:
+    def __init__(
+        self, t0_unix_ns: int, interval_s: float = 1.0, spool: Path | None = None, *, wanted: bool = True
+    ) -> None:
+        self._wanted = wanted
         self._t0 = t0_unix_ns
         self._interval = interval_s
         self._samples = TidySamples(HOST_SCHEMA, spool)
@@ -47,6 +52,8 @@ class HostSampler:
 
     async def start(self) -> None:
         """Begin; the first sample comes after one interval, since CPU shares need one."""
+        if not self._wanted:
+            return
         psutil.cpu_percent()
         self._task = asyncio.create_task(self._run())
 

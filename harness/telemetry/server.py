@@ -75,7 +75,7 @@ class ServerScraper:
         self._first: dict[str, dict[SeriesKey, float]] = {}
         self._up: dict[str, bool] = {}
         self._session: aiohttp.ClientSession | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.problems: list[Problem] = []
 
     @property
@@ -96,7 +96,7 @@ class ServerScraper:
             trust_env=True,
         )
         await self._round()
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run(endpoint)) for endpoint in self._readers]
         return [self._found(endpoint) for endpoint in self._readers]
 
     def renew(self, headers: Mapping[str, str]) -> None:
@@ -107,13 +107,13 @@ class ServerScraper:
         """End the rounds, then scrape a last time."""
         if self._session is None:
             return
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
         await self._round()
         await self._session.close()
-        self._session = self._task = None
+        self._session, self._tasks = None, []
 
     async def scrape(self) -> None:
         """One round now, besides the regular ones: for an exact reading before or after a phase."""
@@ -140,12 +140,13 @@ class ServerScraper:
                     grown += value - before if value >= before else value
         return grown
 
-    async def _run(self) -> None:
+    async def _run(self, endpoint: str) -> None:
+        """Rounds of one endpoint: one that hangs holds up no other."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self._interval
         while True:
             await asyncio.sleep(due - loop.time())
-            await self._round()
+            await self._scrape(endpoint)
             late = max(0.0, loop.time() - due)
             due += self._interval * (1 + late // self._interval)
 

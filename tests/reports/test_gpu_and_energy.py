@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, S, fabricate
 
+from reports import summary_parts
 from reports.analysis import analyse
 from reports.collect import collect
 from reports.energy import energy
@@ -114,3 +115,40 @@ def test_what_the_driver_does_against_heat_is_told_apart_from_the_hardwares_own_
     assert found["gpu"]["slowdown_share_max"] == pytest.approx(2 / 40)
     (finding,) = [one for one in found["findings"] if one["kind"] == "throttled_gpu"]
     assert finding["figures"]["mild_slowdown_share"] == pytest.approx(2 / 40)
+
+
+def every_second(samples):
+    """The counter as the sampler reads it: once a second, and between the seconds."""
+    return [one for one in samples if one[1:3] != ("GPU-a", "energy_j") or round(one[0] * 10) % 10 == 5]
+
+
+def test_what_the_counter_leaves_open_at_the_edges_is_filled_in_from_power(tmp_path):
+    samples = [one for one in every_second(steady()) if one[2] != "energy_j" or 0 <= one[0] <= 40]
+    (view,) = gpu_views(run_with(tmp_path / "run", samples))
+    assert view.energy_source == "counter"
+    assert view.energy_j == pytest.approx(40 * 300.0, rel=1e-3)
+
+
+def test_a_counter_that_covers_half_the_window_is_left_out(tmp_path):
+    samples = [one for one in steady() if one[2] != "energy_j" or one[0] < 20]
+    (view,) = gpu_views(run_with(tmp_path / "run", samples))
+    assert (view.energy_source, view.energy_j) == ("power", pytest.approx(40 * 300.0))
+
+
+def test_an_instance_is_a_part_of_a_gpu_and_not_another_one(tmp_path):
+    samples = steady() + [(t, "MIG-1", "mem_used_bytes", 2.0**30) for t in range(45)]
+    analysis = run_with(tmp_path / "run", samples)
+    told = [{"uuid": "GPU-a"}, {"uuid": "MIG-1", "parent": "GPU-a"}]
+    analysis.run.manifest.telemetry["gpu"] = {"gpus": told}
+    views = gpu_views(analysis)
+    assert [view.parent for view in views] == [None, "GPU-a"]
+    assert summary_parts.gpus(views)["count"] == 1
+    assert not energy(analysis, views).warnings
+
+
+def test_a_gpu_that_is_gone_draws_no_power_from_then_on(tmp_path):
+    samples = [one for one in steady(counter=False) if one[0] < 10]
+    (view,) = gpu_views(run_with(tmp_path / "run", samples))
+    assert view.power_w == pytest.approx(300.0)
+    series = next(iter(run_with(tmp_path / "other", samples).gpu.series("power_w")))
+    assert series.mean(20 * S, 40 * S) is None

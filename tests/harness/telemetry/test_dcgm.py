@@ -79,3 +79,20 @@ def test_a_page_without_dcgm_fields_is_no_exporter(tmp_path: Path):
     found, rows, _ = scrape(tmp_path, "go_threads 7\n")
     assert found.problem is not None and "no DCGM exporter" in found.problem and rows == []
     assert "HTTP 404" in str(scrape(tmp_path, "", 404)[0].problem)
+
+
+def test_a_whole_gpus_figures_under_its_instances_count_once(tmp_path: Path):
+    one, two = (f'{LABELS},GPU_I_ID="{k}"' for k in (1, 2))
+    page = "".join(
+        f"DCGM_FI_DEV_POWER_USAGE{{{of}}} 250\nDCGM_FI_DEV_FB_USED{{{of}}} {mib}\n"
+        for of, mib in ((one, 10), (two, 20))
+    )
+    scraper = DcgmScraper("http://unused", tmp_path / "gpu.arrows")
+    fields = [field[:3] for field in scraper._known_fields(*PageReader().read(page))]
+    assert fields == [
+        ("GPU-a", "power_w", 250.0),
+        ("GPU-a/MIG-1", "mem_used_bytes", 10 * 2**20),
+        ("GPU-a/MIG-2", "mem_used_bytes", 20 * 2**20),
+    ]
+    found, _, _ = scrape(tmp_path, page)
+    assert [gpu.get("parent") for gpu in found.gpus] == [None, "GPU-a", "GPU-a"]

@@ -61,6 +61,14 @@ def test_pages_of_other_servers_are_kept_whole():
     assert not reader.is_vllm
 
 
+def test_times_of_a_federating_prometheus_are_left_out():
+    reader = PageReader()
+    for value in (1.5, 2.5):
+        text = f'power{{a="x y"}} {value} 1700000000123\nthreads {value} 1700000000123\n'
+        keys, values = reader.read(text)
+        assert [key.name for key in keys] == ["power", "threads"] and values == [value, value]
+
+
 @pytest.mark.parametrize("text", ["<html>not found</html>", '{"a": 1}', "name{ 1", "x y"])
 def test_what_is_not_prometheus_text_is_an_error(text: str):
     with pytest.raises(ValueError):  # noqa: PT011 - float() and the library word it differently

@@ -139,3 +139,32 @@ def test_a_start_set_anew_moves_the_samples_so_far(tmp_path: Path):
     asyncio.run(scenario())
     first, last = sorted(set(pq.read_table(tmp_path / "server.parquet")["t_ns"].to_pylist()))
     assert 0 < last - first < 10e9 and first < 10**18
+
+
+def test_an_endpoint_that_hangs_holds_up_no_other(tmp_path: Path):
+    async def scenario() -> None:
+        script, hanging = Scripted(), asyncio.Event()
+
+        async def hang(_request: web.Request) -> web.Response:
+            if hanging.is_set():
+                await asyncio.sleep(3600)
+            return web.Response(text="vllm:x 1\n")
+
+        app = web.Application()
+        app.router.add_get("/metrics", hang)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with serving(script) as url:
+            scraper = ServerScraper([url, f"http://127.0.0.1:{runner.addresses[0][1]}"], 0, 0.02)
+            await scraper.start()
+            hanging.set()
+            before = script.asked
+            script.asked_three_times.clear()
+            while script.asked < before + 10:  # far sooner than the other's time-out
+                await asyncio.wait_for(script.asked_three_times.wait(), 3)
+                script.asked_three_times.clear()
+            await runner.cleanup()
+            await scraper.stop()
+
+    asyncio.run(scenario())
