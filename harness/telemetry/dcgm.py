@@ -75,7 +75,12 @@ class DcgmScraper:
             return GpusFound(problem=f"{self._url}: {page}")
         gpus: dict[str, dict[str, Any]] = {}
         for gpu, name, _value, labels in page:
-            facts = {"uuid": gpu, "name": labels.get("modelName", ""), "index": labels.get("gpu"), "missing": {}}
+            facts: dict[str, Any] = {
+                "uuid": gpu,
+                "name": labels.get("modelName", ""),
+                "index": labels.get("gpu"),
+                "missing": {},
+            }
             if "/MIG-" in gpu:
                 facts["parent"] = gpu.partition("/MIG-")[0]
             one = gpus.setdefault(gpu, facts)
