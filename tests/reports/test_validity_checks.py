@@ -44,7 +44,7 @@ def books(rows=ROWS, **changes):
 def test_a_sound_run_passes_every_check(tmp_path):
     found = checks(tmp_path / "run", server=scrapes(), isolation="exclusive")
     assert {name: check.status for name, check in found.items() if check.status != "ok"} == {}
-    assert len(found) == 16
+    assert len(found) == 17
 
 
 class TestDispatchLag:
