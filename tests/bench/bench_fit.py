@@ -1,8 +1,9 @@
 """How often the stated 95 % intervals of a fit cover the truth. `python tests/bench/bench_fit.py [seeds]`.
 
 For each seed (200 by default, some five minutes on one core) an hour of known parameters, stamped by a clock of a given
-resolution, is fitted as `tailgate workload fit` does. Figures that a fit leaves without an interval
-are counted apart. Ends with 1 where one that most seeds (and 100) state covers less than 91 % or more than 98 %.
+resolution, is fitted as `tailgate workload fit` does. Figures that a fit leaves without an interval are counted apart.
+A coverage outside 91 to 98 % is marked; of some fifty figures one is by chance. Ends with 1 where chance hardly
+explains it (1 in 1,000 if 95 % are covered, of a figure that most seeds state).
 """
 
 import sys
@@ -11,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import binom
 
 from workloads.arrivals.process import Process
 from workloads.arrivals.rate import Modulated, Rates
@@ -75,7 +77,7 @@ def planned(spec: dict[str, object], seed: int) -> pa.Table:
 
 
 def report(case: str, truth: dict[str, float], found: list[dict[str, Estimate]]) -> bool:
-    """Prints a line a figure; whether all that are mostly stated cover as often as they should."""
+    """Prints a line a figure; whether all that are mostly stated cover as often as they should, but for chance."""
     good = True
     stated: dict[str, list[Estimate]] = defaultdict(list)
     for one in found:
@@ -86,10 +88,11 @@ def report(case: str, truth: dict[str, float], found: list[dict[str, Estimate]])
         line = f"{case:48} {name:26} truth {value:8.4g}  stated by {len(each):3} of {len(found)}"
         if each:
             covered = float(np.mean([one.low <= value <= one.high for one in each]))
-            outside = len(each) > max(len(found) / 2, 100) and not LEAST <= covered <= MOST
-            good &= not outside
+            outside = not LEAST <= covered <= MOST
+            mostly = len(each) > len(found) / 2
+            good &= not mostly or binom.ppf(0.0005, len(each), 0.95) <= covered * len(each)
             middle = float(np.mean([one.value for one in each]))
-            line += f"  mean {middle:8.4g}  covered {100 * covered:5.1f} %{'  OUTSIDE' if outside else ''}"
+            line += f"  mean {middle:8.4g}  covered {100 * covered:5.1f} %{'  outside' if outside else ''}"
         print(line, flush=True)
     return good
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.fit.estimate import Z95, Estimate, point
+from workloads.fit.estimate import Estimate, point
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -104,13 +104,15 @@ def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[Estimate, 
     mean, median, sessions = found.turns_mean(), found.pause(0.5), int(turns.session.max()) + 1
     if found.pause(_LONG) > _LONGEST * float(turns.left_s.max()) or sessions < _LEAST_SESSIONS:
         return point(mean), point(median)
-    rng = np.random.default_rng(0)
+    from scipy.stats import t
+
+    rng, within = np.random.default_rng(0), float(t.ppf(0.975, _RESAMPLES - 1))
     drawn = [
         follow_ups(turns, np.bincount(rng.integers(0, sessions, sessions), minlength=sessions).astype(np.float64))
         for _ in range(_RESAMPLES)
     ]
-    error = Z95 * float(np.std([one.turns_mean() for one in drawn], ddof=1))
+    error = within * float(np.std([one.turns_mean() for one in drawn], ddof=1))
     # What the share below the median may be, read off the law (Woodruff, JASA 47, 1952); a pause is known to a tick.
-    apart = Z95 * float(np.std([one.share_up_to(median) for one in drawn], ddof=1))
+    apart = within * float(np.std([one.share_up_to(median) for one in drawn], ddof=1))
     low, high = (found.pause(share) for share in (max(0.5 - apart, 0.0), min(0.5 + apart, 1.0)))
     return Estimate(mean, mean - error, mean + error), Estimate(median, low - tick_s / 2.0, high + tick_s / 2.0)
