@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from reports.analysis import Analysis
+from reports.fingerprint import gpu_count
 from reports.prices import Price, price_of
 from reports.rundata import Floats, Mask
 from reports.splits import Key, key
@@ -134,7 +135,8 @@ def cost(analysis: Analysis) -> Cost | None:
 def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
     """As `cost`, at a given price."""
     run, seconds = analysis.run, analysis.run.duration_s
-    count = int(gpus.get("count") or 1)
+    # A stated price without a stated or seen number is that of one.
+    count = gpu_count(run.manifest) or 1
     ratio = float(gpus.get("price_ratio") or PRICE_RATIO)
     per_hour = price.usd_per_gpu_hour * count
     usd = per_hour / 3600 * seconds

@@ -60,3 +60,23 @@ def differences(sides: Mapping[str, Sequence[Manifest]]) -> list[tuple[str, dict
         if len({value for side in values.values() for value in side}) > 1:
             result.append((key, {label: " | ".join(side) for label, side in values.items()}))
     return result
+
+
+def gpu_count(manifest: Manifest) -> int | None:
+    """GPUs of the deployment: as stated, else as seen, else as an embedded engine was told; None if nobody says."""
+    stated, seen = (manifest.spec.get("gpus") or {}).get("count"), manifest.target.fingerprint.get("gpus") or []
+    if stated or seen:
+        return int(stated or len(seen))
+    if manifest.target.kind == "sim":
+        arguments = (manifest.spec.get("target") or {}).get("args") or {}
+        return int(arguments.get("tensor-parallel-size") or arguments.get("tensor_parallel_size") or 1)
+    return 1 if (manifest.spec.get("gpus") or {}).get("type") else None
+
+
+def gpus_in_words(manifest: Manifest) -> str:
+    """Count and kind of the GPUs, e.g. `4 x NVIDIA H100`: those that were seen, else those that were stated."""
+    stated, seen = manifest.spec.get("gpus") or {}, manifest.target.fingerprint.get("gpus") or []
+    kinds = sorted({str(gpu.get("name") or "") for gpu in seen}) if seen else [str(stated.get("type") or "")]
+    count = gpu_count(manifest)
+    told = " and ".join(kind for kind in kinds if kind)
+    return f"{count} x {told or '(unknown kind)'}" if count else (told or "(not known)")

@@ -52,13 +52,30 @@ class TestGrouping:
 
     def test_a_label_may_be_given_to_a_glob(self, tmp_path):
         for k in range(2):
-            one(tmp_path, f"x{k}")
+            one(tmp_path, f"x{k}", label="run")
         found = compared(f"fp8={tmp_path}/x*", f"bf16={one(tmp_path, 'y')}")
         assert [(p.label, len(p.runs)) for p in found.points] == [("fp8", 2), ("bf16", 1)]
 
     def test_loads_of_one_label_are_points_of_their_own(self, tmp_path):
         found = compared(one(tmp_path, "r1", label="a", rate=10.0), one(tmp_path, "r2", label="a", rate=40.0))
         assert [p.name for p in found.points] == ["a @ 10/s", "a @ 40/s"]
+
+    def test_runs_of_one_name_on_different_deployments_are_told_apart_by_their_folders(self, tmp_path):
+        spec = {"gpus": {"type": "l4"}, "workload": {"arrivals": {"rate": 20.0}}, "target": {"args": {"dtype": "fp8"}}}
+        found = compared(one(tmp_path, "x", label="run"), one(tmp_path, "y", label="run", spec=spec))
+        assert [point.label for point in found.points] == ["x", "y"]
+        assert "launch.args.dtype" in dict(found.differences)
+
+    def test_one_label_for_different_deployments_is_refused(self, tmp_path):
+        for name in ("x0", "x1"):
+            one(tmp_path, name)  # each with a dtype of its own
+        with pytest.raises(UserError, match=r"labelled fp8 are of different deployments \(launch.args.dtype\)"):
+            compared(f"fp8={tmp_path}/x*", f"bf16={one(tmp_path, 'y')}")
+
+    def test_a_run_named_twice_is_one_run(self, tmp_path):
+        a = one(tmp_path, "a")
+        found = compared(a, f"{a}/", one(tmp_path, "b"))
+        assert [len(point.runs) for point in found.points] == [1, 1]
 
     def test_a_run_that_was_never_summarised_is_worked_out(self, tmp_path):
         path = one(tmp_path, "a")
@@ -95,8 +112,42 @@ class TestStatistics:
         assert (metric.value, metric.low, metric.how) == (pytest.approx(1.5), None, "single runs")
         assert any("single runs have no interval" in warning for warning in found.warnings)
 
+    def test_there_is_no_ratio_between_different_loads(self, tmp_path):
+        found = compared(one(tmp_path, "a", rate=10.0), one(tmp_path, "b", rate=40.0))
+        assert found.points[1].ratios == {}
+        assert any("a did not run at the load of b @ 40/s" in warning for warning in found.warnings)
+
+    def test_who_drops_its_slow_requests_is_said_to(self, tmp_path):
+        def rows(drop):
+            slow = {"status": "timeout", "ttft": None} if drop else {"ttft": 5_000.0}
+            return [Row(at=50.0 * i, **(slow if i % 10 == 0 else {})) for i in range(200)]
+
+        found = compared(one(tmp_path, "a", rows=rows(drop=False)), one(tmp_path, "b", rows=rows(drop=True)))
+        assert any("b @ 20/s failed 10 %" in warning for warning in found.warnings)
+        assert found.points[0].figures["ttft_failed_as_inf.p90"].value is not None
+
+    def test_an_edited_summary_is_not_believed(self, tmp_path):
+        a, b = one(tmp_path, "a"), one(tmp_path, "b")
+        stored = json.loads((tmp_path / "b" / "summary.json").read_bytes())
+        true = stored["throughput"]["output_tokens_per_s"]
+        stored["throughput"]["output_tokens_per_s"] *= 2
+        (tmp_path / "b" / "summary.json").write_text(json.dumps(stored))
+        assert compared(a, b).points[1].figures["output_tokens_per_s"].value == pytest.approx(true)
+
 
 class TestFronts:
+    def test_gpus_are_those_that_were_seen_where_none_are_stated(self, tmp_path):
+        seen = Target(kind="url", fingerprint={"gpus": [{"name": "A100"}] * 4})
+        spec = {"workload": {"arrivals": {"rate": 20.0}}}
+        nobody = Target(kind="url")
+        found = compared(
+            one(tmp_path, "a", spec=spec, target=seen), one(tmp_path, "b", spec=spec, target=nobody), anyway=True
+        )
+        figures = [point.figures for point in found.points]
+        assert figures[0]["tokens_per_s_per_gpu"].value == pytest.approx(figures[0]["output_tokens_per_s"].value / 4)
+        assert figures[1]["tokens_per_s_per_gpu"].value is None
+        assert "different GPUs: (not known), 4 x A100" in found.warnings
+
     def test_dominated_points_are_named(self, tmp_path):
         found = compared(one(tmp_path, "slow", slow=2.0), one(tmp_path, "fast", slow=1.0, price=2.0))
         speed, cost = found.fronts
@@ -156,7 +207,7 @@ class TestRefusals:
     def test_different_gpus_are_said(self, tmp_path):
         spec = {"gpus": {"type": "t4", "price_per_hour": 1.0}, "workload": {"arrivals": {"rate": 20.0}}}
         found = compared(one(tmp_path, "a"), one(tmp_path, "b", spec=spec))
-        assert "different GPUs: l4, t4" in found.warnings
+        assert "different GPUs: 1 x t4, 2 x l4" in found.warnings
 
     def test_below_saturation_throughput_is_said_to_be_the_loads(self, tmp_path):
         found = compared(one(tmp_path, "a"), one(tmp_path, "b"))
