@@ -1,5 +1,6 @@
 """JSON lines over a socket, in greenlets. The other end is the CLI, or an injector."""
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -9,35 +10,47 @@ import orjson
 
 Message = dict[str, Any]
 
+_LAST_WORDS_S = 5.0
+
 
 class Channel:
-    """Sends messages, and calls ``take`` for each that comes; ``gone`` when the other end hangs up."""
+    """Sends messages, and calls ``take`` for each that comes; ``gone`` when the other end hangs up.
+
+    Each message leaves at once. (What users say together could leave together for half the CPU; they would then be
+    answered together, ask together again, and so on: the load would come in bunches that nobody asked for.)
+    """
 
     def __init__(self, sock: socket.socket, take: Callable[[Message], None], gone: Callable[[], None]) -> None:
         self._sock = sock
         self._take = take
         self._gone = gone
-        self._waiting = b""
-        self._sending = False
-        self._greenlet = gevent.spawn(self._listen)
+        self._waiting: list[bytes] = []
+        self._pusher: gevent.Greenlet | None = None
+        self._listener = gevent.spawn(self._listen)
 
     def send(self, message: Message) -> None:
-        """Send one message; one to a process that is gone is dropped, `gone` has told of it.
+        """Send one message, soon; one to a process that is gone is dropped, `gone` has told of it."""
+        data = orjson.dumps(message) + b"\n"
+        if not self._waiting:
+            try:
+                data = data[os.write(self._sock.fileno(), data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                return
+            if not data:
+                return
+            self._pusher = gevent.spawn(self._push)
+        self._waiting.append(data)
 
-        While a greenlet is held up by a full socket, what others say waits behind it: never inside its message.
-        """
-        self._waiting += orjson.dumps(message) + b"\n"
-        if self._sending:
-            return
-        self._sending = True
+    def _push(self) -> None:
+        """What the socket did not take at once, in order."""
         try:
             while self._waiting:
-                data, self._waiting = self._waiting, b""
-                self._sock.sendall(data)
+                self._sock.sendall(self._waiting[0])
+                del self._waiting[0]
         except OSError:
-            self._waiting = b""
-        finally:
-            self._sending = False
+            self._waiting = []
 
     def _listen(self) -> None:
         rest = b""
@@ -54,6 +67,9 @@ class Channel:
         self._gone()
 
     def close(self) -> None:
-        """Hang up."""
-        self._greenlet.kill()
+        """Send what waits, and hang up."""
+        if self._pusher is not None:
+            self._pusher.join(_LAST_WORDS_S)
+            self._pusher.kill()
+        self._listener.kill()
         self._sock.close()
