@@ -14,7 +14,7 @@ from reports.analysis import Analysis, analyse
 from reports.checks import Check
 from reports.integrity import altered
 from reports.judge_slo import Judged
-from reports.manifest import Manifest, write_atomic
+from reports.manifest import Manifest, check_schema, write_atomic
 from reports.results import Results, work_out
 
 SCHEMA: Final = "tailgate.summary/1"
@@ -50,8 +50,10 @@ def save_summary(run_dir: Path | str, summary: dict[str, Any]) -> None:
 def stored_summary(run_dir: Path | str) -> dict[str, Any] | None:
     """`run_dir/summary.json` if it can be relied on; None if it has to be made again (`reports.build`).
 
-    It can where it is what was written (by the manifest's checksum), of this schema, and none of the
-    measured files was changed since.
+    It can where it is what was written (by the manifest's checksum) and none of the measured files was changed since.
+
+    Raises:
+        UserError: it is of a newer schema.
     """
     import orjson
 
@@ -59,13 +61,12 @@ def stored_summary(run_dir: Path | str) -> dict[str, Any] | None:
     manifest = Manifest.load(run_dir)
     try:
         text = (run_dir / FILE_NAME).read_bytes()
-    except OSError:
+        summary: dict[str, Any] = orjson.loads(text)
+    except (OSError, ValueError):
         return None
+    check_schema(summary, SCHEMA, str(run_dir / FILE_NAME))
     whole = hashlib.sha256(text).hexdigest() == manifest.summary_checksum
-    if not whole or (run_dir / "spool").exists() or altered(run_dir, manifest):
-        return None
-    summary: dict[str, Any] = orjson.loads(text)
-    return summary if summary.get("schema") == SCHEMA else None
+    return None if not whole or (run_dir / "spool").exists() or altered(run_dir, manifest) else summary
 
 
 def exit_code(summary: dict[str, Any]) -> int:
