@@ -41,10 +41,13 @@ def server_checks(analysis: Analysis) -> Iterator[Check]:
 def _not_covering(analysis: Analysis, server: Telemetry) -> str:
     """Why the scrapes don't enclose all requests; empty if they do."""
     begun, ended = analysis.run.column("dispatched_ns"), analysis.run.column("end_ns")
-    times = server.times_ns
-    if np.isfinite(begun).any() and times[0] > np.nanmin(begun):
+    # Of every endpoint, scrapes that brought the counters: one that failed says nothing.
+    counted = [one.t_ns for name in (*_PROMPT, *_OUTPUT) if name in server.names for one in server.series(name)]
+    if not counted:
+        return ""
+    if np.isfinite(begun).any() and max(times[0] for times in counted) > np.nanmin(begun):
         return "the first scrape of /metrics came after the first request"
-    if np.isfinite(ended).any() and times[-1] < np.nanmax(ended):
+    if np.isfinite(ended).any() and min(times[-1] for times in counted) < np.nanmax(ended):
         return "the last scrape of /metrics came before the last answer's end"
     return ""
 

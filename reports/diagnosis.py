@@ -126,7 +126,12 @@ def _overloaded(e: Evidence) -> Iterator[Finding]:
     if e.flight is not None and e.flight.overloaded:
         says = f"Requests in flight grew by {e.flight.growth:.0f} over the window: more comes in than is served."
         figures = {"in_flight_growth": e.flight.growth, "in_flight_mean": e.flight.mean}
-        yield Finding(Kind.OVERLOADED, says, figures, "Lower the rate, or find the capacity with tailgate capacity.")
+        yield Finding(
+            Kind.OVERLOADED,
+            says,
+            figures,
+            "Lower the rate, or give the deployment more room: it can't carry this load.",
+        )
 
 
 def _shed(e: Evidence) -> Iterator[Finding]:

@@ -163,5 +163,5 @@ def require_load(metric: GateMetric, where: str) -> UserError:
         f"load-limited: in an open loop below saturation both sides serve what is offered, so that {metric.key} can't"
         " tell a slower target",
         where=where,
-        remedy="Add a saturated point (points: {saturated: closed 256}), or use `tailgate capacity`.",
+        remedy="Add a saturated point (points: {saturated: closed 256}).",
     )

@@ -99,7 +99,12 @@ def _head(summary: dict[str, Any], manifest: Manifest) -> str:
 
 
 def _again(manifest: Manifest) -> str:
-    return shlex.join(manifest.command_line) if manifest.command_line else "tailgate run (the command is not known)"
+    """The command without the run directory, which is there now."""
+    words = [word for word in manifest.command_line if not word.startswith("--out=")]
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return shlex.join(words) if words else "tailgate run (the command is not known)"
 
 
 def _cards(summary: dict[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli.arguments import Parser
+
 if TYPE_CHECKING:
     from harness.calibrate.peers import Reported
     from harness.calibrate.steps import Step
@@ -30,7 +32,7 @@ _COLUMNS = (
 
 def run(argv: list[str]) -> int:
     """Calibrate, print the table and the one line, keep the result."""
-    parser = argparse.ArgumentParser(prog="tailgate calibrate", description=__doc__)
+    parser = Parser(prog="tailgate calibrate", description=__doc__)
     parser.add_argument("--step", type=_seconds, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
     parser.add_argument("--injectors", type=_count, default=1, help="injector processes (default: 1)")
     parser.add_argument(

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.cli.arguments import Parser
+
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where the runs can't be compared."""
@@ -29,7 +31,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tailgate compare",
         description="Compare runs: figures with intervals, ratios to the first, Pareto fronts, what differed.",
         epilog="Replicates share a label: tailgate compare 'bf16=runs/bf16-*' 'fp8=runs/fp8-*'.",

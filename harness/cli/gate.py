@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli.arguments import Parser
 from workloads.errors import UserError
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _self_test(options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All flags."""
-    p = argparse.ArgumentParser(
+    p = Parser(
         prog="tailgate gate",
         description="Is the candidate slower than the baseline? Interleaved pairs now, stored runs, or limits only.",
         epilog=(

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from harness.cli.arguments import Parser
 from workloads.errors import UserError
 
 
@@ -61,7 +62,7 @@ def _relative(spec: Path, policy: Path) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """All flags."""
-    p = argparse.ArgumentParser(prog="tailgate gate init", description=__doc__)
+    p = Parser(prog="tailgate gate init", description=__doc__)
     p.add_argument("policy", nargs="?", type=Path, default=Path("gate.yaml"), help="file to write (gate.yaml)")
     p.add_argument("--baseline", metavar="URL|sim:PRESET", help="the deployment that is known to be good")
     p.add_argument("--candidate", metavar="URL|sim:PRESET", help="the one that is not")

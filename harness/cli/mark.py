@@ -1,16 +1,14 @@
 """`tailgate mark RUN TEXT`: put a mark on a running run's timeline."""
 
-import argparse
 from pathlib import Path
 
+from harness.cli.arguments import Parser
 from harness.marks import mark
 
 
 def run(argv: list[str]) -> int:
     """Entry; 0, or 2 when there is nothing to mark."""
-    parser = argparse.ArgumentParser(
-        prog="tailgate mark", description="Put a mark on a running run's timeline; the report shows it."
-    )
+    parser = Parser(prog="tailgate mark", description="Put a mark on a running run's timeline; the report shows it.")
     parser.add_argument("run", help="run directory")
     parser.add_argument("text", help='what happened, e.g. "deployed canary"')
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

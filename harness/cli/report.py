@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness.cli.arguments import Parser
 from reports.build import build_with_analysis
 from reports.export import FORMATS, export
 from reports.summary import exit_code
@@ -30,7 +31,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tailgate report",
         description="Rebuild summary.json and report.html of a run from its files; print the summary.",
         epilog="Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted.",

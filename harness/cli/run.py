@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.cli.arguments import Parser
 from workloads.errors import UserError
 
 
@@ -50,7 +51,7 @@ def run(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
-    p = argparse.ArgumentParser(prog="tailgate run", description=__doc__, allow_abbrev=False)
+    p = Parser(prog="tailgate run", description=__doc__)
     p.add_argument("spec", nargs="?", type=Path, help="YAML spec; flags override it")
     t = p.add_argument_group("target")
     t.add_argument(

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from harness.cli.arguments import Parser
 from workloads.errors import UserError
 
 
@@ -64,7 +65,7 @@ def _folder(spool: Path | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tailgate worker",
         description="Join a run that `tailgate run SPEC --expect-workers N` commands, send a share of its load, ship "
         "the records, and exit.",

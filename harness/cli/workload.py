@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli.arguments import Parser
 from harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
 from harness.workload_words import number, print_figures, print_json, print_pictures
 from workloads.errors import UserError
@@ -169,7 +170,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tailgate workload", description="Profiles and traces: what is sent, and when.",
         epilog="Exit codes: 0 done, 2 wrong input.",
     )  # fmt: skip

@@ -15,6 +15,7 @@ import sys
 
 from aiohttp import web
 
+from harness.cli.arguments import Parser
 from harness.engine.api import application
 from harness.engine.config import Settings, resolve
 from harness.engine.loop import Engine
@@ -76,7 +77,7 @@ def _end_with_parent() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The flags, named as vLLM's."""
-    made = argparse.ArgumentParser(prog="tailgate engine", description=__doc__, allow_abbrev=False)
+    made = Parser(prog="tailgate engine", description=__doc__)
     add, count = made.add_argument, number(int, 1)
     add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
     add("--host", default="127.0.0.1")

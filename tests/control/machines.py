@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 
 from reports.spool import whole_batches
 
@@ -33,7 +34,8 @@ def free_port() -> int:
 def compiled(folder: Path) -> Path:
     """The exact server."""
     compiler = shutil.which("cc")
-    assert compiler is not None, "the exact server needs a C compiler: install gcc"
+    if compiler is None:
+        pytest.skip("the exact server needs a C compiler: install gcc")
     out = folder / "exact_server"
     subprocess.run([compiler, "-O2", "-o", str(out), str(BENCH / "exact_server.c")], check=True)
     return out

@@ -246,3 +246,15 @@ def test_the_engine_refuses_what_it_cannot_be(flags: list[str], capsys: pytest.C
         engine_parser().parse_args(["--preset", "h100-sxm/llama-3.1-8b", *flags])
     assert ended.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--promt-tokens", "5"], "unknown flag '--promt-tokens'. Did you mean --prompt-tokens?"),
+        (["gate", "--pollicy", "x"], "Did you mean --policy?"),
+        (["run", "--endpoint", "chatt"], "choose from"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(tailgate: Tailgate, arguments: list[str], says: str) -> None:
+    refused(tailgate(*arguments), says)

@@ -95,7 +95,7 @@ def test_the_client_s_row_fits_its_schema(tmp_path: Path) -> None:
 
     conduct = Conduct(3)
     conduct.start(0)
-    conduct.began(10, 5)
+    conduct.began(5)
     spool = Spool(tmp_path / "s.arrows", CLIENT_SCHEMA)
     spool.add(conduct.close_interval(7))
     spool.flush()
