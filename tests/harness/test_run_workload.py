@@ -223,8 +223,8 @@ def traced(file: Path, **trace: Any) -> RunSpec:
     [
         ({"start": "10s", "duration": "20.05s"}, 20.05),  # the slice's own end, not its last request's
         ({"duration": "20s", "speed": 4}, 5.0),
-        ({"duration": "20s", "rate": "40/s", "rate_by": "speed"}, 4.975),
-        ({}, 59.9),
+        ({"duration": "20s", "rate": "40/s", "rate_by": "speed"}, 5.0),
+        ({}, 60.0),  # a mean gap behind the last arrival: n requests, n gaps
     ],
 )
 def test_the_window_of_a_sliced_trace_is_the_slice(tmp_path: Path, trace: dict[str, Any], seconds: float) -> None:
