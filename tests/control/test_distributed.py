@@ -278,7 +278,7 @@ def closed_over(trace: Path, port: int) -> list[str | Path]:
 def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     with (
-        serving(exact, "--ttft-us", "5000", "--itl-us", "100") as port,
+        serving(exact, "--ttft-us", "20000", "--itl-us", "100") as port,
         Distributed(tmp_path, closed_over(trace, port), workers=1) as run,
     ):
         run.until_spooled(0, 1_000)
@@ -293,7 +293,7 @@ def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path
 
 def test_an_injector_that_can_not_go_on_fails_the_run(exact: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    with serving(exact, "--ttft-us", "5000", "--itl-us", "100") as port:
+    with serving(exact, "--ttft-us", "20000", "--itl-us", "100") as port:
         process = started(tailgate("run", *closed_over(trace, port), "--out", tmp_path / "run"))
         spool = tmp_path / "run" / "spool" / "injector-0.arrows"
         while not (spool.exists() and spool.stat().st_size > 1_000):
