@@ -18,7 +18,8 @@ DEFAULT: Final = "default"
 class Columns:
     """One entry a request; `at_ns` is NO_TIME where there is none; codes index the workload's names.
 
-    `prefix_blocks` is None while no request has any.
+    `prefix_blocks` is None while no request has any. Columns are not written into: those of one value for all
+    requests (`constant`) take no memory.
     """
 
     at_ns: Ints
@@ -32,16 +33,23 @@ class Columns:
     output_tokens: Ints
     content_seed: npt.NDArray[np.uint64]
     prefix_blocks: pa.ListArray | None = None
-    # Where a request came from: which group's how-manieth session; not part of the plan.
+    # Where a request came from: which group's how-manieth session, and how often that had begun anew before it;
+    # not part of the plan.
     ordinal: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     group_code: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    chapter: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.session)
 
     def take(self, rows: npt.NDArray[Any]) -> "Columns":
         """The rows of an index array, a mask, or a slice's indices, in that order."""
-        picked = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
+        picked = {
+            name: np.broadcast_to(column[:1], count) if _is_constant(column) else column[rows]
+            for name in _ARRAYS
+            for column in (getattr(self, name),)
+        }
         blocks = self.prefix_blocks
         if blocks is not None:
             index = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -55,15 +63,25 @@ class Columns:
 
 _ARRAYS: Final = (
     "at_ns", "session", "turn", "think_ns", "class_code", "tenant_code", "priority",
-    "prompt_tokens", "output_tokens", "content_seed", "ordinal", "group_code",
+    "prompt_tokens", "output_tokens", "content_seed", "ordinal", "group_code", "chapter",
 )  # fmt: skip
+
+
+def constant(value: int, n: int) -> Ints:
+    """n times the same, in the memory of one."""
+    return np.broadcast_to(np.int64(value), n)
+
+
+def _is_constant(column: npt.NDArray[Any]) -> bool:
+    return column.strides == (0,)
 
 
 def stateless(n: int, **columns: Any) -> Columns:
     """n requests that are each their own session, of the first class and tenant, with what is given."""
-    zeros = np.zeros(n, np.int64)
-    base: dict[str, Any] = dict.fromkeys(_ARRAYS, zeros)
-    base |= {"at_ns": np.full(n, NO_TIME), "session": np.arange(n), "content_seed": np.zeros(n, np.uint64)}
+    base: dict[str, Any] = dict.fromkeys(_ARRAYS, constant(0, n))
+    base |= {"at_ns": constant(NO_TIME, n), "content_seed": np.broadcast_to(np.uint64(0), n)}
+    if "session" not in columns:
+        base["session"] = np.arange(n)
     return Columns(**(base | columns))
 
 
@@ -71,12 +89,19 @@ def concatenate(parts: list[Columns]) -> Columns:
     """All rows, one part after the other."""
     if len(parts) == 1:
         return parts[0]
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    joined = {name: _joined([getattr(part, name) for part in parts]) for name in _ARRAYS}
     blocks = None
     if any(part.prefix_blocks is not None for part in parts):
         lists = [part.prefix_blocks if part.prefix_blocks is not None else empty_blocks(len(part)) for part in parts]
         blocks = pa.concat_arrays(lists)
     return Columns(**joined, prefix_blocks=blocks)
+
+
+def _joined(columns: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    if all(map(_is_constant, columns)) and len({int(value) for column in columns for value in column[:1]}) == 1:
+        first = next(column for column in columns if len(column))
+        return np.broadcast_to(first[:1], sum(map(len, columns)))
+    return np.concatenate(columns)
 
 
 def empty_blocks(n: int) -> pa.ListArray:

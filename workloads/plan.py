@@ -246,4 +246,5 @@ def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], i
         count = min(max(wanted, _CLOSED_LEAST), _CLOSED_MOST)
     refuse_too_many(count)
     sequence = sequence_of(spec, seed)
-    return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), sequence.notices, sequence.block_tokens
+    notices = [*sequence.notices, *sequence.check(count, endless=spec.requests is None)]
+    return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), notices, sequence.block_tokens

@@ -97,8 +97,7 @@ def _of_class(
 
     row = np.repeat(np.arange(len(columns)), counts)
     place = _within(counts)
-    chapter = _chapters(columns)
-    ids = Field(seed, "own blocks", group, kind.name).u64(columns.ordinal[row] * 65536 + chapter[row], place)
+    ids = Field(seed, "own blocks", group, kind.name).u64(columns.ordinal[row] * 65536 + columns.chapter[row], place)
     ends = np.cumsum(np.stack([system, context, passages]), axis=0)
     in_system = place < ends[0][row]
     ids[in_system] = Field(seed, "system blocks", kind.name).u64(place[in_system])
@@ -126,18 +125,6 @@ def _history(columns: Columns, covered: Ints) -> Ints:
     before = np.concatenate([[0], covered[:-1]])
     follows = np.concatenate([[False], same_as_next[:-1]])
     return np.where(same_as_next, covered, np.where(follows, before, 0))
-
-
-def _chapters(columns: Columns) -> Ints:
-    """How often a conversation has begun anew before each row: its prompt is then shorter than the one before."""
-    shorter = np.zeros(len(columns), np.int64)
-    if len(columns) > 1:
-        same = columns.session[1:] == columns.session[:-1]
-        shorter[1:] = same & (columns.prompt_tokens[1:] < columns.prompt_tokens[:-1])
-    count = np.cumsum(shorter)
-    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
-    chapters: Ints = count - count[first]
-    return chapters
 
 
 def _first_prompts(columns: Columns) -> Ints:

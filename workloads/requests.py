@@ -6,21 +6,23 @@ When sessions start is of `workloads.starts`, what prompts share of `workloads.p
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from workloads import exact
-from workloads.columns import NO_TIME, Columns, concatenate, stateless
+from workloads.columns import NO_TIME, Columns, concatenate, constant, stateless
 from workloads.copula import correlated
 from workloads.errors import UserError
 from workloads.exact import Floats
 from workloads.kinds import Kind, SessionLaw
-from workloads.laws import whole
+from workloads.laws import Numbers, whole
 from workloads.streams import Field
 
 Ints = npt.NDArray[np.int64]
+
+_TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 
 
 def class_codes(kinds: tuple[Kind, ...], seed: int, group: str, ordinals: Ints) -> Ints:
@@ -78,8 +80,8 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
     if kind.spearman:
         u_output = correlated(u_prompt, u_output, kind.spearman)
     added, output = whole(kind.prompt.quantile(u_prompt)), whole(kind.output.quantile(u_output))
-    think = np.zeros(total, np.int64)
-    at_ns = np.full(total, NO_TIME)
+    think, chapter = constant(0, total), constant(0, total)
+    at_ns = constant(NO_TIME, total)
     prompt = added
     if kind.sessions is not None:
         later = turn > 0
@@ -88,6 +90,8 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
             prompt = _with_history(added, output, starts, row_session)
             if kind.sessions.compact_at is not None:
                 prompt = _compacted(prompt, starts, row_session, kind.sessions.compact_at)
+            chapter = _chapters(prompt, starts, row_session)
+        think = np.zeros(total, np.int64)
         think[later] = _think_ns(kind.sessions, uniform("think")[later])
         if kind.sessions.by_clock:
             elapsed = np.cumsum(think)
@@ -97,15 +101,32 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
         session=places[row_session],
         turn=turn,
         think_ns=think,
-        class_code=np.full(total, kind.code),
-        tenant_code=np.zeros(total, np.int64),
-        priority=np.full(total, kind.priority),
+        class_code=constant(kind.code, total),
+        tenant_code=constant(0, total),
+        priority=constant(kind.priority, total),
         prompt_tokens=prompt,
         output_tokens=output,
         content_seed=_field(seed, group, kind, "content").u64(ordinal, turn),
         ordinal=ordinal,
-        group_code=np.full(total, group_code),
+        group_code=constant(group_code, total),
+        chapter=chapter,
     )
+
+
+def longest(kind: Kind) -> int:
+    """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
+
+    def most(law: Numbers) -> int:
+        return int(whole(law.quantile(_TOP))[0])
+
+    prompt, output = most(kind.prompt), most(kind.output)
+    if kind.sessions is None:
+        return prompt + output
+    new = most(kind.sessions.new_tokens)
+    if not kind.sessions.resend:
+        return max(prompt, new) + output
+    told = prompt + (min(most(kind.sessions.turns), kind.sessions.max_turns) - 1) * (new + output)
+    return max(prompt, told if kind.sessions.compact_at is None else min(told, kind.sessions.compact_at)) + output
 
 
 def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) -> Ints:
@@ -132,6 +153,15 @@ def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints
         begin = np.full(len(starts), len(prompt))
         begin[sessions], drop[sessions] = rows[at], prompt[rows[at]] - anew[sessions]
         prompt -= np.where(np.arange(len(prompt)) >= begin[row_session], drop[row_session], 0)
+
+
+def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
+    """How often a conversation has begun anew before each row: its prompt is then shorter than the one before."""
+    shorter = np.zeros(len(prompt), np.int64)
+    shorter[1:] = (row_session[1:] == row_session[:-1]) & (prompt[1:] < prompt[:-1])
+    count = np.cumsum(shorter)
+    chapters: Ints = count - count[starts][row_session]
+    return chapters
 
 
 def _think_ns(law: SessionLaw, u: Floats) -> Ints:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.columns import DEFAULT, NO_TIME, Columns
-from workloads.context import blocks_within_prompt, fitted, scaled_block
+from workloads.context import Fit, blocks_within_prompt, fitted, scaled_block
 from workloads.errors import UserError
 from workloads.kinds import by_traffic, kinds_of
 from workloads.prefixes import block_lists
-from workloads.requests import class_codes, draw, turn_counts
+from workloads.requests import class_codes, draw, longest, turn_counts
 from workloads.spec import TraceSpec, WorkloadSpec
 from workloads.starts import tenant_codes
 from workloads.streams import Field
@@ -47,6 +47,10 @@ class Sequence(Protocol):
         """Length of a prefix block."""
         ...
 
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """That the first rows fit the context where they are not to be changed; what is not known of later ones."""
+        ...
+
     def rows(self, start: int, count: int) -> Columns:
         """Rows [start, start + count)."""
         ...
@@ -65,8 +69,8 @@ def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
 class DrawnSequence:
     """Sessions drawn from the laws of the classes, one after the other.
 
-    How lengths are fitted to the context is decided on the first 4,096 requests (512 sessions); with `error`,
-    rows behind them that are too long are clipped.
+    By how much lengths are scaled to the context is decided on the first 4,096 requests (512 sessions). With `error`,
+    `check` refuses what is too long among the rows that are known to be wanted; others are clipped.
     """
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
@@ -74,19 +78,39 @@ class DrawnSequence:
         self._kinds = by_traffic(spec, kinds_of(spec))
         self.names = names_of(spec)
         stateless = all(kind.sessions is None for kind in self._kinds)
-        sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
-        _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
+        self._fit = Fit(spec.length_scale, spec.max_context)
+        self.notices: list[str] = []
+        if spec.over_context != "error":
+            sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
+            _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = scaled_block(spec.block_tokens, self._fit.factor)
+
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """With `over_context: error` the first rows fit the context; a notice where those behind may not.
+
+        Raises:
+            UserError: one is too long.
+        """
+        spec = self._spec
+        if spec.over_context != "error" or spec.max_context is None:
+            return []
+        rounding = 0 if spec.length_scale == 1.0 else 1
+        if max(longest(kind) for kind in self._kinds) * spec.length_scale + rounding <= spec.max_context:
+            return []
+        first, _, last = self._sessions_of(0, count)
+        drawn = self._draw(np.arange(first, last)).take(np.arange(count))
+        fitted(drawn, spec.length_scale, spec.max_context, "error")
+        if not endless:
+            return []
+        return [
+            f"the first {count:,} requests fit the context of {spec.max_context:,} tokens; "
+            "later ones that don't would be clipped to it (the sequence is endless)"
+        ]
 
     def rows(self, start: int, count: int) -> Columns:
         """Rows [start, start + count): whole sessions are drawn, and cut."""
-        if all(kind.sessions is None for kind in self._kinds):
-            first, skip = start, 0
-            ordinals = np.arange(start, start + count)
-        else:
-            first, skip, last = self._sessions_of(start, count)
-            ordinals = np.arange(first, last)
-        columns = self._fit.apply(self._draw(ordinals))
+        first, skip, last = self._sessions_of(start, count)
+        columns = self._fit.apply(self._draw(np.arange(first, last)))
         groups = (_GROUP,)
         blocks = block_lists(self._kinds, groups, self._seed, columns, self.block_tokens, self._fit.factor)
         columns = columns.with_(prefix_blocks=blocks, session=columns.session + first)
@@ -100,6 +124,8 @@ class DrawnSequence:
 
     def _sessions_of(self, start: int, count: int) -> tuple[int, int, int]:
         """The session of row `start`, that row's place in it, and the first session behind the rows."""
+        if all(kind.sessions is None for kind in self._kinds):
+            return start, 0, start + count
         session = rows = 0
         first, skip = -1, 0
         while True:
@@ -135,6 +161,10 @@ class TraceSequence:
         self._has_times = trace.has_times
         self.notices = [*trace.notices, *more]
         self.names = trace.classes, tuple(spec.tenants) or trace.tenants
+
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """All rows of the trace have been checked."""
+        return []
 
     def once(self) -> Columns:
         """The trace at its own times.

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from workloads.describe import spearman
 from workloads.errors import UserError
 from workloads.hashing import plan_hash
+from workloads.kinds import kinds_of
 from workloads.plan import Plan, closed_rows, make_plan, read_plan, write_plan
+from workloads.requests import longest
 from workloads.schema import PLAN_SCHEMA
 from workloads.spec import WorkloadSpec
 
@@ -263,6 +265,48 @@ def test_a_closed_plan_is_the_beginning_of_its_sequence() -> None:
     made = make_plan(workload, 5)
     assert made.loop == "closed" and made.table["at_ns"].null_count == 300
     assert plan_hash(closed_rows(workload, 5, 0, 300)) == made.plan_hash
+
+
+CHATS: dict[str, Any] = {
+    "prompt_tokens": "uniform(10, 100)",
+    "output_tokens": 20,
+    "sessions": {"turns": "mixture(0.998: 2, 0.002: 60)", "new_tokens": 80},
+}
+SINGLE: dict[str, Any] = {"prompt_tokens": "mixture(0.9999: 100, 0.0001: 5000)", "output_tokens": 20}
+
+
+@pytest.mark.parametrize("spec", [CHATS, SINGLE])
+def test_all_of_a_closed_loops_requests_are_held_against_the_context(spec: dict[str, Any]) -> None:
+    # Rare enough that a sample of the first few hundred sessions may hold none.
+    with pytest.raises(UserError, match=r"of 60,000 requests exceed 4,000 tokens"):
+        plan(1, **spec, users=4, requests=60_000, max_context=4000)
+    few = plan(1, **spec, users=4, requests=20, max_context=4000)
+    assert few.notices == () and column(few.table, "prompt_tokens").max() <= 200
+
+
+def test_an_endless_loop_says_what_becomes_of_requests_that_were_not_checked() -> None:
+    endless = plan(1, **SINGLE, users=1, duration=10, max_context=4000)
+    assert "the first 4,096 requests fit the context of 4,000 tokens; later ones" in endless.notices[0]
+    bounded = plan(1, **SINGLE | {"prompt_tokens": "uniform(1, 3980)"}, users=1, duration=10, max_context=4000)
+    assert bounded.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("sessions", "bound"),
+    [
+        (None, 540),
+        ({"turns": "uniform(1, 9)", "new_tokens": "uniform(5, 90)"}, 500 + 8 * 130 + 40),
+        ({"turns": 9, "new_tokens": 90, "history": "none"}, 540),
+        ({"turns": 30, "new_tokens": "uniform(5, 90)", "compact_at": 700}, 740),
+        ({"turns": 1000, "new_tokens": 90, "max_turns": 12}, 500 + 11 * 130 + 40),
+    ],
+)
+def test_no_request_of_a_class_is_longer_than_its_bound(sessions: dict[str, Any] | None, bound: int) -> None:
+    spec = {"prompt_tokens": "uniform(50, 500)", "output_tokens": "uniform(1, 40)", "sessions": sessions}
+    workload = WorkloadSpec.model_validate(spec | {"users": 1, "requests": 5000})
+    table = make_plan(workload, 3).table
+    total = int((column(table, "prompt_tokens") + column(table, "output_tokens")).max())
+    assert longest(kinds_of(workload)[0]) == bound >= total > 0.7 * bound
 
 
 def test_a_million_requests_fit_into_the_budget_of_memory() -> None:

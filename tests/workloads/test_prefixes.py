@@ -118,6 +118,22 @@ def test_after_compaction_a_conversation_shares_only_its_system_prompt() -> None
     assert implied_reuse(made.table, made.block_tokens).hit_tokens.tolist() == [0, 300, 500, 128, 175, 375]
 
 
+def test_a_conversation_clipped_to_the_context_repeats_what_it_keeps() -> None:
+    spec = {
+        "prompt_tokens": 500,
+        "output_tokens": "uniform(50, 400)",
+        "sessions": {"turns": 15, "new_tokens": "uniform(20, 200)"},
+        "users": 2,
+        "requests": 300,
+    }
+    made = plan(arrivals=None, duration=None, **spec, max_context=2048, over_context="clip")
+    lengths, turn = made.table["prompt_tokens"].to_numpy(), made.table["turn"].to_numpy()
+    later = np.flatnonzero(turn > 0)
+    assert (lengths[later] < lengths[later - 1]).sum() > 50  # by the answers' lengths: no new beginnings
+    hits = implied_reuse(made.table, made.block_tokens).hit_tokens
+    assert (hits[later] >= np.minimum(lengths[later], lengths[later - 1])).all()
+
+
 def test_the_prompts_that_are_made_share_what_the_plan_implies() -> None:
     made = plan(
         sessions={"turns": "uniform(1, 4)", "think": 1, "new_tokens": 90}, prompt_tokens="uniform(50, 700)",
