@@ -45,6 +45,8 @@ class Columns:
     def take(self, rows: npt.NDArray[Any]) -> "Columns":
         """The rows of an index array, a mask, or a slice's indices, in that order."""
         count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
+        if rows.dtype == bool and count == len(self):
+            return self
         picked = {
             name: np.broadcast_to(column[:1], count) if _is_constant(column) else column[rows]
             for name in _ARRAYS

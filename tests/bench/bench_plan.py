@@ -25,6 +25,15 @@ rows = sum(map(len, azure.read(Path({file!r}), Faults(Path({file!r})))))
 end(f"Azure CSV of {{rows:,}} rows read", rows, "rows")
 """
 
+TRACE_PLAN = """
+from pathlib import Path
+from workloads.plan import make_plan
+from workloads.spec import WorkloadSpec
+begin()
+plan = make_plan(WorkloadSpec(trace={{"file": Path({file!r})}}), 7)
+end(f"plan of {{plan.table.num_rows:,}} rows of an Azure CSV", plan.table.num_rows, "rows")
+"""
+
 PROMPTS = """
 from workloads.content import table_default
 from workloads.corpus import corpus_text
@@ -77,6 +86,7 @@ def main() -> None:
         file = Path(folder) / "azure.csv"
         synthetic_azure(file, 5_000_000)
         measure(TRACE.format(file=str(file)))
+        measure(TRACE_PLAN.format(file=str(file)))
     shared = list(range(20))
     for mode in ("ids", "text"):
         measure(PROMPTS.format(mode=mode, blocks=[], what="nothing shared"))

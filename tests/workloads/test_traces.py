@@ -445,3 +445,17 @@ def test_copies_beyond_any_memory_are_refused(tmp_path: Path) -> None:
     named = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
     with pytest.raises(UserError, match="more than 50,000,000"):
         plan_of(file, "csv", columns=named, rate="10000000/s")
+
+
+def test_a_plan_of_a_long_trace_takes_memory_for_what_differs_between_requests_only(tmp_path: Path) -> None:
+    import tracemalloc
+
+    n = 200_000
+    file = tmp_path / "t.csv"
+    file.write_text("at,in,out\n" + "".join(f"{k / 100},{1 + k % 997},{1 + k % 97}\n" for k in range(n)))
+    columns = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
+    tracemalloc.start()
+    made = plan_of(file, "csv", columns=columns)
+    peak = tracemalloc.get_traced_memory()[1]  # NumPy's: twelve columns of 8 bytes, copied once, would be over 200
+    tracemalloc.stop()
+    assert made.table.num_rows == n and peak / n < 180
