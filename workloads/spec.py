@@ -29,17 +29,17 @@ TraceFormat = Literal[
     "jsonl",
     "parquet",
 ]
-_COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "class", "tenant", "blocks")
+_COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class", "tenant", "blocks")
 
 
 class TraceSpec(Strict):
     """A recorded trace to replay.
 
-    `start` and `duration` cut a slice, `speed` compresses its time. `rate` gives it another mean rate: by leaving
-    out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by `speed`; `auto` is one of
-    the first two. Stamps on a coarse grid are spread within it unless `spread` is false. `columns` names those of
-    a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The format `auto` is told
-    from the file.
+    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives what comes of it
+    another mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by
+    `speed`; `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false.
+    `columns` names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The
+    format `auto` is told from the file.
     """
 
     file: Path
@@ -69,6 +69,8 @@ class TraceSpec(Strict):
         missing = [key for key in ("prompt_tokens", "output_tokens") if key not in self.columns]
         if missing:
             raise ValueError(f"name the columns of {' and '.join(missing)}, e.g. `columns: {{{missing[0]}: in}}`")
+        if "think" in self.columns and not {"time", "session"} <= self.columns.keys():
+            raise ValueError("`think` is the pause of requests without a time: name `time` and `session` too")
         if "blocks" in self.columns and self.block_tokens is None:
             raise ValueError("`block_tokens` is missing: how many tokens does a prefix block have?")
         return self

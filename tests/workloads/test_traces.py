@@ -16,7 +16,7 @@ from workloads.plan import Plan, make_plan
 from workloads.reuse import implied_reuse
 from workloads.spec import TraceSpec, WorkloadSpec
 from workloads.traces import servegen
-from workloads.traces.export import export
+from workloads.traces.export import NAMES, export
 from workloads.traces.openai_log import time_ns
 from workloads.traces.replay import Replay, load, reader_of
 from workloads.traces.rows import Faults, Rows
@@ -439,6 +439,53 @@ def test_broken_steps_of_several_files_are_counted_each(tmp_path: Path) -> None:
     assert any("3 broken rows" in notice for notice in notices)
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_a_trace_with_pauses_comes_back_from_the_file_it_was_written_to(
+    tmp_path: Path, traces: Path, format: str
+) -> None:
+    before = load(spec(traces / "kv-cache-tester", "kv-cache-tester"))
+    assert (before.columns.at_ns == NO_TIME).mean() > 0.5
+    file = tmp_path / f"t.{format}"
+    export(before, file, format)
+    after = load(spec(file, format, columns=NAMES))
+    for name in ("at_ns", "session", "turn", "think_ns", "prompt_tokens", "output_tokens"):
+        assert getattr(after.columns, name).tolist() == getattr(before.columns, name).tolist(), name
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_request_without_a_time_needs_one_of_its_session_before_it(tmp_path: Path, format: str) -> None:
+    file = tmp_path / f"t.{format}"
+    if format == "csv":
+        file.write_text("at,pause,who,in,out\n0,,a,1,1\n,2,a,1,1\n,3,b,1,1\n")
+    else:
+        row = {"at": None, "pause": 2, "who": "a", "in": 1, "out": 1}
+        jsonl(file, row | {"at": 0}, row, row | {"who": "b"})
+    named = {"time": "at", "think": "pause", "session": "who", "prompt_tokens": "in", "output_tokens": "out"}
+    with pytest.raises(UserError, match="has no time, and the request with one before it is of another") as error:
+        load(spec(file, format, columns=named))
+    assert ("line 4" if format == "csv" else "line 3") in error.value.where
+    columns = load(spec(file, format, columns=named, skip_bad_rows=True)).columns
+    assert columns.at_ns.tolist() == [0, NO_TIME] and columns.think_ns.tolist() == [0, 2_000_000_000]
+
+
+def test_speed_compresses_pauses_too(traces: Path) -> None:
+    once, twice = (load(spec(traces / "kv-cache-tester", "kv-cache-tester", speed=speed)).columns for speed in (1, 2))
+    assert once.think_ns.sum() > 0 and (abs(twice.think_ns - once.think_ns / 2) <= 1).all()
+
+
+def test_a_rate_is_that_of_the_trace_at_its_speed(traces: Path) -> None:
+    for way in ("thin", "superpose", "speed"):
+        rate = {"thin": 4.0, "superpose": 25.0, "speed": 4.0}[way]
+        replay = conv(traces, speed=2, rate=rate, rate_by=way)
+        span = 300.0 if way != "speed" else float(replay.columns.at_ns.max()) / 1e9
+        assert len(replay.columns) / span == pytest.approx(rate, rel=0.06)
+        assert f"became {rate:.4g}" in replay.notices[-1]
+    drawn = load(
+        spec(traces / "servegen" / "language" / "m-large", "servegen", start="24h", duration="20m", speed=4, rate=20)
+    ).columns
+    assert len(drawn) / 300 == pytest.approx(20, rel=0.1) and drawn.at_ns.max() <= 300e9
+
+
 def test_copies_beyond_any_memory_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text("at,in,out\n" + "".join(f"{k},1,1\n" for k in range(50)))
@@ -454,6 +501,7 @@ def test_a_plan_of_a_long_trace_takes_memory_for_what_differs_between_requests_o
     file = tmp_path / "t.csv"
     file.write_text("at,in,out\n" + "".join(f"{k / 100},{1 + k % 997},{1 + k % 97}\n" for k in range(n)))
     columns = {"time": "at", "prompt_tokens": "in", "output_tokens": "out"}
+    plan_of(file, "csv", columns=columns, duration="60s")  # what is imported on the way is not of the plan
     tracemalloc.start()
     made = plan_of(file, "csv", columns=columns)
     peak = tracemalloc.get_traced_memory()[1]  # NumPy's: twelve columns of 8 bytes, copied once, would be over 200

@@ -19,6 +19,7 @@ NAMES: Final = {
     "prompt_tokens": "prompt_tokens",
     "output_tokens": "output_tokens",
     "session": "session",
+    "think": "think_s",
     "class": "class",
     "tenant": "tenant",
 }

@@ -19,7 +19,7 @@ from workloads.errors import UserError
 from workloads.spec import TraceSpec
 from workloads.streams import Field
 from workloads.traces import azure, burstgpt, kvcachetester, mooncake, named, openai_log, ragpulse, servegen
-from workloads.traces.rescale import at_rate, renumbered, turns_of
+from workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
 from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
 
 Ints = npt.NDArray[np.int64]
@@ -68,12 +68,10 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
     columns = _columns(rows, seed).with_(class_code=class_code, tenant_code=tenant_code)
     if rows.think_ns is not None and (rows.think_ns != NO_PAUSE).any():
         columns = _following(columns, rows.think_ns)
+    columns = at_speed(columns, spec.speed)
     if spec.rate is not None and spec.format != "servegen":
         columns, notice = at_rate(columns, spec, seed)
         notices.append(notice)
-    if spec.speed != 1.0:
-        timed = columns.at_ns != NO_TIME
-        columns = columns.with_(at_ns=np.where(timed, np.rint(columns.at_ns / spec.speed), NO_TIME).astype(np.int64))
     return Replay(columns, classes, tenants, rows.block_tokens, rows.has_times, notices)
 
 
@@ -116,7 +114,8 @@ def _reader(spec: TraceSpec, seed: int, faults: Faults) -> Reader:
     if spec.format == "servegen":
         if spec.duration is None:
             raise UserError("ServeGen's clients go on for days: say how long", where="workload.trace.duration")
-        yield servegen.generate(spec.file, faults, seed, spec.start, spec.duration, spec.rate)
+        rate = None if spec.rate is None else spec.rate / spec.speed  # its clients' time is not yet compressed
+        yield servegen.generate(spec.file, faults, seed, spec.start, spec.duration, rate)
     else:
         yield from reader_of(spec)(spec.file, faults)
 

@@ -12,11 +12,20 @@ from workloads.streams import Field
 Ints = npt.NDArray[np.int64]
 
 
+def at_speed(columns: Columns, speed: float) -> Columns:
+    """Times and pauses divided by `speed`."""
+    if speed == 1.0:
+        return columns
+    at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / speed), NO_TIME).astype(np.int64)
+    return columns.with_(at_ns=at_ns, think_ns=np.rint(columns.think_ns / speed).astype(np.int64))
+
+
 def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]:
-    """The asked mean rate, by leaving out sessions, by laying shifted copies over, or by speed."""
+    """The asked mean rate, by leaving out sessions, by laying shifted copies over, or by (more) speed."""
     rate = spec.rate or 0.0
     timed = columns.at_ns[columns.at_ns != NO_TIME]
-    span_s = spec.duration or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
+    length_s = None if spec.duration is None else spec.duration / spec.speed
+    span_s = length_s or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
     if not span_s:
         raise UserError("a trace without times, or with one, has no rate to change", where="workload.trace.rate")
     own = len(timed) / span_s
@@ -25,8 +34,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
     what = f"{spec.file.name}: {own:.4g} requests/s became {rate:.4g}"
     match way:
         case "speed":
-            at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / ratio), NO_TIME).astype(np.int64)
-            return columns.with_(at_ns=at_ns), f"{what} by a speed of {ratio:.4g}"
+            return at_speed(columns, ratio), f"{what} by a speed of {ratio:.4g}"
         case "thin":
             if ratio > 1:
                 raise UserError(
