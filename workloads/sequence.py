@@ -176,16 +176,38 @@ class TraceSequence:
             raise UserError(
                 "the trace has no times", where="workload.trace", remedy="Give arrivals, or users for a closed loop"
             )
+        first = self._columns.turn == 0
+        at_once = int((self._columns.at_ns[first] == 0).sum())
+        if self._waits() and at_once > 1:
+            self.notices.append(
+                f"{at_once:,} sessions start at once, as each counts from its own beginning: `arrivals` spread them"
+            )
         n = len(self._columns)
         return self._finished(self._columns, np.arange(n))
 
     def at_times(self, times: Ints) -> Columns:
-        """The trace's rows in order at other times, one each: sessions are not kept together."""
+        """The trace's requests in order at other times, one each: sessions are not kept together.
+
+        Where later turns follow their answers, the times are those of whole sessions.
+        """
+        if self._waits():
+            return self._sessions_at(times)
         columns = self.rows(0, len(times))
         n = len(times)
         return columns.with_(
             at_ns=times, session=np.arange(n), turn=np.zeros(n, np.int64), think_ns=np.zeros(n, np.int64)
         )
+
+    def _waits(self) -> bool:
+        """Whether requests follow the answer to their predecessor; sessions then stand one behind the other."""
+        return self._has_times and bool((self._columns.at_ns == NO_TIME).any())
+
+    def _sessions_at(self, times: Ints) -> Columns:
+        begins = np.flatnonzero(np.diff(self._columns.session, prepend=-1))
+        rounds, rest = divmod(len(times), len(begins))
+        columns = self.rows(0, rounds * len(self._columns) + int(begins[rest]))
+        first = np.diff(columns.session, prepend=-1) != 0
+        return columns.with_(at_ns=np.where(first, times[np.cumsum(first) - 1], NO_TIME))
 
     def rows(self, start: int, count: int) -> Columns:
         """Rows [start, start + count), without times."""

@@ -287,6 +287,23 @@ def test_columns_that_are_unnamed_or_unknown_are_errors(columns: dict[str, str],
         spec(Path("x.csv"), "csv", columns=columns)
 
 
+def test_sessions_whose_turns_follow_their_answers_are_kept_together_at_other_times(traces: Path) -> None:
+    trace = {"file": traces / "kv-cache-tester", "format": "kv-cache-tester"}
+    own = make_plan(WorkloadSpec.model_validate({"trace": trace}), 1)
+    assert "sessions start at once" in own.notices[-1] and "`arrivals` spread them" in own.notices[-1]
+    spread = make_plan(
+        WorkloadSpec.model_validate({"trace": trace, "arrivals": {"rate": 0.0005}, "duration": "100000s"}), 1
+    )
+    frame, whole = (plan.table.to_pandas() for plan in (spread, own))
+    assert not any("at once" in notice for notice in spread.notices)
+    assert (frame.at_ns.notna() == (frame.turn == 0)).all() and frame.at_ns.dropna().is_monotonic_increasing
+    assert frame.session.nunique() == pytest.approx(50, rel=0.4) and frame.session.is_monotonic_increasing
+    # Round after round, session by session as the trace has them, but for what lies behind the end.
+    once = frame[: len(whole)]
+    for name in ("session", "turn", "think_ns", "prompt_tokens", "output_tokens"):
+        assert (once[name].to_numpy() == whole[name].to_numpy()).all(), name
+
+
 def test_a_file_of_lengths_only_needs_arrivals_or_users(traces: Path) -> None:
     file = traces / "vidur" / "arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv.gz"
     trace = spec(file, "csv", columns={"prompt_tokens": "num_prefill_tokens", "output_tokens": "num_decode_tokens"})
@@ -354,6 +371,25 @@ def test_a_trace_can_have_another_rate(traces: Path, rate: float, way: str) -> N
 def test_leaving_out_cant_give_more(traces: Path) -> None:
     with pytest.raises(UserError, match=r"leaving some out can't give 50.*superpose"):
         conv(traces, rate=50, rate_by="thin")
+
+
+def test_with_requests_left_out_a_trace_shares_as_much_as_before(traces: Path) -> None:
+    file = traces / "mooncake" / "conversation_trace.jsonl.gz"
+    made = plan_of(file, "mooncake", rate=0.7)
+    assert made.table.num_rows == pytest.approx(12031 * 0.7 / 3.4, rel=0.1)
+    assert implied_reuse(made.table, made.block_tokens).token_share == pytest.approx(0.374, abs=0.04)
+    assert "by leaving out all requests of a prefix (it names no sessions)" in made.notices[-1]
+
+
+def test_what_hardly_any_prompt_lacks_does_not_keep_requests_together(tmp_path: Path) -> None:
+    rows = [
+        {"timestamp": k, "input_length": 1536, "output_length": 1, "hash_ids": [0, 1 + k % 2, 10 + k % 400]}
+        for k in range(2000)
+    ]
+    columns = load(spec(jsonl(tmp_path / "t.jsonl", *rows), "mooncake", rate=500)).columns
+    lists = [tuple(ids) for ids in columns.prefix_blocks.to_pylist()]
+    assert len(lists) == pytest.approx(1000, rel=0.2)
+    assert {lists.count(ids) for ids in set(lists)} == {5}
 
 
 def test_copies_share_nothing_with_each_other(traces: Path) -> None:

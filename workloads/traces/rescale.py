@@ -1,5 +1,7 @@
 """A trace at another mean rate: sessions left out, shifted copies laid over each other, or another speed."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,8 @@ from workloads.spec import TraceSpec
 from workloads.streams import Field
 
 Ints = npt.NDArray[np.int64]
+
+_FEW: Final = 20
 
 
 def at_speed(columns: Columns, speed: float) -> Columns:
@@ -42,7 +46,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
                     where="workload.trace.rate_by",
                     remedy="Use superpose or speed",
                 )
-            return _thinned(columns, ratio, seed, 0), f"{what} by leaving out sessions at random"
+            return _thinned(columns, ratio, seed, 0), f"{what} by leaving out {_left_out(columns)} at random"
         case _:
             refuse_too_many(int(len(columns) * ratio))
             copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
@@ -53,10 +57,38 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
 
 
 def _thinned(columns: Columns, share: float, seed: int, copy: int) -> Columns:
-    keep = Field(seed, "thin", copy).uniform(columns.session) < share
+    keep = Field(seed, "thin", copy).uniform(_together(columns)) < share
     if not keep.any():
         raise UserError("nothing is left of the trace at this rate", where="workload.trace.rate")
     return columns.take(keep)
+
+
+def _left_out(columns: Columns) -> str:
+    if (columns.turn > 0).any():
+        return "sessions"
+    return "requests" if columns.prefix_blocks is None else "all requests of a prefix (it names no sessions)"
+
+
+def _together(columns: Columns) -> Ints:
+    """What is left out or kept as one: sessions, or where none are known the requests that begin alike.
+
+    These are the requests with the same first block, but where that is one in a hundred or more (a system prompt) with
+    the same second, and so on: single requests left out would take with them what others share.
+    """
+    if (columns.turn > 0).any() or columns.prefix_blocks is None:
+        return columns.session
+    counts, ids = block_counts(columns.prefix_blocks), columns.prefix_blocks.flatten().to_numpy()
+    begins = np.cumsum(counts) - counts
+    most = max(_FEW, len(columns) // 100)
+    group, left, depth = columns.session.copy(), np.arange(len(columns)), 0
+    while len(left := left[counts[left] > depth]):
+        _, first, inverse, sizes = np.unique(
+            ids[begins[left] + depth], return_index=True, return_inverse=True, return_counts=True
+        )
+        few = sizes[inverse] <= most
+        group[left[few]] = columns.session[left[first[inverse[few]]]]
+        left, depth = left[~few], depth + 1
+    return group
 
 
 def _copy(columns: Columns, k: int, span_ns: int, seed: int) -> Columns:
