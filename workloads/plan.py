@@ -28,7 +28,7 @@ from workloads.prefixes import block_lists
 from workloads.schema import PLAN_SCHEMA
 from workloads.sequence import TraceSequence, names_of, sequence_of
 from workloads.spec import WorkloadSpec
-from workloads.starts import groups_of, span_s, started
+from workloads.starts import beginnings, groups_of, notices_of, span_s, started
 from workloads.streams import Stream
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
@@ -190,13 +190,17 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
         until *= 1.5
     if not len(chosen):
         raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+    told = notices_of(groups, seed, span)
+    if (columns.turn > 0).any():
+        last = float(chosen.at_ns.max()) / 1e9
+        told += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
     columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
     block_tokens = scaled_block(spec.block_tokens, fit.factor)
     blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
     columns = columns.with_(prefix_blocks=blocks)
     if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
         columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
-    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, block_tokens
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*told, *notices], block_tokens
 
 
 def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

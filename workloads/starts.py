@@ -25,6 +25,8 @@ from workloads.streams import Field, Stream
 Ints = npt.NDArray[np.int64]
 
 SHARED: Final = "shared"
+_MUCH: Final = 1.25
+_NEARLY_ALL: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,40 @@ def started(spec: WorkloadSpec, groups: list[Group], seed: int, until_s: float, 
     first = columns.turn == 0
     after = np.where(columns.at_ns < 0, columns.at_ns, columns.at_ns + start)
     return columns.with_(at_ns=np.where(first, start, after), tenant_code=tenant)
+
+
+def notices_of(groups: list[Group], seed: int, span: float) -> list[str]:
+    """Which random rates had to be scaled by much to have their mean over the run."""
+    found = []
+    for group in groups:
+        scale = group.arrivals.scaling(partial(Stream, seed, "arrivals", group.name), span)
+        if scale > _MUCH or scale < 1 / _MUCH:
+            of = "" if group.name == SHARED else f" ({group.name})"
+            found.append(
+                f"the random rate{of} came to {1 / scale:.2f} times its mean in {span:,.0f} s and is multiplied by "
+                f"{scale:.2f}: bursts are that much {'higher' if scale > 1 else 'lower'} than their law's; run longer"
+            )
+    return found
+
+
+def beginnings(columns: Columns, begin_s: float, end_s: float) -> list[str]:
+    """A notice where requests in [begin, end) are far fewer than in the long run, as no session started before 0.
+
+    Of whole sessions at a steady rate, by their pauses alone: answers that take long make it less.
+    """
+    if end_s <= begin_s:
+        return []
+    waits_s = np.cumsum(np.where(columns.turn > 0, columns.think_ns, 0)) / 1e9
+    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
+    after_s = waits_s - waits_s[first]
+    room_s = (end_s - after_s).clip(0) - (begin_s - after_s).clip(0)
+    share = float(room_s.mean()) / (end_s - begin_s)
+    if share >= _NEARLY_ALL:
+        return []
+    return [
+        f"conversations begin with the run: by their pauses, its measured part is expected to have at most {share:.0%} "
+        "of the requests/s that they come to in the long run; a longer warm-up or run comes nearer"
+    ]
 
 
 def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> Ints:

@@ -1,5 +1,6 @@
 """A plan is a function of (spec, seed): its laws, its phases, its hashes, its endless closed sequence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,35 @@ def test_a_plan_too_large_for_any_memory_is_refused_before_it_is_made() -> None:
 def test_an_empty_plan_is_refused() -> None:
     with pytest.raises(UserError, match="nothing arrives"):
         plan(1, **OPEN | {"arrivals": {"rate": "1/d"}, "duration": "1s"})
+
+
+def test_a_random_rate_that_is_scaled_by_much_says_so() -> None:
+    bursts = {"burst": "exponential(20)", "pause": "exponential(40)"}
+    spec = OPEN | {"arrivals": {"rate": "20/s", "bursts": bursts}}
+    scales = set()
+    for seed in range(12):
+        try:
+            notices = plan(seed, **spec).notices
+        except UserError:
+            continue  # on for too little to be scaled at all
+        found = [
+            re.search(r"came to ([\d.]+) times its mean in 60 s and is multiplied by ([\d.]+)", n) for n in notices
+        ]
+        assert all(one and float(one[1]) * float(one[2]) == pytest.approx(1, abs=0.03) for one in found)
+        scales |= {float(one[2]) > 1 if one else None for one in found}
+    assert scales == {True, False}
+    assert plan(1, **OPEN).notices == ()
+
+
+@pytest.mark.parametrize("warmup", [0, 60])
+def test_a_run_of_conversations_says_how_far_it_is_from_the_long_run(warmup: int) -> None:
+    sessions = {"turns": 5, "think": 30, "new_tokens": 8, "pace": "clock"}
+    spec = OPEN | {"sessions": sessions, "arrivals": {"process": "constant", "rate": "20/s"}, "warmup": warmup}
+    made = plan(**spec)
+    at = column(made.table, "at_ns") / 1e9
+    reached = ((at >= warmup) & (at < warmup + 60)).sum() / (60 * 20 * 5)
+    assert f"at most {reached:.0%} of the requests/s" in made.notices[0]
+    assert plan(**spec | {"warmup": 130}).notices == ()
 
 
 CLOSED = [

@@ -287,6 +287,16 @@ def test_columns_that_are_unnamed_or_unknown_are_errors(columns: dict[str, str],
         spec(Path("x.csv"), "csv", columns=columns)
 
 
+def test_what_servegens_requests_leave_out_is_said(traces: Path) -> None:
+    folder = traces / "servegen"
+    said = load(spec(folder / "multimodal" / "mm-image", "servegen", duration="10m")).notices
+    assert any("image_count, image_tokens ignored" in notice for notice in said)
+    said = load(spec(folder / "reason" / "deepseek-r1", "servegen", duration="10m")).notices
+    assert any("reason_ratio ignored" in notice for notice in said)
+    said = load(spec(folder / "language" / "m-large", "servegen", start="24h", duration="10m")).notices
+    assert not any("ignored" in notice for notice in said)
+
+
 def test_sessions_whose_turns_follow_their_answers_are_kept_together_at_other_times(traces: Path) -> None:
     trace = {"file": traces / "kv-cache-tester", "format": "kv-cache-tester"}
     own = make_plan(WorkloadSpec.model_validate({"trace": trace}), 1)

@@ -45,3 +45,7 @@ class Clients:
             Process(law, Rates(rate, self.modulation, scaled=False)) for law, rate in zip(laws, rates, strict=True)
         )
         return Superposed(clients).times_ns(partial(streams, "clients"), until_s, span_s)
+
+    def scaling(self, streams: Streams, span_s: float) -> float:
+        """Each client's rate has its mean only on average."""
+        return 1.0

@@ -36,6 +36,10 @@ class Arrivals(Protocol):
         """
         ...
 
+    def scaling(self, streams: Streams, span_s: float) -> float:
+        """What a random rate is multiplied by to have its mean over the span."""
+        ...
+
 
 @dataclass(frozen=True)
 class Process:
@@ -65,6 +69,10 @@ class Process:
         times = np.concatenate(parts)
         return times[times < round(until_s * 1e9)]
 
+    def scaling(self, streams: Streams, span_s: float) -> float:
+        """See `Arrivals`."""
+        return self.rates.scaling(streams, span_s)
+
 
 @dataclass(frozen=True)
 class Superposed:
@@ -81,3 +89,7 @@ class Superposed:
             client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]
         return np.sort(np.concatenate(parts), kind="stable")
+
+    def scaling(self, streams: Streams, span_s: float) -> float:
+        """Each client's rate has its mean only on average."""
+        return 1.0

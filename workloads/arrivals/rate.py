@@ -52,7 +52,16 @@ class Rates:
         Raises:
             UserError: the random shapes leave less than a quarter of the asked rate in the span.
         """
-        horizon = max(until_s, span_s)
+        edges, fixed, drawn, factor = self._levels(streams, max(until_s, span_s), span_s)
+        expected = np.concatenate([[0.0], np.cumsum(self.mean * fixed * (drawn * factor) * (edges[1:] - edges[:-1]))])
+        return edges, expected
+
+    def scaling(self, streams: Streams, span_s: float) -> float:
+        """What a random rate is multiplied by to have its mean over the span."""
+        return self._levels(streams, span_s, span_s)[3]
+
+    def _levels(self, streams: Streams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
+        """Edges, levels of the shapes that are fixed and of those that are drawn, and what scales the latter."""
         edges, fixed, drawn = np.array([0.0, horizon]), np.ones(1), np.ones(1)
         for k, shape in enumerate(self.shapes):
             its_edges, its_levels = shape.cells(streams("shape", k), horizon)
@@ -64,6 +73,7 @@ class Rates:
             else:
                 fixed = fixed * factor
             edges = merged
+        scale = 1.0
         if self.scaled and any(shape.random for shape in self.shapes):
             inside = np.clip(np.minimum(edges[1:], span_s) - edges[:-1], 0.0, None)
             # Running sums, whose order is fixed; a plain sum's is not the same on every machine.
@@ -74,9 +84,8 @@ class Rates:
                     where="workload.arrivals",
                     remedy="Run longer, take another seed, or shorten its pauses",
                 )
-            drawn = drawn * (wanted / got)
-        expected = np.concatenate([[0.0], np.cumsum(self.mean * fixed * drawn * (edges[1:] - edges[:-1]))])
-        return edges, expected
+            scale = wanted / got
+        return edges, fixed, drawn, scale
 
 
 @dataclass(frozen=True)

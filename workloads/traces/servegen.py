@@ -33,6 +33,7 @@ from workloads.traces.rows import Faults, Rows
 
 WINDOW_S: Final = 600.0
 _INPUTS: Final = ("input_tokens", "text_tokens")
+_NOTHING: Final = ("{}", "{0: 1.0}")
 _CLIENT: Final = re.compile(r"chunk-(\d+)-trace\.csv(\.gz)?$")
 
 
@@ -74,14 +75,19 @@ def clients(folder: Path, faults: Faults) -> list[Client]:
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
     if not files:
         raise UserError("there is no chunk-N-trace.csv in it", where=str(folder))
-    found = []
+    found: list[Client] = []
+    ignored: set[str] = set()
     for number, path in sorted(files.items()):
         datasets = [p for suffix in ("", ".gz") if (p := folder / f"chunk-{number}-dataset.json{suffix}").exists()]
-        lengths = _lengths(datasets[0]) if datasets else []
+        lengths = _lengths(datasets[0], ignored) if datasets else []
         found.append(Client(number, list(windows(path, faults)), lengths))
     silent = [client for client in found if not client.lengths and any(w.rate for w in client.windows)]
     if silent:
         faults.notices.append(f"{folder.name}: {len(silent)} clients have no lengths (dataset file missing): left out")
+    if ignored:
+        faults.notices.append(
+            f"{folder.name}: {', '.join(sorted(ignored))} ignored: prompts have the text's length only"
+        )
     return found
 
 
@@ -177,12 +183,15 @@ def _renewals(law: Renewal, stream: Stream, total: float) -> Floats:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _lengths(path: Path) -> list[Lengths]:
+def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
+    """A client's distributions; the names of others that say something are added to `ignored`."""
     try:
         with open_file(path) as stream:
             content = orjson.loads(stream.read())
         found = []
         for start, fields in sorted(content.items(), key=lambda item: float(item[0])):
+            others = fields.keys() - {*_INPUTS, "output_tokens"}
+            ignored |= {name for name in others if fields[name] not in _NOTHING}
             prompts = next(fields[name] for name in _INPUTS if name in fields)
             prompt, output = _distribution(prompts), _distribution(fields["output_tokens"])
             if prompt is not None and output is not None:
