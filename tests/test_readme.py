@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tailgate ")]
 # Only what makes a command quicker is changed: how long it sends, and how many rows of the trace.
-QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s", "--step": "1"}
+QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s", "--step": "2"}
+# ... and how many loads `calibrate` tries.
+FEWER_STEPS = "from harness.calibrate import steps; steps.CHUNK_RATES = (20_000,); steps.REQUEST_RATES = (500,); "
 POLICY = """
 baseline: {sim: h100-sxm/llama-3.1-8b}
 candidate: {sim: h100-sxm/llama-3.1-8b}
@@ -26,8 +29,7 @@ metrics: {ttft.p50: 5%}
 
 
 def quicker(command: str, target: str, run: Path) -> list[str]:
-    for example in ("runs/RUN", "runs/bf16-*", "runs/fp8-*"):
-        command = command.replace(example, str(run))
+    command = command.replace("runs/RUN", str(run)).replace("runs/", f"{run.parent}/")
     command = command.replace("policy.yaml", str(run.parent / "policy.yaml"))
     words = shlex.split(command.replace("http://localhost:8000", target))
     for place, word in enumerate(words[:-1]):
@@ -39,8 +41,9 @@ def quicker(command: str, target: str, run: Path) -> list[str]:
 
 
 def tailgate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    before = FEWER_STEPS if words[0] == "calibrate" else ""
     return subprocess.run(
-        [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *words],
+        [sys.executable, "-c", f"{before}from harness.cli import main; raise SystemExit(main())", *words],
         capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env={**os.environ},
     )  # fmt: skip
 
@@ -52,6 +55,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = tailgate("run", "--target", "sim:h100-sxm/llama-3.1-8b", *load, "--out", str(out), "--quiet", cwd=out.parent)
     assert said.returncode in (0, 4), said.stderr
     (out.parent / "policy.yaml").write_text(POLICY)
+    for name in ("bf16-1", "fp8-1"):
+        shutil.copytree(out, out.parent / name)
     return out
 
 
@@ -68,7 +73,9 @@ def test_a_command_of_the_readme_works(command: str, run: Path) -> None:
         words += ["--anyway", "--out", str(run.parent / "compare.html")]
     said = tailgate(*words, cwd=ROOT)
     # 3: the sample is too small for the objective, which is what a quickened run must say; 4: this machine is busy.
-    assert said.returncode in (0, 3, 4), (said.returncode, said.stdout, said.stderr)
+    # Too busy to be calibrated at all is 2, and said in those words.
+    busy = words[0] == "calibrate" and said.returncode == 2 and "the null server itself was late" in said.stderr
+    assert said.returncode in (0, 3, 4) or busy, (said.returncode, said.stdout, said.stderr)
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
