@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from reports.between import Estimate, Ratio
-from reports.compare import SCHEMA, Comparison, Metric, Point
+from reports.compare import SCHEMA, Comparison, Point
 from reports.compare_figures import against_load, forest, pareto
+from reports.compare_runs import Metric
 from reports.export_md import LIMIT_BYTES, cell, cut, md_table
 from reports.figures import Figure
 from reports.manifest import write_atomic

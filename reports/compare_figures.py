@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from reports.compare import Comparison, Front, Metric, Point
+from reports.compare import Comparison, Front, Point
+from reports.compare_runs import Metric
 from reports.figures import Figure, log_axis, plain_text, short
 from reports.words import plain
 

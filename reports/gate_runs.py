@@ -198,7 +198,7 @@ def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
 
 def read_run(path: Path, side: Side, point: str, pair: int | None) -> GateRun:
     """One run directory; it is summarised first if it was not."""
-    from reports.compare import load_runs
+    from reports.compare_runs import load_runs
 
     one = load_runs([str(path)])[0]
     return GateRun(side, point, pair, path, one.manifest, one.summary, multi_token_share(path))

@@ -11,7 +11,8 @@ def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where the runs can't be compared."""
     options = _parser().parse_args(argv)
     from reports import compare_docs as docs
-    from reports.compare import compare, load_runs
+    from reports.compare import compare
+    from reports.compare_runs import load_runs
 
     found = compare(load_runs(options.runs), anyway=options.anyway)
     docs.write_html(found, options.out)

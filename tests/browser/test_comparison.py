@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from reports.build import build
-from reports.compare import compare, load_runs
+from reports.compare import compare
 from reports.compare_docs import write_html
+from reports.compare_runs import load_runs
 from reports.manifest import Target
 from tests.browser.chromium import visit
 from tests.reports.fabricate import Row, fabricate

@@ -13,7 +13,8 @@ from harness.cli.compare import run as command
 from reports import compare_docs as docs
 from reports.between import estimate, ratio
 from reports.build import build
-from reports.compare import compare, load_runs
+from reports.compare import compare
+from reports.compare_runs import load_runs
 from reports.manifest import Target
 from reports.pareto import dominated_by
 from workloads.errors import UserError
