@@ -5,6 +5,7 @@ Documents are made from it; each part's meaning is in its own module.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from reports.analysis import Analysis
 from reports.checks import Check, client_checks
@@ -23,6 +24,9 @@ from reports.server import ServerView, server_view
 from reports.splits import Fairness, Group, fairness, splits
 from reports.workload import Workload, workload_as_sent
 from workloads.errors import UserError
+
+# A simulated step that is late by more than this share of a token gap is worth a word.
+_SIMULATED_LATE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ def _lacking(analysis: Analysis, groups: dict[str, list[Group]], unreadable: int
             yield f"the split by {name.replace('_', ' ')} shows the {others:,} smallest groups together"
 
 
+def _simulated_late(analysis: Analysis) -> Iterator[str]:
+    """Where an embedded engine could not keep its own time, its latencies are this machine's."""
+    server, gap = analysis.server, analysis.latencies["itl"].at(50).value
+    if not analysis.run.manifest.target.simulated or server is None or not gap:
+        return
+    late_s = server.delta("tailgate_engine_step_lateness_seconds_sum")
+    steps = server.delta("tailgate_engine_step_lateness_seconds_count")
+    if late_s and steps and 1000 * late_s / steps > _SIMULATED_LATE * gap:
+        yield (
+            f"the embedded engine's steps came {1000 * late_s / steps:.1f} ms late on average, where the median gap "
+            f"between tokens is {gap:.1f} ms: this machine is too slow for the load that it simulates"
+        )
+
+
 def work_out(analysis: Analysis) -> Results:
     """Everything there is to know of an analysed run."""
     flight = in_flight(analysis.run)
@@ -92,7 +110,7 @@ def work_out(analysis: Analysis) -> Results:
     groups = splits(analysis)
     workload, server = workload_as_sent(analysis), server_view(analysis)
     events, unreadable = read_events(analysis.run.path)
-    notices = list(_lacking(analysis, groups, unreadable))
+    notices = [*_lacking(analysis, groups, unreadable), *_simulated_late(analysis)]
     try:
         money = cost(analysis)
     except UserError as error:

@@ -6,7 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fabricate import Row, fabricate
 
+from reports.analysis import analyse
+from reports.collect import collect
+from reports.manifest import Target
+from reports.results import work_out
 from reports.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
 from workloads.errors import UserError
 
@@ -120,3 +125,20 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "server.parquet").write_bytes(b"PAR1 what")
     with pytest.raises(UserError, match=r"server\.parquet"):
         read_server(tmp_path)
+
+
+@pytest.mark.parametrize(("late_ms", "said"), [(0.1, False), (6.0, True)])
+def test_a_simulation_that_could_not_keep_its_time_says_so(tmp_path, late_ms, said):
+    rows = [Row(at=100.0 * i, gaps=[20.0] * 9) for i in range(100)]
+    target = Target(kind="sim", simulated=True)
+    run = fabricate(tmp_path / "run", rows, client=[], seconds=10.0, target=target)
+    collect(run)
+    name = "tailgate_engine_step_lateness_seconds"
+    samples = [
+        {"t_ns": t * S, "endpoint": "e", "name": f"{name}_{part}", "labels": "{}", "value": value * t}
+        for t in (0, 10)
+        for part, value in (("sum", late_ms / 1000 * 50), ("count", 50.0))
+    ]
+    pq.write_table(pa.Table.from_pylist(samples, SERVER_SCHEMA), run / "server.parquet")
+    notices = work_out(analyse(run)).notices
+    assert any("too slow for the load that it simulates" in notice for notice in notices) is said
