@@ -27,6 +27,8 @@ def gate(folder: Path, policy: dict[str, Any]) -> dict[str, Any]:
     assert done.returncode in (0, 1, 3, 4), done.stderr
     found = json.loads(done.stdout)
     print(f"\n{found['verdict']}: {found['why']}")
+    if found["verdict"] == "INVALID":
+        pytest.skip(f"this machine was too busy to measure, and the gate says so: {found['why']}")
     return found
 
 
