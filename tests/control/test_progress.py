@@ -6,6 +6,7 @@ import http.server
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import termios
@@ -185,8 +186,12 @@ def seen_on_a_terminal(command: list[str]) -> str:
     os.close(theirs)
     said = b""
     with contextlib.suppress(OSError):  # the last writer is gone
-        while piece := os.read(ours, 65536):
-            said += piece
+        # Its end may not show as the end of the stream: read what is there for as long as it lives, and a last time.
+        alive = True
+        while alive:
+            alive = process.poll() is None
+            while select.select([ours], [], [], 0.1)[0] and (piece := os.read(ours, 65536)):
+                said += piece
     os.close(ours)
     assert process.wait() in (0, 4), said.decode()  # 4: on a busy machine the run is invalid, which is another matter
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
