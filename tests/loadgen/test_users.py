@@ -80,17 +80,20 @@ def test_who_has_not_come_back_by_the_end_is_as_late_as_that(tmp_path: Path) -> 
         assert low <= 500 * MS - end < high  # not beyond the planned end
 
 
-def ask(driven: Driven, user: int, **more: Any) -> None:
-    """A user of a locustfile wants a body sent."""
+def ask(driven: Driven, user: int, number: int, **more: Any) -> None:
+    """A user of a locustfile wants a body sent: their request of that number."""
     now = time.time_ns()
     body = {"model": "m", "prompt": "x", "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}
-    told = {"class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "woke": now}
-    driven.tell(op="ask", user=user, **{**told, **more})
+    told = {
+        "class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "after": 0,
+        "woke": now,
+    }  # fmt: skip
+    driven.tell(op="ask", user=user, number=number, **{**told, **more})
 
 
-def over(driven: Driven, users: Sequence[int]) -> None:
-    for user in users:
-        driven.tell(op="settled", user=user)
+def over(driven: Driven, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        driven.tell(op="settled", number=number)
     driven.tell(op="finish", open=[])
 
 
@@ -98,12 +101,12 @@ def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path:
     woke: list[int] = []
 
     def meanwhile(driven: Driven) -> None:
-        ask(driven, 0)
+        ask(driven, 0, 1)
         driven.until("done")
         woke.append(time.time_ns())
-        ask(driven, 0, at=woke[0] + 5 * S, woke=woke[0])  # its own code took five seconds
+        ask(driven, 0, 2, at=woke[0] + 5 * S, after=1, woke=woke[0])  # its own code took five seconds
         driven.until("done")
-        over(driven, [0])
+        over(driven, [1, 2])
 
     with ScriptedServer(answer_ok) as server:
         outcome = drive(tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S)
@@ -113,9 +116,9 @@ def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path:
 
 def test_a_locustfile_s_users_have_a_patience_that_ends(tmp_path: Path) -> None:
     def meanwhile(driven: Driven) -> None:
-        ask(driven, 0)
+        ask(driven, 0, 1)
         driven.until("done")
-        over(driven, [0])
+        over(driven, [1])
 
     with ScriptedServer(lambda peer, _request: peer.wait_hung_up() and None) as server:
         outcome = drive(
@@ -133,13 +136,13 @@ def test_a_locustfile_s_requests_avoid_a_server_that_is_stuck_whichever_api_they
         answer_ok(peer, request)
 
     def meanwhile(driven: Driven) -> None:
-        ask(driven, 0)  # falls to the first server
+        ask(driven, 0, 1)  # falls to the first server
         for user in range(1, 6):
-            ask(driven, user)
+            ask(driven, user, 1 + user)
             driven.until("done")
         release.set()
         driven.until("done")
-        over(driven, range(6))
+        over(driven, range(1, 7))
 
     with ScriptedServer(stuck) as first, ScriptedServer(answer_ok) as second:
         drive(
