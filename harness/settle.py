@@ -41,6 +41,10 @@ class Refused(TargetGone):
     """The server answers a warm-up request with something else than 200."""
 
 
+class _Full(Refused):
+    """It has as many as it admits (429, 503): no fault, but no more at once."""
+
+
 @dataclass(frozen=True)
 class Settled:
     """How it went.
@@ -77,7 +81,8 @@ async def settle(
 ) -> Settled:  # fmt: skip
     """Send rounds until they are steady or `budget_s` is spent twice.
 
-    Rounds of one size are the same set of requests but for its text, so that they compare.
+    Rounds of one size are the same set of requests but for its text, so that they compare. A server that admits
+    only so many is sent half as many at once, and never more again.
 
     Args:
         endpoint: completions | chat.
@@ -85,14 +90,14 @@ async def settle(
         users: of a closed loop, at most.
 
     Raises:
-        Refused: an answer that is not 200.
+        Refused: an answer that is not 200, or no request is admitted alone.
         TargetGone: no answer.
     """
     rng = random.Random(_SEED)
     text = corpus_text(200_000)
     lengths = _lengths(plan, identity.max_model_len)
     rounds: list[float] = []
-    at_once, requests, alike = AT_ONCE, 0, 0
+    at_once, most, requests, alike = AT_ONCE, MOST_AT_ONCE, 0, 0
     began = time.monotonic()
     while time.monotonic() - began < 2 * budget_s:
         bodies = [
@@ -101,14 +106,21 @@ async def settle(
             for number in range(at_once)
         ]
         at = time.monotonic()
-        await _all(http, endpoint, bodies)
+        try:
+            await _all(http, endpoint, bodies)
+        except _Full:
+            if at_once == 1:
+                raise
+            at_once = most = at_once // 2
+            rounds, alike = [], 0
+            continue
         rounds.append(time.monotonic() - at)
         requests += len(bodies)
         alike += 1
         # The first rounds may compile: how long a request takes is known from the second on.
         wanted = _in_flight(plan, users, min(rounds)) / len(identity.urls) if len(rounds) > 1 else 0
-        if len(rounds) > 1 and at_once < min(wanted, MOST_AT_ONCE):
-            at_once, alike = min(2 * at_once, MOST_AT_ONCE), 0
+        if len(rounds) > 1 and at_once < min(wanted, most):
+            at_once, alike = min(2 * at_once, most), 0
         elif alike >= WINDOW and steady(rounds):
             return Settled(True, tuple(rounds), requests, at_once, time.monotonic() - began > budget_s)
     return Settled(False, tuple(rounds), requests, at_once, extended=True)
@@ -168,10 +180,13 @@ def _body(
 
 
 async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """A round; the first that fails ends it."""
+    """A round; the first that fails ends it. Where the server is full, what it admitted is waited for."""
     asking = [asyncio.create_task(_ask(http, url, endpoint, body)) for url, body in bodies]
     try:
         await asyncio.gather(*asking)
+    except _Full:
+        await asyncio.gather(*asking, return_exceptions=True)
+        raise
     finally:
         for one in asking:
             one.cancel()
@@ -189,7 +204,7 @@ async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[
             f"no answer to a warm-up request within {_PATIENCE.total:g} s", where=public_name(url)
         ) from error
     if response.status != 200:
-        raise Refused(
+        raise (_Full if response.status in (429, 503) else Refused)(
             f"answers warm-up requests with HTTP {response.status}: {' '.join(said.split())[:300]}",
             where=f"{public_name(url)}{path}",
             remedy="Does the model serve target.endpoint? settle: none (--no-settle) leaves the warm-up out.",

@@ -23,6 +23,7 @@ class Scripted:
     fast: float
     slow_requests: int
     status: int = 200
+    admits: int = 1_000_000  # at once; to more it says 503
     bodies: list[Any] = field(default_factory=list)
     in_flight: int = 0
     most: int = 0
@@ -33,6 +34,9 @@ class Scripted:
         self.paths.add(request.path)
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
+        if self.in_flight > self.admits:
+            self.in_flight -= 1
+            return web.json_response({"error": "full"}, status=503)
         await asyncio.sleep(self.slow if len(self.bodies) <= self.slow_requests else self.fast)
         self.in_flight -= 1
         return web.json_response({"error": "busy\nnow"} if self.status != 200 else {}, status=self.status)
@@ -121,6 +125,17 @@ def test_a_slow_first_round_is_not_taken_for_what_a_request_takes():
     script = Scripted(slow=0.5, fast=0.02, slow_requests=AT_ONCE)
     settled = against(script, sent=plan(*[100] * 40, span_s=1.0))
     assert settled.at_once == script.most == AT_ONCE
+
+
+@pytest.mark.parametrize("admits", [1, 3, 10])
+def test_a_server_that_admits_only_so_many_gets_no_more_at_once(admits: int):
+    settled = against(Scripted(0.01, 0.01, 0, admits=admits), sent=plan(64), users=32)
+    assert settled.steady and 1 <= settled.at_once <= admits
+
+
+def test_a_server_that_admits_none_is_refused():
+    with pytest.raises(Refused, match="503"):
+        against(Scripted(0.01, 0.01, 0, admits=0))
 
 
 def test_an_answer_that_is_not_200_is_no_warm_up():
