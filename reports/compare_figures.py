@@ -104,6 +104,9 @@ def pareto(found: Comparison, front: Front) -> Figure:
     palette = colours(found)
     traces: list[dict[str, Any]] = []
     rows, on_front = [], []
+    widest = max(
+        (value for point in found.points if (value := point.figures[front.x.key].value) is not None), default=0.0
+    )
     for point, beaten in zip(found.points, front.beaten_by, strict=True):
         x, y = point.figures[front.x.key].value, point.figures[front.y.key].value
         if x is None or y is None:
@@ -114,7 +117,7 @@ def pareto(found: Comparison, front: Front) -> Figure:
             {
                 "type": "scatter", "mode": "markers+text", "cliponaxis": False, "name": _brief(point.name),
                 "x": [short(x)], "y": [short(y)],
-                "text": [_brief(point.name)], "textposition": "top center", "textfont": {"size": 11},
+                "text": [_brief(point.name)], "textposition": _beside(x, widest), "textfont": {"size": 11},
                 "marker": {
                     "size": 12, "color": palette[point.label], "symbol": "circle" if beaten is None else "circle-open",
                     "line": {"width": 2, "color": palette[point.label]},
@@ -139,6 +142,11 @@ def pareto(found: Comparison, front: Front) -> Figure:
     key = f"pareto-{front.y.key.replace('.', '-')}"
     says = "Hollow: another one is at least as good on both counts."
     return Figure(key, front.title, says, [edge, *traces], layout, ["", front.x.label, front.y.label, ""], rows)
+
+
+def _beside(x: float, widest: float) -> str:
+    """Where a point's name has room: the axis goes from 0 to the rightmost point."""
+    return "top right" if x < 0.25 * widest else "top left" if x > 0.75 * widest else "top center"
 
 
 def _brief(name: str, most: int = 32) -> str:
