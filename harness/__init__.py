@@ -1,1 +1,1 @@
-"""Who runs it: targets and their lives, telemetry beside the traffic, experiments, the embedded engine, the commands."""
+"""Who runs it: targets and their lives, telemetry beside the traffic, the gate, the embedded engine, the commands."""
