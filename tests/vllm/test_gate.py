@@ -27,8 +27,6 @@ def gate(folder: Path, policy: dict[str, Any]) -> dict[str, Any]:
     assert done.returncode in (0, 1, 3, 4), done.stderr
     found = json.loads(done.stdout)
     print(f"\n{found['verdict']}: {found['why']}")
-    if found["verdict"] == "INVALID":
-        pytest.skip(f"this machine was too busy to measure, and the gate says so: {found['why']}")
     return found
 
 
@@ -41,7 +39,9 @@ def test_the_same_vllm_on_both_sides_is_not_called_slower(server: Server, tmp_pa
             "spec": {"isolation": "exclusive", "workload": {**LOAD, "duration": "4s", "warmup": "1s"}},
         },
     )  # fmt: skip
-    assert found["verdict"] in ("PASS", "INCONCLUSIVE"), found["why"]
+    assert found["verdict"] != "FAIL", found["why"]
+    if found["verdict"] == "INVALID":
+        pytest.skip(f"not called slower, but the machine was too busy to measure: {found['why']}")
     assert found["holds_for"].startswith("these launches only")
     assert found["differences"] == []
 
