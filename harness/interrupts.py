@@ -3,10 +3,11 @@
 | when | what the first signal does |
 |---|---|
 | preparing | cancels the work: every `finally` runs |
-| under load (`gently`) | is passed on: the load ends, what was measured is kept |
+| under load (`gently`) | is passed on: Ctrl-C winds the load down, SIGTERM and a second Ctrl-C end it at once |
 | taking down (`hold`) | nothing more: that is under way and bounded |
 
-Further signals change nothing. Where the run didn't end as interrupted, `KeyboardInterrupt` says so: exit code 130.
+What was measured is kept. Further signals change nothing. Where the run didn't end as interrupted,
+`KeyboardInterrupt` says so: exit code 130.
 """
 
 import asyncio
@@ -14,10 +15,26 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Interruption:
+    """What was asked of the load phase."""
+
+    wind_down: asyncio.Event = field(default_factory=asyncio.Event)  # send nothing more, let what is in flight end
+    at_once: asyncio.Event = field(default_factory=asyncio.Event)  # end now
+
+    def struck(self, number: int) -> None:
+        """One more signal. Who sends SIGTERM may well send SIGKILL a few seconds later."""
+        if number == signal.SIGTERM or self.wind_down.is_set():
+            self.at_once.set()
+        else:
+            self.wind_down.set()
 
 
 class Interrupts:
@@ -27,7 +44,7 @@ class Interrupts:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._before: dict[signal.Signals, Any] = {}
-        self._gently: asyncio.Event | None = None
+        self._gently: Interruption | None = None
         self._holding = False
         self._unanswered = False  # a signal that did not end the load
 
@@ -45,9 +62,9 @@ class Interrupts:
             raise KeyboardInterrupt from None
 
     @contextlib.contextmanager
-    def gently(self) -> Iterator[asyncio.Event]:
-        """The load phase: a signal sets the event."""
-        self._gently = asyncio.Event()
+    def gently(self) -> Iterator[Interruption]:
+        """The load phase: a signal is passed on."""
+        self._gently = Interruption()
         try:
             yield self._gently
         finally:
@@ -57,12 +74,12 @@ class Interrupts:
         """From now on only bounded things are done, and to their end."""
         self._holding = True
 
-    def _struck(self, _number: int, _frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._heard)
+    def _struck(self, number: int, _frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._heard, number)
 
-    def _heard(self) -> None:
+    def _heard(self, number: int) -> None:
         if self._gently is not None:
-            self._gently.set()
+            self._gently.struck(number)
             return
         first, self._unanswered = not self._unanswered, True
         if first and not self._holding and self._task is not None:

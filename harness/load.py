@@ -18,6 +18,7 @@ import orjson
 from harness.abort import KillSwitch
 from harness.control import Control, Message
 from harness.events import EventLog
+from harness.interrupts import Interruption
 from harness.targets.base import Ended, Target
 from reports.manifest import Manifest
 from workloads.errors import UserError
@@ -29,6 +30,7 @@ _GRACE_S = 15.0
 _MOST_UNSTAMPED = 0.001
 # So many fewer users than planned, on average, are worth a notice.
 _USERS_MISSING = 0.05
+_INTERRUPTED = "interrupted (Ctrl-C)"
 
 
 class Watcher:
@@ -131,30 +133,37 @@ class Listener:
         self._events = events
         self._key_refused = key_refused
         self._outcome = Outcome()
+        self._winding_down = False  # the injectors have been told to send nothing more
         self._told = False  # the injectors have been told to stop
         drain_end = manifest.drain_end_ns or 0
+        self._drain_s = max(drain_end - manifest.measure_end_ns, 0) / 1e9
         self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
 
-    async def until_over(self, interrupted: asyncio.Event) -> Outcome:
+    async def until_over(self, interruption: Interruption) -> Outcome:
         """Pass on what the injectors say until all have ended."""
-        interruption = asyncio.create_task(interrupted.wait())
+        enough = asyncio.create_task(interruption.wind_down.wait())
+        at_once = asyncio.create_task(interruption.at_once.wait())
         death = asyncio.create_task(self._target.ended())
         receiving: asyncio.Task[Message | None] | None = None
         try:
             while True:
                 receiving = receiving or asyncio.create_task(self._control.receive())
-                waiting = {receiving} if self._told else {receiving, interruption, death}
+                waiting: set[asyncio.Task[Any]] = {receiving}
+                if not self._told:
+                    waiting |= {at_once, death} if self._winding_down else {enough, at_once, death}
                 left = max(self._overdue_at - time.monotonic(), 0)
                 done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     self._outcome.state = "failed"
                     self._outcome.reason = "the load generator did not end by its deadline"
                     break
-                if not self._told and interruption in done:
+                if not self._told and at_once in done:
                     self._watcher.note("interrupted: keeping what was measured")
-                    self._stop("interrupted", "interrupted (Ctrl-C)")
+                    self._stop("interrupted", _INTERRUPTED)
                 elif not self._told and death in done:
                     self._mourn(death.result())
+                elif not self._winding_down and enough in done:
+                    self._wind_down()
                 if receiving not in done:
                     continue
                 message = receiving.result()
@@ -165,7 +174,7 @@ class Listener:
                     break
                 self._hear(message)
         finally:
-            for task in (interruption, death, receiving):
+            for task in (enough, at_once, death, receiving):
                 if task is not None:
                     task.cancel()
         self._outcome.ended_ns = self._outcome.ended_ns or self._now()
@@ -173,6 +182,17 @@ class Listener:
 
     def _now(self) -> int:
         return time.time_ns() - self._manifest.t0_unix_ns
+
+    def _wind_down(self) -> None:
+        """Nothing more is sent, and the measure phase ends here; what is in flight may end as at any run's end."""
+        self._winding_down = True
+        self._watcher.note(
+            f"interrupted: nothing more is sent; what is in flight has {self._drain_s:.0f} s (Ctrl-C again: none)"
+        )
+        self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
+        self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))
+        self._control.send({"op": "wind-down", "why": _INTERRUPTED})
+        self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:
         """End the load now; the injectors cancel what is in flight and write it down."""
@@ -204,7 +224,7 @@ class Listener:
             case "tick":
                 self._watcher.tick(message)
                 why = self._switch.tick(message, self._now() / 1e9)
-                if why is not None and not self._told:
+                if why is not None and not (self._told or self._winding_down):
                     self._note("abort", why.text)
                     self._watcher.note(f"stopped: {why.text}")
                     self._stop("aborted", why.text)

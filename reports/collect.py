@@ -164,7 +164,7 @@ def _died(run_dir: Path, injectors: int) -> list[int]:
 def _last_sign_of_life(client: Any, reported: Any, manifest: Manifest) -> int:
     """Run time up to which rows were (or may have been) sent; -1 if the load never began."""
     if manifest.ended_ns is not None:
-        return manifest.ended_ns
+        return min(manifest.ended_ns, manifest.measure_end_ns)
     if not (manifest.t0_unix_ns or reported.num_rows or client.num_rows):
         return -1
     ends = pc.add(client["t_ns"], client["dur_ns"])

@@ -1,11 +1,15 @@
-"""For all tests: hypothesis judges results, not the time they took on a machine that has other things to do; and what
-Tailgate keeps in the user's cache folder (calibrations, vLLM's flags) is neither read nor written.
+"""For all tests: hypothesis judges results, not the time they took on a machine that has other things to do; what
+Tailgate keeps in the user's cache folder (calibrations, vLLM's flags) is neither read nor written; and nobody imports
+Locust, which patches sockets and `select` for all tests that come after.
 """
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("tailgate", deadline=None)
@@ -14,3 +18,9 @@ settings.load_profile("tailgate")
 os.environ.setdefault("VLLM_CACHE_ROOT", str(Path.home() / ".cache" / "vllm"))  # vLLM compiles for minutes
 _CACHE = tempfile.TemporaryDirectory(prefix="tailgate-cache-")  # lives as long as this process
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unpatched() -> Iterator[None]:
+    yield
+    assert "gevent" not in sys.modules, "Locust was imported here: do that in a process of its own"

@@ -129,10 +129,11 @@ class _Sampler:
         try:
             readings = ask()
         except nvml.GpuGone:
-            if gpu not in self._gpus:  # both threads may find out
-                return
-            self._gpus = [g for g in self._gpus if gpu.uuid not in (g.uuid, g.parent)]
-            self._fault(gpu, "fell off the bus (NVML: GPU is lost); no samples of it from here on")
+            with self._lock:  # both threads may find out, at the same time
+                first = gpu in self._gpus
+                self._gpus = [g for g in self._gpus if gpu.uuid not in (g.uuid, g.parent)]
+            if first:
+                self._fault(gpu, "fell off the bus (NVML: GPU is lost); no samples of it from here on")
             return
         except pynvml.NVMLError as error:
             if (gpu.uuid, name) not in self._failing:

@@ -1,7 +1,7 @@
 """A run of one machine: messages from the harness, a Locust local runner, and this machine's station.
 
-Messages from the harness: prepare, go, stop, headers. To it: ready, tick, end, closing, all-ended, and whatever the
-injectors report.
+Messages from the harness: prepare, go, wind-down, stop, headers. To it: ready, tick, end, closing, all-ended, and
+whatever the injectors report.
 """
 
 from collections.abc import Callable
@@ -47,6 +47,8 @@ class LocalRun:
                 self._prepare(message)
             case "go":
                 self._go(message)
+            case "wind-down":
+                self._station.wind_down(message["why"])
             case "stop":
                 self._station.stop(message.get("why", "the run was stopped"))
                 if not self._went:

@@ -56,7 +56,7 @@ class MasterRun:
         self._store: Store | None = None
         self._t0_unix_ns = 0
         self._drain_end_ns = 0  # run time by which every request has ended
-        self._stopping: str | None = None
+        self._stopping: tuple[str, dict[str, Any]] | None = None  # what workers are told, again and again
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
@@ -79,6 +79,8 @@ class MasterRun:
                 gevent.spawn(self._prepare, message)
             case "go":
                 self._go(message["t0_unix_ns"])
+            case "wind-down":
+                self._end_load(message["why"], protocol.WIND_DOWN)
             case "stop":
                 self._stop(message.get("why", "the run was stopped"))
                 if not self._t0_unix_ns:
@@ -137,9 +139,12 @@ class MasterRun:
         self._crew.begin(self._environment, t0_unix_ns, machines=len(self._fleet.remotes))
 
     def _stop(self, why: str) -> None:
-        self._stopping = why
+        self._end_load(why, protocol.STOP)
+
+    def _end_load(self, why: str, how: str) -> None:
+        self._stopping = how, {"why": why}
         for client in self._fleet.remotes:
-            self._tell(client, protocol.STOP, {"why": why})
+            self._tell(client, *self._stopping)
 
     # --- from and to the workers -----------------------------------------------------------------------
 
@@ -263,7 +268,7 @@ class MasterRun:
         """What must not be lost: the start and the stop."""
         for remote in self._fleet.remotes.values():
             if self._stopping is not None and remote.here:
-                self._tell(remote.id, protocol.STOP, {"why": self._stopping})
+                self._tell(remote.id, *self._stopping)
             elif self._t0_unix_ns and not remote.began:
                 self._tell(remote.id, protocol.GO, {"t0_unix_ns": self._t0_unix_ns})
 

@@ -8,7 +8,7 @@
     prepared, or refused      ->
                               <-  go (the start time, on the master's clock)
     said (what injectors say), spool (bytes of record batches)  ->
-                              <-  stored (what the master holds), stop, finish
+                              <-  stored (what the master holds), wind-down, stop
     drained (until dismissed) ->
                               <-  dismissed
 
@@ -39,12 +39,13 @@ GO: Final = "tailgate.go"
 SAID: Final = "tailgate.said"
 SPOOL: Final = "tailgate.spool"
 STORED: Final = "tailgate.stored"
+WIND_DOWN: Final = "tailgate.wind-down"
 STOP: Final = "tailgate.stop"
 DRAINED: Final = "tailgate.drained"
 DISMISSED: Final = "tailgate.dismissed"
 
 TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, SAID, SPOOL, DRAINED)
-TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, STOP, DISMISSED)
+TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, WIND_DOWN, STOP, DISMISSED)
 
 # Pieces of files: small enough that handling one does not hold up a heartbeat.
 PIECE_BYTES: Final = 256 * 1024

@@ -69,12 +69,21 @@ class Station:
         """Closed loop: from this time on nobody asks any more."""
         gevent.spawn_later(max(unix_ns - time.time_ns(), 0) / 1e9, self.finish)
 
-    def finish(self) -> None:
+    def finish(self, early: bool = False) -> None:
         """Closed loop: nobody asks any more, what is in flight drains."""
         if not self.closing:
             self.closing = True
-            self._report_users(early=False)
+            self._report_users(early)
             self._injectors.tell_all({"op": "finish", "open": sorted(self._open.union(self._answers))})
+
+    def wind_down(self, why: str) -> None:
+        """Nothing more is sent from now on; what is in flight may end, within the plan's drain."""
+        if not self._began:
+            self.stop(why)
+        elif self._job["loop"] == "open":
+            self._injectors.tell_all({"op": "finish"})
+        else:
+            self.finish(early=True)
 
     def stop(self, why: str) -> None:
         """End now: what is in flight is cancelled, what was measured is kept."""

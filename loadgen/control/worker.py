@@ -250,7 +250,9 @@ class WorkerRun:
                 self._go(data["t0_unix_ns"])
             case protocol.STORED:
                 self._shipper.stored(data["name"], data["upto"])
-            case protocol.STOP:
+            case protocol.WIND_DOWN if self.went:
+                self._station.wind_down(data["why"])
+            case protocol.WIND_DOWN | protocol.STOP:
                 self._end(data["why"])
             case protocol.DISMISSED:
                 self._dismissed.set()

@@ -1,6 +1,6 @@
 """The injector: wires loop, plan, dispatcher and spool together, and lives through one run.
 
-    job -> ready -> go -> (hand, stop, headers)* -> end
+    job -> ready -> go -> (hand, finish, stop, headers)* -> end
 
 Its process is the data plane: no gevent, no asyncio, one thread. Garbage collection is off while it measures;
 nothing on the hot path makes cycles, so memory stays flat without it.
@@ -92,7 +92,7 @@ class Injector:
                 self._feed.settled(message["number"])
                 if self._all_done():
                     self._finish()
-            case "finish":  # closed loop: no user asks any more; drain
+            case "finish":  # no user asks any more, or the run is wound down; drain
                 if isinstance(self._feed, Asked):
                     self._feed.only_open(message["open"])
                 self._feed.stop()
