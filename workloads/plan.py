@@ -8,7 +8,7 @@ Deterministic in (spec, seed) on every machine. What the prompts hold is made la
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from workloads.kinds import kinds_of
 from workloads.most import refuse_too_many
 from workloads.prefixes import block_lists
 from workloads.schema import PLAN_SCHEMA
-from workloads.sequence import TraceSequence, names_of, sequence_of
+from workloads.sequence import Sequence, TraceSequence, names_of, sequence_of
 from workloads.spec import WorkloadSpec
 from workloads.starts import beginnings, groups_of, notices_of, span_s, started
 from workloads.streams import Stream
@@ -78,9 +78,23 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
 
 def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
     """Rows [start, start + count) of a closed loop's endless sequence; any split gives the same rows."""
-    spec = spec.resolved(Path())
-    sequence = sequence_of(spec, seed)
-    return to_table(sequence.rows(start, count), *sequence.names, warmup_ns=0, first_index=start)
+    return ClosedRows(spec, seed)(start, count)
+
+
+class ClosedRows:
+    """`closed_rows` for who comes back for more; a trace is read when the first are asked for."""
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+
+    @cached_property
+    def _sequence(self) -> Sequence:
+        return sequence_of(self._spec.resolved(Path()), self._seed)
+
+    def __call__(self, start: int, count: int) -> pa.Table:
+        """Rows [start, start + count)."""
+        sequence = self._sequence
+        return to_table(sequence.rows(start, count), *sequence.names, warmup_ns=0, first_index=start)
 
 
 def workload_hash(spec: WorkloadSpec) -> str:

@@ -18,6 +18,8 @@ from loadgen.injector.plan import Share
 from loadgen.injector.request import RequestMaker
 from loadgen.job import Job
 
+# So many first turns are made ahead, and as many more are known: by the time at which a session begins whose last rows
+# were not in the plan yet, they are.
 AHEAD_REQUESTS = 64
 
 
@@ -30,8 +32,7 @@ class ClosedLoop:
         self._dispatcher = dispatcher
         self._conduct = conduct
         self._job = job
-        self._starts = share.session_starts()
-        self._next = 0
+        self._starts = deque(share.session_starts().tolist())
         self._ready: deque[tuple[int, Exchange]] = deque()
         self._turn: dict[int, int] = {}  # user -> position of its session's next turn
         self._to_make: deque[int] = deque()  # users whose next turn is to be made
@@ -61,17 +62,18 @@ class ClosedLoop:
             if user in self._turn:  # it has not asked yet
                 self._made[user] = self._make(self._turn[user])
             return True
+        if self._share.endless and len(self._starts) < AHEAD_REQUESTS:
+            self._starts.extend(self._share.extend().tolist())
+            return True
         if len(self._ready) >= AHEAD_REQUESTS:
             return False
         self._ready.append(self._make_start())
         return len(self._ready) < AHEAD_REQUESTS
 
     def _make_start(self) -> tuple[int, Exchange]:
-        if self._next == len(self._starts):
-            self._share.extend()
-            self._starts = self._share.session_starts()
-        position = int(self._starts[self._next])
-        self._next += 1
+        while not self._starts:
+            self._starts.extend(self._share.extend().tolist())
+        position = self._starts.popleft()
         return position, self._make(position)
 
     def _make(self, position: int) -> Exchange:

@@ -267,10 +267,10 @@ TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
 
 
 def closed_over(trace: Path, port: int) -> list[str | Path]:
-    """A closed loop whose plan's file ends after 240 rows: after about two seconds it is gone on with."""
+    """A closed loop whose plan's file ends after 4,096 rows: after about five seconds it is gone on with."""
     trace.write_text(TRACE)
     return [
-        "--trace", trace, "--target", f"http://127.0.0.1:{port}", "--users", "2", "--duration", "60s",
+        "--trace", trace, "--target", f"http://127.0.0.1:{port}", "--users", "16", "--duration", "60s",
         "--max-context", "64", "--over-context", "clip",
     ]  # fmt: skip
 
@@ -278,12 +278,12 @@ def closed_over(trace: Path, port: int) -> list[str | Path]:
 def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     with (
-        serving(exact, "--ttft-us", "20000", "--itl-us", "100") as port,
+        serving(exact, "--ttft-us", "16000", "--itl-us", "100") as port,
         Distributed(tmp_path, closed_over(trace, port), workers=1) as run,
     ):
         run.until_spooled(0, 1_000)
         away = trace.rename(tmp_path / "away.csv")  # a worker's machine has none
-        run.until_reported(0, 300)
+        run.until_reported(0, 4_200)
         away.rename(trace)
         run.master.send_signal(signal.SIGINT)
         ended = run.ended()
@@ -293,7 +293,7 @@ def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path
 
 def test_an_injector_that_can_not_go_on_fails_the_run(exact: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
-    with serving(exact, "--ttft-us", "20000", "--itl-us", "100") as port:
+    with serving(exact, "--ttft-us", "16000", "--itl-us", "100") as port:
         process = started(tailgate("run", *closed_over(trace, port), "--out", tmp_path / "run"))
         spool = tmp_path / "run" / "spool" / "injector-0.arrows"
         while not (spool.exists() and spool.stat().st_size > 1_000):
