@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from loadgen.control import protocol
 from loadgen.control.channel import Message
+from loadgen.control.files import described
 from loadgen.control.fleet import Fleet, Remote
 from loadgen.control.stages import Stage
 from workloads.errors import UserError
@@ -64,13 +65,14 @@ class Muster:
             files[protocol.bodies_file(job)] = Path(job["bodies"])
         if (trace := protocol.trace_of(job)) is not None:
             files[protocol.trace_file(job)] = Path(trace)
+        about = {name: described(path) for name, path in files.items()}
         common = {key: message[key] for key in _COMMON}
         shares = self._fleet.shares(message["requests"], [Stage(**stage) for stage in message["stages"]])
         for remote in self._fleet.remotes.values():
             shard = {
                 **common, "job": job, "first": remote.first, "of": self._fleet.injectors,
                 "requests": shares[remote.id],
-                "files": {name: path.stat().st_size for name, path in files.items()},
+                "files": about,
             }  # fmt: skip
             self._tell(remote.id, protocol.SHARD, shard)
             for name, path in files.items():

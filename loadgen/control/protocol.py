@@ -22,7 +22,7 @@ from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
-PROTOCOL: Final = 2
+PROTOCOL: Final = 3
 
 DEFAULT_PORT: Final = 5557
 

@@ -1,17 +1,16 @@
-"""A worker's shard made ready: files received, the plan made and checked, this machine's own key and locustfile.
+"""A worker's shard made ready: the plan made and checked, this machine's own key and locustfile.
 
 Neither keys nor code come over the network: the master names the variable and the locustfile's digest.
 """
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent.subprocess
 import orjson
-from gevent.event import Event
 from locust import User
 
 from loadgen.control import protocol
@@ -26,33 +25,6 @@ class Own:
     folder: Path  # where plan, content and records are kept
     key_variable: str | None = None
     locustfile: Path | None = None
-
-
-@dataclass
-class Files:
-    """Files of the shard while they come in, piece by piece, in any order."""
-
-    folder: Path
-    sizes: dict[str, int] = field(default_factory=dict)
-    complete: Event = field(default_factory=Event)
-
-    def expect(self, sizes: dict[str, int]) -> None:
-        """These are to come."""
-        self.sizes = dict(sizes)
-        self._look()
-
-    def take(self, name: str, offset: int, piece: bytes) -> None:
-        """A piece has come."""
-        path = self.folder / Path(name).name
-        with path.open("r+b" if path.exists() else "wb") as file:
-            file.seek(offset)
-            file.write(piece)
-        self._look()
-
-    def _look(self) -> None:
-        paths = {name: self.folder / name for name in self.sizes}
-        if all(path.exists() and path.stat().st_size == self.sizes[name] for name, path in paths.items()):
-            self.complete.set()
 
 
 def make_job(shard: dict[str, Any], own: Own) -> dict[str, Any]:

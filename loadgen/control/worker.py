@@ -26,8 +26,9 @@ from loadgen.control import protocol
 from loadgen.control.channel import Message
 from loadgen.control.clocks import Offset
 from loadgen.control.crew import Crew
+from loadgen.control.files import Files
 from loadgen.control.link import Link, wait_for_any
-from loadgen.control.shard import Files, Own, load_classes, make_job
+from loadgen.control.shard import Own, load_classes, make_job
 from loadgen.control.shipping import Shipper
 from loadgen.control.station import Station
 from workloads.errors import UserError
@@ -56,7 +57,8 @@ class WorkerRun:
         self._environment = Environment(user_classes=[])
         self._environment.station = self._station  # type: ignore[attr-defined]
         self._shipper = Shipper(own.folder / "spool", self._ship)
-        self._files = Files(own.folder)
+        self._files_here = Event()
+        self._files = Files(own.folder, self._files_here.set)
         self._link: Link
         self._crew: Crew
         self._welcomed = AsyncResult()
@@ -123,9 +125,10 @@ class WorkerRun:
     def _prepare(self, shard: dict[str, Any]) -> None:
         try:
             self._link.measure_clock(_PINGS)
-            wait_for_any(self._files.complete, self._over)
+            wait_for_any(self._files_here, self._over)
             if self._over.is_set():
                 return
+            self._files.check()
             job = make_job(shard, self._own)
             self._crew = Crew.of(shard, self._link.say, load_classes(shard["locustfile"], self._own))
             self._crew.dress(self._environment)
