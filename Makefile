@@ -15,8 +15,10 @@ $(VENV)/.installed: pyproject.toml
 run: install
 	$(BIN)/tailgate run workloads/data/azure-2023-conv.yaml
 
+# Two at a time; those that measure run alone.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone and not browser and not vllm'
+	$(BIN)/python -m pytest -m 'alone and not browser and not vllm'
 
 lint: install
 	$(BIN)/ruff check .

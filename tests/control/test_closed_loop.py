@@ -14,6 +14,8 @@ from machines import Ended, serving, started, tailgate
 
 from reports.spool import whole_batches
 
+pytestmark = pytest.mark.alone
+
 SESSIONS = "{turns: 4, think: 0.1, new_tokens: 8}"
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from machines import Distributed, Ended, killed, serving, started, tailgate
 
+pytestmark = pytest.mark.alone
+
 MS = 1e6
 
 

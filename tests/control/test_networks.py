@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from machines import Distributed, free_port, serving
 
+pytestmark = pytest.mark.alone
+
 MASTER = "10.231.0.1"
 
 

@@ -18,6 +18,8 @@ import yaml
 from reports.manifest import Manifest
 from workloads.plan import read_plan
 
+pytestmark = pytest.mark.alone
+
 ENGINE = "h100-sxm/llama-3.1-8b"
 POLICY = f"""
 name: e2e

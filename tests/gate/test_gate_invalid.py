@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.alone
+
 ENGINE = "h100-sxm/llama-3.1-8b"
 LOAD: dict[str, Any] = {
     "prompt_tokens": 32, "output_tokens": 8, "arrivals": {"rate": "40/s"}, "duration": "1s", "warmup": "300ms",

@@ -29,6 +29,8 @@ from harness.spec import RunSpec, WorkersSpec
 from workloads.errors import UserError
 from workloads.plan import Plan
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def null_server() -> Iterator[int]:

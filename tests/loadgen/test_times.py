@@ -27,6 +27,8 @@ from loadgen.injector.exchange import Exchange
 from loadgen.injector.loop import Loop
 from loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
 
+pytestmark = pytest.mark.alone
+
 EVENTS = [chunk(event(payload)) for payload in scripted.payloads(5)]
 # A send over loopback has been stamped by the kernel when it returns, give or take a softirq put off.
 SLACK = 20 * MS

@@ -46,15 +46,15 @@ class Rates:
     shapes: tuple[Shape, ...] = ()
     scaled: bool = True
 
-    def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats]:
-        """Times (s) and the number of arrivals expected until then; piecewise linear between.
+    def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
+        """Times (s, K + 1), the number of arrivals expected until each, and the rates (1/s, K) between them.
 
         Raises:
             UserError: the random shapes leave less than a quarter of the asked rate in the span.
         """
         edges, fixed, drawn, factor = self._levels(streams, max(until_s, span_s), span_s)
-        expected = np.concatenate([[0.0], np.cumsum(self.mean * fixed * (drawn * factor) * (edges[1:] - edges[:-1]))])
-        return edges, expected
+        rates = self.mean * fixed * (drawn * factor)
+        return edges, np.concatenate([[0.0], np.cumsum(rates * (edges[1:] - edges[:-1]))]), rates
 
     def scaling(self, streams: Streams, span_s: float) -> float:
         """What a random rate is multiplied by to have its mean over the span."""

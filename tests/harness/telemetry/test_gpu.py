@@ -17,6 +17,8 @@ from harness.telemetry.nvml import EnergyCounter
 from reports.telemetry import GPU_SCHEMA
 from workloads.errors import UserError
 
+pytestmark = pytest.mark.alone
+
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 WRAP_AT_S, LOST_AT_S, THROTTLED_FROM_S, LENGTH_S = 2.5, 3.0, 4.0, 6.5
 BEFORE_WRAP = int(2**32 - (300 * WRAP_AT_S + 10 * WRAP_AT_S**2 / 2) * 1000)
