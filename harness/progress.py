@@ -57,8 +57,8 @@ class Recent:
                 f"in flight {sum(self._in_flight.values()):,}",
                 f"ok {ok:,}",
                 f"failed {ended.total():,}",
-                f"TTFT {self._middle('ttft_ms')}",
-                f"ITL {self._middle('itl_ms')}",
+                f"TTFT {self._middle('ttft')}",
+                f"ITL {self._middle('itl')}",
                 f"{tokens:,.0f} tokens/s",
             ]
         )
@@ -73,11 +73,13 @@ class Recent:
         return said
 
     def _middle(self, key: str) -> str:
-        """p50/p99."""
-        values = [value for _, tick in self._ticks for value in tick[key]]
-        if not values:
+        """p50/p99. What a tick picked of a busy second stands for more than what it picked of a quiet one."""
+        picked = [(tick[f"{key}_ms"], tick[f"{key}_n"]) for _, tick in self._ticks if tick[f"{key}_ms"]]
+        if not picked:
             return "-"
-        low, high = np.percentile(values, [50, 99])
+        values = np.concatenate([ms for ms, _ in picked])
+        weights = np.concatenate([np.full(len(ms), n / len(ms)) for ms, n in picked])
+        low, high = np.percentile(values, [50, 99], weights=weights, method="inverted_cdf")
         return f"{low:.0f}/{high:.0f} ms"
 
 

@@ -1,4 +1,4 @@
-"""The injector: wires loop, plan, dispatcher and spool together, and lives through one run.
+"""The injector: wires loop, feed, dispatcher and books together, and lives through one run.
 
     job -> ready -> go -> (hand, finish, stop, headers)* -> end
 
@@ -9,37 +9,33 @@ nothing on the hot path makes cycles, so memory stays flat without it.
 import gc
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from loadgen.injector.asked import APIS, Asked
-from loadgen.injector.body import MadeBodies, body_maker, prompt_maker
+from loadgen.injector.books import Books
 from loadgen.injector.closed_loop import ClosedLoop
 from loadgen.injector.conduct import Conduct
-from loadgen.injector.conversation import Conversations
 from loadgen.injector.dispatch import Dispatcher
-from loadgen.injector.endpoint import Endpoint, resolve
+from loadgen.injector.endpoint import resolve
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.feeds import make_feed
 from loadgen.injector.kernel import StampKeeper
 from loadgen.injector.line import Line
 from loadgen.injector.loop import Loop
 from loadgen.injector.open_loop import OpenLoop
-from loadgen.injector.plan import Share
 from loadgen.injector.recent import Recent
 from loadgen.injector.request import PATHS, RequestMaker
 from loadgen.injector.secrets import Secrets
-from loadgen.injector.spool import Spool
 from loadgen.job import Job
-from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
+from loadgen.records import Status
 from workloads.errors import UserError
 
 _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000
 _UNAUTHORIZED = 401
-# Records wait at most this long, or until there are this many: a flush of 200 rows costs about half a millisecond.
+# Records wait at most this long.
 _FLUSH_NS = 250_000_000
-_FLUSH_ROWS = 200
 
 
 class Injector:
@@ -49,8 +45,6 @@ class Injector:
         self._loop = loop
         self.line: Line | None = None
         self._job: Job
-        self._flush_at_ns = 0
-        self._failure: str | None = None
         self._over = False
         self._started = False
         self._progress = (-1, -1)  # reads and ended requests, when there was last something new
@@ -115,41 +109,20 @@ class Injector:
         self._conduct.kernel_stamps = job.stamps == "kernel" and self._stamps.available
         if not self._conduct.kernel_stamps:
             self._loop.stamp_by_reading()
-        self._records, self._client = self._open_spools(Path(job.spool))
+        self._books = Books(Path(job.spool), job.injector)
         servers = len(job.urls)
         self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._conduct, self._ended, job.keepalive_ns)
-        self._feed, class_of, rows = self._make_feed(job, endpoints)
-        self._recent = Recent(class_of if job.by_class else None)
+        feed = make_feed(job, self._loop, endpoints, self._dispatcher, self._conduct)
+        self._feed, self._maker = feed.sends, feed.maker
+        if isinstance(self._feed, Asked):
+            self._books.keep(self._feed)
+        self._recent = Recent(feed.class_of if job.by_class else None)
         while self._feed.prepare(time.monotonic_ns()):
             pass
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"op": "ready", "injector": job.injector, "rows": rows, "stamps": self._conduct.kernel_stamps})
-
-    def _make_feed(
-        self, job: Job, endpoints: list[Endpoint]
-    ) -> tuple[OpenLoop | ClosedLoop | Asked, Callable[[int], str], int]:
-        """What decides when which request is sent; the class of a row by its index; the rows known now."""
-        self._maker: RequestMaker | Asked
-        if job.loop == "asked":
-            self._maker = asked = Asked(endpoints, self._dispatcher, self._conduct, job)
-            return asked, asked.class_of, 0
-        self._maker = maker = _request_maker(job, endpoints)
-        share = Share.read(job)
-        feed = OpenLoop(self._loop, share, maker, self._dispatcher, job) if job.loop == "open" else None
-        closed = feed or ClosedLoop(share, maker, self._dispatcher, self._conduct, job)
-        return closed, share.class_of, len(share)
-
-    def _open_spools(self, folder: Path) -> tuple[Spool, Spool]:
-        number = self._job.injector
-        try:
-            return (
-                Spool(folder / f"injector-{number}.arrows", SPOOL_SCHEMA),
-                Spool(folder / f"client-{number}.arrows", CLIENT_SCHEMA),
-            )
-        except OSError as error:
-            raise UserError(f"can't write records: {error.strerror}", where=str(folder)) from error
+        self._send({"op": "ready", "injector": job.injector, "rows": feed.rows, "stamps": self._conduct.kernel_stamps})
 
     def _renew(self, headers: dict[str, str]) -> None:
         """Other headers from now on, unless they are unfit: then the old ones serve on, and the run says so."""
@@ -214,7 +187,7 @@ class Injector:
             exchange.conclude()
         if exchange.error is not None:
             exchange.error = self._secrets.mask(exchange.error)
-        self._records.add(exchange.record(self._job.injector, self._names, self._t0_ns))
+        full = self._books.ended(exchange.record(self._job.injector, self._names, self._t0_ns))
         self._recent.add(exchange)
         if exchange.http_status == _UNAUTHORIZED:
             self._tell_of_a_refused_key()
@@ -228,7 +201,7 @@ class Injector:
             user, think_ns = self._feed.ended(exchange)
             ok = exchange.status is Status.OK
             self._send({"op": "done", "user": user, "ok": ok, "think_ns": think_ns, "error": exchange.error})
-        if len(self._records) >= _FLUSH_ROWS:
+        if full:
             self._flush()
         if self._all_done():
             self._finish()
@@ -254,15 +227,8 @@ class Injector:
             self._flush_soon()
 
     def _flush(self) -> None:
-        try:
-            if isinstance(self._feed, Asked):
-                self._feed.flush()
-            self._records.flush()
-            self._client.flush()
-        except OSError as error:
-            if self._failure is None:
-                self._failure = f"can't write records: {error.strerror}"
-                self.stop(self._failure)
+        if why := self._books.flush():
+            self.stop(why)
 
     def _second(self) -> None:
         if self._over:
@@ -290,15 +256,8 @@ class Injector:
             self._dispatcher.give_up(Status.TIMEOUT, why)
 
     def _close_interval(self) -> None:
-        self._client.add(self._conduct.close_interval(self._loop.turn_max_ns))
+        self._books.interval(self._conduct.close_interval(self._loop.turn_max_ns))
         self._loop.turn_max_ns = 0
-
-    def _close_spools(self) -> None:
-        if self._failure is None:
-            if isinstance(self._feed, Asked):
-                self._feed.close()
-            self._records.close()
-            self._client.close()
 
     def _drained(self) -> None:
         if not self._over:
@@ -324,7 +283,7 @@ class Injector:
         gc.enable()
         self._close_interval()
         self._flush()
-        self._close_spools()
+        self._books.close()
         self._dispatcher.close()
         self._stamps.close()
         end_ns = time.time_ns() - self._t0_ns
@@ -333,7 +292,7 @@ class Injector:
                 "op": "end",
                 "injector": self._job.injector,
                 "end_ns": end_ns,
-                "failure": self._failure,
+                "failure": self._books.failure,
                 "unstamped": self._conduct.unstamped,
                 "reads": self._conduct.all_reads,
                 **self._recent.totals(),
@@ -344,16 +303,3 @@ class Injector:
     def _send(self, message: dict[str, Any]) -> None:
         if self.line is not None:
             self.line.send(message)
-
-
-def _request_maker(job: Job, endpoints: list[Endpoint]) -> RequestMaker:
-    """What makes requests of rows; with a memory where sessions send the model's own answers again.
-
-    Raises:
-        UserError: the content doesn't fit the way of asking.
-    """
-    if not job.answers:
-        return RequestMaker(job, endpoints, body_maker(job))
-    prompts = prompt_maker(job)
-    bodies = MadeBodies(job, prompts)
-    return RequestMaker(job, endpoints, bodies, Conversations(job, prompts, bodies))

@@ -44,10 +44,13 @@ class _Second:
             arrivals_us = np.frombuffer(stream.arrivals_us, np.uint32).astype(np.int64)
             self._gaps_us.append(arrivals_us[1:] - arrivals_us[:-1])
 
-    def latencies(self) -> dict[str, list[float]]:
-        """At most `_MOST` of each kind, evenly picked; ITL are the gaps of all answers together."""
+    def latencies(self) -> dict[str, list[float] | int]:
+        """At most `_MOST` of each kind, evenly picked, and of how many; ITL are the gaps of all answers together."""
         gaps_ms = np.concatenate(self._gaps_us) / 1e3 if self._gaps_us else np.empty(0)
-        return {"ttft_ms": _rounded(self._ttft_ms), "itl_ms": _rounded(gaps_ms), "e2e_ms": _rounded(self._e2e_ms)}
+        kinds = (("ttft", self._ttft_ms), ("itl", gaps_ms), ("e2e", self._e2e_ms))
+        return {f"{kind}_ms": _rounded(values) for kind, values in kinds} | {
+            f"{kind}_n": len(values) for kind, values in kinds
+        }
 
 
 class Recent:

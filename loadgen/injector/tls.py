@@ -1,15 +1,11 @@
 """A connection with TLS: over the raw socket, so that reads keep their kernel stamps."""
 
 import ssl
-import time
-from typing import Final
 
-from loadgen.injector.connection import READ_BYTES, Connection
+from loadgen.injector.connection import Connection
 from loadgen.injector.kernel import READABLE
+from loadgen.injector.transport import READ_BYTES, REALTIME, clock
 from loadgen.records import Status
-
-_REALTIME: Final = time.CLOCK_REALTIME
-_clock = time.clock_gettime_ns
 
 
 class TlsConnection(Connection):
@@ -53,7 +49,7 @@ class TlsConnection(Connection):
     def _send_request(self) -> None:
         exchange = self._exchange
         assert exchange is not None
-        exchange.sent_ns = _clock(_REALTIME)
+        exchange.sent_ns = clock(REALTIME)
         self._tls.write(exchange.payload)
         self._flush()
 

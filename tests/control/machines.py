@@ -57,6 +57,14 @@ def tailgate(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *map(str, arguments)]
 
 
+def load(port: int, rate: int, seconds: int, tokens: int = 3) -> list[str]:
+    """An open loop on the exact server."""
+    return [
+        "--target", f"http://127.0.0.1:{port}", "--rate", f"{rate}/s", "--duration", f"{seconds}s",
+        "--prompt-tokens", "16", "--output-tokens", str(tokens), "--seed", "5", "--no-settle",
+    ]  # fmt: skip
+
+
 def started(command: Sequence[str], within: Sequence[str] = (), **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*within, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **env},

@@ -30,7 +30,8 @@ from loadgen.records import Status
 def tick(injector: int = 0, ok: int = 0, failed: int = 0, in_flight: int = 0, **more: Any) -> dict[str, Any]:
     statuses = {"ok": ok, "http_error": failed}
     latencies: dict[str, Any] = {"ttft_ms": [], "itl_ms": [], "e2e_ms": [], "tokens": 0}
-    return {"injector": injector, "statuses": statuses, "in_flight": in_flight, **latencies, **more}
+    told = {"injector": injector, "statuses": statuses, "in_flight": in_flight, **latencies, **more}
+    return {f"{kind}_n": len(told[f"{kind}_ms"]) for kind in ("ttft", "itl", "e2e")} | told
 
 
 def test_totals_are_of_all_injectors_latest_words() -> None:
@@ -58,6 +59,14 @@ def test_latencies_are_shown_as_middle_and_tail_and_old_ones_forgotten() -> None
     recent.add(20.0, tick(ttft_ms=[50.0] * 99 + [80.0], itl_ms=[20.0]))
     assert "TTFT 50/50 ms" in recent.line(20.0)
     assert "ITL 20/20 ms" in recent.line(20.0)
+
+
+def test_what_was_picked_of_a_busy_second_stands_for_all_of_it() -> None:
+    recent = Recent(None)
+    recent.add(1.0, tick(ttft_ms=[900.0] * 200, ttft_n=2000))
+    recent.add(2.0, tick(ttft_ms=[50.0] * 200))
+    recent.add(3.0, tick(ttft_ms=[50.0] * 200))
+    assert "TTFT 900/900 ms" in recent.line(3.0)  # 2,000 against 400
 
 
 def test_a_closed_loop_offers_nothing() -> None:

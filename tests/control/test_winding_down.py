@@ -68,6 +68,7 @@ def test_so_does_ctrl_c_on_the_master_of_two_workers(exact: Path, tmp_path: Path
         ended = run.ended()
     assert ended.code == 130 and [code for code, _ in ended.workers] == [0, 0], ended.err
     was_drained(ended)
+    assert not list((tmp_path / "spools").iterdir())  # the master has everything
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
