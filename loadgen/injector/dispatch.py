@@ -12,6 +12,7 @@ from loadgen.injector.conduct import Conduct
 from loadgen.injector.connection import Connection
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.intake import AVAILABLE, IntakeConnection
 from loadgen.injector.loop import Loop
 from loadgen.injector.tls import TlsConnection
 from loadgen.records import HungUp, Status
@@ -86,8 +87,12 @@ class Dispatcher:
                 if now - connection.idle_since_ns < self._keepalive_ns and connection.alive():
                     return connection
                 connection.close()
-        kind = TlsConnection if self._endpoints[endpoint].tls else Connection
-        return kind(self._loop, self._endpoints[endpoint], self._conduct, self._on_ended)
+        return self._kind(endpoint)(self._loop, self._endpoints[endpoint], self._conduct, self._on_ended)
+
+    def _kind(self, endpoint: int) -> type[Connection]:
+        if self._endpoints[endpoint].tls:
+            return TlsConnection
+        return IntakeConnection if AVAILABLE and self._conduct.kernel_stamps else Connection
 
     def _on_ended(self, connection: Connection, exchange: Exchange) -> None:
         now = time.time_ns()

@@ -51,6 +51,10 @@ class Loop:
         self._handlers[fd] = handler
         self._epoll.modify(fd, mask)
 
+    def hand_over(self, fd: int, handler: Handler) -> None:
+        """Another handler for the same events."""
+        self._handlers[fd] = handler
+
     def unwatch(self, fd: int) -> None:
         """Forget a descriptor; call before it is closed."""
         del self._handlers[fd]

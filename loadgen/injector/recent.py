@@ -123,6 +123,7 @@ def _begun(exchange: Exchange) -> int | None:
 def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float | None]:
     """What is known of a request in flight without reading its answer: the first event counts as its first token."""
     begun, stream = _begun(exchange) or now_ns, exchange.stream
+    stream.catch_up()
     first = stream.first_ns or _first_event_ns(stream)
     ttft = None if first is None else (first - begun) / 1e6
     silent = None if first is None or not len(stream.stamps) else (now_ns - stream.stamps[-1]) / 1e6

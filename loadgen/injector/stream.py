@@ -10,6 +10,7 @@ server or a gateway sent them together.
 """
 
 from array import array
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,19 @@ DIGEST_ABOVE = 64 * 1024
 _LONGEST_EVENT = 16 << 20
 
 
+class Intake(Protocol):
+    """What reads on behalf of a stream (`intake`)."""
+
+    @property
+    def received(self) -> int:
+        """Bytes as they came, in all."""
+        ...
+
+    def drain(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Since the last time: stamps, reads and ends (int64 each, as in `Stream`), and body bytes."""
+        ...
+
+
 class Stream:
     """The body of one answer while it arrives, and what is kept of it. Stamps are CLOCK_REALTIME ns."""
 
@@ -34,6 +48,7 @@ class Stream:
         "first_answer_ns",
         "first_ns",
         "first_token_coalesced",
+        "intake",
         "lag_max_ns",
         "last_ns",
         "pending",
@@ -56,6 +71,7 @@ class Stream:
         self.reads = array("q")  # per read: when we came round to it
         self.ends = array("q")  # per read: `size` after it
         self.pending = b""
+        self.intake: Intake | None = None  # what reads the rest, if Python doesn't
         self.arrivals_us = bytearray()
         self.first_ns: int | None = None
         self.last_ns: int | None = None
@@ -70,6 +86,16 @@ class Stream:
         self.stamps.append(stamp)
         self.reads.append(read)
         self.ends.append(self.size)
+
+    def catch_up(self) -> None:
+        """Take over what an intake has read up to now."""
+        if self.intake is not None:
+            stamps, reads, ends, body = self.intake.drain()
+            self.stamps.frombytes(stamps)
+            self.reads.frombytes(reads)
+            self.ends.frombytes(ends)
+            self.pieces.append(body)
+            self.size += len(body)
 
     def digest(self, *, whole: bool = False) -> None:
         """Turn complete events into arrivals; keep the start of an event that is still coming.

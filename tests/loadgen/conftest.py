@@ -5,10 +5,15 @@ from collections.abc import Iterator
 import pytest
 from wire import Wire
 
+from loadgen.injector.connection import Connection
+from loadgen.injector.intake import AVAILABLE, IntakeConnection
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Wire]:
-    """A loop and a listening socket in this thread."""
-    made = Wire()
+
+@pytest.fixture(scope="module", params=[Connection, IntakeConnection], ids=["python", "compiled"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """A loop and a listening socket in this thread; answers are read in Python, or by the extension."""
+    if request.param is IntakeConnection and not AVAILABLE:
+        pytest.skip("the extension was not built: there is no C compiler")
+    made = Wire(request.param)
     yield made
     made.close()

@@ -13,6 +13,7 @@ from loadgen.injector.connection import Connection
 from loadgen.injector.dialect import Reading
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
+from loadgen.injector.kernel import StampKeeper
 from loadgen.injector.loop import Loop
 from loadgen.records import SPOOL_SCHEMA, Status
 
@@ -32,7 +33,9 @@ def new_exchange(*, chat: bool = False, vllm: bool = True, streamed: bool = True
 class Wire:
     """One listening socket and one loop, for as many exchanges as wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Connection] = Connection) -> None:
+        self._kind = kind
+        self._stamps = StampKeeper()  # from here on the kernel stamps
         self.loop = Loop()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = endpoint(self._listener.getsockname())
@@ -40,6 +43,7 @@ class Wire:
     def close(self) -> None:
         """Give the descriptors back."""
         self._listener.close()
+        self._stamps.close()
         self.loop.close()
 
     def answer(self, pieces: Sequence[bytes], exchange: Exchange | None = None, *, then: str = "close") -> Exchange:
@@ -57,7 +61,7 @@ class Wire:
                 it.conclude()
             self.loop.stop()
 
-        connection = Connection(self.loop, self.endpoint, Conduct(0), on_end)
+        connection = self._kind(self.loop, self.endpoint, Conduct(0), on_end)
         connection.send(exchange)
         server, _ = self._listener.accept()
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,7 +75,7 @@ class Wire:
             nonlocal sent
             if time.monotonic_ns() > patience:
                 self.loop.stop()
-            elif ended or exchange.bytes_received < sent:  # it has not read the last piece yet
+            elif ended or received(exchange) < sent:  # it has not read the last piece yet
                 pass
             elif left:
                 piece = left.pop()
@@ -93,6 +97,12 @@ class Wire:
         assert ended, "the exchange did not end"
         assert len(ended) == 1
         return exchange
+
+
+def received(exchange: Exchange) -> int:
+    """Bytes of the answer so far."""
+    intake = exchange.stream.intake
+    return exchange.bytes_received + (intake.received if intake is not None else 0)
 
 
 def record(exchange: Exchange) -> dict[str, object]:

@@ -1,0 +1,312 @@
+/* The hot path of a streamed answer: one read of a socket, its stamp, the chunked coding taken off, kept.
+ *
+ * What `connection.py` does in Python for any answer, done here for the one that matters: a body in chunks of which
+ * nothing unusual is known. Whatever is unusual (the end of the stream, a chunk extension, a trailer, a byte too many,
+ * a read without a kernel stamp) is not judged here: the bytes are handed back as they came, with what the HTTP parser
+ * has not seen yet, and Python goes on as if it had read them itself. Without a compiler none of this is built, and
+ * Python does everything.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define READ_BYTES 16384
+#define MOST_DIGITS 8
+#define GIGA 1000000000LL
+
+enum { MORE = 0, NOTHING = 1, WHOLE = 2, FULL = 3, ODD = 4 };
+/* Where in the chunked coding we are (RFC 9112, 7.1). */
+enum { SIZE, SIZE_LF, DATA, DATA_CR, DATA_LF, LAST_CR, LAST_LF };
+
+typedef struct {
+    char *at;
+    size_t used, room;
+} buffer;
+
+typedef struct {
+    PyObject_HEAD
+    buffer body;   /* without the chunked coding, since the last `drain` */
+    buffer raw;    /* as it came, since the last whole chunk: what the parser has not seen */
+    buffer stamps, reads, ends; /* int64, per read, since the last `drain` */
+    int64_t base;  /* body bytes before `body` */
+    int64_t limit; /* beyond so many body bytes it is FULL */
+    int64_t received; /* received, framing included, since `begin` */
+    int64_t stamp, read;
+    int state, digits;
+    uint64_t left;
+    PyObject *odd;
+} Intake;
+
+static int grow(buffer *b, size_t more) {
+    if (b->used + more <= b->room) return 0;
+    size_t room = b->room ? b->room : 512;
+    while (room < b->used + more) room *= 2;
+    char *at = PyMem_Realloc(b->at, room);
+    if (!at) { PyErr_NoMemory(); return -1; }
+    b->at = at;
+    b->room = room;
+    return 0;
+}
+
+static int put(buffer *b, const void *from, size_t n) {
+    if (grow(b, n)) return -1;
+    memcpy(b->at + b->used, from, n);
+    b->used += n;
+    return 0;
+}
+
+static int hex(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+/* Take n bytes in, or none at all: MORE, WHOLE, ODD, or -1 with an exception. */
+static int decode(Intake *s, const char *from, size_t n) {
+    const char *p = from, *end = from + n, *after_chunk = NULL;
+    int state = s->state, digits = s->digits;
+    uint64_t left = s->left;
+    if (grow(&s->body, n)) return -1;
+    size_t used = s->body.used;
+    int whole = 0;
+    while (p < end) {
+        switch (state) {
+        case SIZE: {
+            int digit = hex(*p);
+            if (digit >= 0 && digits < MOST_DIGITS) {
+                left = left * 16 + (uint64_t)digit;
+                digits++;
+            } else if (*p == '\r' && digits) {
+                state = SIZE_LF;
+            } else {
+                return ODD;
+            }
+            p++;
+            break;
+        }
+        case SIZE_LF:
+            if (*p++ != '\n') return ODD;
+            digits = 0;
+            state = left ? DATA : LAST_CR;
+            break;
+        case DATA: {
+            size_t here = (size_t)(end - p) < left ? (size_t)(end - p) : (size_t)left;
+            memcpy(s->body.at + used, p, here);
+            used += here;
+            p += here;
+            left -= here;
+            if (!left) state = DATA_CR;
+            break;
+        }
+        case DATA_CR:
+            if (*p++ != '\r') return ODD;
+            state = DATA_LF;
+            break;
+        case DATA_LF:
+            if (*p++ != '\n') return ODD;
+            state = SIZE;
+            after_chunk = p;
+            break;
+        case LAST_CR:
+            if (*p++ != '\r') return ODD;
+            state = LAST_LF;
+            break;
+        default: /* LAST_LF */
+            if (*p++ != '\n' || p != end) return ODD;
+            whole = 1;
+        }
+    }
+    if (after_chunk) {
+        s->raw.used = 0;
+        from = after_chunk;
+    }
+    if (put(&s->raw, from, (size_t)(end - from))) return -1;
+    s->state = state;
+    s->digits = digits;
+    s->left = left;
+    s->body.used = used;
+    return whole ? WHOLE : MORE;
+}
+
+static int64_t stamp_of(struct msghdr *message) {
+    struct cmsghdr *c = CMSG_FIRSTHDR(message);
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_len < CMSG_LEN(sizeof(struct timespec))) return -1;
+    struct timespec t;
+    memcpy(&t, CMSG_DATA(c), sizeof t);
+    return (int64_t)t.tv_sec * GIGA + t.tv_nsec;
+}
+
+static PyObject *Intake_take(Intake *s, PyObject *number) {
+    static char data[READ_BYTES]; /* under the GIL, and nobody else's */
+    _Alignas(struct cmsghdr) char control[256];
+    long fd = PyLong_AsLong(number);
+    if (fd == -1 && PyErr_Occurred()) return NULL;
+    struct iovec io = {data, sizeof data};
+    struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t n;
+    do n = recvmsg((int)fd, &message, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK) return PyLong_FromLong(NOTHING);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    s->read = (int64_t)now.tv_sec * GIGA + now.tv_nsec;
+    s->stamp = stamp_of(&message);
+    int came = n > 0 && s->stamp >= 0 ? decode(s, data, (size_t)n) : ODD;
+    if (came < 0) return NULL;
+    if (came == ODD) {
+        Py_XSETREF(s->odd, PyBytes_FromStringAndSize(data, n));
+        return s->odd ? PyLong_FromLong(ODD) : NULL;
+    }
+    int64_t size = s->base + (int64_t)s->body.used;
+    if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->ends, &size, 8)) return NULL;
+    s->received += n;
+    return PyLong_FromLong(came == MORE && size > s->limit ? FULL : came);
+}
+
+static PyObject *Intake_begin(Intake *s, PyObject *args) {
+    long long base, limit;
+    if (!PyArg_ParseTuple(args, "LL", &base, &limit)) return NULL;
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->ends};
+    for (int k = 0; k < 5; k++) {
+        all[k]->used = 0;
+        if (grow(all[k], 1)) return NULL;
+    }
+    s->base = base;
+    s->limit = limit;
+    s->received = 0;
+    s->state = SIZE;
+    s->digits = 0;
+    s->left = 0;
+    Py_CLEAR(s->odd);
+    Py_RETURN_NONE;
+}
+
+static void release(Intake *s) {
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->ends};
+    for (int k = 0; k < 5; k++) {
+        PyMem_Free(all[k]->at);
+        *all[k] = (buffer){NULL, 0, 0};
+    }
+    Py_CLEAR(s->odd);
+}
+
+static PyObject *Intake_end(Intake *s, PyObject *nothing) {
+    (void)nothing;
+    release(s);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Intake_drain(Intake *s, PyObject *nothing) {
+    (void)nothing;
+    PyObject *found = Py_BuildValue("y#y#y#y#", s->stamps.at, (Py_ssize_t)s->stamps.used, s->reads.at,
+                                    (Py_ssize_t)s->reads.used, s->ends.at, (Py_ssize_t)s->ends.used, s->body.at,
+                                    (Py_ssize_t)s->body.used);
+    if (!found) return NULL;
+    s->base += (int64_t)s->body.used;
+    s->body.used = s->stamps.used = s->reads.used = s->ends.used = 0;
+    return found;
+}
+
+static PyObject *get_lag(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->read - s->stamp);
+}
+
+static PyObject *get_stamp(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->stamp);
+}
+
+static PyObject *get_read(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->read);
+}
+
+static PyObject *get_received(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->received);
+}
+
+static PyObject *get_limit(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->limit);
+}
+
+static int set_limit(Intake *s, PyObject *value, void *unused) {
+    (void)unused;
+    if (!value) { PyErr_SetString(PyExc_AttributeError, "limit can't be deleted"); return -1; }
+    long long limit = PyLong_AsLongLong(value);
+    if (limit == -1 && PyErr_Occurred()) return -1;
+    s->limit = limit;
+    return 0;
+}
+
+static PyObject *get_odd(Intake *s, void *unused) {
+    (void)unused;
+    if (!s->odd) Py_RETURN_NONE;
+    return Py_NewRef(s->odd);
+}
+
+static PyObject *get_raw(Intake *s, void *unused) {
+    (void)unused;
+    return PyBytes_FromStringAndSize(s->raw.at, (Py_ssize_t)s->raw.used);
+}
+
+static void Intake_dealloc(Intake *s) {
+    release(s);
+    Py_TYPE(s)->tp_free((PyObject *)s);
+}
+
+static PyMethodDef Intake_methods[] = {
+    {"begin", (PyCFunction)Intake_begin, METH_VARARGS, "begin(base, limit): a chunk's size comes next."},
+    {"take", (PyCFunction)Intake_take, METH_O, "take(fd): one read; MORE, NOTHING, WHOLE, FULL or ODD."},
+    {"end", (PyCFunction)Intake_end, METH_NOARGS, "Give the memory back."},
+    {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, ends (int64 each) and body since the last time."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef Intake_getset[] = {
+    {"lag", (getter)get_lag, NULL, "of the last read, ns", NULL},
+    {"stamp", (getter)get_stamp, NULL, "of the last read, ns", NULL},
+    {"read", (getter)get_read, NULL, "when the last read was, ns", NULL},
+    {"received", (getter)get_received, NULL, "received since `begin`", NULL},
+    {"limit", (getter)get_limit, (setter)set_limit, "FULL beyond so many bytes of the body", NULL},
+    {"odd", (getter)get_odd, NULL, "the last read's bytes, if they were ODD", NULL},
+    {"raw", (getter)get_raw, NULL, "what was taken since the last whole chunk, as it came", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyTypeObject Intake_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "loadgen.injector._intake.Intake",
+    .tp_doc = "A chunked body while it arrives on one connection.",
+    .tp_basicsize = sizeof(Intake),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = (destructor)Intake_dealloc,
+    .tp_methods = Intake_methods,
+    .tp_getset = Intake_getset,
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_intake", "See intake.py.", -1, NULL, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__intake(void) {
+    if (PyType_Ready(&Intake_type) < 0) return NULL;
+    PyObject *m = PyModule_Create(&module);
+    if (!m) return NULL;
+    if (PyModule_AddObjectRef(m, "Intake", (PyObject *)&Intake_type) < 0 || PyModule_AddIntConstant(m, "MORE", MORE) ||
+        PyModule_AddIntConstant(m, "NOTHING", NOTHING) || PyModule_AddIntConstant(m, "WHOLE", WHOLE) ||
+        PyModule_AddIntConstant(m, "FULL", FULL) || PyModule_AddIntConstant(m, "ODD", ODD)) {
+        Py_DECREF(m);
+        return NULL;
+    }
+    return m;
+}
