@@ -14,7 +14,7 @@ NVML API reference: https://docs.nvidia.com/deploy/nvml-api/.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -151,18 +151,30 @@ def read(gpu: Gpu, name: str) -> Readings:
         GpuGone: the GPU is lost.
         pynvml.NVMLError: this reading failed.
     """
-    try:
+    with _or_gone(gpu):
         return gpu.readers[name][1]()
-    except pynvml.NVMLError_GpuIsLost as error:
-        raise GpuGone(gpu.uuid) from error
 
 
 def pcie(gpu: Gpu) -> Readings:
-    """PCIe traffic over the last 20 ms; takes 40 ms."""
-    return [
-        ("pcie_rx_bytes_per_s", _pcie(gpu, pynvml.NVML_PCIE_UTIL_RX_BYTES)),
-        ("pcie_tx_bytes_per_s", _pcie(gpu, pynvml.NVML_PCIE_UTIL_TX_BYTES)),
-    ]
+    """PCIe traffic over the last 20 ms; takes 40 ms.
+
+    Raises:
+        GpuGone: the GPU is lost.
+        pynvml.NVMLError: this reading failed.
+    """
+    with _or_gone(gpu):
+        return [
+            ("pcie_rx_bytes_per_s", _pcie(gpu, pynvml.NVML_PCIE_UTIL_RX_BYTES)),
+            ("pcie_tx_bytes_per_s", _pcie(gpu, pynvml.NVML_PCIE_UTIL_TX_BYTES)),
+        ]
+
+
+@contextlib.contextmanager
+def _or_gone(gpu: Gpu) -> Iterator[None]:
+    try:
+        yield
+    except pynvml.NVMLError_GpuIsLost as error:
+        raise GpuGone(gpu.uuid) from error
 
 
 def _pcie(gpu: Gpu, counter: int) -> float:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
+import pynvml
 import pytest
 
+from harness.telemetry import nvml
 from harness.telemetry.gpu import GpusFound, NvmlProcess, gpu_source
 from harness.telemetry.nvml import EnergyCounter
 from reports.telemetry import GPU_SCHEMA
@@ -158,6 +160,16 @@ def test_a_gpu_that_falls_off_the_bus_is_a_fault_and_ends_only_its_own_samples(s
     assert "fell off the bus" in str(fault["text"])
     assert scripted.of("GPU-lost", "power_w")[-1][0] == pytest.approx(LOST_AT_S, abs=0.25)
     assert scripted.of("GPU-wraps", "power_w")[-1][0] > LENGTH_S - 0.5
+
+
+@pytest.mark.parametrize("ask", [nvml.pcie, lambda gpu: nvml.read(gpu, "power")])
+def test_whoever_finds_out_first_says_that_it_is_gone(monkeypatch: pytest.MonkeyPatch, ask):
+    def lost(*_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPcieThroughput", lost)
+    with pytest.raises(nvml.GpuGone):
+        ask(nvml.Gpu("GPU-lost", "Fake", 0, None, readers={"power": (0.1, lost)}))
 
 
 def test_a_restarted_energy_counter_is_a_fault(scripted: Watched):
