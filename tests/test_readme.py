@@ -74,10 +74,12 @@ def test_a_command_of_the_readme_works(command: str, run: Path) -> None:
     if words[0] == "compare":
         words += ["--anyway", "--out", str(run.parent / "compare.html")]
     said = tailgate(*words, cwd=ROOT)
+    for _ in range(2):  # a moment in which the machine was too busy to be calibrated may pass
+        if words[0] == "calibrate" and said.returncode == 2:
+            said = tailgate(*words, cwd=ROOT)
     # 3: the sample is too small for the objective, which is what a quickened run must say; 4: this machine is busy.
     # Too busy to be calibrated at all is 2, and said in those words.
-    too_busy = ("the null server itself was late", "Is another process keeping the cores busy?")
-    busy = words[0] == "calibrate" and said.returncode == 2 and any(text in said.stderr for text in too_busy)
+    busy = words[0] == "calibrate" and said.returncode == 2 and "the null server itself was late" in said.stderr
     assert said.returncode in (0, 3, 4) or busy, (said.returncode, said.stdout, said.stderr)
 
 
