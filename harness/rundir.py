@@ -106,8 +106,13 @@ def host_facts() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part in measuring."""
-    return {name: metadata.version(name) for name in ("tailgate", "locust", "httptools", "pyarrow", "numpy", "aiohttp")}
+    """Versions of what takes part in measuring, and whether streams are read by the extension or in Python."""
+    from loadgen.injector.intake import AVAILABLE
+
+    found = {
+        name: metadata.version(name) for name in ("tailgate", "locust", "httptools", "pyarrow", "numpy", "aiohttp")
+    }
+    return {**found, "reads": "compiled" if AVAILABLE else "python"}
 
 
 def _cpu_model() -> str:

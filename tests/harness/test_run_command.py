@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from command import SHORT, SIM, Tailgate, command
 
+from loadgen.injector.intake import AVAILABLE
+
 # On a machine that is busy with other things a run may rightly be INVALID; these tests are about other matters.
 MEASURED = (0, 4)
 SPEC = """
@@ -160,3 +162,13 @@ def _until_requests_have_ended(process: subprocess.Popen[str], run: Path) -> lis
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize(("pure", "reads"), [("1", "python"), ("", "compiled" if AVAILABLE else "python")])
+def test_a_run_says_whether_the_extension_read_its_streams(
+    tailgate: Tailgate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pure: str, reads: str
+) -> None:
+    monkeypatch.setenv("TAILGATE_PURE_PYTHON", pure)
+    said = tailgate("run", "--target", SIM, *SHORT, "--out", "a", "--quiet")
+    assert said.code in (0, 3, 4), said.err
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["versions"]["reads"] == reads
