@@ -16,14 +16,14 @@ class Status(StrEnum):
     """How a planned request ended. Every planned row ends in exactly one of these."""
 
     OK = "ok"
-    REJECTED = "rejected"  # HTTP 429 or 503: the server shed load
+    REJECTED = "rejected"  # 429 or 503: the server shed load; as HTTP status, or as an error event before any token
     HTTP_ERROR = "http_error"  # any other status than 200
     CONNECT_ERROR = "connect_error"  # refused, unreachable, TLS failed
     CLIENT_ERROR = "client_error"  # this machine had no descriptor, local port or memory for it: the client's fault
     TIMEOUT = "timeout"  # its own deadline, or still in flight when the drain ended
     RESET = "reset"  # the connection was reset before or inside the answer
     TRUNCATED = "truncated"  # the answer ended early: no [DONE], no usage, or a short body
-    SERVER_ERROR = "server_error"  # an error event inside a stream that began with 200
+    SERVER_ERROR = "server_error"  # any other error event inside a stream that began with 200
     BAD_RESPONSE = "bad_response"  # not HTTP, not SSE, not JSON, or not this API
     CANCELLED = "cancelled"  # we hung up: planned abandonment, or the run was stopped (see `hung_up`)
     NOT_SENT = "not_sent"  # planned, but the run ended before its time or before it could be sent

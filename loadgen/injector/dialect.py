@@ -18,6 +18,7 @@ _CHOICE = b'"choices":[{'
 _UNFINISHED = b'"finish_reason":null'
 _TOKEN_IDS = b'"token_ids":['
 _REASON_CHARS = 100
+_NO_ROOM = ("429", "503")
 
 
 class BadPayload(ValueError):
@@ -33,6 +34,7 @@ class Reading:
     payloads: int = 0
     done: bool = False
     error: str | None = None
+    turned_away: bool = False  # the error is that of a server without room for the request (429, 503), before a token
     bad: str | None = None  # why a payload could not be read; nothing behind it was
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -99,7 +101,7 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
     if not isinstance(event, dict):
         raise BadPayload(f"not an object: {excerpt(payload)}")
     if event.get("error"):
-        reading.error = _error_text(event["error"])
+        _take_error(reading, event["error"])
         return False
     take_totals(reading, event)
     choices = event.get("choices")
@@ -131,6 +133,13 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
         reading.text.append(content)
     reading.contents += 1
     return True
+
+
+def _take_error(reading: Reading, error: Any) -> None:
+    """vLLM looks for room twice: what finds none the second time has its 200 already, and the 503 comes as an event."""
+    reading.error = _error_text(error)
+    code = error.get("code") if isinstance(error, dict) else None
+    reading.turned_away = not reading.contents and str(code) in _NO_ROOM
 
 
 def _take_token_ids(reading: Reading, ids: Any) -> None:
@@ -169,7 +178,7 @@ def read_whole(reading: Reading, body: bytes) -> None:
     if not isinstance(answer, dict):
         raise BadPayload(f"not an object: {excerpt(body)}")
     if answer.get("error"):
-        reading.error = _error_text(answer["error"])
+        _take_error(reading, answer["error"])
         return
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):

@@ -80,7 +80,7 @@ class Exchange:
         self._digest_what_came()
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
-            status, error = Status.SERVER_ERROR, complaint  # it said why before it hung up
+            status, error = self._complained(), complaint  # it said why before it hung up
         self._end(status, error, end_ns)
 
     def conclude(self) -> None:
@@ -110,7 +110,7 @@ class Exchange:
             self._end(Status.BAD_RESPONSE, str(error), end_ns)
             return
         if reading.error is not None:
-            self._end(Status.SERVER_ERROR, reading.error, end_ns)
+            self._end(self._complained(), reading.error, end_ns)
         elif self.streamed and self.content_type.startswith(b"application/json"):
             self._end(Status.BAD_RESPONSE, "asked for a stream, got application/json", end_ns)
         elif not reading.payloads and stream.pending.strip():
@@ -125,6 +125,9 @@ class Exchange:
             self._end(Status.BAD_RESPONSE, "an answer without a token", end_ns)
         else:
             self._end(Status.OK, None, end_ns)
+
+    def _complained(self) -> Status:
+        return Status.REJECTED if self.stream.reading.turned_away else Status.SERVER_ERROR
 
     def _digest_what_came(self) -> None:
         if self.http_status == 200 and self.streamed:

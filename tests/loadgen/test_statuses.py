@@ -88,6 +88,17 @@ SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
         _whole(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]") + END),
         Status.SERVER_ERROR, "out of memory",
     ),
+    "503 as an event, for the 200 was sent": (  # so vLLM's front end, between its two looks at the queue
+        _whole(_events(b'{"error":{"message":"queue is full","code":503}}', b"[DONE]") + END),
+        Status.REJECTED, "queue is full",
+    ),
+    "429 as an event, then cut": (
+        _then_close(_events(b'{"error":{"message":"too many","code":"429"}}')), Status.REJECTED, "too many",
+    ),
+    "503 as an event after a token": (
+        _whole(_events(token(), b'{"error":{"message":"try again","code":503}}', b"[DONE]") + END),
+        Status.SERVER_ERROR, "try again",
+    ),
     "error event, then cut": (
         _then_close(_events(token(), b'{"error":{"message":"engine died"}}')), Status.SERVER_ERROR, "engine died",
     ),
@@ -116,6 +127,9 @@ SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
     ),
     "an error with status 200": (
         _sized(200, b'{"error":{"message":"no such model"}}'), Status.SERVER_ERROR, "no such model",
+    ),
+    "a 503 with status 200": (
+        _sized(200, b'{"error":{"message":"queue is full","code":503}}'), Status.REJECTED, "queue is full",
     ),
     "an absurd usage": (
         _whole(_events(token(finish="length"), scripted.usage(2**70, 2**63), b"[DONE]") + END), Status.OK, None,
