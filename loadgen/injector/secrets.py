@@ -31,18 +31,35 @@ class Secrets:
         """The values of these headers, and the words in them, are not for records."""
         found = {word for name, value in headers.items() for word in _words(name, value)}
         self._known = sorted(found.union(self._known), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._known))) if self._known else None
+        self._pattern = _anywhere(self._known) if self._known else None
 
     def mask(self, text: str) -> str:
         """The text with every known secret, also one that is cut at its end, made unreadable."""
         if self._pattern is None:
             return text
-        text = self._pattern.sub(MASK, text)
-        for secret in self._known:
-            for length in range(min(len(secret) - 1, len(text)), _LEAST_CUT - 1, -1):
-                if text.endswith(secret[:length]):
-                    return text[:-length] + MASK
-        return text
+        spans = [match.span(1) for match in self._pattern.finditer(text)]
+        cut = max((_cut(text, secret) for secret in self._known), default=0)
+        if cut:
+            spans.append((len(text) - cut, len(text)))
+        kept, at = "", 0
+        for start, end in sorted(spans):
+            if start > at or not kept:
+                kept += text[at:start] + MASK
+            at = max(at, end)
+        return kept + text[at:]
+
+
+def _anywhere(secrets: Iterable[str]) -> re.Pattern[str]:
+    """Looks ahead only, so that of two that overlap (of "00000000" in nine zeros, say) both are found."""
+    return re.compile(f"(?=({'|'.join(map(re.escape, secrets))}))")
+
+
+def _cut(text: str, secret: str) -> int:
+    """How much of a secret's beginning the text ends with."""
+    for length in range(min(len(secret) - 1, len(text)), _LEAST_CUT - 1, -1):
+        if text.endswith(secret[:length]):
+            return length
+    return 0
 
 
 def _words(name: str, value: str) -> Iterable[str]:

@@ -142,6 +142,22 @@ def test_no_message_keeps_a_secret_whole_or_cut(key: str, before: str, after: st
     assert masked.endswith(MASK)
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("0000000000000", "***"),  # two keys that overlap
+        ("x abcabcabcabcabc y", "x abcabcabcabcabc y"),
+        ("of 000000000000 and 000000000000.", "of *** and ***."),
+        ("000000000000" * 2, "***"),
+        ("1000000000000000-0000", "1***-***"),
+    ],
+)
+def test_secrets_that_overlap_are_masked_together(text: str, masked: str) -> None:
+    secrets = Secrets()
+    secrets.learn({"Authorization": "Bearer 000000000000"})
+    assert secrets.mask(text) == masked
+
+
 @given(st.text("xyz .", max_size=60))
 def test_a_message_without_secrets_is_left_alone(text: str) -> None:
     secrets = Secrets()
