@@ -178,21 +178,22 @@ def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTabl
     return ContentTable((low + uniform * (high - low)).astype(np.int32))
 
 
+def lengths_of(parts: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """The length of each; shape (len(parts),)."""
+    return np.fromiter(map(len, parts), np.int64, len(parts))
+
+
 def _starts(text: str, strings: Sequence[str]) -> npt.NDArray[np.int64] | None:
     """The first character of each token in an ASCII text, or None if the strings don't spell it."""
-    for spell in (_plain, _byte_level, _sentence_piece):
-        spelled = [spell(string) for string in strings]
+    for spell in (None, _byte_level, _sentence_piece):
+        spelled = strings if spell is None else [spell(string) for string in strings]
         whole = "".join(spelled)
         shift = 1 if whole == " " + text else 0  # SentencePiece puts a space before the text
         if whole[shift:] == text:
-            ends = np.cumsum([len(part) for part in spelled])
+            ends = np.cumsum(lengths_of(spelled))
             starts: npt.NDArray[np.int64] = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
             return starts
     return None
-
-
-def _plain(string: str) -> str:
-    return string
 
 
 def _byte_level(string: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from workloads.content import ContentTable
+from workloads.content import ContentTable, lengths_of
 from workloads.errors import UserError
 
 Mode = Literal["ids", "text", "chat"]
@@ -73,7 +73,7 @@ class PromptMaker:
             # "17,4,905,...,": token k is the bytes [offsets[k], offsets[k + 1] - 1).
             rendered = [b"%d," % token for token in table.ids.tolist()]
             self._json = b"".join(rendered)
-            self._offsets = np.concatenate([[0], np.cumsum([len(token) for token in rendered])]).tolist()
+            self._offsets = np.concatenate([[0], np.cumsum(lengths_of(rendered))]).tolist()
             self._nonce_json = [b"%d," % token for token in self._nonces]
         else:
             places = np.arange(self._size + 1)

@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.cli.edge import let_readers_go, unforeseen
 from workloads.errors import UserError
+from workloads.no_pandas import hide_pandas
 
 # name -> (module, one line for --help)
 COMMANDS: Final = {
@@ -29,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     What nobody foresaw exits 4 once anything was measured, 2 before: never 1.
     """
     let_readers_go()
+    if argv is None:  # this process is all ours
+        hide_pandas()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())

@@ -12,18 +12,7 @@ from loadgen.injector.kernel import be_punctual, raise_file_limit
 from loadgen.injector.line import Line
 from loadgen.injector.loop import Loop
 from workloads.errors import UserError
-
-
-class _NoPandas:
-    """Hides pandas: pyarrow imports it at its first conversion of a list, where it is installed.
-
-    That would cost 0.2 s and 40 MB in the middle of a run, for nothing that is used here.
-    """
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """The import system's question where a module is (importlib.abc.MetaPathFinder)."""
-        if name == "pandas":
-            raise ModuleNotFoundError("not in the injector", name=name)
+from workloads.no_pandas import hide_pandas
 
 
 def main() -> int:
@@ -31,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd
-    sys.meta_path.insert(0, _NoPandas())
+    hide_pandas()
     # Ctrl-C reaches the whole process group; the harness decides what it means and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     be_punctual(die_with_parent=False)

@@ -6,42 +6,20 @@
  * has not seen yet, and Python goes on as if it had read them itself. Without a compiler none of this is built, and
  * Python does everything.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_intake.h"
+
 #include <errno.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #define READ_BYTES 16384
 #define MOST_DIGITS 8
-#define GIGA 1000000000LL
 
-enum { MORE = 0, NOTHING = 1, WHOLE = 2, FULL = 3, ODD = 4 };
 /* Where in the chunked coding we are (RFC 9112, 7.1). */
 enum { SIZE, SIZE_LF, DATA, DATA_CR, DATA_LF, LAST_CR, LAST_LF };
 
-typedef struct {
-    char *at;
-    size_t used, room;
-} buffer;
-
-typedef struct {
-    PyObject_HEAD
-    buffer body;   /* without the chunked coding, since the last `drain` */
-    buffer raw;    /* as it came, since the last whole chunk: what the parser has not seen */
-    buffer stamps, reads, ends; /* int64, per read, since the last `drain` */
-    int64_t base;  /* body bytes before `body` */
-    int64_t limit; /* beyond so many body bytes it is FULL */
-    int64_t received; /* received, framing included, since `begin` */
-    int64_t stamp, read;
-    int state, digits;
-    uint64_t left;
-    PyObject *odd;
-} Intake;
-
-static int grow(buffer *b, size_t more) {
+int grow(buffer *b, size_t more) {
     if (b->used + more <= b->room) return 0;
     size_t room = b->room ? b->room : 512;
     while (room < b->used + more) room *= 2;
@@ -52,7 +30,7 @@ static int grow(buffer *b, size_t more) {
     return 0;
 }
 
-static int put(buffer *b, const void *from, size_t n) {
+int put(buffer *b, const void *from, size_t n) {
     if (grow(b, n)) return -1;
     memcpy(b->at + b->used, from, n);
     b->used += n;
@@ -141,34 +119,32 @@ static int64_t stamp_of(struct msghdr *message) {
     return (int64_t)t.tv_sec * GIGA + t.tv_nsec;
 }
 
-static PyObject *Intake_take(Intake *s, PyObject *number) {
+int take(Intake *s, int fd) {
     static char data[READ_BYTES]; /* under the GIL, and nobody else's */
     _Alignas(struct cmsghdr) char control[256];
-    long fd = PyLong_AsLong(number);
-    if (fd == -1 && PyErr_Occurred()) return NULL;
     struct iovec io = {data, sizeof data};
     struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t n;
-    do n = recvmsg((int)fd, &message, 0);
+    do n = recvmsg(fd, &message, 0);
     while (n < 0 && errno == EINTR);
     if (n < 0) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK) return PyLong_FromLong(NOTHING);
-        return PyErr_SetFromErrno(PyExc_OSError);
+        s->error = errno;
+        return errno == EAGAIN || errno == EWOULDBLOCK ? NOTHING : BROKEN;
     }
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     s->read = (int64_t)now.tv_sec * GIGA + now.tv_nsec;
     s->stamp = stamp_of(&message);
     int came = n > 0 && s->stamp >= 0 ? decode(s, data, (size_t)n) : ODD;
-    if (came < 0) return NULL;
+    if (came < 0) return -1;
     if (came == ODD) {
         Py_XSETREF(s->odd, PyBytes_FromStringAndSize(data, n));
-        return s->odd ? PyLong_FromLong(ODD) : NULL;
+        return s->odd ? ODD : -1;
     }
     int64_t size = s->base + (int64_t)s->body.used;
-    if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->ends, &size, 8)) return NULL;
+    if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->ends, &size, 8)) return -1;
     s->received += n;
-    return PyLong_FromLong(came == MORE && size > s->limit ? FULL : came);
+    return came == MORE && size > s->limit ? FULL : came;
 }
 
 static PyObject *Intake_begin(Intake *s, PyObject *args) {
@@ -215,11 +191,6 @@ static PyObject *Intake_drain(Intake *s, PyObject *nothing) {
     return found;
 }
 
-static PyObject *get_lag(Intake *s, void *unused) {
-    (void)unused;
-    return PyLong_FromLongLong(s->read - s->stamp);
-}
-
 static PyObject *get_stamp(Intake *s, void *unused) {
     (void)unused;
     return PyLong_FromLongLong(s->stamp);
@@ -255,6 +226,11 @@ static PyObject *get_odd(Intake *s, void *unused) {
     return Py_NewRef(s->odd);
 }
 
+static PyObject *get_error(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLong(s->error);
+}
+
 static PyObject *get_raw(Intake *s, void *unused) {
     (void)unused;
     return PyBytes_FromStringAndSize(s->raw.at, (Py_ssize_t)s->raw.used);
@@ -267,24 +243,23 @@ static void Intake_dealloc(Intake *s) {
 
 static PyMethodDef Intake_methods[] = {
     {"begin", (PyCFunction)Intake_begin, METH_VARARGS, "begin(base, limit): a chunk's size comes next."},
-    {"take", (PyCFunction)Intake_take, METH_O, "take(fd): one read; MORE, NOTHING, WHOLE, FULL or ODD."},
     {"end", (PyCFunction)Intake_end, METH_NOARGS, "Give the memory back."},
     {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, ends (int64 each) and body since the last time."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef Intake_getset[] = {
-    {"lag", (getter)get_lag, NULL, "of the last read, ns", NULL},
     {"stamp", (getter)get_stamp, NULL, "of the last read, ns", NULL},
     {"read", (getter)get_read, NULL, "when the last read was, ns", NULL},
     {"received", (getter)get_received, NULL, "received since `begin`", NULL},
     {"limit", (getter)get_limit, (setter)set_limit, "FULL beyond so many bytes of the body", NULL},
     {"odd", (getter)get_odd, NULL, "the last read's bytes, if they were ODD", NULL},
+    {"error", (getter)get_error, NULL, "the last read's errno, if it was BROKEN", NULL},
     {"raw", (getter)get_raw, NULL, "what was taken since the last whole chunk, as it came", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyTypeObject Intake_type = {
+PyTypeObject Intake_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "loadgen.injector._intake.Intake",
     .tp_doc = "A chunked body while it arrives on one connection.",
@@ -299,12 +274,17 @@ static PyTypeObject Intake_type = {
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_intake", "See intake.py.", -1, NULL, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__intake(void) {
-    if (PyType_Ready(&Intake_type) < 0) return NULL;
+    static const struct { const char *name; int value; } results[] = {
+        {"MORE", MORE}, {"NOTHING", NOTHING}, {"WHOLE", WHOLE}, {"FULL", FULL}, {"ODD", ODD}, {"BROKEN", BROKEN},
+    };
+    if (PyType_Ready(&Intake_type) < 0 || PyType_Ready(&Poll_type) < 0) return NULL;
     PyObject *m = PyModule_Create(&module);
     if (!m) return NULL;
-    if (PyModule_AddObjectRef(m, "Intake", (PyObject *)&Intake_type) < 0 || PyModule_AddIntConstant(m, "MORE", MORE) ||
-        PyModule_AddIntConstant(m, "NOTHING", NOTHING) || PyModule_AddIntConstant(m, "WHOLE", WHOLE) ||
-        PyModule_AddIntConstant(m, "FULL", FULL) || PyModule_AddIntConstant(m, "ODD", ODD)) {
+    int failed = PyModule_AddObjectRef(m, "Intake", (PyObject *)&Intake_type) < 0 ||
+                 PyModule_AddObjectRef(m, "Poll", (PyObject *)&Poll_type) < 0;
+    for (size_t k = 0; k < sizeof results / sizeof *results; k++)
+        failed = failed || PyModule_AddIntConstant(m, results[k].name, results[k].value) < 0;
+    if (failed) {
         Py_DECREF(m);
         return NULL;
     }

@@ -6,11 +6,16 @@ other servers only non-empty text, reasoning, or tool calls count. The usage chu
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from loadgen.injector import sse
+from loadgen.injector.events import Events, usual_events
+
+Payloads = Sequence[bytes] | Events
 DONE = b"[DONE]"
 # vLLM's compact serialisation of a chunk with a choice. Inside a JSON string the quotes would be escaped, so the
 # marker can't be part of generated text. A payload without it is parsed.
@@ -50,16 +55,34 @@ class Reading:
     text: list[str] | None = field(default=None)  # kept only for those who ask for it
 
 
-def read_payloads(reading: Reading, payloads: list[bytes]) -> list[bool]:
+def read_events(reading: Reading, body: bytes, *, whole: bool = False) -> tuple[list[bool], sse.Ends, int]:
+    """Take in the complete events of a body, in order (`whole`: nothing comes behind it).
+
+    Returns:
+        kinds: for each event whether it is a content arrival, as `read_payloads` says it.
+        ends, used: as `sse.split` says them.
+    """
+    events = usual_events(body, _CHOICE, _UNFINISHED, _TOKEN_IDS) if _may_be_plain(reading) else None
+    if events is not None:
+        return read_payloads(reading, events, events.plain), events.ends, int(events.ends[-1])
+    payloads, ends, used = sse.split(body, whole=whole)
+    return read_payloads(reading, payloads), ends, used
+
+
+def read_payloads(reading: Reading, payloads: Payloads, plain: Sequence[int] | None = None) -> list[bool]:
     """Take in the payloads of a stream, in order; says for each whether it is a content arrival.
 
     The list ends in front of a payload that is not JSON or not an object of this API; `Reading.bad` says why.
+
+    Args:
+        plain: as `_plain` would find it, if that is known already.
     """
     kinds: list[bool] = []
-    plain = _plain(reading, payloads)
+    if plain is None:
+        plain = _plain(reading, payloads)
     try:
         while (at := len(kinds)) < len(payloads):
-            run = plain.index(False, at) - at if reading.answered and reading.payloads else 0
+            run = plain.index(0, at) - at if reading.answered and reading.payloads else 0
             if run:
                 reading.payloads += run
                 reading.contents += run
@@ -71,13 +94,17 @@ def read_payloads(reading: Reading, payloads: list[bytes]) -> list[bool]:
     return kinds
 
 
-def _plain(reading: Reading, payloads: list[bytes]) -> list[bool]:
+def _may_be_plain(reading: Reading) -> bool:
+    return reading.vllm and reading.text is None
+
+
+def _plain(reading: Reading, payloads: Payloads) -> Sequence[int]:
     """Which payloads are tokens that need no JSON parsed, as nearly all of vLLM's are; one False behind them.
 
     The last chunk (a finish reason that is a string) and whatever is unusual are not; neither is the first of an
     answer, though it may look like one: the caller sees to that.
     """
-    if not reading.vllm or reading.text is not None:
+    if not _may_be_plain(reading):
         return [False] * (len(payloads) + 1)
     plain = [_CHOICE in p and _UNFINISHED in p and _TOKEN_IDS not in p for p in payloads]
     plain.append(False)

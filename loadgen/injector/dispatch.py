@@ -8,11 +8,12 @@ import heapq
 import time
 from collections.abc import Callable
 
+from loadgen.injector.compiled import AVAILABLE
 from loadgen.injector.conduct import Conduct
 from loadgen.injector.connection import Connection
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.intake import AVAILABLE, IntakeConnection
+from loadgen.injector.intake import IntakeConnection
 from loadgen.injector.loop import Loop
 from loadgen.injector.tls import TlsConnection
 from loadgen.records import HungUp, Status

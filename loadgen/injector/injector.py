@@ -155,7 +155,7 @@ class Injector:
     def _at_zero(self) -> None:
         """The run's time zero: the first interval of its conduct begins."""
         self._conduct.forget_cpu()
-        self._loop.turn_max_ns = 0
+        self._loop.take_turn_max()
         self._tenth()
 
     def _tenth(self) -> None:
@@ -256,8 +256,7 @@ class Injector:
             self._dispatcher.give_up(Status.TIMEOUT, why)
 
     def _close_interval(self) -> None:
-        self._books.interval(self._conduct.close_interval(self._loop.turn_max_ns))
-        self._loop.turn_max_ns = 0
+        self._books.interval(self._conduct.close_interval(self._loop.take_turn_max()))
 
     def _drained(self) -> None:
         if not self._over:

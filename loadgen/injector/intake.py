@@ -1,29 +1,34 @@
 """A connection whose usual reads are compiled: `Connection` as it is, and a short cut through a chunked body.
 
-Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`: two
-calls a token instead of a dozen. At whatever is unusual Python takes over again, from the very byte, and stays. The
-extension is optional: where no compiler was at hand, `AVAILABLE` is False and `Connection` does it all. Both ways give
-the same record (tests/loadgen/test_intake.py).
+Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
+within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
+unusual it takes over again, from the very byte, and stays. Where the extension isn't there (`compiled`), `Connection`
+does it all. Both ways give the same record (tests/loadgen/test_intake.py).
 """
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from loadgen.injector.compiled import AVAILABLE
 from loadgen.injector.conduct import Conduct
 from loadgen.injector.connection import Connection, Ended
 from loadgen.injector.endpoint import Endpoint
 from loadgen.injector.loop import Loop
 from loadgen.injector.transport import whose
-from loadgen.records import Status
+from loadgen.records import LAG_EDGES_NS, Status
 
-try:
+if AVAILABLE or TYPE_CHECKING:
     from loadgen.injector import _intake
-except ImportError:  # it was not built
-    AVAILABLE = False
-else:
-    AVAILABLE = not os.environ.get("TAILGATE_PURE_PYTHON")
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def _poll_of(loop: Loop) -> "_intake.Poll":
+    """The poll that waits for this loop, from the first time it is asked for."""
+    if loop.other_poll is None:
+        loop.other_poll = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
+    assert isinstance(loop.other_poll, _intake.Poll)
+    return loop.other_poll
 
 
 class IntakeConnection(Connection):
@@ -31,6 +36,8 @@ class IntakeConnection(Connection):
 
     def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
         super().__init__(loop, endpoint, conduct, ended)
+        self._poll = _poll_of(loop)
+        conduct.more_lags = self._poll.drain_lags
         self._intake = _intake.Intake()
         self._taking = False  # the intake reads
         self._between_chunks = False
@@ -56,20 +63,18 @@ class IntakeConnection(Connection):
                 self._intake.begin(stream.size, stream.digest_at)
                 stream.intake, self._taking = self._intake, True
                 self._loop.hand_over(self._fd, self._take_in)
+                self._poll.give(self._fd, self._intake)
 
     # --- in it -------------------------------------------------------------------------------------------
 
-    def _take_in(self, mask: int) -> None:
-        try:
-            came = self._intake.take(self._fd)
-        except OSError as error:
-            self._fail(whose(error.errno, Status.RESET), error.strerror or str(error))
-            return
-        if came <= _intake.NOTHING:
-            if came == _intake.MORE:
-                self._conduct.lags.append(self._intake.lag)
-        elif came == _intake.ODD:
+    def _take_in(self, minus_came: int) -> None:
+        """The poll has read something that is for us to see to."""
+        came = -minus_came
+        if came == _intake.ODD:
             self._take_odd()
+        elif came == _intake.BROKEN:
+            code = self._intake.error
+            self._fail(whose(code, Status.RESET), os.strerror(code))
         else:
             self._take_last(came == _intake.WHOLE)
 
@@ -77,7 +82,6 @@ class IntakeConnection(Connection):
         """The answer is whole, or has become so long that part of it is read now."""
         exchange, intake = self._exchange, self._intake
         assert exchange is not None and self._parser is not None
-        self._conduct.lags.append(intake.lag)
         if whole:
             self._leave()
             self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
@@ -113,6 +117,7 @@ class IntakeConnection(Connection):
         if not self._taking:
             return
         self._taking = False
+        self._poll.take_back(self._fd)
         exchange = self._exchange
         assert exchange is not None
         exchange.stream.catch_up()

@@ -11,6 +11,7 @@ import heapq
 import select
 import time
 from collections.abc import Callable
+from typing import Final, Protocol
 
 from loadgen.injector.kernel import READABLE, Alarm
 
@@ -20,6 +21,24 @@ Handler = Callable[[int], None]
 BATCH = 16
 # Without kernel stamps the loop looks round this often: what it finds can't have waited longer, unless it says so.
 _BEAT_NS = 500_000
+_NEVER: Final = (1 << 63) - 1
+
+
+class Poll(Protocol):
+    """What waits in the loop's place, and may see to some descriptors by itself."""
+
+    @property
+    def woke(self) -> int:
+        """When the last wait ended."""
+        ...
+
+    def poll(self, wait: bool, most: int, until: int, /) -> list[tuple[int, int]]:
+        """Descriptors to call the handlers of, and with what; nothing at ``until`` at the latest."""
+        ...
+
+    def take_longest(self) -> int:
+        """The longest time (ns) for which it was at work without telling, since the last call."""
+        ...
 
 
 class Loop:
@@ -27,6 +46,7 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self.other_poll: Poll | None = None  # waits instead of us, once there is one
         self._handlers: dict[int, Handler] = {}
         self._alarm = Alarm()
         self._alarm_at = -1
@@ -38,8 +58,18 @@ class Loop:
         self.unseen_since_ns = 0  # since when what is now reported may have been there (see `stamp_by_reading`)
         # Called once a turn with the time of its start; True: there is more to do, don't wait for events.
         self.idle: Callable[[int], bool] = lambda _now_ns: False
-        self.turn_max_ns = 0
+        self._turn_max_ns = 0
         self.watch(self._alarm.fd, self._rang)
+
+    @property
+    def epoll(self) -> int:
+        """The descriptor that all others are watched by."""
+        return self._epoll.fileno()
+
+    def take_turn_max(self) -> int:
+        """The longest turn since the last call, waiting aside, in ns."""
+        longest, self._turn_max_ns = self._turn_max_ns, 0
+        return max(longest, self.other_poll.take_longest() if self.other_poll is not None else 0)
 
     def watch(self, fd: int, handler: Handler, mask: int = READABLE) -> None:
         """Call ``handler(mask)`` whenever ``fd`` is ready."""
@@ -98,12 +128,17 @@ class Loop:
                 self._alarm_at = timers[0][0]
                 self._alarm.set(self._alarm_at)
             turn_ended = monotonic()
-            self.turn_max_ns = max(self.turn_max_ns, turn_ended - turn_began)
-            events = poll(0 if busy else None, BATCH)
-            turn_began = monotonic()
-            self.unseen_since_ns = looked
-            if len(events) < BATCH:  # a full batch may have left others waiting
-                looked = turn_ended
+            self._turn_max_ns = max(self._turn_max_ns, turn_ended - turn_began)
+            other = self.other_poll
+            if other is None:
+                events = poll(0 if busy else None, BATCH)
+                turn_began = monotonic()
+                self.unseen_since_ns = looked
+                if len(events) < BATCH:  # a full batch may have left others waiting
+                    looked = turn_ended
+            else:
+                events = other.poll(not busy, BATCH, timers[0][0] if timers else _NEVER)
+                turn_began = other.woke
             forgotten.clear()
             for fd, mask in events:
                 # An earlier handler of this batch may have closed it, and opened another socket of that number.

@@ -123,10 +123,13 @@ def _begun(exchange: Exchange) -> int | None:
 def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float | None]:
     """What is known of a request in flight without reading its answer: the first event counts as its first token."""
     begun, stream = _begun(exchange) or now_ns, exchange.stream
-    stream.catch_up()
     first = stream.first_ns or _first_event_ns(stream)
+    if first is None:
+        stream.catch_up()
+        first = _first_event_ns(stream)
     ttft = None if first is None else (first - begun) / 1e6
-    silent = None if first is None or not len(stream.stamps) else (now_ns - stream.stamps[-1]) / 1e6
+    last = stream.last_read_ns
+    silent = None if first is None or last is None else (now_ns - last) / 1e6
     return (now_ns - begun) / 1e6, ttft, silent
 
 

@@ -15,8 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.injector import sse
-from loadgen.injector.dialect import BadPayload, Reading, read_payloads
+from loadgen.injector.dialect import BadPayload, Reading, read_events
 
 LATE_NS = 1_000_000
 DIGEST_ABOVE = 64 * 1024
@@ -29,7 +28,12 @@ class Intake(Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes as they came, in all."""
+        """Bytes as they came, in all; 0 until it has read something."""
+        ...
+
+    @property
+    def stamp(self) -> int:
+        """The last read's."""
         ...
 
     def drain(self) -> tuple[bytes, bytes, bytes, bytes]:
@@ -87,6 +91,13 @@ class Stream:
         self.reads.append(read)
         self.ends.append(self.size)
 
+    @property
+    def last_read_ns(self) -> int | None:
+        """The stamp of the last read, whoever read it."""
+        if self.intake is not None and self.intake.received:
+            return self.intake.stamp
+        return self.stamps[-1] if self.stamps else None
+
     def catch_up(self) -> None:
         """Take over what an intake has read up to now."""
         if self.intake is not None:
@@ -111,8 +122,8 @@ class Stream:
         lags = np.frombuffer(self.reads, np.int64) - stamps
         read_ends = np.frombuffer(self.ends, np.int64)
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
-        payloads, ends, used = sse.split(body, whole=whole)
-        is_content = np.array(read_payloads(self.reading, payloads), np.bool_)
+        kinds, ends, used = read_events(self.reading, body, whole=whole)
+        is_content = np.array(kinds, np.bool_)
         # An event's read is the first one after which at least as many bytes were there.
         in_read = np.searchsorted(read_ends, self.start + ends[: len(is_content)][is_content], side="left")
         if len(in_read):

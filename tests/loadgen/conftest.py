@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 from wire import Wire
 
+from loadgen.injector.compiled import AVAILABLE
 from loadgen.injector.connection import Connection
-from loadgen.injector.intake import AVAILABLE, IntakeConnection
+from loadgen.injector.intake import IntakeConnection
 
 
 @pytest.fixture(scope="module", params=[Connection, IntakeConnection], ids=["python", "compiled"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,10 +14,12 @@ from scripted import CHUNKED, END, chunk
 from test_fuzz_http import ANSWERS, EVENTS, garbled, steady
 from wire import Wire, record
 
+from loadgen.injector.compiled import AVAILABLE
 from loadgen.injector.connection import Connection
-from loadgen.injector.intake import AVAILABLE, IntakeConnection
+from loadgen.injector.intake import IntakeConnection
 from loadgen.injector.kernel import stamps_available
-from loadgen.records import Status
+from loadgen.injector.stream import Stream
+from loadgen.records import Status, lag_histogram
 
 HEADERS = Path(sysconfig.get_paths()["include"], "Python.h").exists()
 pytestmark = pytest.mark.skipif(
@@ -98,3 +101,30 @@ def test_arrivals_are_the_kernels_stamps_of_the_reads(both: tuple[Wire, Wire]) -
         row = record(wire.answer([CHUNKED, *map(chunk, EVENTS), END]))
         assert (row["chunks"], row["server_coalesced"], row["client_coalesced"]) == (5, 0, 0)
         assert row["headers_ns"] < row["first_token_ns"] < row["last_token_ns"] <= row["end_ns"]  # type: ignore[operator]
+
+
+@pytest.mark.skipif(not stamps_available(), reason="this kernel gives no receive stamps")
+def test_every_read_is_counted_in_the_bucket_of_its_lag(
+    both: tuple[Wire, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loadgen.injector import _intake  # not there without a compiler
+
+    lags: list[int] = []
+    drain = Stream.catch_up
+
+    def seen(stream: Stream) -> None:
+        if stream.intake is not None:
+            start = len(stream.stamps)
+            drain(stream)
+            lags.extend(r - s for s, r in zip(stream.stamps[start:], stream.reads[start:], strict=True))
+
+    monkeypatch.setattr(Stream, "catch_up", seen)
+    poll = both[1].loop.other_poll
+    assert isinstance(poll, _intake.Poll)
+    poll.drain_lags()
+    for late_us in (0, 3, 40, 700, 5_000, 30_000):
+        both[1].answer([CHUNKED, *map(chunk, EVENTS), END], late_us=late_us)
+    counted = np.frombuffer(poll.drain_lags(), np.uint32)
+    assert len(lags) > 20 and max(lags) > 30_000_000
+    assert counted.tolist() == lag_histogram(np.array(lags)).tolist()
+    assert not any(poll.drain_lags())

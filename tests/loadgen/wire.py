@@ -46,11 +46,13 @@ class Wire:
         self._stamps.close()
         self.loop.close()
 
-    def answer(self, pieces: Sequence[bytes], exchange: Exchange | None = None, *, then: str = "close") -> Exchange:
+    def answer(
+        self, pieces: Sequence[bytes], exchange: Exchange | None = None, *, then: str = "close", late_us: int = 0
+    ) -> Exchange:
         """Connect, send the request, take these pieces for an answer; the exchange when it has ended.
 
         ``then``: what the server does behind the last piece: close, or stay (the exchange is then ended by us
-        with `TIMEOUT`, as a deadline would).
+        with `TIMEOUT`, as a deadline would). ``late_us``: so long after it has come is a piece read, at the least.
         """
         exchange = exchange or new_exchange()
         ended: list[Exchange] = []
@@ -82,6 +84,9 @@ class Wire:
                 sent += len(piece)
                 with contextlib.suppress(OSError):  # the client has hung up on us
                     server.sendall(piece)
+                until = time.monotonic_ns() + 1_000 * late_us
+                while time.monotonic_ns() < until:
+                    pass
             elif then == "close":
                 server.close()
             else:

@@ -1,0 +1,44 @@
+/* What `_intake.c` (one connection's answer) and `_poll.c` (many of them, waited for) share. */
+#ifndef TAILGATE_INTAKE_H
+#define TAILGATE_INTAKE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#define GIGA 1000000000LL
+
+/* What a read came to; in what `Poll.poll` returns they are negative, where a mask would be. */
+enum { MORE = 0, NOTHING = 1, WHOLE = 2, FULL = 3, ODD = 4, BROKEN = 5 };
+typedef struct {
+    char *at;
+    size_t used, room;
+} buffer;
+
+typedef struct {
+    PyObject_HEAD
+    buffer body;   /* without the chunked coding, since the last `drain` */
+    buffer raw;    /* as it came, since the last whole chunk: what the parser has not seen */
+    buffer stamps, reads, ends; /* int64, per read, since the last `drain` */
+    int64_t base;  /* body bytes before `body` */
+    int64_t limit; /* beyond so many body bytes it is FULL */
+    int64_t received; /* received, framing included, since `begin` */
+    int64_t stamp, read;
+    int state, digits;
+    uint64_t left;
+    PyObject *odd;
+    int error; /* errno of the last read, if it was BROKEN */
+} Intake;
+
+#pragma GCC visibility push(hidden) /* nobody else's `put` */
+extern PyTypeObject Intake_type, Poll_type;
+
+/* Room for so many bytes more; put them there. -1 with an exception. */
+int grow(buffer *b, size_t more);
+int put(buffer *b, const void *from, size_t n);
+
+/* One read: what it came to, or -1 with an exception. */
+int take(Intake *s, int fd);
+#pragma GCC visibility pop
+
+#endif
