@@ -15,9 +15,9 @@ $(VENV)/.installed: pyproject.toml $(wildcard loadgen/injector/*.[ch])
 run: install
 	$(BIN)/tailgate run workloads/data/azure-2023-conv.yaml
 
-# Two at a time; those that measure run alone.
+# Two at a time, in the order of their files (the slow ones come first); those that measure run alone.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone and not browser and not vllm'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not alone and not browser and not vllm'
 	$(BIN)/python -m pytest -m 'alone and not browser and not vllm'
 
 lint: install

@@ -20,7 +20,7 @@ from tests.vllm.server import CONTEXT, Server
 from workloads.profiles import load
 from workloads.reuse import implied_reuse
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 
 TAILGATE = Path(__file__).parents[2] / ".venv/bin/tailgate"
 

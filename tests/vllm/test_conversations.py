@@ -12,7 +12,7 @@ import pytest
 
 from tests.vllm.server import CONTEXT, Server
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 
 TAILGATE = Path(__file__).parents[2] / ".venv/bin/tailgate"
 SPEC = f"""

@@ -10,7 +10,7 @@ import yaml
 
 from tests.vllm.server import CONTEXT, MODEL, Server, environment, python
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 
 TAILGATE = Path(__file__).parents[2] / ".venv/bin/tailgate"
 ENVIRONMENT = ("HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE", "VLLM_SERVER_DEV_MODE", "VLLM_NO_USAGE_STATS", "PYTHONPATH")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.vllm.server import CONTEXT, Server
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 TRACE = ROOT.parent / "shared/traces/azure-2023/AzureLLMInferenceTrace_conv.csv"
