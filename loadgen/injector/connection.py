@@ -9,6 +9,7 @@ The life of one token, with its cost, the kernel's part included (tests/bench/be
 5. `Stream.received`: three appends to arrays of machine integers                   0.15 us
 6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
 
+Where the extensions are there, `intake` does 1 to 5 without Python from the second chunk on, and `events` most of 6.
 No object of Python's outlives the token but 4 bytes in `Stream.arrivals_us`. Knows no plan and no
 record; what became of the request is in its `Exchange`.
 """
