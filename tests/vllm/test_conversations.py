@@ -54,8 +54,8 @@ def test_two_hundred_users_in_three_stages_hold_conversations(
 
     load = summary["load"]
     assert load["loop"] == "closed"
-    # 40 for 10 s, up to 200 over 10 s, 200 for 15 s, 20 for 10 s.
-    assert load["users"]["mean"] == pytest.approx((40 * 10 + 120 * 10 + 200 * 15 + 20 * 10) / 45, rel=0.1)
+    # 40 for 8 s, up to 200 over 8 s, 200 for 12 s, 20 for 8 s.
+    assert load["users"]["mean"] == pytest.approx((40 * 8 + 120 * 8 + 200 * 12 + 20 * 8) / 36, rel=0.1)
     assert load["users"]["max"] == 200
 
     think = dict(zip(*(pq.read_table(out / "plan.parquet")[c].to_pylist() for c in ("index", "think_ns")), strict=True))
