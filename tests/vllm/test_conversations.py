@@ -24,7 +24,7 @@ workload:
   over_context: clip
   block_tokens: 16
   sessions: {{turns: 4, think: "uniform(2, 6)", new_tokens: 32, history: HISTORY}}
-  stages: [{{users: 40, for: 10s}}, {{users: 200, for: 25s, ramp: 10s}}, {{users: 20, for: 10s}}]
+  stages: [{{users: 40, for: 8s}}, {{users: 200, for: 20s, ramp: 8s}}, {{users: 20, for: 8s}}]
 seed: 11
 """
 
