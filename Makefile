@@ -15,10 +15,9 @@ $(VENV)/.installed: pyproject.toml $(wildcard loadgen/injector/*.[ch])
 run: install
 	$(BIN)/tailgate run workloads/data/azure-2023-conv.yaml
 
-# Three at a time (they wait for processes a third of it), in the order of their files, the slow ones first; those that
-# measure run alone.
+# Two at a time, in the order of their files (the slow ones come first); those that measure run alone.
 test: install
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not alone and not browser and not vllm'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not alone and not browser and not vllm'
 	$(BIN)/python -m pytest -m 'alone and not browser and not vllm'
 
 lint: install

@@ -292,12 +292,22 @@ def detached(tmp_path: Path, port: int, stop: bool = True, ready: str | None = N
     )  # fmt: skip
 
 
+async def until_detached(server: CommandTarget) -> None:
+    """Its command may end a moment after what it started answers."""
+    watching = asyncio.create_task(server.ended())
+    async with asyncio.timeout(20):
+        while not server.life.detached:
+            await asyncio.wait({watching}, timeout=0.01)
+    watching.cancel()
+
+
 def test_a_server_that_goes_on_without_its_command_is_ended_by_the_stop_command(tmp_path: Path):
     port = free_port()
 
     async def scenario() -> None:
         server = detached(tmp_path, port)
         await server.start()
+        await until_detached(server)
         pid = int((tmp_path / "pid").read_text())
         assert list(server.life.phases) == ["server start", "first token"]
         assert server.life.detached and server.processes() == {} and not gone(pid)
