@@ -17,6 +17,7 @@ TRACE = ROOT.parent / "shared/traces/azure-2023/AzureLLMInferenceTrace_conv.csv"
 EXCERPT = ROOT / "workloads/data/azure-2023-conv-excerpt.csv"
 TEMPLATE_TOKENS = 20  # what the tiny model's chat template adds to an empty message, at most
 TAILGATE = ROOT / ".venv/bin/tailgate"
+HELD_UP = {"dispatch_lag", "receive_lag", "coalesced_arrivals", "coalesced_first_tokens"}
 
 
 def traffic() -> list[str]:
@@ -41,8 +42,10 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     after = server.metrics()
-    assert ran.returncode == 0, ran.stderr + ran.stdout
+    assert ran.returncode in (0, 4), ran.stderr + ran.stdout
     summary = json.loads(ran.stdout)
+    # vLLM computes on the same cores: a client that was held up says so, and no count is the worse for it.
+    assert {check["name"] for check in summary["checks"] if check["status"] == "fail"} <= HELD_UP, ran.stdout
     records = pq.read_table(out / "requests.parquet")
 
     def grown(name: str) -> float:
@@ -58,7 +61,9 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
         assert all(planned < TEMPLATE_TOKENS for planned in off[f"{column}_planned"].to_pylist())
         assert endpoint == "chat" or off.num_rows == 0
         print(f"\n{endpoint}: {counter} {total:,} on both sides", end="")
-    ours = summary["latency_ms"]["ttft_from_send"]["mean"]
+    ours = pc.mean(pc.subtract(records["first_token_ns"], records["sent_ns"])).as_py() / 1e6
+    if summary["valid"]:
+        assert ours == pytest.approx(summary["latency_ms"]["ttft_from_send"]["mean"])
     theirs = 1e3 * grown("time_to_first_token_seconds_sum") / grown("time_to_first_token_seconds_count")
     print(
         f"\n{endpoint}: {records.num_rows} requests, mean time to first token {ours:.2f} ms from send,"
