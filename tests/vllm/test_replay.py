@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,25 +28,38 @@ def traffic() -> list[str]:
     return ["--trace", str(EXCERPT), "--duration", "43s"]
 
 
+def replayed(server: Server, endpoint: str, out: Path) -> tuple[dict[str, Any], dict[str, float], dict[str, float]]:
+    """Summary of a run that was measured well, vLLM's own counters before and after it.
+
+    vLLM computes on the same cores: where it has held the client up, the run says so and is made again, twice at most.
+    """
+    for number in (1, 2, 3):
+        before = server.metrics()
+        ran = subprocess.run(
+            [
+                TAILGATE, "run", "--target", server.url, "--no-settle", "--endpoint", endpoint, *traffic(),
+                "--trace-format", "azure", "--max-context", str(CONTEXT), "--over-context", "scale",
+                "--seed", str(number), "--out", str(out), "--json",
+            ],
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        after = server.metrics()
+        assert ran.returncode in (0, 4), ran.stderr + ran.stdout
+        summary = json.loads(ran.stdout)
+        failing = {check["name"] for check in summary["checks"] if check["status"] == "fail"}
+        if number == 3 or not failing or not failing <= HELD_UP:
+            break
+        out.rename(out.with_name(f"held-up-{number}"))
+    assert ran.returncode == 0, ran.stderr + ran.stdout
+    return summary, before, after
+
+
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
 def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_first_token(
     server: Server, endpoint: str, tmp_path: Path
 ):
     out = tmp_path / "run"
-    before = server.metrics()
-    ran = subprocess.run(
-        [
-            TAILGATE, "run", "--target", server.url, "--no-settle", "--endpoint", endpoint, *traffic(),
-            "--trace-format", "azure", "--max-context", str(CONTEXT), "--over-context", "scale",
-            "--out", str(out), "--json",
-        ],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    after = server.metrics()
-    assert ran.returncode in (0, 4), ran.stderr + ran.stdout
-    summary = json.loads(ran.stdout)
-    # vLLM computes on the same cores: a client that was held up says so, and no count is the worse for it.
-    assert {check["name"] for check in summary["checks"] if check["status"] == "fail"} <= HELD_UP, ran.stdout
+    summary, before, after = replayed(server, endpoint, out)
     records = pq.read_table(out / "requests.parquet")
 
     def grown(name: str) -> float:
@@ -61,9 +75,7 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
         assert all(planned < TEMPLATE_TOKENS for planned in off[f"{column}_planned"].to_pylist())
         assert endpoint == "chat" or off.num_rows == 0
         print(f"\n{endpoint}: {counter} {total:,} on both sides", end="")
-    ours = pc.mean(pc.subtract(records["first_token_ns"], records["sent_ns"])).as_py() / 1e6
-    if summary["valid"]:
-        assert ours == pytest.approx(summary["latency_ms"]["ttft_from_send"]["mean"])
+    ours = summary["latency_ms"]["ttft_from_send"]["mean"]
     theirs = 1e3 * grown("time_to_first_token_seconds_sum") / grown("time_to_first_token_seconds_count")
     print(
         f"\n{endpoint}: {records.num_rows} requests, mean time to first token {ours:.2f} ms from send,"
