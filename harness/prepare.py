@@ -4,9 +4,10 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from harness import auth, content
 from harness.admission import admit, needs_context, with_context
@@ -24,6 +25,8 @@ from harness.targets.make import served_model
 from harness.targets.probe import identify, session
 from reports.manifest import Manifest
 from workloads.plan import Plan, make_plan, write_plan
+
+T = TypeVar("T")
 
 # Targets that we start and that compile, tune or capture with their first requests.
 COLD_KINDS: Final = ("vllm", "command")
@@ -52,6 +55,24 @@ class Planning:
         # Lengths that are to be fitted to the target's context wait for it to be told.
         self._early = None if needs_context(spec) else self._begin(spec)
 
+    async def beside(self, starting: Coroutine[Any, Any, T]) -> T:
+        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no start of a server.
+
+        Raises:
+            UserError: there is no plan for this spec, or as ``starting``.
+        """
+        start = asyncio.ensure_future(starting)
+        try:
+            if self._early is not None:
+                await asyncio.wait({start, self._early}, return_when=asyncio.FIRST_COMPLETED)
+                if self._early.done():
+                    self._early.result()
+            return await start
+        finally:
+            if not start.done():
+                start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+
     async def plan(self, spec: RunSpec) -> Plan:
         """The plan.
 
@@ -61,7 +82,10 @@ class Planning:
         return await (self._early or self._begin(spec))
 
     def _begin(self, spec: RunSpec) -> "asyncio.Task[Plan]":
-        return asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+        making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+        # Where the target fails first, that is what is said; nobody asks for the plan any more.
+        making.add_done_callback(lambda made: None if made.cancelled() else made.exception())
+        return making
 
 
 async def prepare(

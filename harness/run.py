@@ -68,7 +68,7 @@ async def execute(
         manifest: Manifest | None = None
         try:
             planning = Planning(spec)
-            urls = await target.start()
+            urls = await planning.beside(target.start())
             work = prepare(spec, target, urls, planning, credentials, run_dir, command_line, watcher)
             ready = await unless_gone(target, work)
             manifest = ready.manifest

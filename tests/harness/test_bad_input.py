@@ -1,6 +1,7 @@
 """Mistakes of the person at the keyboard: one clear message, exit code 2, and no load sent."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,6 +170,26 @@ def test_a_missing_rate_says_so(tailgate: Tailgate) -> None:
 
 def test_a_host_name_that_does_not_resolve_is_said(tailgate: Tailgate) -> None:
     refused(tailgate("run", "--target", "http://no-such-host.invalid:8000", *SHORT), "no-such-host.invalid")
+
+
+NO_TRACE = ("--trace", "absent.csv", "--trace-format", "azure")
+
+
+def test_a_target_and_a_trace_that_are_both_missing_give_one_message(tailgate: Tailgate) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    for _ in range(3):  # whichever is noticed first
+        refused(tailgate("run", "--target", f"http://127.0.0.1:{port}", *NO_TRACE))
+
+
+def test_a_missing_trace_costs_no_start_of_a_server(tailgate: Tailgate, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(  # given the time, the server would be what is complained of
+        f"target: {{kind: command, command: '{sys.executable} -c \"import time; time.sleep(30)\"', url: 'http://127.0.0.1:9'}}\n"
+        "workload: {trace: {file: absent.csv, format: azure}}\n"
+    )
+    said = tailgate("run", "s.yaml")
+    refused(said, "absent.csv", "No such file")
+    assert "before it was ready" not in said.err
 
 
 def test_a_port_that_never_answers_is_given_up(tailgate: Tailgate) -> None:

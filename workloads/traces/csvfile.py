@@ -4,6 +4,7 @@ Copes with CRLF, a missing final newline, blank lines and gzip. Column meanings 
 formats' own modules, which convert whole columns at once and look at single rows only where that fails.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,8 @@ def open_file(file: Path) -> Any:
     try:
         return pa.input_stream(str(file), compression="detect")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(error.strerror or "can't be read", where=str(file)) from error
+        # Arrow's own text names the path once more and then the number of the error.
+        raise UserError(os.strerror(error.errno) if error.errno else "can't be read", where=str(file)) from error
 
 
 def header(file: Path) -> list[str]:
