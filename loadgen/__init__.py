@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from locust import tag, task
 
-    from loadgen.llm import Answer, LLMUser
+    from loadgen.llm_user import Answer, LLMUser
 
 __all__ = ["Answer", "LLMUser", "tag", "task"]
 
 
 def __getattr__(name: str) -> Any:
     if name in ("LLMUser", "Answer"):
-        from loadgen import llm
+        from loadgen import llm_user
 
-        return getattr(llm, name)
+        return getattr(llm_user, name)
     if name in ("task", "tag"):
         import locust
 

@@ -6,7 +6,7 @@ Secrets (API keys in `headers`) travel only there: never in a file, an argument 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from loadgen.injector.endpoint import Trust
+from loadgen.injector.http.endpoint import Trust
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Job:
     by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a
-    # law as `workloads.lengths` reads it. Who, and how patient: functions of the seed and the row's index.
+    # law as `workloads.sampling.distribution_grammar` reads it. Who, and how patient: functions of the seed and the
+    # row's index.
     patience: str | None = None
     patience_share: float = 1.0
     patience_seed: int = 0

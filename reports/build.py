@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from reports.analysis import Analysis, analyse
-from reports.collect import collect
-from reports.html import write_report
-from reports.manifest import Manifest
-from reports.summary import save_summary, summary_of
-from workloads.errors import UserError
+from reports.documents.run_html.page import write_report
+from reports.metrics.analysis import Analysis, analyse
+from reports.rundir.collect import collect
+from reports.rundir.manifest import Manifest
+from reports.summary.summary import save_summary, summary_of
+from workloads.common.errors import UserError
 
 
 def build(run_dir: Path | str) -> dict[str, Any]:

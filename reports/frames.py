@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.analysis import analyse
-from reports.metrics import PER_REQUEST
-from reports.telemetry import read_gpu, read_server
+from reports.metrics.analysis import analyse
+from reports.metrics.requests import PER_REQUEST
+from reports.rundir.telemetry import read_gpu, read_server
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,8 @@ def arrivals(run_dir: Path | str) -> "pd.Series[float]":
     """
     import pandas as pd
 
-    from reports.tables import read_table
-    from workloads.errors import UserError
+    from reports.rundir.parquet_files import read_table
+    from workloads.common.errors import UserError
 
     path = Path(run_dir) / "arrivals.parquet"
     if not path.exists():

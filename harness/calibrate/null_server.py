@@ -20,7 +20,8 @@ from functools import partial
 
 import numpy as np
 
-from loadgen.injector.kernel import (
+from loadgen.injector.event_loop import Loop
+from loadgen.injector.kernel_timestamps import (
     ANCILLARY_BYTES,
     READABLE,
     StampKeeper,
@@ -29,7 +30,6 @@ from loadgen.injector.kernel import (
     raise_file_limit,
     unpack_timespec,
 )
-from loadgen.injector.loop import Loop
 
 MODEL = "null"
 _GIGA = 1_000_000_000

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harness.calibrate.ladder import ITL_MS, TTFT_MS
 from harness.calibrate.null_server import MODEL
-from harness.calibrate.steps import ITL_MS, TTFT_MS
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 _LIMIT_S: Final = 300.0
 

@@ -5,8 +5,8 @@ from importlib import import_module
 from typing import Final
 
 from harness.cli.edge import let_readers_go, unforeseen
-from workloads.errors import UserError
-from workloads.no_pandas import hide_pandas
+from loadgen.hide_pandas import hide_pandas
+from workloads.common.errors import UserError
 
 # name -> (module, one line for --help)
 COMMANDS: Final = {

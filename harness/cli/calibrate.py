@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Parser
+from harness.config.arguments import Parser
 
 if TYPE_CHECKING:
+    from harness.calibrate.ladder import Step
     from harness.calibrate.peers import Reported
-    from harness.calibrate.steps import Step
-    from harness.calibrate.store import Calibration
+    from harness.host.calibration import Calibration
 
 _COLUMNS = (
     ("chunks/s", "chunks_per_s", "{:,.0f}"),
@@ -42,7 +42,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
     parser.add_argument("--quiet", action="store_true", help="print only the one line")
     given = parser.parse_args(argv)
-    from harness.calibrate import peers, store
+    from harness.calibrate import peers
+    from harness.host import calibration as store
 
     names = [name.strip() for name in given.against.split(",") if name.strip()]
     if names:
@@ -71,7 +72,8 @@ def line(found: "Calibration") -> str:
 
 
 async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
-    from harness.calibrate import peers, steps, store
+    from harness.calibrate import ladder, peers
+    from harness.host import calibration as store
 
     table: list[Step] = []
 
@@ -83,17 +85,17 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
     if show:
         print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
     reported: list[Reported] = []
-    async with steps.null_server() as url:
-        by_chunks = await steps.ladder(url, "chunks", given.step, given.injectors, done)
-        by_requests = await steps.ladder(url, "requests", given.step, given.injectors, done)
-        best = steps.highest(by_chunks).chunks_per_s
+    async with ladder.null_server() as url:
+        by_chunks = await ladder.ladder(url, "chunks", given.step, given.injectors, done)
+        by_requests = await ladder.ladder(url, "requests", given.step, given.injectors, done)
+        best = ladder.highest(by_chunks).chunks_per_s
         if names:
             with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
-                rate = best / steps.TOKENS
-                reported = await peers.against(names, url, rate, steps.TOKENS, Path(folder), given.tokenizer)
+                rate = best / ladder.TOKENS
+                reported = await peers.against(names, url, rate, ladder.TOKENS, Path(folder), given.tokenizer)
     calibration = store.Calibration(
         chunks_per_s=best,
-        requests_per_s=steps.highest(by_requests).requests_per_s,
+        requests_per_s=ladder.highest(by_requests).requests_per_s,
         chunks_open=by_chunks[-1].honest,
         requests_open=by_requests[-1].honest,
         injectors=given.injectors,

@@ -4,15 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.cli.arguments import Parser
+from harness.config.arguments import Parser
 
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where the runs can't be compared."""
     options = _parser().parse_args(argv)
-    from reports import compare_docs as docs
-    from reports.compare import compare
-    from reports.compare_runs import load_runs
+    from reports.compare.comparison import compare
+    from reports.compare.runs import load_runs
+    from reports.documents import comparison as docs
 
     found = compare(load_runs(options.runs), anyway=options.anyway)
     docs.write_html(found, options.out)

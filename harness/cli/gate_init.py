@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from harness.cli.arguments import Parser
-from workloads.errors import UserError
+from harness.config.arguments import Parser
+from workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where nothing could be written."""
     options = parser().parse_args(argv)
-    from harness.gate import template
+    from harness.experiments.gate import policy_template
 
     if options.policy.exists():
         raise UserError("exists already", where=str(options.policy), remedy="Name another file.")
@@ -21,7 +21,7 @@ def run(argv: list[str]) -> int:
     if options.pilot:
         metrics, pairs, notes = _pilot(options)
     candidate = options.candidate or "http://localhost:8001"
-    template.write(
+    policy_template.write(
         options.policy, options.baseline or "http://localhost:8000", candidate,
         None if options.spec is None else _relative(options.spec, options.policy), metrics, pairs, notes,
     )  # fmt: skip
@@ -30,9 +30,9 @@ def run(argv: list[str]) -> int:
 
 
 def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
-    from harness.gate import pilot, rooms
-    from harness.gate.sides import experiment
-    from reports.gate_policy import parse_policy
+    from harness.experiments.gate import folder, pilot
+    from harness.experiments.gate.run_specs import experiment
+    from reports.verdicts.gate.policy import parse_policy
 
     if options.baseline is None or options.spec is None:
         raise UserError("a pilot needs --baseline and --spec", where="--pilot", remedy="It runs the baseline.")
@@ -46,7 +46,7 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
         "spec": _relative(options.spec, options.policy),
     }
     pilots = experiment(parse_policy(data, "command line"), where)
-    out = rooms.make(options.out, "pilot")
+    out = folder.make(options.out, "pilot")
     summaries = asyncio.run(
         pilot.pilot(pilots, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
     )

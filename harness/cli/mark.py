@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from harness.cli.arguments import Parser
-from harness.marks import mark
+from harness.config.arguments import Parser
+from harness.load.marks import mark
 
 
 def run(argv: list[str]) -> int:

@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.cli.arguments import Parser
+from harness.config.arguments import Parser
 from reports.build import build_with_analysis
-from reports.export import FORMATS, export
-from reports.summary import exit_code
-from reports.terminal import print_summary
-from workloads.errors import UserError
+from reports.documents.export import FORMATS, export
+from reports.documents.run_terminal import print_summary
+from reports.summary.summary import exit_code
+from workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:

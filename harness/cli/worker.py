@@ -7,16 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from harness.cli.arguments import Parser
-from workloads.errors import UserError
+from harness.config.arguments import Parser
+from workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> NoReturn:
     """Become the worker's process: Locust must be the first thing it imports."""
     options = _parser().parse_args(argv)
-    from harness.resources import require_linux
+    from harness.run.resources import require_linux
     from loadgen.control.address import split_address
-    from loadgen.control.protocol import DEFAULT_PORT
+    from loadgen.distributed.protocol import DEFAULT_PORT
 
     require_linux()
     host, port = split_address(options.master, DEFAULT_PORT, "--master")
@@ -33,11 +33,11 @@ def run(argv: list[str]) -> NoReturn:
     sys.stdout.flush()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.execv(sys.executable, [sys.executable, "-m", "loadgen.control.worker", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "loadgen.distributed.worker", *arguments])
 
 
 def _seconds(text: str, flag: str) -> float:
-    from workloads.units import parse_duration
+    from workloads.common.units import parse_duration
 
     try:
         return parse_duration(text)
@@ -47,7 +47,7 @@ def _seconds(text: str, flag: str) -> float:
 
 def _injectors(text: str) -> int:
     if text == "auto":
-        from harness.cores import half_of_the_cores
+        from harness.host.cores import half_of_the_cores
 
         return half_of_the_cores()
     if not text.isdigit() or not 1 <= int(text) <= 256:

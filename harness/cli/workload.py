@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.arguments import Parser
 from harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
-from harness.workload_words import number, print_figures, print_json, print_pictures
-from workloads.errors import UserError
+from harness.config.arguments import Parser
+from reports.documents.workload_terminal import number, print_figures, print_json, print_pictures
+from workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from workloads.plan import Plan
+    from workloads.plan.plan import Plan
 
 
 def run(argv: list[str]) -> int:
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from workloads.profiles import load, names
+    from workloads.config.profiles import load, names
 
     found = [{"name": name, "title": load(name).title} for name in names()]
     if options.json:
@@ -37,8 +37,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from workloads.figures import plan_figures
-    from workloads.profiles import load
+    from workloads.config.profiles import load
+    from workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name, spec = source.name, source.spec
@@ -46,7 +46,7 @@ def _show(options: argparse.Namespace) -> int:
     plan = _plan_of(source)
     figures = plan_figures(plan)
     if options.svg is not None:
-        from harness.workload_picture import picture
+        from reports.documents.plots.workload_svg import picture
 
         _write(options.svg, picture(plan, profile.title if profile else name).encode())
     if options.json:
@@ -61,8 +61,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from workloads.figures import plan_figures
-    from workloads.plan import write_plan
+    from workloads.plan.plan import write_plan
+    from workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name = source.name
@@ -81,9 +81,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _preview(options: argparse.Namespace) -> int:
-    from harness.workload_page import preview_page
-    from workloads.figures import plan_figures
-    from workloads.profiles import load
+    from reports.documents.workload_html import preview_page
+    from workloads.config.profiles import load
+    from workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name, spec = source.name, source.spec
@@ -157,7 +157,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _plan_of(source: Source) -> "Plan":
-    from workloads.plan import make_plan
+    from workloads.plan.plan import make_plan
 
     return make_plan(source.spec, source.seed)
 

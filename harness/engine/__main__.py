@@ -15,12 +15,12 @@ import sys
 
 from aiohttp import web
 
-from harness.cli.arguments import Parser
-from harness.engine.api import application
+from harness.config.argument_types import number
+from harness.config.arguments import Parser
 from harness.engine.config import Settings, resolve
-from harness.engine.loop import Engine
-from harness.numbers import number
-from workloads.errors import UserError
+from harness.engine.realtime import Engine
+from harness.engine.server.api import application
+from workloads.common.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
 _BACKLOG = 4096

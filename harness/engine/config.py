@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from harness.engine.model import Gpu, ModelShape, StepTime
-from workloads.errors import UserError
+from harness.engine.model.step_time import Gpu, ModelShape, StepTime
+from workloads.common.errors import UserError
 
 GIB = 2**30
 

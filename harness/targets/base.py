@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from harness.secrecy import masked_words
-from workloads.errors import UserError
+from harness.config.masking import masked_words
+from workloads.common.errors import UserError
 
 # A broken connection is heard before the end of the process that broke it.
 _LAST_WORD_S: Final = 1.0

@@ -19,12 +19,12 @@ import aiohttp
 from yarl import URL
 
 from harness.targets.base import Ended, never
-from harness.targets.container import started_container
-from harness.targets.launched import LaunchedTarget
-from harness.targets.probe import OPEN, Access, session
-from harness.targets.process import OwnProcess, require_free
-from harness.targets.ready import first_token, wait_until_ready
-from workloads.errors import UserError
+from harness.targets.inspect.probe import OPEN, Access, session
+from harness.targets.launch.container import started_container
+from harness.targets.launch.launched import LaunchedTarget
+from harness.targets.launch.process import OwnProcess, require_free
+from harness.targets.launch.ready import first_token, wait_until_ready
+from workloads.common.errors import UserError
 
 _STOP_S: Final = 120.0
 _WATCH_S: Final = 0.25

@@ -1,15 +1,14 @@
 """From a spec's `target:` to the class that lives it."""
 
-from harness.auth import credentials
-from harness.job import trust_of
-from harness.spec import RunSpec
+from harness.config.run_spec import RunSpec, trust_of
 from harness.targets.base import Target
 from harness.targets.command import CommandTarget
-from harness.targets.probe import Access
+from harness.targets.credentials import credentials
+from harness.targets.inspect.probe import Access
 from harness.targets.sim import SimTarget
 from harness.targets.url import UrlTarget
 from harness.targets.vllm import VllmTarget
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 
 def make_target(spec: RunSpec) -> Target:

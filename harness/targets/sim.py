@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from harness.targets.base import TargetGone
-from harness.targets.launched import LaunchedTarget
-from harness.targets.process import OwnProcess
+from harness.targets.launch.launched import LaunchedTarget
+from harness.targets.launch.process import OwnProcess
 from harness.targets.vllm_flags import flag
 
 _READY_S = 30.0

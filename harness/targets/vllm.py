@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.targets import vllm_flags
-from harness.targets.launched import LaunchedTarget
-from harness.targets.probe import OPEN, Access, session
-from harness.targets.process import OwnProcess, free_port, require_free
-from harness.targets.ready import Detail, Milestone, first_token, wait_until_ready
+from harness.targets.inspect.probe import OPEN, Access, session
+from harness.targets.launch.launched import LaunchedTarget
+from harness.targets.launch.process import OwnProcess, free_port, require_free
+from harness.targets.launch.ready import Detail, Milestone, first_token, wait_until_ready
 from harness.targets.vllm_flags import flag
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 MILESTONES: Final = (
     Milestone("process start", re.compile(r"non-default args|Resolved architecture")),

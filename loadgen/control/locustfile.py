@@ -9,9 +9,9 @@ import locust
 from locust import User
 from locust.util.load_locustfile import is_shape_class, load_locustfile
 
-from loadgen.llm import LLMUser
-from workloads.errors import UserError
-from workloads.hashing import file_digest
+from loadgen.llm_user import LLMUser
+from workloads.common.errors import UserError
+from workloads.table.hashing import file_digest
 
 
 def digest(path: Path) -> str:

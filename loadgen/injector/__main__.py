@@ -7,12 +7,12 @@ import socket
 import sys
 import traceback
 
+from loadgen.hide_pandas import hide_pandas
+from loadgen.injector.control_socket import Line
+from loadgen.injector.event_loop import Loop
 from loadgen.injector.injector import Injector
-from loadgen.injector.kernel import be_punctual, raise_file_limit
-from loadgen.injector.line import Line
-from loadgen.injector.loop import Loop
-from workloads.errors import UserError
-from workloads.no_pandas import hide_pandas
+from loadgen.injector.kernel_timestamps import be_punctual, raise_file_limit
+from workloads.common.errors import UserError
 
 
 def main() -> int:

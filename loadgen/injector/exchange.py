@@ -7,9 +7,9 @@ connection decides it where none did.
 import contextlib
 from typing import Any
 
-from loadgen.injector import dialect
-from loadgen.injector.dialect import BadPayload, Reading
-from loadgen.injector.stream import Stream
+from loadgen.injector.api import openai_response
+from loadgen.injector.api.openai_response import BadPayload, Reading
+from loadgen.injector.http.token_stream import Stream
 from loadgen.records import HungUp, Status
 
 _ERROR_CHARS = 500
@@ -91,20 +91,20 @@ class Exchange:
         if self.http_status != 200:
             rejected = self.http_status in (429, 503)
             body = b"".join(stream.pieces)
-            self._end(Status.REJECTED if rejected else Status.HTTP_ERROR, dialect.error_text(body), end_ns)
+            self._end(Status.REJECTED if rejected else Status.HTTP_ERROR, openai_response.error_text(body), end_ns)
             return
         if self.content_encoding not in (b"", b"identity"):
             kind = self.content_encoding.decode("latin-1")
             self._end(Status.BAD_RESPONSE, f"the answer is compressed ({kind}), which was not asked for", end_ns)
             return
         if self.content_type.startswith(b"text/html"):
-            self._end(Status.BAD_RESPONSE, f"a web page: {dialect.excerpt(b''.join(stream.pieces))}", end_ns)
+            self._end(Status.BAD_RESPONSE, f"a web page: {openai_response.excerpt(b''.join(stream.pieces))}", end_ns)
             return
         try:
             if self.streamed and not self.content_type.startswith(b"application/json"):
                 stream.digest(whole=True)
             else:
-                dialect.read_whole(reading, b"".join(stream.pieces))
+                openai_response.read_whole(reading, b"".join(stream.pieces))
                 stream.last_ns = stream.stamps[-1] if stream.stamps else end_ns
         except BadPayload as error:
             self._end(Status.BAD_RESPONSE, str(error), end_ns)
@@ -114,7 +114,7 @@ class Exchange:
         elif self.streamed and self.content_type.startswith(b"application/json"):
             self._end(Status.BAD_RESPONSE, "asked for a stream, got application/json", end_ns)
         elif not reading.payloads and stream.pending.strip():
-            self._end(Status.BAD_RESPONSE, f"not a stream of events: {dialect.excerpt(stream.pending)}", end_ns)
+            self._end(Status.BAD_RESPONSE, f"not a stream of events: {openai_response.excerpt(stream.pending)}", end_ns)
         elif stream.pending.strip():
             self._end(Status.TRUNCATED, "the stream ended inside an event", end_ns)
         elif not reading.payloads and not reading.done:

@@ -12,24 +12,24 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from loadgen.injector.asked import APIS, Asked
-from loadgen.injector.books import Books
-from loadgen.injector.closed_loop import ClosedLoop
-from loadgen.injector.conduct import Conduct
-from loadgen.injector.dispatch import Dispatcher
-from loadgen.injector.endpoint import resolve
+from loadgen.injector.api.request_builder import PATHS, RequestMaker
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.control_socket import Line
+from loadgen.injector.dispatcher import Dispatcher
+from loadgen.injector.event_loop import Loop
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.feeds import make_feed
-from loadgen.injector.kernel import StampKeeper
-from loadgen.injector.line import Line
-from loadgen.injector.loop import Loop
-from loadgen.injector.open_loop import OpenLoop
-from loadgen.injector.recent import Recent
-from loadgen.injector.request import PATHS, RequestMaker
-from loadgen.injector.secrets import Secrets
+from loadgen.injector.http.endpoint import resolve
+from loadgen.injector.kernel_timestamps import StampKeeper
+from loadgen.injector.recording.live_stats import Recent
+from loadgen.injector.recording.recorder import Books
+from loadgen.injector.schedule.closed_loop import ClosedLoop
+from loadgen.injector.schedule.locustfile_loop import APIS, Asked
+from loadgen.injector.schedule.open_loop import OpenLoop
+from loadgen.injector.schedule.sources import make_feed
 from loadgen.job import Job
 from loadgen.records import Status
-from workloads.errors import UserError
+from loadgen.redact import Secrets
+from workloads.common.errors import UserError
 
 _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000

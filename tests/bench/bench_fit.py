@@ -15,14 +15,14 @@ import pyarrow as pa
 from scipy.stats import binom
 
 from workloads.arrivals.process import Process
-from workloads.arrivals.rate import Modulated, Rates
+from workloads.arrivals.rate_shapes import Modulated, Rates
 from workloads.arrivals.renewal import Gamma
-from workloads.columns import stateless
+from workloads.config.workload import WorkloadSpec
 from workloads.fit.estimate import Estimate
 from workloads.fit.workload import fit_replay
-from workloads.plan import make_plan
-from workloads.spec import WorkloadSpec
-from workloads.streams import Stream
+from workloads.plan.plan import make_plan
+from workloads.sampling.random_streams import Stream
+from workloads.table.columns import stateless
 from workloads.traces.replay import Replay
 
 HOUR = 3600.0

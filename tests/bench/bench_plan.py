@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 PLAN = """
-from workloads.plan import make_plan
-from workloads.spec import WorkloadSpec
+from workloads.plan.plan import make_plan
+from workloads.config.workload import WorkloadSpec
 begin()
 plan = make_plan(WorkloadSpec(profile={profile!r}, requests={rows}, duration=None), 7)
 end(f"plan of {{plan.table.num_rows:,}} rows from {profile}", plan.table.num_rows, "rows")
@@ -27,17 +27,17 @@ end(f"Azure CSV of {{rows:,}} rows read", rows, "rows")
 
 TRACE_PLAN = """
 from pathlib import Path
-from workloads.plan import make_plan
-from workloads.spec import WorkloadSpec
+from workloads.plan.plan import make_plan
+from workloads.config.workload import WorkloadSpec
 begin()
 plan = make_plan(WorkloadSpec(trace={{"file": Path({file!r})}}), 7)
 end(f"plan of {{plan.table.num_rows:,}} rows of an Azure CSV", plan.table.num_rows, "rows")
 """
 
 PROMPTS = """
-from workloads.content import table_default
-from workloads.corpus import corpus_text
-from workloads.prompts import PromptMaker
+from workloads.prompts.content_table import table_default
+from workloads.prompts.corpus import corpus_text
+from workloads.prompts.prompts import PromptMaker
 maker = PromptMaker(table_default(text=corpus_text()), block_tokens=64, mode={mode!r})
 make = maker.ids_json if {mode!r} == "ids" else maker.text_json
 make(0, {blocks}, 8000)

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, LAG_EDGES_NS, REQUESTS_SCHEMA
-from reports.integrity import checksums
-from reports.manifest import Manifest, Target
+from reports.rundir.integrity import checksums
+from reports.rundir.manifest import Manifest, Target
 
 MS, S = 1_000_000, 1_000_000_000
 RATE = 1000.0

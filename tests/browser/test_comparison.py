@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from reports.build import build
-from reports.compare import compare
-from reports.compare_docs import write_html
-from reports.compare_runs import load_runs
-from reports.manifest import Target
+from reports.compare.comparison import compare
+from reports.compare.runs import load_runs
+from reports.documents.comparison import write_html
+from reports.rundir.manifest import Target
 from tests.browser.chromium import visit
 from tests.reports.fabricate import Row, fabricate
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from reports.gate_history import Entry, entry_of
-from reports.gate_html import html
-from reports.gate_result import Verdict
-from reports.verdict import judge
+from reports.documents.gate.history import Entry, entry_of
+from reports.documents.gate.html import html
+from reports.verdicts.gate.result import Verdict
+from reports.verdicts.gate.verdict import judge
 from tests.browser.chromium import visit
 from tests.gate.made import campaign, noisy, pairs, policy
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from reports.build import build
-from reports.manifest import Target
-from reports.telemetry import GPU_SCHEMA
+from reports.rundir.manifest import Target
+from reports.rundir.telemetry import GPU_SCHEMA
 from tests.browser.chromium import visit
 from tests.reports.fabricate import Row, S, fabricate
 

@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from reports.spool import whole_batches
+from reports.rundir.spool import whole_batches
 
 BENCH = Path(__file__).parents[1] / "bench"
 # How long a test waits for what must come; a pass never waits it out.

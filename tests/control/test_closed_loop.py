@@ -12,7 +12,7 @@ import pytest
 from answering import answering
 from machines import Ended, serving, started, tailgate
 
-from reports.spool import whole_batches
+from reports.rundir.spool import whole_batches
 
 pytestmark = pytest.mark.alone
 

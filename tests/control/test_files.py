@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control.files import Files, described
-from workloads.errors import UserError
+from loadgen.distributed.file_transfer import Files, described
+from workloads.common.errors import UserError
 
 
 def pieces_of(path: Path, size: int) -> list[tuple[str, int, bytes]]:

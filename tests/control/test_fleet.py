@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from loadgen.control.address import split_address
-from loadgen.control.fleet import Fleet, Remote
-from loadgen.control.protocol import PROTOCOL, VERSION
-from loadgen.control.remake import check
 from loadgen.control.stages import Stage
-from loadgen.control.vigil import Vigil
-from workloads.errors import UserError
+from loadgen.distributed.liveness import Vigil
+from loadgen.distributed.protocol import PROTOCOL, VERSION
+from loadgen.distributed.rebuild_plan import check
+from loadgen.distributed.workers import Fleet, Remote
+from workloads.common.errors import UserError
 
 
 def about(**other: Any) -> dict[str, Any]:

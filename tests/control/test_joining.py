@@ -12,9 +12,9 @@ LOAD = ["--rate", "20/s", "--duration", "2s", "--prompt-tokens", "16", "--output
 
 OLD_WORKER = """
 import locust
-import loadgen.control.protocol as protocol, loadgen.control.fleet
+import loadgen.distributed.protocol as protocol, loadgen.distributed.workers
 protocol.VERSION = "0.0.7"
-from loadgen.control.worker import main
+from loadgen.distributed.worker import main
 raise SystemExit(main())
 """
 
@@ -136,9 +136,9 @@ def test_a_workers_wrong_flags_are_refused(flags: list[str], told: str) -> None:
 def test_a_worker_whose_plan_differs_is_refused_with_both_hashes(exact: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
-        "if 'loadgen.control.remake' in ' '.join(sys.orig_argv):\n"
-        "    import workloads.hashing\n"
-        "    workloads.hashing.GENERATOR = 'another'\n"
+        "if 'loadgen.distributed.rebuild_plan' in ' '.join(sys.orig_argv):\n"
+        "    import workloads.table.hashing\n"
+        "    workloads.table.hashing.GENERATOR = 'another'\n"
     )
     bind = f"127.0.0.1:{free_port()}"
     with serving(exact) as port:

@@ -7,8 +7,8 @@ BROKEN = """
 import locust
 from gevent.lock import RLock
 from locust.exception import RPCError, RPCReceiveError, RPCSendError
-from loadgen.control.link import Link
-from loadgen.control.runners import Worker
+from loadgen.distributed.master_link import Link
+from loadgen.distributed.locust_runners import Worker
 
 class Broken:
     def send_message(self, kind, data):

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from machines import serving, tailgate
 
-from harness import progress
-from harness.gpus import in_words
-from harness.progress import Progress, Recent
+from harness.load import progress
+from harness.load.gpu_watch import in_words
+from harness.load.progress import Progress, Recent
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.recent import Recent as RecentOfInjector
+from loadgen.injector.recording.live_stats import Recent as RecentOfInjector
 from loadgen.records import Status
 
 

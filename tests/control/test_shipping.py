@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen.control import shipping
-from loadgen.control.shipping import Shipper, Store, number_of
+from loadgen.distributed import record_transfer
+from loadgen.distributed.record_transfer import Shipper, Store, number_of
 
 
 @pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not acknowledged by the next look counts as lost."""
-    monkeypatch.setattr(shipping, "_AGAIN_S", -1.0)
+    monkeypatch.setattr(record_transfer, "_AGAIN_S", -1.0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)

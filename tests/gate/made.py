@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from reports.gate_policy import WHOLE, Policy, parse_policy
-from reports.gate_runs import Campaign, GateRun, Side
-from reports.manifest import Manifest, Target
+from reports.rundir.manifest import Manifest, Target
+from reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
+from reports.verdicts.gate.runs import Campaign, GateRun, Side
 
 
 def policy(**keys: Any) -> Policy:

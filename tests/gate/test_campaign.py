@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.gate import campaign as campaigns
-from harness.spec import RunSpec
+from harness.config.run_spec import RunSpec
+from harness.experiments.gate import campaign as campaigns
 from harness.targets.base import TargetGone
-from reports.gate_runs import Campaign
+from reports.verdicts.gate.runs import Campaign
 from tests.reports.fabricate import Row, fabricate
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
 POLICY = f"""

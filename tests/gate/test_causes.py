@@ -1,7 +1,7 @@
 """Where a slower side is looked at first: by what its server says."""
 
-from reports.gate_cause import causes
-from reports.verdict import judge
+from reports.verdicts.gate.causes import causes
+from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, noisy, pairs, policy, run, summary
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from reports.gate_html import html
-from reports.gate_md import markdown
-from reports.gate_validity import obstacles, own_differences
-from reports.manifest import Target
-from reports.verdict import judge
+from reports.documents.gate.html import html
+from reports.documents.gate.markdown import markdown
+from reports.rundir.manifest import Target
+from reports.verdicts.gate.comparability import obstacles, own_differences
+from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, pairs, policy, run, summary
 
 QUIET = {"pairs": 5, "extension": None}

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reports.gate_compare import compare
-from reports.gate_design import Design
-from reports.gate_errors import error_rule, good_share
-from reports.gate_holm import holm
-from reports.gate_html import html
-from reports.gate_md import markdown
-from reports.gate_metrics import gate_metric
-from reports.gate_stats import paired, pairs_to_settle
-from reports.gate_terminal import print_verdict
-from reports.verdict import judge
+from reports.documents.gate.html import html
+from reports.documents.gate.markdown import markdown
+from reports.documents.gate.terminal import print_verdict
+from reports.stats.paired_tests import paired, pairs_to_settle
+from reports.stats.sequential_design import Design
+from reports.verdicts.gate.comparison import compare
+from reports.verdicts.gate.error_rule import error_rule, good_share
+from reports.verdicts.gate.holm import holm
+from reports.verdicts.gate.metrics import gate_metric
+from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, good, latency, noisy, pairs, policy, run, summary
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 QUIET = {"pairs": 5, "extension": None}
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.gate.decidable import planned_requests, require_decidable
-from harness.gate.estimate import estimate, order_of, require_budget, steps
-from harness.gate.kept import Kept
-from harness.gate.pilot import proposal, spreads
-from harness.gate.rates import load_for
-from harness.gate.sides import experiment
-from reports.gate_simulation import whole_policy
+from harness.experiments.gate.estimate import estimate, order_of, require_budget, steps
+from harness.experiments.gate.feasibility import planned_requests, require_decidable
+from harness.experiments.gate.load_points import load_for
+from harness.experiments.gate.pilot import proposal, spreads
+from harness.experiments.gate.run_specs import experiment
+from harness.experiments.gate.shared_target import Kept
+from reports.verdicts.gate.operating_curve import whole_policy
 from tests.gate.made import latency, policy, summary
-from workloads.errors import UserError
-from workloads.plan import make_plan
+from workloads.common.errors import UserError
+from workloads.plan.plan import make_plan
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
 WORKLOAD = {

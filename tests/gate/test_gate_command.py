@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from reports.manifest import Manifest
-from workloads.plan import read_plan
+from reports.rundir.manifest import Manifest
+from workloads.plan.plan import read_plan
 
 pytestmark = pytest.mark.alone
 

@@ -7,17 +7,17 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from reports.export_md import LIMIT_BYTES, cell
-from reports.gate_docs import STEP_SUMMARY, write_all, write_step_summary
-from reports.gate_dots import dots
-from reports.gate_history import append, entry_of, read
-from reports.gate_html import html
-from reports.gate_junit import junit
-from reports.gate_md import markdown
-from reports.gate_words import interval, percent
-from reports.verdict import judge
+from reports.documents.gate.dots import dots
+from reports.documents.gate.history import append, entry_of, read
+from reports.documents.gate.html import html
+from reports.documents.gate.junit import junit
+from reports.documents.gate.markdown import markdown
+from reports.documents.gate.write import STEP_SUMMARY, write_all, write_step_summary
+from reports.documents.run_markdown import LIMIT_BYTES, cell
+from reports.verdicts.gate.verdict import judge
+from reports.verdicts.gate.wording import interval, percent
 from tests.gate.made import campaign, noisy, pairs, policy, run, summary
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 QUIET = {"pairs": 5, "extension": None}
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from reports.gate_curve import report
-from reports.gate_design import Design
-from reports.gate_errors import error_rule
-from reports.gate_simulation import decide, differences, grid
-from reports.gate_simulation_errors import failing
-from reports.verdict import judge
+from reports.documents.gate.operating_curve import report
+from reports.stats.sequential_design import Design
+from reports.verdicts.gate.error_rule import error_rule
+from reports.verdicts.gate.operating_curve import decide, differences, grid
+from reports.verdicts.gate.operating_curve_errors import failing
+from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, pairs, policy, run, summary
 
 

@@ -8,11 +8,11 @@ import yaml
 
 from harness.cli import main
 from harness.cli.gate import _command
-from harness.gate import paperwork, rooms
-from reports import gate_history
+from harness.experiments.gate import folder, outputs
 from reports.build import build
+from reports.documents.gate import history
 from tests.reports.fabricate import Row, fabricate
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_what_breaks_meanwhile_is_told_and_the_verdict_stands(checkout: Path, ca
     def full(*_: object) -> None:
         raise UserError("cannot be written: No space left on device", where="h.jsonl")
 
-    monkeypatch.setattr(paperwork.gate_history, "append", full)
+    monkeypatch.setattr(outputs.gate_history, "append", full)
     assert gate("--out", "out") == 0
     assert "No space left" in capsys.readouterr().err
     assert json.loads((checkout / "out" / "verdict.json").read_text())["verdict"] == "PASS"
@@ -57,13 +57,13 @@ def test_what_breaks_meanwhile_is_told_and_the_verdict_stands(checkout: Path, ca
 
 def test_every_verdict_is_remembered_and_drawn(checkout: Path):
     assert [gate("--out", "out"), gate("--out", "out2")] == [0, 0]
-    assert [one.verdict for one in gate_history.read(checkout / "kept" / "h.jsonl")] == ["PASS", "PASS"]
+    assert [one.verdict for one in history.read(checkout / "kept" / "h.jsonl")] == ["PASS", "PASS"]
 
 
 def test_a_folder_that_is_judged_again_is_not_remembered_twice(checkout: Path):
     (checkout / "folder").mkdir()
     policy = "metrics: {ttft.p50: 5%}\npairs: 3\nextension: null\nhistory: kept/h.jsonl\n"
-    (checkout / "folder" / rooms.POLICY).write_text(policy)
+    (checkout / "folder" / folder.POLICY).write_text(policy)
     for side in ("main", "pr"):
         for k in range(3):
             (checkout / f"{side}-{k}").rename(checkout / "folder" / f"{side}-{k}")
@@ -113,7 +113,7 @@ metrics: {ttft.p50: 5%}
 
     def kept(self, tmp_path: Path, text: str) -> str:
         (tmp_path / "p.yaml").write_text(text)
-        return (rooms.make(tmp_path / "out", "gate", tmp_path / "p.yaml") / rooms.POLICY).read_text()
+        return (folder.make(tmp_path / "out", "gate", tmp_path / "p.yaml") / folder.POLICY).read_text()
 
     def test_holds_no_secret(self, tmp_path: Path):
         text = self.kept(tmp_path, self.SECRETS)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.gate import template
-from harness.gate.decidable import require_decidable
-from harness.gate.estimate import estimate
-from harness.gate.sides import experiment
-from reports.gate_metrics import gate_metric
-from reports.gate_policy import Policy, load_policy, parse_policy
+from harness.experiments.gate import policy_template
+from harness.experiments.gate.estimate import estimate
+from harness.experiments.gate.feasibility import require_decidable
+from harness.experiments.gate.run_specs import experiment
+from reports.verdicts.gate.metrics import gate_metric
+from reports.verdicts.gate.policy import Policy, load_policy, parse_policy
 from tests.gate.made import policy
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 
 def test_the_default_gates_a_tail_of_ttft_and_of_tpot_with_five_pairs_and_an_extension_to_ten():
@@ -135,19 +135,19 @@ def test_a_file_that_is_no_policy_says_so(tmp_path: Path, content: str | None, s
 
 def test_the_written_policy_is_one_and_has_the_defaults(tmp_path: Path):
     path = tmp_path / "gate.yaml"
-    template.write(path, "http://a:1", "http://b:1", None)
+    policy_template.write(path, "http://a:1", "http://b:1", None)
     found, default = load_policy(path), Policy()
     for key in ("metrics", "pairs", "extended", "restart", "errors", "repeat_invalid", "inconclusive", "seed"):
         assert getattr(found, key) == getattr(default, key)
     assert path.read_text().count("#") > 20  # it is commented
     with pytest.raises(UserError, match="exists already"):
-        template.write(path, "http://a:1", "http://b:1", None)
+        policy_template.write(path, "http://a:1", "http://b:1", None)
 
 
 def uncommented(*keys: str) -> Policy:
     """The written policy with the optional lines that begin with these keys enabled; all of them without any."""
     metrics: dict[str, str | None] = {"ttft.p90": "10%"}
-    lines = template.text("http://a:1", "http://b:1", None, metrics, 5, ["note"]).splitlines()
+    lines = policy_template.text("http://a:1", "http://b:1", None, metrics, 5, ["note"]).splitlines()
     option = re.compile(r"( *)# ( *)([a-z_0-9.]+): (?=\S)")
     found = []
     for line in lines:

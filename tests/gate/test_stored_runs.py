@@ -11,9 +11,9 @@ import pytest
 
 from harness.cli import main
 from reports.build import build
-from reports.gate_runs import Campaign
-from reports.manifest import Manifest
-from reports.telemetry import GPU_SCHEMA
+from reports.rundir.manifest import Manifest
+from reports.rundir.telemetry import GPU_SCHEMA
+from reports.verdicts.gate.runs import Campaign
 from tests.reports.fabricate import Row, S, fabricate
 
 REQUESTS = 400

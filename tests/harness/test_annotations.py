@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from harness.annotations import annotations
-from reports.telemetry import GPU_SCHEMA, SERVER_SCHEMA, Telemetry
+from reports.rundir.telemetry import GPU_SCHEMA, SERVER_SCHEMA, Telemetry
+from reports.telemetry.annotations import annotations
 
 S = 1_000_000_000
 

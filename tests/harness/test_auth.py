@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.auth import Credentials
-from harness.spec import AuthSpec
-from workloads.errors import UserError
+from harness.config.run_spec import AuthSpec
+from harness.targets.credentials import Credentials
+from workloads.common.errors import UserError
 
 
 class Told:
@@ -21,8 +21,8 @@ class Told:
         self.messages: list[dict[str, Any]] = []
         self.also: list[dict[str, str]] = []
 
-    def send(self, message: dict[str, Any]) -> None:
-        self.messages.append(message)
+    def headers(self, headers: dict[str, str]) -> None:
+        self.messages.append({"op": "headers", "headers": headers})
 
 
 def headers(**spec: Any) -> dict[str, str]:
@@ -65,7 +65,7 @@ def test_an_unfit_key_is_not_shown() -> None:
 
 
 def test_a_command_that_hangs_is_given_up_with_its_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("harness.auth._COMMAND_S", 0.2)
+    monkeypatch.setattr("harness.targets.credentials._COMMAND_S", 0.2)
     began = time.monotonic()
     with pytest.raises(UserError, match="no key within"):
         headers(command=f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60' & wait")
@@ -83,9 +83,7 @@ def renewals(folder: Path, script: str, until: Callable[[Told, Credentials], boo
     async def run() -> Credentials:
         made = Credentials(AuthSpec(command=script.format(folder=folder), refresh=0.02))
         assert await made.headers() == {"Authorization": "Bearer first"}
-        task = asyncio.create_task(
-            made.keep_fresh(told, {"X-Team": "a"}, [told.also.append], retry_s=0.01)  # type: ignore[arg-type]
-        )
+        task = asyncio.create_task(made.keep_fresh({"X-Team": "a"}, [told.headers, told.also.append], retry_s=0.01))
         if change is not None:
             (folder / "key").write_text(change)
         deadline = time.monotonic() + 20
@@ -132,7 +130,7 @@ def test_a_key_s_age_counts_from_when_it_was_fetched_not_from_when_load_began(tm
         await asyncio.sleep(0.15)
         began = time.monotonic()
         told = Told()
-        task = asyncio.create_task(made.keep_fresh(told, {}))  # type: ignore[arg-type]
+        task = asyncio.create_task(made.keep_fresh({}, [told.headers]))
         while not told.messages:
             await asyncio.sleep(0.005)
         task.cancel()
@@ -152,7 +150,7 @@ def test_a_key_that_the_target_refuses_is_renewed_at_once_and_then_ever_more_slo
         (tmp_path / "key").write_text("second")
         told, at = Told(), []
         task = asyncio.create_task(
-            made.keep_fresh(told, {}, [lambda _: at.append(time.monotonic())], retry_s=0.1)  # type: ignore[arg-type]
+            made.keep_fresh({}, [told.headers, lambda _: at.append(time.monotonic())], retry_s=0.1)
         )
         while len(at) < 4:  # it refuses every key it gets
             assert not task.done()

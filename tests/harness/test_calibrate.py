@@ -20,14 +20,14 @@ import pyarrow as pa
 import pytest
 from command import SIM, Tailgate, command
 
-from harness.calibrate import store
-from harness.calibrate.busiest import beyond_calibration, busiest
+from harness.calibrate.ladder import Step, _judged, highest, ladder, measure
 from harness.calibrate.peers import against
-from harness.calibrate.steps import Step, _judged, highest, ladder, measure
 from harness.cli.calibrate import line
-from harness.spec import RunSpec, WorkersSpec
-from workloads.errors import UserError
-from workloads.plan import Plan
+from harness.config.run_spec import RunSpec, WorkersSpec
+from harness.host import calibration
+from harness.run.peak_load import beyond_calibration, busiest
+from workloads.common.errors import UserError
+from workloads.plan.plan import Plan
 
 pytestmark = pytest.mark.alone
 
@@ -90,8 +90,8 @@ def summary(
     }
 
 
-def calibrated(**changed: Any) -> store.Calibration:
-    made = store.Calibration(10_000.0, 500.0, False, False, 1, "2026-01-01T00:00:00+00:00", [])
+def calibrated(**changed: Any) -> calibration.Calibration:
+    made = calibration.Calibration(10_000.0, 500.0, False, False, 1, "2026-01-01T00:00:00+00:00", [])
     return replace(made, **changed)
 
 
@@ -127,7 +127,7 @@ def test_a_step_lasts_until_its_tails_are_known(
         asked.append(length_s)
         return _judged(rate, tokens, summary(ttft_p99=50.1 if len(asked) >= known_after else None), 0.1)
 
-    monkeypatch.setattr("harness.calibrate.steps._measured", measured)
+    monkeypatch.setattr("harness.calibrate.ladder._measured", measured)
     step = asyncio.run(measure("http://x", 20.0, 50, 6.0, 1))
     assert asked == lengths
     assert step.honest is (known_after <= 2)
@@ -140,7 +140,7 @@ def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[Step]:
     async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> Step:
         return _judged(rate, tokens, summary(ttft_p99=50.1 if next(steps) else 70.0), 0.1)
 
-    monkeypatch.setattr("harness.calibrate.steps.measure", measure)
+    monkeypatch.setattr("harness.calibrate.ladder.measure", measure)
     return asyncio.run(ladder("http://x", "chunks", 6.0, 1, lambda _step: None))
 
 
@@ -175,32 +175,32 @@ def test_the_line_says_whether_a_limit_was_found(chunks_open: bool, requests_ope
 def test_a_calibration_is_found_again_on_the_same_host_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = calibrated()
-    store.save(made)
-    assert store.load(1) == made
-    assert store.load(4) is None  # with four injectors it may be able to do more, or less
-    monkeypatch.setattr(store, "host_key", lambda: "another")
-    assert store.load(1) is None
+    calibration.save(made)
+    assert calibration.load(1) == made
+    assert calibration.load(4) is None  # with four injectors it may be able to do more, or less
+    monkeypatch.setattr(calibration, "host_key", lambda: "another")
+    assert calibration.load(1) is None
 
 
 def test_a_plan_beyond_70_percent_of_the_calibration_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert store.warning(1e6, 1e6, 1) is None
-    store.save(calibrated())
-    assert store.warning(100, 6_900, 1) is None
-    assert "chunks/s" in str(store.warning(100, 7_100, 1))
-    assert "requests/s" in str(store.warning(360, 1_000, 1))
-    assert store.warning(1e6, 1e6, 2) is None
+    assert calibration.warning(1e6, 1e6, 1) is None
+    calibration.save(calibrated())
+    assert calibration.warning(100, 6_900, 1) is None
+    assert "chunks/s" in str(calibration.warning(100, 7_100, 1))
+    assert "requests/s" in str(calibration.warning(360, 1_000, 1))
+    assert calibration.warning(1e6, 1e6, 2) is None
 
 
 def test_where_no_limit_was_found_only_a_plan_beyond_all_that_was_tried_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    store.save(calibrated(chunks_open=True))
-    assert store.warning(100, 9_900, 1) is None
-    assert "beyond all" in str(store.warning(100, 10_100, 1))
+    calibration.save(calibrated(chunks_open=True))
+    assert calibration.warning(100, 9_900, 1) is None
+    assert "beyond all" in str(calibration.warning(100, 10_100, 1))
 
 
 def plan_of(at_s: list[float], tokens: int, sessions: list[int] | None = None) -> Plan:
@@ -230,7 +230,7 @@ def test_of_several_injectors_the_busiest_decides() -> None:
 
 def test_where_other_machines_send_this_one_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    store.save(calibrated(chunks_per_s=1.0))
+    calibration.save(calibrated(chunks_per_s=1.0))
     workload = {"prompt_tokens": 8, "output_tokens": 8, "arrivals": {"process": "poisson", "rate": 5}, "duration": 10}
     spec = RunSpec.model_validate({"target": {"url": "http://x"}, "workload": workload})
     assert beyond_calibration(spec, plan_of([1.0], 100)) is not None

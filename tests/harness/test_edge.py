@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from command import SHORT, SIM, Tailgate, command
 
-from workloads.content import table_default
-from workloads.errors import UserError
+from workloads.common.errors import UserError
+from workloads.prompts.content_table import table_default
 
 SCRIPT = """
 import sys
@@ -61,7 +61,7 @@ def test_what_nobody_foresaw_is_one_line_and_never_exit_code_1(tmp_path: Path) -
 
 def test_what_nobody_foresaw_after_the_measuring_is_invalid_and_names_what_is_kept(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path; from harness.rundir import measured\n"
+        "from pathlib import Path; from harness.run.run_directory import measured\n"
         "    with measured(Path('kept'), 'x') as made:\n"
         "        made.keep(); {}['gone']"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.marks import mark
-from reports.events import read_events
-from reports.manifest import Manifest
-from workloads.errors import UserError
+from harness.load.marks import mark
+from reports.rundir.events import read_events
+from reports.rundir.manifest import Manifest
+from workloads.common.errors import UserError
 
 
 def running(folder: Path, **changes: object) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from command import SIM, Tailgate
 
 from loadgen.records import REQUESTS_SCHEMA, Status
-from workloads.profiles import names
+from workloads.config.profiles import names
 
 # A draw in which something arrives within two seconds: bursts and their pauses are longer than that.
 SEEDS = {"code-completion": 4}

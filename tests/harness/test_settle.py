@@ -11,7 +11,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.settle import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
+from harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
 from harness.targets.base import Identity, TargetGone
 
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from harness.cli import main
-from workloads.hashing import plan_hash
-from workloads.plan import make_plan, read_plan
-from workloads.profiles import names
-from workloads.spec import WorkloadSpec
+from workloads.config.profiles import names
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import make_plan, read_plan
+from workloads.table.hashing import plan_hash
 
 EXCERPT = Path(__file__).parents[2] / "workloads" / "data" / "azure-2023-conv-excerpt.csv"
 

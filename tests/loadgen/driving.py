@@ -17,10 +17,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadgen.injector.endpoint import Trust
+from loadgen.injector.http.endpoint import Trust
 from loadgen.job import Job
-from workloads.content import table_from_ids
-from workloads.schema import PLAN_SCHEMA
+from workloads.prompts.content_table import table_from_ids
+from workloads.table.schema import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 from scripted import event
 from test_fuzz_stream import chats, completions, event_streams
 
-from loadgen.injector import dialect, events, sse
-from loadgen.injector.compiled import AVAILABLE
-from loadgen.injector.dialect import Reading
-from loadgen.injector.events import Events, usual_events
+from loadgen.injector.api import openai_response
+from loadgen.injector.api.openai_response import Reading
+from loadgen.injector.extensions import AVAILABLE
+from loadgen.injector.http import sse, sse_scan
+from loadgen.injector.http.sse_scan import Events, usual_events
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the extension was not built")
 
-MARKS = (dialect._CHOICE, dialect._UNFINISHED, dialect._TOKEN_IDS)
+MARKS = (openai_response._CHOICE, openai_response._UNFINISHED, openai_response._TOKEN_IDS)
 PIECES = st.sampled_from(
     [b"data: ", b"data:", b"\n\n", b"\n", b"\r\n", b"\r", b"x", b"", b": ping", *MARKS, b"data: x\n\n"]
 )
@@ -26,7 +27,7 @@ def same(body: bytes) -> Events | None:
         payloads, ends, used = sse.split(body)
         assert list(found) == payloads
         assert (found.ends.tolist(), found.ends[-1]) == (ends.tolist(), used)
-        assert list(found.plain) == dialect._plain(Reading(chat=False, vllm=True), payloads)
+        assert list(found.plain) == openai_response._plain(Reading(chat=False, vllm=True), payloads)
     return found
 
 
@@ -56,8 +57,8 @@ def test_a_reading_is_the_same_with_it_and_without(data: st.DataObject, chat: bo
     told = []
     for available in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(events, "AVAILABLE", available)
+            patch.setattr(sse_scan, "AVAILABLE", available)
             reading = Reading(chat=chat, vllm=vllm)
-            kinds, ends, used = dialect.read_events(reading, body, whole=whole)
+            kinds, ends, used = openai_response.read_events(reading, body, whole=whole)
             told.append((kinds, ends.tolist(), used, reading))
     assert told[0] == told[1]

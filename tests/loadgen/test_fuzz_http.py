@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scripted import CHUNKED, END, chunk, head
 from wire import Wire, new_exchange, record
 
-from loadgen.injector.connection import Connection
-from loadgen.injector.dialect import Reading
+from loadgen.injector.api.openai_response import Reading
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.stream import Stream
+from loadgen.injector.http.connection import Connection
+from loadgen.injector.http.token_stream import Stream
 from loadgen.records import Status
 
 # What depends on how the bytes came, not on what they were.

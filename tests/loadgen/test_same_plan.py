@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen.injector.body import body_maker
-from loadgen.injector.plan import Share
+from loadgen.injector.api.openai_request import body_maker
+from loadgen.injector.schedule.plan_share import Share
 from loadgen.job import Job
-from workloads import describe
-from workloads.plan import Plan, make_plan, write_plan
-from workloads.spec import WorkloadSpec
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import Plan, make_plan, write_plan
+from workloads.statistics import arrivals
 
 SHARED_OUT = (2, 3, 7)
 CONVERSATIONS: dict[str, Any] = {
@@ -66,7 +66,7 @@ def test_the_merged_arrivals_keep_their_law(tmp_path: Path, window_s: int) -> No
         shares = [Share.read(replace(job, injector=k, injectors=injectors)) for k in range(injectors)]
         return np.sort(np.concatenate([np.array(share.timed_at_ns) for share in shares])) / 1e9
 
-    single = describe.dispersion(merged(1), window_s, plan.span_s)
+    single = arrivals.dispersion(merged(1), window_s, plan.span_s)
     assert single.value is not None
     for injectors in SHARED_OUT:
-        assert describe.dispersion(merged(injectors), window_s, plan.span_s) == single
+        assert arrivals.dispersion(merged(injectors), window_s, plan.span_s) == single

@@ -20,11 +20,11 @@ from driving import MS, Driven, S, drive
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, answer_ok, at_times, chunk, event
 from wire import REQUEST, endpoint
 
-from loadgen.injector.conduct import Conduct
-from loadgen.injector.dialect import Reading
-from loadgen.injector.dispatch import Dispatcher
+from loadgen.injector.api.openai_response import Reading
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.dispatcher import Dispatcher
+from loadgen.injector.event_loop import Loop
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.loop import Loop
 from loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
 
 pytestmark = pytest.mark.alone

@@ -11,15 +11,15 @@ import pytest
 from driving import MS, Driven, S, drive, plan
 from scripted import Peer, Request, ScriptedServer, answer_ok
 
-from loadgen.injector.closed_loop import ClosedLoop
-from loadgen.injector.conduct import Conduct
-from loadgen.injector.dialect import Reading
-from loadgen.injector.dispatch import Dispatcher
+from loadgen.injector.api.openai_response import Reading
+from loadgen.injector.api.request_builder import RequestMaker, Row
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.dispatcher import Dispatcher
+from loadgen.injector.event_loop import Loop
 from loadgen.injector.exchange import Exchange
-from loadgen.injector.loop import Loop
-from loadgen.injector.open_loop import OpenLoop
-from loadgen.injector.plan import Share
-from loadgen.injector.request import RequestMaker, Row
+from loadgen.injector.schedule.closed_loop import ClosedLoop
+from loadgen.injector.schedule.open_loop import OpenLoop
+from loadgen.injector.schedule.plan_share import Share
 from loadgen.job import Job
 from loadgen.records import LAG_EDGES_NS
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, lag_histogram
-from reports.manifest import Manifest, Target
-from reports.telemetry import SERVER_SCHEMA
-from workloads.schema import PLAN_SCHEMA
+from reports.rundir.manifest import Manifest, Target
+from reports.rundir.telemetry import SERVER_SCHEMA
+from workloads.table.schema import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000

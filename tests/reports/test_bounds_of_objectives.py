@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from fabricate import Row, fabricate
 
-from reports.analysis import analyse
-from reports.collect import collect
-from reports.rates import rate
-from reports.summary import summarize
+from reports.metrics.analysis import analyse
+from reports.metrics.rate_intervals import rate
+from reports.rundir.collect import collect
+from reports.summary.summary import summarize
 
 
 def judged(run_dir, rows, slo, **options):
@@ -38,11 +38,11 @@ def test_bounds_of_a_rate_cover_the_truth(tmp_path):
     analysis = analyse(tmp_path / "run")
     from dataclasses import replace
 
-    from reports import rates
+    from reports.metrics import rate_intervals
 
     for _ in range(200):
         times = np.sort(rng.uniform(0, 60e9, rng.poisson(1200)))
-        found = rates._counted(replace(analysis), times, np.ones(len(times), np.bool_))
+        found = rate_intervals._counted(replace(analysis), times, np.ones(len(times), np.bool_))
         below += found.below <= 20
         above += found.above >= 20
     assert below >= 180

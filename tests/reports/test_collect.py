@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA
-from reports.collect import collect
-from reports.manifest import Manifest
-from reports.spool import is_closed, whole_batches
-from workloads.errors import UserError
+from reports.rundir.collect import collect
+from reports.rundir.manifest import Manifest
+from reports.rundir.spool import is_closed, whole_batches
+from workloads.common.errors import UserError
 
 ROWS = [Row(at=100.0 * i, gaps=[10.0, 20.0]) for i in range(20)]
 

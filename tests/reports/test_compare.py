@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats as truth
 
 from harness.cli.compare import run as command
-from reports import compare_docs as docs
-from reports.between import estimate, ratio
 from reports.build import build
-from reports.compare import compare
-from reports.compare_runs import load_runs
-from reports.manifest import Target
-from reports.pareto import dominated_by
-from workloads.errors import UserError
+from reports.compare.comparison import compare
+from reports.compare.runs import load_runs
+from reports.documents import comparison as docs
+from reports.rundir.manifest import Target
+from reports.stats.between_runs import estimate, ratio
+from reports.stats.pareto import dominated_by
+from workloads.common.errors import UserError
 
 
 def one(folder, name, *, slow=1.0, plan="p0", rate=20.0, price=2.0, label="", rows=None, **manifest):

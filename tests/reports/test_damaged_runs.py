@@ -9,11 +9,11 @@ import pytest
 from fabricate import Row, fabricate
 
 from reports.build import build
-from reports.collect import collect
-from reports.export import export
-from reports.manifest import Manifest
-from reports.summary import stored_summary, summarize
-from workloads.errors import UserError
+from reports.documents.export import export
+from reports.rundir.collect import collect
+from reports.rundir.manifest import Manifest
+from reports.summary.summary import stored_summary, summarize
+from workloads.common.errors import UserError
 
 ROWS = [Row(at=10.0 * i, gaps=[20.0] * 4) for i in range(400)]
 PRICE = {"gpus": {"type": "l4", "price_per_hour": 36.0}}

@@ -4,8 +4,8 @@ import pytest
 from fabricate import Row, fabricate
 
 from reports import frames
-from reports.collect import collect
-from workloads.errors import UserError
+from reports.rundir.collect import collect
+from workloads.common.errors import UserError
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, S, fabricate
 
-from reports import summary_parts
-from reports.analysis import analyse
-from reports.collect import collect
-from reports.energy import energy
-from reports.gpu import gpu_views
-from reports.summary import summarize
-from reports.telemetry import GPU_SCHEMA
+from reports.cost.energy import energy
+from reports.metrics.analysis import analyse
+from reports.rundir.collect import collect
+from reports.rundir.telemetry import GPU_SCHEMA
+from reports.summary import parts
+from reports.summary.summary import summarize
+from reports.telemetry.gpu import gpu_views
 
 ROWS = [Row(at=100.0 * i, gaps=[10.0] * 9) for i in range(400)]
 
@@ -142,7 +142,7 @@ def test_an_instance_is_a_part_of_a_gpu_and_not_another_one(tmp_path):
     analysis.run.manifest.telemetry["gpu"] = {"gpus": told}
     views = gpu_views(analysis)
     assert [view.parent for view in views] == [None, "GPU-a"]
-    assert summary_parts.gpus(views)["count"] == 1
+    assert parts.gpus(views)["count"] == 1
     assert not energy(analysis, views).warnings
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.slo import Condition, parse
-from workloads.errors import UserError
+from reports.metrics.slo import Condition, parse
+from workloads.common.errors import UserError
 
 
 def only(line):

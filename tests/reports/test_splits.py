@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from fabricate import Row, fabricate
 
-from reports.analysis import analyse
-from reports.collect import collect
-from reports.splits import fairness, splits
-from reports.summary import summarize
+from reports.metrics.analysis import analyse
+from reports.metrics.breakdown import fairness, splits
+from reports.rundir.collect import collect
+from reports.summary.summary import summarize
 
 
 def split(run_dir, rows, **options):

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, fabricate
 
-from reports.analysis import analyse
-from reports.collect import collect
-from reports.manifest import Target
-from reports.results import work_out
-from reports.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
-from workloads.errors import UserError
+from reports.metrics.analysis import analyse
+from reports.rundir.collect import collect
+from reports.rundir.manifest import Target
+from reports.rundir.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
+from reports.summary.results import work_out
+from workloads.common.errors import UserError
 
 S = 1_000_000_000
 

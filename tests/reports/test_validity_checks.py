@@ -9,12 +9,12 @@ import pytest
 from fabricate import MS, Row, S, client_rows, fabricate, spool_rows
 
 from loadgen.records import lag_histogram
-from reports.analysis import analyse
-from reports.checks import client_checks
-from reports.checks_server import server_checks
-from reports.checks_state import state_checks
-from reports.collect import collect
-from reports.summary import summarize
+from reports.metrics.analysis import analyse
+from reports.rundir.collect import collect
+from reports.summary.summary import summarize
+from reports.validity.client import client_checks
+from reports.validity.server import server_checks
+from reports.validity.state import state_checks
 
 ROWS = [Row(at=10.0 * i, gaps=[20.0] * 4) for i in range(400)]
 PROMPT, OUTPUT = 10 * 400, 5 * 400

@@ -7,11 +7,11 @@ import pytest
 from fabricate import Row, fabricate
 from scipy import stats as truth
 
-from reports.analysis import analyse
-from reports.collect import collect
-from reports.manifest import Target
-from reports.workload import workload_as_sent
-from workloads.describe import dispersion, ks_distance
+from reports.metrics.analysis import analyse
+from reports.metrics.workload_as_sent import workload_as_sent
+from reports.rundir.collect import collect
+from reports.rundir.manifest import Target
+from workloads.statistics.arrivals import dispersion, ks_distance
 
 
 def sent(run_dir, rows, **options):

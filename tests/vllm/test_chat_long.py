@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from tests.vllm.server import CONTEXT, Server
-from workloads.profiles import load
-from workloads.reuse import implied_reuse
+from workloads.config.profiles import load
+from workloads.statistics.prefix_reuse import implied_reuse
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 

@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from harness.targets.base import Life
-from harness.targets.fingerprint import fingerprint
-from harness.targets.probe import identify, session
-from harness.targets.process import OwnProcess, port_is_free
+from harness.targets.inspect.fingerprint import fingerprint
+from harness.targets.inspect.probe import identify, session
+from harness.targets.launch.process import OwnProcess, port_is_free
 from harness.targets.vllm import VllmTarget
-from loadgen.injector.endpoint import Trust
-from reports.manifest import Manifest
-from reports.telemetry import Telemetry, read_server
+from loadgen.injector.http.endpoint import Trust
+from reports.rundir.manifest import Manifest
+from reports.rundir.telemetry import Telemetry, read_server
 from tests.vllm.server import CONTEXT, MODEL, environment, python
 
 pytestmark = pytest.mark.vllm

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.columns import Columns
-from workloads.errors import UserError
-from workloads.plan import make_plan
-from workloads.spec import TraceSpec, WorkloadSpec
-from workloads.traces import azure
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec, WorkloadSpec
+from workloads.plan.plan import make_plan
+from workloads.table.columns import Columns
+from workloads.traces.formats import azure
 from workloads.traces.replay import load
 from workloads.traces.rows import Faults
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from workloads.bodies import Bodies
-from workloads.content_check import refuse_misleading
-from workloads.errors import UserError
-from workloads.plan import make_plan
-from workloads.spec import WorkloadSpec
-from workloads.traces.guess import guess_format
+from workloads.common.errors import UserError
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import make_plan
+from workloads.prompts.content_check import refuse_misleading
+from workloads.traces.detect import guess_format
+from workloads.traces.logged_bodies import Bodies
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2}
 

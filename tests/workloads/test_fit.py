@@ -14,24 +14,24 @@ from pyarrow import parquet
 from scipy import stats
 
 from workloads.arrivals.process import Process
-from workloads.arrivals.rate import Daily, Modulated, Rates
+from workloads.arrivals.rate_shapes import Daily, Modulated, Rates
 from workloads.arrivals.renewal import Gamma
-from workloads.columns import stateless
-from workloads.errors import UserError
-from workloads.fit.arrivals import ArrivalFit, fit_arrivals
-from workloads.fit.counts import Arrivals
-from workloads.fit.days import fit_days
+from workloads.common.errors import UserError
+from workloads.config.profiles import Profile
+from workloads.config.workload import TraceSpec, WorkloadSpec
+from workloads.fit.arrivals.arrivals import ArrivalFit, fit_arrivals
+from workloads.fit.arrivals.binned_counts import Arrivals
+from workloads.fit.arrivals.daily import fit_days
+from workloads.fit.arrivals.timestamp_resolution import resolution_ns
 from workloads.fit.estimate import Estimate, quantile
 from workloads.fit.lengths import correlation, law_of
 from workloads.fit.profile import Fit, fit_profile, to_yaml
 from workloads.fit.sessions import fit_sessions
-from workloads.fit.stamps import resolution_ns
 from workloads.fit.workload import fit_workload
-from workloads.lengths import parse
-from workloads.plan import make_plan
-from workloads.profiles import Profile
-from workloads.spec import TraceSpec, WorkloadSpec
-from workloads.streams import Stream
+from workloads.plan.plan import make_plan
+from workloads.sampling.distribution_grammar import parse
+from workloads.sampling.random_streams import Stream
+from workloads.table.columns import stateless
 
 HOUR = 3600.0
 

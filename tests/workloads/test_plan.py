@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.describe import spearman
-from workloads.errors import UserError
-from workloads.hashing import plan_hash
-from workloads.kinds import kinds_of
-from workloads.plan import Plan, closed_rows, make_plan, read_plan, write_plan
-from workloads.requests import longest
-from workloads.schema import PLAN_SCHEMA
-from workloads.spec import WorkloadSpec
+from workloads.common.errors import UserError
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import Plan, closed_rows, make_plan, read_plan, write_plan
+from workloads.plan.request_classes import kinds_of
+from workloads.plan.requests import longest
+from workloads.statistics.arrivals import spearman
+from workloads.table.hashing import plan_hash
+from workloads.table.schema import PLAN_SCHEMA
 
 OPEN: dict[str, Any] = {
     "prompt_tokens": "lognormal(6, 1)",
@@ -344,7 +344,8 @@ def test_a_million_requests_fit_into_the_budget_of_memory() -> None:
     import sys
 
     script = (
-        "import re, pathlib\nfrom workloads.plan import make_plan\nfrom workloads.spec import WorkloadSpec\n"
+        "import re, pathlib\nfrom workloads.plan.plan import make_plan\n"
+        "from workloads.config.workload import WorkloadSpec\n"
         "plan = make_plan(WorkloadSpec(profile='chat-gateway', requests=1_000_000), 1)\n"
         "assert plan.table.num_rows == 1_000_000\n"
         # Not `ru_maxrss`: a child begins with its parent's.

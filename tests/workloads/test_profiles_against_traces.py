@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from workloads.arrivals.spec import build
-from workloads.describe import dispersion, ks_distance, on_off, peak_to_mean
-from workloads.plan import Plan, make_plan
-from workloads.reuse import implied_reuse
-from workloads.spec import WorkloadSpec
-from workloads.streams import Stream
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import Plan, make_plan
+from workloads.sampling.random_streams import Stream
+from workloads.statistics.arrivals import dispersion, ks_distance, on_off, peak_to_mean
+from workloads.statistics.prefix_reuse import implied_reuse
 
 SEEDS = range(20)
 

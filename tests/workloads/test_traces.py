@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from workloads.columns import NO_TIME
-from workloads.errors import UserError
-from workloads.plan import Plan, make_plan
-from workloads.reuse import implied_reuse
-from workloads.spec import TraceSpec, WorkloadSpec
-from workloads.traces import servegen
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec, WorkloadSpec
+from workloads.plan.plan import Plan, make_plan
+from workloads.statistics.prefix_reuse import implied_reuse
+from workloads.table.columns import NO_TIME
 from workloads.traces.export import NAMES, export
-from workloads.traces.openai_log import time_ns
+from workloads.traces.formats import servegen
+from workloads.traces.formats.openai_log import time_ns
 from workloads.traces.replay import Replay, load, reader_of
 from workloads.traces.rows import Faults, Rows
 

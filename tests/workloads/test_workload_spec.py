@@ -6,10 +6,10 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
-from workloads.errors import UserError
-from workloads.plan import make_plan
-from workloads.profiles import load, names
-from workloads.spec import WorkloadSpec, explain
+from workloads.common.errors import UserError
+from workloads.config.profiles import load, names
+from workloads.config.workload import WorkloadSpec, explain
+from workloads.plan.plan import make_plan
 
 MINIMAL: dict[str, Any] = {"prompt_tokens": 512, "output_tokens": 64, "arrivals": {"rate": "2/s"}, "duration": "10s"}
 

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from workloads import exact
 from workloads.arrivals.process import Process, Streams, Superposed
-from workloads.arrivals.rate import Rates, Shape
+from workloads.arrivals.rate_shapes import Rates, Shape
 from workloads.arrivals.renewal import Gamma, Renewal, Weibull
-from workloads.laws import Numbers
+from workloads.sampling import portable_math
+from workloads.sampling.distributions import Numbers
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Clients:
 
     def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """See `process.Arrivals`."""
-        weights = exact.power(np.arange(1.0, self.count + 1.0), -self.skew)
+        weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
         laws = [self.law] * self.count
         if self.shapes is not None:

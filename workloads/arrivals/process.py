@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from workloads.arrivals.rate import Rates
+from workloads.arrivals.rate_shapes import Rates
 from workloads.arrivals.renewal import Renewal
-from workloads.exact import Floats
-from workloads.streams import Stream
+from workloads.common.arrays import Floats
+from workloads.sampling.random_streams import Stream
 
 Streams = Callable[..., Stream]
 """Makes the stream of a name within one purpose: `streams("gaps")`."""

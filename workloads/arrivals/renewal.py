@@ -3,7 +3,7 @@
 Each law is one class: its formula in the docstring, `gaps` for the gaps after the first arrival, and
 `first` for the time from the run's start to the first arrival when the process has been going on for ever
 (the residual life, whose law is U times the length-biased gap; Cox, "Renewal Theory", 1962, ch. 5).
-The rate and how it changes are of `workloads.arrivals.rate`.
+The rate and how it changes are of `workloads.arrivals.rate_shapes`.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from workloads import exact
-from workloads.exact import Floats
-from workloads.streams import Stream
+from workloads.common.arrays import Floats
+from workloads.sampling import portable_math
+from workloads.sampling.random_streams import Stream
 
 
 class Renewal(Protocol):
@@ -86,13 +86,13 @@ class Weibull:
     def first(self, stream: Stream) -> float:
         """U times the length-biased gap, whose k-th power is a Gamma(1 + 1/k) number."""
         biased = stream.gamma(1.0 + 1.0 / self.shape, 1)
-        return float(exact.power(biased, 1.0 / self.shape)[0] * stream.uniform(1)[0]) / self._mean()
+        return float(portable_math.power(biased, 1.0 / self.shape)[0] * stream.uniform(1)[0]) / self._mean()
 
     def gaps(self, stream: Stream, n: int) -> Floats:
         """By inversion: (-ln U)^(1/k)."""
-        value = exact.power(stream.exponential(n), 1.0 / self.shape)
+        value = portable_math.power(stream.exponential(n), 1.0 / self.shape)
         value *= 1.0 / self._mean()
         return value
 
     def _mean(self) -> float:
-        return exact.gamma_function(1.0 + 1.0 / self.shape)
+        return portable_math.gamma_function(1.0 + 1.0 / self.shape)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from workloads.common.arrays import Floats, Ints
 from workloads.fit.estimate import Estimate, point
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _RESAMPLES: Final = 100
 _AT_RISK: Final = 0.02

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workloads.errors import UserError
-from workloads.fit.checks import Check, checks
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec
 from workloads.fit.estimate import Estimate
+from workloads.fit.goodness_of_fit import Check, checks
 from workloads.fit.workload import fit_workload
-from workloads.spec import TraceSpec
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.columns import Columns
+from workloads.common.arrays import Ints
 from workloads.fit.estimate import Estimate
 from workloads.fit.followups import Turns, estimates, follow_ups
 from workloads.fit.lengths import law_of
-
-Ints = npt.NDArray[np.int64]
+from workloads.table.columns import Columns
 
 LEAST_FOLLOW_UPS: Final = 50
 _RESENT: Final = 0.6

@@ -5,20 +5,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.columns import NO_TIME, Columns
-from workloads.errors import UserError
-from workloads.fit.arrivals import LEAST_ARRIVALS, fit_arrivals
-from workloads.fit.bursts import fit_bursts
-from workloads.fit.checks import draw, reuse_of, span_s
-from workloads.fit.counts import Arrivals
-from workloads.fit.days import fit_days
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec
+from workloads.fit.arrivals.arrivals import LEAST_ARRIVALS, fit_arrivals
+from workloads.fit.arrivals.binned_counts import Arrivals
+from workloads.fit.arrivals.daily import fit_days
+from workloads.fit.arrivals.on_off import fit_bursts
+from workloads.fit.arrivals.timestamp_resolution import resolution_ns
 from workloads.fit.estimate import Estimate, quantile
+from workloads.fit.goodness_of_fit import draw, reuse_of, span_s
 from workloads.fit.lengths import correlation, law_of
+from workloads.fit.prefix_sharing import common_blocks, fit_pool
 from workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
-from workloads.fit.sharing import common_blocks, fit_pool
-from workloads.fit.stamps import resolution_ns
-from workloads.reuse import implied_reuse
-from workloads.spec import TraceSpec
+from workloads.statistics.prefix_reuse import implied_reuse
+from workloads.table.columns import NO_TIME, Columns
 from workloads.traces.replay import Replay, load
 
 _SEEDS: Final = 3

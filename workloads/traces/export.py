@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from workloads.columns import NO_TIME
-from workloads.errors import UserError
-from workloads.traces import mooncake
+from workloads.common.errors import UserError
+from workloads.table.columns import NO_TIME
+from workloads.traces.formats import mooncake
 from workloads.traces.replay import Replay
 
 # What reads the plain formats back in: `columns` and `time_unit: s` of a TraceSpec.

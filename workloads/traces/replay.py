@@ -11,18 +11,25 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
-from workloads.errors import UserError
-from workloads.spec import TraceSpec
-from workloads.streams import Field
-from workloads.traces import azure, burstgpt, kvcachetester, mooncake, named, openai_log, ragpulse, servegen
+from workloads.common.arrays import Ints
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec
+from workloads.sampling.random_streams import Field
+from workloads.table.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
+from workloads.traces.formats import (
+    azure,
+    burstgpt,
+    kvcachetester,
+    mooncake,
+    named_columns,
+    openai_log,
+    ragpulse,
+    servegen,
+)
 from workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
 from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
-
-Ints = npt.NDArray[np.int64]
 
 _COARSE_NS: Final = 500_000_000
 _GRID_ROWS: Final = 20
@@ -95,10 +102,10 @@ def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
         case "openai":
             return openai_log.read
         case "csv":
-            return partial(named.read_csv, columns=spec.columns, unit=spec.time_unit)
+            return partial(named_columns.read_csv, columns=spec.columns, unit=spec.time_unit)
         case "jsonl" | "parquet":
             return partial(
-                named.read_records,
+                named_columns.read_records,
                 columns=spec.columns,
                 unit=spec.time_unit,
                 block_tokens=spec.block_tokens,

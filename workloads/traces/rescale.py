@@ -3,15 +3,13 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from workloads.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
-from workloads.errors import UserError
-from workloads.most import refuse_too_many
-from workloads.spec import TraceSpec
-from workloads.streams import Field
-
-Ints = npt.NDArray[np.int64]
+from workloads.common.arrays import Ints
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec
+from workloads.sampling.random_streams import Field
+from workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
+from workloads.table.size_limit import refuse_too_many
 
 _FEW: Final = 20
 

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.errors import UserError
-
-Ints = npt.NDArray[np.int64]
+from workloads.common.arrays import Ints
+from workloads.common.errors import UserError
 
 MOST_TOKENS: Final = 100_000_000
 NO_PAUSE: Final = -1

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from harness.targets.base import Identity, Life
-from harness.targets.caches import prepare_caches
-from harness.targets.container import own_container, started_container
-from harness.targets.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
+from harness.targets.inspect.caches import prepare_caches
+from harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
+from harness.targets.launch.container import own_container, started_container
 from harness.targets.sim import SimTarget
-from workloads.errors import UserError
+from workloads.common.errors import UserError
 
 
 def identity(url: str, dialect: str = "vllm") -> Identity:

@@ -13,8 +13,8 @@ import pytest
 
 from harness.targets.base import TargetGone
 from harness.targets.command import CommandTarget
-from harness.targets.process import OwnProcess, free_port, port_is_free
-from workloads.errors import UserError
+from harness.targets.launch.process import OwnProcess, free_port, port_is_free
+from workloads.common.errors import UserError
 
 SERVER = """
 import http.server, signal, subprocess, sys
@@ -184,7 +184,7 @@ def test_a_server_does_not_outlive_the_process_that_started_it(script: Path):
     port = free_port()
     starter = (
         "import asyncio, sys\n"
-        "from harness.targets.process import OwnProcess\n"
+        "from harness.targets.launch.process import OwnProcess\n"
         "async def main():\n"
         f"    p = await OwnProcess.spawn([sys.executable, {str(script)!r}, '{port}'])\n"
         "    print(p.pid, p.log, flush=True)\n"

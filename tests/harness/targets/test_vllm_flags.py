@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.targets import vllm_flags
-from harness.targets.probe import OPEN, Access
-from harness.targets.ready import _Marks
+from harness.targets.inspect.probe import OPEN, Access
+from harness.targets.launch.ready import _Marks
 from harness.targets.vllm import DETAILS, MILESTONES, VllmTarget, _url
-from loadgen.injector.endpoint import Trust
-from workloads.errors import UserError
+from loadgen.injector.http.endpoint import Trust
+from workloads.common.errors import UserError
 
 FLAGS = {
     "--max-num-seqs": [None, "int", None],

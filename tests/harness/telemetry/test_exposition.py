@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.telemetry import exposition
-from harness.telemetry.exposition import PageReader, SeriesKey
+from harness.telemetry import prometheus_text
+from harness.telemetry.prometheus_text import PageReader, SeriesKey
 
 
 def page() -> str:
@@ -82,7 +82,7 @@ def test_what_is_known_of_a_page_is_not_parsed_again(monkeypatch: pytest.MonkeyP
         parsed.append(text)
         return text_string_to_metric_families(text)
 
-    monkeypatch.setattr(exposition, "text_string_to_metric_families", parse)
+    monkeypatch.setattr(prometheus_text, "text_string_to_metric_families", parse)
     reader, text = PageReader(), page()
     first = reader.read(text)
     assert len(parsed) == len(first[0])

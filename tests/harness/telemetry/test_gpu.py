@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pynvml
 import pytest
 
-from harness.telemetry import nvml
-from harness.telemetry.gpu import GpusFound, NvmlProcess, gpu_source
-from harness.telemetry.nvml import EnergyCounter
-from reports.telemetry import GPU_SCHEMA
-from workloads.errors import UserError
+from harness.telemetry.gpu import nvml
+from harness.telemetry.gpu.nvml import EnergyCounter
+from harness.telemetry.gpu.sources import GpusFound, NvmlProcess, gpu_source
+from reports.rundir.telemetry import GPU_SCHEMA
+from workloads.common.errors import UserError
 
 pytestmark = pytest.mark.alone
 

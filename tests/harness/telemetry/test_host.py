@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from harness.telemetry.host import HostSampler
-from reports.telemetry import HOST_SCHEMA
+from reports.rundir.telemetry import HOST_SCHEMA
 
 SPINNING = "import subprocess, sys\nprint('up', flush=True)\nwhile True: pass"
 WITH_CHILD = (

@@ -8,7 +8,7 @@ from pathlib import Path
 import trustme
 
 from harness.telemetry.server import ServerScraper
-from loadgen.injector.endpoint import Trust
+from loadgen.injector.http.endpoint import Trust
 
 PAGE = b"# TYPE x gauge\nx 1\n"
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from aiohttp import web
 
 from harness.telemetry.server import ServerScraper
-from reports.telemetry import SERVER_SCHEMA
+from reports.rundir.telemetry import SERVER_SCHEMA
 
 
 class Scripted:

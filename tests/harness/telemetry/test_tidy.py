@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.telemetry import tidy
-from harness.telemetry.tidy import TidySamples
+from harness.telemetry import sample_store
+from harness.telemetry.sample_store import TidySamples
 
 SCHEMA = pa.schema([("t", pa.int64()), ("name", pa.string())])
 
@@ -22,7 +22,7 @@ def test_what_is_written_is_what_was_appended(tmp_path_factory, sizes: list[int]
     samples = TidySamples(SCHEMA, folder / "spool.arrows" if spooled else None)
     expected = []
     at = 0
-    before, tidy.FLUSH_ROWS = tidy.FLUSH_ROWS, flush
+    before, sample_store.FLUSH_ROWS = sample_store.FLUSH_ROWS, flush
     try:
         for size in sizes:
             times = list(range(at, at + size))
@@ -30,7 +30,7 @@ def test_what_is_written_is_what_was_appended(tmp_path_factory, sizes: list[int]
             samples.append([times, ["n"] * size])
             expected += times
     finally:
-        tidy.FLUSH_ROWS = before
+        sample_store.FLUSH_ROWS = before
     samples.write(folder / "out.parquet")
     assert pq.read_table(folder / "out.parquet")["t"].to_pylist() == expected
 
@@ -54,7 +54,7 @@ def read(path: Path) -> list[int]:
 
 def test_what_was_appended_a_second_ago_outlives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clock = [50.0]
-    monkeypatch.setattr(tidy.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sample_store.time, "monotonic", lambda: clock[0])
     samples = TidySamples(SCHEMA, tmp_path / "spool.arrows")
     for second in range(4):
         clock[0] = 50.0 + second
@@ -68,7 +68,7 @@ import subprocess
 import sys
 from pathlib import Path
 import pyarrow as pa
-from harness.telemetry.tidy import TidySamples
+from harness.telemetry.sample_store import TidySamples
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 samples = TidySamples(pa.schema([("t", pa.int64()), ("name", pa.string())]), Path(sys.argv[1]))
 samples.append([[1], ["a"]])

@@ -1,0 +1,1 @@
+"""The engine's scheduler, KV cache and step times, on any clock. It serves no request."""

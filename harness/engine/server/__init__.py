@@ -1,0 +1,1 @@
+"""The engine's HTTP face: vLLM's API and metrics over the model."""

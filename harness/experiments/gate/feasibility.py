@@ -1,0 +1,158 @@
+"""Can the planned runs have what the policy judges? Refused before anything is started, or after the first run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from yarl import URL
+
+from harness.config.run_spec import RunSpec
+from harness.experiments.gate.costs import price_per_hour
+from harness.experiments.gate.run_specs import Experiment
+from harness.load.gpu_watch import LOOPBACK
+from reports.metrics import slo as slo_grammar
+from reports.stats.order_statistics import floor
+from reports.verdicts.gate.metrics import GateMetric, require_load
+from reports.verdicts.gate.missing_data import require_figure
+from reports.verdicts.gate.policy import WHOLE, Policy
+from reports.verdicts.gate.runs import SIDES, GateRun
+from reports.verdicts.gate.thresholds import applies
+from workloads.common.errors import UserError
+from workloads.plan.plan import closed_rows, make_plan
+
+_FIRST_REQUESTS: Final = 4096
+
+
+@dataclass(frozen=True)
+class _Percentile:
+    """One percentile that has to be there: at which point, of what, and where the policy asks for it."""
+
+    point: str
+    said: str
+    q: float
+    where: str
+
+
+def require_decidable(found: Experiment) -> None:
+    """Whether the planned runs can have what the policy judges: enough requests, a load that tells, a price, an SLO.
+
+    Raises:
+        UserError: with how many requests are needed, or what is missing.
+    """
+    for metric in found.policy.gate_metrics:
+        if not metric.latency:
+            _require_load(found, metric)
+            for side in SIDES:
+                if said := _lacks(metric, found.sample(side)):
+                    what, remedy = said
+                    raise UserError(
+                        f"metrics.{metric.key} needs {what}, and the {side} has none", where="policy", remedy=remedy
+                    )
+    sizes: dict[str, int | None] = {}
+    for one in _percentiles(found.policy):
+        if one.point not in sizes:
+            sizes[one.point] = planned_requests(found, one.point)
+        planned, needs = sizes[one.point], floor(one.q)
+        if planned is not None and planned < needs:
+            raise UserError(
+                f"{one.said} needs at least {needs:,} requests a run, and a run has {planned:,}"
+                f"{'' if one.point == WHOLE else f' at the point {one.point}'}: it could never pass",
+                where=f"policy: {one.where}",
+                remedy=f"Make the runs {needs / max(planned, 1):.1f} times as long, or take a lower percentile.",
+            )
+
+
+def require_figures(run: GateRun, policy: Policy) -> None:
+    """Whether a run that went well has every figure that is judged at its point: else none of its kind will.
+
+    Raises:
+        UserError: it lacks one for another reason than too few requests.
+    """
+    if run.died or run.refused_all or run.bad_checks():
+        return
+    for point, metric in policy.tests():
+        if point == run.point:
+            require_figure(metric, run)
+
+
+def planned_requests(found: Experiment, point: str) -> int | None:
+    """Requests of the measure phase of the first pair's plan; None where only the run can tell."""
+    if found.rate_unknown(point):
+        return None
+    workload = found.spec("baseline", point, 1).workload
+    if workload.loop == "closed":
+        return workload.requests
+    plan = make_plan(workload, found.policy.seed + 1)
+    return int(np.count_nonzero(plan.table["phase"].to_numpy(zero_copy_only=False) == "measure"))
+
+
+def _percentiles(policy: Policy) -> Iterator[_Percentile]:
+    for point, metric in policy.tests():
+        if metric.percentile is not None:
+            yield _Percentile(point, metric.key, metric.percentile, f"metrics.{metric.key}")
+    for threshold in policy.limits.thresholds:
+        # Gaps between tokens are many times the requests.
+        if threshold.percentile is not None and threshold.metric != "itl":
+            for point in [*policy.points] or [WHOLE]:
+                if applies(threshold, point, policy):
+                    yield _Percentile(point, threshold.text, threshold.percentile, f"thresholds.{threshold.metric}")
+
+
+def _require_load(found: Experiment, metric: GateMetric) -> None:
+    """Whether what is carried is up to the target where it is judged: users who wait, and do nothing else.
+
+    Raises:
+        UserError: an open loop, or users who think between their requests.
+    """
+    where = f"policy: metrics.{metric.key}"
+    full = [name for name, point in found.policy.points.items() if point.saturated]
+    if found.policy.points and not full:
+        raise require_load(metric, where)
+    for point in full or [WHOLE]:
+        spec = found.sample("baseline", point)
+        if spec.workload.loop != "closed":
+            raise require_load(metric, where)
+        if pause := _mean_pause_s(spec):
+            raise UserError(
+                f"load-limited: the users pause between requests, {pause:.2g} s on average, so that {metric.key} can't"
+                " tell a slower target",
+                where=where,
+                remedy="Add a saturated point (points: {saturated: closed 256}), where think times are left out."
+                if point == WHOLE
+                else "A trace's own pauses can't be left out: gate it by a workload with `sessions`, or without them.",
+            )
+
+
+def _mean_pause_s(spec: RunSpec) -> float:
+    """Between a user's requests, by the first of them; a locustfile's waits are seen only when it runs."""
+    if spec.workload.locustfile is not None:
+        return 0.0
+    return float(closed_rows(spec.workload, spec.seed, 0, _FIRST_REQUESTS)["think_ns"].to_numpy().mean()) / 1e9
+
+
+def _lacks(metric: GateMetric, spec: RunSpec) -> tuple[str, str] | None:
+    """What a figure needs and a side hasn't, and what to do about it."""
+    if metric.key.startswith("cost") and price_per_hour(spec) is None:
+        return "a price", "Give gpus: {type: h100-sxm} or {price_per_hour: 2.49}."
+    if metric.key == "goodput" and not _says_good(spec):
+        return "an SLO that says what a good request is", "Give e.g. slo: {good: ttft < 800ms and tpot < 60ms}."
+    if metric.key.startswith("energy") and (why := _no_gpus(spec)):
+        return f"GPU telemetry ({why})", "Name the GPUs (telemetry: {gpu: nvml} or {gpu: 'dcgm:URL'})."
+    return None
+
+
+def _says_good(spec: RunSpec) -> bool:
+    slos = [slo_grammar.parse(spec.slo), *(slo_grammar.parse(kind.slo) for kind in spec.workload.classes.values())]
+    return any(slo.good for slo in slos)
+
+
+def _no_gpus(spec: RunSpec) -> str:
+    """Why no GPU will be watched; empty if one may be (the first run tells)."""
+    if spec.telemetry.gpu == "none":
+        return "it is switched off"
+    if spec.telemetry.gpu == "auto" and spec.target.kind == "sim":
+        return "the embedded engine has none"
+    if spec.telemetry.gpu == "auto" and spec.target.kind == "url" and URL(spec.target.all_urls[0]).host not in LOOPBACK:
+        return "the target runs elsewhere"
+    return ""

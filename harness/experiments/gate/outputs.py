@@ -1,0 +1,105 @@
+"""What a gate writes besides its runs: checked before anything is measured, and written so that no verdict is lost.
+
+The documents of the gate's folder come first; what can't be written then is told, and the verdict stands.
+"""
+
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.documents.gate import history as gate_history
+from reports.documents.gate import write
+from reports.documents.gate.history import Entry
+from reports.documents.gate.junit import junit
+from reports.documents.gate.markdown import markdown
+from reports.rundir.manifest import write_atomic
+from reports.verdicts.gate.policy import Policy
+from reports.verdicts.gate.result import Verdict
+from workloads.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Paperwork:
+    """Where it goes.
+
+    Attributes:
+        junit, markdown: copies that were asked for.
+        history: the file of earlier verdicts, for the trend.
+        remember: whether this verdict is appended to them; a folder that is judged again is there already.
+    """
+
+    junit: Path | None
+    markdown: Path | None
+    history: Path | None
+    remember: bool
+
+    def check(self) -> None:
+        """Whether all of it can be read and written.
+
+        Raises:
+            UserError: which file can't, or holds a damaged line.
+        """
+        for path, flag in ((self.junit, "--junit"), (self.markdown, "--markdown")):
+            if path is not None:
+                _require_writable(path, path.parent, flag)
+        if self.history is not None:
+            gate_history.read(self.history)
+            if self.remember:
+                there = next(one for one in self.history.absolute().parents if one.exists())
+                _require_writable(self.history, there, "history")
+
+    def write(self, found: Verdict, folder: Path | None) -> list[str]:
+        """Write it; one message for each part that could not be written after all."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        new = [gate_history.entry_of(found, now)] if self.remember and found.verdict != "INVALID" else []
+        steps: list[Callable[[], None]] = []
+        if folder is not None:
+            steps.append(lambda: _documents(found, folder, self.history, new))
+        if (xml := self.junit) is not None:
+            steps.append(lambda: write_atomic(xml, junit(found).encode()))
+        if (text := self.markdown) is not None:
+            steps.append(lambda: write_atomic(text, markdown(found).encode()))
+        steps.append(lambda: write.write_step_summary(found))
+        if (kept := self.history) is not None and new:
+            steps.append(lambda: gate_history.append(kept, new[0]))
+        problems = []
+        for step in steps:
+            try:
+                step()
+            except UserError as error:
+                problems.append(str(error))
+        return problems
+
+
+def history_of(policy: Policy, policy_file: Path, asked: Path | None) -> Path | None:
+    """The file of earlier verdicts: the flag's, or the policy's, which is relative to the policy's own folder."""
+    if asked is not None or policy.history is None:
+        return asked
+    return policy_file.resolve().parent / policy.history
+
+
+def _documents(found: Verdict, folder: Path, history: Path | None, new: Sequence[Entry]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't be made: {error.strerror}", where=str(folder)) from error
+    write.write_all(found, folder, [*(gate_history.read(history) if history else []), *new])
+
+
+def _require_writable(path: Path, folder: Path, where: str) -> None:
+    """Try it with a file beside it.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    probe = folder / f".{path.name}.{os.getpid()}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+        if path.exists():
+            with path.open("ab"):
+                pass
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=f"{where} {path}") from error

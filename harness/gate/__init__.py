@@ -1,1 +1,0 @@
-"""The gate's experiment: who runs what, in which order, for how long, at what price. Judging is `reports.verdict`."""

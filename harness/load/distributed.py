@@ -1,0 +1,128 @@
+"""A run on several machines, the harness's side: what is refused beforehand, and what the workers are.
+
+Keys don't travel: a worker reads the API key from its own environment, by the variable's name. Joining, shards and
+records are `loadgen.control`'s.
+"""
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from harness.config.masking import is_secret
+from harness.config.run_spec import RunSpec
+from harness.load import locustfiles
+from harness.load.listener import Watcher, until_ready
+from harness.load.locust_process import Control, Message
+from loadgen.redact import SECRETIVE
+from reports.rundir.manifest import Manifest
+from workloads.common.errors import UserError
+
+# Beyond the wait for the workers: plans are made, prompts prepared.
+_PREPARE_S: Final = 180.0
+# Between "all are ready" and the run's time zero: the start has to reach every worker before it.
+LEAD_NS: Final = 1_000_000_000
+
+
+def check(spec: RunSpec) -> None:
+    """Refuse what can't be spread over machines, or would send a secret in clear.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    if spec.workers is None:
+        return
+    if "injectors" in spec.model_fields_set:
+        raise UserError(
+            "this machine commands and sends nothing itself: it has no injectors",
+            where="injectors",
+            remedy="Say on each worker how many it has: tailgate worker --injectors N.",
+        )
+    target = spec.target
+    if target.auth is not None and target.auth.command is not None:
+        raise UserError(
+            "a command isn't run on workers",
+            where="target.auth.command",
+            remedy="Name an environment variable (auth: {env: NAME}) and set it on every machine.",
+        )
+    secret = [name for name in target.headers if SECRETIVE.search(name)]
+    if secret:
+        raise UserError(
+            f"the header {secret[0]} is a secret, which would go to the workers in clear",
+            where="target.headers",
+            remedy=f"Use auth: {{env: NAME, header: {secret[0]}, scheme: ''}} and set NAME on every machine.",
+        )
+    hidden = [name for name in spec.extra if is_secret(name)]
+    if hidden:
+        raise UserError(
+            f"{hidden[0]} looks like a secret, which would go to the workers in clear",
+            where="extra",
+            remedy="Use auth: {env: NAME} and set NAME on every machine.",
+        )
+    for url in target.all_urls:
+        if "@" in urlsplit(url).netloc:
+            raise UserError(
+                "user and password in a URL would go to the workers in clear",
+                where="target.url",
+                remedy="Use auth: {env: NAME, scheme: Basic} and set NAME on every machine.",
+            )
+
+
+def key_order(spec: RunSpec) -> dict[str, str] | None:
+    """What a worker needs to find its key: the variable's name, never its value."""
+    auth = spec.target.auth
+    if auth is None or auth.env is None:
+        return None
+    return {"variable": auth.env, "header": auth.header, "scheme": auth.scheme}
+
+
+async def spawn(spec: RunSpec, injectors: int) -> Control:
+    """The Locust process: a master of workers, or with injectors of its own.
+
+    Raises:
+        UserError: the run can't be distributed.
+    """
+    check(spec)
+    ui = ["--ui", spec.ui] if spec.ui else []
+    if spec.workers is None:
+        return await _loaded(await Control.spawn(injectors, ui), spec)
+    w = spec.workers
+    workers = ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
+    return await _loaded(await Control.spawn(0, [*workers, *ui]), spec)
+
+
+async def _loaded(control: Control, spec: RunSpec) -> Control:
+    """With the person's locustfile, if there is one."""
+    try:
+        await locustfiles.load(control, spec)
+    except BaseException:
+        await control.close()
+        raise
+    return control
+
+
+async def ready(control: Control, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:
+    """Wait until all injectors are ready; the manifest learns of the workers. What happened meanwhile is returned.
+
+    Raises:
+        UserError: an injector or a worker refused, or too few workers came.
+    """
+    events: list[Message] = []
+    if spec.workers is None:
+        message = await until_ready(control)
+    else:
+        watcher.note(f"waiting for {spec.workers.expect} workers on {spec.workers.bind}")
+
+        def heard(message: Message) -> None:
+            if message["op"] == "event":
+                events.append(message)
+                watcher.note(message["text"])
+
+        message = await until_ready(control, spec.workers.wait + _PREPARE_S, heard)
+        manifest.injectors = message["injectors"]
+        manifest.workers = message["workers"]
+    manifest.stamp = "kernel" if message["stamps"] else "user"
+    return events
+
+
+def on_run_clock(events: list[Message], t0_unix_ns: int) -> list[dict[str, Any]]:
+    """Events from before the run's time zero, as `events.jsonl` has them."""
+    return [{"t_ns": e["at_unix_ns"] - t0_unix_ns, "kind": e["kind"], "text": e["text"]} for e in events]

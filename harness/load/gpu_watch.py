@@ -1,0 +1,97 @@
+"""Which GPUs a run watches, what is said about them while it goes on and after, and what becomes of their faults."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from yarl import URL
+
+from harness.config.run_spec import RunSpec
+from harness.load.event_log import EventLog
+from harness.load.listener import Watcher
+from harness.targets.base import Identity, Target
+from harness.telemetry.gpu.sources import GpuSource, Latest, gpu_source
+from reports.rundir.manifest import Manifest
+from workloads.common.errors import UserError
+
+_SHOW_S = 1.0
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Of what a GPU tells about itself, what belongs into a fingerprint.
+_FACTS = (
+    "name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz", "app_sm_clock_mhz",
+    "app_mem_clock_mhz",
+)  # fmt: skip
+
+
+async def look_for_gpus(
+    spec: RunSpec, identity: Identity, target: Target, run_dir: Path, manifest: Manifest
+) -> GpuSource | None:
+    """The source that will be sampled; None if there is nothing to sample. The manifest says what was found.
+
+    Raises:
+        UserError: GPUs were asked for by name and can't be had.
+    """
+    wanted = spec.telemetry.gpu
+    asked_for = wanted != "auto"
+    if not asked_for and spec.target.kind == "sim":
+        return None
+    pids = list(target.processes().values())
+    local = bool(pids) or URL(identity.urls[0]).host in LOOPBACK
+    source = gpu_source(wanted, spool=run_dir / "spool" / "gpu.arrows", pids=pids, local=local)
+    if source is None:
+        if not asked_for:
+            manifest.notices.append(
+                "no GPU figures: the target runs elsewhere; name its DCGM exporter (telemetry: {gpu: dcgm:URL})"
+            )
+        return None
+    found = await source.start()
+    if not found.gpus:
+        await source.stop()
+        if asked_for:
+            raise UserError(f"no GPU can be watched: {found.problem}", where="telemetry.gpu")
+        manifest.notices.append(f"no GPU figures: {found.problem}")
+        return None
+    manifest.notices += found.notices
+    manifest.telemetry["gpu"] = {"source": wanted, "driver": found.driver, "gpus": found.gpus}
+    manifest.target.fingerprint["gpus"] = [
+        {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in found.gpus if not gpu.get("parent")
+    ]
+    if found.topology:
+        manifest.target.fingerprint["gpu_topology"] = found.topology
+    if found.driver:
+        manifest.target.fingerprint["gpu_driver"] = found.driver
+    return source
+
+
+async def show(source: GpuSource, watcher: Watcher, events: EventLog, t0_unix_ns: int) -> None:
+    """Tell a person what the GPUs do, and the run's events what befell them, until cancelled."""
+    while True:
+        events.follow("gpu", gpu_events(source, t0_unix_ns))
+        if source.now:
+            watcher.gpu(in_words(source.now))
+        await asyncio.sleep(_SHOW_S)
+
+
+def in_words(now: Latest) -> str:
+    """All GPUs together: mean utilization, power and memory in sum; what none of them tells is left out."""
+    # An instance of MIG has only memory, which is counted with its GPU's.
+    whole = [one for one in now.values() if one.keys() & {"utilization", "power_w"}] or list(now.values())
+    utilization, power_w, used = (
+        [one[name] for one in whole if name in one] for name in ("utilization", "power_w", "mem_used_bytes")
+    )
+    said = ["GPU" if len(whole) == 1 else f"{len(whole)} GPUs"]
+    if utilization:
+        said.append(f"{100 * sum(utilization) / len(utilization):.0f} %")
+    if power_w:
+        said.append(f"{sum(power_w):,.0f} W")
+    if used:
+        said.append(f"{sum(used) / 2**30:,.0f} GiB")
+    return " ".join(said)
+
+
+def gpu_events(source: GpuSource, t0_unix_ns: int) -> list[dict[str, Any]]:
+    """The faults as events on the run's clock."""
+    return [
+        {"t_ns": fault["unix_ns"] - t0_unix_ns, "kind": "gpu", "text": f"{fault['gpu']} {fault['text']}".strip()}
+        for fault in source.faults
+    ]

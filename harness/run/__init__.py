@@ -1,0 +1,1 @@
+"""One run from its spec to its run directory: checks before it, warm-up, load, what is kept."""

@@ -1,0 +1,260 @@
+"""One run, from spec to report: start the target, make the plan, let Locust and the injectors work, watch, report.
+
+    target up, identified -> plan, content -> injectors ready -> first scrape -> go -> drained -> last scrape -> report
+
+The order of things and the clock marks are here; what each step does is elsewhere.
+"""
+
+import asyncio
+import datetime
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.config.run_spec import RunSpec, trust_of
+from harness.load import distributed
+from harness.load.event_log import EventLog
+from harness.load.gpu_watch import gpu_events, look_for_gpus, show
+from harness.load.interrupts import Interrupts
+from harness.load.kill_switch import KillSwitch
+from harness.load.listener import Listener, Watcher
+from harness.load.locust_process import Control, Message
+from harness.run import run_directory
+from harness.run.jobs import extend_plan, injector_count, make_jobs
+from harness.run.locust_messages import prepare_message
+from harness.run.prepare import Planning, Prepared, prepare
+from harness.run.resources import require_linux
+from harness.targets import credentials as auth
+from harness.targets.base import Identity, Target, unless_gone
+from harness.targets.make import make_target
+from harness.telemetry.gpu.sources import GpuSource
+from harness.telemetry.host import HostSampler
+from harness.telemetry.server import Found, ServerScraper
+from loadgen.injector.http.endpoint import public_name
+from reports.cost.prices import price_of
+from reports.rundir.manifest import Manifest
+from reports.rundir.telemetry import read_gpu, read_server
+from reports.telemetry.annotations import annotations
+from workloads.common.errors import UserError
+from workloads.plan.plan import Plan
+
+# Between "all are ready" and the run's time zero: the first scrape, and the message's way to the injectors.
+_LEAD_NS = 150_000_000
+
+
+async def execute(
+    spec: RunSpec, out: Path | None, command_line: list[str], watcher: Watcher, target: Target | None = None
+) -> Path:
+    """Do the run; its directory is returned, holding everything but the documents.
+
+    `target` is one that someone else brought up and will take down; without it the spec's own is made.
+
+    Raises:
+        UserError: something is wrong with spec, target or environment; no load was sent.
+    """
+    require_linux()
+    spec = _priced(spec)
+    credentials = auth.credentials(spec.target)
+    switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
+    switch.refuse_unreachable(spec)
+    target = target or make_target(spec)
+    with Interrupts() as interrupts, run_directory.measured(out, spec.name) as made:
+        run_dir = made.path
+        control = await distributed.spawn(spec, injector_count(spec))
+        manifest: Manifest | None = None
+        try:
+            planning = Planning(spec)
+            urls = await planning.beside(target.start())
+            work = prepare(spec, target, urls, planning, credentials, run_dir, command_line, watcher)
+            ready = await unless_gone(target, work)
+            manifest = ready.manifest
+            armed = await unless_gone(target, _arm(ready, run_dir, control, credentials, target, watcher))
+            made.keep()
+            target.keep_log(run_dir)
+            await _load(ready, armed, run_dir, control, credentials, target, watcher, switch, interrupts)
+        finally:
+            interrupts.hold()
+            try:
+                await control.close()
+            finally:
+                await target.stop()
+                if manifest is not None and target.life is not None:
+                    manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+                    manifest.notices += target.life.notices
+                    manifest.save(run_dir)
+        return run_dir
+
+
+@dataclass(frozen=True)
+class _Armed:
+    """The injectors are ready, the samplers have looked; the run's time zero lies just ahead."""
+
+    joined: list[Message]
+    gpus: GpuSource | None
+    scraper: ServerScraper
+    t0_unix_ns: int
+
+
+async def _arm(
+    ready: Prepared, run_dir: Path, control: Control, credentials: auth.Credentials, target: Target, watcher: Watcher
+) -> _Armed:
+    """The injectors' preparation and the first scrape.
+
+    Raises:
+        UserError: an injector refuses its job, or GPUs were asked for that aren't there.
+    """
+    spec, manifest = ready.spec, ready.manifest
+    key = await credentials.headers()
+    # Workers find the key in their own environment.
+    ours = {} if spec.workers else key
+    jobs = make_jobs(spec, ready.plan, manifest, ready.identity, ready.prompts, run_dir, ours)
+    control.send(prepare_message(spec, ready.plan, manifest, jobs[0]))
+    joined = await distributed.ready(control, spec, manifest, watcher)
+    gpus = await look_for_gpus(spec, ready.identity, target, run_dir, manifest)
+    try:
+        scraper, t0 = await _start_scraping(spec, ready.identity, {**spec.target.headers, **key}, run_dir, manifest)
+    except BaseException:
+        if gpus is not None:
+            await gpus.stop()
+        raise
+    return _Armed(joined, gpus, scraper, t0)
+
+
+async def _load(
+    ready: Prepared, armed: _Armed, run_dir: Path, control: Control, credentials: auth.Credentials,
+    target: Target, watcher: Watcher, switch: KillSwitch, interrupts: Interrupts,
+) -> None:  # fmt: skip
+    """From "go" to the last scrape; the manifest says how it ended."""
+    spec, plan, manifest = ready.spec, ready.plan, ready.manifest
+    gpus, scraper, t0 = armed.gpus, armed.scraper, armed.t0_unix_ns
+    if gpus is not None:
+        await gpus.go(t0)
+    host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows", wanted=spec.telemetry.host)
+    for role, pid in {**target.processes(), "locust": control.pid, "cli": os.getpid()}.items():
+        host.watch(role, pid)
+    await host.start()
+    control.send({"op": "go", "t0_unix_ns": t0})
+    switch.load_begins(t0)
+    manifest.t0_unix_ns = t0
+    manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
+    manifest.save(run_dir)
+    watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
+    events = EventLog(run_dir)
+    events.follow("workers", distributed.on_run_clock(armed.joined, t0))
+    credentials.told = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
+    refreshing = asyncio.create_task(
+        credentials.keep_fresh(spec.target.headers, [partial(_renew_injectors, control), scraper.renew])
+    )
+    showing = asyncio.create_task(show(gpus, watcher, events, t0)) if gpus is not None else None
+    with interrupts.gently() as interruption:
+        outcome = await Listener(control, manifest, watcher, target, switch, events, credentials.refused).until_over(
+            interruption
+        )
+    interrupts.hold()
+    refreshing.cancel()
+    if showing is not None:
+        showing.cancel()
+    watcher.ended()
+    await scraper.stop()
+    await host.stop()
+    if gpus is not None:
+        await gpus.stop()
+        events.follow("gpu", gpu_events(gpus, t0))
+    manifest.state = outcome.state  # type: ignore[assignment]
+    manifest.state_reason = outcome.reason
+    manifest.failed_side = outcome.failed_side  # type: ignore[assignment]
+    manifest.ended_ns = outcome.ended_ns
+    run_directory.release(run_dir)
+    manifest.save(run_dir)  # before anything that a full disk may stop
+    steps = {
+        "plan.parquet": lambda: extend_plan(spec, plan, run_dir),
+        "server.parquet": lambda: scraper.write(run_dir / "server.parquet"),
+        "host.parquet": lambda: host.write(run_dir / "host.parquet"),
+        "gpu.parquet": lambda: gpus.write(run_dir / "gpu.parquet") if gpus is not None else None,
+        "events.jsonl": lambda: events.follow("seen", annotations(read_server(run_dir), read_gpu(run_dir))),
+        "the last of events.jsonl": events.write,
+    }
+    if (problem := _done(steps)) and manifest.state == "complete":
+        manifest.state, manifest.state_reason, manifest.failed_side = "failed", problem, "client"
+        manifest.save(run_dir)
+
+
+def _done(steps: Mapping[str, Callable[[], None]]) -> str:
+    """Do every step, whatever becomes of the others; the first that could not be done, in words."""
+    problems = []
+    for name, do in steps.items():
+        try:
+            do()
+        except OSError as error:
+            problems.append(f"can't write {name}: {error.strerror or error}")
+        except UserError as error:
+            problems.append(f"{name}: {error.what}")
+    return next(iter(problems), "")
+
+
+def _renew_injectors(control: Control, headers: dict[str, str]) -> None:
+    control.send({"op": "headers", "headers": headers})
+
+
+def _on_run_clock(events: Sequence[dict[str, Any]], t0_unix_ns: int) -> list[dict[str, Any]]:
+    return [{"t_ns": e["t_unix_ns"] - t0_unix_ns, "kind": e["kind"], "text": e["text"]} for e in events]
+
+
+async def _start_scraping(
+    spec: RunSpec, identity: Identity, headers: dict[str, str], run_dir: Path, manifest: Manifest
+) -> tuple[ServerScraper, int]:
+    """The first scrape is done and the run's time zero lies far enough ahead for the message to go."""
+    urls = [] if spec.telemetry.server == "none" else list(identity.urls)
+    lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
+    while True:
+        t0 = time.time_ns() + lead
+        spool = run_dir / "spool" / "server.arrows"
+        scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
+        found = await scraper.start()
+        if time.time_ns() < t0 - _LEAD_NS // 3:
+            manifest.notices += [notice for one in found if (notice := _lacking(one)) is not None]
+            return scraper, t0
+        await scraper.stop()  # a slow server: its first scrape took longer than the lead
+        lead *= 4
+
+
+def _lacking(found: Found) -> str | None:
+    """What a report will not have, where a server's metrics can't be had or are not vLLM's."""
+    where = f"{public_name(found.endpoint)}/metrics"
+    lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
+    if found.problem:
+        return f"{where}: {found.problem}; unknown are its {lost}"
+    other = found.server == "other"
+    return f"{where} is not vLLM's; it is kept as it is, and unknown are its {lost}" if other else None
+
+
+def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
+    """When the plan's requests are due, in seconds, rising; None in a closed loop."""
+    if plan.loop == "closed":
+        return None
+    return np.sort(plan.table["at_ns"].drop_null().to_numpy()) / 1e9
+
+
+def _priced(spec: RunSpec) -> RunSpec:
+    """The spec with the price of its GPUs filled in from the catalogue, where it names their type.
+
+    Raises:
+        UserError: a type that the catalogue doesn't know, and no price.
+    """
+    price = price_of(spec.gpus.model_dump(exclude_none=True))
+    if price is None:
+        return spec
+    update = {"price_per_hour": price.usd_per_gpu_hour, "price_source": price.source}
+    return spec.model_copy(update={"gpus": spec.gpus.model_copy(update=update)})
+
+
+def _dollars_per_hour(spec: RunSpec) -> float | None:
+    """Of the whole deployment."""
+    return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count

@@ -1,0 +1,114 @@
+"""From a spec, a plan and a target to the injectors' jobs; and the rows that a closed loop adds to its plan."""
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.run_spec import RunSpec, trust_of
+from harness.host.cores import half_of_the_cores
+from harness.run.preflight import adapters
+from harness.run.prompt_content import Prompts
+from harness.targets.base import Identity
+from loadgen.job import Job
+from reports.rundir.manifest import Manifest
+from workloads.plan.plan import Plan, write_plan
+from workloads.table.hashing import plan_hash
+from workloads.table.schema import PLAN_SCHEMA
+
+# However short the drain: a server may take this long for a first token.
+_LEAST_STALL_S = 10.0
+
+
+def make_jobs(
+    spec: RunSpec,
+    plan: Plan,
+    manifest: Manifest,
+    identity: Identity,
+    prompts: Prompts,
+    run_dir: Path,
+    key: dict[str, str],
+) -> list[Job]:
+    """One job for each injector; ``key`` is the header that proves who we are."""
+    shared = Job(
+        plan=str((run_dir / "plan.parquet").resolve()),
+        spool=str((run_dir / "spool").resolve()),
+        injector=0,
+        injectors=injector_count(spec),
+        loop="asked" if spec.workload.locustfile is not None else plan.loop,
+        urls=identity.urls,
+        api=spec.target.endpoint,
+        model=identity.model,
+        dialect=identity.dialect,
+        content=prompts.table,
+        content_options=prompts.options,
+        bodies=prompts.bodies,
+        served=identity.models,
+        adapters=adapters(spec, identity),
+        headers={**spec.target.headers, **key},
+        extra=spec.extra,
+        streamed=spec.streamed,
+        forced_output=spec.output == "forced",
+        trust=trust_of(spec),
+        balance=spec.target.balance,
+        timeout_ns=_ns(spec.timeout),
+        measure_end_ns=manifest.measure_end_ns,
+        drain_ns=int(spec.drain * 1e9),
+        stall_ns=_stall_ns(spec, plan),
+        run_nonce=secrets.token_hex(4),
+        answers=_with_memory(spec),
+        extend_plan=_extension(spec, plan),
+        patience=str(spec.abandon.patience) if spec.abandon else None,
+        patience_share=spec.abandon.share if spec.abandon else 1.0,
+        patience_seed=spec.seed,
+    )
+    return [shared.for_injector(k) for k in range(shared.injectors)]
+
+
+def _with_memory(spec: RunSpec) -> tuple[str, ...]:
+    """Classes whose sessions send the model's own answers again."""
+    kinds = {} if spec.workload.locustfile is not None else spec.workload.class_specs()
+    return tuple(name for name, kind in kinds.items() if kind.sessions and kind.sessions.history == "answers")
+
+
+def _extension(spec: RunSpec, plan: Plan) -> dict[str, Any] | None:
+    """How an injector gets more rows of a closed loop's endless plan than the file holds."""
+    if plan.loop == "open" or spec.workload.locustfile is not None:
+        return None
+    return {"workload": spec.workload.model_dump(mode="json", exclude_none=True), "seed": spec.seed}
+
+
+def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
+    """A closed loop may have started rows beyond the plan's file: make it hold them all."""
+    if plan.loop == "open" or spec.workload.locustfile is not None:
+        return
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from reports.rundir.spool import spool_files, whole_batches
+    from workloads.plan.plan import closed_rows
+
+    have = plan.table.num_rows
+    batches = (batch for path in spool_files(run_dir, "injector").values() for batch in whole_batches(path))
+    last = max((pc.max(batch["index"]).as_py() for batch in batches), default=-1)
+    if last >= have:
+        more = closed_rows(spec.workload, spec.seed, have, last + 1 - have)
+        table = pa.concat_tables([plan.table, more]).cast(PLAN_SCHEMA)
+        write_plan(replace(plan, table=table, plan_hash=plan_hash(table)), run_dir / "plan.parquet")
+
+
+def injector_count(spec: RunSpec) -> int:
+    """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
+    if spec.injectors == "auto":
+        return half_of_the_cores()
+    return spec.injectors
+
+
+def _stall_ns(spec: RunSpec, plan: Plan) -> int | None:
+    """A closed loop that ends by a number of requests waits no longer for a silent server than a drain would."""
+    counted = plan.loop == "closed" and spec.workload.requests is not None
+    return int(max(spec.drain, _LEAST_STALL_S) * 1e9) if counted else None
+
+
+def _ns(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1e9)

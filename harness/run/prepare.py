@@ -1,0 +1,138 @@
+"""What is done between a target that answers and a load that can begin: asked, planned, warmed up, written down.
+
+identified -> plan, content -> pace steady -> caches as declared -> manifest
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from harness.config.run_spec import RunSpec, trust_of
+from harness.load.listener import Watcher
+from harness.run import prompt_content
+from harness.run.manifest import first_manifest
+from harness.run.peak_load import beyond_calibration
+from harness.run.preflight import admit, needs_context, with_context
+from harness.run.resources import check_resources
+from harness.run.warmup import Refused, settle
+from harness.targets import credentials as auth
+from harness.targets.base import Identity, Target
+from harness.targets.inspect.caches import prepare_caches
+from harness.targets.inspect.fingerprint import fingerprint, memory
+from harness.targets.inspect.probe import identify, session
+from harness.targets.make import served_model
+from reports.rundir.manifest import Manifest
+from workloads.plan.plan import Plan, make_plan, write_plan
+
+T = TypeVar("T")
+
+# Targets that we start and that compile, tune or capture with their first requests.
+COLD_KINDS: Final = ("vllm", "command")
+
+
+def settles(spec: RunSpec) -> bool:
+    """Whether the target is warmed up by requests of our own; the embedded engine has nothing to compile."""
+    return spec.settle == "auto" and spec.target.kind != "sim"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the load needs; `spec` is resolved against the target."""
+
+    spec: RunSpec
+    plan: Plan
+    identity: Identity
+    prompts: prompt_content.Prompts
+    manifest: Manifest
+
+
+class Planning:
+    """The plan, in the making while the target starts, where it doesn't depend on what the target tells."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        # Lengths that are to be fitted to the target's context wait for it to be told.
+        self._early = None if needs_context(spec) else self._begin(spec)
+
+    async def beside(self, starting: Coroutine[Any, Any, T]) -> T:
+        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no start of a server.
+
+        Raises:
+            UserError: there is no plan for this spec, or as ``starting``.
+        """
+        start = asyncio.ensure_future(starting)
+        try:
+            if self._early is not None:
+                await asyncio.wait({start, self._early}, return_when=asyncio.FIRST_COMPLETED)
+                if self._early.done():
+                    self._early.result()
+            return await start
+        finally:
+            if not start.done():
+                start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+
+    async def plan(self, spec: RunSpec) -> Plan:
+        """The plan.
+
+        Raises:
+            UserError: there is none for this spec.
+        """
+        return await (self._early or self._begin(spec))
+
+    def _begin(self, spec: RunSpec) -> "asyncio.Task[Plan]":
+        making = asyncio.create_task(asyncio.to_thread(make_plan, spec.workload, spec.seed))
+        # Where the target fails first, that is what is said; nobody asks for the plan any more.
+        making.add_done_callback(lambda made: None if made.cancelled() else made.exception())
+        return making
+
+
+async def prepare(
+    spec: RunSpec, target: Target, urls: tuple[str, ...], planning: Planning, credentials: auth.Credentials,
+    run_dir: Path, command_line: list[str], watcher: Watcher,
+) -> Prepared:  # fmt: skip
+    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then.
+
+    Raises:
+        UserError: spec and target don't fit, or the target can't be brought into the declared state.
+    """
+    async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
+        identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
+        spec = with_context(spec, identity)
+        told = await fingerprint(http, identity, target.life)
+        identity.fingerprint.update(told.facts)
+        plan = await planning.plan(spec)
+        notices = check_resources(spec, plan)
+        for notice in notices:
+            watcher.note(f"warning: {notice}")
+        notices += await asyncio.to_thread(admit, spec, plan, identity)
+        write_plan(plan, run_dir / "plan.parquet")
+        prompts = await prompt_content.prepare(http, identity, spec, plan, run_dir)
+        settled = None
+        if settles(spec) and plan.table.num_rows:
+            watcher.note("warming up until the server's pace is steady")
+            try:
+                settled = await settle(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
+            except Refused as error:
+                if spec.target.kind in COLD_KINDS:
+                    raise
+                notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup)
+        vram = await memory(http, identity, target.life)
+    manifest = first_manifest(spec, plan, identity, run_dir, command_line)
+    manifest.cache = caches.policy
+    manifest.target.memory = vram  # type: ignore[attr-defined]
+    manifest.target.instance = told.instance  # type: ignore[attr-defined]
+    manifest.content = prompts.facts
+    manifest.notices += [*told.notices, *notices, *prompts.notices]
+    if (warning := beyond_calibration(spec, plan)) is not None:
+        watcher.note(f"warning: {warning}")
+        manifest.notices.append(warning)
+    if settled is not None:
+        manifest.telemetry["settle"] = settled.as_dict()
+    if target.life is not None:
+        manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+    manifest.save(run_dir)
+    spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
+    return Prepared(spec, plan, identity, prompts, manifest)

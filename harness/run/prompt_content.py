@@ -1,0 +1,140 @@
+"""What prompts are made of: the target's own tokens of a text, asked for before any load; or a log's own bodies.
+
+`workloads.prompts.content_table` computes; this module asks `/tokenize`, measures what the server adds to a prompt,
+and verifies on a sample that lengths come out exact.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import numpy as np
+
+from harness.config.run_spec import RunSpec
+from harness.targets.base import Identity
+from loadgen.injector.http.endpoint import public_name
+from workloads.plan.plan import Plan
+from workloads.prompts.content_table import ContentTable, table_default, table_from_tokens, table_random
+from workloads.prompts.corpus import chunks, corpus_text
+from workloads.prompts.prompts import Mode, PromptMaker
+
+_CHARS: Final = 240_000
+_CHUNK_CHARS: Final = 12_000
+_AT_ONCE: Final = 4
+# Lengths of the sample that is verified, in tokens.
+_SAMPLE: Final = (24, 61, 200, 777)
+
+
+@dataclass
+class Prompts:
+    """Where an injector finds what prompts are made of, how it uses it, and what a reader should know.
+
+    `table` is a content table's path, `bodies` that of a log whose bodies are sent instead. `facts` are for the
+    manifest.
+    """
+
+    table: str | None
+    options: dict[str, Any]
+    bodies: str | None = None
+    notices: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+async def prepare(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec, plan: Plan, run_dir: Path) -> Prompts:
+    """Make the content of a run and verify it.
+
+    Raises:
+        UserError: chat or text needs exact lengths and the target's tokenizer can't give them.
+    """
+    if spec.workload.locustfile is not None:
+        return Prompts(None, {}, facts={"kind": "locustfile"})
+    if spec.workload.content.kind == "replay":
+        assert spec.workload.trace is not None
+        return Prompts(None, {}, str(spec.workload.trace.file), facts={"kind": "replay"})
+    mode: Mode = "chat" if spec.target.endpoint == "chat" else spec.target.prompt
+    table, notices = await _table(http, identity, spec)
+    options: dict[str, Any] = {"block_tokens": plan.block_tokens, "mode": mode}
+    if mode != "ids":
+        overhead, more = await _overhead(http, identity, table, options)
+        options["chat_overhead_tokens" if mode == "chat" else "overhead_tokens"] = overhead
+        notices += more
+    path = run_dir / "spool" / "content.npz"
+    table.save(path)
+    facts = {"kind": spec.workload.content.kind, "digest": table.digest, "tokens": len(table.ids)}
+    return Prompts(str(path.resolve()), options, notices=notices, facts=facts)
+
+
+async def _table(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec) -> tuple[ContentTable, list[str]]:
+    """The table that the spec asks for, as far as the target's tokenizer is there to be asked."""
+    content = spec.workload.content
+    text = corpus_text(_CHARS, content.file)
+    pieces = await _tokenized(http, identity, chunks(text, _CHUNK_CHARS))
+    where = public_name(identity.urls[0])
+    if content.kind == "random":
+        if not pieces:
+            return table_random(32_000, spec.seed), [f"{where} has no /tokenize: random ids below 32,000 are sent"]
+        # The largest id of a long real text is near the vocabulary's end, and sure to be in it.
+        return table_random(1 + max(max(ids) for _, ids, _ in pieces), spec.seed), []
+    if not pieces:
+        return table_default(text=text if content.file else None), [
+            f"{where} has no /tokenize: prompts are made without its tokenizer, the length of text is approximate"
+        ]
+    return table_from_tokens(pieces), []
+
+
+async def _tokenized(
+    http: aiohttp.ClientSession, identity: Identity, texts: list[str]
+) -> list[tuple[str, list[int], list[str] | None]]:
+    """Each text with its ids and token strings; empty where the target has no `/tokenize`."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def tokens(text: str) -> tuple[str, list[int], list[str] | None] | None:
+        async with gate:
+            body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
+            answer = await _tokenize(http, identity, body)
+        if answer is None or not isinstance(answer.get("tokens"), list):
+            return None
+        return text, answer["tokens"], answer.get("token_strs")
+
+    first = await tokens(texts[0])
+    if first is None:
+        return []
+    others = await asyncio.gather(*(tokens(text) for text in texts[1:]))
+    return [first, *(piece for piece in others if piece is not None)]
+
+
+async def _overhead(
+    http: aiohttp.ClientSession, identity: Identity, table: ContentTable, options: dict[str, Any]
+) -> tuple[int, list[str]]:
+    """What the server adds to a prompt of text (a chat template, a token at the beginning).
+
+    Told by its counts of prompts of known length.
+    """
+    maker = PromptMaker(table, **options)
+    chat = options["mode"] == "chat"
+    counts: list[int] = []
+    for seed, length in enumerate(_SAMPLE):
+        body: dict[str, Any] = {"prompt": maker.text(seed, [], length)}
+        if chat:
+            body = {"messages": maker.messages(seed, [], length), "add_generation_prompt": True}
+        answer = await _tokenize(http, identity, body)
+        if answer is None or not isinstance(answer.get("count"), int):
+            what = "a chat's" if chat else "a text's"
+            return 0, [f"{public_name(identity.urls[0])} can't count {what} tokens: prompt lengths are approximate"]
+        counts.append(answer["count"] - length)
+    if len(set(counts)) == 1:
+        return counts[0], []
+    kind = "chat" if chat else "text"
+    off = int(np.ptp(counts))
+    return min(counts), [f"{kind} prompts can't be cut exactly with this tokenizer: off by up to {off}"]
+
+
+async def _tokenize(http: aiohttp.ClientSession, identity: Identity, body: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        async with http.post(f"{identity.urls[0]}/tokenize", json={"model": identity.model, **body}) as response:
+            answer = await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None

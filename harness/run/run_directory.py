@@ -1,0 +1,90 @@
+"""The run directory: where it is, that it can be written, and what the host was."""
+
+import contextlib
+import datetime
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from workloads.common.errors import UserError
+
+_RESERVE: Final = "spool/reserve"
+_RESERVE_BYTES: Final = 256 << 10
+
+
+class Unfinished(Exception):
+    """What nobody foresaw ended a run whose load had begun; its cause says what. `run_dir` holds what was measured."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"the run in {run_dir} broke off")
+        self.run_dir = run_dir
+
+
+class Made:
+    """A run directory that goes again unless something is measured into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.kept = False
+
+    def keep(self) -> None:
+        """From now on it holds measurements."""
+        self.kept = True
+
+
+@contextlib.contextmanager
+def measured(out: Path | None, name: str) -> Iterator[Made]:
+    """A new run directory; one that nothing was measured into is removed, so that its name can be given again.
+
+    Raises:
+        UserError: as `make`.
+        Unfinished: an error that nobody foresaw, where anything was measured.
+    """
+    made = Made(make(out, name))
+    try:
+        yield made
+    except UserError:
+        raise
+    except Exception as error:
+        if not made.kept:
+            raise
+        raise Unfinished(made.path) from error
+    finally:
+        if not made.kept:
+            shutil.rmtree(made.path, ignore_errors=True)
+
+
+def make(out: Path | None, name: str) -> Path:
+    """A new, empty run directory: ``out`` itself, or runs/<utc>-<name>.
+
+    Raises:
+        UserError: it can't be made or written, or holds files already.
+    """
+    if out is None:
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        out = Path("runs") / f"{stamp}-{name}"
+        for again in range(1, 100):
+            if not out.exists():
+                break
+            out = Path("runs") / f"{stamp}-{name}-{again}"
+    if ":" in str(out):
+        out = out.absolute()  # Arrow takes `name:more/...` for a URI, but not /...
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(
+                "is not empty", where=f"--out {out}", remedy="Name a new folder; runs are never overwritten."
+            )
+        (out / "spool").mkdir()
+        # Kept back, so that even on a disk that fills up the run can write down how it ended.
+        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+    except OSError as error:
+        raise UserError(f"can't be written: {error.strerror}", where=f"--out {out}") from error
+    return out
+
+
+def release(run_dir: Path) -> None:
+    """The load is over: give back the room that was kept for its last words."""
+    (run_dir / _RESERVE).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What a running server is: probe, fingerprint, caches, HTTP versions. It starts nothing."""

@@ -1,0 +1,82 @@
+"""The prefix cache before a measurement: as the spec declares it, and shown to be so.
+
+| policy | how |
+|---|---|
+| `isolated` | a `cache_salt` of this run: what others left in the cache can't be found. Needs no development endpoint |
+| `cold` | `POST /reset_prefix_cache`, whose answer must say that it succeeded |
+| `warm` | primed by the run's own warm-up |
+| `as-is` | whatever is there; only ever reported |
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from harness.targets.base import Identity
+from loadgen.injector.http.endpoint import public_name
+from workloads.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """The policy in force, and the fields that it adds to every request."""
+
+    policy: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+async def prepare_caches(
+    http: aiohttp.ClientSession, identity: Identity, declared: str | None, warmup_s: float = 0.0
+) -> CacheState:
+    """Bring the caches into the declared state; undeclared: isolated where the server can.
+
+    Args:
+        warmup_s: length of the run's own warm-up.
+
+    Raises:
+        UserError: the state can't be had.
+    """
+    can_salt = identity.dialect == "vllm"
+    policy = declared or ("isolated" if can_salt else "as-is")
+    if policy == "isolated":
+        if not can_salt:
+            raise UserError(
+                f"{public_name(identity.urls[0])} isn't vLLM and takes no cache_salt, so its cache can't be isolated",
+                where="cache",
+                remedy="Declare cache: as-is.",
+            )
+        return CacheState(policy, {"cache_salt": secrets.token_hex(8)})
+    if policy == "warm" and not warmup_s:
+        raise UserError(
+            "nothing would warm it: the run has no warm-up",
+            where="cache",
+            remedy="Give workload.warmup (--warmup), or declare cache: as-is.",
+        )
+    if policy == "cold":
+        for url in identity.urls:
+            await _reset(http, url)
+    return CacheState(policy)
+
+
+async def _reset(http: aiohttp.ClientSession, url: str) -> None:
+    where = f"cache: {public_name(url)}"
+    try:
+        async with http.post(f"{url}/reset_prefix_cache") as response:
+            status = response.status
+            body = await response.json(content_type=None) if status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise UserError(f"the prefix cache can't be reset: {error}", where=where) from error
+    if status != 200:
+        raise UserError(
+            f"the prefix cache can't be reset: HTTP {status} for /reset_prefix_cache",
+            where=where,
+            remedy="Start vLLM with VLLM_SERVER_DEV_MODE=1, or declare cache: isolated, which needs nothing.",
+        )
+    if not (isinstance(body, dict) and body.get("success") is True):
+        raise UserError(
+            f"the server refused to reset its prefix cache ({body})",
+            where=where,
+            remedy="It does so while requests are running: keep other traffic away, or declare cache: isolated.",
+        )

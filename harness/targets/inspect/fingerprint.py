@@ -1,0 +1,176 @@
+"""What makes a deployment this one and no other: settings as the server resolved them, versions, where it runs.
+
+Two launches of one spec have equal fingerprints: what a launch draws anew (ports, process ids, the exact size
+of the cache) is left out. `reports.rundir.fingerprint` compares them.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from harness.targets.base import Identity, Life
+from harness.targets.launch.container import own_container
+
+# Section of vLLM's configuration -> the settings that change how it serves.
+_SETTINGS: Final = {
+    "model_config": (
+        "model", "revision", "dtype", "quantization", "max_model_len", "enforce_eager", "seed", "logprobs_mode",
+    ),
+    "cache_config": (
+        "block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching", "kv_cache_memory_bytes",
+        "num_gpu_blocks_override", "kv_offloading_size", "sliding_window",
+    ),
+    "scheduler_config": (
+        "max_num_seqs", "max_num_batched_tokens", "max_num_queued_reqs", "max_num_queued_tokens", "policy",
+        "enable_chunked_prefill", "long_prefill_token_threshold", "async_scheduling", "stream_interval",
+    ),
+    "parallel_config": (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel",
+        "decode_context_parallel_size", "all2all_backend",
+    ),
+    "load_config": ("load_format",),
+    "lora_config": ("max_loras", "max_lora_rank"),
+    "attention_config": ("backend",),
+    "compilation_config": ("mode", "level", "cudagraph_mode"),
+    "device_config": ("device",),
+    "speculative_config": ("method", "model", "num_speculative_tokens"),
+    "simulation": ("preset", "jitter", "mfu", "mbu", "overhead_s"),
+}  # fmt: skip
+# Of the figures in vLLM's log, those about memory.
+_MEMORY: Final = ("model_gib", "graph_gib", "kv_cache_gib", "kv_cache_tokens")
+# Labels of vllm:cache_config_info that mean the same, for servers without /server_info.
+_FROM_METRICS: Final = ("block_size", "cache_dtype", "gpu_memory_utilization", "enable_prefix_caching")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`facts` tell deployments apart; `instance` tells which one it was (pod, container), new at each launch."""
+
+    facts: dict[str, Any]
+    instance: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> Fingerprint:
+    """Of every URL's server; where they are not alike, `replicas_differ` says in what.
+
+    Args:
+        life: of a server that we started; None: somebody else's.
+    """
+    found: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
+    if identity.max_model_len is not None:
+        found["max_model_len"] = identity.max_model_len
+    first, *others = await asyncio.gather(*(_of_server(http, url, identity.dialect) for url in identity.urls))
+    found |= {key: value for key, value in first.items() if key != "version"}
+    unlike = sorted({key for one in others for key in one.keys() | first.keys() if one.get(key) != first.get(key)})
+    notices = []
+    if unlike:
+        found["replicas_differ"] = {key: [one.get(key, "not told") for one in (first, *others)] for key in unlike}
+        told = ", ".join(_difference(key, [first, *others]) for key in unlike)
+        notices.append(f"the {len(identity.urls)} endpoints are not alike: {told}")
+    instance: dict[str, str] = {}
+    if life is not None:
+        # A container that our command started, else the one that we and so the server are in.
+        what, instance = (life.container, life.instance) if life.container else own_container(os.environ, Path("/"))
+        if what:
+            found["container"] = what
+    return Fingerprint(found, instance, notices)
+
+
+async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
+    """One server's version and settings."""
+    found: dict[str, Any] = {}
+    told = await _json(http, f"{url}/version")
+    if isinstance(told, dict) and told.get("version"):
+        found["version"] = str(told["version"])
+    info = await _json(http, f"{url}/server_info?config_format=json")
+    config = info.get("vllm_config") if isinstance(info, dict) else None
+    if isinstance(config, dict):
+        found["config"] = resolved_settings(config)
+        found["config_source"] = "/server_info"
+    elif dialect == "vllm":
+        labels, speculative = await _from_metrics(http, url)
+        if labels:
+            found["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
+            if speculative:
+                found["config"]["speculative_config"] = {"method": "not told"}
+            found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
+    return found
+
+
+def _difference(key: str, servers: Sequence[Mapping[str, Any]]) -> str:
+    """In a few words: which values, or which settings."""
+    values = [one.get(key, "not told") for one in servers]
+    if key != "config":
+        return f"{key} {' / '.join(dict.fromkeys(map(str, values)))}"
+    settings = [
+        {f"{section}.{name}": value for section, inner in one.items() for name, value in inner.items()}
+        for one in values
+        if isinstance(one, dict)
+    ]
+    names = sorted({name for one in settings for name in one if any(o.get(name) != one[name] for o in settings)})
+    return f"settings {', '.join(names)}" if names else "settings told by some only"
+
+
+async def memory(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> dict[str, float]:
+    """Where the GPU memory goes, as far as the server tells: weights, graphs, the KV cache and its blocks.
+
+    Sizes in GiB per GPU are the log's (only of a server that we started); blocks are `/metrics`'. What was used,
+    free and reserved in the run is in `gpu.parquet`.
+    """
+    found: dict[str, float] = {}
+    if life is not None:
+        found = {name: life.details[name] for name in _MEMORY if name in life.details}
+    labels: dict[str, str] = {}
+    if identity.dialect == "vllm":
+        labels, _ = await _from_metrics(http, identity.urls[0])
+    for label, name in (("num_gpu_blocks", "kv_blocks"), ("block_size", "kv_block_tokens")):
+        if labels.get(label, "").isdigit():
+            found[name] = float(labels[label])
+    if "kv_blocks" in found and "kv_block_tokens" in found:
+        found.setdefault("kv_cache_tokens", found["kv_blocks"] * found["kv_block_tokens"])
+    if "kv_cache_gib" in found and found.get("kv_cache_tokens"):
+        found["kv_bytes_per_token"] = found["kv_cache_gib"] * 2**30 / found["kv_cache_tokens"]
+    return found
+
+
+def resolved_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that matter, of vLLM's whole resolved configuration."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, names in _SETTINGS.items():
+        given = config.get(section)
+        if isinstance(given, Mapping):
+            kept = {name: given[name] for name in names if given.get(name) not in (None, "", {}, [])}
+            if kept:
+                found[section] = kept
+    return found
+
+
+async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str, str], bool]:
+    """The cache's configuration, and whether there are counters of speculative decoding: vLLM has them only then."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        async with http.get(f"{url}/metrics") as response:
+            text = await response.text() if response.status == 200 else ""
+    except (aiohttp.ClientError, TimeoutError):
+        return {}, False
+    speculative = "vllm:spec_decode_num_drafts" in text
+    line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
+    for family in text_string_to_metric_families(line + "\n"):
+        for sample in family.samples:
+            return dict(sample.labels), speculative
+    return {}, speculative
+
+
+async def _json(http: aiohttp.ClientSession, url: str) -> Any:
+    try:
+        async with http.get(url) as response:
+            return await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None

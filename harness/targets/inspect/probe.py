@@ -1,0 +1,148 @@
+"""What answers at a URL: is it an OpenAI API, which models does it serve, is it vLLM? Asked before any load."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from harness.engine import SIMULATED_OWNER
+from harness.targets.base import Identity, TargetGone
+from harness.targets.inspect.http2 import speaks_http2
+from loadgen.injector.http.endpoint import Trust, public_name, tls_context
+from workloads.common.errors import UserError
+
+_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a server is talked to: with which headers (the API key among them), and whom we trust."""
+
+    headers: Callable[[], Awaitable[Mapping[str, str]]]
+    trust: Trust = field(default_factory=Trust)
+
+
+async def _no_headers() -> Mapping[str, str]:
+    return {}
+
+
+OPEN: Final = Access(_no_headers)
+
+
+def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
+    """An HTTP client that trusts whom the injector will trust."""
+    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0)
+    return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, connector=connector, trust_env=True)
+
+
+async def identify(
+    http: aiohttp.ClientSession, urls: tuple[str, ...], model: str | None, *, simulated: bool
+) -> Identity:
+    """Ask each URL for its models, and the first for what else it tells.
+
+    Raises:
+        UserError: nobody answers, it is no OpenAI API, or it does not serve ``model``.
+    """
+    listed = await asyncio.gather(*(_models(http, url) for url in urls))
+    names = tuple(str(entry["id"]) for entry in listed[0])
+    chosen = model or names[0]
+    for url, entries in zip(urls, listed, strict=True):
+        served = [str(entry["id"]) for entry in entries]
+        if chosen not in served:
+            raise UserError(
+                f"{public_name(url)} does not serve the model {chosen!r}",
+                where="target.model",
+                remedy=f"It serves: {', '.join(served)}.",
+            )
+    entry = next(entry for entry in listed[0] if entry["id"] == chosen)
+    version = await _get_json(http, urls[0], "/version")
+    is_vllm = entry.get("owned_by") == "vllm" or (isinstance(version, dict) and "version" in version)
+    limit = entry.get("max_model_len")
+    return Identity(
+        urls=urls,
+        model=chosen,
+        models=names,
+        dialect="vllm" if is_vllm else "openai",
+        version=str(version.get("version", "")) if isinstance(version, dict) else "",
+        max_model_len=limit if isinstance(limit, int) else None,
+        simulated=simulated or any(_is_simulated(entries) for entries in listed),
+    )
+
+
+def _is_simulated(entries: list[dict[str, Any]]) -> bool:
+    """Whether an embedded engine answers, whoever started it: whatever is measured on it is marked."""
+    return any(entry.get("owned_by") == SIMULATED_OWNER for entry in entries)
+
+
+async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
+    where = public_name(url)
+    try:
+        async with http.get(f"{url}/v1/models") as response:
+            body = await response.read()
+            status = response.status
+            listing = await response.json(content_type=None) if status == 200 and body else None
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise UserError(
+            f"{where!r} is not an http:// or https:// URL", where="target", remedy="Write it like http://host:8000."
+        ) from error
+    except aiohttp.ClientSSLError as error:
+        await _refuse_http2_only(url)
+        raise UserError(
+            f"TLS failed: {error}", where=where, remedy="Give the authority's certificate with --ca."
+        ) from error
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        await _refuse_http2_only(url)
+        reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
+        raise TargetGone(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
+    except (aiohttp.ClientError, ValueError) as error:
+        await _refuse_http2_only(url)
+        raise UserError(f"is not an OpenAI API: {error}", where=where) from error
+    if status in (426, 505):  # Upgrade Required, HTTP Version Not Supported
+        await _refuse_http2_only(url)
+    if status in (401, 403):
+        raise UserError(
+            f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+        )
+    if status >= 500:
+        raise TargetGone(f"does not work: /v1/models answered HTTP {status}", where=where, remedy="Is the server up?")
+    data = listing.get("data") if isinstance(listing, dict) else None
+    if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
+        raise UserError(
+            f"is not an OpenAI API: /v1/models answered HTTP {status} without a list of models",
+            where=where,
+            remedy="Give the base URL, in front of /v1.",
+        )
+    return data
+
+
+async def _refuse_http2_only(url: str) -> None:
+    """Called when HTTP/1.1 got no answer.
+
+    Raises:
+        UserError: because the server speaks HTTP/2 and nothing else.
+    """
+    if await speaks_http2(url):
+        raise UserError(
+            "speaks only HTTP/2, and the load generator speaks HTTP/1.1",
+            where=public_name(url),
+            remedy="Enable HTTP/1.1 on the gateway, or name the server behind it.",
+        )
+
+
+async def _get_json(http: aiohttp.ClientSession, url: str, path: str) -> Any:
+    try:
+        async with http.get(f"{url}{path}") as response:
+            return await response.json(content_type=None) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return None
+
+
+def _root_cause(error: BaseException) -> str:
+    system = getattr(error, "os_error", None)
+    if system is None:
+        return str(error)
+    # asyncio replaces the system's words by "Connect call failed"; the number is still there.
+    return os.strerror(system.errno) if system.errno and system.errno > 0 else str(system.strerror or system)

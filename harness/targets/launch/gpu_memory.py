@@ -1,0 +1,66 @@
+"""GPU memory over a deployment's life: before the start, when it is up, and back again after its end."""
+
+import asyncio
+import time
+from typing import Final
+
+from harness.targets.base import Life
+from harness.telemetry.gpu.memory import GpuMemory, Memory
+
+_NEAR_BYTES: Final = 128 * 2**20  # contexts of others come and go
+_BACK_S: Final = 20.0
+_LOOK_S: Final = 0.2
+
+
+class Vram:
+    """Keeps `Life.vram`: UUID -> total, before_start, loaded, before_stop, after_stop, in bytes."""
+
+    def __init__(self, source: GpuMemory, life: Life) -> None:
+        self._source = source
+        self._life = life
+
+    @classmethod
+    async def open(cls, gpus: str | None, life: Life) -> "Vram | None":
+        """Start looking; None where nothing is to be seen.
+
+        Args:
+            gpus: indices or UUIDs; empty: all; None: none.
+        """
+        source = None if gpus is None else await GpuMemory.open(gpus)
+        return None if source is None else cls(source, life)
+
+    async def look(self, when: str) -> Memory:
+        """What is used now is what was used `when`."""
+        now = await self._source.now()
+        for uuid, memory in now.items():
+            kept = self._life.vram.setdefault(uuid, {"total": memory["total_bytes"]})
+            kept[when] = memory["used_bytes"]
+        return now
+
+    async def until_back(self, within_s: float = _BACK_S) -> None:
+        """Wait until the GPUs that the server took memory of have it again; the life says how long, or that not."""
+        mine = {
+            uuid: one["before_start"]
+            for uuid, one in self._life.vram.items()
+            if "before_start" in one and one.get("before_stop", 0.0) > one["before_start"] + _NEAR_BYTES
+        }
+        began = time.monotonic()
+        while True:
+            now = await self.look("after_stop")
+            kept = {u: now[u]["used_bytes"] - was for u, was in mine.items() if u in now}
+            missing = {uuid: extra for uuid, extra in kept.items() if extra > _NEAR_BYTES}
+            took = time.monotonic() - began
+            if not missing or took > within_s:
+                break
+            await asyncio.sleep(_LOOK_S)
+        if mine and kept:
+            self._life.memory_back_s = None if missing else took
+        for uuid, extra in missing.items():
+            self._life.notices.append(
+                f"GPU {uuid} still had {extra / 2**30:.1f} GiB more in use than before the start, "
+                f"{took:.0f} s after the server had ended"
+            )
+
+    async def close(self) -> None:
+        """No more looks."""
+        await self._source.close()

@@ -1,0 +1,102 @@
+"""What the deployments that we start have in common: one process of ours, its life, its log, its end."""
+
+import time
+from pathlib import Path
+
+from harness.targets.base import Ended, Life, TargetGone, never
+from harness.targets.launch.gpu_memory import Vram
+from harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
+
+LOG_NAME = "server.log"
+
+
+class LaunchedTarget:
+    """Base of `sim`, `vllm` and `command`: they differ in `launch`.
+
+    Args:
+        gpus: whose memory is watched, as indices or UUIDs; empty: all; None: no GPU's.
+    """
+
+    role = "server"
+    grace_s = GRACE_S
+
+    def __init__(self, gpus: str | None = None) -> None:
+        self.process: OwnProcess | None = None
+        self._fell = False  # it did not come up, and the error names its log
+        self.life: Life = Life()
+        self.gpus = gpus
+        self._vram: Vram | None = None
+
+    async def launch(self) -> tuple[str, ...]:
+        """Start it and wait until it answers; its base URLs.
+
+        Raises:
+            UserError: it can't be started.
+            TargetGone: it was, and does not come up.
+        """
+        raise NotImplementedError
+
+    async def before_stop(self) -> None:
+        """What is done to end it before its process is told to."""
+
+    async def start(self) -> tuple[str, ...]:
+        """As `launch`, with GPU memory looked at before and after."""
+        self._vram = await Vram.open(self.gpus, self.life)
+        if self._vram is not None:
+            await self._vram.look("before_start")
+        try:
+            urls = await self.launch()
+        except TargetGone:
+            self._fell = True
+            raise
+        if self._vram is not None:
+            await self._vram.look("loaded")
+        return urls
+
+    def processes(self) -> dict[str, int]:
+        """The server, if it is a process of ours; its children are found from it."""
+        return {self.role: self.process.pid} if self.process and not self.life.detached else {}
+
+    async def ended(self) -> Ended:
+        """Return when the server is gone by itself."""
+        return await (self.process.ended() if self.process else never())
+
+    def keep_log(self, run_dir: Path) -> None:
+        """Move the log into the run directory."""
+        if self.process:
+            self.process.move_log(run_dir / LOG_NAME)
+
+    async def stop(self) -> None:
+        """Take it down and wait until its port and its GPU memory are free again, as far as they are seen to be.
+
+        The log of one that did well, but that no run kept, is removed.
+        """
+        if self.process is not None:
+            await self._end(self.process)
+            self.process = None
+        if self._vram is not None:
+            await self._vram.close()
+            self._vram = None
+
+    async def _end(self, process: OwnProcess) -> None:
+        """SIGTERM, then SIGKILL for what is left."""
+        life = self.life
+        well = not self._fell and (life.detached or process.exit_code is None)
+        if self._vram is not None:
+            await self._vram.look("before_stop")
+        began = time.monotonic()
+        await self.before_stop()
+        life.killed = await process.stop(self.grace_s)
+        life.stop_s = time.monotonic() - began
+        life.exit_code = process.exit_code
+        if process.port is not None:
+            life.port_free = port_is_free(process.port)
+            if not life.port_free:
+                life.notices.append(
+                    f"port {process.port} was still taken {life.stop_s:.0f} s after the server was told to end"
+                )
+        if self._vram is not None:
+            await self._vram.until_back()
+        unnamed = well or not process.log.stat().st_size
+        if unnamed and process.log.name != LOG_NAME:
+            process.log.unlink()

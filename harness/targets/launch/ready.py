@@ -1,0 +1,193 @@
+"""Waiting for a server of ours: its log's milestones, `/health`, the first token; each stamped by our clock.
+
+The phases are contiguous: where one ends the next begins, so they add up to the time from spawn to ready.
+"""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from harness.targets.base import Life, TargetGone
+from harness.targets.launch.process import OwnProcess
+from workloads.common.errors import UserError
+
+_LOOK_S = 0.05
+_LAST_WORD_S = 1.0  # a broken connection is heard before the end of the process that broke it
+# Of ordinary length: a first prompt of four tokens or fewer kills the worker of vLLM 0.32's CPU build.
+_FIRST_PROMPT = "A server that has just been started is asked for its first token before anything is measured."
+_PATIENCE_S = 5.0  # for one answer of the readiness URL
+_FIRST_TOKEN = aiohttp.ClientTimeout(total=600)
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A line of the log that ends one phase; `phase` names what has been going on until then."""
+
+    phase: str
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A figure in the log: the pattern's groups, by name."""
+
+    pattern: re.Pattern[str]
+
+
+async def wait_until_ready(
+    process: OwnProcess,
+    life: Life,
+    http: aiohttp.ClientSession,
+    *,
+    began_s: float,
+    health_url: str,
+    timeout_s: float,
+    where: str,
+    milestones: Sequence[Milestone] = (),
+    details: Sequence[Detail] = (),
+    problems: Mapping[str, str] | None = None,
+    detaches: bool = False,
+) -> float:
+    """When `health_url` answered 200 (time.monotonic); `life` has the phases then.
+
+    Args:
+        began_s: when it was spawned (time.monotonic).
+        problems: pattern of a log line that tells why a start failed, to what to do about it.
+        detaches: the process may end with 0, and what it started goes on; `life` says so then.
+
+    Raises:
+        TargetGone: it ended, or isn't ready in time; with the lines of its log that say why.
+    """
+    marks = _Marks(process, life, began_s, milestones, details)
+    ending = asyncio.create_task(process.ended())
+    deadline = began_s + timeout_s
+    try:
+        while True:
+            marks.look()
+            if ending.done() and not life.detached:
+                code = ending.result().code
+                assert code is not None
+                life.detached = detaches and code == 0
+                if not life.detached:
+                    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                    hint = "; if it goes on in the background, `stop` must say how it is ended" if code == 0 else ""
+                    raise failure(process, f"the server ended before it was ready ({how}){hint}", where, problems)
+            if await _answers(http, health_url, min(_PATIENCE_S, deadline - time.monotonic())):
+                marks.look()
+                return marks.reached("server start")
+            if time.monotonic() > deadline:
+                what = f"the server was not ready within {timeout_s:g} s ({health_url})"
+                raise failure(process, what, where, problems)
+            await (asyncio.sleep(_LOOK_S) if ending.done() else asyncio.wait([ending], timeout=_LOOK_S))
+    finally:
+        ending.cancel()
+
+
+async def first_token(
+    process: OwnProcess, life: Life, http: aiohttp.ClientSession, since_s: float, url: str, model: str, endpoint: str
+) -> None:
+    """Ask for one token; the time since ``since_s`` is a phase: late compilation belongs to the start.
+
+    Raises:
+        TargetGone: it ended, or fails.
+        UserError: it refuses us.
+    """
+    body: dict[str, Any] = {"model": model, "max_tokens": 1}
+    if endpoint == "chat":
+        body["messages"] = [{"role": "user", "content": _FIRST_PROMPT}]
+    else:
+        body["prompt"] = _FIRST_PROMPT
+    path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
+    try:
+        async with http.post(f"{url}{path}", json=body, timeout=_FIRST_TOKEN) as response:
+            status, said = response.status, await response.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        ended = None if life.detached else await process.ended_within(_LAST_WORD_S)
+        if ended is not None:
+            raise failure(process, f"{ended.text} when it was asked for its first token", "target", None) from error
+        raise failure(process, f"the server gave no first token: {error!r}", "target", None) from error
+    if status in (401, 403):
+        raise UserError(
+            f"the server refuses us (HTTP {status})",
+            where="target.auth",
+            remedy="Say where its API key is: auth: {env: NAME} (--api-key-env).",
+        )
+    if status != 200:
+        what = f"the server is up but answers HTTP {status}: {said[:300]}"
+        raise failure(process, what, "target", None)
+    life.phases["first token"] = time.monotonic() - since_s
+
+
+class _Marks:
+    """Reads the log as it grows; the first line that matches a milestone ends its phase, in order."""
+
+    def __init__(
+        self,
+        process: OwnProcess,
+        life: Life,
+        began_s: float,
+        milestones: Sequence[Milestone],
+        details: Sequence[Detail],
+    ) -> None:
+        self._process = process
+        self._life = life
+        self._last = began_s
+        self._milestones = list(milestones)
+        self._details = details
+        self._at = 0
+        self._rest = ""
+
+    def look(self) -> None:
+        """Read what is new."""
+        with self._process.log.open("rb") as file:
+            file.seek(self._at)
+            new = file.read()
+        self._at += len(new)
+        *lines, self._rest = (self._rest + new.decode(errors="replace")).split("\n")
+        for line in lines:
+            for detail in self._details:
+                if match := detail.pattern.search(line):
+                    found = {k: float(v.replace(",", "")) for k, v in match.groupdict().items() if v}
+                    self._life.details.update(found)
+            for number, milestone in enumerate(self._milestones):
+                if milestone.pattern.search(line):
+                    self.reached(milestone.phase)
+                    del self._milestones[: number + 1]
+                    break
+
+    def reached(self, phase: str) -> float:
+        """The phase ends now (time.monotonic)."""
+        now = time.monotonic()
+        self._life.phases[phase] = now - self._last
+        self._last = now
+        return now
+
+
+async def _answers(http: aiohttp.ClientSession, url: str, within_s: float) -> bool:
+    timeout = aiohttp.ClientTimeout(total=max(within_s, _LOOK_S), connect=2)
+    try:
+        async with http.get(url, timeout=timeout) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None) -> TargetGone:
+    """The error, with the log's own word where one of `problems` is found in it, else with its last lines."""
+    lines = process.tail(400)
+    for pattern, remedy in (problems or {}).items():
+        found = [line for line in lines if re.search(pattern, line)]
+        if found:
+            what = f"{what}: {found[-1].strip()[-400:]}"
+            return TargetGone(what, where=where, remedy=f"{remedy} Its whole log: {process.log}")
+    if process.exit_code == -signal.SIGKILL:
+        what += "; if nobody killed it by hand, the machine ran out of memory (dmesg says so)"
+    said = "\n    ".join(line[-300:] for line in lines[-15:])
+    remedy = f"Its log ({process.log}) ends with\n    {said}" if said else "It said nothing."
+    return TargetGone(what, where=where, remedy=remedy)

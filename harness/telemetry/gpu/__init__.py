@@ -1,0 +1,1 @@
+"""GPU figures from NVML or DCGM, sampled in a process of their own."""

@@ -1,0 +1,203 @@
+"""The GPUs of a deployment, seen from the harness: a sampler process beside us, or an exporter elsewhere.
+
+`telemetry.gpu` of a spec says which: `none`, `auto`, `nvml`, `nvml:0,1`, `nvml:GPU-UUID`, `dcgm:URL`.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.telemetry.sample_store import write_spool
+from reports.rundir.telemetry import GPU_SCHEMA
+from workloads.common.errors import UserError
+
+_LOOK_S = 20.0
+_END_S = 5.0
+_LIBRARY = "libnvidia-ml.so.1"
+# What a person is shown while a run goes on.
+_SHOWN = ("utilization", "power_w", "mem_used_bytes")
+
+# GPU -> name -> latest value
+Latest = dict[str, dict[str, float]]
+
+
+@dataclass
+class GpusFound:
+    """What there is to sample; `problem` says why nothing, `notices` what a reader should know."""
+
+    driver: str = ""
+    gpus: list[dict[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+    notices: list[str] = field(default_factory=list)
+    topology: dict[str, str] = field(default_factory=dict)
+
+
+class GpuSource(Protocol):
+    """Something that samples GPUs into `gpu.parquet`."""
+
+    faults: list[dict[str, Any]]  # {"unix_ns", "gpu", "text"}
+    now: Latest
+
+    async def start(self) -> GpusFound:
+        """Look what is there."""
+        ...
+
+    async def go(self, t0_unix_ns: int) -> None:
+        """The run's clock begins; samples are kept from now on."""
+        ...
+
+    async def stop(self) -> None:
+        """No more samples."""
+        ...
+
+    def write(self, path: Path) -> None:
+        """Write `gpu.parquet`; nothing if there were no samples."""
+        ...
+
+
+def latest(readings: Iterable[tuple[str, str, float]]) -> Latest:
+    """Of (GPU, name, value) in order of time, the last of each that is shown."""
+    found: Latest = {}
+    for gpu, name, value in readings:
+        if name in _SHOWN:
+            found.setdefault(gpu, {})[name] = value
+    return found
+
+
+def gpu_source(
+    wanted: str, *, spool: Path, pids: Sequence[int], local: bool, headers: Mapping[str, str] | None = None
+) -> GpuSource | None:
+    """The source that `telemetry.gpu` names; None: nothing is to be sampled.
+
+    Args:
+        pids: processes of the deployment, if they are ours: only their GPUs count.
+        local: whether the deployment is on this machine; `auto` looks only here.
+
+    Raises:
+        UserError: the text means nothing.
+    """
+    kind, _, detail = wanted.partition(":")
+    match kind, detail:
+        case "none", "":
+            return None
+        case "auto", "":
+            return NvmlProcess(spool, "", pids) if local else None
+        case "nvml", _:
+            return NvmlProcess(spool, detail, () if detail else pids)
+        case "dcgm", url if url.startswith("http"):
+            from harness.telemetry.gpu.dcgm import DcgmScraper
+
+            return DcgmScraper(url, spool, headers)
+    raise UserError(
+        f"{wanted!r} names no source of GPU figures",
+        where="telemetry.gpu",
+        remedy="It is none, auto, nvml, nvml:0,1, nvml:GPU-UUID or dcgm:http://HOST:9400/metrics.",
+    )
+
+
+def nvml_is_installed() -> bool:
+    """Whether the sampler will find the library that the driver brings; nothing is initialised."""
+    # The loader reads the variable when a process starts: the sampler's folders may be others than ours.
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    if any(folder and (Path(folder) / _LIBRARY).exists() for folder in folders):
+        return True
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return False
+    return True
+
+
+class NvmlProcess:
+    """The sampler process; see `gpu_sampler`."""
+
+    def __init__(self, spool: Path, gpus: str, pids: Sequence[int]) -> None:
+        self._spool = spool
+        self._arguments = ["--spool", str(spool), "--gpus", gpus, *(t for p in pids for t in ("--pid", str(p)))]
+        self._process: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.faults: list[dict[str, Any]] = []
+        self.now: Latest = {}
+
+    @property
+    def pid(self) -> int | None:
+        """Of the sampler, for its own cost."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> GpusFound:
+        """Start it and hear what it found. Where there is no NVML at all, no process is spent on learning that."""
+        if sys.platform == "linux" and not nvml_is_installed():
+            return GpusFound(problem="NVML: NVML Shared Library Not Found")
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "harness.telemetry.gpu.sampler", *self._arguments,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), _LOOK_S)
+        except TimeoutError:
+            await self.stop()
+            return GpusFound(problem=f"the GPU sampler said nothing within {_LOOK_S:g} s: NVML hangs")
+        if not line:
+            return GpusFound(problem="the GPU sampler ended without a word")
+        told = json.loads(line)
+        found = GpusFound(told.get("driver", ""), told.get("gpus", []), told["problem"])
+        found.topology = told.get("topology", {})
+        if told.get("notice"):
+            found.notices.append(told["notice"])
+        for gpu in found.gpus:
+            if gpu["missing"]:
+                lacks = "; ".join(f"{name}: {why}" for name, why in gpu["missing"].items())
+                found.notices.append(f"GPU {gpu['index']} ({gpu['uuid']}) can't tell all: {lacks}")
+        self._listening = asyncio.create_task(self._listen())
+        return found
+
+    async def go(self, t0_unix_ns: int) -> None:
+        """Tell it the run's start."""
+        if self._process is None or self._process.stdin is None or self._process.returncode is not None:
+            return
+        self._process.stdin.write(b"%d\n" % t0_unix_ns)
+        with contextlib.suppress(ConnectionError):
+            await self._process.stdin.drain()
+
+    async def stop(self) -> None:
+        """End it by the end of its input."""
+        if self._process is None:
+            return
+        self._stopping = True
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_S)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._listening is not None:
+            await self._listening
+        self._process = None
+
+    def write(self, path: Path) -> None:
+        """The spool as Parquet."""
+        write_spool(self._spool, GPU_SCHEMA, path)
+
+    async def _listen(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            told = json.loads(line)
+            if "now" in told:
+                self.now = told["now"]
+            else:
+                self.faults.append(told)
+        if not self._stopping:
+            code = await self._process.wait()
+            text = f"the GPU sampler ended in the middle of the run (exit code {code}); no samples from here on"
+            self.faults.append({"unix_ns": time.time_ns(), "gpu": "", "text": text})

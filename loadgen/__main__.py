@@ -1,0 +1,81 @@
+"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K`` (N: its end of a socket).
+
+With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of injectors of its own.
+"""
+
+import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.event import Event
+
+from loadgen.control.address import refuse_a_port_in_use, split_address
+from loadgen.control.channel import Channel, Message
+from loadgen.control.local_run import LocalRun
+from loadgen.control.webui import DEFAULT_PORT as UI_PORT
+from loadgen.distributed.protocol import DEFAULT_PORT
+from workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from loadgen.distributed.master import MasterRun
+
+
+def main() -> int:
+    """Serve one run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--injectors", type=int, default=1)
+    parser.add_argument("--bind", default=None)
+    parser.add_argument("--expect", type=int, default=0)
+    parser.add_argument("--ui", default=None)
+    parser.add_argument("--wait", type=float, default=60.0)
+    arguments = parser.parse_args()
+    sys.stdout = sys.stderr  # what a locustfile prints: the command's own output is for results
+    del sys.argv[1:]  # Locust's web UI reads them, and knows none of ours
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
+    sock = socket.socket(fileno=arguments.fd)
+    channel: Channel
+
+    def report(message: Message) -> None:
+        channel.send(message)
+
+    try:
+        run = _run(arguments, report)
+    except UserError as error:
+        heard = Event()
+        channel = Channel(sock, lambda _message: None, heard.set)
+        report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
+        channel.close()
+        return 0
+    channel = Channel(sock, run.take, run.gone)
+    gevent.signal_handler(signal.SIGTERM, run.gone)
+    run.over.wait()
+    run.close()
+    report({"op": "bye"})
+    channel.close()
+    return 0
+
+
+def _run(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "LocalRun | MasterRun":
+    if arguments.ui is not None:
+        refuse_a_port_in_use(*split_address(arguments.ui, UI_PORT, "--ui"), "--ui")
+    if arguments.bind is None:
+        return LocalRun(arguments.injectors, report, arguments.ui)
+    from loadgen.distributed.master import MasterRun
+
+    bind = split_address(arguments.bind, DEFAULT_PORT, "--bind")
+    refuse_a_port_in_use(*bind, "--bind")
+    return MasterRun(bind, arguments.expect, arguments.wait, report, arguments.ui)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

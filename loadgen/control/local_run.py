@@ -1,0 +1,111 @@
+"""A run of one machine: messages from the harness, a Locust local runner, and this machine's station.
+
+Messages from the harness: prepare, go, wind-down, stop, headers. To it: ready, tick, end, closing, all-ended, and
+whatever the injectors report.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from locust import User
+from locust.env import Environment
+
+from loadgen.control.channel import Message
+from loadgen.control.coordinator import Station
+from loadgen.control.locustfile import ignored_parts
+from loadgen.control.run_setup import Crew, load_classes
+from loadgen.control.webui import WebUi
+from workloads.common.errors import UserError
+
+
+class LocalRun:
+    """Lives until `over` is set."""
+
+    def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
+        self._station = Station(injectors, self._hear)
+        self._report = report
+        self._crew: Crew | None = None
+        self._environment = Environment(user_classes=[], stop_timeout=0)
+        self._environment.station = self._station  # type: ignore[attr-defined]
+        self._environment.create_local_runner()
+        self._ui = WebUi(self._environment, ui) if ui else None
+        self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
+        self._own_classes: list[type[User]] = []
+        self._went = False
+        self._t0_unix_ns = 0
+        self.over = Event()
+
+    def take(self, message: Message) -> None:
+        """One message from the harness."""
+        match message["op"]:
+            case "load":
+                self._load(message)
+            case "prepare":
+                self._prepare(message)
+            case "go":
+                self._go(message)
+            case "wind-down":
+                self._station.wind_down(message["why"])
+            case "stop":
+                self._station.stop(message.get("why", "the run was stopped"))
+                if not self._went:
+                    self.over.set()
+            case "headers":
+                self._station.renew_headers(message)
+            case other:
+                raise ValueError(f"unknown message {other!r}")
+
+    def _load(self, message: Message) -> None:
+        try:
+            self._own_classes = load_classes(message)
+        except UserError as error:
+            self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        else:
+            self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
+
+    def gone(self) -> None:
+        """The harness is gone: end, keep what was measured."""
+        self._station.stop("the command line process is gone")
+        gevent.spawn_later(5, self.over.set)
+
+    def _prepare(self, message: Message) -> None:
+        self._crew = Crew.of(message, self._report, self._own_classes)
+        self._crew.dress(self._environment)
+        self._environment.host = message["job"]["urls"][0]
+        self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
+
+    def _go(self, message: Message) -> None:
+        assert self._crew is not None
+        self._went = True
+        self._t0_unix_ns = message["t0_unix_ns"]
+        self._station.go(self._t0_unix_ns)
+        self._crew.begin(self._environment, self._t0_unix_ns, machines=1)
+        self._crew.watch_the_clock(self._station, self._t0_unix_ns)
+
+    def _on_stopping(self, environment: Environment, **_: Any) -> None:
+        """Locust's own stop, in its web UI: nothing ends before the injectors have."""
+        if self._went and not self.over.is_set():
+            self._report({"op": "stopped", "why": "stopped in Locust's web UI"})
+            self._station.stop("the run was stopped in Locust's web UI")
+            self.over.wait()
+
+    def _hear(self, message: Message) -> None:
+        if message["op"] == "closing":
+            assert self._crew is not None
+            message["planned_users"] = self._crew.planned_users(self._t0_unix_ns, message["at_unix_ns"])
+        self._report(message)
+        if self._ui is not None:
+            self._ui.take(message)
+        if message["op"] == "all-ended":
+            self.over.set()
+
+    def close(self) -> None:
+        """End users and injectors."""
+        self._station.close()
+        if self._ui is not None:
+            self._ui.close()
+        assert self._environment.runner is not None
+        self._environment.runner.quit()

@@ -1,0 +1,120 @@
+"""Who runs: the user classes and the shape of a run, and how they are started. The same on one machine or several."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import gevent
+from locust.env import Environment
+from locust.user.users import User
+
+from loadgen.control.channel import Message
+from loadgen.control.coordinator import Station, assertions_count
+from loadgen.control.shape import Stages
+from loadgen.control.stages import Stage, mean_users
+from loadgen.control.users import OpenLoopUser, SessionUser
+
+_MOST_TOLD: Final = 20
+
+
+@dataclass(frozen=True)
+class Crew:
+    """An open loop's dispatchers (no stages), or a closed loop's users."""
+
+    closed: bool
+    stages: tuple[Stage, ...]
+    warmup_ns: int
+    measure_end_ns: int
+    report: Callable[[Message], None]
+    own_classes: tuple[type[User], ...] = ()  # of the person's locustfile
+
+    @classmethod
+    def of(
+        cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
+    ) -> "Crew":
+        """From a `prepare` message."""
+        stages = tuple(Stage(**stage) for stage in message["stages"])
+        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
+
+    def user_classes(self) -> list[type[User]]:
+        """What Locust is to run."""
+        if self.own_classes:
+            return list(self.own_classes)
+        return [SessionUser] if self.closed else [OpenLoopUser]
+
+    def dress(self, environment: Environment) -> None:
+        """Give Locust's environment its user classes and its shape."""
+        environment.user_classes = self.user_classes()
+        if self.own_classes:
+            assertions_count(environment)
+            tell_of_errors(environment, self.report)
+        if self.closed:
+            environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
+            environment.shape_class.runner = environment.runner
+
+    @property
+    def _edges(self) -> set[int]:
+        """Where stages begin and ramps end, ns after the warm-up; the run's own begin is one."""
+        edges, begin = {-self.warmup_ns}, 0
+        for stage in self.stages:
+            edges |= {begin, begin + stage.ramp_ns}
+            begin += stage.for_ns
+        return edges
+
+    def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
+        """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""
+        runner = environment.runner
+        assert runner is not None
+        if not self.closed:
+            gevent.spawn(runner.start, machines, spawn_rate=machines)
+            return
+        assert isinstance(environment.shape_class, Stages)
+        environment.shape_class.begin(t0_unix_ns)
+        runner.start_shape()
+
+    def watch_the_clock(self, station: Station, t0_unix_ns: int) -> None:
+        """Closed loop: count users from the measure phase's begin, and close at its end. Times of this machine."""
+        if self.closed:
+            until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
+            gevent.spawn_later(max(until, 0), station.population.restart)
+            station.close_at(t0_unix_ns + self.measure_end_ns)
+
+    def planned_users(self, t0_unix_ns: int, until_unix_ns: int) -> float:
+        """Closed loop: how many there were to be on average, from the measure phase's begin to this time."""
+        return mean_users(self.stages, until_unix_ns - t0_unix_ns - self.warmup_ns)
+
+    def _users_change(self, users: int, t_ns: int) -> None:
+        if t_ns not in self._edges:  # within a ramp
+            return
+        self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})
+
+
+def tell_of_errors(environment: Environment, report: Callable[[Message], None]) -> None:
+    """What a person's own code raises is an event of the run, each kind once; assertions are in the records."""
+    told: set[str] = set()
+
+    def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:
+        user = getattr(user_instance, "user", user_instance)  # Locust gives the task set
+        text = f"{type(user).__name__}: {type(exception).__name__}: {exception}"
+        if isinstance(exception, AssertionError) or text in told or len(told) == _MOST_TOLD:
+            return
+        told.add(text)
+        where = "".join(traceback.format_tb(tb)[-1:]).strip()
+        report({"op": "event", "kind": "locustfile", "text": text, "where": where})
+
+    environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]
+
+
+def load_classes(message: Message) -> list[type[User]]:
+    """The user classes of a `load` message's locustfile. What it prints goes to standard error: results own the other.
+
+    Raises:
+        UserError: it can't be used.
+    """
+    from loadgen.control.locustfile import user_classes
+
+    return user_classes(Path(message["path"]), message["tags"], message["exclude_tags"])

@@ -1,0 +1,173 @@
+"""A locustfile of `LLMUser`s under plain `locust -f FILE --host URL`: the same client, Locust's own statistics.
+
+The injector is ready before Locust's clock starts (on its `init`, or on `test_start` where the host comes that late),
+and ended when Locust quits. Each request is one of Locust's (its response time is E2E, from the sending to the last
+token), with rows for TTFT and ITL (every gap) beside it that don't count in the total.
+Records are not kept: `tailgate run --locustfile FILE` does that.
+"""
+
+import atexit
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import AsyncResult
+from locust import User
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadgen.control.channel import Message
+from loadgen.control.coordinator import Station, assertions_count
+from loadgen.job import Job
+from workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from loadgen.llm_user import Answer, LLMUser
+
+_READY_S = 30.0
+_ASK_S = 10.0
+
+
+class PlainStation(Station):
+    """A station without a run around it.
+
+    Raises:
+        UserError: the target can't be asked for its model, or the injector refused.
+    """
+
+    def __init__(self, environment: Environment, user: type["LLMUser"]) -> None:
+        url = _host(environment, user)
+        if not url:
+            raise UserError("no host: where does the server listen?", where="--host")
+        headers = _key(user)
+        model, dialect = _served(url, headers, user.model)
+        super().__init__(1, self._hear)
+        self._environment = environment
+        self._prepared = AsyncResult()
+        self._wrong: dict[int, str] = {}  # index -> what its user found, until the answer is settled
+        self._unsettled: set[int] = set()
+        self._folder = tempfile.mkdtemp(prefix="tailgate-locust-")
+        atexit.register(self._end)
+        environment.events.quitting.add_listener(lambda **_: self._end())  # type: ignore[no-untyped-call]
+        assertions_count(environment)
+        job = Job(
+            plan="", spool=self._folder, injector=0, injectors=1, loop="asked", urls=(url,), api="chat", model=model,
+            dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(), tells_gaps=True,
+        )  # fmt: skip
+        self.prepare(job.to_dict(), 0, 1, None)
+        with gevent.Timeout(_READY_S, UserError(f"the injector is not ready after {_READY_S:.0f} s")):
+            self._prepared.get()
+        self.go(time.time_ns())
+
+    def _hear(self, message: Message) -> None:
+        match message["op"]:
+            case "ready":
+                self._prepared.set(True)
+            case "refused":
+                refusal = UserError(message["what"], where=message["where"], remedy=message["remedy"])
+                self._prepared.set_exception(refusal)
+            case "crashed" | "died":
+                why = UserError(f"the injector ended: {message.get('error') or message.get('code')}")
+                for waiting in [*self._answers.values(), *([] if self._prepared.ready() else [self._prepared])]:
+                    waiting.set_exception(why)
+
+    def answered(self, answer: "Answer") -> None:
+        """Its tokens count at once, the request when the user has had its say."""
+        self._unsettled.add(answer.index)
+        entries: Any = self._environment.stats.entries
+        if answer.ok and answer.ttft_ms is not None:
+            entries[answer.kind, "TTFT"].log(answer.ttft_ms, 0)
+            for gap in answer.gaps_ms:
+                entries[answer.kind, "ITL"].log(gap, 0)
+
+    def judge(self, user: int, answer: "Answer", reason: str) -> None:
+        """A user found an answer wrong."""
+        if answer.index in self._unsettled:
+            self._wrong[answer.index] = reason
+        else:  # its request counts already
+            self._environment.stats.log_error(answer.api, answer.kind, reason)
+
+    def settled(self, user: User, answer: "Answer") -> None:
+        """Now it counts."""
+        self._unsettled.discard(answer.index)
+        error = self._wrong.pop(answer.index, None) or (None if answer.ok else f"{answer.status}: {answer.error}")
+        took_ms = answer.last_token_ms if answer.ok and answer.last_token_ms is not None else answer.e2e_ms
+        self._environment.events.request.fire(  # type: ignore[no-untyped-call]
+            request_type=answer.api, name=answer.kind, response_time=took_ms or 0.0,
+            response_length=answer.output_tokens or 0, exception=Exception(error) if error else None,
+            context=user.context(), response=answer,
+        )  # fmt: skip
+
+    def _end(self) -> None:
+        if self._folder:
+            self.stop("Locust ends")
+            self.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+
+def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
+    """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
+
+    Raises:
+        SystemExit: it can't be; why is said.
+    """
+    if not _wanted(environment, users) or not _host(environment, users[0]):
+        return  # the web UI asks for the host later, and a worker's master tells it
+    try:
+        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+    except UserError as error:
+        print(f"tailgate: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
+    """On Locust's `test_start`.
+
+    Raises:
+        UserError: it can't be.
+    """
+    if _wanted(environment, users):
+        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+
+
+def _wanted(environment: Environment, users: Sequence[type["LLMUser"]]) -> bool:
+    return bool(users) and not hasattr(environment, "station") and not isinstance(environment.runner, MasterRunner)
+
+
+def _host(environment: Environment, user: type["LLMUser"]) -> str:
+    return (user.host or environment.host or "").rstrip("/").removesuffix("/v1")
+
+
+def _key(user: type["LLMUser"]) -> dict[str, str]:
+    if user.api_key_env is None:
+        return {}
+    key = os.environ.get(user.api_key_env, "")
+    if not key:
+        raise UserError(f"the environment variable {user.api_key_env} is not set", where=user.__name__)
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, str]:
+    """The model to ask for, and whose dialect the server speaks.
+
+    Raises:
+        UserError: nobody answers there, or not an OpenAI API.
+    """
+    request = urllib.request.Request(f"{url}/v1/models", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_ASK_S) as response:
+            served: list[dict[str, Any]] = json.loads(response.read())["data"]
+            first = served[0]["id"]
+    except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(f"does not tell its models: {error}", where=f"{url}/v1/models") from error
+    vllm = any(entry.get("owned_by") == "vllm" for entry in served)
+    return model or first, "vllm" if vllm else "openai"

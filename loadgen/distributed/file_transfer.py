@@ -1,0 +1,58 @@
+"""Files of a shard on their way from the master: sent in pieces, and checked to be what they are there."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workloads.common.errors import UserError
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a worker is told of a file that is to come: its size and a digest of all of it."""
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "digest": hashlib.file_digest(file, "blake2b").hexdigest()}
+
+
+class Files:
+    """Files while they come in, piece by piece, in any order; ``complete()`` is called when all are there."""
+
+    def __init__(self, folder: Path, complete: Callable[[], None]) -> None:
+        self._folder = folder
+        self._complete = complete
+        self._wanted: dict[str, dict[str, Any]] | None = None  # name -> `described`
+        self._got: dict[str, dict[int, int]] = {}  # name -> offset -> bytes
+
+    def expect(self, wanted: Mapping[str, dict[str, Any]]) -> None:
+        """These are to come."""
+        self._wanted = dict(wanted)
+        self._look()
+
+    def take(self, name: str, offset: int, piece: bytes) -> None:
+        """A piece has come."""
+        path = self._folder / Path(name).name
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(offset)
+            file.write(piece)
+        self._got.setdefault(name, {})[offset] = len(piece)
+        self._look()
+
+    def _look(self) -> None:
+        if self._wanted is not None and all(
+            sum(self._got.get(name, {}).values()) == about["size"] for name, about in self._wanted.items()
+        ):
+            self._complete()
+
+    def check(self) -> None:
+        """That they are the master's.
+
+        Raises:
+            UserError: one is not.
+        """
+        for name, about in (self._wanted or {}).items():
+            path = self._folder / name
+            path.touch()  # of an empty file no piece has come
+            if described(path) != about:
+                raise UserError(
+                    "did not come from the master as it is there", where=name, remedy="Start the run once more."
+                )

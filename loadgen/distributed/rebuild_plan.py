@@ -1,0 +1,64 @@
+"""A worker's plan, made in a process of its own.
+
+``python -m loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
+
+It is made again from spec and seed, or read from the file the master sent; either way its hash is compared with the
+master's. Not in the Locust process: a heartbeat must not wait for a million rows.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from workloads.common.errors import UserError
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import Plan, make_plan, read_plan, write_plan
+from workloads.table.hashing import plan_hash
+
+
+def remake(order: dict[str, Any], folder: Path) -> str:
+    """Leave ``plan.parquet`` in the folder and return its hash.
+
+    Raises:
+        UserError: it is not the master's plan.
+    """
+    path = folder / "plan.parquet"
+    if order["how"] == "spec":
+        plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
+        found = plan.plan_hash
+        write_plan(plan, path)
+    else:
+        found = plan_hash(read_plan(path))
+    check(found, order["hash"])
+    return found
+
+
+def check(found: str, expected: str) -> None:
+    """Refuse another plan than the master's.
+
+    Raises:
+        UserError: with both hashes.
+    """
+    if found != expected:
+        raise UserError(
+            f"the worker's plan is not the master's: its hash is {found}, the master's {expected}",
+            where="plan",
+            remedy="Install the same versions of tailgate and numpy on all machines.",
+        )
+
+
+def main() -> int:
+    """Entry: a UserError goes to stdout as JSON."""
+    order = orjson.loads(sys.stdin.buffer.read())
+    try:
+        answer: dict[str, Any] = {"hash": remake(order, Path(sys.argv[1]))}
+    except UserError as error:
+        answer = {"refused": {"what": error.what, "where": error.where, "remedy": error.remedy}}
+    sys.stdout.write(orjson.dumps(answer).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""A worker's shard made ready: the plan made and checked, this machine's own key and locustfile.
+
+Neither keys nor code come over the network: the master names the variable and the locustfile's digest.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gevent.subprocess
+import orjson
+from locust import User
+
+from loadgen.control.locustfile import digest, user_classes
+from loadgen.distributed import protocol
+from workloads.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Own:
+    """What this machine brings along."""
+
+    folder: Path  # where plan, content and records are kept
+    key_variable: str | None = None
+    locustfile: Path | None = None
+
+
+def make_job(shard: dict[str, Any], own: Own) -> dict[str, Any]:
+    """The injectors' job on this machine; the plan is made and checked.
+
+    Raises:
+        UserError: another plan than the master's, or no key.
+    """
+    _make_plan(shard["plan"], own.folder)
+    job = {**shard["job"], "plan": str(own.folder / "plan.parquet"), "spool": str(own.folder / "spool")}
+    if job["content"] is not None:
+        job["content"] = str(own.folder / "content.npz")
+    if job["bodies"] is not None:
+        job["bodies"] = str(own.folder / protocol.bodies_file(job))
+    if protocol.trace_of(job) is not None:
+        workload = job["extend_plan"]["workload"]
+        here = {**workload["trace"], "file": str(own.folder / protocol.trace_file(job))}
+        job["extend_plan"] = {**job["extend_plan"], "workload": {**workload, "trace": here}}
+    job["headers"] = {**job["headers"], **_key(shard["key"], own)}
+    return job
+
+
+def _make_plan(order: dict[str, Any], folder: Path) -> None:
+    if order["how"] == "none":
+        return
+    child = gevent.subprocess.run(
+        [sys.executable, "-m", "loadgen.distributed.rebuild_plan", str(folder)],
+        input=orjson.dumps(order), stdout=gevent.subprocess.PIPE, check=False,
+    )  # fmt: skip
+    if child.returncode:
+        raise UserError("the plan could not be made; the reason stands above", where="plan")
+    answer = orjson.loads(child.stdout)
+    if "refused" in answer:
+        raise UserError(**answer["refused"])
+
+
+def _key(wanted: dict[str, str] | None, own: Own) -> dict[str, str]:
+    """The header with the API key, from this machine's environment."""
+    if wanted is None:
+        return {}
+    variable = own.key_variable or wanted["variable"]
+    value = os.environ.get(variable, "")
+    if not value:
+        raise UserError(
+            f"the environment variable {variable} is not set on this machine",
+            where="target.auth.env",
+            remedy="Set it for the worker, or name another with `tailgate worker --api-key-env`.",
+        )
+    return {wanted["header"]: f"{wanted['scheme']} {value}".strip()}
+
+
+def load_classes(wanted: dict[str, Any] | None, own: Own) -> list[type[User]]:
+    """The user classes of this machine's copy of the locustfile; none for a run without.
+
+    Raises:
+        UserError: no copy, another one than the master's, or one that can't be used.
+    """
+    if wanted is None:
+        return []
+    if own.locustfile is None:
+        raise UserError(
+            f"the run uses a locustfile ({wanted['name']}), of which this worker has no copy",
+            where="--locustfile",
+            remedy="Copy it here and start `tailgate worker --locustfile FILE`.",
+        )
+    if digest(own.locustfile) != wanted["digest"]:
+        raise UserError("is not the master's locustfile", where=str(own.locustfile), remedy="Copy it again.")
+    return user_classes(own.locustfile, wanted["tags"], wanted["exclude_tags"])

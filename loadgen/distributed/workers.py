@@ -1,0 +1,153 @@
+"""The workers of a distributed run as the master knows them: who joined, what each has, how far each has come."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadgen.control.stages import Stage
+from loadgen.distributed.protocol import PROTOCOL, VERSION
+from workloads.common.errors import UserError
+
+
+@dataclass
+class Remote:
+    """One worker."""
+
+    id: str  # Locust's name for the connection
+    number: int
+    name: str
+    injectors: int
+    version: str
+    first: int = 0  # number of its first injector
+    prepared: bool = False
+    stamps: bool = True
+    offset_ns: int = 0  # the master's clock less its own
+    error_ns: int = 0
+    drift_ns: int = 0  # how far the offset moved through the run
+    began: bool = False  # has said something since go
+    closed_at_ns: int | None = None  # closed loop: when it asked for its last request, on the master's clock
+    users: dict[str, float] = field(default_factory=dict)
+    drained: bool = False
+    heard_at: float = field(default_factory=time.monotonic)
+    missing_since: float | None = None  # monotonic; neither a heartbeat nor a word
+    given_up: bool = False
+    alone_s: float = 0.0  # how long it sends on without hearing of the master
+
+    @property
+    def here(self) -> bool:
+        """Whether anything is still to be expected of it."""
+        return not (self.drained or self.given_up)
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "name": self.name,
+            "injectors": list(range(self.first, self.first + self.injectors)),
+            "version": self.version,
+            "clock_offset_ms": self.offset_ns / 1e6,
+            "clock_error_ms": self.error_ns / 1e6,
+            "clock_drift_ms": self.drift_ns / 1e6,
+            "drained": self.drained,
+            "given_up": self.given_up,
+        }
+
+
+def dealt_in_order(clients: Iterable[str]) -> list[str]:
+    """The order in which Locust deals users out: one to each worker in turn, those of one host not in a row.
+
+    Source: `locust.dispatch.UsersDispatcher._sort_workers`; a worker's id is its host's name, `_` and a random part.
+    """
+    seen: Counter[str] = Counter()
+    places = []
+    for client in sorted(clients):
+        host = client.rpartition("_")[0]
+        places.append((seen[host], client))
+        seen[host] += 1
+    return [client for _, client in sorted(places)]
+
+
+def apportioned(whole: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Whole numbers in proportion to the weights, which add up to ``whole`` (largest remainders)."""
+    total = sum(weights.values())
+    parts = {name: divmod(whole * weight, total) for name, weight in weights.items()}
+    rest = whole - sum(part for part, _ in parts.values())
+    favoured = sorted(parts, key=lambda name: -parts[name][1])[:rest]
+    return {name: part + (name in favoured) for name, (part, _) in parts.items()}
+
+
+class Fleet:
+    """The workers that were let in, in order of their joining."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.remotes: dict[str, Remote] = {}
+        self.turned_away: list[str] = []
+        self.sharded = False
+        self._admitted = 0
+
+    def admit(self, client: str, about: dict[str, Any]) -> Remote | UserError:
+        """Let a worker in, or say why not. One that is in stays in."""
+        if client in self.remotes:
+            return self.remotes[client]
+        version, number = str(about.get("version", "unknown")), self._admitted + 1
+        if version != VERSION or about.get("protocol") != PROTOCOL:
+            return UserError(
+                f"this worker is tailgate {version}, the master is tailgate {VERSION}",
+                remedy="Install the same version on all machines.",
+            )
+        if self.sharded or len(self.remotes) == self.expected:
+            why = "has begun" if self.sharded else f"has its {self.expected} workers"
+            return UserError(f"too late: the run {why}", remedy="Raise --expect-workers on the master.")
+        remote = Remote(client, number, about.get("name") or f"worker-{number}", int(about["injectors"]), version)
+        remote.alone_s = float(about["alone_s"])
+        self.remotes[client] = remote
+        self._admitted = number
+        return remote
+
+    def forget(self, remote: Remote) -> None:
+        """One went away before it had a shard: another may take its place."""
+        del self.remotes[remote.id]
+
+    def takes_part(self, client: str) -> bool | None:
+        """Whether a connection is one of a worker that was let in; None while others still may be."""
+        return client in self.remotes if self.sharded else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that are expected are there."""
+        return len(self.remotes) == self.expected
+
+    @property
+    def injectors(self) -> int:
+        """Of all workers together."""
+        return sum(remote.injectors for remote in self.remotes.values())
+
+    def number_injectors(self) -> None:
+        """Give each worker its injectors' numbers; from now on nobody is let in."""
+        self.sharded = True
+        first = 0
+        for remote in self.remotes.values():
+            remote.first = first
+            first += remote.injectors
+
+    def shares(self, requests: int | None, stages: Sequence[Stage]) -> dict[str, int | None]:
+        """Each worker's part (by its id) of a closed loop's number of requests: in proportion to its users.
+
+        A worker without a user gets none; by equal parts it would wait for ever for somebody to send its own.
+        """
+        if requests is None:
+            return dict.fromkeys(self.remotes)
+        ranks = {client: k for k, client in enumerate(dealt_in_order(self.remotes))}
+        n = len(ranks)
+        weights = {
+            client: sum((stage.users // n + (rank < stage.users % n)) * stage.for_ns for stage in stages)
+            for client, rank in ranks.items()
+        }
+        return dict(apportioned(requests, weights))
+
+    def who_came(self) -> str:
+        """For a person: names, or nobody; and who was turned away."""
+        came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.remotes.values()) or "nobody"
+        return came + "".join(f"; turned away: {one}" for one in self.turned_away)

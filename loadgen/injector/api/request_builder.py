@@ -1,0 +1,170 @@
+"""Plan rows to bytes: head and body of each request, ready before its time."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from loadgen.injector.api.abandonment import Patience
+from loadgen.injector.api.openai_response import Reading
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.http.endpoint import Endpoint
+from loadgen.job import Job
+from workloads.common.errors import UserError
+
+# RFC 9110, 5.6.2 and 5.5.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# What says where a message ends, and what would have it come compressed.
+_FRAMING: Final = {
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "expect",
+    "upgrade",
+    "x-request-id",
+}
+
+PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What of a plan row the injector needs."""
+
+    index: int
+    at_ns: int | None
+    session: int
+    turn: int
+    think_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    prefix_blocks: list[int]
+    content_seed: int
+    priority: int
+    kind: str = ""  # its class
+
+
+class BodyMaker(Protocol):
+    """What makes the body of a row's request."""
+
+    def body(self, row: Row) -> bytes:
+        """JSON, complete."""
+        ...
+
+
+class Memory(Protocol):
+    """Conversations that send the model's own answers again."""
+
+    def holds(self, row: Row) -> bool:
+        """Whether the row is part of such a conversation."""
+        ...
+
+    def body(self, row: Row, *, followed: bool) -> bytes:
+        """JSON, complete, with all that was said before."""
+        ...
+
+    def answered(self, index: int, text: str) -> None:
+        """What was said to a row's request."""
+        ...
+
+
+class RequestMaker:
+    """Rows to exchanges. Everything that is the same for all requests is made once, here."""
+
+    def __init__(
+        self, job: Job, endpoints: list[Endpoint], bodies: BodyMaker, conversations: Memory | None = None
+    ) -> None:
+        self._job = job
+        self._bodies = bodies
+        self._conversations = conversations
+        self._chat = job.api == "chat"
+        self._endpoints = endpoints
+        self._heads = [_head(endpoint, job.headers) for endpoint in endpoints]
+        self._patience = Patience.of(job)
+
+    def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
+        """The request of a row, addressed to endpoint number ``endpoint``; ``followed`` by a later turn."""
+        talks = self._conversations
+        if talks is None or not self.needs_answers(row):
+            return self.wrap(row.index, self._bodies.body(row), endpoint)
+        made = self.wrap(row.index, talks.body(row, followed=followed), endpoint)
+        made.stream.reading.text = []
+        return made
+
+    def needs_answers(self, row: Row) -> bool:
+        """Whether the row's request may send an answer again, so that it can't be made before that has come."""
+        return self._conversations is not None and self._conversations.holds(row)
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer has come: a later turn may send it again."""
+        if self._conversations is not None:
+            self._conversations.answered(exchange.index, "".join(exchange.stream.reading.text or []))
+
+    def wrap(self, index: int, body: bytes, endpoint: int) -> Exchange:
+        """A request with a body that is ready already."""
+        request_id = f"tg-{self._job.run_nonce}-{index}"
+        head = self._heads[endpoint] % (request_id.encode(), len(body))
+        reading = Reading(chat=self._chat, vllm=self._job.dialect == "vllm")
+        made = Exchange(index, request_id, head + body, reading, streamed=self._job.streamed)
+        made.endpoint = endpoint
+        made.head = self._heads
+        if self._patience is not None:
+            made.patience_ns = self._patience.ns(index)
+        return made
+
+    def readdress(self, exchange: Exchange, endpoint: int) -> None:
+        """The same request to another endpoint, or with the headers of now."""
+        if endpoint != exchange.endpoint or exchange.head is not self._heads:
+            body = exchange.payload[exchange.payload.index(b"\r\n\r\n") + 4 :]
+            exchange.payload = self._heads[endpoint] % (exchange.request_id.encode(), len(body)) + body
+            exchange.endpoint = endpoint
+            exchange.head = self._heads
+
+    def renew_headers(self, headers: dict[str, str]) -> None:
+        """Other headers from now on: a token was refreshed. What is ready gets them when it is sent (`readdress`).
+
+        Raises:
+            UserError: they can't be sent; the old ones stay.
+        """
+        self._heads = [_head(endpoint, headers) for endpoint in self._endpoints]
+
+
+def _head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
+    """The request's head with places for request id and content length. No Accept-Encoding: no compression."""
+    own = {
+        "Host": endpoint.host_header,
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream, application/json",
+        "User-Agent": "tailgate",
+    }
+    if endpoint.authorization:
+        own["Authorization"] = endpoint.authorization
+    if endpoint.proxy_authorization:
+        own["Proxy-Authorization"] = endpoint.proxy_authorization
+    check_headers(headers)
+    given = {name.lower() for name in headers}
+    lines = [f"{name}: {value}" for name, value in own.items() if name.lower() not in given]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = f"POST {endpoint.target} HTTP/1.1\r\n" + "\r\n".join(lines)
+    fixed = text.encode("latin-1").replace(b"%", b"%%")
+    return fixed + b"\r\nX-Request-Id: %b\r\nContent-Length: %d\r\n\r\n"
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what would break the request's framing.
+
+    Raises:
+        UserError: which header, without its value: that may be a secret.
+    """
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise UserError(f"{name!r} is not a header's name", where="target.headers")
+        if name.lower() in _FRAMING:
+            raise UserError(f"the header {name} is set by the load generator", where="target.headers")
+        if not _VALUE.fullmatch(value):
+            raise UserError(
+                f"the value of the header {name} has a line break or a character beyond Latin-1",
+                where="target.headers",
+            )

@@ -1,0 +1,110 @@
+"""The injector's own conduct, second by second: what the audit judges it by.
+
+How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
+integral of its own readings of the clock, kept apart from the records, so that one can be held against the other),
+how late users came back, and whether the clock stepped.
+"""
+
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from loadgen.injector.kernel_timestamps import clock_step_probe
+from loadgen.records import lag_histogram
+
+
+class Conduct:
+    """Counters of the current interval; `close_interval` turns them into a row of CLIENT_SCHEMA."""
+
+    def __init__(self, injector: int) -> None:
+        self._injector = injector
+        self._t0_ns = 0
+        self._clock_offset_ns = 0
+        self.lags = array("q")  # receive lag of every read
+        self.more_lags: Callable[[], bytes] | None = None  # of reads counted elsewhere: uint32 per bucket
+        self.dispatch_lags = array("q")
+        self.turnaround_lags = array("q")  # closed loop: how late users came back
+        self.bytes = 0
+        self.dispatched = self.finished = 0
+        self.in_flight = self.in_flight_max = 0
+        self.kernel_stamps = True  # whether connections ask for them
+        self.unstamped = 0  # reads without a kernel stamp, in all
+        self.all_reads = 0
+        self._in_flight_ns = 0
+        self._changed_ns = self._since_ns = 0
+        self._cpu_ns = 0
+        self._clock_seen_ns = self._clock_jump_ns = 0
+
+    def start(self, t0_ns: int) -> None:
+        """The run's clock begins at ``t0_ns`` (CLOCK_REALTIME), and with it the first interval."""
+        self._t0_ns = self._changed_ns = self._since_ns = t0_ns
+        self._clock_offset_ns = self._clock_seen_ns = clock_step_probe()
+        self._cpu_ns = time.thread_time_ns()
+
+    def forget_cpu(self) -> None:
+        """What was computed up to now belongs to no interval: the run's time zero has just come."""
+        self._cpu_ns = time.thread_time_ns()
+
+    def look_at_clock(self) -> None:
+        """Called every tenth of a second: has the clock stepped since?"""
+        offset = clock_step_probe()
+        self._clock_jump_ns = max(self._clock_jump_ns, abs(offset - self._clock_seen_ns))
+        self._clock_seen_ns = offset
+
+    def began(self, dispatch_lag_ns: int) -> None:
+        """A request was dispatched."""
+        now_ns = time.time_ns()
+        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
+        self._changed_ns = now_ns
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self.in_flight)
+        self.dispatched += 1
+        self.dispatch_lags.append(dispatch_lag_ns)
+
+    def ended(self, now_ns: int, late_ns: int, bytes_received: int) -> None:
+        """A request has ended, of which we learn at ``now_ns``: its last bytes were read ``late_ns`` late."""
+        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - late_ns
+        self._changed_ns = now_ns
+        self.in_flight -= 1
+        self.finished += 1
+        self.bytes += bytes_received
+
+    def close_interval(self, loop_max_ns: int) -> tuple[Any, ...]:
+        """The row of the interval that ends now; the next one begins."""
+        now = time.time_ns()
+        cpu = time.thread_time_ns()
+        receive_lags = lag_histogram(np.frombuffer(self.lags, np.int64))
+        if self.more_lags is not None:
+            receive_lags += np.frombuffer(self.more_lags(), np.uint32)
+        reads = int(receive_lags.sum())
+        duration = max(now - self._since_ns, 1)
+        self._in_flight_ns += self.in_flight * (now - self._changed_ns)
+        self.look_at_clock()
+        row = (
+            self._injector,
+            self._since_ns - self._t0_ns,
+            duration,
+            self._in_flight_ns,
+            self.in_flight_max,
+            self.dispatched,
+            self.finished,
+            (cpu - self._cpu_ns) / duration,
+            loop_max_ns,
+            reads,
+            self.bytes,
+            lag_histogram(np.frombuffer(self.dispatch_lags, np.int64)),
+            receive_lags,
+            lag_histogram(np.frombuffer(self.turnaround_lags, np.int64)),
+            self._clock_seen_ns - self._clock_offset_ns,
+            self._clock_jump_ns,
+        )
+        self.all_reads += reads
+        self.lags, self.dispatch_lags, self.turnaround_lags = array("q"), array("q"), array("q")
+        self.bytes = self.dispatched = self.finished = self._in_flight_ns = self._clock_jump_ns = 0
+        self.in_flight_max = self.in_flight
+        self._changed_ns = self._since_ns = now
+        self._cpu_ns = cpu
+        return row

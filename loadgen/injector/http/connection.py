@@ -1,0 +1,202 @@
+"""One HTTP/1.1 connection over TCP (`tls` adds TLS): send, read with kernel stamps, parse, hand over.
+
+The life of one token, with its cost, the kernel's part included (tests/bench/bench_costs.py; docs/injector.md):
+
+1. `epoll_wait` names the descriptor, `Loop.run` calls `_readable`                  0.2 us
+2. `recvmsg` returns the bytes and the kernel's receive stamp                       4.5 us
+3. `clock_gettime`, and the stamp is unpacked                                       0.15 us
+4. httptools takes the chunked coding off and calls `on_body`                       0.3 us
+5. `Stream.received`: three appends to arrays of machine integers                   0.15 us
+6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
+
+Where the extensions are there, `intake` does 1 to 5 without Python from the second chunk on, and `events` most of 6.
+No object of Python's outlives the token but 4 bytes in `Stream.arrivals_us`. Knows no plan and no
+record; what became of the request is in its `Exchange`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from loadgen.injector.api.openai_response import BadPayload
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.event_loop import Loop
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.http.endpoint import Endpoint
+from loadgen.injector.http.token_stream import DIGEST_ABOVE
+from loadgen.injector.http.transport import GIGA, READ_BYTES, REALTIME, Transport, clock, whose
+from loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, unpack_timespec
+from loadgen.records import Status
+
+# What a server may send before it is taken for broken.
+_HEAD_BYTES: Final = 256 * 1024
+_ERROR_BODY_BYTES: Final = 64 * 1024
+_WHOLE_BODY_BYTES: Final = 64 << 20
+
+Ended = Callable[["Connection", Exchange], None]
+
+
+class Connection(Transport):
+    """HTTP over plain TCP: `send` starts an exchange."""
+
+    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
+        super().__init__(loop, endpoint, conduct, ended)
+        self._parser: httptools.HttpResponseParser | None = None
+        self._stamp = 0
+        self._complete = False
+        self._until_eof = False
+        self._keep_alive = False
+        self.idle_since_ns = 0
+        self.late_ns = 0  # how late the last exchange's last bytes were read, by the kernel's stamp
+
+    def send(self, exchange: Exchange) -> None:
+        """Send on the open connection, or connect first."""
+        self._exchange = exchange
+        self._complete = self._until_eof = False
+        self.late_ns = 0
+        exchange.stream.digest_at = -1  # until the head has come, each read is looked at
+        exchange.reused = self._sock is not None
+        if self._sock is None:
+            self._parser = httptools.HttpResponseParser(self)
+            self._connect()
+        else:
+            self._send_request()
+
+    def close(self) -> None:
+        """Close the socket, if there is one."""
+        super().close()
+        # The parser refers to us: a cycle that nobody would collect while garbage collection is off.
+        self._parser = None
+
+    def _readable(self, _mask: int) -> None:
+        # `_receive` written out: this runs once a token.
+        try:
+            data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(whose(error.errno, Status.RESET), error.strerror or str(error))
+            return
+        read = stamp = clock(REALTIME)
+        if ancillary:
+            seconds, nanoseconds = unpack_timespec(ancillary[0][2])
+            stamp = seconds * GIGA + nanoseconds
+        else:
+            read = self._read_at_worst(data, read)
+        if data:
+            self._take(data, stamp, read)
+        else:
+            self._on_eof(stamp, read)
+
+    def _take(self, data: bytes, stamp: int, read: int) -> None:
+        exchange = self._exchange
+        if exchange is None:  # bytes nobody asked for: a farewell on an idle connection
+            self.close()
+            return
+        self._stamp = stamp
+        exchange.bytes_received += len(data)
+        try:
+            self._parser.feed_data(data)  # type: ignore[union-attr]
+        except httptools.HttpParserError as error:
+            self._take_broken(exchange, f"not HTTP: {error}", stamp, read)
+            return
+        except httptools.HttpParserUpgrade:
+            self._take_broken(exchange, "the server switched protocols", stamp, read)
+            return
+        stream = exchange.stream
+        stream.received(stamp, read)
+        self._conduct.lags.append(read - stamp)
+        if self._complete:
+            self._finish(stamp, read)
+        elif stream.size > stream.digest_at:
+            self._digest_early(exchange)
+
+    def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
+        """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
+        exchange.stream.received(stamp, read)
+        self._conduct.lags.append(read - stamp)
+        if self._complete:
+            self._keep_alive = False
+            self._finish(stamp, read)
+        else:
+            self._fail(Status.BAD_RESPONSE, error)
+
+    def _digest_early(self, exchange: Exchange) -> None:
+        """Whatever a server sends, and however long, memory stays bounded."""
+        stream = exchange.stream
+        try:
+            if exchange.http_status is None:
+                if exchange.bytes_received > _HEAD_BYTES:
+                    raise BadPayload(f"no end of the head in {exchange.bytes_received:,} bytes")
+            elif exchange.http_status != 200:
+                stream.pieces[:] = [b"".join(stream.pieces)[:_ERROR_BODY_BYTES]]
+                stream.digest_at = stream.size + _ERROR_BODY_BYTES
+            elif exchange.streamed:
+                stream.digest()
+            elif stream.size > _WHOLE_BODY_BYTES:
+                raise BadPayload(f"an answer of more than {_WHOLE_BODY_BYTES:,} bytes")
+        except BadPayload as error:
+            self._fail(Status.BAD_RESPONSE, str(error))
+
+    def _on_eof(self, stamp: int, read: int) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.close()
+        elif exchange.headers_ns is None:
+            which = "a kept connection" if exchange.reused else "the connection"
+            where = "in the head of its answer" if exchange.bytes_received else "without an answer"
+            self._fail(Status.RESET, f"the server closed {which} {where}", stamp)
+        elif self._until_eof:
+            self._finish(stamp, read)
+        else:
+            self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", stamp)
+
+    def _finish(self, stamp: int, read: int) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
+        self.late_ns = read - stamp if self._conduct.kernel_stamps else 0
+        exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
+        if self._until_eof or not self._keep_alive or len(self._out):
+            self.close()
+        self._ended(self, exchange)
+
+    # --- what httptools calls --------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A response header; names come in any case."""
+        name = name.lower()
+        if name == b"content-type" and self._exchange is not None:
+            self._exchange.content_type = value.lower()
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._until_eof = False
+        elif name == b"content-encoding" and self._exchange is not None:
+            self._exchange.content_encoding = value.lower()
+
+    def on_message_begin(self) -> None:
+        """Until a header says otherwise, the body ends where the connection does (RFC 9112, 6.3)."""
+        if self._complete:  # httptools makes a parser error of it, and `_take` passes over what comes behind
+            raise ValueError("a second answer to one request")
+        self._until_eof = True
+
+    def on_headers_complete(self) -> None:
+        """The status is known."""
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if self._exchange is not None and status >= 200:
+            self._exchange.http_status = status
+            self._exchange.headers_ns = self._stamp
+            self._exchange.stream.digest_at = DIGEST_ABOVE
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body without its transfer coding."""
+        stream = self._exchange.stream  # type: ignore[union-attr]
+        stream.pieces.append(data)
+        stream.size += len(data)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; 1xx answers are only a foreword."""
+        self._complete = self._exchange is None or self._exchange.http_status is not None
+        # Asked here: once the parser has begun to wait for the next message it has forgotten this one's framing.
+        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()

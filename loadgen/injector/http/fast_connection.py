@@ -1,0 +1,136 @@
+"""A connection whose usual reads are compiled: `Connection` as it is, and a short cut through a chunked body.
+
+Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
+within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
+unusual it takes over again, from the very byte, and stays. Where the extension isn't there (`compiled`), `Connection`
+does it all. Both ways give the same record (tests/loadgen/test_intake.py).
+"""
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.event_loop import Loop
+from loadgen.injector.extensions import AVAILABLE
+from loadgen.injector.http.connection import Connection, Ended
+from loadgen.injector.http.endpoint import Endpoint
+from loadgen.injector.http.transport import whose
+from loadgen.records import LAG_EDGES_NS, Status
+
+if AVAILABLE or TYPE_CHECKING:
+    from loadgen.injector.http import _intake
+
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def _poll_of(loop: Loop) -> "_intake.Poll":
+    """The poll that waits for this loop, from the first time it is asked for."""
+    if loop.other_poll is None:
+        loop.other_poll = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
+    assert isinstance(loop.other_poll, _intake.Poll)
+    return loop.other_poll
+
+
+class IntakeConnection(Connection):
+    """Plain TCP, kernel stamps."""
+
+    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
+        super().__init__(loop, endpoint, conduct, ended)
+        self._poll = _poll_of(loop)
+        conduct.more_lags = self._poll.drain_lags
+        self._intake = _intake.Intake()
+        self._taking = False  # the intake reads
+        self._between_chunks = False
+        self._unusual = False  # something was, in this answer
+
+    # --- into the short cut ------------------------------------------------------------------------------
+
+    def on_chunk_header(self) -> None:
+        """A chunk has begun."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """A chunk has ended; if the bytes end here as well, the next one's size comes next."""
+        self._between_chunks = True
+
+    def _take(self, data: bytes, stamp: int, read: int) -> None:
+        super()._take(data, stamp, read)
+        exchange = self._exchange
+        if self._between_chunks and not self._unusual and exchange is not None:
+            usual = exchange.http_status == 200 and exchange.streamed and not self._complete and not len(self._out)
+            if usual and data.endswith(b"\r\n"):
+                stream = exchange.stream
+                self._intake.begin(stream.size, stream.digest_at)
+                stream.intake, self._taking = self._intake, True
+                self._loop.hand_over(self._fd, self._take_in)
+                self._poll.give(self._fd, self._intake)
+
+    # --- in it -------------------------------------------------------------------------------------------
+
+    def _take_in(self, minus_came: int) -> None:
+        """The poll has read something that is for us to see to."""
+        came = -minus_came
+        if came == _intake.ODD:
+            self._take_odd()
+        elif came == _intake.BROKEN:
+            code = self._intake.error
+            self._fail(whose(code, Status.RESET), os.strerror(code))
+        else:
+            self._take_last(came == _intake.WHOLE)
+
+    def _take_last(self, whole: bool) -> None:
+        """The answer is whole, or has become so long that part of it is read now."""
+        exchange, intake = self._exchange, self._intake
+        assert exchange is not None and self._parser is not None
+        if whole:
+            self._leave()
+            self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
+            self._finish(intake.stamp, intake.read)
+        else:
+            exchange.stream.catch_up()
+            self._digest_early(exchange)
+            intake.limit = exchange.stream.digest_at
+
+    def _take_odd(self) -> None:
+        """Back to Python with what came last, and the parser to where we are."""
+        exchange, intake = self._exchange, self._intake
+        assert exchange is not None and self._parser is not None
+        self._leave()
+        self._unusual = True
+        stream, data = exchange.stream, intake.odd or b""
+        pieces, size = len(stream.pieces), stream.size
+        self._parser.feed_data(intake.raw)
+        del stream.pieces[pieces:]  # they are there already
+        stream.size = size
+        read = intake.read
+        stamp = intake.stamp
+        if stamp < 0:
+            stamp, read = read, self._read_at_worst(data, read)
+        if data:
+            self._take(data, stamp, read)
+        else:
+            self._on_eof(stamp, read)
+
+    # --- and out of it -----------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        if not self._taking:
+            return
+        self._taking = False
+        self._poll.take_back(self._fd)
+        exchange = self._exchange
+        assert exchange is not None
+        exchange.stream.catch_up()
+        exchange.stream.intake = None
+        exchange.bytes_received += self._intake.received
+        self._loop.hand_over(self._fd, self._readable)
+
+    def _fail(self, status: Status, error: str, end_ns: int | None = None) -> None:
+        self._leave()
+        self._intake.end()
+        super()._fail(status, error, end_ns)
+
+    def _finish(self, stamp: int, read: int) -> None:
+        self._unusual = self._between_chunks = False
+        self._intake.end()
+        super()._finish(stamp, read)

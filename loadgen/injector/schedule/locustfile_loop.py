@@ -1,0 +1,170 @@
+"""Requests of users' own locustfiles: bodies come ready, one at a time, and are sent at once.
+
+There is no plan to follow. What was asked for is written down instead (`asked-K.arrows`), and becomes the run's plan
+when its records are collected; what a user's code said of an answer (`answer.fail`) likewise (`verdicts-K.arrows`).
+Chat and completions may be mixed: the endpoints of the one stand before those of the other.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from loadgen.injector.api.request_builder import RequestMaker, Row
+from loadgen.injector.client_stats import Conduct
+from loadgen.injector.dispatcher import Dispatcher
+from loadgen.injector.exchange import Exchange
+from loadgen.injector.http.endpoint import Endpoint
+from loadgen.job import Job
+from loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from loadgen.spool import Spool
+
+APIS: Final = ("chat", "completions")
+_ERROR_CHARS: Final = 500
+
+
+class _NoRows:
+    """There are no rows to make bodies from."""
+
+    def body(self, row: Row) -> bytes:
+        raise NotImplementedError
+
+
+class Asked:
+    """Feeds the dispatcher with what users ask for."""
+
+    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, conduct: Conduct, job: Job) -> None:
+        self._dispatcher = dispatcher
+        self._conduct = conduct
+        self._job = job
+        self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _NoRows()) for api in APIS}
+        folder = Path(job.spool)
+        self._spool = Spool(folder / f"asked-{job.injector}.arrows", ASKED_SCHEMA)
+        self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
+        self._count = 0
+        self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
+        self._told_of: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
+        self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
+        self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
+        self._stopped = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nobody asks any more, and nobody has anything to say of an answer."""
+        return self._stopped and not self._unsettled
+
+    def prepare(self, _now_ns: int) -> bool:
+        """Nothing can be made ahead."""
+        return False
+
+    def class_of(self, index: int) -> str:
+        """Of a request in flight."""
+        return self._users[index][1]
+
+    def renew_headers(self, headers: dict[str, str]) -> None:
+        """Other headers from now on.
+
+        Raises:
+            UserError: they can't be sent; the old ones stay.
+        """
+        for maker in self._makers.values():
+            maker.renew_headers(headers)
+
+    def ask(self, message: dict[str, Any]) -> None:
+        """A user wants this body sent."""
+        if self._stopped:
+            return
+        index = self._count * self._job.injectors + self._job.injector
+        self._count += 1
+        user, kind, asked_ns = message["user"], message["class"], message["at"]
+        told, ended_ns = self._told_of.pop(user, (0, 0))
+        if told and told == message["after"]:  # else nobody got it
+            # Of its way back only the answer's way to it is ours; what it did then is its own affair.
+            self._conduct.turnaround_lags.append(message["woke"] - ended_ns)
+        urls = len(self._job.urls)
+        server = self._dispatcher.least_loaded() if self._job.balance == "least-in-flight" else index % urls
+        endpoint = APIS.index(message["api"]) * urls + server
+        exchange = self._makers[message["api"]].wrap(index, orjson.dumps(message["body"]), endpoint)
+        exchange.stream.reading.text = []
+        exchange.handed_over_ns = asked_ns
+        if exchange.patience_ns is not None:
+            exchange.hang_up_ns = asked_ns + exchange.patience_ns
+        if self._job.timeout_ns is not None:
+            exchange.timeout_ns = asked_ns + self._job.timeout_ns
+        self._users[index] = user, kind
+        self._numbers[index] = message["number"]
+        session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
+        self._spool.add((index, session, message["turn"], kind, message["output_tokens"]))
+        self._dispatcher.dispatch(exchange, asked_ns)
+
+    def ended(self, exchange: Exchange) -> dict[str, Any]:
+        """What the user is told of its answer."""
+        user, _ = self._users.pop(exchange.index)
+        number = self._numbers.pop(exchange.index)
+        self._unsettled.add(number)
+        assert exchange.end_ns is not None
+        self._told_of[user] = number, exchange.end_ns
+        stream, reading = exchange.stream, exchange.stream.reading
+        begun = exchange.sent_ns or exchange.dispatched_ns or 0
+
+        def after(stamp: int | None) -> float | None:
+            return None if stamp is None else (stamp - begun) / 1e6
+
+        return {
+            "user": user,
+            "number": number,
+            "index": exchange.index,
+            "ok": exchange.status is Status.OK,
+            "status": str(exchange.status),
+            "error": exchange.error,
+            "http_status": exchange.http_status,
+            "text": "".join(reading.text or []),
+            "finish_reason": reading.finish_reason,
+            "prompt_tokens": reading.prompt_tokens,
+            "output_tokens": reading.output_tokens,
+            "ttft_ms": after(stream.first_ns),
+            "e2e_ms": after(exchange.end_ns),
+            "last_token_ms": after(stream.last_ns),
+            "gaps_ms": self._gaps_ms(exchange),
+            "chunks": reading.contents,
+        }
+
+    def _gaps_ms(self, exchange: Exchange) -> list[float]:
+        """Between the tokens' arrivals, where nobody else writes them down."""
+        if not self._job.tells_gaps:
+            return []
+        arrivals_us = np.frombuffer(exchange.stream.arrivals_us, np.uint32).astype(np.int64)
+        gaps_ms: list[float] = (np.diff(arrivals_us) / 1e3).tolist()
+        return gaps_ms
+
+    def judge(self, index: int, error: str) -> None:
+        """The user's own code says that an answer was wrong."""
+        self._verdicts.add((index, error[:_ERROR_CHARS]))
+
+    def settled(self, number: int) -> None:
+        """Nothing more will be said of an answer."""
+        self._unsettled.discard(number)
+
+    def only_open(self, numbers: list[int]) -> None:
+        """Nobody asks any more, and of the answers that have come only these may yet be judged."""
+        self._unsettled.intersection_update(numbers)
+
+    def flush(self) -> None:
+        """Write down what was asked and said.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        self._spool.flush()
+        self._verdicts.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._spool.close()
+        self._verdicts.close()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._stopped = True

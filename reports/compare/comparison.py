@@ -1,0 +1,219 @@
+"""Configurations side by side: figures with intervals, ratios to the first, Pareto fronts, what differed.
+
+A configuration is a label; its runs at one load are replicates. Runs that can't be compared are refused, or
+compared loudly when told to. Documents are `reports.documents.comparison`, statistics between runs
+`reports.stats.between_runs`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from reports.compare.runs import METRICS, Metric, OneRun, deployments_differ
+from reports.cost.cost import fit_price_ratio
+from reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
+from reports.rundir.manifest import Manifest
+from reports.stats.between_runs import Estimate, Ratio, estimate, ratio
+from reports.stats.pareto import dominated_by
+from workloads.common.errors import UserError
+
+SCHEMA: Final = "tailgate.compare/1"
+# Percentage points by which failing is no longer alike.
+_FAILED_APART: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration at one load.
+
+    Attributes:
+        label, load: which.
+        runs: its replicates.
+        offered_rps: mean offered load.
+        figures: by Metric.key.
+        ratios: to the first label at the same load, by Metric.key; none of that itself, nor where it has not run
+            at this load.
+    """
+
+    label: str
+    load: str
+    runs: tuple[OneRun, ...]
+    offered_rps: float | None
+    figures: dict[str, Estimate]
+    ratios: dict[str, Ratio]
+
+    @property
+    def name(self) -> str:
+        """Label and load."""
+        return f"{self.label} @ {self.load}"
+
+
+@dataclass(frozen=True)
+class Front:
+    """A Pareto front: two metrics, and for each point the index of one that beats it on both, if any."""
+
+    title: str
+    x: Metric
+    y: Metric
+    beaten_by: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a comparison says; `warnings` are said loudest."""
+
+    points: tuple[Point, ...]
+    metrics: tuple[Metric, ...]
+    fronts: tuple[Front, ...]
+    differences: tuple[tuple[str, dict[str, str]], ...]
+    warnings: tuple[str, ...]
+    simulated: bool
+
+
+def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
+    """Compare configurations; ratios refer to the first label at the same load, where it has one.
+
+    Raises:
+        UserError: fewer than two runs; or, unless `anyway`, runs that are invalid, of different workloads,
+            loops, or partly simulated.
+    """
+    if len(runs) < 2:
+        raise UserError("there is only one run", remedy="Name at least two run directories.")
+    obstacles = _obstacles(runs)
+    if obstacles and not anyway:
+        raise UserError(
+            "these runs can't be compared: " + "; ".join(obstacles), remedy="Compare them nevertheless with --anyway."
+        )
+    groups: dict[tuple[str, str], list[OneRun]] = {}
+    for run in runs:
+        groups.setdefault((run.label, run.load), []).append(run)
+    base, _ = next(iter(groups))
+    points = tuple(
+        _point(label, load, members, groups.get((base, load), ())) for (label, load), members in groups.items()
+    )
+    metrics = tuple(m for m in METRICS if any(p.figures[m.key].value is not None for p in points))
+    sides: dict[str, list[Manifest]] = {}
+    for run in runs:
+        sides.setdefault(run.label, []).append(run.manifest)
+    return Comparison(
+        points=points,
+        metrics=metrics,
+        fronts=tuple(_fronts(points)),
+        differences=tuple(differences(sides)),
+        warnings=(*obstacles, *_remarks(runs, points)),
+        simulated=any(run.summary["simulated"] for run in runs),
+    )
+
+
+def _obstacles(runs: Sequence[OneRun]) -> list[str]:
+    """Why these runs can't be compared."""
+    found = []
+    bad = [run for run in runs if not run.summary["valid"]]
+    if bad:
+        why = bad[0].summary["invalid_reasons"][0]
+        found.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
+    workloads = {run.manifest.workload_hash for run in runs}
+    if len(workloads) > 1 or "" in workloads:
+        others = [run.path.name for run in runs if run.manifest.workload_hash != runs[0].manifest.workload_hash]
+        what = (
+            f"{', '.join(others[:3])} had another workload than {runs[0].path.name}" if others else "no workload hash"
+        )
+        found.append(f"different workloads: {what}")
+    for label in dict.fromkeys(run.label for run in runs):
+        mixed = deployments_differ([run for run in runs if run.label == label])
+        if mixed:
+            found.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
+    if len({run.manifest.loop for run in runs}) > 1:
+        found.append("open and closed loops are mixed: their latencies mean different things")
+    if len({run.summary["simulated"] for run in runs}) > 1:
+        found.append("simulated and real targets are mixed")
+    return found
+
+
+def _remarks(runs: Sequence[OneRun], points: Sequence[Point]) -> list[str]:
+    """What a reader must know besides."""
+    found = []
+    gpus = {gpus_in_words(run.manifest) for run in runs}
+    if len(gpus) > 1:
+        found.append(f"different GPUs: {', '.join(sorted(gpus))}")
+    lonely = [point.name for point in points if not point.ratios and point.label != points[0].label]
+    if lonely:
+        found.append(f"{points[0].label} did not run at the load of {', '.join(lonely)}: no ratios there")
+    failed = {point.name: point.figures["errors"].value for point in points}
+    shares = [share for share in failed.values() if share is not None]
+    if shares and max(shares) - min(shares) > _FAILED_APART:
+        told = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
+        found.append(f"latencies are of ok requests only, and {told}: see the rows with failures as infinitely late")
+    if any(run.summary["load"].get("overloaded") for run in runs):
+        names = sorted({run.path.name for run in runs if run.summary["load"].get("overloaded")})
+        found.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
+    elif runs[0].manifest.loop == "open" and len({run.label for run in runs}) > 1:
+        found.append(
+            "load-limited: below saturation throughput and cost are those of the offered load, not of capacity"
+        )
+    if (fitted := _fitted_price_ratio(runs)) is not None:
+        found.append(
+            f"an output token's price over an input token's, fitted from these saturated mixes, is {fitted:.2f}; "
+            "the costs use what each run states (gpus.price_ratio, default 4)"
+        )
+    if any(len(point.runs) < 2 for point in points):
+        found.append("single runs have no interval: how much runs differ by themselves is not known")
+    return found
+
+
+def _fitted_price_ratio(runs: Sequence[OneRun]) -> float | None:
+    """From runs at saturation (closed loops, or overloaded) of one deployment; None if they don't tell."""
+    full = [run for run in runs if run.manifest.loop == "closed" or run.summary["load"].get("overloaded")]
+    if len(full) < 3 or deployments_differ(full):
+        return None
+    rates = [run.summary["throughput"] for run in full]
+    columns = [[rate.get(f"{way}_tokens_per_s") for rate in rates] for way in ("input", "output")]
+    if any(value is None for column in columns for value in column):
+        return None
+    seconds = np.full(len(full), float(gpu_count(full[0].manifest) or 1))
+    return fit_price_ratio(seconds, np.array(columns[0], np.float64), np.array(columns[1], np.float64))
+
+
+def _point(label: str, load: str, runs: Sequence[OneRun], base: Sequence[OneRun]) -> Point:
+    figures, ratios = {}, {}
+    for metric in METRICS:
+        mine, theirs = _known(runs, metric), _known(base, metric)
+        figures[metric.key] = estimate([value for _, value in mine])
+        if base and runs is not base:
+            plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
+            found = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
+            if found is not None:
+                ratios[metric.key] = found
+    offered = [r for run in runs if (r := run.summary["load"]["offered_rps"]) is not None]
+    return Point(label, load, tuple(runs), sum(offered) / len(offered) if offered else None, figures, ratios)
+
+
+def _known(runs: Sequence[OneRun], metric: Metric) -> list[tuple[OneRun, float]]:
+    return [(run, value) for run in runs if (value := run.value(metric)) is not None]
+
+
+def _fronts(points: Sequence[Point]) -> list[Front]:
+    """Tokens/s per GPU against tokens/s per user; $ per million output tokens against the TTFT tail."""
+    by_key = {metric.key: metric for metric in METRICS}
+    # Failures count as late: who drops its slow requests is not the faster one.
+    tails = ("ttft_failed_as_inf.p99", "ttft_failed_as_inf.p90", "ttft.p50")
+    # The furthest tail that every point's sample supports: another one would compare unlike things.
+    tail = next((k for k in tails if all(p.figures[k].value is not None for p in points)), "ttft.p50")
+    wanted = (
+        ("Throughput against speed", "tokens_per_s_per_user", "tokens_per_s_per_gpu"),
+        ("Cost against time to first token", tail, "cost.per_million_output"),
+    )
+    found = []
+    for title, x_key, y_key in wanted:
+        x, y = by_key[x_key], by_key[y_key]
+        places = [_place(point, x, y) for point in points]
+        if sum(place is not None for place in places) >= 2:
+            found.append(Front(title, x, y, tuple(dominated_by(places, (x.higher, y.higher)))))
+    return found
+
+
+def _place(point: Point, x: Metric, y: Metric) -> tuple[float, float] | None:
+    a, b = point.figures[x.key].value, point.figures[y.key].value
+    return None if a is None or b is None else (a, b)

@@ -1,0 +1,1 @@
+"""Money and energy for tokens, and the price catalogue."""

@@ -1,0 +1,102 @@
+"""Verdicts over time: one JSON line each, appended; read again for the trend."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from reports.rundir.manifest import check_schema
+from reports.verdicts.gate.result import Verdict
+from workloads.common.errors import UserError
+
+SCHEMA: Final = "tailgate.history/1"
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """One metric of one verdict: ratio with its bounds, medians of both sides."""
+
+    point: str
+    key: str
+    ratio: float
+    at_least: float
+    at_most: float
+    baseline: float
+    candidate: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One verdict: when (ISO 8601, UTC), which, on what."""
+
+    at: str
+    name: str
+    verdict: str
+    baseline: str
+    candidate: str
+    pairs: int
+    metrics: tuple[Remembered, ...]
+
+    def metric(self, point: str, key: str) -> Remembered | None:
+        """One of its metrics."""
+        return next((one for one in self.metrics if (one.point, one.key) == (point, key)), None)
+
+
+def entry_of(found: Verdict, at: str) -> Entry:
+    """What is remembered of a verdict."""
+    kept = []
+    for one in found.metrics:
+        sides = [[v for v in side if v is not None] for side in (one.baseline, one.candidate)]
+        if one.ratio is not None and one.at_least is not None and one.at_most is not None and all(sides):
+            kept.append(
+                Remembered(one.point, one.key, one.ratio, one.at_least, one.at_most, *(median(side) for side in sides))
+            )
+    return Entry(at, found.name, found.verdict, found.baseline, found.candidate, found.pairs, tuple(kept))
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add one line, in a single write.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    line = json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode())
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def read(path: Path) -> list[Entry]:
+    """All verdicts, oldest first; none where there is no file yet.
+
+    Raises:
+        UserError: a line is damaged, or of a newer version.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        where = f"{path}:{number}"
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"is not JSON: {error}", where=where, remedy="Remove the damaged line.") from error
+        check_schema(data, SCHEMA, where)
+        found.append(_entry(data, where))
+    return found
+
+
+def _entry(data: dict[str, Any], where: str) -> Entry:
+    try:
+        metrics = tuple(Remembered(**one) for one in data["metrics"])
+        return Entry(**{k: v for k, v in data.items() if k not in ("schema", "metrics")}, metrics=metrics)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"is not a verdict: {error}", where=where, remedy="Remove the damaged line.") from error

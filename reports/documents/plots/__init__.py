@@ -1,0 +1,1 @@
+"""Pictures as Plotly figures. What they show is worked out in `metrics`, `compare` and `verdicts`."""

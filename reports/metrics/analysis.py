@@ -1,0 +1,231 @@
+"""One run, worked out once: figures, who failed, who was good. Everything that judges or shows starts here.
+
+It combines `rundata`, `arrivals`, `metrics` and `slo`; it decides nothing (`checks`, `judge_slo`) and writes
+nothing (`summary` and the documents).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from loadgen.records import HungUp
+from reports.metrics.arrivals import Scan, scan
+from reports.metrics.requests import Distribution, Figures, distribution, figures, of_gaps, with_failures
+from reports.metrics.slo import Condition, Slo, parse
+from reports.metrics.throughput import Throughput, output_tokens_inside, throughput
+from reports.rundir import telemetry
+from reports.rundir.run import Run, load_run, slowest_rows
+from workloads.common.arrays import Floats, Mask
+
+# Figures that a one-chunk answer has not got, so that it can't break a condition on them.
+_OF_SEVERAL_CHUNKS = frozenset({"tpot", "stall"})
+# Time bins of the report: at most about this many over the whole run.
+_BINS = 150
+# The slowest requests, which are shown one by one.
+HOW_MANY = 20
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A run with its figures. Masks have one entry per row of `run.requests`."""
+
+    run: Run
+    scan: Scan
+    figures: Figures
+    slo: Slo
+
+    @cached_property
+    def attempted(self) -> Mask:
+        """Rows an injector turned to, whatever became of them."""
+        return ~self.run.is_text("status", "not_sent", "lost")
+
+    @cached_property
+    def offered(self) -> Mask:
+        """Requests of the measure phase whose time came: the denominator of every share.
+
+        Rows beyond an early end, and turns that never got a time since their session ended before, did not.
+        """
+        scheduled = self.run.column("scheduled_ns")
+        came = self.attempted | (scheduled < self.run.window_ns[1]) | self.run.is_text("status", "lost")
+        return self.run.measured & came
+
+    @cached_property
+    def sent_rps(self) -> float | None:
+        """Requests per second that were turned to inside the steady window, whenever they had been due."""
+        dispatched, (start, end) = self.run.column("dispatched_ns"), self.run.window_ns
+        seconds = self.run.duration_s
+        return float(np.count_nonzero((dispatched >= start) & (dispatched < end)) / seconds) if seconds else None
+
+    @cached_property
+    def abandoned(self) -> Mask:
+        """Users who hung up after their first token: neither good nor bad."""
+        return self.run.is_text("status", "cancelled") & np.isfinite(self.run.column("first_token_ns"))
+
+    @cached_property
+    def censored(self) -> Mask:
+        """Requests that were cut off since the run ended early: what would have become of them, nobody knows."""
+        return self.run.is_text("hung_up", HungUp.STOPPED)
+
+    @cached_property
+    def judged(self) -> Mask:
+        """Offered requests that count as good or bad."""
+        return self.offered & ~self.abandoned & ~self.censored
+
+    @cached_property
+    def failed(self) -> Mask:
+        """Judged requests that did not end ok: infinitely late where failures count."""
+        return self.judged & ~self.run.ok
+
+    @cached_property
+    def good(self) -> Mask:
+        """Judged requests that ended ok and met every per-request condition of their class's or the run's SLO."""
+        return self.judged & self.met
+
+    @cached_property
+    def met(self) -> Mask:
+        """As `good`, of any phase: whose tokens are good ones, be it that the request began in the warm-up."""
+        return self._meeting(benefit_of_doubt=False)
+
+    @cached_property
+    def unknown(self) -> Mask:
+        """Ok requests of any phase that may be good: a figure of theirs is not known (no arrivals were kept)."""
+        return self._meeting(benefit_of_doubt=True) & ~self.met
+
+    def _meeting(self, benefit_of_doubt: bool) -> Mask:
+        """Ok requests that meet every condition of their class's or the run's SLO."""
+        found = self.run.ok.copy()
+        shared = np.ones(len(self.run), np.bool_)
+        for name, slo in self.class_slos.items():
+            if slo.good:
+                rows = self.run.is_text("class", name)
+                found &= self._meets_all(slo, benefit_of_doubt) | ~rows
+                shared &= ~rows
+        return found & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
+
+    def _meets_all(self, slo: Slo, benefit_of_doubt: bool) -> Mask:
+        found = np.ones(len(self.run), np.bool_)
+        for condition in slo.good:
+            ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
+            met = meets(condition, ms)
+            if condition.metric in _OF_SEVERAL_CHUNKS:
+                met |= np.isnan(ms) & ~unknown
+            found &= met | unknown if benefit_of_doubt else met
+        return found
+
+    def not_known(self, metric: str) -> Mask:
+        """Ok requests whose figure exists but isn't known: gaps without arrivals, TPOT without usage."""
+        several = self.run.ok & (self.run.column("chunks") > 1)
+        match metric:
+            case "stall" | "jitter" | "itl":
+                return several & ~np.isfinite(self.scan.longest_ms)
+            case "tpot":
+                return several & np.isnan(self.run.column("output_tokens"))
+            case _:
+                return np.zeros(len(self.run), np.bool_)
+
+    @cached_property
+    def class_slos(self) -> dict[str, Slo]:
+        """Objectives of single classes (`workload.classes.NAME.slo`); their `good` replaces the run's for them."""
+        classes = (self.run.manifest.spec.get("workload") or {}).get("classes") or {}
+        found = {name: parse(one.get("slo"), f"classes.{name}.slo") for name, one in classes.items()}
+        return {str(name): slo for name, slo in found.items() if slo or slo.good}
+
+    @property
+    def begin_ns(self) -> Floats:
+        """When each request's latency began to count: its planned time, in a closed loop its sending."""
+        return self.run.column("scheduled_ns" if self.run.manifest.loop == "open" else "sent_ns")
+
+    @property
+    def has_good(self) -> bool:
+        """Whether anything says what makes a request good besides ending ok."""
+        return bool(self.slo.good) or any(slo.good for slo in self.class_slos.values())
+
+    @cached_property
+    def throughput(self) -> Throughput | None:
+        """Rates over the steady window."""
+        return throughput(self.run, self.scan)
+
+    @cached_property
+    def good_tokens_inside(self) -> float:
+        """Output tokens of good answers that arrived inside the steady window; NaN where that is not known.
+
+        Answers that began in the warm-up count like the others: their tokens are in the window's output too.
+        """
+        tokens, _ = output_tokens_inside(self.run, self.scan)
+        return float(tokens[self.met].sum()) if not self.unknown.any() else float("nan")
+
+    @cached_property
+    def latencies(self) -> dict[str, Distribution]:
+        """By figure, over the ok requests of the measure phase; `itl` among them."""
+        wanted = self.run.ok & self.run.measured
+        found = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
+        found["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
+        return found
+
+    @cached_property
+    def latencies_failed_as_inf(self) -> dict[str, Distribution]:
+        """As `latencies`, failures infinitely late; for the figures that a gate judges."""
+        wanted = self.run.ok & self.run.measured
+        return {
+            name: with_failures(self.figures.ms[name], wanted, self.failed, self.figures.order)
+            for name in ("ttft", "ttft_from_send", "e2e")
+        }
+
+    @cached_property
+    def server(self) -> telemetry.Telemetry | None:
+        """The server's own metrics, if they were sampled."""
+        return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
+
+    @cached_property
+    def gpu(self) -> telemetry.Telemetry | None:
+        """The GPUs' samples, if there are any."""
+        return None if "gpu.parquet" in self.run.problems else telemetry.read_gpu(self.run.path)
+
+    @cached_property
+    def dispatch_lag_ms(self) -> Floats:
+        """Lateness of the injector: dispatched - scheduled, or - the hand-over in a closed loop."""
+        return self._after_due("dispatched_ns")
+
+    @cached_property
+    def send_lag_ms(self) -> Floats:
+        """Dispatch lag and connection set-up together."""
+        return self._after_due("sent_ns")
+
+    def _after_due(self, event: str) -> Floats:
+        """How long after its due time an event came, for the requests of the measure phase that had it."""
+        lag = (self.run.column(event) - self.run.due_ns)[self.run.measured] / 1e6
+        return np.maximum(lag[~np.isnan(lag)], 0.0)
+
+
+def meets(condition: Condition, ms: Floats) -> Mask:
+    """Where a figure meets a condition; not where there is none."""
+    match condition.op:
+        case "<":
+            met = ms < condition.limit
+        case "<=":
+            met = ms <= condition.limit
+        case ">":
+            met = ms > condition.limit
+        case _:
+            met = ms >= condition.limit
+    return met
+
+
+def analyse(run_dir: Path | str) -> Analysis:
+    """Work out a collected run directory.
+
+    Raises:
+        UserError: files are missing or damaged, or the manifest's SLO does not parse.
+    """
+    run = load_run(run_dir)
+    found = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
+    return Analysis(run, found, figures(run, found), parse(run.manifest.spec.get("slo")))
+
+
+def bin_ns(run: Run) -> int:
+    """Width of the time bins: a round number of seconds with about _BINS bins over the run."""
+    end = max(run.window_ns[1], run.manifest.ended_ns or 0) / 1e9
+    steps = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+    return int(1e9 * next((step for step in steps if end / step <= _BINS), steps[-1]))

@@ -1,0 +1,272 @@
+"""One pass over `arrivals.parquet`, a row group at a time: gaps, stalls, arrivals inside the window.
+
+Memory stays that of one row group however long the run was: pooled gaps are counted per microsecond,
+exactly. What the figures are used for is `reports.metrics.requests` and `reports.metrics.throughput`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reports.rundir.parquet_files import damaged
+from reports.rundir.run import Run
+from workloads.common.arrays import Floats, Ints, Mask
+
+_FINE_US: Final = 1 << 18  # gaps below 0.26 s are counted per microsecond, longer ones kept one by one
+_SAMPLED_GAPS: Final = 500_000
+_AT_ONCE: Final = 1_000_000  # arrivals
+_NO_GAPS: Final = np.zeros(0, np.uint32)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Gaps between content arrivals, pooled over requests: an exact multiset of microseconds.
+
+    Attributes:
+        counts: how many gaps of 0, 1, 2, ... us; shape (_FINE_US,).
+        long_us: the gaps of _FINE_US or more, sorted.
+        requests: how many requests they come from (with at least one gap each).
+    """
+
+    counts: Ints
+    long_us: npt.NDArray[np.uint32]
+    requests: int
+
+    @property
+    def size(self) -> int:
+        """How many gaps."""
+        return int(self.counts.sum()) + len(self.long_us)
+
+    @cached_property
+    def _below(self) -> Ints:
+        """How many gaps are of at most 0, 1, 2, ... us."""
+        return np.cumsum(self.counts)
+
+    def sum_us(self) -> int:
+        """Sum of all gaps."""
+        return int(np.dot(self.counts, np.arange(len(self.counts)))) + int(self.long_us.sum(dtype=np.int64))
+
+    def at_rank(self, rank: int) -> float:
+        """The `rank`-th smallest gap (from 1), in ms."""
+        return float(self.at_ranks(np.array([rank]))[0])
+
+    def at_ranks(self, ranks: Ints) -> Floats:
+        """As `at_rank`, of several ranks."""
+        below = self._below
+        fine = np.searchsorted(below, ranks, side="left").astype(np.float64)
+        beyond = ranks > below[-1]
+        fine[beyond] = self.long_us[np.minimum(ranks[beyond] - int(below[-1]) - 1, len(self.long_us) - 1)]
+        return fine / 1000
+
+    def count_above(self, ms: float) -> int:
+        """How many gaps are longer than `ms`."""
+        limit = math.floor(ms * 1000)
+        fine = int(self.counts[limit + 1 :].sum()) if limit < len(self.counts) else 0
+        return fine + len(self.long_us) - int(np.searchsorted(self.long_us, ms * 1000, side="right"))
+
+    def __add__(self, other: "Gaps") -> "Gaps":
+        return Gaps(
+            self.counts + other.counts,
+            np.sort(np.concatenate([self.long_us, other.long_us])),
+            self.requests + other.requests,
+        )
+
+
+NO_GAPS: Final = Gaps(np.zeros(_FINE_US, np.int64), _NO_GAPS, 0)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some requests' arrivals: `rows` of the request table, and their flattened arrival times.
+
+    Attributes:
+        rows: positions in the request table; shape (r,).
+        starts: where each one's arrivals begin in `flat_us`; shape (r,).
+        lengths: how many arrivals each has, at least 1; shape (r,).
+        flat_us: arrivals in us after the first of the same request.
+    """
+
+    rows: Ints
+    starts: Ints
+    lengths: Ints
+    flat_us: npt.NDArray[np.uint32]
+
+    def gaps_us(self) -> tuple[npt.NDArray[np.uint32], Mask]:
+        """Gap before each arrival, and where it is one (False at each request's first arrival)."""
+        gaps = np.empty_like(self.flat_us)
+        gaps[:1] = 0
+        np.subtract(self.flat_us[1:], self.flat_us[:-1], out=gaps[1:])
+        gaps[self.starts] = 0
+        inner = np.ones(len(gaps), np.bool_)
+        inner[self.starts] = False
+        return gaps, inner
+
+
+def chunks(run: Run) -> Iterator[Chunk]:
+    """The arrivals of a run, a row group at a time; nothing if they were not kept."""
+    if "arrivals.parquet" in run.problems:
+        return
+    with pq.ParquetFile(path := run.path / "arrivals.parquet") as file:
+        for group in range(file.num_row_groups):
+            try:
+                table = file.read_row_group(group, use_threads=False)
+            except (OSError, pa.ArrowException) as error:
+                raise damaged(path, error) from error
+            for low in range(0, table.num_rows, step := _rows_at_once(table)):
+                yield _chunk(table.slice(low, step), run.index)
+
+
+def _rows_at_once(table: Any) -> int:
+    """So many requests that their arrivals take a few MB."""
+    return max(1, int(table.num_rows) * _AT_ONCE // max(1, int(table.nbytes) // 4))
+
+
+def _chunk(table: Any, index: Ints) -> Chunk:
+    wanted = table["index"].to_numpy()
+    rows = np.searchsorted(index, wanted)
+    known = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
+    known &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
+    if not known.all():  # someone changed the records; the check of the files says so
+        table, rows = table.filter(pa.array(known)), rows[known]
+    lists = table["arrivals_us"].combine_chunks()
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return Chunk(rows, offsets[:-1] - offsets[0], np.diff(offsets), lists.flatten().to_numpy())
+
+
+@dataclass(frozen=True)
+class GapSample:
+    """The gaps of every `stride`-th request, at most about _SAMPLED_GAPS of them; arrays of one shape.
+
+    Attributes:
+        rows: the request each gap belongs to.
+        slots: the time bin in which it ended.
+        us: its length.
+        stride: 1 if it is all of them.
+    """
+
+    rows: npt.NDArray[np.int32]
+    slots: npt.NDArray[np.int32]
+    us: npt.NDArray[np.uint32]
+    stride: int
+
+    def of(self, wanted: Mask) -> "GapSample":
+        """The part of it that belongs to `wanted` rows."""
+        mine = wanted[self.rows]
+        return GapSample(self.rows[mine], self.slots[mine], self.us[mine], self.stride)
+
+    def pooled(self) -> "Gaps":
+        """Its gaps, counted."""
+        return _counted(self.us, len(np.unique(self.rows)))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over the arrivals tells; arrays have one entry per row of the run.
+
+    Attributes:
+        longest_ms: longest gap of each request, NaN where it has fewer than two arrivals.
+        jitter_ms: standard deviation of each request's gaps, NaN likewise.
+        inside: content arrivals of each request that fell into the steady window.
+        first_inside: whether the first of them did.
+        gaps: pooled over the `ok` requests of the measure phase.
+        bin_ns: width of a time bin.
+        arrivals_per_bin: content arrivals, all phases, by time since the run's start.
+        sample: the gaps of some of these requests, for views that need more than their distribution.
+        kept: the arrivals of the rows that were asked for, us after the first, by row.
+        known: whether there were arrivals to read; without them all counts here are zero and mean nothing.
+    """
+
+    longest_ms: Floats
+    jitter_ms: Floats
+    inside: Ints
+    first_inside: Mask
+    gaps: Gaps
+    bin_ns: int
+    arrivals_per_bin: Ints
+    sample: GapSample
+    kept: dict[int, npt.NDArray[np.uint32]]
+    known: bool = True
+
+
+def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Scan:
+    """Read the arrivals of `run` once."""
+    first_ns = run.column("first_token_ns")
+    counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
+    longest, jitter = np.full(len(run), np.nan), np.full(len(run), np.nan)
+    inside = np.zeros(len(run), np.int64)
+    gaps, bins = NO_GAPS, np.zeros(0, np.int64)
+    stride = max(1, -(-int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS))
+    samples: list[GapSample] = []
+    kept: dict[int, npt.NDArray[np.uint32]] = {}
+    first_us = first_ns / 1000
+    for chunk in chunks(run):
+        if not len(chunk.rows):
+            continue
+        between, inner = chunk.gaps_us()
+        several = chunk.lengths > 1
+        longest[chunk.rows] = np.where(several, np.maximum.reduceat(between, chunk.starts), np.nan)
+        jitter[chunk.rows] = np.where(several, _deviation(between, chunk), np.nan)
+        if not (wanted := counted[chunk.rows]).all():
+            inner &= np.repeat(wanted, chunk.lengths)
+        gaps = gaps + _counted(between[inner], int(np.count_nonzero(wanted & several)))
+        # In place from here on: this is the largest array of the whole report.
+        at_us = np.repeat(first_us[chunk.rows], chunk.lengths)
+        at_us += chunk.flat_us
+        within = (at_us >= start_ns / 1000) & (at_us < end_ns / 1000)
+        inside[chunk.rows] = np.add.reduceat(within, chunk.starts, dtype=np.int64)
+        at_us /= bin_ns / 1000
+        slots = np.maximum(at_us, 0, out=at_us).astype(np.int32)
+        bins = _added(bins, np.bincount(slots))
+        if stride > 1:
+            inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
+        rows = np.repeat(chunk.rows.astype(np.int32), chunk.lengths)
+        samples.append(GapSample(rows[inner], slots[inner], between[inner], stride))
+        for place in np.flatnonzero(np.isin(chunk.rows, keep)) if keep is not None else ():
+            begin = int(chunk.starts[place])
+            kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
+    first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
+    sample = _together(samples, stride)
+    known = "arrivals.parquet" not in run.problems
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept, known)
+
+
+def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
+    """Standard deviation of each request's gaps, us (of all of them: they are no sample)."""
+    values = between.astype(np.float64)
+    n = np.maximum(chunk.lengths - 1, 1)
+    mean = np.add.reduceat(values, chunk.starts) / n
+    np.square(values, out=values)
+    return np.sqrt(np.maximum(np.add.reduceat(values, chunk.starts) / n - mean * mean, 0.0))
+
+
+def _together(samples: list[GapSample], stride: int) -> GapSample:
+    none = np.zeros(0, np.int32)
+    return GapSample(
+        np.concatenate([none, *(one.rows for one in samples)]),
+        np.concatenate([none, *(one.slots for one in samples)]),
+        np.concatenate([_NO_GAPS, *(one.us for one in samples)]),
+        stride,
+    )
+
+
+def _counted(gaps_us: npt.NDArray[np.uint32], requests: int) -> Gaps:
+    fine = gaps_us < _FINE_US
+    counts = np.bincount(gaps_us[fine], minlength=_FINE_US).astype(np.int64)
+    return Gaps(counts, np.sort(gaps_us[~fine]), requests)
+
+
+def _added(a: Ints, b: Ints) -> Ints:
+    """Element-wise sum of counts of unequal length."""
+    if len(a) < len(b):
+        a, b = b, a
+    total = a.astype(np.int64)
+    total[: len(b)] += b
+    return total

@@ -1,0 +1,249 @@
+"""The same figures by class, tenant, endpoint, prompt length and turn; and how fairly tenants were served.
+
+A split is given where it splits: a run of one class has no split by class. Beyond _MOST_GROUPS groups the
+smallest are shown together; what is worked out over all of them (cost, fairness) is. Within a group everything
+is a column.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from reports.metrics.analysis import Analysis
+from reports.metrics.requests import Distribution, distribution, effective_requests, of_series, with_failures
+from reports.metrics.throughput import output_tokens_inside
+from reports.stats.order_statistics import Quantile, quantile_at
+from workloads.common.arrays import Floats, Ints, Mask
+
+PERCENTILES: Final = (50.0, 95.0, 99.0)
+FIGURES: Final = ("ttft", "ttfa", "tpot", "stall", "jitter", "e2e")
+NAMES: Final = ("class", "tenant", "endpoint", "tier", "prompt_tokens", "turn")
+_MOST_GROUPS: Final = 24
+# Edges of the prompt-length bands, tokens; a band with no request is left out.
+_BANDS: Final = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of one split.
+
+    Attributes:
+        name: e.g. a tenant's name, or `512-1023` tokens.
+        n: judged requests (see `Analysis.judged`).
+        ok: those that ended ok.
+        failed_share: failed / judged; None without any.
+        attained, goodput_rps: good / judged, and good per second; None without any, or without an SLO.
+        latencies: FIGURES over its ok requests, in ms.
+        failed_as_inf: `ttft` and `e2e` with its failed requests infinitely late.
+        itl: gaps pooled over them, by percentile; from a sample of requests in a very large run.
+        output_tokens_per_s: its tokens that arrived in the steady window.
+        rows: its rows in the run, all phases.
+        stands_for: how many groups it is: several, where the smallest are together.
+    """
+
+    name: str
+    n: int
+    ok: int
+    failed_share: float | None
+    attained: float | None
+    goodput_rps: float | None
+    latencies: dict[str, Distribution]
+    failed_as_inf: dict[str, Distribution]
+    itl: tuple[Quantile, ...]
+    output_tokens_per_s: float | None
+    rows: Mask
+    stands_for: int = 1
+
+
+@dataclass(frozen=True)
+class Key:
+    """One way to split a run: each row's group as a code, and the groups' names."""
+
+    codes: Ints
+    names: list[str]
+
+    def present(self, rows: Mask) -> Ints:
+        """Codes that occur among `rows`."""
+        return np.flatnonzero(np.bincount(self.codes[rows], minlength=len(self.names)))
+
+
+def key(analysis: Analysis, name: str) -> Key:
+    """The groups of one split: `class`, `tenant`, `endpoint`, `tier`, `prompt_tokens` or `turn`."""
+    run = analysis.run
+    match name:
+        case "tier":
+            return _tiers(analysis)
+        case "prompt_tokens":
+            return prompt_bands(analysis)
+        case "turn":
+            turns = np.minimum(run.column("turn").astype(np.int64), _MOST_GROUPS - 1)
+            return Key(turns, [*map(str, range(_MOST_GROUPS - 1)), f"{_MOST_GROUPS - 1}+"])
+        case _:
+            return Key(*run.texts(name))
+
+
+def splits(analysis: Analysis) -> dict[str, list[Group]]:
+    """Groups by split, of those that split."""
+    found = {name: _groups(analysis, key(analysis, name)) for name in NAMES}
+    return {name: groups for name, groups in found.items() if len(groups) > 1}
+
+
+def prompt_bands(analysis: Analysis) -> Key:
+    """Band of each request's prompt (by usage where it came, else as planned), and the bands' names."""
+    told = analysis.run.column("prompt_tokens")
+    tokens = np.where(np.isnan(told), analysis.run.column("prompt_tokens_planned"), told)
+    names = [f"{low}-{high - 1}" for low, high in pairwise(_BANDS)]
+    return Key(np.searchsorted(np.array(_BANDS[1:]), tokens, side="right").astype(np.int64), [*names, f"{_BANDS[-1]}+"])
+
+
+def _tiers(analysis: Analysis) -> Key:
+    """Price tier of each request's class; a class without one is its own."""
+    codes, names = analysis.run.texts("class")
+    classes = (analysis.run.manifest.spec.get("workload") or {}).get("classes") or {}
+    tiers = [str((classes.get(name) or {}).get("tier") or "") for name in names]
+    if not any(tiers):
+        return Key(np.zeros(len(codes), np.int64), [""])
+    found = sorted({tier or name for tier, name in zip(tiers, names, strict=True)})
+    place = np.array([found.index(tier or name) for tier, name in zip(tiers, names, strict=True)], np.int64)
+    return Key(place[codes], found)
+
+
+def _groups(analysis: Analysis, key: Key) -> list[Group]:
+    """One group per code that occurs among measured requests; the smallest together where they are many."""
+    present, counts = key.present(analysis.judged), np.bincount(key.codes[analysis.judged], minlength=len(key.names))
+    if len(present) < 2:
+        return []
+    by_size = present[np.argsort(-counts[present], kind="stable")]
+    shown = by_size if len(present) <= _MOST_GROUPS else by_size[: _MOST_GROUPS - 1]
+    found = [_group(analysis, key.names[code], key.codes == code) for code in np.sort(shown)]
+    if others := len(present) - len(shown):
+        rest = _group(analysis, f"{others:,} others", ~np.isin(key.codes, shown))
+        found.append(replace(rest, stands_for=others))
+    return found
+
+
+def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
+    run, seconds = analysis.run, analysis.run.duration_s
+    judged, ok = rows & analysis.judged, rows & run.ok & run.measured
+    n = int(np.count_nonzero(judged))
+    latencies = {
+        figure: distribution(analysis.figures.ms[figure], ok, analysis.figures.order, PERCENTILES) for figure in FIGURES
+    }
+    worst = {
+        figure: with_failures(
+            analysis.figures.ms[figure], ok, rows & analysis.failed, analysis.figures.order, PERCENTILES
+        )
+        for figure in ("ttft", "e2e")
+    }
+    known = analysis.has_good and not (judged & analysis.unknown).any()
+    good = int(np.count_nonzero(rows & analysis.good)) if known else None
+    tokens = float(output_tokens_inside(run, analysis.scan)[0][rows].sum())
+    return Group(
+        name=name,
+        n=n,
+        ok=int(np.count_nonzero(ok)),
+        failed_share=np.count_nonzero(rows & analysis.failed) / n if n else None,
+        attained=good / n if n and good is not None else None,
+        goodput_rps=good / seconds if seconds and good is not None else None,
+        latencies=latencies,
+        failed_as_inf=worst,
+        itl=_gap_percentiles(analysis, rows),
+        output_tokens_per_s=tokens / seconds if seconds else None,
+        rows=rows,
+    )
+
+
+def _gap_percentiles(analysis: Analysis, rows: Mask) -> tuple[Quantile, ...]:
+    sample = analysis.scan.sample.of(rows)
+    us = np.sort(sample.us)
+    requests = len(np.unique(sample.rows))
+    if not len(us):
+        return of_series(np.zeros(0), PERCENTILES).quantiles
+
+    def one(q: float) -> Quantile:
+        limit = us[max(1, int(np.ceil(q / 100 * len(us) - 1e-9))) - 1]
+        n_eff = effective_requests(sample, analysis.figures.order, float(limit), requests)
+        return quantile_at(lambda rank: float(us[rank - 1]) / 1000, requests, q, n_eff, len(us))
+
+    return tuple(one(q) for q in PERCENTILES)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One tenant's part of what was asked for and of what was served.
+
+    Attributes:
+        tenant: its name.
+        demand: its share of all planned tokens (prompt and output) of the measure phase.
+        service: its share of all tokens of requests that ended ok.
+        ttft_ms: its TTFT at the percentile that is compared; None where its sample is too small.
+    """
+
+    tenant: str
+    demand: float
+    service: float
+    ttft_ms: float | None
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """How evenly tenants were served; over all of them, however many.
+
+    Attributes:
+        shares: one per tenant.
+        percentile: which percentile of TTFT `worst_over_best` compares: 99 where every tenant's sample
+            supports it, else 50.
+        worst_over_best: worst tenant's TTFT percentile over the best one's, of those whose sample supports it.
+        too_few: tenants whose sample doesn't, so that they are left out of it.
+    """
+
+    shares: tuple[Share, ...]
+    percentile: float
+    worst_over_best: float | None
+    too_few: int = 0
+
+
+def fairness(analysis: Analysis) -> Fairness | None:
+    """Compare tenants; None with fewer than two."""
+    tenants = key(analysis, "tenant")
+    present = tenants.present(analysis.judged)
+    if len(present) < 2:
+        return None
+    run, most = analysis.run, len(tenants.names)
+    offered, ok = analysis.judged, analysis.judged & run.ok
+    demand = _parts(
+        tenants.codes, run.column("prompt_tokens_planned") + run.column("output_tokens_planned"), offered, most
+    )
+    served = _parts(tenants.codes, np.nan_to_num(run.column("prompt_tokens") + run.column("output_tokens")), ok, most)
+    middle, tail = _ttft_by(analysis, tenants)
+    q, chosen = (99.0, tail) if np.isfinite(tail[present]).all() else (50.0, middle)
+    figures = chosen[present]
+    known = figures[np.isfinite(figures)]
+    ratio = float(known.max() / known.min()) if len(known) > 1 and known.min() > 0 else None
+    shares = tuple(
+        Share(tenants.names[code], float(demand[code]), float(served[code]), None if np.isnan(ms) else float(ms))
+        for code, ms in zip(present, figures, strict=True)
+    )
+    return Fairness(shares, q, ratio, len(figures) - len(known))
+
+
+def _ttft_by(analysis: Analysis, groups: Key) -> tuple[Floats, Floats]:
+    """Median and p99 of TTFT over each group's ok requests; NaN where its sample is too small."""
+    ms, order = analysis.figures.ms["ttft"], analysis.figures.order
+    rows = order[(analysis.run.ok & analysis.run.measured & np.isfinite(ms))[order]]
+    codes = groups.codes[rows]
+    rows = rows[np.argsort(codes, kind="stable")]
+    ends = np.cumsum(np.bincount(codes, minlength=len(groups.names)))
+    found = np.full((2, len(groups.names)), np.nan)
+    for code, series in enumerate(np.split(ms[rows], ends[:-1])):
+        for place, one in enumerate(of_series(series, (50.0, 99.0)).quantiles if len(series) else ()):
+            found[place, code] = np.nan if one.value is None else one.value
+    return found[0], found[1]
+
+
+def _parts(codes: Ints, values: Floats, rows: Mask, groups: int) -> Floats:
+    """Each group's share of the values' sum over `rows`."""
+    sums = np.bincount(codes[rows], weights=values[rows], minlength=groups).astype(np.float64)
+    return sums / sums.sum() if sums.sum() else sums

@@ -1,0 +1,121 @@
+"""Throughput over the steady window: tokens counted when they arrive, never over the drain.
+
+Requests in flight at an edge count for what fell inside; an answer that was not streamed arrives at its end, all
+of it. Latency is `reports.metrics.requests`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.metrics.arrivals import Scan
+from reports.rundir.run import Run
+from workloads.common.arrays import Floats, Mask
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rates over the steady window, per second; output is NaN where arrivals were not kept.
+
+    Attributes:
+        requests_per_s: requests that ended `ok` inside the window.
+        input_tokens_per_s: prompt tokens of requests whose first token arrived inside it (as planned
+            where no `usage` came); of an answer that was not streamed, whose end did.
+        output_tokens_per_s: tokens that arrived inside it.
+        estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
+            or was cut off): counted as arrivals times the run's mean tokens per arrival.
+    """
+
+    requests_per_s: float
+    input_tokens_per_s: float
+    output_tokens_per_s: float
+    estimated_share: float
+
+    @property
+    def total_tokens_per_s(self) -> float:
+        """Input and output tokens."""
+        return self.input_tokens_per_s + self.output_tokens_per_s
+
+
+def came_whole(run: Run) -> Mask:
+    """Answers that arrived well but not in pieces: with `usage` and no content arrival of their own."""
+    return np.asarray(run.ok & (run.column("chunks") == 0) & np.isfinite(run.column("output_tokens")))
+
+
+def answer_began_ns(run: Run) -> Floats:
+    """When the first of an answer's tokens had arrived: where it was not streamed, with the last."""
+    return np.where(came_whole(run), answer_ended_ns(run), run.column("first_token_ns"))
+
+
+def answer_ended_ns(run: Run) -> Floats:
+    """When the last of an answer's tokens had arrived."""
+    last = run.column("last_token_ns")
+    return np.where(np.isnan(last) & came_whole(run), run.column("end_ns"), last)
+
+
+def answered_inside(run: Run) -> Mask:
+    """Requests whose answer began to arrive inside the window."""
+    return _inside(run, answer_began_ns(run))
+
+
+def ended_inside(run: Run) -> Mask:
+    """`ok` requests whose answer's last token arrived inside the window."""
+    return run.ok & _inside(run, answer_ended_ns(run))
+
+
+def _inside(run: Run, t_ns: Floats) -> Mask:
+    start_ns, end_ns = run.window_ns
+    return np.asarray((t_ns >= start_ns) & (t_ns < end_ns))
+
+
+def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
+    """Output tokens of each request that arrived inside the window, and where that is an estimate.
+
+    The tokens of chunks after the first count alike: (output - first chunk's) / (chunks - 1) each. NaN all over
+    where arrivals were not kept.
+    """
+    if not scan.known:
+        return np.full(len(run), np.nan), np.zeros(len(run), np.bool_)
+    output, chunks = run.column("output_tokens"), run.column("chunks")
+    known = np.isfinite(output) & (chunks > 0)
+    all_chunks = chunks[known].sum()
+    per_arrival = output[known].sum() / all_chunks if all_chunks else 1.0
+    first = np.nan_to_num(run.column("first_chunk_tokens"), nan=0.0)
+    told = first > 0
+    # Without the first chunk's own count all chunks are taken to be alike.
+    alike = np.where(told, chunks - 1, chunks)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = np.where(alike > 0, (output - np.where(told, first, 0.0)) / alike, 0.0)
+    later_inside = scan.inside - np.where(told & scan.first_inside, 1, 0)
+    exact = np.where(told & scan.first_inside, first, 0.0) + later_inside * each
+    found = np.where(known, exact, scan.inside * per_arrival)
+    whole = came_whole(run)
+    found = np.where(whole, np.where(_inside(run, answer_ended_ns(run)), output, 0.0), found)
+    return found, ~known & (scan.inside > 0)
+
+
+def prompt_tokens_inside(run: Run) -> Floats:
+    """Prompt tokens of each request whose answer began to arrive inside the window, else 0.
+
+    By usage, or as planned where no usage came (the request failed after its first token).
+    """
+    told = run.column("prompt_tokens")
+    tokens = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
+    return np.where(answered_inside(run), tokens, 0.0)
+
+
+def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | None:
+    """Rates over the steady window, of some `rows` only if given; None where it has no length."""
+    seconds = run.duration_s
+    if seconds <= 0:
+        return None
+    mine = np.ones(len(run), np.bool_) if rows is None else rows
+    tokens, estimated = output_tokens_inside(run, scan)
+    tokens = np.where(mine, tokens, 0.0)
+    total = float(tokens.sum())
+    return Throughput(
+        requests_per_s=float(np.count_nonzero(mine & ended_inside(run))) / seconds,
+        input_tokens_per_s=float(prompt_tokens_inside(run)[mine].sum()) / seconds,
+        output_tokens_per_s=total / seconds,
+        estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
+    )

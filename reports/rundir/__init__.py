@@ -1,0 +1,1 @@
+"""The files of a run directory: reading, checking, collecting. Figures are worked out in `metrics`."""

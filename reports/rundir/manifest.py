@@ -1,0 +1,161 @@
+"""`manifest.json`: what was run, on what, with which clock marks and how far it came.
+
+`harness.run.execute` writes it (first at the start, then at each change of `state`); everything in `reports`
+reads it. The figures are elsewhere: `reports.summary.summary`.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pydantic
+
+from workloads.common.errors import UserError
+
+SCHEMA: Final = "tailgate.manifest/1"
+FILE_NAME: Final = "manifest.json"
+
+State = Literal["running", "complete", "interrupted", "failed", "aborted"]
+
+
+class Target(pydantic.BaseModel):
+    """The deployment that was measured; `fingerprint` is everything it tells of itself."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    kind: str
+    urls: list[str] = []
+    model: str = ""
+    endpoint: str = ""
+    simulated: bool = False
+    server: str = ""
+    version: str = ""
+    fingerprint: dict[str, Any] = {}
+
+
+class Manifest(pydantic.BaseModel):
+    """One run. All `*_ns` fields but `t0_unix_ns` count from the run's start (`t0_unix_ns`).
+
+    Fields that a newer writer added are kept as they are; `Manifest.load` refuses only a newer major schema.
+    """
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    schema_: str = pydantic.Field(default=SCHEMA, alias="schema")
+    run: str
+    name: str = ""
+    # `running` in a file that nobody writes any more means: killed.
+    state: State = "running"
+    started_at: str = ""  # ISO 8601, UTC
+    t0_unix_ns: int = 0
+    tailgate_version: str = ""
+    command_line: list[str] = []  # secrets already masked
+    spec: dict[str, Any] = {}  # resolved, secrets already masked
+    seed: int = 0
+    plan_hash: str = ""
+    workload_hash: str = ""
+    loop: Literal["open", "closed"] = "open"
+    users: dict[str, float] = {}  # closed loop: time-weighted mean and largest number of users in the measure phase
+
+    warmup_ns: int = 0
+    measure_start_ns: int = 0
+    measure_end_ns: int = 0  # the planned end of the measure phase
+    drain_end_ns: int | None = None  # latest end of the drain
+    ended_ns: int | None = None  # when the load really stopped; null while running
+
+    target: Target = Target(kind="url")
+    host: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    injectors: int = 1
+    workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
+    stamp: Literal["kernel", "user", "mixed"] = "kernel"  # mixed: the kernel's, but for too many reads
+    telemetry: dict[str, Any] = {}
+    content: dict[str, Any] = {}  # what prompts were made of: kind, digest and tokens of the table
+    notices: list[str] = []
+    insecure_tls: bool = False
+    isolation: str = "shared"
+    cache: str = "as-is"
+
+    state_reason: str = ""  # why it was interrupted, failed or aborted
+    aborted_by: str = ""  # the rule of `abort_if` that stopped it: errors, ttft, itl, e2e or spend
+    # Who failed, if the state is `failed`: a target that dies is a result of a gate, a client that does is not.
+    failed_side: Literal["", "target", "client"] = ""
+    recovered: bool = False  # finalised by `tailgate report` after the run was killed
+    pid: int | None = None  # the process that owns the run while it is `running`
+    duplicates: int | None = None  # records of a request that was reported before
+    unclosed: list[int] = []  # injectors that did not end their records: killed, or never heard of again
+    checksums: dict[str, str] = {}  # file name -> sha256, of the files that were measured
+    summary_checksum: str = ""  # sha256 of the last summary.json that was made from them
+
+    @classmethod
+    def load(cls, run_dir: Path | str) -> "Manifest":
+        """Read `run_dir/manifest.json`.
+
+        Raises:
+            UserError: no such file, not JSON, of a newer major schema, or a field of the wrong type.
+        """
+        path = Path(run_dir) / FILE_NAME
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise UserError(
+                "not a run directory: it has no manifest.json",
+                where=str(run_dir),
+                remedy="Name a run's folder.",
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        except ValueError as error:
+            raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
+        check_schema(data, SCHEMA, str(path))
+        try:
+            return cls.model_validate(data)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise UserError(first["msg"], where=f"{path}: {key}") from error
+
+    def save(self, run_dir: Path | str) -> None:
+        """Write `run_dir/manifest.json` in one step: a reader sees the old or the new file, never half."""
+        text = self.model_dump_json(by_alias=True, indent=1) + "\n"
+        write_atomic(Path(run_dir) / FILE_NAME, text.encode())
+
+
+def check_schema(data: object, known: str, where: str) -> None:
+    """Refuse a document that isn't of `known`'s family (`tailgate.x/1`), or of a newer major version.
+
+    Raises:
+        UserError: with what to do about it.
+    """
+    family, _, major = known.partition("/")
+    found = data.get("schema") if isinstance(data, dict) else None
+    name, _, version = str(found).partition("/")
+    if name != family or not version.split(".")[0].isdigit():
+        raise UserError(f"is not a {family} document (schema: {found!r})", where=where)
+    if int(version.split(".")[0]) > int(major):
+        raise UserError(
+            f"was written by a newer tailgate (schema {found}; this one reads up to {known})",
+            where=where,
+            remedy="Upgrade tailgate: pip install -U tailgate.",
+        )
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` through a temporary file beside it and a rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            # No fsync: a killed process loses nothing by it, and on a busy disk it takes seconds.
+            file.write(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

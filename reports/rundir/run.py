@@ -1,0 +1,164 @@
+"""A run directory's tables as columns: NumPy arrays, one entry per request, in the order of `index`.
+
+Reads only; what the columns mean is `reports.metrics.requests`. Times stay nanoseconds (float64, NaN for null:
+exact up to 104 days).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
+from reports.rundir.integrity import altered
+from reports.rundir.manifest import Manifest
+from reports.rundir.parquet_files import problem, read_requests, read_table
+from reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from workloads.common.arrays import Floats, Ints, Mask
+from workloads.table.schema import PLAN_SCHEMA
+
+_OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
+# Without these a run has fewer figures, but still figures.
+_OPTIONAL: Final = {
+    "arrivals.parquet": ARRIVALS_SCHEMA,
+    "client.parquet": CLIENT_SCHEMA,
+    "plan.parquet": [PLAN_SCHEMA.field(name) for name in _OF_PLAN],
+    "server.parquet": SERVER_SCHEMA,
+    "gpu.parquet": GPU_SCHEMA,
+    "host.parquet": HOST_SCHEMA,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory: its manifest, and its tables, read when first asked for."""
+
+    path: Path
+    manifest: Manifest
+    requests: Any  # pa.Table of REQUESTS_SCHEMA
+    problems: Mapping[str, str]  # file name -> why it can't be used
+    altered: Mapping[str, str]  # file name -> how it is not what the manifest's checksum says
+    absent: tuple[str, ...] = ()  # columns that requests.parquet lacks: they are null
+
+    def __len__(self) -> int:
+        return int(self.requests.num_rows)
+
+    def column(self, name: str) -> Floats:
+        """A numeric column of `requests.parquet` as float64, NaN for null."""
+        return np.asarray(self.requests[name].to_numpy(), np.float64)
+
+    def texts(self, name: str) -> tuple[Ints, list[str]]:
+        """A text column as codes and their names; null is its own name, the empty text."""
+        column = pc.fill_null(self.requests[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
+        return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
+
+    def is_text(self, name: str, *values: str) -> Mask:
+        """Where the text column `name` is one of `values`."""
+        codes, names = self.texts(name)
+        return np.isin(codes, [code for code, text in enumerate(names) if text in values])
+
+    @cached_property
+    def index(self) -> Ints:
+        """The plan's row numbers, rising."""
+        return np.asarray(self.requests["index"].to_numpy(), np.int64)
+
+    @cached_property
+    def ok(self) -> Mask:
+        """Requests that ended `ok`."""
+        return self.is_text("status", "ok")
+
+    @cached_property
+    def measured(self) -> Mask:
+        """Requests of the measure phase."""
+        return self.is_text("phase", "measure")
+
+    @property
+    def due_ns(self) -> Floats:
+        """When each request was due: its planned time, in a closed loop its hand-over."""
+        return self.column("scheduled_ns" if self.manifest.loop == "open" else "handed_over_ns")
+
+    @cached_property
+    def client(self) -> Any:
+        """`client.parquet`, empty where it is missing."""
+        if "client.parquet" in self.problems:
+            return CLIENT_SCHEMA.empty_table()
+        return read_table(self.path / "client.parquet")
+
+    @property
+    def cache_block_tokens(self) -> int | None:
+        """Length of a block of the server's prefix cache, as its fingerprint tells it."""
+        config = self.manifest.target.fingerprint.get("config") or {}
+        size = str((config.get("cache_config") or {}).get("block_size", ""))
+        return int(size) if size.isdigit() and int(size) else None
+
+    def implied_hits(self, granularity: int = 1) -> Ints | None:
+        """For each request, the prompt tokens that requests sent before it began with; None without blocks.
+
+        Args:
+            granularity: length of the server's own cache blocks, see `workloads.statistics.prefix_reuse.implied_reuse`.
+        """
+        if "plan.parquet" in self.problems:
+            return None
+        plan = read_table(self.path / "plan.parquet", _OF_PLAN)
+        size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
+        if not size or not pc.sum(pc.list_value_length(plan["prefix_blocks"])).as_py():
+            return None
+        from workloads.statistics.prefix_reuse import implied_reuse
+
+        sent = self.column("dispatched_ns")
+        order = np.argsort(np.where(np.isnan(sent), np.inf, sent), kind="stable")
+        order = order[np.isfinite(sent[order])]
+        by_index = np.argsort(plan["index"].to_numpy(), kind="stable")
+        rows = by_index[np.searchsorted(plan["index"].to_numpy(), self.index[order], sorter=by_index)]
+        hits = np.zeros(len(self), np.int64)
+        hits[order] = implied_reuse(plan.take(pa.array(rows)), size, granularity).hit_tokens
+        return hits
+
+    @property
+    def window_ns(self) -> tuple[int, int]:
+        """The steady window: from the end of warm-up to the planned end of the measure phase.
+
+        A load that stopped sooner (interrupted, aborted, failed) ends it.
+        """
+        start, end = self.manifest.measure_start_ns, self.manifest.measure_end_ns
+        if self.manifest.state == "complete":
+            return start, max(start, end)
+        stopped = self.manifest.ended_ns
+        if stopped is None:
+            known = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
+            stopped = int(max(known, default=0))
+        return start, max(start, min(end, stopped))
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the steady window, seconds."""
+        start, end = self.window_ns
+        return (end - start) / 1e9
+
+
+def slowest_rows(run: Run, most: int) -> Ints:
+    """Rows of the measure phase that took longest from due time to end, slowest first."""
+    took = np.where(run.measured, run.column("end_ns") - run.due_ns, np.nan)
+    known = np.flatnonzero(np.isfinite(took))
+    return known[np.argsort(-took[known], kind="stable")][:most]
+
+
+def load_run(run_dir: Path | str) -> Run:
+    """Open a collected run directory.
+
+    Raises:
+        UserError: the manifest or `requests.parquet` is missing, damaged or not what it should be.
+    """
+    path = Path(run_dir)
+    manifest = Manifest.load(path)
+    changed = altered(path, manifest)
+    trusted = manifest.checksums.keys() - changed.keys()
+    found = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
+    problems = {name: why for name, why in found.items() if why}
+    requests, absent = read_requests(path / "requests.parquet")
+    return Run(path, manifest, requests, problems, changed, tuple(absent))

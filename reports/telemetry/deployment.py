@@ -1,0 +1,120 @@
+"""The deployment's start and end, and its GPU memory: from the manifest's `target.life` and from `gpu.parquet`.
+
+Cold start: phases without gaps, so that they add up. Memory: what the server's log says of weights, graphs and
+cache, and what NVML says of each GPU before the start, when the server was up, at most in the run, and after the end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reports.rundir.manifest import Manifest
+from reports.rundir.telemetry import Telemetry
+
+PROCESS = "process_mem_bytes:"
+
+
+@dataclass(frozen=True)
+class Lived:
+    """A deployment that we started and stopped; seconds.
+
+    Attributes:
+        ready_s: from the spawn until it answered; the sum of `phases`.
+        phases: in their order.
+        details: figures of its log: model_load_s, engine_init_s, ...
+        stop_s: from SIGTERM until it, its children and its port were gone.
+        killed: SIGTERM was not enough.
+        port_free, memory_back_s: see `harness.targets.base.Life`.
+    """
+
+    ready_s: float
+    phases: dict[str, float]
+    details: dict[str, float]
+    stop_s: float | None = None
+    killed: bool = False
+    exit_code: int | None = None
+    port_free: bool | None = None
+    memory_back_s: float | None = None
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """One GPU's memory in bytes; None where it wasn't seen.
+
+    Attributes:
+        total: what it has.
+        before_start, loaded, after_stop: used before the server's start, when it was up, after its end.
+        taken: loaded - before_start.
+        peak: most used in the run.
+        headroom: least free in the run.
+        reserved: most that the driver and firmware kept for themselves.
+        processes: most that processes held in sum; what is used beyond it is nobody's by name.
+    """
+
+    gpu: str
+    total: float | None = None
+    before_start: float | None = None
+    loaded: float | None = None
+    after_stop: float | None = None
+    taken: float | None = None
+    peak: float | None = None
+    headroom: float | None = None
+    reserved: float | None = None
+    processes: float | None = None
+
+
+@dataclass(frozen=True)
+class Vram:
+    """Where GPU memory goes. `server`: of its log and metrics: model_gib, graph_gib, kv_cache_gib, kv_blocks, ..."""
+
+    server: dict[str, float] = field(default_factory=dict)
+    gpus: tuple[GpuMemory, ...] = ()
+
+
+def lived(manifest: Manifest) -> Lived | None:
+    """None for a deployment that wasn't ours to start."""
+    told = getattr(manifest.target, "life", None)
+    if not isinstance(told, dict) or not told.get("phases"):
+        return None
+    kept = {key: told[key] for key in Lived.__dataclass_fields__ if key in told}
+    return Lived(**kept)
+
+
+def vram(manifest: Manifest, telemetry: Telemetry | None) -> Vram | None:
+    """None where nothing is known of it."""
+    server = dict(getattr(manifest.target, "memory", None) or {})
+    over_life: dict[str, dict[str, float]] = (getattr(manifest.target, "life", None) or {}).get("vram") or {}
+    sampled = set(_gpus(telemetry)) if telemetry is not None else set()
+    # Of all GPUs that were seen at the start, those of the deployment: sampled in the run, or with memory taken.
+    gpus = tuple(_memory(gpu, over_life.get(gpu, {}), telemetry) for gpu in sorted(sampled or over_life))
+    return Vram(server, gpus) if server or gpus else None
+
+
+def _gpus(telemetry: Telemetry) -> Iterator[str]:
+    for one in telemetry.series("mem_used_bytes"):
+        yield one.key[0]
+
+
+def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemory:
+    def extreme(name: str, choose: Any) -> float | None:
+        found = [one.values for one in (telemetry.series(name) if telemetry else ()) if one.key[0] == gpu]
+        return float(choose(np.concatenate(found))) if found else None
+
+    names = telemetry.names if telemetry else ()
+    held = [extreme(name, np.max) for name in names if name.startswith(PROCESS)]
+    told = [one for one in held if one is not None]
+    before, loaded = life.get("before_start"), life.get("loaded")
+    return GpuMemory(
+        gpu=gpu,
+        total=life.get("total"),
+        before_start=before,
+        loaded=loaded,
+        after_stop=life.get("after_stop"),
+        taken=None if before is None or loaded is None else loaded - before,
+        peak=extreme("mem_used_bytes", np.max),
+        headroom=extreme("mem_free_bytes", np.min),
+        reserved=extreme("mem_reserved_bytes", np.max),
+        processes=sum(told) if told else None,
+    )

@@ -1,0 +1,275 @@
+"""Validity: did our own measuring fail? Each check has its figure, its bound and its remedy.
+
+Decided before anyone looks at the result, and only for faults of the measurement: a target that errs or
+dies is not one. A check that could not be made is `unchecked` and says why; it doesn't pass silently.
+What the injector's own books tell is here; the server's are `reports.validity.server`, the state of the
+deployment and of the files `reports.validity.state`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from reports.metrics.analysis import Analysis
+from reports.rundir.run import Run
+from reports.telemetry.client import busiest_second, client_column, lag_counts, lag_percentile, lag_sum_ns
+from workloads.common.arrays import Floats
+
+DISPATCH_LAG_MS: Final = 5.0
+OFFERED_SHARE: Final = 0.01
+# Of a closed loop: what a user's way back may take on the mean, whatever the share.
+RETURN_MS: Final = 2.0
+TURNAROUND_LAG_MS: Final = 20.0
+RECEIVE_LAG_MS: Final = {"kernel": 5.0, "user": 1.0}
+COALESCED_SHARE: Final = 0.005
+BUSY_SHARE: Final = 0.85
+BOOKKEEPING_SHARE: Final = 0.005
+# From reading an answer's end to booking it: where answers are short, this is more than the share.
+BOOKING_MS: Final = 0.1
+CLOCK_STEP_MS: Final = 0.1
+LOST_SHARE: Final = 0.001
+
+_FEWER_USERS: Final = (
+    "Free a core for the load generator, use fewer users, or spread them over machines (tailgate worker)."
+)
+
+Outcome = Literal["ok", "fail", "unchecked"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One validity check.
+
+    Attributes:
+        name: stable identifier, e.g. `dispatch_lag`.
+        status: `ok`, `fail`, or `unchecked` (could not be made: see `why`).
+        value: what was found, in `unit`; None if it could not be found out.
+        bound: largest acceptable value.
+        why: what it means, or why it could not be made.
+        remedy: what to do when it fails.
+    """
+
+    name: str
+    status: Outcome
+    value: float | None = None
+    bound: float | None = None
+    unit: str = ""
+    why: str = ""
+    remedy: str = ""
+
+    def reason(self) -> str:
+        """One line for `invalid_reasons`."""
+        figure = "" if self.value is None else f" {self.value:.4g}{_spaced(self.unit)}"
+        bound = "" if self.bound is None else f" (bound {self.bound:.4g}{_spaced(self.unit)})"
+        return f"{self.name}:{figure}{bound}; {self.why}. {self.remedy}".replace(":;", ":").rstrip(". ") + "."
+
+
+def _spaced(unit: str) -> str:
+    return unit if unit == "%" else f" {unit}".rstrip()
+
+
+def at_most(name: str, value: float | None, bound: float, unit: str, why: str, remedy: str) -> Check:
+    """A check that holds up to a bound; unchecked without a value."""
+    status: Outcome = "unchecked" if value is None else "ok" if value <= bound else "fail"
+    return Check(name, status, value, bound, unit, why, remedy)
+
+
+def client_checks(analysis: Analysis) -> Iterator[Check]:
+    """Everything the client can tell of itself, in the order of the table in docs/metrics.md."""
+    yield _finished(analysis.run)
+    yield _dispatch_lag(analysis)
+    yield _offered_load(analysis)
+    if analysis.run.manifest.loop == "closed":
+        yield _turnaround_lag(analysis.run)
+    yield _client_resources(analysis.run)
+    yield _receive_lag(analysis.run)
+    yield from _coalesced(analysis)
+    yield _busy(analysis.run)
+    yield _bookkeeping(analysis.run)
+    yield _clock(analysis.run)
+    yield _lost(analysis)
+
+
+def _finished(run: Run) -> Check:
+    missing = int(np.count_nonzero(run.is_text("status", "not_sent", "lost")))
+    gone = f"{missing:,} of {len(run):,} rows are missing"
+    reason = f" ({run.manifest.state_reason})" if run.manifest.state_reason else ""
+    match run.manifest.state:
+        case "interrupted" | "running":
+            how = "killed" if run.manifest.recovered else "interrupted"
+            text = f"the run was {how}{reason} before its end; {gone}"
+            if run.manifest.recovered and not run.manifest.t0_unix_ns and missing == len(run):
+                text = f"the run was killed{reason} before its load began: nothing was sent"
+            return Check("interrupted", "fail", float(missing), 0.0, "rows", text, "Run it again to its end.")
+        case "failed":
+            text = f"the run failed{reason}; {gone}, what was measured before is kept"
+            remedy = "See events.jsonl and the server's log in the run directory."
+            return Check(run.manifest.failed_side or "failed", "fail", None, None, "", text, remedy)
+        case "aborted":
+            return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}; {gone}")
+    return Check("interrupted", "ok", 0.0, 0.0, "", "the run came to its end")
+
+
+def _dispatch_lag(analysis: Analysis) -> Check:
+    limit = analysis.slo.ttft_limit_ms
+    bound = max(DISPATCH_LAG_MS, 0.01 * limit if limit else 0.0)
+    lag = analysis.dispatch_lag_ms
+    # The plain percentile, without a floor: a check must be able to fail a short run.
+    value = float(np.percentile(lag, 99, method="inverted_cdf")) if len(lag) else None
+    return at_most(
+        "dispatch_lag", value, bound, "ms", "p99 of the dispatch lag",
+        "Lower the rate, add --injectors, or free a core for the load generator.",
+    )  # fmt: skip
+
+
+def _offered_load(analysis: Analysis) -> Check:
+    name, why = "offered_load", "share of due requests that were never attempted"
+    if analysis.run.manifest.loop == "closed":
+        return _offered_by_users(analysis.run)
+    offered = int(np.count_nonzero(analysis.offered))
+    if not offered:
+        return Check(name, "unchecked", None, 100 * OFFERED_SHARE, "%", "nothing was due in the measure phase")
+    skipped = int(np.count_nonzero(analysis.offered & ~analysis.attempted))
+    return at_most(
+        name, 100 * skipped / offered, 100 * OFFERED_SHARE, "%", why,
+        "Look for errors of the injector in events.jsonl; lower the rate or add --injectors.",
+    )  # fmt: skip
+
+
+def _offered_by_users(run: Run) -> Check:
+    """A closed loop offers its users' requests: time in which a user could have asked and had not is not offered."""
+    late, in_flight, returns = _ways_back(run)
+    if not returns or not in_flight:
+        why = "no user came back for a second request"
+        return Check("offered_load", "unchecked", None, 100 * OFFERED_SHARE, "%", why)
+    whole = in_flight + late
+    return at_most(
+        "offered_load", 100 * late / whole, 100 * max(OFFERED_SHARE, RETURN_MS * 1e6 * returns / whole), "%",
+        "share of the users' time between a request's end (and their thinking) and their next request", _FEWER_USERS,
+    )  # fmt: skip
+
+
+def _turnaround_lag(run: Run) -> Check:
+    _, in_flight, returns = _ways_back(run)
+    bound = max(TURNAROUND_LAG_MS, 0.1 * in_flight / returns / 1e6 if returns else 0.0)
+    return at_most(
+        "turnaround_lag", lag_percentile(run, "turnaround_lag", 99), bound, "ms",
+        "p99 of how late users came back for their next request", _FEWER_USERS,
+    )  # fmt: skip
+
+
+def _ways_back(run: Run) -> tuple[float, float, float]:
+    """(summed turn-around lag, summed time in flight, in ns; how many users' returns), all from the measure phase on.
+
+    Up to the run's end: who had not come back by the end of the measure phase is booked behind it.
+    """
+    rows = client_column(run, "t_ns") + client_column(run, "dur_ns") > run.window_ns[0]
+    counts = lag_counts(run, "turnaround_lag", rows)
+    return lag_sum_ns(counts), float(client_column(run, "in_flight_ns")[rows].sum()), float(counts.sum())
+
+
+def _client_resources(run: Run) -> Check:
+    """Requests that this machine could not send: any one is too many, for the target never saw it."""
+    rows = np.flatnonzero(run.is_text("status", "client_error"))
+    where = ""
+    if len(rows):
+        numbers, counts = np.unique(run.column("injector")[rows], return_counts=True)
+        error = run.requests["error"][int(rows[0])].as_py()
+        where = f" ({error}; " + ", ".join(f"injector {n:g}: {c:,}" for n, c in zip(numbers, counts, strict=True)) + ")"
+    return at_most(
+        "client_resources", float(len(rows)), 0.0, "requests",
+        f"requests for which the load generator had no descriptor, local port or memory{where}",
+        "Raise the limit of open files (ulimit -n), widen net.ipv4.ip_local_port_range or name more target addresses.",
+    )  # fmt: skip
+
+
+def _receive_lag(run: Run) -> Check:
+    if run.manifest.stamp == "mixed":
+        why = "the kernel did not stamp every read as it was asked to, so nobody knows how late answers were read"
+        return Check("receive_lag", "fail", None, None, "ms", why, "Run it again; another process may have interfered.")
+    bound = RECEIVE_LAG_MS[run.manifest.stamp]
+    return at_most(
+        "receive_lag", lag_percentile(run, "receive_lag", 99), bound, "ms",
+        f"p99 of how late answers were read ({run.manifest.stamp} time stamps)",
+        "Free a core for the load generator, or add --injectors.",
+    )  # fmt: skip
+
+
+def _coalesced(analysis: Analysis) -> Iterator[Check]:
+    run, remedy = analysis.run, "Free a core for the load generator, or add --injectors."
+    chunks = run.column("chunks")[run.measured]
+    total, merged = chunks.sum(), run.column("client_coalesced")[run.measured].sum()
+    bound = 100 * COALESCED_SHARE
+    why = "share of tokens that came in one late read with others, so that their own time is not known"
+    yield at_most("coalesced_arrivals", 100 * merged / total if total else None, bound, "%", why, remedy)
+    first = np.asarray(run.requests["first_token_coalesced"].to_numpy())[run.measured & (run.column("chunks") > 0)]
+    why = "share of first tokens that came in one late read with others"
+    yield at_most("coalesced_first_tokens", 100 * float(first.mean()) if len(first) else None, bound, "%", why, remedy)
+
+
+def _busy(run: Run) -> Check:
+    share = busiest_second(run)
+    return at_most(
+        "injector_busy", None if share is None else 100 * share, 100 * BUSY_SHARE, "%",
+        "largest share of one second in which the injector's thread was computing",
+        "Add --injectors, or spread the load over machines (tailgate worker).",
+    )  # fmt: skip
+
+
+def _bookkeeping(run: Run) -> Check:
+    """In-flight time as the injector counted it against the records' residence in the same intervals."""
+    name, bound = "bookkeeping", 100 * BOOKKEEPING_SHARE
+    why = "in-flight time counted by the injector against the summed residence of the records"
+    counted = float(client_column(run, "in_flight_ns").sum())
+    if not run.client.num_rows:
+        return Check(name, "unchecked", None, bound, "%", "client.parquet has no rows")
+    injector, begin, end = run.column("injector"), run.column("dispatched_ns"), run.column("end_ns")
+    whole = np.isfinite(begin) & np.isfinite(end)
+    residence = 0.0
+    for number in np.unique(client_column(run, "injector")):
+        mine = whole & (injector == number)
+        residence += float(_covered(run, number, end[mine]).sum() - _covered(run, number, begin[mine]).sum())
+    most = max(counted, residence)
+    gap = 100 * abs(counted - residence) / most if most else 0.0
+    if most:
+        bound = max(bound, 100 * BOOKING_MS * 1e6 * float(client_column(run, "finished").sum()) / most)
+    return at_most(name, gap, bound, "%", why, "Records are missing or wrong: please report it with the run directory.")
+
+
+def _covered(run: Run, injector: float, t_ns: Floats) -> Floats:
+    """How much of an injector's sampled intervals lies before each time."""
+    rows = client_column(run, "injector") == injector
+    start, length = client_column(run, "t_ns")[rows], client_column(run, "dur_ns")[rows]
+    order = np.argsort(start)
+    start, length = start[order], length[order]
+    done = np.cumsum(length)
+    edges = np.ravel(np.column_stack([start, start + length]))
+    return np.asarray(np.interp(t_ns, edges, np.ravel(np.column_stack([done - length, done]))))
+
+
+def _clock(run: Run) -> Check:
+    # Older runs were looked at once a second only.
+    looks = "clock_jump_ns" in run.client.column_names
+    steps = [0.0, *(client_column(run, "clock_jump_ns").tolist() if looks else [])]
+    for number in np.unique(client_column(run, "injector")):
+        rows = client_column(run, "injector") == number
+        order = np.argsort(client_column(run, "t_ns")[rows])
+        offsets = client_column(run, "clock_step_ns")[rows][order]
+        steps.append(float(np.abs(np.diff(offsets, prepend=0.0)).max()))
+    value = max(steps) / 1e6 if run.client.num_rows else None
+    return at_most(
+        "clock", value, CLOCK_STEP_MS, "ms", "largest step of the wall clock against the monotonic one",
+        "Stop time synchronisation from stepping the clock during a run.",
+    )  # fmt: skip
+
+
+def _lost(analysis: Analysis) -> Check:
+    run = analysis.run
+    lost = int(np.count_nonzero(run.is_text("status", "lost")))
+    return at_most(
+        "lost_rows", 100 * lost / max(len(run), 1), 100 * LOST_SHARE, "%",
+        f"{lost:,} rows were handed to an injector that never reported them",
+        "An injector or worker died: see events.jsonl.",
+    )  # fmt: skip

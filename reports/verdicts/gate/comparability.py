@@ -1,0 +1,199 @@
+"""Can these runs be compared at all? Decided before anyone looks at the result.
+
+Each run's own checks, equal plans within a pair, deployments that differ only in what is under test. A target
+that dies or refuses is no fault of the measuring: what becomes of it is for `reports.verdicts.gate.verdict`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
+
+from reports.rundir.fingerprint import differences
+from reports.verdicts.gate.policy import Policy
+from reports.verdicts.gate.runs import SIDES, GateRun, sides_of
+
+SLOWDOWN_SHARE: Final = 0.01
+FOREIGN_POINTS: Final = 1.0
+# What a launch with other arguments, of another model or by another program resolves to.
+_LAUNCHES: Final = ("args", "model", "sim", "kind", "command", "python")
+_RESOLVED: Final = ("fingerprint.config.*", "fingerprint.max_model_len", "fingerprint.served_model")
+# What a server that refuses everything does to these is its own doing.
+_SERVERS_BOOKS: Final = ("token_counts", "cache", "warmth")
+
+# A difference is declared as such, follows from a declared one, or is neither.
+Declared = Literal["declared", "follows", ""]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """One reason why nothing can be said.
+
+    Attributes:
+        check: stable name, e.g. `dispatch_lag`, `plan`, `fingerprint`.
+        says: what is wrong, and in which run.
+        remedy: what to do.
+    """
+
+    check: str
+    says: str
+    remedy: str
+
+
+def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
+    """Every reason, those of single runs first."""
+    return [
+        *(one for run in runs for one in of_run(run)),
+        *_plans(runs),
+        *_kinds(runs),
+        *_fingerprints(runs, policy),
+        *_foreign(runs),
+        *_one_sided_slowdown(runs),
+    ]
+
+
+def of_run(run: GateRun) -> Iterator[Obstacle]:
+    """Why this run's measuring can't be trusted; nothing if its target died: that is a result.
+
+    So it is if it refused everything: then its own books prove nothing, but our client's checks still count.
+    """
+    if run.died:
+        return
+    for check in run.bad_checks():
+        if run.refused_all and check["name"] in _SERVERS_BOOKS:
+            continue
+        value = "" if check["value"] is None else f" {check['value']:.4g} {check['unit']}".rstrip()
+        bound = "" if check["bound"] is None else f" (at most {check['bound']:.4g} {check['unit']}".rstrip() + ")"
+        says = f"{run.path.name}: {check['name'].replace('_', ' ')}{value}{bound}: {check['why']}"
+        yield Obstacle(check["name"], says, check["remedy"])
+    slow = (run.summary.get("gpu") or {}).get("slowdown_share_max")
+    if slow is not None and slow > SLOWDOWN_SHARE:
+        says = f"{run.path.name}: a GPU was slowed down for {100 * slow:.1f} % of the window"
+        yield Obstacle("gpu_slowdown", says, "Check cooling and power supply of this host, then measure again.")
+
+
+def _plans(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+    remedy = "Let the gate make the runs, or repeat them with one spec and one seed."
+    pairs: dict[tuple[str, int], list[GateRun]] = {}
+    for run in runs:
+        if run.pair is not None:
+            pairs.setdefault((run.point, run.pair), []).append(run)
+    for (point, pair), members in pairs.items():
+        if len({run.manifest.plan_hash for run in members}) > 1 or "" in {run.manifest.plan_hash for run in members}:
+            yield Obstacle("plan", f"the two runs of pair {pair} ({point}) did not have the same plan", remedy)
+    for point in dict.fromkeys(run.point for run in runs):
+        mine = [run for run in runs if run.point == point]
+        other = [run for run in mine if run.manifest.workload_hash != mine[0].manifest.workload_hash]
+        if other or not mine[0].manifest.workload_hash:
+            who = f"{other[0].path.name} and {mine[0].path.name} had" if other else f"{mine[0].path.name} names not its"
+            yield Obstacle("workload", f"{who} {'different workloads' if other else 'workload'}", remedy)
+
+
+def _kinds(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+    for point in dict.fromkeys(run.point for run in runs):
+        if len({run.manifest.loop for run in runs if run.point == point}) > 1:
+            said = "open and closed loops are mixed: their latencies mean different things"
+            yield Obstacle("loop", said, "Compare runs of one kind.")
+    if len({run.manifest.target.simulated for run in runs}) > 1:
+        yield Obstacle("simulated", "simulated and real targets are mixed", "Compare like with like.")
+
+
+def _fingerprints(runs: Sequence[GateRun], policy: Policy) -> Iterator[Obstacle]:
+    for key, values, how in declared_differences(runs, policy):
+        if how:
+            continue
+        where = " and ".join(f"{values[side]} ({side})" for side in SIDES if side in values)
+        says = f"the deployments differ in {key}, which is not declared as the thing under test: {where}"
+        yield Obstacle("fingerprint", says, f"Make it equal, or declare it (under_test: [{key}]).")
+
+
+def declared_differences(runs: Sequence[GateRun], policy: Policy) -> list[tuple[str, dict[str, str], Declared]]:
+    """(fact, value by side, whether the policy declares it) of every difference between the deployments."""
+    sides = {side: [run.manifest for run in runs if run.side == side] for side in SIDES}
+    own, following = own_differences(policy)
+    told: list[tuple[str, dict[str, str], Declared]] = []
+    for key, values in differences({side: manifests for side, manifests in sides.items() if manifests}):
+        if _any(key, (*policy.under_test, *own)):
+            told.append((key, values, "declared"))
+        else:
+            told.append((key, values, "follows" if _any(key, following) else ""))
+    return told
+
+
+def _any(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def own_differences(policy: Policy) -> tuple[list[str], list[str]]:
+    """Facts (as patterns) that differ because the policy's `baseline` and `candidate` do, and those that follow."""
+    if policy.baseline is None or policy.candidate is None:
+        return [], []
+    a, b = _flat(as_spec(policy.baseline)), _flat(as_spec(policy.candidate))
+    own: list[str] = []
+    following: list[str] = []
+    for key in {**a, **b}:
+        if a.get(key) == b.get(key) or key.startswith(("target.url", "name")):
+            continue
+        part = key.removeprefix("target.")
+        own += [key, f"launch.{part}"]
+        if part.partition(".")[0] in _LAUNCHES:
+            following += _RESOLVED
+        if part in ("python", "command", "kind") or part.startswith("env."):
+            following += ["version", "target.server"]
+        if part in ("model", "sim", "kind"):
+            following += ["target.model", "version"]
+        if part in ("gpus.type", "gpus.count"):
+            following += ["fingerprint.gpus*"]
+    return own, following
+
+
+def as_spec(side: Any) -> Mapping[str, Any]:
+    """A side of the policy as a part of a spec; a text is a URL or sim:PRESET."""
+    if isinstance(side, str):
+        sim = side.startswith("sim:")
+        return {"target": {"kind": "sim", "sim": side[4:]} if sim else {"kind": "url", "url": side}}
+    if isinstance(side, Mapping):
+        return side if "target" in side else {"target": side}
+    return {}
+
+
+def _flat(tree: Any, key: str = "") -> dict[str, str]:
+    if isinstance(tree, Mapping):
+        parts = [_flat(value, f"{key}.{name}" if key else str(name)) for name, value in tree.items()]
+        return {name: value for part in parts for name, value in part.items()}
+    return {key: str(tree)}
+
+
+def _foreign(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+    """Other traffic on shared deployments may be there, but not more of it on one side."""
+    for point in dict.fromkeys(run.point for run in runs):
+        means = [_mean(_foreign_percent(run) for run in side) for side in sides_of(runs, point)]
+        a, b = means
+        if a is not None and b is not None and abs(a - b) > FOREIGN_POINTS:
+            says = f"other traffic took {a:.1f} % of the baseline's tokens and {b:.1f} % of the candidate's ({point})"
+            yield Obstacle("foreign_traffic", says, "Keep others away while it is measured, or balance them.")
+
+
+def _foreign_percent(run: GateRun) -> float | None:
+    found = [c for c in run.summary["checks"] if c["name"] == "foreign_traffic" and c["unit"] == "%"]
+    return found[0]["value"] if found else None
+
+
+def _one_sided_slowdown(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+    slow = {
+        side: [share for run in runs if run.side == side and (share := _slowdown(run)) is not None] for side in SIDES
+    }
+    hit = [side for side in SIDES if any(share > 0 for share in slow[side])]
+    if len(hit) == 1 and all(slow[side] for side in SIDES):
+        says = f"GPUs were slowed down by heat or power on the {hit[0]}'s side only"
+        yield Obstacle("gpu_slowdown", says, "Check cooling and power supply of this host, then measure again.")
+
+
+def _slowdown(run: GateRun) -> float | None:
+    found = (run.summary.get("gpu") or {}).get("slowdown_share_max")
+    return None if found is None else float(found)
+
+
+def _mean(values: Iterator[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,103 @@
+"""Requests that went wrong, and requests that were good: shares of the two sides, judged by exact tests.
+
+The error rule holds for every gate. Good requests stand in for a percentile that failures make infinite, where the
+runs' SLO says what a good request is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from reports.stats.proportions import Share, counts, p_more, shares
+from reports.verdicts.gate.runs import GateRun
+
+# The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
+ERROR_TAIL: Final = 0.005
+
+
+@dataclass(frozen=True)
+class ErrorRule:
+    """Did the candidate err more?
+
+    Attributes:
+        baseline, candidate: failed requests among judged ones.
+        p: one-sided, of no more failing.
+        tail: what it was held against: half of the budget at each of two looks.
+        allowed: how many more are acceptable, as a difference of shares.
+        most: upper bound of that difference (conservative, 95 %).
+        outcome: `fail` if more were proved and the difference is beyond what is allowed.
+    """
+
+    baseline: Share
+    candidate: Share
+    p: float
+    tail: float
+    allowed: float
+    most: float
+    outcome: Literal["ok", "fail"]
+
+    @property
+    def says(self) -> str:
+        """One sentence."""
+        a, b = self.baseline, self.candidate
+        text = f"{b.hits:,} of {b.trials:,} requests failed, {a.hits:,} of {a.trials:,} on the baseline"
+        if self.outcome == "fail":
+            return f"{text} (p = {self.p:.2g})"
+        return f"{text}: not provably more (at most {100 * max(self.most, 0.0):.2g} points more)"
+
+
+def error_rule(base: Sequence[GateRun], other: Sequence[GateRun], allowed: float, looks: int = 1) -> ErrorRule:
+    """Judge the failed requests of both sides' runs, of all points; `looks` in all at growing data."""
+    points = dict.fromkeys(run.point for run in (*base, *other))
+    loads = [
+        [counts([(run.failed, run.judged) for run in side if run.point == point]) for side in (base, other)]
+        for point in points
+    ]
+    a, b = shares(loads)
+    p, tail, more = p_more(loads), ERROR_TAIL / looks, b.share - a.share
+    outcome: Literal["ok", "fail"] = "fail" if p <= tail and more > 0 and more >= allowed else "ok"
+    return ErrorRule(a, b, p, tail, allowed, largest_difference(a, b, 0.05), outcome)
+
+
+@dataclass(frozen=True)
+class GoodShare:
+    """Were fewer of the candidate's requests good? Where ratios of latencies mean nothing.
+
+    Attributes:
+        baseline, candidate: good requests among judged ones.
+        p: one-sided, of no fewer good ones.
+        most: upper bound of how much smaller the candidate's share is.
+        margin: how much smaller is acceptable; both as a difference of shares.
+    """
+
+    baseline: Share
+    candidate: Share
+    p: float
+    most: float
+    margin: float
+
+    @property
+    def lost(self) -> float:
+        """How much smaller the candidate's share is."""
+        return self.baseline.share - self.candidate.share
+
+
+def good_share(base: Sequence[GateRun], other: Sequence[GateRun], margin: float, tail: float) -> GoodShare | None:
+    """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
+
+    Args:
+        base, other: runs of one point.
+        margin: how many fewer are acceptable, as a difference of shares.
+        tail: error allowed to the bound of how many fewer there are.
+    """
+    if any(run.good is None for run in (*base, *other)):
+        return None
+    good = [[(run.good or 0, run.judged) for run in side] for side in (base, other)]
+    bad = [counts([(n - hits, n) for hits, n in side]) for side in good]
+    a, b = shares([[counts(side) for side in good]])
+    return GoodShare(a, b, p_more([bad]), largest_difference(b, a, tail), margin)
+
+
+def largest_difference(a: Share, b: Share, tail: float) -> float:
+    """Upper bound of share b - share a: the ends of two exact intervals, together wrong in at most `tail`."""
+    return b.bounds(tail / 2)[1] - a.bounds(tail / 2)[0]

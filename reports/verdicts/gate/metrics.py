@@ -1,0 +1,167 @@
+"""What a gate can judge: figures of a run's summary, which way is worse, and the margin each has by default.
+
+Percentiles that a target could improve by failing count failures as infinitely late (docs/metrics.md). A mean can't: a
+single failure would make it infinite. It is over the requests that ended ok, and the error rule judges the others.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from workloads.common.errors import UserError
+from workloads.common.validation import meant
+
+LATENCIES: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e", "normalized_e2e")
+STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "p99.9")
+# Decided by what the target can carry: below saturation an open loop serves what it is offered, on both sides.
+LOAD_LIMITED: Final = {
+    "output_tokens_per_s": (("throughput", "output_tokens_per_s"), True),
+    "total_tokens_per_s": (("throughput", "total_tokens_per_s"), True),
+    "requests_per_s": (("throughput", "requests_per_s"), True),
+    "goodput": (("slo", "goodput_rps"), True),
+    "cost.per_million_output": (("cost", "per_million_output"), False),
+    "cost.per_million_total": (("cost", "per_million_total"), False),
+    "energy.j_per_output_token": (("energy", "j_per_output_token"), False),
+}
+_FAILURES_COUNT: Final = ("ttft", "ttft_from_send", "e2e")
+_LABELS: Final = {
+    "ttft": "TTFT", "ttft_from_send": "TTFT from send", "itl": "ITL", "tpot": "TPOT", "stall": "stall", "e2e": "E2E",
+    "normalized_e2e": "E2E per token", "output_tokens_per_s": "output tokens/s", "total_tokens_per_s": "tokens/s",
+    "requests_per_s": "requests/s", "goodput": "goodput", "cost.per_million_output": "$ per million output tokens",
+    "cost.per_million_total": "$ per million tokens", "energy.j_per_output_token": "J per output token",
+}  # fmt: skip
+_MARGIN: Final = re.compile(r"\s*([+-]?)(\d+(?:\.\d+)?)\s*%\s*")
+
+
+@dataclass(frozen=True)
+class GateMetric:
+    """One figure that gates.
+
+    Attributes:
+        key: as in a policy, e.g. `ttft.p99`.
+        margin: what is acceptable, as a fraction of the baseline (positive, whichever way is worse).
+        path: where it stands in a summary.
+        higher: whether more is better.
+    """
+
+    key: str
+    margin: float
+    path: tuple[str, ...]
+    higher: bool
+
+    @property
+    def latency(self) -> bool:
+        """Whether it is a latency; other figures are decided by what the target can carry."""
+        return self.key not in LOAD_LIMITED
+
+    @property
+    def figure(self) -> str:
+        """`ttft` of `ttft.p99`; of other figures the key."""
+        return self.key.partition(".")[0] if self.latency else self.key
+
+    @property
+    def percentile(self) -> float | None:
+        """99 of `ttft.p99`."""
+        found = re.fullmatch(r".*\.p(\d+(?:\.\d+)?)", self.key) if self.latency else None
+        return float(found[1]) if found else None
+
+    @property
+    def ok_only(self) -> bool:
+        """Whether it leaves out failures that its percentiles count."""
+        return self.figure in _FAILURES_COUNT and self.percentile is None
+
+    @property
+    def label(self) -> str:
+        """As people read it."""
+        statistic = f" {self.key.partition('.')[2]}" if self.latency else ""
+        return _LABELS[self.figure] + statistic
+
+    @property
+    def unit(self) -> str:
+        """Of its values."""
+        if self.latency:
+            return "ms"
+        return "$" if self.key.startswith("cost") else "J" if self.key.startswith("energy") else "/s"
+
+    @property
+    def log_margin(self) -> float:
+        """The margin as a difference of logarithms in the direction that is worse."""
+        return -math.log1p(-self.margin) if self.higher else math.log1p(self.margin)
+
+    def worse_log(self, value: float) -> float:
+        """The value's logarithm, turned so that larger is worse."""
+        return -math.log(value) if self.higher else math.log(value)
+
+    def ratio(self, worse_log: float) -> float:
+        """Candidate / baseline of a difference of such logarithms."""
+        return math.exp(-worse_log if self.higher else worse_log)
+
+    def value(self, summary: Mapping[str, Any]) -> float | None:
+        """The run's figure: infinite where failures make it so, None where it has none (or not enough requests)."""
+        found: Any = summary
+        for name in self.path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if found == "inf":
+            return math.inf
+        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def gate_metric(key: str, margin: str | None = None) -> GateMetric:
+    """A metric of a policy.
+
+    Raises:
+        ValueError: no such figure, or the margin can't be understood.
+    """
+    figure, _, statistic = key.partition(".")
+    path: tuple[str, ...]
+    if key in LOAD_LIMITED:
+        path, higher = LOAD_LIMITED[key]
+    elif figure in LATENCIES and (statistic or "mean") in STATISTICS:
+        if not statistic:
+            raise ValueError(f"{key}: which statistic? write e.g. `{key}.p90` ({', '.join(STATISTICS)})")
+        path, higher = (_source(figure, statistic), figure, statistic), False
+    else:
+        known = [*(f"{name}.{one}" for name in LATENCIES for one in STATISTICS), *LOAD_LIMITED]
+        hint = meant(key, known)
+        listed = f"{', '.join(LATENCIES)} with one of {', '.join(STATISTICS)}; {', '.join(LOAD_LIMITED)}"
+        raise ValueError(f"unknown metric {key!r} ({hint if hint.startswith('did') else f'known: {listed}'})")
+    wanted = _margin(key, margin, higher) if margin is not None else default_margin(key)
+    return GateMetric(key, wanted, path, higher)
+
+
+def default_margin(key: str) -> float:
+    """5 % for means and medians, 10 % for the tail, 3 % for what a target can carry and what it costs."""
+    if key in LOAD_LIMITED:
+        return 0.03
+    return 0.05 if key.endswith((".mean", ".p50")) else 0.10
+
+
+def _source(figure: str, statistic: str) -> str:
+    return "latency_failed_as_inf_ms" if figure in _FAILURES_COUNT and statistic != "mean" else "latency_ms"
+
+
+def _margin(key: str, text: str, higher: bool) -> float:
+    match = _MARGIN.fullmatch(str(text))
+    if match is None:
+        number = str(text).strip().lstrip("+-")
+        meant_share = number if re.fullmatch(r"\d{1,2}(\.\d+)?", number) else "3" if higher else "5"
+        raise ValueError(f"{key}: {text!r} is not a margin (write e.g. {'-' if higher else ''}{meant_share}%)")
+    share = float(match[2]) / 100
+    if (match[1] == "-") != higher and match[1]:
+        way = "less is worse: write it with a minus" if higher else "more is worse: write it without a minus"
+        raise ValueError(f"{key}: {text!r} points the wrong way ({way})")
+    if not 0 < share < 1:
+        raise ValueError(f"{key}: a margin lies between 0 and 100 %, not {text!r}")
+    return share
+
+
+def require_load(metric: GateMetric, where: str) -> UserError:
+    """The error of gating a figure that the load decides, not the target."""
+    return UserError(
+        f"load-limited: in an open loop below saturation both sides serve what is offered, so that {metric.key} can't"
+        " tell a slower target",
+        where=where,
+        remedy="Add a saturated point (points: {saturated: closed 256}).",
+    )

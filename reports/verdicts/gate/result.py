@@ -1,0 +1,101 @@
+"""What a gate's verdict is made of; it is worked out by `reports.verdicts.gate.verdict` and shown by the documents."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from reports.rundir.manifest import check_schema
+from reports.stats.sequential_design import Design
+from reports.summary.parts import jsonable
+from reports.verdicts.gate.causes import Cause
+from reports.verdicts.gate.comparability import Declared, Obstacle
+from reports.verdicts.gate.comparison import MetricVerdict
+from reports.verdicts.gate.error_rule import ErrorRule
+from reports.verdicts.gate.runs import Campaign
+from reports.verdicts.gate.thresholds import ThresholdVerdict
+from workloads.common.errors import UserError
+
+SCHEMA: Final = "tailgate.verdict/1"
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+EXIT_CODES: Final[dict[Outcome, int]] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INVALID": 4}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says.
+
+    Attributes:
+        verdict: the word; `why` is one sentence, `advice` what to do about it.
+        name: the policy's.
+        metrics, errors, thresholds: what was judged; empty or None where it was not.
+        obstacles: why the runs can't be compared.
+        causes: where to look first if it is slower.
+        checks: every run's validity checks: (run, check, status, why).
+        differences: facts in which the deployments differ, by side, and whether each was declared.
+        design: pairs, looks, and error budgets.
+        pairs: complete ones; 0 where runs were not paired.
+        extend: the data can't tell yet, and the declared extension is still to come.
+        holds_for: what limits the verdict's reach; empty if nothing does.
+        notes: what else a reader must know.
+        baseline, candidate: model and version of each side; the latter is the only one of a threshold gate.
+        simulated: the embedded engine was measured.
+        inconclusive: what the policy makes of INCONCLUSIVE, `fail` or `neutral`.
+        spent: minutes, dollars, as far as known.
+        command: what was typed, to do it again.
+    """
+
+    verdict: Outcome
+    why: str
+    name: str
+    advice: tuple[str, ...] = ()
+    metrics: tuple[MetricVerdict, ...] = ()
+    errors: ErrorRule | None = None
+    thresholds: tuple[ThresholdVerdict, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    checks: tuple[tuple[str, str, str, str], ...] = ()
+    differences: tuple[tuple[str, dict[str, str], Declared], ...] = ()
+    design: Design | None = None
+    pairs: int = 0
+    runs: int = 0
+    extend: bool = False
+    holds_for: str = ""
+    notes: tuple[str, ...] = ()
+    baseline: str = ""
+    candidate: str = ""
+    simulated: bool = False
+    inconclusive: str = "fail"
+    spent: Campaign | None = None
+    command: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a release should wait: everything but PASS, and INCONCLUSIVE where the policy calls it neutral."""
+        return self.verdict != "PASS" and not (self.verdict == "INCONCLUSIVE" and self.inconclusive == "neutral")
+
+    def to_json(self) -> dict[str, Any]:
+        """`tailgate.verdict/1`: plain values for scripts."""
+        data = {"schema": SCHEMA, **asdict(self), "exit_code": self.exit_code, "blocks": self.blocks}
+        return dict(jsonable(data))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A stored `verdict.json`.
+
+    Raises:
+        UserError: it is missing, damaged or of a newer version.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
+        raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
+    check_schema(data, SCHEMA, str(path))
+    return dict(data)

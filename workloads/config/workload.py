@@ -1,0 +1,263 @@
+"""What a person may write under `workload:`: one pydantic model for YAML, flags and profiles.
+
+It says what is asked for; `workloads.plan.plan` makes the rows. `resolved` fills in the profile and makes file
+names absolute: what comes of it needs no other file than the trace.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from workloads.arrivals.spec import ArrivalSpec
+from workloads.common.units import Duration, Rate
+from workloads.common.validation import Strict, explain, meant
+from workloads.config.classes import ClassSpec, RequestSpec, TenantSpec
+
+__all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
+
+TraceFormat = Literal[
+    "auto",
+    "azure",
+    "burstgpt",
+    "mooncake",
+    "ragpulse",
+    "servegen",
+    "kv-cache-tester",
+    "openai",
+    "csv",
+    "jsonl",
+    "parquet",
+]
+_COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class", "tenant", "blocks")
+
+
+class TraceSpec(Strict):
+    """A recorded trace to replay.
+
+    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives what comes of it
+    another mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by
+    `speed`; `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false.
+    `columns` names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The
+    format `auto` is told from the file.
+    """
+
+    file: Path
+    format: TraceFormat = "auto"
+    start: Duration = 0.0
+    duration: Duration | None = Field(None, gt=0)
+    speed: float = Field(1.0, gt=0, le=1e6)
+    skip_bad_rows: bool = False
+    rate: Rate | None = None
+    rate_by: Literal["auto", "thin", "superpose", "speed"] = "auto"
+    spread: bool = True
+    columns: dict[str, str] = {}
+    time_unit: Literal["s", "ms", "us", "ns", "calendar"] = "s"
+    block_tokens: int | None = Field(None, ge=1, le=65536)
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        if self.format == "auto" and not self.columns:
+            return self
+        if self.format not in ("auto", "csv", "jsonl", "parquet"):
+            if self.columns or self.block_tokens:
+                raise ValueError(f"`columns` and `block_tokens` are for csv, jsonl and parquet, not for {self.format}")
+            return self
+        unknown = [key for key in self.columns if key not in _COLUMNS]
+        if unknown:
+            raise ValueError(f"`columns` has {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
+        missing = [key for key in ("prompt_tokens", "output_tokens") if key not in self.columns]
+        if missing:
+            raise ValueError(f"name the columns of {' and '.join(missing)}, e.g. `columns: {{{missing[0]}: in}}`")
+        if "think" in self.columns and not {"time", "session"} <= self.columns.keys():
+            raise ValueError("`think` is the pause of requests without a time: name `time` and `session` too")
+        if "blocks" in self.columns and self.block_tokens is None:
+            raise ValueError("`block_tokens` is missing: how many tokens does a prefix block have?")
+        return self
+
+
+class UserStage(Strict):
+    """A number of users held `for` a while, reached in a straight line over the first `ramp` of it."""
+
+    users: int = Field(ge=0, le=1_000_000)
+    for_: Duration = Field(gt=0, alias="for")
+    ramp: Duration = 0.0
+
+    @model_validator(mode="after")
+    def _ramp_fits(self) -> Self:
+        if self.ramp > self.for_:
+            raise ValueError("the `ramp` is longer than the stage (`for` includes it)")
+        return self
+
+
+class ContentSpec(Strict):
+    """What prompts hold: real text (`corpus`, or a `file` of one's own), `random` tokens, or `replay`.
+
+    With `replay` the requests' own bodies are sent, verbatim, from the trace (a log in OpenAI's shape).
+    `content: random` is short for `content: {kind: random}`.
+    """
+
+    kind: Literal["corpus", "random", "replay"] = "corpus"
+    file: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
+
+
+class WorkloadSpec(RequestSpec):
+    """The workload of a run: what is sent, and when."""
+
+    profile: str | None = None
+    based_on: str | None = None
+    trace: TraceSpec | None = None
+    arrivals: ArrivalSpec | None = None
+    locustfile: Path | None = None
+    tags: tuple[str, ...] = ()
+    exclude_tags: tuple[str, ...] = ()
+    users: int | None = Field(None, ge=1, le=1_000_000)
+    stages: tuple[UserStage, ...] = ()
+    requests: int | None = Field(None, ge=1, le=1_000_000_000)
+    duration: Duration | None = Field(None, gt=0)
+    warmup: Duration = 0.0
+    classes: dict[str, ClassSpec] = {}
+    tenants: dict[str, TenantSpec] = {}
+    block_tokens: int = Field(64, ge=1, le=65536)
+    max_context: int | None = Field(None, ge=2)
+    over_context: Literal["error", "clip", "scale", "drop"] = "error"
+    length_scale: float = Field(1.0, gt=0, le=100)
+    content: ContentSpec = ContentSpec()
+
+    @property
+    def loop(self) -> Literal["open", "closed"]:
+        """Open (arrivals by the clock) or closed (users wait for answers); of a resolved spec."""
+        return "closed" if self.users is not None or self.stages else "open"
+
+    @property
+    def most_users(self) -> int:
+        """The largest number of users at one time; 0 in an open loop."""
+        return max([self.users or 0, *(stage.users for stage in self.stages)])
+
+    def resolved(self, folder: Path) -> "WorkloadSpec":
+        """The same with its profile filled in and absolute file names; `folder` is where the spec stands.
+
+        Raises:
+            UserError: no such profile, or what the spec says doesn't fit the profile.
+        """
+        from workloads.config.profiles import fill_in
+
+        spec = self
+        if self.profile is not None and self.profile.endswith((".yaml", ".yml")):
+            spec = self.model_copy(update={"profile": str(folder / self.profile)})
+        spec = fill_in(spec)
+        update: dict[str, Any] = {}
+        if spec.trace is not None:
+            update["trace"] = _resolved_trace(spec.trace, folder)
+        if spec.locustfile is not None:
+            update["locustfile"] = (folder / spec.locustfile).resolve()
+        if spec.content.file is not None:
+            update["content"] = spec.content.model_copy(update={"file": (folder / spec.content.file).resolve()})
+        return spec.model_copy(update=update)
+
+    def class_specs(self) -> dict[str, ClassSpec]:
+        """The classes, with what they leave out taken from the workload; without classes, one `default`."""
+        own = {name: getattr(self, name) for name in RequestSpec.model_fields}
+        if not self.classes:
+            return {"default": ClassSpec(**own)}
+        common = {name: value for name, value in own.items() if name in self.model_fields_set}
+        return {
+            name: kind.model_copy(update={k: v for k, v in common.items() if k not in kind.model_fields_set})
+            for name, kind in self.classes.items()
+        }
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.loop == "closed" and self.arrivals is not None:
+            raise ValueError("`users` (closed loop) and `arrivals` (open loop) exclude each other: keep one")
+        if self.users is not None and self.stages:
+            raise ValueError("`users` and `stages` exclude each other: a stage has its own users")
+        if self.stages and not self.most_users:
+            raise ValueError("no stage has a user")
+        if self.trace is not None and self.profile is not None:
+            raise ValueError("`trace` and `profile` exclude each other: keep one")
+        if self.trace is not None:
+            self._check_trace()
+        if self.trace is not None and self.classes:
+            raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
+        if self.loop == "closed" and self.over_context == "drop":
+            raise ValueError("a closed loop's sequence is endless: `over_context` can clip or scale, not drop")
+        if (self.trace is not None or self.loop == "closed") and any(one.surge for one in self.tenants.values()):
+            raise ValueError("a tenant's `surge` multiplies arrivals: a trace has its own, a closed loop has none")
+        if self.content.kind != "corpus" and self.content.file is not None:
+            raise ValueError("`content.file` is for `kind: corpus`")
+        if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
+            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
+        if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
+            raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
+        if self.locustfile is not None:
+            self._check_own_code()
+        elif self.tags or self.exclude_tags:
+            raise ValueError("`tags` and `exclude_tags` choose tasks of a `locustfile`, which is missing")
+        elif self.profile is None and all(kind.profile is None for kind in self.classes.values()):
+            self._check_complete()
+        return self
+
+    def _check_trace(self) -> None:
+        """A trace says how long its requests are, and when they come unless `arrivals` do."""
+        for name in ("prompt_tokens", "output_tokens"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
+        if self.arrivals is not None and self.arrivals.mean_rate() is None:
+            raise ValueError("`arrivals.rate` is missing: arrivals instead of the trace's own times need one")
+
+    def _check_own_code(self) -> None:
+        """With a locustfile it is the person's code that says what is sent; when, the users say."""
+        others = ("trace", "profile", "arrivals", "prompt_tokens", "output_tokens", "sessions", "prefix", "classes")
+        also = [name for name in others if getattr(self, name)]
+        if also:
+            raise ValueError(f"`locustfile` and `{also[0]}` exclude each other: a locustfile's code makes the requests")
+        if self.loop == "open":
+            raise ValueError("a `locustfile` needs `users` or `stages`: how many users run its tasks?")
+        if self.requests is None and self.duration is None and not self.stages:
+            raise ValueError("`duration` or `requests` is missing: when does the run end?")
+
+    def _check_complete(self) -> None:
+        if self.trace is None:
+            for name, kind in self.class_specs().items():
+                missing = [part for part in ("prompt_tokens", "output_tokens") if getattr(kind, part) is None]
+                if missing:
+                    of = f" of class {name!r}" if self.classes else ""
+                    raise ValueError(f"{' and '.join(missing)}{of} missing: give lengths, a `profile` or a `trace`")
+            if self.loop == "open":
+                self._check_rates()
+        if self.trace is None and self.requests is None and self.duration is None and not self._staged_s():
+            raise ValueError("`duration` or `requests` is missing: when does the run end?")
+
+    def _check_rates(self) -> None:
+        shared = any(kind.arrivals is None for kind in self.class_specs().values())
+        own = [kind.arrivals for kind in self.classes.values() if kind.arrivals is not None]
+        if shared and (self.arrivals is None or self.arrivals.mean_rate() is None):
+            raise ValueError("`arrivals.rate` is missing: how many a second? (or `users` for a closed loop)")
+        if any(arrivals.mean_rate() is None for arrivals in own):
+            raise ValueError("a class's own `arrivals` need a `rate`")
+        if self.arrivals is not None and not shared:
+            raise ValueError("every class has `arrivals` of its own: the workload's would change nothing")
+
+    def _staged_s(self) -> float:
+        if self.stages:
+            return float(sum(stage.for_ for stage in self.stages))
+        return self.arrivals.stages_s() if self.arrivals is not None else 0.0
+
+    def measured_s(self) -> float | None:
+        """Length of the measured part in seconds: `duration`, or that of the stages; None when requests end it."""
+        return self.duration if self.duration is not None else (self._staged_s() or None)
+
+
+def _resolved_trace(trace: TraceSpec, folder: Path) -> TraceSpec:
+    """An absolute file name, and the format where it was to be told from the file."""
+    from workloads.traces.detect import guess_format
+
+    file = (folder / trace.file).resolve()
+    format = guess_format(file, named=bool(trace.columns)) if trace.format == "auto" else trace.format
+    return trace.model_copy(update={"file": file, "format": format})

@@ -1,0 +1,54 @@
+"""The shape of a day in a log of two days and more."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from workloads.arrivals.rate_shapes import Daily
+from workloads.common.arrays import Floats
+from workloads.fit.estimate import Estimate, point
+from workloads.sampling.random_streams import Stream
+
+_DAY_S: Final = 86400.0
+
+
+@dataclass(frozen=True)
+class Days:
+    """24 factors from the log's first arrival on, and the mean rate per second."""
+
+    factors: tuple[float, ...]
+    rate: Estimate
+
+    def over(self, span_s: float) -> Floats:
+        """The factors that the generator makes of them, at equal steps of [0, span)."""
+        edges, levels = Daily(self.factors, (1.0,) * 7).cells(Stream(0), span_s)
+        steps = round(span_s / (edges[1] - edges[0]))
+        return levels[:steps]
+
+
+def fit_days(times_s: Floats, span_s: float) -> Days | None:
+    """The mean of whole days, or None below two.
+
+    The interval of the rate takes days as the sample; below four days there is none.
+    """
+    days = int(span_s // _DAY_S)
+    if days < 2:
+        return None
+    hours = np.bincount((times_s / 3600.0).astype(np.int64), minlength=24 * days)[: 24 * days].reshape(days, 24)
+    rates = hours.sum(axis=1) / _DAY_S
+    mean = float(rates.mean())
+    factors = tuple(float(f"{factor:.3g}") for factor in _at_mid_hours(hours.mean(axis=0) / 3600.0 / mean).tolist())
+    if days < 4:
+        return Days(factors, point(mean))
+    from scipy.stats import t
+
+    error = float(t.ppf(0.975, days - 1)) * float(rates.std(ddof=1)) / float(np.sqrt(days))
+    return Days(factors, Estimate(mean, max(mean - error, 0.0), mean + error))
+
+
+def _at_mid_hours(means: Floats) -> Floats:
+    """The levels at mid-hours whose straight lines have these means over the hours (an hour has 1/8 of either side)."""
+    around = np.eye(24) * 0.75 + np.roll(np.eye(24), 1, axis=0) / 8.0 + np.roll(np.eye(24), -1, axis=0) / 8.0
+    levels: Floats = np.maximum(np.linalg.solve(around, means), 0.0)
+    return levels

@@ -1,0 +1,53 @@
+"""Traffic that comes in bursts with pauses between."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.fit.estimate import Estimate, quantile
+from workloads.fit.lengths import law_of
+from workloads.statistics.arrivals import on_off
+
+_LEAST_PAUSES: Final = 20
+_MOST_DUTY: Final = 0.8
+_PAUSE_GAPS: Final = 30.0
+_PAUSE_TICKS: Final = 5.0
+_TICKS_A_GAP: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """`process` and `bursts` of a spec's arrivals; medians of bursts and pauses with their intervals."""
+
+    spec: dict[str, Any]
+    estimates: dict[str, Estimate]
+
+
+def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts | None:
+    """Bursts and pauses, where pauses of at least 30 times the mean gap within bursts take a fifth of the time.
+
+    A pause has five ticks of the stamps at least. The shape of gaps within bursts is left to be Poisson's where those
+    are not 20 ticks long on average.
+    """
+    gaps = np.diff(times_s)
+    mean_s = max(float(np.quantile(gaps, 0.9)) / 2.3, float(np.median(gaps)))
+    threshold = max(_PAUSE_GAPS * mean_s, _PAUSE_TICKS * tick_s)
+    found = on_off(times_s, threshold)
+    if len(found.off_s) < _LEAST_PAUSES or found.duty > _MOST_DUTY:
+        return None
+    medians = {"burst_s.p50": quantile(found.on_s, 0.5), "pause_s.p50": quantile(found.off_s, 0.5)}
+    bursts = {"burst": law_of(np.maximum(found.on_s, 1e-3)), "pause": law_of(found.off_s, logarithmic=True)}
+    return Bursts(
+        _process(gaps[gaps < threshold], tick_s) | {"bursts": bursts},
+        {name: median for name, median in medians.items() if median is not None},
+    )
+
+
+def _process(inside: npt.NDArray[np.float64], tick_s: float) -> dict[str, Any]:
+    inside = inside[inside > 0]
+    if len(inside) < 2 or inside.var() == 0 or inside.mean() < _TICKS_A_GAP * tick_s:
+        return {"process": "poisson"}
+    shape = min(max(float(inside.mean() ** 2 / inside.var()), 0.05), 100.0)
+    return {"process": "gamma", "shape": float(f"{shape:.4g}")}

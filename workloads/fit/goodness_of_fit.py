@@ -1,0 +1,129 @@
+"""A fit against its log: the same figures of the log and of plans drawn from the fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from workloads.common.arrays import Floats
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.plan import make_plan
+from workloads.statistics.arrivals import dispersion, gap_cv, ks_distance, spearman
+from workloads.statistics.prefix_reuse import implied_reuse
+from workloads.table.columns import NO_TIME, Columns
+
+_SEEDS: Final = 10
+_FEW_SEEDS: Final = 3
+_MANY_ROWS: Final = 100_000
+_WINDOWS: Final = (1.0, 10.0, 60.0)
+_TICKS_A_WINDOW: Final = 5.0
+_TICKS_A_GAP: Final = 20.0
+_TOLERANCE: Final = 0.1
+_MOST: Final = 0.5
+# The log is one sample of what the fit draws: t(9)'s 97.5 % quantile times sqrt(1 + 1/10).
+_SPREADS: Final = 2.4
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure of the log beside the same figure of what the fit draws (mean of 10 seeds).
+
+    `allowed` is how far apart they may be: a tenth, or as far as one draw is from the next, but no more than half.
+    """
+
+    name: str
+    log: float
+    fit: float
+    allowed: float
+
+    @property
+    def error(self) -> float:
+        """Relative to the log's figure; absolute where that is 0."""
+        return self.fit / self.log - 1.0 if self.log else self.fit
+
+    @property
+    def ok(self) -> bool:
+        """Whether the fit may stand for the log in this."""
+        return abs(self.fit - self.log) <= self.allowed
+
+
+def checks(columns: Columns, workload: dict[str, Any], block_tokens: int, tick_s: float) -> list[Check]:
+    """Figures of the log beside those of plans drawn from the fit over the same span.
+
+    Figures of arrivals finer than the log's stamps are left out.
+    """
+    timed = np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9
+    span = span_s(timed)
+    drawn = draw(columns, workload, span)
+    found: list[Check | None] = []
+    if "arrivals" in workload:
+        times = [np.sort(table["at_ns"].drop_null().to_numpy()) / 1e9 for table in drawn]
+        log = timed - timed[0]
+
+        def arrivals(name: str, figure: Callable[[Floats], float | None]) -> None:
+            found.append(_check(name, figure(log), [figure(one) for one in times]))
+
+        arrivals("requests per second", lambda one: len(one) / span)
+        if span / len(log) >= _TICKS_A_GAP * tick_s:
+            arrivals("variation of gaps", gap_cv)
+        for window in _WINDOWS:
+            if window >= _TICKS_A_WINDOW * tick_s:
+                arrivals(f"dispersion at {window:g} s", lambda one, w=window: dispersion(one, w, span).value)  # type: ignore[misc]
+    for name in ("prompt_tokens", "output_tokens"):
+        values = getattr(columns, name)
+        distance = float(np.mean([ks_distance(table[name].to_numpy(), values) for table in drawn]))
+        # Two samples of one law are 1.36 sqrt(2/n) apart in one case of twenty.
+        found.append(Check(f"KS distance of {name}", 0.0, distance, 0.02 + 1.36 * float(np.sqrt(2.0 / len(values)))))
+    found.append(
+        _check(
+            "rank correlation",
+            spearman(columns.prompt_tokens, columns.output_tokens),
+            [spearman(table["prompt_tokens"].to_numpy(), table["output_tokens"].to_numpy()) for table in drawn],
+            least=0.05,
+        )
+    )
+    return [check for check in found if check is not None] + reuse_check(columns, drawn, block_tokens)
+
+
+def reuse_check(columns: Columns, drawn: list[pa.Table], block_tokens: int) -> list[Check]:
+    """The share of prompt tokens that an earlier prompt began with; nothing where the log doesn't say."""
+    if columns.prefix_blocks is None:
+        return []
+    shares = [implied_reuse(table, block_tokens).token_share for table in drawn]
+    check = _check("prompt tokens seen before", reuse_of(columns, block_tokens), shares, least=0.02)
+    return [] if check is None else [check]
+
+
+def reuse_of(columns: Columns, block_tokens: int) -> float:
+    """The share of a log's prompt tokens that an earlier prompt began with."""
+    log = pa.table({"prompt_tokens": columns.prompt_tokens, "prefix_blocks": columns.prefix_blocks})
+    return implied_reuse(log, block_tokens).token_share
+
+
+def draw(columns: Columns, workload: dict[str, Any], span: float, seeds: int = _SEEDS) -> list[pa.Table]:
+    """Plans of the workload, as long as the log; few of a log of many rows."""
+    spec = dict(workload)
+    if "arrivals" in workload:
+        spec["duration"] = span
+    else:
+        spec.pop("duration", None)
+        spec["requests"] = len(columns)
+    wanted = range(seeds if len(columns) <= _MANY_ROWS else min(seeds, _FEW_SEEDS))
+    return [make_plan(WorkloadSpec.model_validate(spec), seed).table for seed in wanted]
+
+
+def span_s(times_s: Floats) -> float:
+    """A log's length: from its first to its last arrival, and one mean gap more."""
+    if len(times_s) < 2:
+        return 0.0
+    return float((times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1))
+
+
+def _check(name: str, log: float | None, drawn: list[float | None] | list[float], least: float = 0.0) -> Check | None:
+    known = [value for value in drawn if value is not None]
+    if log is None or not known:
+        return None
+    spread = _SPREADS * float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+    return Check(name, log, float(np.mean(known)), max(_TOLERANCE * abs(log), min(spread, _MOST * abs(log)), least))

@@ -1,0 +1,109 @@
+"""Lengths against the model's context: an error with a count, or clipped, scaled or dropped by a stated rule."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from workloads.common.errors import UserError
+from workloads.table.columns import Columns, block_counts, blocks_of
+
+Rule = Literal["error", "clip", "scale", "drop"]
+
+_LEAST_BLOCK: Final = 16
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was done to lengths: all multiplied by `factor`, and nothing longer than `most` left."""
+
+    factor: float
+    most: int | None
+
+    def apply(self, columns: Columns) -> Columns:
+        """The same to other requests."""
+        columns = _scaled(columns, self.factor)
+        if self.most is None:
+            return columns
+        output = np.minimum(columns.output_tokens, self.most - 1)
+        return columns.with_(prompt_tokens=np.minimum(columns.prompt_tokens, self.most - output), output_tokens=output)
+
+
+def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tuple[Columns, Fit, list[str]]:
+    """Requests with lengths times `scale` and prompt + output of at most `most` tokens, and what was done.
+
+    * clip: the prompt is shortened (the output too where it alone is too long: it keeps all but one token)
+    * scale: all lengths are multiplied by most / (99th percentile of prompt + output) where that is below 1,
+      then clipped
+    * drop: the request is left out, and with it the later turns of its session
+
+    Raises:
+        UserError: with `error`, when there is a request that is too long.
+    """
+    columns = _scaled(columns, scale)
+    total = columns.prompt_tokens + columns.output_tokens
+    count = 0 if most is None else int((total > most).sum())
+    if most is None or not count:
+        return columns, Fit(scale, most), []
+    longest = int(total.max())
+    what = f"{count:,} of {len(columns):,} requests exceed {most:,} tokens (the longest has {longest:,})"
+    match rule:
+        case "error":
+            raise UserError(
+                what,
+                where="workload.max_context",
+                remedy="Say what to do with them: over_context: clip, scale or drop (--over-context)",
+            )
+        case "drop":
+            keep = _whole_beginnings(columns, total > most)
+            return columns.take(keep), Fit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
+        case "clip":
+            return Fit(1.0, most).apply(columns), Fit(scale, most), [f"{what}: clipped"]
+        case "scale":
+            typical = float(np.sort(total)[int(0.99 * (len(total) - 1))])
+            factor = min(1.0, most / typical)
+            notice = f"{what}: all lengths scaled by {factor:.4f}, then clipped"
+            return Fit(factor, most).apply(columns), Fit(scale * factor, most), [notice]
+
+
+def _scaled(columns: Columns, factor: float) -> Columns:
+    if factor == 1.0:
+        return columns
+    prompt, output = (
+        np.maximum(np.rint(length * factor), 1).astype(np.int64)
+        for length in (columns.prompt_tokens, columns.output_tokens)
+    )
+    return columns.with_(prompt_tokens=prompt, output_tokens=output)
+
+
+def _whole_beginnings(columns: Columns, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """All requests but the bad ones and what follows them in their session."""
+    first_bad = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
+    keep: npt.NDArray[np.bool_] = columns.turn < first_bad[columns.session]
+    return keep
+
+
+def scaled_block(block_tokens: int, factor: float) -> int:
+    """Length of a prefix block after lengths were scaled: shared parts shorter than a block keep their share.
+
+    Not below 16 tokens (a server's own block), where most of a block would be what tells it from others.
+    """
+    return min(block_tokens, max(_LEAST_BLOCK, round(block_tokens * factor)))
+
+
+def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
+    """Prefix blocks cut to what the (possibly shortened) prompt covers; the last one may be cut within."""
+    if columns.prefix_blocks is None:
+        return columns
+    counts = block_counts(columns.prefix_blocks)
+    room = -(-columns.prompt_tokens // block_tokens)
+    if (counts <= room).all():
+        return columns
+    ids = columns.prefix_blocks.flatten().to_numpy()
+    place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.minimum(counts, room)
+    blocks: pa.ListArray = blocks_of(kept, ids[place < np.repeat(kept, counts)])
+    return columns.with_(prefix_blocks=blocks)

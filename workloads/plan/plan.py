@@ -1,0 +1,268 @@
+"""From a spec and a seed to the rows of a plan, and to its file and back.
+
+    open loop    starts (arrivals, or a trace) -> their requests ┐
+    closed loop  an endless sequence of sessions  -> a part of it ┴-> fitted to the context -> blocks -> table, hashes
+
+Deterministic in (spec, seed) on every machine. What the prompts hold is made later, from each row's
+`content_seed` and `prefix_blocks` (`workloads.prompts.prompts`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workloads.arrivals.spec import build
+from workloads.common.errors import UserError
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.context_limit import fitted, scaled_block
+from workloads.plan.prefixes import block_lists
+from workloads.plan.request_classes import kinds_of
+from workloads.plan.sequence import Sequence, TraceSequence, names_of, sequence_of
+from workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
+from workloads.sampling.random_streams import Stream
+from workloads.table.columns import NO_TIME, Columns, last_timed, to_table
+from workloads.table.hashing import canonical_hash, file_digest, plan_hash
+from workloads.table.schema import PLAN_SCHEMA
+from workloads.table.size_limit import refuse_too_many
+
+_CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to send.
+
+    `block_tokens` is the length of a prefix block; `span_s` how long requests arrive, warm-up included (0 in a
+    closed loop); `notices` are for the person (what was clipped, sorted,
+    skipped). In a closed loop the table is the beginning of an endless sequence, see `closed_rows`.
+    """
+
+    table: pa.Table
+    plan_hash: str
+    workload_hash: str
+    loop: Literal["open", "closed"]
+    notices: tuple[str, ...] = ()
+    block_tokens: int = 64
+    span_s: float = 0.0
+
+
+def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
+    """The plan of a resolved workload.
+
+    Open loop: what starts in [0, warmup) is warm-up, then follows the measured part, for `duration` or until
+    `requests` (whichever ends first). Later turns that can't start before the end even if every answer came
+    at once are left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; phases
+    are the clock's.
+
+    Raises:
+        UserError: a trace that can't be read, an empty plan, too many rows, or lengths beyond the context.
+    """
+    spec = spec.resolved(Path())
+    if spec.locustfile is not None:
+        # The person's own code decides: what it asked for becomes the plan when the run is over.
+        notices: list[str] = []
+        table, block_tokens = PLAN_SCHEMA.empty_table(), spec.block_tokens
+    elif spec.loop == "closed":
+        table, notices, block_tokens = _closed_table(spec, seed)
+    else:
+        table, notices, block_tokens = _open_table(spec, seed)
+    hashes = plan_hash(table), workload_hash(spec)
+    return Plan(table, *hashes, spec.loop, tuple(notices), block_tokens, _span_s(spec, table))
+
+
+def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
+    """Rows [start, start + count) of a closed loop's endless sequence; any split gives the same rows."""
+    return ClosedRows(spec, seed)(start, count)
+
+
+class ClosedRows:
+    """`closed_rows` for who comes back for more; a trace is read when the first are asked for."""
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+
+    @cached_property
+    def _sequence(self) -> Sequence:
+        return sequence_of(self._spec.resolved(Path()), self._seed)
+
+    def __call__(self, start: int, count: int) -> pa.Table:
+        """Rows [start, start + count)."""
+        sequence = self._sequence
+        return to_table(sequence.rows(start, count), *sequence.names, warmup_ns=0, first_index=start)
+
+
+def workload_hash(spec: WorkloadSpec) -> str:
+    """A hash of the spec without its load (rate, users, stages); a trace counts by its content, not by its name."""
+    content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
+    for key in ("users", "stages", "based_on"):
+        content.pop(key, None)
+    for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
+        if arrivals:
+            arrivals.pop("rate", None)
+            arrivals.pop("stages", None)
+    if spec.trace is not None:
+        for key in ("rate", "rate_by", "speed"):
+            content["trace"].pop(key, None)
+        content["trace"]["file"] = file_digest(spec.trace.file)
+    if spec.content.file is not None:
+        content["content"]["file"] = file_digest(spec.content.file)
+    if spec.locustfile is not None:
+        content["locustfile"] = file_digest(spec.locustfile)
+    return canonical_hash(content)
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """The plan as Parquet, with its hashes and block length in the file's metadata; whole or not at all.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    from pyarrow import parquet
+
+    metadata = {
+        "tailgate.plan_hash": plan.plan_hash,
+        "tailgate.workload_hash": plan.workload_hash,
+        "tailgate.loop": plan.loop,
+        "tailgate.block_tokens": str(plan.block_tokens),
+    }
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        parquet.write_table(plan.table.replace_schema_metadata(metadata), draft, compression="zstd")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"can't be written: {error.strerror or error}", where=str(path)) from error
+
+
+def read_plan(path: Path) -> pa.Table:
+    """The rows of a plan file, in the plan's schema.
+
+    Raises:
+        UserError: no such file, not Parquet, or not a plan.
+    """
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        return table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+    except (OSError, KeyError, ValueError) as error:  # pa.ArrowInvalid is a ValueError
+        raise UserError(f"not a plan: {str(error).splitlines()[0]}", where=str(path)) from error
+
+
+def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
+    """What was asked for, or where requests or the trace end first: a mean gap behind the last arrival."""
+    if spec.loop == "closed":
+        return 0.0
+    times_ns = table["at_ns"].drop_null()
+    last = float(pc.max(times_ns).as_py() or 0) / 1e9
+    by_number = last + _mean_gap_s(spec, last, len(times_ns))
+    asked = spec.measured_s()
+    trace = spec.trace
+    if asked is None and trace is not None and trace.duration is not None:
+        # Brought to a rate by its speed, a slice ends where its last request does.
+        hastened = trace.rate is not None and trace.rate_by == "speed"
+        asked = None if hastened else trace.duration / trace.speed - spec.warmup
+    if spec.requests is not None and pc.sum(pc.equal(table["phase"], "measure")).as_py() >= spec.requests:
+        return by_number
+    return by_number if asked is None else max(spec.warmup + asked, last + 1e-9)
+
+
+def _mean_gap_s(spec: WorkloadSpec, last_s: float, times: int) -> float:
+    """n arrivals span n gaps: with n - 1 a short run would offer more than its rate."""
+    rate = spec.arrivals.mean_rate() if spec.arrivals is not None and not spec.classes else None
+    if rate:
+        return 1 / rate
+    return last_s / (times - 1) if times > 1 and last_s else 1.0
+
+
+def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
+    warmup_ns = round(spec.warmup * 1e9)
+    if spec.trace is not None:
+        return _trace_table(spec, seed)
+    kinds = kinds_of(spec)
+    groups = groups_of(spec, kinds)
+    rate = sum(group.rate for group in groups)
+    span = span_s(spec, rate)
+    refuse_too_many(int(span * rate))
+    until = span if spec.requests is None else span * 1.05 + 60.0 / rate
+    while True:
+        columns = started(spec, groups, seed, until, span)
+        measured = spec.measured_s()
+        end = None if measured is None else spec.warmup + measured
+        chosen = columns.take(_wanted(spec, columns, end))
+        enough = (
+            spec.requests is None or int((chosen.at_ns[last_timed(chosen.at_ns)] >= warmup_ns).sum()) >= spec.requests
+        )
+        if enough or (end is not None and until >= end):
+            break
+        until *= 1.5
+    if not len(chosen):
+        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+    told = notices_of(groups, seed, span)
+    if (columns.turn > 0).any():
+        last = float(chosen.at_ns.max()) / 1e9
+        told += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
+    columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
+    block_tokens = scaled_block(spec.block_tokens, fit.factor)
+    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
+    columns = columns.with_(prefix_blocks=blocks)
+    if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
+        columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*told, *notices], block_tokens
+
+
+def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
+    """A trace at its own times, or at those of the spec's arrivals."""
+    sequence = TraceSequence(spec, seed)
+    if spec.arrivals is None:
+        columns = sequence.once()
+    else:
+        rate = spec.arrivals.mean_rate() or 0.0
+        span = span_s(spec, rate)
+        refuse_too_many(int(span * rate))
+        until = span if spec.requests is None else span * 1.05 + 60.0 / rate
+        times = build(spec.arrivals).times_ns(partial(Stream, seed, "arrivals", "shared"), until, span)
+        columns = sequence.at_times(times)
+    measured = spec.measured_s()
+    columns = columns.take(_wanted(spec, columns, None if measured is None else spec.warmup + measured))
+    if not len(columns):
+        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+    table = to_table(columns, *sequence.names, warmup_ns=round(spec.warmup * 1e9))
+    return table, sequence.notices, sequence.block_tokens
+
+
+def _wanted(spec: WorkloadSpec, columns: Columns, end_s: float | None) -> npt.NDArray[np.bool_]:
+    """The rows of the run: of sessions that start before its end, and of the first `requests` measured rows.
+
+    A later turn is out when the pauses before it alone are longer than what is left.
+    """
+    anchor = last_timed(columns.at_ns)
+    start_ns = columns.at_ns[anchor]
+    keep = np.ones(len(columns), bool)
+    if end_s is not None:
+        pauses = np.cumsum(np.where(columns.at_ns == NO_TIME, columns.think_ns, 0))
+        keep = start_ns + pauses - pauses[anchor] < round(end_s * 1e9)
+    if spec.requests is not None:
+        order = np.argsort(start_ns, kind="stable")
+        measured = np.cumsum((keep & (start_ns >= round(spec.warmup * 1e9)))[order])
+        keep[order] &= measured <= spec.requests
+    return keep
+
+
+def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
+    if spec.requests is not None:
+        count = spec.requests
+    else:
+        # Two requests per user and second are more than most servers answer; the rest is closed_rows' to give.
+        wanted = int(spec.most_users * (spec.warmup + (spec.measured_s() or 0.0)) * 2)
+        count = min(max(wanted, _CLOSED_LEAST), _CLOSED_MOST)
+    refuse_too_many(count)
+    sequence = sequence_of(spec, seed)
+    notices = [*sequence.notices, *sequence.check(count, endless=spec.requests is None)]
+    return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), notices, sequence.block_tokens

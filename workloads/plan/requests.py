@@ -1,0 +1,185 @@
+"""The requests of sessions, class by class: turns, lengths, think times.
+
+Everything here is a function of (seed, group, class, ordinal, turn), where a *group* is a set of sessions
+with common arrivals and the ordinal counts them: no order of drawing, so any part of a plan can be made alone.
+When sessions start is of `workloads.plan.session_starts`, what prompts share of `workloads.plan.prefixes`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from workloads.common.arrays import Floats, Ints
+from workloads.common.errors import UserError
+from workloads.plan.request_classes import Kind, SessionLaw
+from workloads.sampling import portable_math
+from workloads.sampling.copula import correlated
+from workloads.sampling.distributions import Numbers, whole
+from workloads.sampling.random_streams import Field
+from workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
+
+_TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
+
+
+def class_codes(kinds: tuple[Kind, ...], seed: int, group: str, ordinals: Ints) -> Ints:
+    """The class of each session, by weight."""
+    weights = np.array([kind.weight for kind in kinds], dtype=np.float64)
+    codes = np.array([kind.code for kind in kinds], dtype=np.int64)
+    if len(kinds) == 1:
+        return np.full(len(ordinals), codes[0])
+    edges = np.cumsum(weights) / float(np.cumsum(weights)[-1])
+    place = np.searchsorted(edges[:-1], Field(seed, "class", group).uniform(ordinals), side="right")
+    return codes[place]
+
+
+def turn_counts(kind: Kind, seed: int, group: str, ordinals: Ints) -> Ints:
+    """How many requests each session has."""
+    if kind.sessions is None:
+        return np.ones(len(ordinals), np.int64)
+    drawn = whole(kind.sessions.turns.quantile(_field(seed, group, kind, "turns").uniform(ordinals)))
+    return np.minimum(drawn, kind.sessions.max_turns)
+
+
+def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
+    """All requests of the given sessions, session by session in the given order, turn by turn.
+
+    `session` is the position in `ordinals`; `at_ns` is NO_TIME but for later turns by the clock, where it is
+    the time after the session's start.
+    """
+    codes = class_codes(kinds, seed, group, ordinals)
+    parts: list[Columns] = []
+    for kind in kinds:
+        mine = np.flatnonzero(codes == kind.code) if len(kinds) > 1 else np.arange(len(ordinals))
+        if len(mine):
+            parts.append(_of_class(kind, seed, group, group_code, ordinals[mine], mine))
+    if not parts:
+        return stateless(0)
+    if len(parts) == 1:
+        return parts[0]
+    joined = concatenate(parts)
+    # Each part is in order of session and turn already: a stable sort by session interleaves them.
+    return joined.take(np.argsort(joined.session, kind="stable"))
+
+
+def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints) -> Columns:
+    counts = turn_counts(kind, seed, group, ordinals)
+    total = int(counts.sum())
+    row_session = np.repeat(np.arange(len(ordinals)), counts) if total != len(ordinals) else np.arange(total)
+    starts = np.cumsum(counts) - counts
+    turn = np.arange(total) - starts[row_session]
+    ordinal = ordinals[row_session]
+
+    def uniform(purpose: str) -> Floats:
+        return _field(seed, group, kind, purpose).uniform(ordinal, turn)
+
+    u_prompt, u_output = uniform("prompt"), uniform("output")
+    if kind.spearman:
+        u_output = correlated(u_prompt, u_output, kind.spearman)
+    added, output = whole(kind.prompt.quantile(u_prompt)), whole(kind.output.quantile(u_output))
+    think, chapter = constant(0, total), constant(0, total)
+    at_ns = constant(NO_TIME, total)
+    prompt = added
+    if kind.sessions is not None:
+        later = turn > 0
+        added[later] = whole(kind.sessions.new_tokens.quantile(u_prompt[later]))
+        if kind.sessions.resend:
+            prompt = _with_history(added, output, starts, row_session)
+            if kind.sessions.compact_at is not None:
+                prompt = _compacted(prompt, starts, row_session, kind.sessions.compact_at)
+            chapter = _chapters(prompt, starts, row_session)
+        think = np.zeros(total, np.int64)
+        think[later] = _think_ns(kind.sessions, uniform("think")[later])
+        if kind.sessions.by_clock:
+            elapsed = np.cumsum(think)
+            at_ns = np.where(later, elapsed - elapsed[starts[row_session]], NO_TIME)
+    return Columns(
+        at_ns=at_ns,
+        session=places[row_session],
+        turn=turn,
+        think_ns=think,
+        class_code=constant(kind.code, total),
+        tenant_code=constant(0, total),
+        priority=constant(kind.priority, total),
+        prompt_tokens=prompt,
+        output_tokens=output,
+        content_seed=_field(seed, group, kind, "content").u64(ordinal, turn),
+        ordinal=ordinal,
+        group_code=constant(group_code, total),
+        chapter=chapter,
+    )
+
+
+def longest(kind: Kind) -> int:
+    """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
+
+    def most(law: Numbers) -> int:
+        return int(whole(law.quantile(_TOP))[0])
+
+    prompt, output = most(kind.prompt), most(kind.output)
+    if kind.sessions is None:
+        return prompt + output
+    new = most(kind.sessions.new_tokens)
+    if not kind.sessions.resend:
+        return max(prompt, new) + output
+    told = prompt + (min(most(kind.sessions.turns), kind.sessions.max_turns) - 1) * (new + output)
+    return max(prompt, told if kind.sessions.compact_at is None else min(told, kind.sessions.compact_at)) + output
+
+
+def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) -> Ints:
+    """Each turn's prompt: all that was said before, question and answer, and what it adds."""
+    told = np.cumsum(added + output) - output
+    before = told[starts] - added[starts]
+    prompt: Ints = told - before[row_session]
+    return prompt
+
+
+def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints:
+    """Prompts that begin anew where they would exceed `most`: with the first one's length, a quarter of it at most."""
+    prompt = prompt.copy()
+    anew = np.minimum(prompt[starts], most // 4)
+    first_row = np.zeros(len(prompt), bool)
+    first_row[starts] = True
+    while True:
+        rows = np.flatnonzero((prompt > most) & ~first_row)
+        if not len(rows):
+            return prompt
+        # The first row of each session that is too long, and by how much it and all after it go down.
+        sessions, at = np.unique(row_session[rows], return_index=True)
+        drop = np.zeros(len(starts), np.int64)
+        begin = np.full(len(starts), len(prompt))
+        begin[sessions], drop[sessions] = rows[at], prompt[rows[at]] - anew[sessions]
+        prompt -= np.where(np.arange(len(prompt)) >= begin[row_session], drop[row_session], 0)
+
+
+def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
+    """How often a conversation has begun anew before each row: its prompt is then shorter than the one before."""
+    shorter = np.zeros(len(prompt), np.int64)
+    shorter[1:] = (row_session[1:] == row_session[:-1]) & (prompt[1:] < prompt[:-1])
+    count = np.cumsum(shorter)
+    chapters: Ints = count - count[starts][row_session]
+    return chapters
+
+
+def _think_ns(law: SessionLaw, u: Floats) -> Ints:
+    seconds = np.minimum(np.maximum(law.think_s.quantile(u), 0.0), law.max_think_s)
+    if len(seconds) and not np.isfinite(seconds).all():
+        raise UserError("a think time is infinite", where="workload.sessions.think")
+    nanoseconds: Ints = np.rint(seconds * 1e9).astype(np.int64)
+    return nanoseconds
+
+
+def _field(seed: int, group: str, kind: Kind, purpose: str) -> Field:
+    return Field(seed, purpose, group, kind.name)
+
+
+def zipf_place(pool: int, exponent: float) -> Callable[[Floats], Ints]:
+    """From uniform numbers to places 0 ... pool-1 of a pool, place k with weight (k+1)^-exponent."""
+    weights = portable_math.power(np.arange(1.0, pool + 1.0), -exponent)
+    edges = np.cumsum(weights)
+    edges /= edges[-1]
+
+    def place(u: Floats) -> Any:
+        return np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
+
+    return place

@@ -1,0 +1,234 @@
+"""Endless, seeded sequences of requests: what a closed loop's users take from, and a trace taken round and round.
+
+Any part of a sequence is the same however it is cut, so that any number of injectors, today or later, can go on
+where the plan's table ends.
+"""
+
+from functools import lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+
+from workloads.common.arrays import Ints
+from workloads.common.errors import UserError
+from workloads.config.workload import TraceSpec, WorkloadSpec
+from workloads.plan.context_limit import Fit, blocks_within_prompt, fitted, scaled_block
+from workloads.plan.prefixes import block_lists
+from workloads.plan.request_classes import by_traffic, kinds_of
+from workloads.plan.requests import class_codes, draw, longest, turn_counts
+from workloads.plan.session_starts import tenant_codes
+from workloads.sampling.random_streams import Field
+from workloads.table.columns import DEFAULT, NO_TIME, Columns
+from workloads.traces import replay
+
+_GROUP: Final = "closed"
+_SAMPLE_REQUESTS: Final = 4096
+_SAMPLE_SESSIONS: Final = 512
+_AT_ONCE: Final = 16384
+
+
+class Sequence(Protocol):
+    """Requests in the order in which users take them."""
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the classes and of the tenants."""
+        ...
+
+    @property
+    def notices(self) -> list[str]:
+        """What the person should know."""
+        ...
+
+    @property
+    def block_tokens(self) -> int:
+        """Length of a prefix block."""
+        ...
+
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """That the first rows fit the context where they are not to be changed; what is not known of later ones."""
+        ...
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count)."""
+        ...
+
+
+def sequence_of(spec: WorkloadSpec, seed: int) -> Sequence:
+    """The sequence of a resolved workload."""
+    return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)
+
+
+def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the classes and tenants of a workload without a trace."""
+    return tuple(spec.classes) or (DEFAULT,), tuple(spec.tenants) or (DEFAULT,)
+
+
+class DrawnSequence:
+    """Sessions drawn from the laws of the classes, one after the other.
+
+    By how much lengths are scaled to the context is decided on the first 4,096 requests (512 sessions). With `error`,
+    `check` refuses what is too long among the rows that are known to be wanted; others are clipped.
+    """
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+        self._kinds = by_traffic(spec, kinds_of(spec))
+        self.names = names_of(spec)
+        stateless = all(kind.sessions is None for kind in self._kinds)
+        self._fit = Fit(spec.length_scale, spec.max_context)
+        self.notices: list[str] = []
+        if spec.over_context != "error":
+            sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
+            _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
+        self.block_tokens = scaled_block(spec.block_tokens, self._fit.factor)
+
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """With `over_context: error` the first rows fit the context; a notice where those behind may not.
+
+        Raises:
+            UserError: one is too long.
+        """
+        spec = self._spec
+        if spec.over_context != "error" or spec.max_context is None:
+            return []
+        rounding = 0 if spec.length_scale == 1.0 else 1
+        if max(longest(kind) for kind in self._kinds) * spec.length_scale + rounding <= spec.max_context:
+            return []
+        first, _, last = self._sessions_of(0, count)
+        drawn = self._draw(np.arange(first, last)).take(np.arange(count))
+        fitted(drawn, spec.length_scale, spec.max_context, "error")
+        if not endless:
+            return []
+        return [
+            f"the first {count:,} requests fit the context of {spec.max_context:,} tokens; "
+            "later ones that don't would be clipped to it (the sequence is endless)"
+        ]
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count): whole sessions are drawn, and cut."""
+        first, skip, last = self._sessions_of(start, count)
+        columns = self._fit.apply(self._draw(np.arange(first, last)))
+        groups = (_GROUP,)
+        blocks = block_lists(self._kinds, groups, self._seed, columns, self.block_tokens, self._fit.factor)
+        columns = columns.with_(prefix_blocks=blocks, session=columns.session + first)
+        return columns.take(np.arange(skip, skip + count))
+
+    def _draw(self, ordinals: Ints) -> Columns:
+        columns = draw(self._kinds, self._seed, _GROUP, 0, ordinals)
+        tenants = tenant_codes(self._spec, self._seed, _GROUP, ordinals)
+        # By the clock or not: a closed loop's turns follow their answers.
+        return columns.with_(tenant_code=tenants[columns.session], at_ns=np.full(len(columns), NO_TIME))
+
+    def _sessions_of(self, start: int, count: int) -> tuple[int, int, int]:
+        """The session of row `start`, that row's place in it, and the first session behind the rows."""
+        if all(kind.sessions is None for kind in self._kinds):
+            return start, 0, start + count
+        session = rows = 0
+        first, skip = -1, 0
+        while True:
+            turns = self._turns(np.arange(session, session + _AT_ONCE))
+            ends = rows + np.cumsum(turns)
+            if first < 0 and start < ends[-1]:
+                place = int(np.searchsorted(ends, start, side="right"))
+                first, skip = session + place, start - int(ends[place] - turns[place])
+            if start + count <= ends[-1]:
+                return first, skip, session + int(np.searchsorted(ends, start + count, side="left")) + 1
+            session, rows = session + _AT_ONCE, int(ends[-1])
+
+    def _turns(self, ordinals: Ints) -> Ints:
+        codes = class_codes(self._kinds, self._seed, _GROUP, ordinals)
+        turns = np.ones(len(ordinals), np.int64)
+        for kind in self._kinds:
+            mine = codes == kind.code
+            turns[mine] = turn_counts(kind, self._seed, _GROUP, ordinals[mine])
+        return turns
+
+
+class TraceSequence:
+    """A trace's rows in its order; after the last comes the first again, with other content but the same sharing."""
+
+    def __init__(self, spec: WorkloadSpec, seed: int) -> None:
+        if spec.trace is None:
+            raise ValueError("no trace")
+        self._spec, self._seed = spec, seed
+        trace = _loaded(spec.trace.model_dump_json(), seed)
+        columns, fit, more = fitted(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
+        self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
+        self._columns = blocks_within_prompt(columns, self.block_tokens)
+        self._has_times = trace.has_times
+        self.notices = [*trace.notices, *more]
+        self.names = trace.classes, tuple(spec.tenants) or trace.tenants
+
+    def check(self, count: int, *, endless: bool) -> list[str]:
+        """All rows of the trace have been checked."""
+        return []
+
+    def once(self) -> Columns:
+        """The trace at its own times.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not self._has_times:
+            raise UserError(
+                "the trace has no times", where="workload.trace", remedy="Give arrivals, or users for a closed loop"
+            )
+        first = self._columns.turn == 0
+        at_once = int((self._columns.at_ns[first] == 0).sum())
+        if self._waits() and at_once > 1:
+            self.notices.append(
+                f"{at_once:,} sessions start at once, as each counts from its own beginning: `arrivals` spread them"
+            )
+        n = len(self._columns)
+        return self._finished(self._columns, np.arange(n))
+
+    def at_times(self, times: Ints) -> Columns:
+        """The trace's requests in order at other times, one each: sessions are not kept together.
+
+        Where later turns follow their answers, the times are those of whole sessions.
+        """
+        if self._waits():
+            return self._sessions_at(times)
+        columns = self.rows(0, len(times))
+        n = len(times)
+        return columns.with_(
+            at_ns=times, session=np.arange(n), turn=np.zeros(n, np.int64), think_ns=np.zeros(n, np.int64)
+        )
+
+    def _waits(self) -> bool:
+        """Whether requests follow the answer to their predecessor; sessions then stand one behind the other."""
+        return self._has_times and bool((self._columns.at_ns == NO_TIME).any())
+
+    def _sessions_at(self, times: Ints) -> Columns:
+        begins = np.flatnonzero(np.diff(self._columns.session, prepend=-1))
+        rounds, rest = divmod(len(times), len(begins))
+        columns = self.rows(0, rounds * len(self._columns) + int(begins[rest]))
+        first = np.diff(columns.session, prepend=-1) != 0
+        return columns.with_(at_ns=np.where(first, times[np.cumsum(first) - 1], NO_TIME))
+
+    def rows(self, start: int, count: int) -> Columns:
+        """Rows [start, start + count), without times."""
+        n = len(self._columns)
+        places = np.arange(start, start + count)
+        columns = self._columns.take(places % n)
+        sessions = int(self._columns.session.max()) + 1
+        columns = columns.with_(session=columns.session + (places // n) * sessions, at_ns=np.full(count, NO_TIME))
+        return self._finished(columns, places)
+
+    def _finished(self, columns: Columns, places: Ints) -> Columns:
+        if self._spec.content.kind == "replay":
+            seeds = columns.ordinal.astype(np.uint64)  # the line of the log: see workloads.traces.logged_bodies
+        else:
+            seeds = Field(self._seed, "content", "trace").u64(places)
+        columns = columns.with_(content_seed=seeds)
+        if self._spec.tenants:
+            tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)
+            columns = columns.with_(tenant_code=tenants)
+        return columns
+
+
+@lru_cache(maxsize=2)
+def _loaded(trace: str, seed: int) -> "replay.Replay":
+    # Keyed by the spec's text: closed_rows comes back for more of the same trace.
+    return replay.load(TraceSpec.model_validate_json(trace), seed)

@@ -1,0 +1,152 @@
+"""When sessions start in an open loop, and whose they are: groups of arrivals, merged by time.
+
+A group is a set of sessions with common arrivals: the classes that share the workload's arrivals by weight, a
+class with arrivals of its own, or the surplus of a tenant's surge. Groups are independent of each other.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from workloads.arrivals.process import Arrivals, Process
+from workloads.arrivals.rate_shapes import Rates, Steps
+from workloads.arrivals.renewal import Poisson
+from workloads.arrivals.spec import build
+from workloads.common.arrays import Ints
+from workloads.config.workload import WorkloadSpec
+from workloads.plan.request_classes import Kind, by_traffic
+from workloads.plan.requests import draw
+from workloads.sampling.random_streams import Field, Stream
+from workloads.table.columns import Columns, concatenate
+from workloads.table.size_limit import refuse_too_many
+
+SHARED: Final = "shared"
+_MUCH: Final = 1.25
+_NEARLY_ALL: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arrivals and the classes they are spread over; `tenant` is a tenant's code, or None for all by weight."""
+
+    name: str
+    arrivals: Arrivals
+    rate: float
+    kinds: tuple[Kind, ...]
+    tenant: int | None = None
+
+
+def groups_of(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> list[Group]:
+    """The groups of a resolved open-loop workload without a trace."""
+    found: list[Group] = []
+    sharing = tuple(kind for kind in kinds if kind.weight)
+    if sharing and spec.arrivals is not None:
+        found.append(Group(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
+    for kind in kinds:
+        own = spec.classes[kind.name].arrivals if kind.name in spec.classes else None
+        if own is not None:
+            found.append(Group(f"class {kind.name}", build(own), own.mean_rate() or 0.0, (kind,)))
+    return found + _surges(spec, kinds, sum(group.rate for group in found))
+
+
+def _surges(spec: WorkloadSpec, kinds: tuple[Kind, ...], rate: float) -> list[Group]:
+    total = sum(tenant.weight for tenant in spec.tenants.values())
+    found = []
+    for code, (name, tenant) in enumerate(spec.tenants.items()):
+        if tenant.surge is not None:
+            begin, end = spec.warmup + tenant.surge.start, spec.warmup + tenant.surge.end
+            surplus = rate * tenant.weight / total * (tenant.surge.factor - 1.0)
+            window = Steps((0.0, begin, end), (0.0, 1.0, 0.0))
+            more = Process(Poisson(), Rates(surplus, (window,)))
+            found.append(Group(f"surge {name}", more, surplus, by_traffic(spec, kinds), code))
+    return found
+
+
+def span_s(spec: WorkloadSpec, rate: float) -> float:
+    """Warm-up and measured part together, in seconds; what is ended by a number of requests is estimated."""
+    measured = spec.measured_s()
+    ends = [] if measured is None else [measured]
+    if spec.requests is not None:
+        ends.append(spec.requests / rate)
+    return spec.warmup + min(ends)
+
+
+def started(spec: WorkloadSpec, groups: list[Group], seed: int, until_s: float, span: float) -> Columns:
+    """All requests of the sessions that start before `until_s`, in order of their start.
+
+    First turns have their time, later ones the time after their session's start, or none.
+    """
+    refuse_too_many(int(sum(group.rate for group in groups) * until_s))
+    parts, at, tenants = [], [], []
+    sessions = 0
+    for code, group in enumerate(groups):
+        times = group.arrivals.times_ns(partial(Stream, seed, "arrivals", group.name), until_s, span)
+        ordinals = np.arange(len(times))
+        drawn = draw(group.kinds, seed, group.name, code, ordinals)
+        parts.append(drawn.with_(session=drawn.session + sessions))
+        at.append(times)
+        tenants.append(
+            tenant_codes(spec, seed, group.name, ordinals)
+            if group.tenant is None
+            else np.full(len(times), group.tenant)
+        )
+        sessions += len(times)
+    columns, at_ns, tenant = concatenate(parts), np.concatenate(at), np.concatenate(tenants)
+    # Sessions are numbered by their start; groups in their order where two start at once.
+    order = np.argsort(at_ns, kind="stable")
+    if len(groups) > 1:
+        rank = np.empty(sessions, np.int64)
+        rank[order] = np.arange(sessions)
+        columns = columns.with_(session=rank[columns.session])
+        columns = columns.take(np.argsort(columns.session, kind="stable"))
+    start, tenant = at_ns[order][columns.session], tenant[order][columns.session]
+    first = columns.turn == 0
+    after = np.where(columns.at_ns < 0, columns.at_ns, columns.at_ns + start)
+    return columns.with_(at_ns=np.where(first, start, after), tenant_code=tenant)
+
+
+def notices_of(groups: list[Group], seed: int, span: float) -> list[str]:
+    """Which random rates had to be scaled by much to have their mean over the run."""
+    found = []
+    for group in groups:
+        scale = group.arrivals.scaling(partial(Stream, seed, "arrivals", group.name), span)
+        if scale > _MUCH or scale < 1 / _MUCH:
+            of = "" if group.name == SHARED else f" ({group.name})"
+            found.append(
+                f"the random rate{of} came to {1 / scale:.2f} times its mean in {span:,.0f} s and is multiplied by "
+                f"{scale:.2f}: bursts are that much {'higher' if scale > 1 else 'lower'} than their law's; run longer"
+            )
+    return found
+
+
+def beginnings(columns: Columns, begin_s: float, end_s: float) -> list[str]:
+    """A notice where requests in [begin, end) are far fewer than in the long run, as no session started before 0.
+
+    Of whole sessions at a steady rate, by their pauses alone: answers that take long make it less.
+    """
+    if end_s <= begin_s:
+        return []
+    waits_s = np.cumsum(np.where(columns.turn > 0, columns.think_ns, 0)) / 1e9
+    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
+    after_s = waits_s - waits_s[first]
+    room_s = (end_s - after_s).clip(0) - (begin_s - after_s).clip(0)
+    share = float(room_s.mean()) / (end_s - begin_s)
+    if share >= _NEARLY_ALL:
+        return []
+    return [
+        f"conversations begin with the run: by their pauses, its measured part is expected to have at most {share:.0%} "
+        "of the requests/s that they come to in the long run; a longer warm-up or run comes nearer"
+    ]
+
+
+def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> Ints:
+    """The tenant of each session, by weight."""
+    if len(spec.tenants) < 2:
+        return np.zeros(len(ordinals), np.int64)
+    edges = np.cumsum([tenant.weight for tenant in spec.tenants.values()])
+    edges = edges / edges[-1]
+    u = Field(seed, "tenant", group).uniform(ordinals)
+    codes: Ints = np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
+    return codes

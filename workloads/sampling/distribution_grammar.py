@@ -1,0 +1,242 @@
+"""The grammar of lengths and times: `512`, `lognormal(6.2, 0.8)`, `grid:azure_2023_conv.input`.
+
+    expression = number
+               | lognormal(mu, sigma)        natural logarithm; median e^mu
+               | uniform(low, high)          both ends included
+               | exponential(mean)
+               | gamma(shape, mean)
+               | weibull(shape, mean)
+               | pareto(alpha, low)
+               | quantiles(0: v, 0.5: v, ..., 1: v)      straight lines between (a share and its value)
+               | logquantiles(0: v, ..., 1: v)            the same, straight in the logarithm of the value
+               | grid:NAME                   a measured quantile grid of the package (see `quantile_grids`)
+               | mixture(weight: expression, ...)
+               | clip(expression, low, high)
+               | scale(expression, factor)
+
+The laws themselves are of `workloads.sampling.distributions`.
+"""
+
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator
+
+from workloads.sampling import portable_math
+from workloads.sampling.distributions import (
+    Clip,
+    Exponential,
+    Fixed,
+    GammaLaw,
+    Lognormal,
+    LogQuantiles,
+    Mixture,
+    Numbers,
+    Pareto,
+    Quantiles,
+    Scale,
+    Uniform,
+    WeibullLaw,
+)
+from workloads.sampling.quantile_grids import grid
+
+_TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
+_ARITY: Final = {
+    "lognormal": ("mu", "sigma"),
+    "uniform": ("low", "high"),
+    "exponential": ("mean",),
+    "gamma": ("shape", "mean"),
+    "weibull": ("shape", "mean"),
+    "pareto": ("alpha", "low"),
+}
+_FORMS: Final = (
+    "a number, lognormal(mu, sigma), uniform(low, high), exponential(mean), gamma(shape, mean), "
+    "weibull(shape, mean), pareto(alpha, low), quantiles(0: v, ..., 1: v), logquantiles(0: v, ..., 1: v), grid:NAME, "
+    "mixture(weight: ..., ...), clip(..., low, high) or scale(..., factor)"
+)
+
+
+@lru_cache(maxsize=256)
+def parse(text: str | float) -> Numbers:
+    """The law that an expression names.
+
+    Raises:
+        ValueError: with what was read, where it went wrong, and the forms that are understood.
+    """
+    reader = _Reader(str(text))
+    law = reader.expression()
+    reader.expect_end()
+    return law
+
+
+class _Reader:
+    """A recursive-descent reader of one expression."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.strip()
+        self._tokens: list[tuple[str, str, int]] = []
+        for match in _TOKEN.finditer(self._text):
+            kind = ("grid", "name", "number", "sign")[(match.lastindex or 1) - 1]
+            self._tokens.append((kind, match[match.lastindex or 0], match.start(match.lastindex or 0)))
+        self._at = 0
+
+    def expression(self) -> Numbers:
+        kind, token = self._next()
+        if kind == "number":
+            if float(token) < 0:
+                raise self._error(f"{token} is negative", back=1)
+            return Fixed(float(token))
+        if kind == "grid":
+            shares, values = grid(token.removeprefix("grid:"))
+            return Quantiles(shares, values)
+        if kind != "name":
+            raise self._error("expected a length", back=1)
+        self._sign("(")
+        law = self._call(token)
+        self._sign(")")
+        return law
+
+    def expect_end(self) -> None:
+        if self._at < len(self._tokens):
+            raise self._error(f"nothing may follow, but there is {self._tokens[self._at][1]!r}")
+
+    def _call(self, name: str) -> Numbers:
+        match name:
+            case "quantiles" | "logquantiles":
+                shares, values = self._points()
+                if name == "quantiles":
+                    return Quantiles(shares, values)
+                if values[0] <= 0:
+                    raise self._error("logquantiles are above 0")
+                return LogQuantiles(shares, values)
+            case "mixture":
+                return self._mixture()
+            case "clip":
+                inner = self.expression()
+                low, high = self._then_number(), self._then_number()
+                if low > high:
+                    raise self._error(f"clip's low {low:g} is above its high {high:g}")
+                return Clip(inner, low, high)
+            case "scale":
+                inner = self.expression()
+                return Scale(inner, self._positive(self._then_number(), "factor"))
+            case _:
+                return self._law(name)
+
+    def _law(self, name: str) -> Numbers:
+        if name not in _ARITY:
+            raise self._error(f"there is no law called {name!r}", back=2)
+        names = _ARITY[name]
+        values = [self._number()]
+        while self._peek() == ",":
+            values.append(self._then_number())
+        if len(values) != len(names):
+            raise self._error(f"{name} takes {', '.join(names)}: {len(names)} numbers, not {len(values)}")
+        first, second = values[0], values[-1]
+        match name:
+            case "lognormal":
+                if second < 0:
+                    raise self._error("sigma is negative")
+                if first > 18 or second > 5:
+                    raise self._error("mu and sigma are of the natural logarithm: e^18 is 66 million")
+                return Lognormal(first, second)
+            case "uniform":
+                if not 0 <= first <= second:
+                    raise self._error(f"uniform needs 0 <= low <= high, not {first:g} and {second:g}")
+                return Uniform(first, second)
+            case "exponential":
+                return Exponential(self._positive(first, "mean"))
+            case "gamma":
+                return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
+            case "weibull":
+                shape = self._positive(first, "shape")
+                return WeibullLaw(
+                    shape, self._positive(second, "mean") / portable_math.gamma_function(1.0 + 1.0 / shape)
+                )
+            case _:
+                return Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
+
+    def _points(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        points = [(self._number(), self._after_colon())]
+        while self._peek() == ",":
+            points.append((self._then_number(), self._after_colon()))
+        shares, values = zip(*points, strict=True)
+        if shares[0] != 0 or shares[-1] != 1 or list(shares) != sorted(shares) or list(values) != sorted(values):
+            raise self._error("quantiles go from 0: to 1:, shares and values ascending")
+        return shares, values
+
+    def _mixture(self) -> Numbers:
+        parts = []
+        while True:
+            weight = self._positive(self._number(), "weight")
+            self._sign(":")
+            parts.append((weight, self.expression()))
+            if self._peek() != ",":
+                break
+            self._sign(",")
+        total = sum(weight for weight, _ in parts)
+        return Mixture(tuple((weight / total, part) for weight, part in parts))
+
+    def _after_colon(self) -> float:
+        self._sign(":")
+        return self._number()
+
+    def _then_number(self) -> float:
+        self._sign(",")
+        return self._number()
+
+    def _number(self) -> float:
+        kind, token = self._next()
+        if kind != "number":
+            raise self._error("expected a number", back=1)
+        return float(token)
+
+    def _positive(self, value: float, name: str) -> float:
+        if value <= 0:
+            raise self._error(f"{name} must be above 0")
+        return value
+
+    def _sign(self, sign: str) -> None:
+        if self._peek() != sign:
+            raise self._error(f"expected {sign!r}")
+        self._at += 1
+
+    def _peek(self) -> str | None:
+        return self._tokens[self._at][1] if self._at < len(self._tokens) else None
+
+    def _next(self) -> tuple[str, str]:
+        if self._at >= len(self._tokens):
+            raise self._error("it ends too early")
+        kind, token, _ = self._tokens[self._at]
+        self._at += 1
+        return kind, token
+
+    def _error(self, what: str, back: int = 0) -> ValueError:
+        at = max(self._at - back, 0)
+        column = self._tokens[at][2] if at < len(self._tokens) else len(self._text)
+        return ValueError(f"{self._text!r}, column {column + 1}: {what} (a length is {_FORMS})")
+
+
+def _check(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is not a length: write {_FORMS}")  # noqa: TRY004
+    parse(value)
+    # A flag's "32" is a spec's 32: what means the same must hash the same.
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+Length = Annotated[int | float | str, BeforeValidator(_check)]
+"""A pydantic field: an expression of the grammar above, kept as it was written."""
+
+
+def _check_tokens(value: Any) -> Any:
+    checked = _check(value)
+    law = parse(checked)
+    if isinstance(law, Fixed) and (law.value < 1 or law.value != int(law.value)):
+        raise ValueError(f"{value!r} is no number of tokens: a whole number of at least 1")
+    return checked
+
+
+Tokens = Annotated[int | float | str, BeforeValidator(_check_tokens)]
+"""As `Length`, of a prompt or an answer: a plain number is a whole one of at least 1."""

@@ -1,0 +1,86 @@
+"""What a prefix cache can save of a plan: the tokens of each prompt that an earlier prompt began with.
+
+The cache is unlimited and holds every earlier prompt of the plan (answers are not counted: what is re-sent of
+them is planned filler). A server's hit share is at most this, and equal to it where its cache is large enough
+and requests don't overlap.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from workloads.common.arrays import Ints
+from workloads.sampling.random_streams import mixed
+from workloads.table.columns import block_counts
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """`hit_tokens` of each request; `block_share` and `token_share` of all prompts together."""
+
+    hit_tokens: Ints
+    block_share: float
+    token_share: float
+
+
+def implied_reuse(table: pa.Table, block_tokens: int, granularity: int = 1) -> Reuse:
+    """The hits that a plan implies, its rows taken in their order.
+
+    Args:
+        table: a plan; `prefix_blocks` and `prompt_tokens` are used.
+        block_tokens: length of a prefix block.
+        granularity: a server's own cache block (vLLM: 16 tokens on GPUs): hits count in whole ones, and a
+            prompt's last token is always computed. 1 counts tokens, the last one too.
+    """
+    prompt = table.column("prompt_tokens").to_numpy().astype(np.int64)
+    lists = table.column("prefix_blocks").combine_chunks()
+    if isinstance(lists, pa.ChunkedArray):
+        lists = pa.concat_arrays(lists.chunks) if lists.num_chunks else pa.array([], lists.type)
+    counts = block_counts(lists)
+    if not counts.sum():
+        return Reuse(np.zeros(len(prompt), np.int64), 0.0, 0.0)
+    ids = lists.flatten().to_numpy().astype(np.uint64, copy=False)
+    starts = np.cumsum(counts) - counts
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(ids)) - starts[row]
+    covered = np.clip(prompt[row] - place * block_tokens, 0, block_tokens)
+    chain = _chains(ids, starts, counts)
+    before = _covered_before(chain, row, covered, block_tokens)
+    # A block counts as far as it was seen, if all before it in its prompt was seen whole.
+    whole = before >= block_tokens
+    broken = np.cumsum(~whole)
+    broken_before = broken - ~whole - (broken[starts[row]] - ~whole[starts[row]])
+    hits = np.where(broken_before == 0, np.minimum(before, covered), 0)
+    hit_tokens = np.bincount(row, weights=hits, minlength=len(counts)).astype(np.int64)
+    if granularity > 1:
+        hit_tokens = np.minimum(hit_tokens, prompt - 1) // granularity * granularity
+    return Reuse(hit_tokens, float((hits > 0).sum() / len(ids)), float(hit_tokens.sum() / prompt.sum()))
+
+
+def _chains(ids: npt.NDArray[np.uint64], starts: Ints, counts: Ints) -> npt.NDArray[np.uint64]:
+    """For each block a hash of it and all before it in its prompt."""
+    chain = np.empty_like(ids)
+    last = np.zeros(len(counts), np.uint64)
+    for place in range(int(counts.max())):
+        rows = np.flatnonzero(counts > place)
+        at = starts[rows] + place
+        last[rows] = mixed(last[rows] ^ mixed(ids[at]))
+        chain[at] = last[rows]
+    return chain
+
+
+def _covered_before(chain: npt.NDArray[np.uint64], row: Ints, covered: Ints, block_tokens: int) -> Ints:
+    """For each block the most tokens of it that an earlier prompt held."""
+    order = np.lexsort((row, chain))
+    ordered, its = chain[order], covered[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    # Running maximum within each group of equal chains: groups are lifted above each other.
+    lift = np.cumsum(first) * (block_tokens + 1)
+    running = np.maximum.accumulate(its + lift) - lift
+    before = np.concatenate([[0], running[:-1]])
+    before[first] = 0
+    result = np.empty_like(covered)
+    result[order] = before
+    return result

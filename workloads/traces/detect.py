@@ -1,0 +1,65 @@
+"""Which format a trace has, from its name and its first lines; for the person who didn't say."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from workloads.common.errors import UserError
+from workloads.traces.formats.csv_stream import header, open_file
+
+_HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
+
+
+def guess_format(file: Path, *, named: bool = False) -> str:
+    """The format's name.
+
+    Args:
+        file: the trace, a file or a folder.
+        named: the person has named columns, so it is one of the plain formats.
+
+    Raises:
+        UserError: it can't be opened, or looks like none of them.
+    """
+    if file.is_dir():
+        if any(file.glob("chunk-*-trace.csv*")):
+            return "servegen"
+        if any(file.glob("*.json")) or any(file.glob("*.json.gz")):
+            return "kv-cache-tester"
+        raise UserError("the folder looks like no trace", where=str(file), remedy=_HOW)
+    name = file.name.removesuffix(".gz")
+    if name.endswith((".parquet", ".pq")):
+        return "parquet"
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return _of_json(file, named=named)
+    if named:
+        return "csv"
+    columns = header(file)
+    if {"TIMESTAMP", "ContextTokens", "GeneratedTokens"} <= set(columns):
+        return "azure"
+    if {"Timestamp", "Request tokens", "Response tokens"} <= set(columns):
+        return "burstgpt"
+    raise UserError(f"its format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW)
+
+
+def _of_json(file: Path, *, named: bool) -> str:
+    with open_file(file) as stream:
+        try:
+            start = stream.read(1 << 20)
+        except OSError as error:
+            raise UserError(f"can't be read: {error}", where=str(file)) from error
+    if start.lstrip()[:1] == b"{" and b'"block_size"' in start and b'"requests"' in start:
+        return "kv-cache-tester"
+    if named:
+        return "jsonl"
+    line = next((line for line in start.splitlines() if line.strip()), b"")
+    try:
+        record: Any = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        record = None
+    if isinstance(record, dict):
+        if "input_length" in record:
+            return "ragpulse" if isinstance(record.get("hash_ids"), dict) else "mooncake"
+        if b'"usage"' in line or b'"error"' in line:
+            return "openai"
+    raise UserError("its format isn't known", where=str(file), remedy=_HOW)

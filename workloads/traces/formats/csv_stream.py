@@ -1,0 +1,243 @@
+"""CSV files as a stream of Arrow batches of strings, with the line number of each row.
+
+Copes with CRLF, a missing final newline, blank lines and gzip. Column meanings and value checks are of the
+formats' own modules, which convert whole columns at once and look at single rows only where that fails.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workloads.common.errors import UserError
+from workloads.traces.rows import MOST_TOKENS, Faults
+
+_BLOCK_BYTES: Final = 4 << 20
+_OLDEST, _NEWEST = -2_208_988_800_000_000_000, 4_102_444_800_000_000_000  # 1900 and 2100, ns
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as strings by column, and each row's line in the file (1 is the file's first)."""
+
+    columns: dict[str, pa.Array]
+    lines: npt.NDArray[np.int64]
+
+
+def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch]:
+    """The wanted columns of a CSV file with a header, about 4 MB of text at a time.
+
+    Raises:
+        UserError: no such file, not a CSV file, or a column is missing (those that are there are listed).
+    """
+    # pyarrow.csv is imported here: it costs 20 ms that runs without a trace need not pay.
+    from pyarrow import csv
+
+    raw = _first_line(file)
+    names = [_bare(name) for name in raw]
+    # As the file writes them: pyarrow takes quotes off, but not the blanks around a name.
+    written = {bare: name.strip('"') if name.startswith('"') else name for bare, name in zip(names, raw, strict=True)}
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise UserError(
+            f"there is no column {', '.join(map(repr, missing))}",
+            where=str(file),
+            remedy=f"It has: {', '.join(names)}",
+        )
+    invalid: list[tuple[int, int, str]] = []
+
+    def keep(row: Any) -> str:
+        invalid.append((row.number, row.actual_columns, row.text))
+        return "skip"
+
+    with open_file(file) as stream:
+        columns_wanted = [written[name] for name in wanted]
+
+        def pieces() -> Iterator[Any]:
+            reader = csv.open_csv(
+                stream,
+                read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=keep),
+                convert_options=csv.ConvertOptions(
+                    include_columns=columns_wanted,
+                    column_types=dict.fromkeys(columns_wanted, pa.string()),
+                    strings_can_be_null=False,
+                ),
+            )
+            yield from reader
+
+        read = pieces()
+        next_line = 2
+        while True:
+            try:
+                batch = next(read, None)
+            except (OSError, KeyError, ValueError) as error:  # of which Arrow's own are
+                raise UserError(f"not a CSV file, or a damaged one: {error}", where=str(file)) from error
+            bad_lines = np.array(sorted(line for line, _, _ in invalid), dtype=np.int64)
+            for line, columns, text in sorted(invalid):
+                if text.strip():
+                    faults.bad(line, f"{columns} columns where the header has {len(names)}")
+            invalid.clear()
+            if batch is None:
+                return
+            lines = _lines(next_line, batch.num_rows, bad_lines)
+            next_line = int(lines[-1]) + 1 if len(lines) else next_line + len(bad_lines)
+            yield _without_blank(Batch({name: batch.column(written[name]) for name in wanted}, lines))
+
+
+def whole_numbers(
+    batch: Batch, name: str, faults: Faults, *, least: int = 0
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """A column of token counts, and which rows have a usable one (bad rows are reported and hold 0)."""
+
+    def convert(column: pa.Array) -> pa.Array:
+        return pc.cast(column, pa.int64())
+
+    def one(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise ValueError("is negative" if number < 0 else f"is below {least}")
+        if number > MOST_TOKENS:
+            raise ValueError(f"is above {MOST_TOKENS:,}: no model takes that")
+        return number
+
+    def in_range(values: npt.NDArray[np.int64]) -> bool:
+        return bool(((values >= least) & (values <= MOST_TOKENS)).all())
+
+    return _convert(batch, name, faults, convert, one, in_range)
+
+
+def seconds_ns(
+    batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_000_000
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """A column of times counted in a unit (seconds), whole or with a fraction, as ns."""
+
+    def convert(column: pa.Array) -> pa.Array:
+        return pc.cast(pc.round(pc.multiply(pc.cast(column, pa.float64()), float(unit_ns))), pa.int64())
+
+    def one(text: str) -> int:
+        return round(float(text) * unit_ns)
+
+    def in_range(values: npt.NDArray[np.int64]) -> bool:
+        return bool((values >= 0).all())
+
+    return _convert(batch, name, faults, convert, one, in_range)
+
+
+def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """A column of calendar times (`2023-11-16 18:15:46.6805900`, with or without `T`, fraction and zone).
+
+    Times without a zone are taken as UTC: only differences matter.
+    """
+
+    def convert(column: pa.Array) -> pa.Array:
+        return _parse_times(column)
+
+    def one(text: str) -> int:
+        return int(_parse_times(pa.array([text]))[0].as_py())
+
+    def in_range(values: npt.NDArray[np.int64]) -> bool:
+        return bool(((values >= _OLDEST) & (values <= _NEWEST)).all())
+
+    return _convert(batch, name, faults, convert, one, in_range)
+
+
+def _parse_times(column: pa.Array) -> pa.Array:
+    """Nanoseconds since 1970 of a column in which either all times have a zone or none has."""
+    zoned = len(column) > 0 and pc.match_substring_regex(column[0], r"(Z|[+-]\d\d(:?\d\d)?)$").as_py()
+    kind = pa.timestamp("ns", tz="UTC") if zoned else pa.timestamp("ns")
+    return pc.cast(pc.cast(column, kind), pa.int64())
+
+
+def _convert(
+    batch: Batch,
+    name: str,
+    faults: Faults,
+    convert: Callable[[pa.Array], pa.Array],
+    one: Callable[[str], int],
+    in_range: Callable[[npt.NDArray[np.int64]], bool],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    column = batch.columns[name]
+    try:
+        values = convert(column).to_numpy(zero_copy_only=False)
+        if in_range(values):
+            return values, np.ones(len(values), bool)
+    except pa.ArrowInvalid:
+        pass
+    # Something in this batch is wrong: find it row by row.
+    values, good = np.zeros(len(column), np.int64), np.ones(len(column), bool)
+    for k, text in enumerate(column.to_pylist()):
+        try:
+            values[k] = one(text)
+            if not in_range(values[k : k + 1]):
+                raise ValueError("is out of range")
+        except (ValueError, OverflowError) as error:  # pa.ArrowInvalid is a ValueError
+            good[k] = False
+            why = str(error)
+            readable = why if why.startswith("is ") else "can't be read"
+            faults.bad(int(batch.lines[k]), f"{name} {text[:60]!r} {readable}")
+    return values, good
+
+
+def _without_blank(batch: Batch) -> Batch:
+    """Arrow reads a blank line as a row of empty strings."""
+    blank = np.ones(len(batch.lines), bool)
+    for column in batch.columns.values():
+        if not blank.any():
+            return batch
+        blank &= pc.equal(column, "").to_numpy(zero_copy_only=False)
+    if not blank.any():
+        return batch
+    keep = pa.array(~blank)
+    return Batch({name: column.filter(keep) for name, column in batch.columns.items()}, batch.lines[~blank])
+
+
+def _lines(first: int, rows: int, bad: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    lines = np.arange(first, first + rows + len(bad), dtype=np.int64)
+    return lines[~np.isin(lines, bad)][:rows] if len(bad) else lines
+
+
+def open_file(file: Path) -> Any:
+    """A byte stream of a file, gzip and others unpacked.
+
+    Raises:
+        UserError: it can't be opened.
+    """
+    try:
+        return pa.input_stream(str(file), compression="detect")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        # Arrow's own text names the path once more and then the number of the error.
+        raise UserError(os.strerror(error.errno) if error.errno else "can't be read", where=str(file)) from error
+
+
+def header(file: Path) -> list[str]:
+    """The names in a CSV file's first line.
+
+    Raises:
+        UserError: no such file, empty, or not text.
+    """
+    return [_bare(name) for name in _first_line(file)]
+
+
+def _bare(name: str) -> str:
+    return name.strip().strip('"')
+
+
+def _first_line(file: Path) -> list[str]:
+    with open_file(file) as stream:
+        try:
+            start = stream.read(1 << 16)
+        except OSError as error:
+            raise UserError(f"can't be read: {error}", where=str(file)) from error
+    if not start.strip():
+        raise UserError("the file is empty", where=str(file))
+    if b"\0" in start:
+        raise UserError("not a CSV file: it holds binary data", where=str(file))
+    line = start.split(b"\n", 1)[0].decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r")
+    return [str(name) for name in line.split(",")]

@@ -1,0 +1,104 @@
+"""JSON Lines as a stream of records with their line numbers, and checked numbers out of them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from workloads.common.errors import UserError
+from workloads.traces.formats.csv_stream import open_file
+from workloads.traces.rows import MOST_TOKENS, Faults
+
+_BLOCK = 1 << 20
+
+
+class BadValueError(ValueError):
+    """A record lacks a value or has an impossible one; says which."""
+
+
+def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, record) of each line that is a JSON object; blank lines don't count. Gzip is unpacked.
+
+    Raises:
+        UserError: the file can't be read, or (unless broken rows are skipped) a line is no JSON object.
+    """
+    for line, text in enumerate(_lines(file), start=1):
+        if not text.strip():
+            continue
+        try:
+            record = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            faults.bad(line, f"is not JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            yield line, record
+        else:
+            faults.bad(line, "is not a JSON object")
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    rest = b""
+    with open_file(file) as stream:
+        while True:
+            try:
+                block = stream.read(_BLOCK)
+            except OSError as error:
+                raise UserError(f"can't be read: {error}", where=str(file)) from error
+            if not block:
+                break
+            *whole, rest = (rest + block).split(b"\n")
+            yield from whole
+    if rest:
+        yield rest
+
+
+def value(record: Mapping[str, Any], key: str) -> Any:
+    """A value that must be there.
+
+    Raises:
+        BadValueError: it is not; those that are there are listed.
+    """
+    if key not in record:
+        raise BadValueError(f"there is no {key!r}; it has: {', '.join(map(str, record))}")
+    return record[key]
+
+
+def tokens(record: Mapping[str, Any], key: str, *, least: int = 0) -> int:
+    """A token count.
+
+    Raises:
+        BadValueError: missing, not a whole number, negative, below `least` or absurd.
+    """
+    number = value(record, key)
+    if isinstance(number, str) and number.strip().isdigit():
+        number = int(number)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise BadValueError(f"{key} {number!r} is not a whole number")
+    if number < 0:
+        raise BadValueError(f"{key} {number} is negative")
+    if number < least:
+        raise BadValueError(f"{key} {number} is below {least}")
+    if number > MOST_TOKENS:
+        raise BadValueError(f"{key} {number} is above {MOST_TOKENS:,}: no model takes that")
+    return number
+
+
+def number(record: Mapping[str, Any], key: str) -> float:
+    """A number, also as text.
+
+    Raises:
+        BadValueError: missing, not a number, or not finite.
+    """
+    raw = value(record, key)
+    try:
+        if isinstance(raw, bool):
+            raise BadValueError(f"{key} {raw!r} is not a number")
+        parsed = float(raw)
+    except (TypeError, ValueError) as error:
+        raise BadValueError(f"{key} {raw!r} is not a number") from error
+    if not -1e18 < parsed < 1e18:
+        raise BadValueError(f"{key} {raw!r} is not finite")
+    return parsed

@@ -1,0 +1,198 @@
+"""Any CSV, JSON Lines or Parquet file whose columns are named: `columns: {prompt_tokens: in, output_tokens: out}`.
+
+Only the two lengths are needed; `time` (in `time_unit`), `session`, `think`, `class`, `tenant` and `blocks` (lists
+of prefix block ids, not in CSV) are used where they are named. A file without times needs `arrivals` or `users`.
+Where `think` (in `time_unit`, or seconds beside calendar times) is named, a request without a time, behind another of
+its session, comes that long after the other's answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from workloads.common.arrays import Ints
+from workloads.common.errors import UserError
+from workloads.traces.formats.batching import Request, pieces
+from workloads.traces.formats.csv_stream import Batch, batches, header, seconds_ns, timestamps_ns, whole_numbers
+from workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from workloads.traces.formats.openai_log import time_ns
+from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
+
+TimeUnit = Literal["s", "ms", "us", "ns", "calendar"]
+_UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
+_NOT_BEHIND: Final = "it has no time, and the request with one before it is of another session"
+
+
+def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit) -> Reader:
+    """A CSV file with a header, vectorised."""
+    if "blocks" in columns:
+        raise UserError("a CSV file can't hold lists of block ids", where="workload.trace.columns.blocks")
+    _require(file, columns, header(file))
+    sessions, before = SessionNumbers(), _Before()
+    for batch in batches(file, list(dict.fromkeys(columns.values())), faults):
+        prompt, good = whole_numbers(batch, columns["prompt_tokens"], faults, least=1)
+        output, good_output = whole_numbers(batch, columns["output_tokens"], faults)
+        good &= good_output
+        at_ns, think_ns, filled = np.arange(len(prompt)), None, batch
+        session = sessions.of(batch.columns[columns["session"]].to_pylist()) if "session" in columns else None
+        if "think" in columns and session is not None:
+            waits = pc.equal(batch.columns[columns["time"]], "").to_numpy(zero_copy_only=False)
+            filled = _filled(batch, columns, waits)
+            think_ns, good_think = seconds_ns(filled, columns["think"], faults, unit_ns=_think_unit_ns(unit))
+            think_ns = np.where(waits, think_ns, NO_PAUSE)
+            good &= good_think
+        if "time" in columns:
+            if unit == "calendar":
+                at_ns, good_at = timestamps_ns(filled, columns["time"], faults)
+            else:
+                at_ns, good_at = seconds_ns(filled, columns["time"], faults, unit_ns=_UNIT_NS[unit])
+            good &= good_at
+        if think_ns is not None and session is not None:
+            at_ns, behind = before.times(at_ns, session, think_ns)
+            for k in np.flatnonzero(~behind & good).tolist():
+                faults.bad(int(batch.lines[k]), _NOT_BEHIND)
+            good &= behind
+        yield Rows(
+            at_ns,
+            prompt,
+            output,
+            session=session,
+            think_ns=think_ns,
+            classes=batch.columns[columns["class"]] if "class" in columns else None,
+            tenants=batch.columns[columns["tenant"]] if "tenant" in columns else None,
+            has_times="time" in columns,
+        ).take(good)
+
+
+def read_records(
+    file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit, block_tokens: int | None, *, parquet: bool
+) -> Reader:
+    """A JSON Lines or Parquet file, record by record."""
+    source = _parquet(file, columns) if parquet else records(file, faults)
+    requests = _requests(source, faults, columns, unit)
+    for rows in pieces(requests, block_tokens if "blocks" in columns else None):
+        yield rows if "time" in columns else _untimed(rows)
+
+
+def _requests(
+    source: Iterator[tuple[int, dict[str, Any]]], faults: Faults, columns: dict[str, str], unit: TimeUnit
+) -> Iterator[Request]:
+    sessions, before = SessionNumbers(), _Before()
+    for line, record in source:
+        try:
+            name = record.get(columns["session"]) if "session" in columns else None
+            session = int(sessions.of(["" if name is None else str(name)])[0]) if "session" in columns else None
+            at_ns, think_ns = 0, NO_PAUSE
+            if "think" in columns and session is not None:
+                at_ns, think_ns = _at_or_behind(record, columns, unit, session, before)
+            elif "time" in columns:
+                at_ns = _at(record, columns["time"], unit)
+            yield Request(
+                at_ns=at_ns,
+                prompt_tokens=tokens(record, columns["prompt_tokens"], least=1),
+                output_tokens=tokens(record, columns["output_tokens"]),
+                session=session,
+                think_ns=think_ns,
+                blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
+                kind=str(value(record, columns["class"])) if "class" in columns else None,
+                tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
+            )
+        except BadValueError as error:
+            faults.bad(line, str(error))
+
+
+@dataclass
+class _Before:
+    """The last request with a time of its own, behind which others of its session may stand without one."""
+
+    at_ns: int = 0
+    session: int = -1
+
+    def times(self, at_ns: Ints, session: Ints, think_ns: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Times, of those that have none the time of the one before that has; and whether it is of their session."""
+        own = think_ns == NO_PAUSE
+        place = np.maximum.accumulate(np.where(own, np.arange(1, len(own) + 1), 0))
+        at_ns = np.concatenate([[self.at_ns], at_ns])[place]
+        of = np.concatenate([[self.session], session])[place]
+        if len(own):
+            self.at_ns, self.session = int(at_ns[-1]), int(of[-1])
+        return at_ns, of == session
+
+
+def _at_or_behind(
+    record: dict[str, Any], columns: dict[str, str], unit: TimeUnit, session: int, before: _Before
+) -> tuple[int, int]:
+    """A request's time and NO_PAUSE, or the time of its session's start and its pause."""
+    if value(record, columns["time"]) is not None:
+        before.at_ns, before.session = _at(record, columns["time"], unit), session
+        return before.at_ns, NO_PAUSE
+    if before.session != session:
+        raise BadValueError(_NOT_BEHIND)
+    think_ns = round(number(record, columns["think"]) * _think_unit_ns(unit))
+    if think_ns < 0:
+        raise BadValueError(f"{columns['think']} is negative")
+    return before.at_ns, think_ns
+
+
+def _think_unit_ns(unit: TimeUnit) -> int:
+    return _UNIT_NS["s" if unit == "calendar" else unit]
+
+
+def _filled(batch: Batch, columns: dict[str, str], waits: npt.NDArray[np.bool_]) -> Batch:
+    """Without empty fields: a time for those that have none (not to be read), no pause for those that have one."""
+    time, think = columns["time"], columns["think"]
+    some = next(iter(batch.columns[time].filter(pa.array(~waits))), "0")
+    filled = {
+        time: pc.if_else(pa.array(waits), some, batch.columns[time]),
+        think: pc.if_else(pa.array(~waits), "0", batch.columns[think]),
+    }
+    return Batch(batch.columns | filled, batch.lines)
+
+
+def _at(record: dict[str, Any], key: str, unit: TimeUnit) -> int:
+    if unit == "calendar":
+        return time_ns(str(value(record, key)))
+    return round(number(record, key) * _UNIT_NS[unit])
+
+
+def _block_ids(record: dict[str, Any], key: str) -> list[int]:
+    blocks = value(record, key)
+    blocks = [] if blocks is None else list(blocks) if isinstance(blocks, list | np.ndarray) else blocks
+    if not isinstance(blocks, list) or not all(isinstance(b, int) and 0 <= b < 2**64 for b in blocks):
+        raise BadValueError(f"{key} {str(blocks)[:60]!r} is not a list of block ids")
+    return blocks
+
+
+def _parquet(file: Path, columns: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    from pyarrow import parquet
+
+    try:
+        opened = parquet.ParquetFile(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"can't be read as Parquet: {str(error).splitlines()[0]}", where=str(file)) from error
+    _require(file, columns, opened.schema_arrow.names)
+    row = 0
+    for batch in opened.iter_batches(columns=list(dict.fromkeys(columns.values()))):
+        for record in batch.to_pylist():
+            row += 1
+            yield row, record
+
+
+def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:
+    missing = [f"{column!r} (for {key})" for key, column in columns.items() if column not in there]
+    if missing:
+        raise UserError(
+            f"there is no column {', '.join(missing)}", where=str(file), remedy=f"It has: {', '.join(there)}"
+        )
+
+
+def _untimed(rows: Rows) -> Rows:
+    from dataclasses import replace
+
+    return replace(rows, has_times=False)

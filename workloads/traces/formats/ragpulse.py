@@ -1,0 +1,103 @@
+"""RAGPulse: a line a request, `hash_ids` an object of chunk ids (system prompt, passages, history, web, question).
+
+`timestamp` is a string of seconds. Chunk lengths are in files beside the trace (`1_sys_prompt.jsonl` ...,
+gzip or not); with them the shared prefixes are known: chunks are laid one after the other, and each block of 64
+tokens has an id that stands for all that precedes its end. Without them requests share nothing, which is said.
+arXiv 2511.12979 (2025), github.com/flashserve/RAGPulse, MIT.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from workloads.common.errors import UserError
+from workloads.traces.formats.batching import Request, pieces
+from workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from workloads.traces.rows import Faults, Reader, SessionNumbers
+
+BLOCK_TOKENS: Final = 64
+# In the order of the prompt: (key in hash_ids, file, key of the id there).
+_PARTS: Final = (
+    ("sys_prompt", "1_sys_prompt", "sys_prompt_id"),
+    ("passages_ids", "2_passages", "passage_id"),
+    ("history", "3_history", "history_id"),
+    ("web_search", "5_web_search", "web_search_id"),
+    ("user_input", "4_user_input", "user_input_id"),
+)
+_MASK: Final = (1 << 64) - 1
+
+
+def read(file: Path, faults: Faults) -> Reader:
+    """The requests with their sessions, and their prefix blocks where the chunk lengths are beside the file."""
+    lengths = _chunk_lengths(file, faults)
+    if lengths is None:
+        faults.notices.append(f"{file.name}: no chunk lengths beside it (1_sys_prompt.jsonl ...): no shared prefixes")
+    return pieces(_requests(file, faults, lengths), None if lengths is None else BLOCK_TOKENS)
+
+
+def _requests(file: Path, faults: Faults, lengths: dict[int, int] | None) -> Iterator[Request]:
+    sessions = SessionNumbers()
+    for line, record in records(file, faults):
+        try:
+            prompt = tokens(record, "input_length", least=1)
+            yield Request(
+                at_ns=round(number(record, "timestamp") * 1e9),
+                prompt_tokens=prompt,
+                output_tokens=tokens(record, "output_length"),
+                session=int(sessions.of([str(value(record, "session_id"))])[0]),
+                blocks=() if lengths is None else _blocks(_chunks(record), lengths, prompt),
+            )
+        except BadValueError as error:
+            faults.bad(line, str(error))
+
+
+def _chunks(record: dict[str, Any]) -> list[int]:
+    ids = value(record, "hash_ids")
+    if not isinstance(ids, dict):
+        raise BadValueError("hash_ids is not an object: is this a Mooncake trace?")
+    chunks: list[int] = []
+    for key, _, _ in _PARTS:
+        part = ids.get(key) or []
+        if not isinstance(part, list) or not all(isinstance(chunk, int) for chunk in part):
+            raise BadValueError(f"hash_ids.{key} {str(part)[:60]!r} is not a list of chunk ids")
+        chunks += part
+    return chunks
+
+
+def _blocks(chunks: list[int], lengths: dict[int, int], prompt_tokens: int) -> list[int]:
+    """Block k stands for all chunks up to its end, and for how far it reaches into the last of them."""
+    blocks: list[int] = []
+    chain, end, block_end = 0, 0, BLOCK_TOKENS
+    for chunk in chunks:
+        length = lengths.get(chunk)
+        if length is None:
+            break  # what follows an unknown chunk is the request's own
+        begin, end = end, end + length
+        chain = _mix(chain ^ _mix(chunk + 1))
+        while block_end <= end and block_end <= prompt_tokens:
+            blocks.append(_mix(chain ^ _mix(block_end - begin)))
+            block_end += BLOCK_TOKENS
+    return blocks
+
+
+def _chunk_lengths(file: Path, faults: Faults) -> dict[int, int] | None:
+    known: dict[int, int] = {}
+    for _, name, key in _PARTS:
+        found = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
+        if not found:
+            return None
+        faults.place = found[0].name
+        for line, record in records(found[0], faults):
+            try:
+                known[tokens(record, key)] = tokens(record, "token_length")
+            except BadValueError as error:
+                raise UserError(str(error), where=f"{found[0]}, line {line}") from error
+    faults.place = ""
+    return known
+
+
+def _mix(z: int) -> int:
+    z = (z + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)

@@ -1,0 +1,65 @@
+"""A log's own request bodies, to be sent verbatim: `content: {kind: replay}` with a trace in OpenAI's shape.
+
+A plan's `content_seed` is then the line of the log (1 is the first). Tools, `response_format`, images and adapters
+stay as they are; what the injector must set itself (model, streaming, limits) it sets over them.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from workloads.common.errors import UserError
+from workloads.traces.formats.csv_stream import open_file
+
+_HINTS: Final = ("messages", "prompt", "input")
+
+
+class Bodies:
+    """The bodies of a log by line. The file is scanned once for its lines; bodies are parsed when asked for.
+
+    Raises:
+        UserError: it can't be read.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with open_file(file) as stream:
+            self._data: bytes = stream.read()
+        self._starts = [0]
+        at = self._data.find(b"\n")
+        while at >= 0:
+            self._starts.append(at + 1)
+            at = self._data.find(b"\n", at + 1)
+
+    def body(self, line: int) -> dict[str, Any]:
+        """The request body of a line.
+
+        Raises:
+            UserError: the line holds none.
+        """
+        if not 1 <= line <= len(self._starts):
+            raise UserError(f"there is no line {line}", where=str(self._file))
+        begin = self._starts[line - 1]
+        end = self._data.find(b"\n", begin)
+        try:
+            record = orjson.loads(self._data[begin : end if end >= 0 else None])
+        except orjson.JSONDecodeError as error:
+            raise UserError(f"is not JSON: {error}", where=f"{self._file}, line {line}") from error
+        for found in _candidates(record):
+            if any(hint in found for hint in _HINTS):
+                return found
+        raise UserError(
+            "holds no request body (messages or prompt)",
+            where=f"{self._file}, line {line}",
+            remedy="Log whole requests, or use content: corpus",
+        )
+
+
+def _candidates(record: Any) -> list[dict[str, Any]]:
+    """Where a log may keep the body: in `request.body`, `request`, `body`, or it is the line itself."""
+    if not isinstance(record, dict):
+        return []
+    request = record.get("request")
+    places = [request.get("body") if isinstance(request, dict) else None, request, record.get("body"), record]
+    return [place for place in places if isinstance(place, dict)]
