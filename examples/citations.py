@@ -10,7 +10,7 @@ import os
 
 from locust import constant
 
-from loadgen import LLMUser, task
+from tailgate import LLMUser, task
 
 PASSAGES = [f"[{k}] Measurement number {k} was {k * 7} units." for k in range(1, 9)]
 # A model that was not trained to cite will not; the tests of this file have one that answers anything.

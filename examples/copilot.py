@@ -10,7 +10,7 @@ from itertools import count
 
 from locust import between
 
-from loadgen import LLMUser, tag, task
+from tailgate import LLMUser, tag, task
 
 SNIPPET = "def mean(values):\n    return sum(values) / len(values)\n"
 numbers = count(1)

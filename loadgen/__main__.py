@@ -1,4 +1,4 @@
-"""Entry of the Locust process: ``python -m loadgen.control --fd N --injectors K`` (N: its end of a socket).
+"""Entry of the Locust process: ``python -m tailgate.loadgen --fd N --injectors K`` (N: its end of a socket).
 
 With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of injectors of its own.
 """
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from loadgen.control.address import refuse_a_port_in_use, split_address
-from loadgen.control.channel import Channel, Message
-from loadgen.control.local_run import LocalRun
-from loadgen.control.webui import DEFAULT_PORT as UI_PORT
-from loadgen.distributed.protocol import DEFAULT_PORT
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.address import refuse_a_port_in_use, split_address
+from tailgate.loadgen.control.channel import Channel, Message
+from tailgate.loadgen.control.local_run import LocalRun
+from tailgate.loadgen.control.webui import DEFAULT_PORT as UI_PORT
+from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from loadgen.distributed.master import MasterRun
+    from tailgate.loadgen.distributed.master import MasterRun
 
 
 def main() -> int:
@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "L
         refuse_a_port_in_use(*split_address(arguments.ui, UI_PORT, "--ui"), "--ui")
     if arguments.bind is None:
         return LocalRun(arguments.injectors, report, arguments.ui)
-    from loadgen.distributed.master import MasterRun
+    from tailgate.loadgen.distributed.master import MasterRun
 
     bind = split_address(arguments.bind, DEFAULT_PORT, "--bind")
     refuse_a_port_in_use(*bind, "--bind")

@@ -6,7 +6,7 @@ Secrets (API keys in `headers`) travel only there: never in a file, an argument 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from loadgen.injector.http.endpoint import Trust
+from tailgate.loadgen.injector.http.endpoint import Trust
 
 
 @dataclass(frozen=True)

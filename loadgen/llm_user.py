@@ -1,6 +1,6 @@
 """Users of one's own: a Locust user whose client speaks to an LLM, timed by the injector.
 
-    from loadgen import LLMUser, task
+    from tailgate.loadgen import LLMUser, task
 
     class Copilot(LLMUser):
         @task
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import locust
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from loadgen.control.coordinator import Station
+    from tailgate.loadgen.control.coordinator import Station
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -181,13 +181,13 @@ def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
 
 
 def _on_init(environment: locust.env.Environment, **_: Any) -> None:
-    from loadgen.control.standalone import start_early
+    from tailgate.loadgen.control.standalone import start_early
 
     start_early(environment, _own_classes(environment))
 
 
 def _on_test_start(environment: locust.env.Environment, **_: Any) -> None:
-    from loadgen.control.standalone import start_late
+    from tailgate.loadgen.control.standalone import start_late
 
     start_late(environment, _own_classes(environment))
 

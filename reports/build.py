@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from reports.documents.run_html.page import write_report
-from reports.metrics.analysis import Analysis, analyse
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Manifest
-from reports.summary.summary import save_summary, summary_of
-from workloads.common.errors import UserError
+from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.summary import save_summary, summary_of
+from tailgate.workloads.common.errors import UserError
 
 
 def build(run_dir: Path | str) -> dict[str, Any]:

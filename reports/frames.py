@@ -1,6 +1,6 @@
 """A run's columns as pandas data frames, for notebooks and questions that no report has foreseen.
 
-    from reports import frames
+    from tailgate.reports import frames
     slow = frames.requests("runs/RUN").query("ttft_ms > 800")
 
 Everything else in Tailgate works on Arrow and NumPy; pandas is imported here only.
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.metrics.analysis import analyse
-from reports.metrics.requests import PER_REQUEST
-from reports.rundir.telemetry import read_gpu, read_server
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.metrics.requests import PER_REQUEST
+from tailgate.reports.rundir.telemetry import read_gpu, read_server
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,8 @@ def arrivals(run_dir: Path | str) -> "pd.Series[float]":
     """
     import pandas as pd
 
-    from reports.rundir.parquet_files import read_table
-    from workloads.common.errors import UserError
+    from tailgate.reports.rundir.parquet_files import read_table
+    from tailgate.workloads.common.errors import UserError
 
     path = Path(run_dir) / "arrivals.parquet"
     if not path.exists():

@@ -18,7 +18,9 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.star
 # Only what makes a command quicker is changed: how long it sends, and how many rows of the trace.
 QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s", "--step": "2"}
 # ... and how many loads `calibrate` tries.
-FEWER_STEPS = "from harness.calibrate import steps; steps.CHUNK_RATES = (20_000,); steps.REQUEST_RATES = (500,); "
+FEWER_STEPS = (
+    "from tailgate.harness.calibrate import steps; steps.CHUNK_RATES = (20_000,); steps.REQUEST_RATES = (500,); "
+)
 POLICY = """
 baseline: {sim: h100-sxm/llama-3.1-8b}
 candidate: {sim: h100-sxm/llama-3.1-8b}
@@ -43,7 +45,7 @@ def quicker(command: str, target: str, run: Path) -> list[str]:
 def tailgate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     before = FEWER_STEPS if words[0] == "calibrate" else ""
     return subprocess.run(
-        [sys.executable, "-c", f"{before}from harness.cli import main; raise SystemExit(main())", *words],
+        [sys.executable, "-c", f"{before}from tailgate.harness.cli import main; raise SystemExit(main())", *words],
         capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env={**os.environ},
     )  # fmt: skip
 

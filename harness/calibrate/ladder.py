@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,12 +12,13 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.config.run_spec import RunSpec
-from harness.load.listener import Watcher
-from harness.run.execute import execute
-from reports.rundir.collect import collect
-from reports.summary.summary import write_summary
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.run.execute import execute
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.summary import write_summary
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import python_module
 
 TTFT_MS: Final = 50.0
 ITL_MS: Final = 20.0
@@ -65,7 +65,7 @@ class Step:
 async def null_server() -> AsyncIterator[str]:
     """The URL of a null server that lives as long as the context."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "harness.calibrate.null_server", "--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS),
+        *python_module("tailgate.harness.calibrate.null_server"), "--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS),
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C is ours to hear: the server is needed until the load has ended
     )  # fmt: skip

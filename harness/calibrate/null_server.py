@@ -20,8 +20,8 @@ from functools import partial
 
 import numpy as np
 
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.kernel_timestamps import (
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.kernel_timestamps import (
     ANCILLARY_BYTES,
     READABLE,
     StampKeeper,

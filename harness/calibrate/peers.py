@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness.calibrate.ladder import ITL_MS, TTFT_MS
-from harness.calibrate.null_server import MODEL
-from workloads.common.errors import UserError
+from tailgate.harness.calibrate.ladder import ITL_MS, TTFT_MS
+from tailgate.harness.calibrate.null_server import MODEL
+from tailgate.workloads.common.errors import UserError
 
 _LIMIT_S: Final = 300.0
 

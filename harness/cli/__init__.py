@@ -4,21 +4,22 @@ import sys
 from importlib import import_module
 from typing import Final
 
-from harness.cli.edge import let_readers_go, unforeseen
-from loadgen.hide_pandas import hide_pandas
-from workloads.common.errors import UserError
+from tailgate.harness.cli.edge import let_readers_go, unforeseen
+from tailgate.loadgen.hide_pandas import hide_pandas
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import installed_first
 
 # name -> (module, one line for --help)
 COMMANDS: Final = {
-    "run": ("harness.cli.run", "one run: run directory, summary, report.html"),
-    "gate": ("harness.cli.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
-    "calibrate": ("harness.cli.calibrate", "what this machine can measure honestly"),
-    "worker": ("harness.cli.worker", "join a distributed run and send its share of the load"),
-    "workload": ("harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),
-    "serve": ("harness.cli.serve", "the embedded engine as a server"),
-    "mark": ("harness.cli.mark", "put a mark on a running run's timeline"),
-    "report": ("harness.cli.report", "rebuild the documents of a run from its files"),
-    "compare": ("harness.cli.compare", "side by side: table, intervals, Pareto fronts, cost"),
+    "run": ("tailgate.harness.cli.run", "one run: run directory, summary, report.html"),
+    "gate": ("tailgate.harness.cli.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
+    "calibrate": ("tailgate.harness.cli.calibrate", "what this machine can measure honestly"),
+    "worker": ("tailgate.harness.cli.worker", "join a distributed run and send its share of the load"),
+    "workload": ("tailgate.harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),
+    "serve": ("tailgate.harness.cli.serve", "the embedded engine as a server"),
+    "mark": ("tailgate.harness.cli.mark", "put a mark on a running run's timeline"),
+    "report": ("tailgate.harness.cli.report", "rebuild the documents of a run from its files"),
+    "compare": ("tailgate.harness.cli.compare", "side by side: table, intervals, Pareto fronts, cost"),
 }
 
 _USAGE: Final = "usage: tailgate COMMAND [...]"
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     let_readers_go()
     if argv is None:  # this process is all ours
+        installed_first()
         hide_pandas()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):

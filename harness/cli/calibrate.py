@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser
 
 if TYPE_CHECKING:
-    from harness.calibrate.ladder import Step
-    from harness.calibrate.peers import Reported
-    from harness.host.calibration import Calibration
+    from tailgate.harness.calibrate.ladder import Step
+    from tailgate.harness.calibrate.peers import Reported
+    from tailgate.harness.host.calibration import Calibration
 
 _COLUMNS = (
     ("chunks/s", "chunks_per_s", "{:,.0f}"),
@@ -42,8 +42,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
     parser.add_argument("--quiet", action="store_true", help="print only the one line")
     given = parser.parse_args(argv)
-    from harness.calibrate import peers
-    from harness.host import calibration as store
+    from tailgate.harness.calibrate import peers
+    from tailgate.harness.host import calibration as store
 
     names = [name.strip() for name in given.against.split(",") if name.strip()]
     if names:
@@ -72,8 +72,8 @@ def line(found: "Calibration") -> str:
 
 
 async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
-    from harness.calibrate import ladder, peers
-    from harness.host import calibration as store
+    from tailgate.harness.calibrate import ladder, peers
+    from tailgate.harness.host import calibration as store
 
     table: list[Step] = []
 

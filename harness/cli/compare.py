@@ -4,15 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser
 
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where the runs can't be compared."""
     options = _parser().parse_args(argv)
-    from reports.compare.comparison import compare
-    from reports.compare.runs import load_runs
-    from reports.documents import comparison as docs
+    from tailgate.reports.compare.comparison import compare
+    from tailgate.reports.compare.runs import load_runs
+    from tailgate.reports.documents import comparison as docs
 
     found = compare(load_runs(options.runs), anyway=options.anyway)
     docs.write_html(found, options.out)

@@ -44,7 +44,7 @@ def unforeseen(command: str, error: Exception) -> int:
 
     Never 1, which says that the server failed.
     """
-    from harness.run.run_directory import Unfinished
+    from tailgate.harness.run.run_directory import Unfinished
 
     kept = error.run_dir if isinstance(error, Unfinished) else None
     cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error

@@ -7,26 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.arguments import Parser
-from workloads.common.errors import UserError
+from tailgate.harness.config.arguments import Parser
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.experiments.gate.outputs import Paperwork
-    from reports.verdicts.gate.policy import Policy
-    from reports.verdicts.gate.result import Verdict
+    from tailgate.harness.experiments.gate.outputs import Paperwork
+    from tailgate.reports.verdicts.gate.policy import Policy
+    from tailgate.reports.verdicts.gate.result import Verdict
 
 
 def run(argv: list[str]) -> int:
     """Entry; the exit code is the verdict's: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID; 2 for wrong input."""
     if argv[:1] == ["init"]:
-        from harness.cli.gate_init import run as init
+        from tailgate.harness.cli.gate_init import run as init
 
         return int(init(argv[1:]))
     options = parser().parse_args(argv)
     if options.self_test:
         return _self_test(options)
     policy_file = _policy_file(options)
-    from reports.verdicts.gate.policy import load_policy
+    from tailgate.reports.verdicts.gate.policy import load_policy
 
     policy = load_policy(policy_file)
     if options.dry_run:
@@ -50,7 +50,7 @@ def _policy_file(options: argparse.Namespace) -> Path:
     Raises:
         UserError: there is none.
     """
-    from harness.experiments.gate.folder import POLICY
+    from tailgate.harness.experiments.gate.folder import POLICY
 
     if options.policy is not None:
         return Path(options.policy)
@@ -60,7 +60,7 @@ def _policy_file(options: argparse.Namespace) -> Path:
 
 
 def _paperwork(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> "Paperwork":
-    from harness.experiments.gate.outputs import Paperwork, history_of
+    from tailgate.harness.experiments.gate.outputs import Paperwork, history_of
 
     again = _judged_again(options)
     # The copy of a policy in a gate's folder doesn't know any more what its `history` was relative to.
@@ -70,7 +70,7 @@ def _paperwork(policy: "Policy", policy_file: Path, options: argparse.Namespace)
 
 def _judged_again(options: argparse.Namespace) -> bool:
     """Whether a gate's folder is to be judged again."""
-    from reports.verdicts.gate.runs import FILE_NAME
+    from tailgate.reports.verdicts.gate.runs import FILE_NAME
 
     return len(options.runs) == 1 and (Path(options.runs[0]) / FILE_NAME).exists()
 
@@ -78,11 +78,11 @@ def _judged_again(options: argparse.Namespace) -> bool:
 def _measure(
     policy: "Policy", policy_file: Path, options: argparse.Namespace, argv: list[str]
 ) -> "tuple[Verdict, Path]":
-    from harness.experiments.gate import folder as rooms
-    from harness.experiments.gate.campaign import conduct
-    from harness.experiments.gate.estimate import estimate, require_budget
-    from harness.experiments.gate.feasibility import require_decidable
-    from harness.experiments.gate.run_specs import experiment
+    from tailgate.harness.experiments.gate import folder as rooms
+    from tailgate.harness.experiments.gate.campaign import conduct
+    from tailgate.harness.experiments.gate.estimate import estimate, require_budget
+    from tailgate.harness.experiments.gate.feasibility import require_decidable
+    from tailgate.harness.experiments.gate.run_specs import experiment
 
     found = experiment(policy, policy_file.resolve().parent)
     require_decidable(found)
@@ -100,9 +100,9 @@ def _measure(
 
 def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "tuple[Verdict, Path | None]":
     """Runs that exist: two globs, single runs to hold against thresholds, or a gate's folder to judge again."""
-    from reports.verdicts.gate import runs as gr
-    from reports.verdicts.gate.load_points import newest, placed
-    from reports.verdicts.gate.verdict import judge
+    from tailgate.reports.verdicts.gate import runs as gr
+    from tailgate.reports.verdicts.gate.load_points import newest, placed
+    from tailgate.reports.verdicts.gate.verdict import judge
 
     if options.runs and (options.baseline or options.candidate):
         raise UserError("runs and --baseline, --candidate exclude each other", where="command line")
@@ -142,13 +142,13 @@ def _command(argv: list[str]) -> list[str]:
 def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) -> None:
     """What a person or a script sees."""
     if options.json:
-        from reports.documents.gate.write import json_text
+        from tailgate.reports.documents.gate.write import json_text
 
         sys.stdout.write(json_text(verdict))
     elif not options.quiet:
         from rich.console import Console
 
-        from reports.documents.gate.terminal import print_verdict
+        from tailgate.reports.documents.gate.terminal import print_verdict
 
         console = Console()
         print_verdict(verdict, console)
@@ -158,10 +158,10 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
 def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> int:
     """What would be started, how long it would take, what it would cost."""
-    from harness.experiments.gate.estimate import estimate, require_budget
-    from harness.experiments.gate.feasibility import require_decidable
-    from harness.experiments.gate.run_specs import experiment
-    from reports.verdicts.gate.wording import duration
+    from tailgate.harness.experiments.gate.estimate import estimate, require_budget
+    from tailgate.harness.experiments.gate.feasibility import require_decidable
+    from tailgate.harness.experiments.gate.run_specs import experiment
+    from tailgate.reports.verdicts.gate.wording import duration
 
     found = experiment(policy, policy_file.resolve().parent)
     require_decidable(found)
@@ -186,7 +186,7 @@ def _dry_run(policy: "Policy", policy_file: Path, options: argparse.Namespace) -
 
 
 def _self_test(options: argparse.Namespace) -> int:
-    from reports.documents.gate.operating_curve import exit_code, report
+    from tailgate.reports.documents.gate.operating_curve import exit_code, report
 
     if options.sets < 1:
         raise UserError(f"{options.sets} sets show nothing", where="--sets", remedy="Make it 1000 or more.")

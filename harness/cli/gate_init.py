@@ -6,14 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from harness.config.arguments import Parser
-from workloads.common.errors import UserError
+from tailgate.harness.config.arguments import Parser
+from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where nothing could be written."""
     options = parser().parse_args(argv)
-    from harness.experiments.gate import policy_template
+    from tailgate.harness.experiments.gate import policy_template
 
     if options.policy.exists():
         raise UserError("exists already", where=str(options.policy), remedy="Name another file.")
@@ -30,9 +30,9 @@ def run(argv: list[str]) -> int:
 
 
 def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
-    from harness.experiments.gate import folder, pilot
-    from harness.experiments.gate.run_specs import experiment
-    from reports.verdicts.gate.policy import parse_policy
+    from tailgate.harness.experiments.gate import folder, pilot
+    from tailgate.harness.experiments.gate.run_specs import experiment
+    from tailgate.reports.verdicts.gate.policy import parse_policy
 
     if options.baseline is None or options.spec is None:
         raise UserError("a pilot needs --baseline and --spec", where="--pilot", remedy="It runs the baseline.")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from harness.config.arguments import Parser
-from harness.load.marks import mark
+from tailgate.harness.config.arguments import Parser
+from tailgate.harness.load.marks import mark
 
 
 def run(argv: list[str]) -> int:

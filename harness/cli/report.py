@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from harness.config.arguments import Parser
-from reports.build import build_with_analysis
-from reports.documents.export import FORMATS, export
-from reports.documents.run_terminal import print_summary
-from reports.summary.summary import exit_code
-from workloads.common.errors import UserError
+from tailgate.harness.config.arguments import Parser
+from tailgate.reports.build import build_with_analysis
+from tailgate.reports.documents.export import FORMATS, export
+from tailgate.reports.documents.run_terminal import print_summary
+from tailgate.reports.summary.summary import exit_code
+from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:

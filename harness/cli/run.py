@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.cli.run_flags import from_flags, json_object
-from harness.config.arguments import Parser
-from workloads.common.errors import UserError
+from tailgate.harness.cli.run_flags import from_flags, json_object
+from tailgate.harness.config.arguments import Parser
+from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
     """Run, report, and say how it went by the exit code."""
     arguments = parser().parse_args(argv)
-    from harness.config import run_spec as specs
+    from tailgate.harness.config import run_spec as specs
 
     where, folder, data = "command line", Path.cwd(), {}
     if arguments.spec is not None:
@@ -24,14 +24,14 @@ def run(argv: list[str]) -> int:
         _make_files_absolute(data, folder)
     flags = from_flags(arguments, traced=_has_trace(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
-    from harness.load.listener import Watcher
-    from harness.load.progress import Progress
-    from harness.run.execute import execute
+    from tailgate.harness.load.listener import Watcher
+    from tailgate.harness.load.progress import Progress
+    from tailgate.harness.run.execute import execute
 
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
     run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
-    from reports.build import build
-    from reports.summary.summary import exit_code
+    from tailgate.reports.build import build
+    from tailgate.reports.summary.summary import exit_code
 
     try:
         summary = build(run_dir)
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
     elif not arguments.quiet:
         from rich.console import Console
 
-        from reports.documents.run_terminal import print_summary
+        from tailgate.reports.documents.run_terminal import print_summary
 
         print_summary(summary, Console())
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
@@ -164,7 +164,7 @@ def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
 
 def _command_line(argv: list[str]) -> list[str]:
     """As it was typed, without header values, what in a body is named like a secret, and passwords of URLs."""
-    from harness.config.masking import without_credentials
+    from tailgate.harness.config.masking import without_credentials
 
     hidden = {"--header": lambda header: header.partition(":")[0] + ": ***", "--extra": _public_json}
     shown = ["tailgate", "run"]
@@ -182,7 +182,7 @@ def _command_line(argv: list[str]) -> list[str]:
 
 
 def _public_json(text: str) -> str:
-    from harness.config.masking import MASK, masked_settings
+    from tailgate.harness.config.masking import MASK, masked_settings
 
     try:
         return json.dumps(masked_settings(json_object(text, "--extra")))

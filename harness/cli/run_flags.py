@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 
 def from_flags(a: argparse.Namespace, *, traced: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`tailgate serve sim:PRESET`: the embedded engine as a server, until Ctrl-C."""
 
-from harness.engine.__main__ import main
-from workloads.common.errors import UserError
+from tailgate.harness.engine.__main__ import main
+from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:

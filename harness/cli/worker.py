@@ -7,16 +7,17 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from harness.config.arguments import Parser
-from workloads.common.errors import UserError
+from tailgate.harness.config.arguments import Parser
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import python_module
 
 
 def run(argv: list[str]) -> NoReturn:
     """Become the worker's process: Locust must be the first thing it imports."""
     options = _parser().parse_args(argv)
-    from harness.run.resources import require_linux
-    from loadgen.control.address import split_address
-    from loadgen.distributed.protocol import DEFAULT_PORT
+    from tailgate.harness.run.resources import require_linux
+    from tailgate.loadgen.control.address import split_address
+    from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
 
     require_linux()
     host, port = split_address(options.master, DEFAULT_PORT, "--master")
@@ -33,11 +34,11 @@ def run(argv: list[str]) -> NoReturn:
     sys.stdout.flush()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.execv(sys.executable, [sys.executable, "-m", "loadgen.distributed.worker", *arguments])
+    os.execv(sys.executable, [*python_module("tailgate.loadgen.distributed.worker"), *arguments])
 
 
 def _seconds(text: str, flag: str) -> float:
-    from workloads.common.units import parse_duration
+    from tailgate.workloads.common.units import parse_duration
 
     try:
         return parse_duration(text)
@@ -47,7 +48,7 @@ def _seconds(text: str, flag: str) -> float:
 
 def _injectors(text: str) -> int:
     if text == "auto":
-        from harness.host.cores import half_of_the_cores
+        from tailgate.harness.host.cores import half_of_the_cores
 
         return half_of_the_cores()
     if not text.isdigit() or not 1 <= int(text) <= 256:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
-from harness.config.arguments import Parser
-from reports.documents.workload_terminal import number, print_figures, print_json, print_pictures
-from workloads.common.errors import UserError
+from tailgate.harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
+from tailgate.harness.config.arguments import Parser
+from tailgate.reports.documents.workload_terminal import number, print_figures, print_json, print_pictures
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from workloads.plan.plan import Plan
+    from tailgate.workloads.plan.plan import Plan
 
 
 def run(argv: list[str]) -> int:
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from workloads.config.profiles import load, names
+    from tailgate.workloads.config.profiles import load, names
 
     found = [{"name": name, "title": load(name).title} for name in names()]
     if options.json:
@@ -37,8 +37,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from workloads.config.profiles import load
-    from workloads.plan.summary import plan_figures
+    from tailgate.workloads.config.profiles import load
+    from tailgate.workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name, spec = source.name, source.spec
@@ -46,7 +46,7 @@ def _show(options: argparse.Namespace) -> int:
     plan = _plan_of(source)
     figures = plan_figures(plan)
     if options.svg is not None:
-        from reports.documents.plots.workload_svg import picture
+        from tailgate.reports.documents.plots.workload_svg import picture
 
         _write(options.svg, picture(plan, profile.title if profile else name).encode())
     if options.json:
@@ -61,8 +61,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from workloads.plan.plan import write_plan
-    from workloads.plan.summary import plan_figures
+    from tailgate.workloads.plan.plan import write_plan
+    from tailgate.workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name = source.name
@@ -81,9 +81,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _preview(options: argparse.Namespace) -> int:
-    from reports.documents.workload_html import preview_page
-    from workloads.config.profiles import load
-    from workloads.plan.summary import plan_figures
+    from tailgate.reports.documents.workload_html import preview_page
+    from tailgate.workloads.config.profiles import load
+    from tailgate.workloads.plan.summary import plan_figures
 
     source = source_of(options)
     name, spec = source.name, source.spec
@@ -101,7 +101,7 @@ def _preview(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from workloads.fit.profile import fit_profile, write
+    from tailgate.workloads.fit.profile import fit_profile, write
 
     fit = fit_profile(trace_of(options, options.log), options.title or "")
     write(fit, options.output)
@@ -139,8 +139,8 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from workloads.traces.export import export
-    from workloads.traces.replay import load
+    from tailgate.workloads.traces.export import export
+    from tailgate.workloads.traces.replay import load
 
     replay = load(trace_of(options, options.source), options.seed)
     lost = export(replay, options.output, options.to)
@@ -157,7 +157,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _plan_of(source: Source) -> "Plan":
-    from workloads.plan.plan import make_plan
+    from tailgate.workloads.plan.plan import make_plan
 
     return make_plan(source.spec, source.seed)
 

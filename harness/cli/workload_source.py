@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from workloads.config.workload import TraceSpec, WorkloadSpec
+    from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
 
 _TRACE_KEYS: Final = ("start", "speed", "rate_by", "time_unit", "block_tokens")
 
@@ -59,8 +59,8 @@ def source_of(options: argparse.Namespace) -> Source:
     """The resolved workload of the source and the flags: what a run of the same would send."""
     from pydantic import ValidationError
 
-    from workloads.config.profiles import names
-    from workloads.config.workload import WorkloadSpec, explain
+    from tailgate.workloads.config.profiles import names
+    from tailgate.workloads.config.workload import WorkloadSpec, explain
 
     source = str(options.source)
     path = Path(source)
@@ -87,7 +87,7 @@ def source_of(options: argparse.Namespace) -> Source:
 
 def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
     """The workload and the seed of a spec, or a profile file as what it is."""
-    from harness.config.run_spec import load
+    from tailgate.harness.config.run_spec import load
 
     data = load(path)
     if "sources" in data and "workload" in data:
@@ -136,7 +136,7 @@ def trace_of(options: argparse.Namespace, file: Path) -> "TraceSpec":
     """A trace, with the flags that are about traces."""
     from pydantic import ValidationError
 
-    from workloads.config.workload import WorkloadSpec, explain
+    from tailgate.workloads.config.workload import WorkloadSpec, explain
 
     try:
         spec = WorkloadSpec.model_validate({"trace": {"file": str(file.resolve())} | _trace_flags(options)})

@@ -6,15 +6,22 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.config.masking import MASK, masked_settings, masked_text, masked_variables, program_of, without_credentials
-from loadgen.injector.http.endpoint import Trust
-from reports.metrics import slo as slo_grammar
-from workloads.common.errors import UserError
-from workloads.common.units import Duration
-from workloads.common.validation import Strict, explain
-from workloads.common.yaml_file import read_yaml
-from workloads.config.workload import WorkloadSpec
-from workloads.sampling.distribution_grammar import Length
+from tailgate.harness.config.masking import (
+    MASK,
+    masked_settings,
+    masked_text,
+    masked_variables,
+    program_of,
+    without_credentials,
+)
+from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.reports.metrics import slo as slo_grammar
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.units import Duration
+from tailgate.workloads.common.validation import Strict, explain
+from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.sampling.distribution_grammar import Length
 
 # Fields of a request's body that are not `extra`, and what says them instead.
 _WRITTEN: Final = {

@@ -2,7 +2,7 @@
 
 `model` says how long a step takes, `kv` keeps the cache blocks, `scheduler` decides who is in a step
 (pure, on any clock), `loop` runs it in real time, `api` and `metrics` are its face. Started by
-`python -m harness.engine`. Everything measured on it is SIMULATED: it shows that a harness works and
+`python -m tailgate.harness.engine`. Everything measured on it is SIMULATED: it shows that a harness works and
 how queues behave, never how fast a GPU is.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m harness.engine --preset h100-sxm/llama-3.1-8b`: the embedded engine as a server process.
+"""`python -m tailgate.harness.engine --preset h100-sxm/llama-3.1-8b`: the embedded engine as a server process.
 
 Prints one line of JSON, `{"port": N}`, when it is ready. Ends on SIGTERM or SIGINT, and when the process
 that started it dies (unless `--detach`).
@@ -15,12 +15,12 @@ import sys
 
 from aiohttp import web
 
-from harness.config.argument_types import number
-from harness.config.arguments import Parser
-from harness.engine.config import Settings, resolve
-from harness.engine.realtime import Engine
-from harness.engine.server.api import application
-from workloads.common.errors import UserError
+from tailgate.harness.config.argument_types import number
+from tailgate.harness.config.arguments import Parser
+from tailgate.harness.engine.config import Settings, resolve
+from tailgate.harness.engine.realtime import Engine
+from tailgate.harness.engine.server.api import application
+from tailgate.workloads.common.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
 _BACKLOG = 4096

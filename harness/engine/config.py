@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from harness.engine.model.step_time import Gpu, ModelShape, StepTime
-from workloads.common.errors import UserError
+from tailgate.harness.engine.model.step_time import Gpu, ModelShape, StepTime
+from tailgate.workloads.common.errors import UserError
 
 GIB = 2**30
 
@@ -177,7 +177,7 @@ def _blocks_in_memory(settings: Settings, model: StepTime) -> int:
 
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
-    text = resources.files("harness.engine").joinpath("presets", name).read_text(encoding="utf-8")
+    text = resources.files("tailgate.harness.engine").joinpath("presets", name).read_text(encoding="utf-8")
     read: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return read
 

@@ -12,11 +12,11 @@ import random
 import time
 from typing import Protocol
 
-from harness.engine.config import Resolved
-from harness.engine.model.kv_cache import BlockPool
-from harness.engine.model.scheduler import Scheduler, Sequence
-from harness.engine.server.metrics import EngineMetrics
-from harness.engine.server.timer import Timer
+from tailgate.harness.engine.config import Resolved
+from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.model.scheduler import Scheduler, Sequence
+from tailgate.harness.engine.server.metrics import EngineMetrics
+from tailgate.harness.engine.server.timer import Timer
 
 GIVE_UP_S = 0.1
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.host.cores import usable_cores
-from harness.host.facts import host_facts, versions
+from tailgate.harness.host.cores import usable_cores
+from tailgate.harness.host.facts import host_facts, versions
 
 WARN_ABOVE = 0.7
 

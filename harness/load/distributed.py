@@ -7,14 +7,14 @@ records are `loadgen.control`'s.
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from harness.config.masking import is_secret
-from harness.config.run_spec import RunSpec
-from harness.load import locustfiles
-from harness.load.listener import Watcher, until_ready
-from harness.load.locust_process import Control, Message
-from loadgen.redact import SECRETIVE
-from reports.rundir.manifest import Manifest
-from workloads.common.errors import UserError
+from tailgate.harness.config.masking import is_secret
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load import locustfiles
+from tailgate.harness.load.listener import Watcher, until_ready
+from tailgate.harness.load.locust_process import Control, Message
+from tailgate.loadgen.redact import SECRETIVE
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 # Beyond the wait for the workers: plans are made, prompts prepared.
 _PREPARE_S: Final = 180.0

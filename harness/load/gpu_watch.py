@@ -6,13 +6,13 @@ from typing import Any
 
 from yarl import URL
 
-from harness.config.run_spec import RunSpec
-from harness.load.event_log import EventLog
-from harness.load.listener import Watcher
-from harness.targets.base import Identity, Target
-from harness.telemetry.gpu.sources import GpuSource, Latest, gpu_source
-from reports.rundir.manifest import Manifest
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load.event_log import EventLog
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.targets.base import Identity, Target
+from tailgate.harness.telemetry.gpu.sources import GpuSource, Latest, gpu_source
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 _SHOW_S = 1.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from reports.metrics import slo
-from workloads.common.errors import UserError
+from tailgate.reports.metrics import slo
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.config.run_spec import RunSpec
+    from tailgate.harness.config.run_spec import RunSpec
 
 _WINDOW_S: Final = 30
 # Several injectors' ticks are judged together, not each anew.

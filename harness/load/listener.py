@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from harness.load.event_log import EventLog
-from harness.load.interrupts import Interruption
-from harness.load.kill_switch import KillSwitch
-from harness.load.locust_process import Control, Message
-from harness.targets.base import Ended, Target
-from reports.rundir.manifest import Manifest
-from workloads.common.errors import UserError
+from tailgate.harness.load.event_log import EventLog
+from tailgate.harness.load.interrupts import Interruption
+from tailgate.harness.load.kill_switch import KillSwitch
+from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.targets.base import Ended, Target
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 _READY_S = 60.0
 # After the drain's end an injector has this long to write its last records before it counts as hung.

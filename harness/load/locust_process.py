@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
+
+from tailgate.workloads.common.import_paths import python_module
 
 Message = dict[str, Any]
 
@@ -34,7 +35,7 @@ class Control:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "loadgen.control", "--fd", str(theirs.fileno()), "--injectors", str(injectors),
+                *python_module("tailgate.loadgen"), "--fd", str(theirs.fileno()), "--injectors", str(injectors),
                 *more,
                 pass_fds=[theirs.fileno()], start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

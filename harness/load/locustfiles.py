@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from harness.config.run_spec import RunSpec
-from harness.load.listener import until_loaded
-from harness.load.locust_process import Control
-from workloads.table.hashing import file_digest
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load.listener import until_loaded
+from tailgate.harness.load.locust_process import Control
+from tailgate.workloads.table.hashing import file_digest
 
 
 def order(spec: RunSpec) -> dict[str, Any] | None:

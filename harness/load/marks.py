@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from reports.rundir.manifest import Manifest
-from workloads.common.errors import UserError
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 
 def mark(run_dir: Path, text: str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.load.listener import Watcher
+from tailgate.harness.load.listener import Watcher
 
 if TYPE_CHECKING:
     from rich.status import Status

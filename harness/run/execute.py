@@ -18,32 +18,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.config.run_spec import RunSpec, trust_of
-from harness.load import distributed
-from harness.load.event_log import EventLog
-from harness.load.gpu_watch import gpu_events, look_for_gpus, show
-from harness.load.interrupts import Interrupts
-from harness.load.kill_switch import KillSwitch
-from harness.load.listener import Listener, Watcher
-from harness.load.locust_process import Control, Message
-from harness.run import run_directory
-from harness.run.jobs import extend_plan, injector_count, make_jobs
-from harness.run.locust_messages import prepare_message
-from harness.run.prepare import Planning, Prepared, prepare
-from harness.run.resources import require_linux
-from harness.targets import credentials as auth
-from harness.targets.base import Identity, Target, unless_gone
-from harness.targets.make import make_target
-from harness.telemetry.gpu.sources import GpuSource
-from harness.telemetry.host import HostSampler
-from harness.telemetry.server import Found, ServerScraper
-from loadgen.injector.http.endpoint import public_name
-from reports.cost.prices import price_of
-from reports.rundir.manifest import Manifest
-from reports.rundir.telemetry import read_gpu, read_server
-from reports.telemetry.annotations import annotations
-from workloads.common.errors import UserError
-from workloads.plan.plan import Plan
+from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.load import distributed
+from tailgate.harness.load.event_log import EventLog
+from tailgate.harness.load.gpu_watch import gpu_events, look_for_gpus, show
+from tailgate.harness.load.interrupts import Interrupts
+from tailgate.harness.load.kill_switch import KillSwitch
+from tailgate.harness.load.listener import Listener, Watcher
+from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.run import run_directory
+from tailgate.harness.run.jobs import extend_plan, injector_count, make_jobs
+from tailgate.harness.run.locust_messages import prepare_message
+from tailgate.harness.run.prepare import Planning, Prepared, prepare
+from tailgate.harness.run.resources import require_linux
+from tailgate.harness.targets import credentials as auth
+from tailgate.harness.targets.base import Identity, Target, unless_gone
+from tailgate.harness.targets.make import make_target
+from tailgate.harness.telemetry.gpu.sources import GpuSource
+from tailgate.harness.telemetry.host import HostSampler
+from tailgate.harness.telemetry.server import Found, ServerScraper
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.reports.cost.prices import price_of
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.telemetry import read_gpu, read_server
+from tailgate.reports.telemetry.annotations import annotations
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import Plan
 
 # Between "all are ready" and the run's time zero: the first scrape, and the message's way to the injectors.
 _LEAD_NS = 150_000_000

@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.config.run_spec import RunSpec, trust_of
-from harness.host.cores import half_of_the_cores
-from harness.run.preflight import adapters
-from harness.run.prompt_content import Prompts
-from harness.targets.base import Identity
-from loadgen.job import Job
-from reports.rundir.manifest import Manifest
-from workloads.plan.plan import Plan, write_plan
-from workloads.table.hashing import plan_hash
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.host.cores import half_of_the_cores
+from tailgate.harness.run.preflight import adapters
+from tailgate.harness.run.prompt_content import Prompts
+from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.job import Job
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.plan.plan import Plan, write_plan
+from tailgate.workloads.table.hashing import plan_hash
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 # However short the drain: a server may take this long for a first token.
 _LEAST_STALL_S = 10.0
@@ -85,8 +85,8 @@ def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from reports.rundir.spool import spool_files, whole_batches
-    from workloads.plan.plan import closed_rows
+    from tailgate.reports.rundir.spool import spool_files, whole_batches
+    from tailgate.workloads.plan.plan import closed_rows
 
     have = plan.table.num_rows
     batches = (batch for path in spool_files(run_dir, "injector").values() for batch in whole_batches(path))

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from harness.config.run_spec import RunSpec
-from harness.load.distributed import key_order
-from harness.load.locust_process import Message
-from harness.load.locustfiles import order_for_workers
-from loadgen.job import Job
-from reports.rundir.manifest import Manifest
-from workloads.plan.plan import Plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load.distributed import key_order
+from tailgate.harness.load.locust_process import Message
+from tailgate.harness.load.locustfiles import order_for_workers
+from tailgate.loadgen.job import Job
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.plan.plan import Plan
 
 # A closed loop without an end of its own is ended by its number of requests, or by the manifest's measure end.
 _FOREVER_NS = 1 << 62

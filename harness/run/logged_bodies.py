@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.common.errors import UserError
-from workloads.plan.plan import Plan
-from workloads.prompts.content_check import asks_for_grammar
-from workloads.traces.logged_bodies import Bodies
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.prompts.content_check import asks_for_grammar
+from tailgate.workloads.traces.logged_bodies import Bodies
 
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 

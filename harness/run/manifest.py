@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from harness.config.run_spec import RunSpec
-from harness.host.facts import host_facts, versions
-from harness.run.jobs import injector_count
-from harness.targets.base import Identity
-from loadgen.injector.http.endpoint import public_name
-from reports.rundir.manifest import Manifest
-from reports.rundir.manifest import Target as ManifestTarget
-from workloads.plan.plan import Plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host.facts import host_facts, versions
+from tailgate.harness.run.jobs import injector_count
+from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Target as ManifestTarget
+from tailgate.workloads.plan.plan import Plan
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:

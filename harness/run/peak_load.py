@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from harness.config.run_spec import RunSpec
-from harness.host import calibration
-from harness.run.jobs import injector_count
-from workloads.common.arrays import Floats
-from workloads.plan.plan import Plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host import calibration
+from tailgate.harness.run.jobs import injector_count
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.plan.plan import Plan
 
 _TOKENS_PER_S = 50.0  # of one answer; how fast the server really is nobody knows before
 

@@ -3,12 +3,12 @@
 identified -> its context limits lengths -> plan -> `admit`: lengths, adapters and content fit the target
 """
 
-from harness.config.run_spec import RunSpec
-from harness.run.logged_bodies import check_bodies
-from harness.targets.base import Identity
-from workloads.common.errors import UserError
-from workloads.plan.plan import Plan
-from workloads.prompts.content_check import asks_for_grammar, refuse_misleading
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.run.logged_bodies import check_bodies
+from tailgate.harness.targets.base import Identity
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.prompts.content_check import asks_for_grammar, refuse_misleading
 
 
 def needs_context(spec: RunSpec) -> bool:

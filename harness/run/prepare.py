@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from harness.config.run_spec import RunSpec, trust_of
-from harness.load.listener import Watcher
-from harness.run import prompt_content
-from harness.run.manifest import first_manifest
-from harness.run.peak_load import beyond_calibration
-from harness.run.preflight import admit, needs_context, with_context
-from harness.run.resources import check_resources
-from harness.run.warmup import Refused, settle
-from harness.targets import credentials as auth
-from harness.targets.base import Identity, Target
-from harness.targets.inspect.caches import prepare_caches
-from harness.targets.inspect.fingerprint import fingerprint, memory
-from harness.targets.inspect.probe import identify, session
-from harness.targets.make import served_model
-from reports.rundir.manifest import Manifest
-from workloads.plan.plan import Plan, make_plan, write_plan
+from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.run import prompt_content
+from tailgate.harness.run.manifest import first_manifest
+from tailgate.harness.run.peak_load import beyond_calibration
+from tailgate.harness.run.preflight import admit, needs_context, with_context
+from tailgate.harness.run.resources import check_resources
+from tailgate.harness.run.warmup import Refused, settle
+from tailgate.harness.targets import credentials as auth
+from tailgate.harness.targets.base import Identity, Target
+from tailgate.harness.targets.inspect.caches import prepare_caches
+from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
+from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.harness.targets.make import served_model
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
 
 T = TypeVar("T")
 

@@ -12,13 +12,13 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
-from harness.config.run_spec import RunSpec
-from harness.targets.base import Identity
-from loadgen.injector.http.endpoint import public_name
-from workloads.plan.plan import Plan
-from workloads.prompts.content_table import ContentTable, table_default, table_from_tokens, table_random
-from workloads.prompts.corpus import chunks, corpus_text
-from workloads.prompts.prompts import Mode, PromptMaker
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.prompts.content_table import ContentTable, table_default, table_from_tokens, table_random
+from tailgate.workloads.prompts.corpus import chunks, corpus_text
+from tailgate.workloads.prompts.prompts import Mode, PromptMaker
 
 _CHARS: Final = 240_000
 _CHUNK_CHARS: Final = 12_000

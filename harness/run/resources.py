@@ -11,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from harness.config.run_spec import RunSpec
-from harness.run.jobs import injector_count
-from workloads.common.errors import UserError
-from workloads.plan.plan import Plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.run.jobs import injector_count
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import Plan
 
 # What a process has open besides its connections: files, sockets to others, its event loop.
 _OWN: Final = 32

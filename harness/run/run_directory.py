@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 _RESERVE: Final = "spool/reserve"
 _RESERVE_BYTES: Final = 256 << 10

@@ -20,10 +20,10 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
-from harness.targets.base import Identity, TargetGone
-from loadgen.injector.http.endpoint import public_name
-from workloads.plan.plan import Plan
-from workloads.prompts.corpus import corpus_text
+from tailgate.harness.targets.base import Identity, TargetGone
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.prompts.corpus import corpus_text
 
 AT_ONCE: Final = 4  # of an endpoint, to begin with
 MOST_AT_ONCE: Final = 64

@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
-from harness.config.masking import masked_words
-from workloads.common.errors import UserError
+from tailgate.harness.config.masking import masked_words
+from tailgate.workloads.common.errors import UserError
 
 # A broken connection is heard before the end of the process that broke it.
 _LAST_WORD_S: Final = 1.0

@@ -18,13 +18,13 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from harness.targets.base import Ended, never
-from harness.targets.inspect.probe import OPEN, Access, session
-from harness.targets.launch.container import started_container
-from harness.targets.launch.launched import LaunchedTarget
-from harness.targets.launch.process import OwnProcess, require_free
-from harness.targets.launch.ready import first_token, wait_until_ready
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import Ended, never
+from tailgate.harness.targets.inspect.probe import OPEN, Access, session
+from tailgate.harness.targets.launch.container import started_container
+from tailgate.harness.targets.launch.launched import LaunchedTarget
+from tailgate.harness.targets.launch.process import OwnProcess, require_free
+from tailgate.harness.targets.launch.ready import first_token, wait_until_ready
+from tailgate.workloads.common.errors import UserError
 
 _STOP_S: Final = 120.0
 _WATCH_S: Final = 0.25

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from harness.config.run_spec import AuthSpec, TargetSpec
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import AuthSpec, TargetSpec
+from tailgate.workloads.common.errors import UserError
 
 _COMMAND_S: Final = 30.0
 # A renewal that failed is tried again: the old key is likely to be good for a while yet.
@@ -65,8 +65,8 @@ class Credentials:
         """Renew a command's key when it is `refresh` old or the target refuses it, until cancelled.
 
         Whoever sends it is in ``tell``, called with the new headers. A renewal that fails is tried again after
-        ``retry_s``, then after twice that, and so on; the old key serves meanwhile, and `events` says since when. So is one whose
-        key the target refuses again: a key that is simply wrong doesn't have the command run all the time.
+        ``retry_s``, then after twice that, and so on; the old key serves meanwhile, and `events` says since when. So is
+        one whose key the target refuses again: a key that is simply wrong doesn't have the command run all the time.
         """
         spec = self._spec
         if spec is None or spec.command is None:

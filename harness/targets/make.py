@@ -1,14 +1,14 @@
 """From a spec's `target:` to the class that lives it."""
 
-from harness.config.run_spec import RunSpec, trust_of
-from harness.targets.base import Target
-from harness.targets.command import CommandTarget
-from harness.targets.credentials import credentials
-from harness.targets.inspect.probe import Access
-from harness.targets.sim import SimTarget
-from harness.targets.url import UrlTarget
-from harness.targets.vllm import VllmTarget
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.targets.base import Target
+from tailgate.harness.targets.command import CommandTarget
+from tailgate.harness.targets.credentials import credentials
+from tailgate.harness.targets.inspect.probe import Access
+from tailgate.harness.targets.sim import SimTarget
+from tailgate.harness.targets.url import UrlTarget
+from tailgate.harness.targets.vllm import VllmTarget
+from tailgate.workloads.common.errors import UserError
 
 
 def make_target(spec: RunSpec) -> Target:

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-import sys
 import time
 from typing import Any
 
-from harness.targets.base import TargetGone
-from harness.targets.launch.launched import LaunchedTarget
-from harness.targets.launch.process import OwnProcess
-from harness.targets.vllm_flags import flag
+from tailgate.harness.targets.base import TargetGone
+from tailgate.harness.targets.launch.launched import LaunchedTarget
+from tailgate.harness.targets.launch.process import OwnProcess
+from tailgate.harness.targets.vllm_flags import flag
+from tailgate.workloads.common.import_paths import python_module
 
 _READY_S = 30.0
 _LOOK_S = 0.01
@@ -35,7 +35,7 @@ class SimTarget(LaunchedTarget):
             TargetGone: no such preset, or a flag that the engine doesn't know.
         """
         flags = [text for key, value in self._args.items() for text in flag(key, value)]
-        command = [sys.executable, "-m", "harness.engine", "--preset", self._preset, "--port", "0", *flags]
+        command = [*python_module("tailgate.harness.engine"), "--preset", self._preset, "--port", "0", *flags]
         began = time.monotonic()
         self.process = await OwnProcess.spawn(command)
         self.life.command = command

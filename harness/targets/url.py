@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.targets.base import Ended, Life, never
+from tailgate.harness.targets.base import Ended, Life, never
 
 
 class UrlTarget:

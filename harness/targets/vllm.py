@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness.targets import vllm_flags
-from harness.targets.inspect.probe import OPEN, Access, session
-from harness.targets.launch.launched import LaunchedTarget
-from harness.targets.launch.process import OwnProcess, free_port, require_free
-from harness.targets.launch.ready import Detail, Milestone, first_token, wait_until_ready
-from harness.targets.vllm_flags import flag
-from workloads.common.errors import UserError
+from tailgate.harness.targets import vllm_flags
+from tailgate.harness.targets.inspect.probe import OPEN, Access, session
+from tailgate.harness.targets.launch.launched import LaunchedTarget
+from tailgate.harness.targets.launch.process import OwnProcess, free_port, require_free
+from tailgate.harness.targets.launch.ready import Detail, Milestone, first_token, wait_until_ready
+from tailgate.harness.targets.vllm_flags import flag
+from tailgate.workloads.common.errors import UserError
 
 MILESTONES: Final = (
     Milestone("process start", re.compile(r"non-default args|Resolved architecture")),

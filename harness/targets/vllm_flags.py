@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 _ASK_S = 120.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from harness.telemetry.sample_store import TidySamples
-from reports.rundir.telemetry import HOST_SCHEMA
+from tailgate.harness.telemetry.sample_store import TidySamples
+from tailgate.reports.rundir.telemetry import HOST_SCHEMA
 
 _LOOK_FOR_CHILDREN_S = 5.0
 

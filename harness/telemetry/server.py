@@ -14,10 +14,10 @@ from pathlib import Path
 import aiohttp
 import pyarrow as pa
 
-from harness.telemetry.prometheus_text import PageReader, SeriesKey
-from harness.telemetry.sample_store import TidySamples
-from loadgen.injector.http.endpoint import Trust, tls_context
-from reports.rundir.telemetry import SERVER_SCHEMA
+from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
+from tailgate.harness.telemetry.sample_store import TidySamples
+from tailgate.loadgen.injector.http.endpoint import Trust, tls_context
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
 _DURATION = SeriesKey("scrape_duration_seconds", "{}")

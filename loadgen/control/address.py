@@ -3,7 +3,7 @@
 import os
 import socket
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 
 def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:

@@ -13,12 +13,12 @@ from gevent.event import AsyncResult, Event
 from locust import User
 from locust.env import Environment
 
-from loadgen.control.channel import Message
-from loadgen.control.injector_processes import Injectors
-from loadgen.control.user_counts import Population
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.injector_processes import Injectors
+from tailgate.loadgen.control.user_counts import Population
 
 if TYPE_CHECKING:
-    from loadgen.llm_user import Answer
+    from tailgate.loadgen.llm_user import Answer
 
 END_OF_USER = gevent.GreenletExit
 

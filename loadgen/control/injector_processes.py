@@ -3,11 +3,11 @@
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
-from loadgen.control.channel import Channel, Message
+from tailgate.loadgen.control.channel import Channel, Message
+from tailgate.workloads.common.import_paths import python_module
 
 
 class Injectors:
@@ -29,7 +29,7 @@ class Injectors:
         with theirs:
             fd = theirs.fileno()
             # Its own session: Ctrl-C in the terminal is the harness's to interpret.
-            command = [sys.executable, "-m", "loadgen.injector", "--fd", str(fd)]
+            command = [*python_module("tailgate.loadgen.injector"), "--fd", str(fd)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._children.append(
                 subprocess.Popen(

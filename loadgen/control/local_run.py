@@ -13,12 +13,12 @@ from gevent.event import Event
 from locust import User
 from locust.env import Environment
 
-from loadgen.control.channel import Message
-from loadgen.control.coordinator import Station
-from loadgen.control.locustfile import ignored_parts
-from loadgen.control.run_setup import Crew, load_classes
-from loadgen.control.webui import WebUi
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.coordinator import Station
+from tailgate.loadgen.control.locustfile import ignored_parts
+from tailgate.loadgen.control.run_setup import Crew, load_classes
+from tailgate.loadgen.control.webui import WebUi
+from tailgate.workloads.common.errors import UserError
 
 
 class LocalRun:

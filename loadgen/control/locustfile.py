@@ -9,9 +9,10 @@ import locust
 from locust import User
 from locust.util.load_locustfile import is_shape_class, load_locustfile
 
-from loadgen.llm_user import LLMUser
-from workloads.common.errors import UserError
-from workloads.table.hashing import file_digest
+from tailgate.loadgen.llm_user import LLMUser
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import user_first
+from tailgate.workloads.table.hashing import file_digest
 
 
 def digest(path: Path) -> str:
@@ -33,6 +34,7 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
         UserError: no such file, an error while it is imported, no `LLMUser` in it, or no task with these tags.
     """
     digest(path)
+    user_first()
     try:
         found, _shapes = load_locustfile(str(path.resolve()))
     except BaseException as error:  # noqa: BLE001 - a person's own code may raise anything, SystemExit included
@@ -42,14 +44,14 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
         raise UserError(
             f"{', '.join(others)}: not an LLMUser, so its requests would not be measured",
             where=str(path),
-            remedy="Derive it from loadgen.LLMUser, or give it weight = 0.",
+            remedy="Derive it from tailgate.LLMUser, or give it weight = 0.",
         )
     usable = [kind for kind in found.values() if kind.weight > 0 or kind.fixed_count > 0]
     if not usable:
         raise UserError(
             "has no user class",
             where=str(path),
-            remedy="Write one: from loadgen import LLMUser, task; class Mine(LLMUser): ...",
+            remedy="Write one: from tailgate import LLMUser, task; class Mine(LLMUser): ...",
         )
     with_tasks = [kind for kind in usable if _has_task(kind, tags, exclude_tags)]
     if not with_tasks:

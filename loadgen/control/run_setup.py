@@ -12,11 +12,11 @@ import gevent
 from locust.env import Environment
 from locust.user.users import User
 
-from loadgen.control.channel import Message
-from loadgen.control.coordinator import Station, assertions_count
-from loadgen.control.shape import Stages
-from loadgen.control.stages import Stage, mean_users
-from loadgen.control.users import OpenLoopUser, SessionUser
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.coordinator import Station, assertions_count
+from tailgate.loadgen.control.shape import Stages
+from tailgate.loadgen.control.stages import Stage, mean_users
+from tailgate.loadgen.control.users import OpenLoopUser, SessionUser
 
 _MOST_TOLD: Final = 20
 
@@ -115,6 +115,6 @@ def load_classes(message: Message) -> list[type[User]]:
     Raises:
         UserError: it can't be used.
     """
-    from loadgen.control.locustfile import user_classes
+    from tailgate.loadgen.control.locustfile import user_classes
 
     return user_classes(Path(message["path"]), message["tags"], message["exclude_tags"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import gevent
 from locust import LoadTestShape
 
-from loadgen.control.stages import Stage, moments, users_at
+from tailgate.loadgen.control.stages import Stage, moments, users_at
 
 
 class Stages(LoadTestShape):

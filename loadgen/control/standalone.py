@@ -24,13 +24,13 @@ from locust import User
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadgen.control.channel import Message
-from loadgen.control.coordinator import Station, assertions_count
-from loadgen.job import Job
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.coordinator import Station, assertions_count
+from tailgate.loadgen.job import Job
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from loadgen.llm_user import Answer, LLMUser
+    from tailgate.loadgen.llm_user import Answer, LLMUser
 
 _READY_S = 30.0
 _ASK_S = 10.0

@@ -9,7 +9,7 @@ import gevent
 from locust import User, constant, task
 
 if TYPE_CHECKING:
-    from loadgen.control.coordinator import Station
+    from tailgate.loadgen.control.coordinator import Station
 
 
 class _Stationed(User):

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from locust.env import Environment
 
-from loadgen.control.address import split_address
-from loadgen.control.channel import Message
+from tailgate.loadgen.control.address import split_address
+from tailgate.loadgen.control.channel import Message
 
 DEFAULT_PORT: Final = 8089
 _ROWS: Final = (("TTFT", "ttft_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 
 def described(path: Path) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 
-from loadgen.control.channel import Message
-from loadgen.control.stages import Stage
-from loadgen.distributed import protocol
-from loadgen.distributed.file_transfer import described
-from loadgen.distributed.workers import Fleet, Remote
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.stages import Stage
+from tailgate.loadgen.distributed import protocol
+from tailgate.loadgen.distributed.file_transfer import described
+from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.workloads.common.errors import UserError
 
 _PREPARE_S: Final = 120.0
 # What of a `prepare` message every worker is told.

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from loadgen.distributed.workers import Fleet, Remote
+from tailgate.loadgen.distributed.workers import Fleet, Remote
 
 # Neither a word nor a heartbeat of Locust's for so long: missing.
 _SILENT_S: Final = 4.0

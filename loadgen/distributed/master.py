@@ -20,16 +20,16 @@ from locust.env import Environment
 from locust.rpc import Message as RpcMessage
 from locust.runners import STATE_MISSING
 
-from loadgen.control.channel import Message
-from loadgen.control.locustfile import ignored_parts
-from loadgen.control.run_setup import Crew, load_classes
-from loadgen.control.webui import WebUi
-from loadgen.distributed import locust_runners, protocol
-from loadgen.distributed.join import Muster
-from loadgen.distributed.liveness import Vigil
-from loadgen.distributed.record_transfer import Store, number_of
-from loadgen.distributed.workers import Fleet, Remote
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.locustfile import ignored_parts
+from tailgate.loadgen.control.run_setup import Crew, load_classes
+from tailgate.loadgen.control.webui import WebUi
+from tailgate.loadgen.distributed import locust_runners, protocol
+from tailgate.loadgen.distributed.join import Muster
+from tailgate.loadgen.distributed.liveness import Vigil
+from tailgate.loadgen.distributed.record_transfer import Store, number_of
+from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.workloads.common.errors import UserError
 
 _WATCH_S: Final = 0.25
 _AGAIN_S: Final = 1.0

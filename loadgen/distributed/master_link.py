@@ -12,10 +12,10 @@ from locust.exception import RPCError, RPCReceiveError, RPCSendError
 from locust.rpc import Message as RpcMessage
 from locust.stats import RequestStats
 
-from loadgen.control.channel import Message
-from loadgen.distributed import locust_runners, protocol
-from loadgen.distributed.clock_offset import Offset, Ping, estimate
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.distributed import locust_runners, protocol
+from tailgate.loadgen.distributed.clock_offset import Offset, Ping, estimate
+from tailgate.workloads.common.errors import UserError
 
 _PING_S: Final = 0.02
 _PONG_S: Final = 10.0

@@ -1,6 +1,6 @@
 """A worker's plan, made in a process of its own.
 
-``python -m loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
+``python -m tailgate.loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
 
 It is made again from spec and seed, or read from the file the master sent; either way its hash is compared with the
 master's. Not in the Locust process: a heartbeat must not wait for a million rows.
@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from workloads.common.errors import UserError
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import Plan, make_plan, read_plan, write_plan
-from workloads.table.hashing import plan_hash
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, make_plan, read_plan, write_plan
+from tailgate.workloads.table.hashing import plan_hash
 
 
 def remake(order: dict[str, Any], folder: Path) -> str:

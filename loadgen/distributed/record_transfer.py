@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from loadgen.distributed.protocol import PIECE_BYTES
+from tailgate.loadgen.distributed.protocol import PIECE_BYTES
 
 # Sent and not yet acknowledged, at most, per file.
 _WINDOW_BYTES: Final = 8 * PIECE_BYTES

@@ -4,7 +4,6 @@ Neither keys nor code come over the network: the master names the variable and t
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import gevent.subprocess
 import orjson
 from locust import User
 
-from loadgen.control.locustfile import digest, user_classes
-from loadgen.distributed import protocol
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.locustfile import digest, user_classes
+from tailgate.loadgen.distributed import protocol
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import python_module
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _make_plan(order: dict[str, Any], folder: Path) -> None:
     if order["how"] == "none":
         return
     child = gevent.subprocess.run(
-        [sys.executable, "-m", "loadgen.distributed.rebuild_plan", str(folder)],
+        [*python_module("tailgate.loadgen.distributed.rebuild_plan"), str(folder)],
         input=orjson.dumps(order), stdout=gevent.subprocess.PIPE, check=False,
     )  # fmt: skip
     if child.returncode:

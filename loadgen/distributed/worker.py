@@ -1,9 +1,8 @@
-"""One machine of a distributed run: joins a master, gets its shard, runs its station, ships its records.
+"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load, ships its records.
 
-Started by `tailgate worker`: ``python -m loadgen.distributed.worker --host HOST --port PORT ...``. Its records are
-spooled in a folder of its own first; the master acknowledges what it holds, and nothing is deleted before that. When
-the
-master has not been heard of for `alone_s` the load ends: nobody watches it any more.
+Started by `tailgate worker`. Its records are spooled in a folder of its own first; the master acknowledges what it
+holds, and nothing is deleted before that. When the master has not been heard of for `alone_s` the load ends: nobody
+watches it any more.
 """
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
@@ -23,16 +22,16 @@ import gevent
 from gevent.event import AsyncResult, Event
 from locust.env import Environment
 
-from loadgen.control.channel import Message
-from loadgen.control.coordinator import Station
-from loadgen.control.run_setup import Crew
-from loadgen.distributed import protocol
-from loadgen.distributed.clock_offset import Offset
-from loadgen.distributed.file_transfer import Files
-from loadgen.distributed.master_link import Link, wait_for_any
-from loadgen.distributed.record_transfer import Shipper
-from loadgen.distributed.shard import Own, load_classes, make_job
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.coordinator import Station
+from tailgate.loadgen.control.run_setup import Crew
+from tailgate.loadgen.distributed import protocol
+from tailgate.loadgen.distributed.clock_offset import Offset
+from tailgate.loadgen.distributed.file_transfer import Files
+from tailgate.loadgen.distributed.master_link import Link, wait_for_any
+from tailgate.loadgen.distributed.record_transfer import Shipper
+from tailgate.loadgen.distributed.shard import Own, load_classes, make_job
+from tailgate.workloads.common.errors import UserError
 
 _AGAIN_S: Final = 1.0
 _LOOK_S: Final = 0.25

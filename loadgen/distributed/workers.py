@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen.control.stages import Stage
-from loadgen.distributed.protocol import PROTOCOL, VERSION
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.stages import Stage
+from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
+from tailgate.workloads.common.errors import UserError
 
 
 @dataclass

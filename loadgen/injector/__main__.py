@@ -1,4 +1,4 @@
-"""Entry of the injector process: ``python -m loadgen.injector --fd N``, N its end of the control socket."""
+"""Entry of the injector process: ``python -m tailgate.loadgen.injector --fd N``, N its end of the control socket."""
 
 import argparse
 import contextlib
@@ -7,12 +7,12 @@ import socket
 import sys
 import traceback
 
-from loadgen.hide_pandas import hide_pandas
-from loadgen.injector.control_socket import Line
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.injector import Injector
-from loadgen.injector.kernel_timestamps import be_punctual, raise_file_limit
-from workloads.common.errors import UserError
+from tailgate.loadgen.hide_pandas import hide_pandas
+from tailgate.loadgen.injector.control_socket import Line
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.injector import Injector
+from tailgate.loadgen.injector.kernel_timestamps import be_punctual, raise_file_limit
+from tailgate.workloads.common.errors import UserError
 
 
 def main() -> int:

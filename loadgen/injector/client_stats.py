@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from loadgen.injector.kernel_timestamps import clock_step_probe
-from loadgen.records import lag_histogram
+from tailgate.loadgen.injector.kernel_timestamps import clock_step_probe
+from tailgate.loadgen.records import lag_histogram
 
 
 class Conduct:

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.kernel_timestamps import READABLE, WRITABLE
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 
 class Line:

@@ -8,15 +8,15 @@ import heapq
 import time
 from collections.abc import Callable
 
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.extensions import AVAILABLE
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.http.fast_connection import IntakeConnection
-from loadgen.injector.http.tls import TlsConnection
-from loadgen.records import HungUp, Status
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
+from tailgate.loadgen.injector.http.tls import TlsConnection
+from tailgate.loadgen.records import HungUp, Status
 
 # Deadlines are checked this often: a timeout is late by at most this much.
 _SWEEP_NS = 20_000_000

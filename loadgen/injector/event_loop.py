@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from loadgen.injector.kernel_timestamps import READABLE, Alarm
+from tailgate.loadgen.injector.kernel_timestamps import READABLE, Alarm
 
 Handler = Callable[[int], None]
 

@@ -7,10 +7,10 @@ connection decides it where none did.
 import contextlib
 from typing import Any
 
-from loadgen.injector.api import openai_response
-from loadgen.injector.api.openai_response import BadPayload, Reading
-from loadgen.injector.http.token_stream import Stream
-from loadgen.records import HungUp, Status
+from tailgate.loadgen.injector.api import openai_response
+from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.records import HungUp, Status
 
 _ERROR_CHARS = 500
 

@@ -10,5 +10,5 @@ import os
 _PARTS = ("_intake", "_events")
 
 AVAILABLE = not os.environ.get("TAILGATE_PURE_PYTHON") and all(
-    importlib.util.find_spec(f"loadgen.injector.{name}") is not None for name in _PARTS
+    importlib.util.find_spec(f"tailgate.loadgen.injector.http.{name}") is not None for name in _PARTS
 )

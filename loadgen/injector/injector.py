@@ -12,24 +12,24 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from loadgen.injector.api.request_builder import PATHS, RequestMaker
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.control_socket import Line
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.endpoint import resolve
-from loadgen.injector.kernel_timestamps import StampKeeper
-from loadgen.injector.recording.live_stats import Recent
-from loadgen.injector.recording.recorder import Books
-from loadgen.injector.schedule.closed_loop import ClosedLoop
-from loadgen.injector.schedule.locustfile_loop import APIS, Asked
-from loadgen.injector.schedule.open_loop import OpenLoop
-from loadgen.injector.schedule.sources import make_feed
-from loadgen.job import Job
-from loadgen.records import Status
-from loadgen.redact import Secrets
-from workloads.common.errors import UserError
+from tailgate.loadgen.injector.api.request_builder import PATHS, RequestMaker
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.control_socket import Line
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.endpoint import resolve
+from tailgate.loadgen.injector.kernel_timestamps import StampKeeper
+from tailgate.loadgen.injector.recording.live_stats import Recent
+from tailgate.loadgen.injector.recording.recorder import Books
+from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
+from tailgate.loadgen.injector.schedule.locustfile_loop import APIS, Asked
+from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
+from tailgate.loadgen.injector.schedule.sources import make_feed
+from tailgate.loadgen.job import Job
+from tailgate.loadgen.records import Status
+from tailgate.loadgen.redact import Secrets
+from tailgate.workloads.common.errors import UserError
 
 _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000

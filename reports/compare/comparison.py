@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from reports.compare.runs import METRICS, Metric, OneRun, deployments_differ
-from reports.cost.cost import fit_price_ratio
-from reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
-from reports.rundir.manifest import Manifest
-from reports.stats.between_runs import Estimate, Ratio, estimate, ratio
-from reports.stats.pareto import dominated_by
-from workloads.common.errors import UserError
+from tailgate.reports.compare.runs import METRICS, Metric, OneRun, deployments_differ
+from tailgate.reports.cost.cost import fit_price_ratio
+from tailgate.reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.stats.between_runs import Estimate, Ratio, estimate, ratio
+from tailgate.reports.stats.pareto import dominated_by
+from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.compare/1"
 # Percentage points by which failing is no longer alike.

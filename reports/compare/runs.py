@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from reports.rundir.fingerprint import differences, gpu_count
-from reports.rundir.manifest import Manifest
-from reports.summary.summary import stored_summary
-from workloads.common.errors import UserError
+from tailgate.reports.rundir.fingerprint import differences, gpu_count
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.summary import stored_summary
+from tailgate.workloads.common.errors import UserError
 
 # Facts (`fingerprint.facts`) that make another deployment; what a server resolves by itself may vary by launch.
 _OF_DEPLOYMENT: Final = (
@@ -142,7 +142,7 @@ def deployments_differ(runs: Sequence[OneRun]) -> list[str]:
 
 def _summary(path: Path) -> dict[str, Any]:
     """The stored one if it is what the run's files gave, else worked out anew."""
-    from reports.build import build
+    from tailgate.reports.build import build
 
     stored = None if (path / "spool").exists() else stored_summary(path)
     return build(path) if stored is None else stored

@@ -12,12 +12,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from reports.cost.prices import Price, price_of
-from reports.metrics.analysis import Analysis
-from reports.metrics.breakdown import Key, key
-from reports.metrics.throughput import answered_inside, ended_inside, output_tokens_inside, prompt_tokens_inside
-from reports.rundir.fingerprint import gpu_count
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.cost.prices import Price, price_of
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.breakdown import Key, key
+from tailgate.reports.metrics.throughput import (
+    answered_inside,
+    ended_inside,
+    output_tokens_inside,
+    prompt_tokens_inside,
+)
+from tailgate.reports.rundir.fingerprint import gpu_count
+from tailgate.workloads.common.arrays import Floats, Mask
 
 PRICE_RATIO: Final = 4.0
 # Requests that the server turned away, or never saw.

@@ -5,8 +5,8 @@ The GPUs' own figures are `reports.telemetry.gpu`; money for GPUs is `reports.co
 
 from dataclasses import dataclass
 
-from reports.metrics.analysis import Analysis
-from reports.telemetry.gpu import AGREEMENT, ENERGY_WINDOW_S, GpuView
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.telemetry.gpu import AGREEMENT, ENERGY_WINDOW_S, GpuView
 
 
 @dataclass(frozen=True)

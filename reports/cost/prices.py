@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pydantic
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 OWN_FILE_VARIABLE: Final = "TAILGATE_PRICES"
 _CATALOGUE: Final = Path(__file__).parent / "prices.json"

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports.compare.comparison import SCHEMA, Comparison, Point
-from reports.compare.runs import Metric
-from reports.documents.html_page import figure, page, section, table, text
-from reports.documents.plots.comparison import against_load, forest, pareto
-from reports.documents.plots.run import Figure
-from reports.documents.run_markdown import LIMIT_BYTES, cell, cut, md_table
-from reports.rundir.manifest import write_atomic
-from reports.stats.between_runs import Estimate, Ratio
-from reports.summary.parts import jsonable
-from workloads.common.formatting import plain
+from tailgate.reports.compare.comparison import SCHEMA, Comparison, Point
+from tailgate.reports.compare.runs import Metric
+from tailgate.reports.documents.html_page import figure, page, section, table, text
+from tailgate.reports.documents.plots.comparison import against_load, forest, pareto
+from tailgate.reports.documents.plots.run import Figure
+from tailgate.reports.documents.run_markdown import LIMIT_BYTES, cell, cut, md_table
+from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.stats.between_runs import Estimate, Ratio
+from tailgate.reports.summary.parts import jsonable
+from tailgate.workloads.common.formatting import plain
 
 _LOADED = ("ttft.p50", "ttft.p99", "tpot.mean", "e2e.p50")
 

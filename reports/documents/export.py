@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from reports.documents.run_csv import requests_csv
-from reports.documents.run_junit import junit
-from reports.documents.run_markdown import markdown
-from reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.documents.run_csv import requests_csv
+from tailgate.reports.documents.run_junit import junit
+from tailgate.reports.documents.run_markdown import markdown
+from tailgate.reports.metrics.analysis import Analysis, analyse
 
 
 def _json(_run_dir: Path, summary: dict[str, Any]) -> str:

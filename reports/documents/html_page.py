@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import orjson
 
-from reports.documents.plots.run import Figure
-from workloads.common.errors import UserError
+from tailgate.reports.documents.plots.run import Figure
+from tailgate.workloads.common.errors import UserError
 
 _ASSETS: Final = Path(__file__).parent / "assets"
 _POLICY: Final = "; ".join(

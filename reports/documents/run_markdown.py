@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, Final
 
-from reports.documents.run_html.deployment import cold_start_words, vram_words
-from reports.documents.run_terminal import wire_words
-from reports.rundir.manifest import Manifest
-from workloads.common.formatting import dollars, ms, percent, whole
+from tailgate.reports.documents.run_html.deployment import cold_start_words, vram_words
+from tailgate.reports.documents.run_terminal import wire_words
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.formatting import dollars, ms, percent, whole
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from workloads.common.formatting import dollars, ms, percent, whole
+from tailgate.workloads.common.formatting import dollars, ms, percent, whole
 
 _COLOURS = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 _ROWS = (

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from reports.documents.html_page import figure, page, section, table, text
-from reports.documents.plots.run import Figure, line, number
-from workloads.common.arrays import Floats
-from workloads.plan.plan import Plan
-from workloads.plan.summary import plan_figures, timed_s
-from workloads.statistics.arrivals import counts_in, dispersion
-from workloads.statistics.lru_curve import lru_curve
-from workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.reports.documents.html_page import figure, page, section, table, text
+from tailgate.reports.documents.plots.run import Figure, line, number
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.plan.summary import plan_figures, timed_s
+from tailgate.workloads.statistics.arrivals import counts_in, dispersion
+from tailgate.workloads.statistics.lru_curve import lru_curve
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
 _MOST_BINS: Final = 1200
 _COLOURS: Final = ("--c1", "--c2", "--c3", "--c4", "--c5")

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workloads.plan.plan import Plan
+    from tailgate.workloads.plan.plan import Plan
 
 
 def print_json(content: Any) -> None:
@@ -56,8 +56,8 @@ def print_pictures(plan: "Plan") -> None:
     """Arrivals and lengths as lines of blocks, for a terminal."""
     import numpy as np
 
-    from workloads.plan.summary import timed_s
-    from workloads.statistics.arrivals import counts_in
+    from tailgate.workloads.plan.summary import timed_s
+    from tailgate.workloads.statistics.arrivals import counts_in
 
     times = timed_s(plan)
     if len(times) > 1:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from loadgen.records import HungUp
-from reports.metrics.arrivals import Scan, scan
-from reports.metrics.requests import Distribution, Figures, distribution, figures, of_gaps, with_failures
-from reports.metrics.slo import Condition, Slo, parse
-from reports.metrics.throughput import Throughput, output_tokens_inside, throughput
-from reports.rundir import telemetry
-from reports.rundir.run import Run, load_run, slowest_rows
-from workloads.common.arrays import Floats, Mask
+from tailgate.loadgen.records import HungUp
+from tailgate.reports.metrics.arrivals import Scan, scan
+from tailgate.reports.metrics.requests import Distribution, Figures, distribution, figures, of_gaps, with_failures
+from tailgate.reports.metrics.slo import Condition, Slo, parse
+from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
+from tailgate.reports.rundir import telemetry
+from tailgate.reports.rundir.run import Run, load_run, slowest_rows
+from tailgate.workloads.common.arrays import Floats, Mask
 
 # Figures that a one-chunk answer has not got, so that it can't break a condition on them.
 _OF_SEVERAL_CHUNKS = frozenset({"tpot", "stall"})

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reports.rundir.parquet_files import damaged
-from reports.rundir.run import Run
-from workloads.common.arrays import Floats, Ints, Mask
+from tailgate.reports.rundir.parquet_files import damaged
+from tailgate.reports.rundir.run import Run
+from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 _FINE_US: Final = 1 << 18  # gaps below 0.26 s are counted per microsecond, longer ones kept one by one
 _SAMPLED_GAPS: Final = 500_000

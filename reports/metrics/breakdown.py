@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.requests import Distribution, distribution, effective_requests, of_series, with_failures
-from reports.metrics.throughput import output_tokens_inside
-from reports.stats.order_statistics import Quantile, quantile_at
-from workloads.common.arrays import Floats, Ints, Mask
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.requests import Distribution, distribution, effective_requests, of_series, with_failures
+from tailgate.reports.metrics.throughput import output_tokens_inside
+from tailgate.reports.stats.order_statistics import Quantile, quantile_at
+from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 PERCENTILES: Final = (50.0, 95.0, 99.0)
 FIGURES: Final = ("ttft", "ttfa", "tpot", "stall", "jitter", "e2e")

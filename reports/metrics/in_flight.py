@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.rundir.run import Run
-from reports.stats.order_statistics import t_quantile
-from workloads.common.arrays import Floats
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.stats.order_statistics import t_quantile
+from tailgate.workloads.common.arrays import Floats
 
 _BATCHES = 12
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.throughput import answer_began_ns, answer_ended_ns, output_tokens_inside, prompt_tokens_inside
-from reports.stats.order_statistics import LEVEL, mean_interval, share_bounds
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.throughput import (
+    answer_began_ns,
+    answer_ended_ns,
+    output_tokens_inside,
+    prompt_tokens_inside,
+)
+from tailgate.reports.stats.order_statistics import LEVEL, mean_interval, share_bounds
+from tailgate.workloads.common.arrays import Floats, Mask
 
 # Fewer events are bounded as a Poisson count is; as the share of so many trials that it makes no difference.
 _FEW = 10

@@ -12,9 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.arrivals import Gaps, GapSample, Scan
-from reports.rundir.run import Run
-from reports.stats.order_statistics import (
+from tailgate.reports.metrics.arrivals import Gaps, GapSample, Scan
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.stats.order_statistics import (
     LEVEL,
     MATERIAL,
     PERCENTILES,
@@ -27,7 +27,7 @@ from reports.stats.order_statistics import (
     quantile_at,
     t_quantile,
 )
-from workloads.common.arrays import Floats, Ints, Mask
+from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
 

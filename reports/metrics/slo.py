@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 LATENCIES: Final = ("ttft", "ttft_from_send", "ttfa", "itl", "tpot", "stall", "e2e", "normalized_e2e")
 SHARES: Final = ("errors", "attained")

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.analysis import HOW_MANY, Analysis
-from reports.metrics.timeline import KV_USAGE, RUNNING, WAITING
-from reports.rundir.run import slowest_rows
-from reports.rundir.telemetry import Telemetry
+from tailgate.reports.metrics.analysis import HOW_MANY, Analysis
+from tailgate.reports.metrics.timeline import KV_USAGE, RUNNING, WAITING
+from tailgate.reports.rundir.run import slowest_rows
+from tailgate.reports.rundir.telemetry import Telemetry
 
 # At most this many of a request's gaps are shown as stalls, each at least that many times its median gap.
 _STALLS: Final = 3

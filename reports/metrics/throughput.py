@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.metrics.arrivals import Scan
-from reports.rundir.run import Run
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.metrics.arrivals import Scan
+from tailgate.reports.rundir.run import Run
+from tailgate.workloads.common.arrays import Floats, Mask
 
 
 @dataclass(frozen=True)

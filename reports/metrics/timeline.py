@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.in_flight import in_flight_at
-from reports.rundir.telemetry import mean_on_grid
-from workloads.common.arrays import Floats, Ints
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.in_flight import in_flight_at
+from tailgate.reports.rundir.telemetry import mean_on_grid
+from tailgate.workloads.common.arrays import Floats, Ints
 
 # What servers call the same thing; the first that is there is shown.
 RUNNING = ("vllm:num_requests_running",)

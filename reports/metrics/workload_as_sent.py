@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports.metrics.analysis import Analysis
-from reports.rundir.run import Run
-from workloads.common.arrays import Floats, Ints, Mask
-from workloads.statistics import arrivals
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.run import Run
+from tailgate.workloads.common.arrays import Floats, Ints, Mask
+from tailgate.workloads.statistics import arrivals
 
 WINDOWS_S: Final = (1, 10, 60)
 # Fewer gaps than this say nothing about their variation.

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
-from reports.rundir.integrity import checksums
-from reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
-from reports.rundir.manifest import Manifest
-from reports.rundir.parquet_files import read_table
-from reports.rundir.spool import is_closed, spool_files, whole_batches
-from reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
+from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
+from tailgate.reports.rundir.integrity import checksums
+from tailgate.reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.parquet_files import read_table
+from tailgate.reports.rundir.spool import is_closed, spool_files, whole_batches
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
 
 # An injector spools at least once a second: what it did in its last second may be missing.
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
@@ -90,8 +90,8 @@ def _long_enough(plan: Any, reported: Any, manifest: Manifest) -> Any:
     have, last = plan.num_rows, pc.max(reported["index"]).as_py()
     if manifest.loop == "open" or last is None or last < have:
         return plan
-    from workloads.config.workload import WorkloadSpec
-    from workloads.plan.plan import closed_rows  # only a killed closed loop needs the planner
+    from tailgate.workloads.config.workload import WorkloadSpec
+    from tailgate.workloads.plan.plan import closed_rows  # only a killed closed loop needs the planner
 
     spec = WorkloadSpec.model_validate(manifest.spec.get("workload", {}))
     more = closed_rows(spec, manifest.seed, have, last + 1 - have)

@@ -7,7 +7,7 @@ left out.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest
 
 _VOLATILE: Final = (
     "pid", "port", "url", "urls", "host", "log", "started", "time", "timestamp", "uptime", "created", "id", "uuid",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from reports.rundir.manifest import Manifest, sha256_of
+from tailgate.reports.rundir.manifest import Manifest, sha256_of
 
 # Every collected run has these ...
 _ALWAYS: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet")

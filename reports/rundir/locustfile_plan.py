@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
-from reports.rundir.spool import spool_files, whole_batches
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from tailgate.reports.rundir.spool import spool_files, whole_batches
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 
 def plan_of_asked(run_dir: Path, reported: Any) -> Any | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import pydantic
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.manifest/1"
 FILE_NAME: Final = "manifest.json"

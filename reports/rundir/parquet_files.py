@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadgen.records import REQUESTS_SCHEMA
-from workloads.common.errors import UserError
+from tailgate.loadgen.records import REQUESTS_SCHEMA
+from tailgate.workloads.common.errors import UserError
 
 # Columns of requests.parquet that no figure of a request can be told without, beside those that are never null.
 _NEEDED: Final = frozenset(

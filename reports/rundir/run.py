@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
-from reports.rundir.integrity import altered
-from reports.rundir.manifest import Manifest
-from reports.rundir.parquet_files import problem, read_requests, read_table
-from reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
-from workloads.common.arrays import Floats, Ints, Mask
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
+from tailgate.reports.rundir.integrity import altered
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from tailgate.workloads.common.arrays import Floats, Ints, Mask
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 _OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
 # Without these a run has fewer figures, but still figures.
@@ -108,7 +108,7 @@ class Run:
         size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
         if not size or not pc.sum(pc.list_value_length(plan["prefix_blocks"])).as_py():
             return None
-        from workloads.statistics.prefix_reuse import implied_reuse
+        from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
         sent = self.column("dispatched_ns")
         order = np.argsort(np.where(np.isnan(sent), np.inf, sent), kind="stable")

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports.rundir.parquet_files import read_table
-from workloads.common.arrays import Floats, Ints
+from tailgate.reports.rundir.parquet_files import read_table
+from tailgate.workloads.common.arrays import Floats, Ints
 
 # A source's last sample holds for this many of its usual intervals.
 _HOLD: Final = 3.0

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from reports.stats.order_statistics import LEVEL
+from tailgate.reports.stats.order_statistics import LEVEL
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 LEVEL: Final = 0.95
 # Numbers of batches that `effective_size` tries, and values beyond a percentile that tell autocorrelation.

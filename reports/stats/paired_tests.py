@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 # An effect that is seen in so many of a hundred repetitions counts as one that would have been seen.
 POWER: Final = 0.8

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from reports.stats.order_statistics import share_bounds
-from reports.stats.paired_tests import t_point
-from workloads.common.arrays import Floats
+from tailgate.reports.stats.order_statistics import share_bounds
+from tailgate.reports.stats.paired_tests import t_point
+from tailgate.workloads.common.arrays import Floats
 
 # (hits, trials) of a side's runs at one load.
 Counts = tuple[Floats, Floats]

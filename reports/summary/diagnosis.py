@@ -11,15 +11,15 @@ from enum import StrEnum
 
 import numpy as np
 
-from reports.cost.cost import Cost
-from reports.metrics.analysis import Analysis
-from reports.metrics.in_flight import InFlight
-from reports.metrics.workload_as_sent import Workload
-from reports.rundir.events import Event
-from reports.rundir.run import Run
-from reports.telemetry.gpu import GpuView
-from reports.telemetry.server import ServerView
-from reports.validity.client import Check
+from tailgate.reports.cost.cost import Cost
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.in_flight import InFlight
+from tailgate.reports.metrics.workload_as_sent import Workload
+from tailgate.reports.rundir.events import Event
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.telemetry.gpu import GpuView
+from tailgate.reports.telemetry.server import ServerView
+from tailgate.reports.validity.client import Check
 
 
 class Kind(StrEnum):

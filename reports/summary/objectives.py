@@ -9,12 +9,19 @@ from typing import Final, Literal
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.rate_intervals import rate
-from reports.metrics.requests import gap_mean_interval, of_gaps, of_series
-from reports.metrics.slo import RATES, Threshold
-from reports.stats.order_statistics import LEVEL, effective_size, mean_interval, quantile, tail_bounds, thinned_bounds
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.rate_intervals import rate
+from tailgate.reports.metrics.requests import gap_mean_interval, of_gaps, of_series
+from tailgate.reports.metrics.slo import RATES, Threshold
+from tailgate.reports.stats.order_statistics import (
+    LEVEL,
+    effective_size,
+    mean_interval,
+    quantile,
+    tail_bounds,
+    thinned_bounds,
+)
+from tailgate.workloads.common.arrays import Floats, Mask
 
 Judgement = Literal["met", "broken", "can't tell"]
 # (value, one-sided lower and upper bound, why there is none)

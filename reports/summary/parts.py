@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from loadgen.records import Status
-from reports.metrics.analysis import Analysis
-from reports.metrics.breakdown import Group
-from reports.metrics.in_flight import InFlight
-from reports.metrics.requests import Distribution
-from reports.metrics.requests import distribution as of_rows
-from reports.metrics.slo import Slo
-from reports.stats.order_statistics import PERCENTILES
-from reports.summary.objectives import Judged
-from reports.telemetry.client import busiest_second, client_column, lag_percentile
-from reports.telemetry.gpu import GpuView, whole_gpus
-from reports.validity.client import Check
+from tailgate.loadgen.records import Status
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.breakdown import Group
+from tailgate.reports.metrics.in_flight import InFlight
+from tailgate.reports.metrics.requests import Distribution
+from tailgate.reports.metrics.requests import distribution as of_rows
+from tailgate.reports.metrics.slo import Slo
+from tailgate.reports.stats.order_statistics import PERCENTILES
+from tailgate.reports.summary.objectives import Judged
+from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
+from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
+from tailgate.reports.validity.client import Check
 
 
 def unit_of(metric: str) -> tuple[float, str]:

@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from reports.cost.cost import Cost, cost
-from reports.cost.energy import Energy, energy
-from reports.metrics.analysis import Analysis
-from reports.metrics.breakdown import Fairness, Group, fairness, splits
-from reports.metrics.in_flight import InFlight, in_flight
-from reports.metrics.workload_as_sent import Workload, workload_as_sent
-from reports.rundir.events import Event, read_events
-from reports.summary.diagnosis import Evidence, Finding, diagnose
-from reports.summary.objectives import Judged, judge
-from reports.telemetry.deployment import Lived, Vram, lived, vram
-from reports.telemetry.gpu import GpuView, gpu_views
-from reports.telemetry.server import ServerView, server_view
-from reports.validity.client import Check, client_checks
-from reports.validity.crash import without_lost
-from reports.validity.server import server_checks
-from reports.validity.state import state_checks
-from workloads.common.errors import UserError
+from tailgate.reports.cost.cost import Cost, cost
+from tailgate.reports.cost.energy import Energy, energy
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.breakdown import Fairness, Group, fairness, splits
+from tailgate.reports.metrics.in_flight import InFlight, in_flight
+from tailgate.reports.metrics.workload_as_sent import Workload, workload_as_sent
+from tailgate.reports.rundir.events import Event, read_events
+from tailgate.reports.summary.diagnosis import Evidence, Finding, diagnose
+from tailgate.reports.summary.objectives import Judged, judge
+from tailgate.reports.telemetry.deployment import Lived, Vram, lived, vram
+from tailgate.reports.telemetry.gpu import GpuView, gpu_views
+from tailgate.reports.telemetry.server import ServerView, server_view
+from tailgate.reports.validity.client import Check, client_checks
+from tailgate.reports.validity.crash import without_lost
+from tailgate.reports.validity.server import server_checks
+from tailgate.reports.validity.state import state_checks
+from tailgate.workloads.common.errors import UserError
 
 # A simulated step that is late by more than this share of a token gap is worth a word.
 _SIMULATED_LATE: Final = 0.1

@@ -9,13 +9,13 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from reports.metrics.analysis import Analysis, analyse
-from reports.rundir.integrity import altered
-from reports.rundir.manifest import Manifest, check_schema, write_atomic
-from reports.summary import parts
-from reports.summary.objectives import Judged
-from reports.summary.results import Results, work_out
-from reports.validity.client import Check
+from tailgate.reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.rundir.integrity import altered
+from tailgate.reports.rundir.manifest import Manifest, check_schema, write_atomic
+from tailgate.reports.summary import parts
+from tailgate.reports.summary.objectives import Judged
+from tailgate.reports.summary.results import Results, work_out
+from tailgate.reports.validity.client import Check
 
 SCHEMA: Final = "tailgate.summary/1"
 FILE_NAME: Final = "summary.json"

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from reports.rundir.telemetry import Series, Telemetry, labels_of
-from reports.telemetry.gpu import SLOWDOWN
+from tailgate.reports.rundir.telemetry import Series, Telemetry, labels_of
+from tailgate.reports.telemetry.gpu import SLOWDOWN
 
 # Fewer preemptions than this within a burst are the ordinary life of a full cache.
 _BURST: Final = 5

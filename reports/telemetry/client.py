@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from loadgen.records import LAG_EDGES_NS
-from reports.rundir.run import Run
-from workloads.common.arrays import Floats, Mask
+from tailgate.loadgen.records import LAG_EDGES_NS
+from tailgate.reports.rundir.run import Run
+from tailgate.workloads.common.arrays import Floats, Mask
 
 # Shorter intervals than this are no second: the last one of a run may be of a millisecond, all of it work.
 _LEAST_NS: Final = 500_000_000

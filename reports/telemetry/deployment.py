@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from reports.rundir.manifest import Manifest
-from reports.rundir.telemetry import Telemetry
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.telemetry import Telemetry
 
 PROCESS = "process_mem_bytes:"
 

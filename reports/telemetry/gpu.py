@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.rundir.telemetry import Series, Telemetry
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.telemetry import Series, Telemetry
 
 # NVML clocksEventReasons (nvml.h): heat and the power brake, of which the hardware itself slows down ...
 HARDWARE: Final = {0x40: "hardware thermal slowdown", 0x80: "hardware power brake"}

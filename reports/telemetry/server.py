@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.rundir.telemetry import Histogram, Series, Telemetry, histogram, labels_of, on_grid
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.telemetry import Histogram, Series, Telemetry, histogram, labels_of, on_grid
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",

@@ -12,10 +12,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.rundir.run import Run
-from reports.telemetry.client import busiest_second, client_column, lag_counts, lag_percentile, lag_sum_ns
-from workloads.common.arrays import Floats
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.telemetry.client import busiest_second, client_column, lag_counts, lag_percentile, lag_sum_ns
+from tailgate.workloads.common.arrays import Floats
 
 DISPATCH_LAG_MS: Final = 5.0
 OFFERED_SHARE: Final = 0.01

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from reports.rundir.run import Run
-from reports.validity.client import Check
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.validity.client import Check
 
 _NEED_EVERY_ROW: Final = ("offered_load", "turnaround_lag", "bookkeeping", "token_counts", "foreign_traffic")
 

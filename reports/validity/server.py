@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.rundir.telemetry import Telemetry
-from reports.validity.client import Check, at_most
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.telemetry import Telemetry
+from tailgate.reports.validity.client import Check, at_most
 
 FOREIGN_SHARE: Final = 0.02
 _PROMPT: Final = ("vllm:prompt_tokens_total", "vllm:prompt_tokens")

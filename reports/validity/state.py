@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.workload_as_sent import planned_reuse
-from reports.rundir.integrity import unsummed
-from reports.rundir.run import Run
-from reports.telemetry.gpu import GpuView
-from reports.validity.client import Check, at_most
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.workload_as_sent import planned_reuse
+from tailgate.reports.rundir.integrity import unsummed
+from tailgate.reports.rundir.run import Run
+from tailgate.reports.telemetry.gpu import GpuView
+from tailgate.reports.validity.client import Check, at_most
 
 WARMTH_SHARE: Final = 0.3
 CACHE_SHARE: Final = 0.02

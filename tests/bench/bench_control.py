@@ -21,7 +21,7 @@ from bench_injector import compiled, end, serving
 SECONDS = 15
 CORE_SHARE, HAND_OVER_MS = 0.10, 0.6
 OWN = """
-from loadgen import LLMUser, task
+from tailgate.loadgen import LLMUser, task
 
 class Own(LLMUser):
     @task
@@ -49,7 +49,7 @@ def locust_cpu(process: subprocess.Popen[bytes]) -> float:
     """CPU seconds of the Locust process; its share of a core over the middle of the run, seen from outside."""
     root = psutil.Process(process.pid)
     while process.poll() is None:
-        found = [p for p in root.children(recursive=True) if "loadgen.control" in " ".join(p.cmdline())]
+        found = [p for p in root.children(recursive=True) if "tailgate.loadgen" in p.cmdline()]
         if found and not _waited(process, 4.0):
             before = found[0].cpu_times()
             if not _waited(process, SECONDS - 6.0):
@@ -74,7 +74,7 @@ def measured(url: str, load: Load, folder: Path) -> list[str]:
     out = folder / "run"
     flags = [str(own) if flag == "OWN" else flag for flag in load.flags]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", "run", "--target", url,
+        [sys.executable, "-m", "tailgate", "run", "--target", url,
          *flags, "--duration", f"{SECONDS}s", "--seed", "3", "--no-settle", "--out", str(out), "--quiet"]
     )  # fmt: skip
     share = locust_cpu(process)

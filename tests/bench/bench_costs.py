@@ -17,9 +17,9 @@ from typing import Any
 import httptools
 from bench_injector import Load, compiled, measured, serving
 
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.http.token_stream import Stream
-from loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, StampKeeper, ask_for_stamps, unpack_timespec
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, StampKeeper, ask_for_stamps, unpack_timespec
 
 TIMES = 20_000
 EVENT = (

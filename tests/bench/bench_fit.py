@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binom
 
-from workloads.arrivals.process import Process
-from workloads.arrivals.rate_shapes import Modulated, Rates
-from workloads.arrivals.renewal import Gamma
-from workloads.config.workload import WorkloadSpec
-from workloads.fit.estimate import Estimate
-from workloads.fit.workload import fit_replay
-from workloads.plan.plan import make_plan
-from workloads.sampling.random_streams import Stream
-from workloads.table.columns import stateless
-from workloads.traces.replay import Replay
+from tailgate.workloads.arrivals.process import Process
+from tailgate.workloads.arrivals.rate_shapes import Modulated, Rates
+from tailgate.workloads.arrivals.renewal import Gamma
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.fit.estimate import Estimate
+from tailgate.workloads.fit.workload import fit_replay
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.table.columns import stateless
+from tailgate.workloads.traces.replay import Replay
 
 HOUR = 3600.0
 LEAST, MOST = 0.91, 0.98

@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from reports.documents.gate.operating_curve import report
+from tailgate.reports.documents.gate.operating_curve import report
 
 PAGE = Path(__file__).parents[2] / "docs/gate.md"
 BEGIN, END = "<!-- operating curve: made by tests/bench/bench_gate_curve.py -->", "<!-- end of the operating curve -->"

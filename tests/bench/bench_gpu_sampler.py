@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.telemetry.gpu.sources import NvmlProcess
+from tailgate.harness.telemetry.gpu.sources import NvmlProcess
 
 SOURCE = Path(__file__).parents[1] / "harness" / "telemetry" / "fake_nvml.c"
 GPUS, MOST = 8, 0.01

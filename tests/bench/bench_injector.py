@@ -140,7 +140,7 @@ class PeakMemory(threading.Thread):
 
 def measured(url: str, load: Load, out: Path, *flags: str) -> dict[str, Any]:
     command = [
-        sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", "run", "--target", url,
+        sys.executable, "-c", "from tailgate.harness.cli import main; raise SystemExit(main())", "run", "--target", url,
         "--rate", load.rate, "--arrival", load.arrival, "--duration", f"{load.seconds}s", "--prompt-tokens", "128",
         "--output-tokens", str(load.tokens), "--seed", "3", "--out", str(out), "--quiet", "--no-settle", *flags,
     ]  # fmt: skip

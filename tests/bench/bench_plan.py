@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 PLAN = """
-from workloads.plan.plan import make_plan
-from workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.config.workload import WorkloadSpec
 begin()
 plan = make_plan(WorkloadSpec(profile={profile!r}, requests={rows}, duration=None), 7)
 end(f"plan of {{plan.table.num_rows:,}} rows from {profile}", plan.table.num_rows, "rows")
@@ -18,8 +18,8 @@ end(f"plan of {{plan.table.num_rows:,}} rows from {profile}", plan.table.num_row
 
 TRACE = """
 from pathlib import Path
-from workloads.traces import azure
-from workloads.traces.rows import Faults
+from tailgate.workloads.traces import azure
+from tailgate.workloads.traces.rows import Faults
 begin()
 rows = sum(map(len, azure.read(Path({file!r}), Faults(Path({file!r})))))
 end(f"Azure CSV of {{rows:,}} rows read", rows, "rows")
@@ -27,17 +27,17 @@ end(f"Azure CSV of {{rows:,}} rows read", rows, "rows")
 
 TRACE_PLAN = """
 from pathlib import Path
-from workloads.plan.plan import make_plan
-from workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.config.workload import WorkloadSpec
 begin()
 plan = make_plan(WorkloadSpec(trace={{"file": Path({file!r})}}), 7)
 end(f"plan of {{plan.table.num_rows:,}} rows of an Azure CSV", plan.table.num_rows, "rows")
 """
 
 PROMPTS = """
-from workloads.prompts.content_table import table_default
-from workloads.prompts.corpus import corpus_text
-from workloads.prompts.prompts import PromptMaker
+from tailgate.workloads.prompts.content_table import table_default
+from tailgate.workloads.prompts.corpus import corpus_text
+from tailgate.workloads.prompts.prompts import PromptMaker
 maker = PromptMaker(table_default(text=corpus_text()), block_tokens=64, mode={mode!r})
 make = maker.ids_json if {mode!r} == "ids" else maker.text_json
 make(0, {blocks}, 8000)

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, LAG_EDGES_NS, REQUESTS_SCHEMA
-from reports.rundir.integrity import checksums
-from reports.rundir.manifest import Manifest, Target
+from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, LAG_EDGES_NS, REQUESTS_SCHEMA
+from tailgate.reports.rundir.integrity import checksums
+from tailgate.reports.rundir.manifest import Manifest, Target
 
 MS, S = 1_000_000, 1_000_000_000
 RATE = 1000.0
@@ -37,7 +37,7 @@ def main() -> None:
         run_dir = Path(folder) / "run"
         make(run_dir, requests, arrivals)
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = [sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())"]
+        command = [sys.executable, "-c", "import sys; from tailgate.harness.cli import main; sys.exit(main())"]
         subprocess.run([*command, "report", str(run_dir), "--quiet"], check=False, cwd=Path(__file__).parents[2])
         wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from tests.browser.chromium import visit
 
 pytestmark = pytest.mark.browser

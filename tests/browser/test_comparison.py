@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-
-from reports.build import build
-from reports.compare.comparison import compare
-from reports.compare.runs import load_runs
-from reports.documents.comparison import write_html
-from reports.rundir.manifest import Target
 from tests.browser.chromium import visit
 from tests.reports.fabricate import Row, fabricate
+
+from tailgate.reports.build import build
+from tailgate.reports.compare.comparison import compare
+from tailgate.reports.compare.runs import load_runs
+from tailgate.reports.documents.comparison import write_html
+from tailgate.reports.rundir.manifest import Target
 
 pytestmark = pytest.mark.browser
 

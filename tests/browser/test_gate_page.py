@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-
-from reports.documents.gate.history import Entry, entry_of
-from reports.documents.gate.html import html
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.verdict import judge
 from tests.browser.chromium import visit
 from tests.gate.made import campaign, noisy, pairs, policy
+
+from tailgate.reports.documents.gate.history import Entry, entry_of
+from tailgate.reports.documents.gate.html import html
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.verdict import judge
 
 pytestmark = pytest.mark.browser
 

@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from tests.browser.chromium import visit
 
 pytestmark = pytest.mark.browser

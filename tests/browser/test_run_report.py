@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from reports.build import build
-from reports.rundir.manifest import Target
-from reports.rundir.telemetry import GPU_SCHEMA
 from tests.browser.chromium import visit
 from tests.reports.fabricate import Row, S, fabricate
+
+from tailgate.reports.build import build
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 
 pytestmark = pytest.mark.browser
 

@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from reports.rundir.spool import whole_batches
+from tailgate.reports.rundir.spool import whole_batches
 
 BENCH = Path(__file__).parents[1] / "bench"
 # How long a test waits for what must come; a pass never waits it out.
@@ -54,7 +54,12 @@ def serving(binary: Path, *options: str, within: Sequence[str] = ()) -> Iterator
 
 
 def tailgate(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-c",
+        "from tailgate.harness.cli import main; raise SystemExit(main())",
+        *map(str, arguments),
+    ]
 
 
 def load(port: int, rate: int, seconds: int, tokens: int = 3) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.distributed.clock_offset import Ping, estimate
+from tailgate.loadgen.distributed.clock_offset import Ping, estimate
 
 NS = st.integers(0, 10**9)
 

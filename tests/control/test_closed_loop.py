@@ -12,7 +12,7 @@ import pytest
 from answering import answering
 from machines import Ended, serving, started, tailgate
 
-from reports.rundir.spool import whole_batches
+from tailgate.reports.rundir.spool import whole_batches
 
 pytestmark = pytest.mark.alone
 
@@ -73,7 +73,7 @@ def test_users_who_are_held_up_for_a_third_of_the_run_make_it_invalid(exact: Pat
         while not (spool.exists() and any(whole_batches(spool))):
             assert process.poll() is None
             time.sleep(0.02)
-        (locust,) = [p for p in psutil.Process(process.pid).children() if "loadgen.control" in " ".join(p.cmdline())]
+        (locust,) = [p for p in psutil.Process(process.pid).children() if "tailgate.loadgen" in p.cmdline()]
         locust.suspend()
         time.sleep(1.3)
         locust.resume()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.distributed.file_transfer import Files, described
-from workloads.common.errors import UserError
+from tailgate.loadgen.distributed.file_transfer import Files, described
+from tailgate.workloads.common.errors import UserError
 
 
 def pieces_of(path: Path, size: int) -> list[tuple[str, int, bytes]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from loadgen.control.address import split_address
-from loadgen.control.stages import Stage
-from loadgen.distributed.liveness import Vigil
-from loadgen.distributed.protocol import PROTOCOL, VERSION
-from loadgen.distributed.rebuild_plan import check
-from loadgen.distributed.workers import Fleet, Remote
-from workloads.common.errors import UserError
+from tailgate.loadgen.control.address import split_address
+from tailgate.loadgen.control.stages import Stage
+from tailgate.loadgen.distributed.liveness import Vigil
+from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
+from tailgate.loadgen.distributed.rebuild_plan import check
+from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.workloads.common.errors import UserError
 
 
 def about(**other: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ DEAL = """
 import json, sys
 from locust.dispatch import UsersDispatcher
 from locust.runners import WorkerNode
-from loadgen.control.users import SessionUser
+from tailgate.loadgen.control.users import SessionUser
 
 dealt = []
 for users, clients in json.load(sys.stdin):

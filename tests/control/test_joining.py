@@ -12,9 +12,22 @@ LOAD = ["--rate", "20/s", "--duration", "2s", "--prompt-tokens", "16", "--output
 
 OLD_WORKER = """
 import locust
-import loadgen.distributed.protocol as protocol, loadgen.distributed.workers
+import tailgate.loadgen.distributed.protocol as protocol, tailgate.loadgen.distributed.workers
 protocol.VERSION = "0.0.7"
-from loadgen.distributed.worker import main
+from tailgate.loadgen.distributed.worker import main
+raise SystemExit(main())
+"""
+
+# A worker whose plans are hashed by another generator, as one of another release might.
+OTHER_PLANS = """
+import locust, sys
+from tailgate.loadgen.distributed import shard
+REBUILD = (
+    "import sys; from tailgate.workloads.table import hashing; hashing.GENERATOR = 'another'; "
+    "from tailgate.loadgen.distributed.rebuild_plan import main; raise SystemExit(main())"
+)
+shard.python_module = lambda module: [sys.executable, "-c", REBUILD]
+from tailgate.loadgen.distributed.worker import main
 raise SystemExit(main())
 """
 
@@ -134,18 +147,14 @@ def test_a_workers_wrong_flags_are_refused(flags: list[str], told: str) -> None:
 
 
 def test_a_worker_whose_plan_differs_is_refused_with_both_hashes(exact: Path, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if 'loadgen.distributed.rebuild_plan' in ' '.join(sys.orig_argv):\n"
-        "    import workloads.table.hashing\n"
-        "    workloads.table.hashing.GENERATOR = 'another'\n"
-    )
     bind = f"127.0.0.1:{free_port()}"
     with serving(exact) as port:
         flags = ["--expect-workers", "1", "--bind", bind, "--out", str(tmp_path / "run")]
         master = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
         until_line(master, "waiting for 1 workers")
-        worker = started(tailgate("worker", "--master", bind), PYTHONPATH=str(tmp_path))
+        host, port_of_master = bind.split(":")
+        arguments = ["--host", host, "--port", port_of_master, "--folder", str(tmp_path)]
+        worker = started([sys.executable, "-c", OTHER_PLANS, *arguments])
         _, err = master.communicate(timeout=60)
         worker.communicate(timeout=60)
     assert master.returncode == worker.returncode == 2

@@ -7,8 +7,8 @@ BROKEN = """
 import locust
 from gevent.lock import RLock
 from locust.exception import RPCError, RPCReceiveError, RPCSendError
-from loadgen.distributed.master_link import Link
-from loadgen.distributed.locust_runners import Worker
+from tailgate.loadgen.distributed.master_link import Link
+from tailgate.loadgen.distributed.locust_runners import Worker
 
 class Broken:
     def send_message(self, kind, data):

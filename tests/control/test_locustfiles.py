@@ -17,7 +17,7 @@ from answering import Answering, answering
 from machines import Distributed, Ended, killed, started, tailgate
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-HEAD = "from locust import constant\nfrom loadgen import LLMUser, tag, task\n\n"
+HEAD = "from locust import constant\nfrom tailgate import LLMUser, tag, task\n\n"
 
 ONE = (
     HEAD

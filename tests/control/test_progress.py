@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from machines import serving, tailgate
 
-from harness.load import progress
-from harness.load.gpu_watch import in_words
-from harness.load.progress import Progress, Recent
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.recording.live_stats import Recent as RecentOfInjector
-from loadgen.records import Status
+from tailgate.harness.load import progress
+from tailgate.harness.load.gpu_watch import in_words
+from tailgate.harness.load.progress import Progress, Recent
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.recording.live_stats import Recent as RecentOfInjector
+from tailgate.loadgen.records import Status
 
 
 def tick(injector: int = 0, ok: int = 0, failed: int = 0, in_flight: int = 0, **more: Any) -> dict[str, Any]:

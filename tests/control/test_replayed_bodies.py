@@ -13,7 +13,7 @@ from machines import Distributed, Ended, tailgate
 
 @pytest.fixture
 def engine() -> Iterator[str]:
-    command = [sys.executable, "-m", "harness.engine", "--preset", "h100-sxm/llama-3.1-8b", "--port", "0"]
+    command = [sys.executable, "-m", "tailgate.harness.engine", "--preset", "h100-sxm/llama-3.1-8b", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"

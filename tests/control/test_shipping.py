@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen.distributed import record_transfer
-from loadgen.distributed.record_transfer import Shipper, Store, number_of
+from tailgate.loadgen.distributed import record_transfer
+from tailgate.loadgen.distributed.record_transfer import Shipper, Store, number_of
 
 
 @pytest.fixture

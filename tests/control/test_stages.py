@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.control.stages import Stage, moments, users_at
+from tailgate.loadgen.control.stages import Stage, moments, users_at
 
 S = 1_000_000_000
 THREE = (Stage(8, 60 * S), Stage(64, 300 * S, ramp_ns=30 * S), Stage(0, 10 * S, ramp_ns=4 * S))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machines import Distributed, Ended, serving, started, tailgate, until_line
 
-from reports.rundir.spool import whole_batches
+from tailgate.reports.rundir.spool import whole_batches
 
 LOADS = {"open": ["--rate", "20/s"], "closed": ["--users", "8"]}
 

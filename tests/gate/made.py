@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from reports.rundir.manifest import Manifest, Target
-from reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
-from reports.verdicts.gate.runs import Campaign, GateRun, Side
+from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
+from tailgate.reports.verdicts.gate.runs import Campaign, GateRun, Side
 
 
 def policy(**keys: Any) -> Policy:

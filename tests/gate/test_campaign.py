@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from harness.cli import main
-from harness.config.run_spec import RunSpec
-from harness.experiments.gate import campaign as campaigns
-from harness.targets.base import TargetGone
-from reports.verdicts.gate.runs import Campaign
 from tests.reports.fabricate import Row, fabricate
-from workloads.common.errors import UserError
+
+from tailgate.harness.cli import main
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.experiments.gate import campaign as campaigns
+from tailgate.harness.targets.base import TargetGone
+from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.workloads.common.errors import UserError
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
 POLICY = f"""

@@ -1,8 +1,9 @@
 """Where a slower side is looked at first: by what its server says."""
 
-from reports.verdicts.gate.causes import causes
-from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, noisy, pairs, policy, run, summary
+
+from tailgate.reports.verdicts.gate.causes import causes
+from tailgate.reports.verdicts.gate.verdict import judge
 
 
 def server(queue=1.0, prefill=50.0, decode=400.0, **more):

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-
-from reports.build import build
 from tests.reports.fabricate import Row, fabricate
+
+from tailgate.reports.build import build
 
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -36,7 +36,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = folder / "bin" / "tailgate"
     command.parent.mkdir()
     command.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from harness.cli import main; raise SystemExit(main())" "$@"\n'
+        f'#!/bin/sh\nexec {sys.executable} -c "from tailgate.harness.cli import main; raise SystemExit(main())" "$@"\n'
     )
     command.chmod(0o755)
     return folder

@@ -1,13 +1,13 @@
 """Runs that can't be compared are INVALID, whatever their figures say; and the reason says what to do."""
 
 import pytest
-
-from reports.documents.gate.html import html
-from reports.documents.gate.markdown import markdown
-from reports.rundir.manifest import Target
-from reports.verdicts.gate.comparability import obstacles, own_differences
-from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, pairs, policy, run, summary
+
+from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.verdicts.gate.comparability import obstacles, own_differences
+from tailgate.reports.verdicts.gate.verdict import judge
 
 QUIET = {"pairs": 5, "extension": None}
 

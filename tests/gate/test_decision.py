@@ -6,19 +6,19 @@ import math
 import numpy as np
 import pytest
 from rich.console import Console
-
-from reports.documents.gate.html import html
-from reports.documents.gate.markdown import markdown
-from reports.documents.gate.terminal import print_verdict
-from reports.stats.paired_tests import paired, pairs_to_settle
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.comparison import compare
-from reports.verdicts.gate.error_rule import error_rule, good_share
-from reports.verdicts.gate.holm import holm
-from reports.verdicts.gate.metrics import gate_metric
-from reports.verdicts.gate.verdict import judge
 from tests.gate.made import campaign, good, latency, noisy, pairs, policy, run, summary
-from workloads.common.errors import UserError
+
+from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.documents.gate.terminal import print_verdict
+from tailgate.reports.stats.paired_tests import paired, pairs_to_settle
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.comparison import compare
+from tailgate.reports.verdicts.gate.error_rule import error_rule, good_share
+from tailgate.reports.verdicts.gate.holm import holm
+from tailgate.reports.verdicts.gate.metrics import gate_metric
+from tailgate.reports.verdicts.gate.verdict import judge
+from tailgate.workloads.common.errors import UserError
 
 QUIET = {"pairs": 5, "extension": None}
 

@@ -5,18 +5,18 @@ import math
 from pathlib import Path
 
 import pytest
-
-from harness.cli import main
-from harness.experiments.gate.estimate import estimate, order_of, require_budget, steps
-from harness.experiments.gate.feasibility import planned_requests, require_decidable
-from harness.experiments.gate.load_points import load_for
-from harness.experiments.gate.pilot import proposal, spreads
-from harness.experiments.gate.run_specs import experiment
-from harness.experiments.gate.shared_target import Kept
-from reports.verdicts.gate.operating_curve import whole_policy
 from tests.gate.made import latency, policy, summary
-from workloads.common.errors import UserError
-from workloads.plan.plan import make_plan
+
+from tailgate.harness.cli import main
+from tailgate.harness.experiments.gate.estimate import estimate, order_of, require_budget, steps
+from tailgate.harness.experiments.gate.feasibility import planned_requests, require_decidable
+from tailgate.harness.experiments.gate.load_points import load_for
+from tailgate.harness.experiments.gate.pilot import proposal, spreads
+from tailgate.harness.experiments.gate.run_specs import experiment
+from tailgate.harness.experiments.gate.shared_target import Kept
+from tailgate.reports.verdicts.gate.operating_curve import whole_policy
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import make_plan
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
 WORKLOAD = {

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from reports.rundir.manifest import Manifest
-from workloads.plan.plan import read_plan
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.plan.plan import read_plan
 
 pytestmark = pytest.mark.alone
 
@@ -38,7 +38,12 @@ metrics: {{ttft.p50: 5%, output_tokens_per_s: -3%}}
 
 
 def tailgate(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-c",
+        "from tailgate.harness.cli import main; raise SystemExit(main())",
+        *map(str, arguments),
+    ]
 
 
 def call(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -184,7 +189,7 @@ def test_a_pilot_measures_the_baseline_and_writes_a_policy_that_a_dry_run_accept
 def test_nothing_is_left_running(gate):
     mine = [
         one for one in psutil.process_iter(["cmdline"])
-        if "harness.engine" in (one.info["cmdline"] or []) and str(gate[0]) in " ".join(one.info["cmdline"])
+        if "tailgate.harness.engine" in (one.info["cmdline"] or []) and str(gate[0]) in " ".join(one.info["cmdline"])
     ]  # fmt: skip
     assert mine == []
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-
-from reports.documents.gate.dots import dots
-from reports.documents.gate.history import append, entry_of, read
-from reports.documents.gate.html import html
-from reports.documents.gate.junit import junit
-from reports.documents.gate.markdown import markdown
-from reports.documents.gate.write import STEP_SUMMARY, write_all, write_step_summary
-from reports.documents.run_markdown import LIMIT_BYTES, cell
-from reports.verdicts.gate.verdict import judge
-from reports.verdicts.gate.wording import interval, percent
 from tests.gate.made import campaign, noisy, pairs, policy, run, summary
-from workloads.common.errors import UserError
+
+from tailgate.reports.documents.gate.dots import dots
+from tailgate.reports.documents.gate.history import append, entry_of, read
+from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.junit import junit
+from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.documents.gate.write import STEP_SUMMARY, write_all, write_step_summary
+from tailgate.reports.documents.run_markdown import LIMIT_BYTES, cell
+from tailgate.reports.verdicts.gate.verdict import judge
+from tailgate.reports.verdicts.gate.wording import interval, percent
+from tailgate.workloads.common.errors import UserError
 
 QUIET = {"pairs": 5, "extension": None}
 

@@ -35,7 +35,7 @@ def gate(folder: Path, spec: dict[str, Any], side: Any = None, **env: str) -> di
     policy = {"name": "aa", **keys, "pairs": 3, "extension": None, "repeat_invalid": 0}
     (folder / "p.yaml").write_text(yaml.safe_dump(policy))
     done = subprocess.run(
-        [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())",
+        [sys.executable, "-c", "from tailgate.harness.cli import main; raise SystemExit(main())",
          "gate", "--policy", "p.yaml", "--out", "out", "--json"],
         cwd=folder, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, **env},
     )  # fmt: skip
@@ -89,7 +89,7 @@ def engine(folder: Path) -> Iterator[str]:
     """The embedded engine as a server of its own."""
     with (folder / "engine.err").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.engine", "--preset", ENGINE, "--port", "0"],
+            [sys.executable, "-m", "tailgate.harness.engine", "--preset", ENGINE, "--port", "0"],
             stdout=subprocess.PIPE, stderr=err, text=True,
         )  # fmt: skip
     try:

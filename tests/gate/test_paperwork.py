@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from harness.cli import main
-from harness.cli.gate import _command
-from harness.experiments.gate import folder, outputs
-from reports.build import build
-from reports.documents.gate import history
 from tests.reports.fabricate import Row, fabricate
-from workloads.common.errors import UserError
+
+from tailgate.harness.cli import main
+from tailgate.harness.cli.gate import _command
+from tailgate.harness.experiments.gate import folder, outputs
+from tailgate.reports.build import build
+from tailgate.reports.documents.gate import history
+from tailgate.workloads.common.errors import UserError
 
 
 @pytest.fixture

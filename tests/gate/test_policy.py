@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from harness.experiments.gate import policy_template
-from harness.experiments.gate.estimate import estimate
-from harness.experiments.gate.feasibility import require_decidable
-from harness.experiments.gate.run_specs import experiment
-from reports.verdicts.gate.metrics import gate_metric
-from reports.verdicts.gate.policy import Policy, load_policy, parse_policy
 from tests.gate.made import policy
-from workloads.common.errors import UserError
+
+from tailgate.harness.experiments.gate import policy_template
+from tailgate.harness.experiments.gate.estimate import estimate
+from tailgate.harness.experiments.gate.feasibility import require_decidable
+from tailgate.harness.experiments.gate.run_specs import experiment
+from tailgate.reports.verdicts.gate.metrics import gate_metric
+from tailgate.reports.verdicts.gate.policy import Policy, load_policy, parse_policy
+from tailgate.workloads.common.errors import UserError
 
 
 def test_the_default_gates_a_tail_of_ttft_and_of_tpot_with_five_pairs_and_an_extension_to_ten():

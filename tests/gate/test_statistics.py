@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as truth
 
-from reports.stats.paired_tests import (
+from tailgate.reports.stats.paired_tests import (
     Shift,
     detectable,
     drifting,
@@ -23,9 +23,9 @@ from reports.stats.paired_tests import (
     t_point,
     unpaired,
 )
-from reports.stats.proportions import counts, fisher_more, p_more, shares
-from reports.stats.sequential_design import FAIL_ERROR, PASS_ERROR_PAIRED, Design, second_tail
-from reports.verdicts.gate.operating_curve import decide
+from tailgate.reports.stats.proportions import counts, fisher_more, p_more, shares
+from tailgate.reports.stats.sequential_design import FAIL_ERROR, PASS_ERROR_PAIRED, Design, second_tail
+from tailgate.reports.verdicts.gate.operating_curve import decide
 
 MARGIN = math.log1p(0.05)
 SMALL = st.lists(st.floats(-1, 1).filter(lambda x: abs(x) > 1e-3), min_size=3, max_size=9)

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from harness.cli import main
-from reports.build import build
-from reports.rundir.manifest import Manifest
-from reports.rundir.telemetry import GPU_SCHEMA
-from reports.verdicts.gate.runs import Campaign
 from tests.reports.fabricate import Row, S, fabricate
+
+from tailgate.harness.cli import main
+from tailgate.reports.build import build
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.reports.verdicts.gate.runs import Campaign
 
 REQUESTS = 400
 POLICY = "metrics: {ttft.p50: 5%, tpot.mean: 5%}\npairs: 3\nextension: null\n"

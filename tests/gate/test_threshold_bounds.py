@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats as truth
 
-from reports.verdicts.gate.thresholds import over_runs
+from tailgate.reports.verdicts.gate.thresholds import over_runs
 
 
 def test_they_are_students_of_the_logarithms():

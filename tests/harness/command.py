@@ -27,4 +27,9 @@ Tailgate = Callable[..., Said]
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", "from harness.cli import main; raise SystemExit(main())", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-c",
+        "from tailgate.harness.cli import main; raise SystemExit(main())",
+        *map(str, arguments),
+    ]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from command import SIM, Tailgate
 
-from harness.config.run_spec import RunSpec
-from harness.load.kill_switch import KillSwitch
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.load.kill_switch import KillSwitch
+from tailgate.workloads.common.errors import UserError
 
 
 def tick(

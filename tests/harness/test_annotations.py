@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from reports.rundir.telemetry import GPU_SCHEMA, SERVER_SCHEMA, Telemetry
-from reports.telemetry.annotations import annotations
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA, SERVER_SCHEMA, Telemetry
+from tailgate.reports.telemetry.annotations import annotations
 
 S = 1_000_000_000
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.config.run_spec import AuthSpec
-from harness.targets.credentials import Credentials
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import AuthSpec
+from tailgate.harness.targets.credentials import Credentials
+from tailgate.workloads.common.errors import UserError
 
 
 class Told:
@@ -65,7 +65,7 @@ def test_an_unfit_key_is_not_shown() -> None:
 
 
 def test_a_command_that_hangs_is_given_up_with_its_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("harness.targets.credentials._COMMAND_S", 0.2)
+    monkeypatch.setattr("tailgate.harness.targets.credentials._COMMAND_S", 0.2)
     began = time.monotonic()
     with pytest.raises(UserError, match="no key within"):
         headers(command=f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60' & wait")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from command import SHORT, SIM, Said, Tailgate
 
-from harness.config.run_spec import build
-from harness.engine.__main__ import parser as engine_parser
-from workloads.common.errors import UserError
+from tailgate.harness.config.run_spec import build
+from tailgate.harness.engine.__main__ import parser as engine_parser
+from tailgate.workloads.common.errors import UserError
 
 NOWHERE = "http://127.0.0.1:9"
 

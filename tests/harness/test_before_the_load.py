@@ -14,12 +14,12 @@ import pytest
 import yaml
 from command import SHORT, SIM, Tailgate, command
 
-from harness.config.run_spec import RunSpec, build, load
-from harness.load.listener import Watcher
-from harness.run.execute import execute
-from harness.targets.launch.launched import LaunchedTarget
-from harness.targets.launch.process import free_port, port_is_free
-from harness.targets.make import make_target
+from tailgate.harness.config.run_spec import RunSpec, build, load
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.run.execute import execute
+from tailgate.harness.targets.launch.launched import LaunchedTarget
+from tailgate.harness.targets.launch.process import free_port, port_is_free
+from tailgate.harness.targets.make import make_target
 
 SERVER = Path(__file__).with_name("small_server.py")
 WORKLOAD = {
@@ -129,7 +129,7 @@ def test_the_server_is_stopped_even_if_the_load_generator_can_not_be_closed(
     async def spawn(*_: object) -> Stuck:
         return Stuck()
 
-    monkeypatch.setattr("harness.run.execute.distributed.spawn", spawn)
+    monkeypatch.setattr("tailgate.harness.run.execute.distributed.spawn", spawn)
     port = free_port()
     ran = build(load(spec(tmp_path, port, "status=500")), "test", tmp_path)
     with pytest.raises(RuntimeError, match="stuck"):

@@ -20,21 +20,21 @@ import pyarrow as pa
 import pytest
 from command import SIM, Tailgate, command
 
-from harness.calibrate.ladder import Step, _judged, highest, ladder, measure
-from harness.calibrate.peers import against
-from harness.cli.calibrate import line
-from harness.config.run_spec import RunSpec, WorkersSpec
-from harness.host import calibration
-from harness.run.peak_load import beyond_calibration, busiest
-from workloads.common.errors import UserError
-from workloads.plan.plan import Plan
+from tailgate.harness.calibrate.ladder import Step, _judged, highest, ladder, measure
+from tailgate.harness.calibrate.peers import against
+from tailgate.harness.cli.calibrate import line
+from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
+from tailgate.harness.host import calibration
+from tailgate.harness.run.peak_load import beyond_calibration, busiest
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import Plan
 
 pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
 def null_server() -> Iterator[int]:
-    command = [sys.executable, "-m", "harness.calibrate.null_server", "--ttft-ms", "30", "--itl-ms", "60"]
+    command = [sys.executable, "-m", "tailgate.harness.calibrate.null_server", "--ttft-ms", "30", "--itl-ms", "60"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     yield json.loads(process.stdout.readline())["port"]
@@ -127,7 +127,7 @@ def test_a_step_lasts_until_its_tails_are_known(
         asked.append(length_s)
         return _judged(rate, tokens, summary(ttft_p99=50.1 if len(asked) >= known_after else None), 0.1)
 
-    monkeypatch.setattr("harness.calibrate.ladder._measured", measured)
+    monkeypatch.setattr("tailgate.harness.calibrate.ladder._measured", measured)
     step = asyncio.run(measure("http://x", 20.0, 50, 6.0, 1))
     assert asked == lengths
     assert step.honest is (known_after <= 2)
@@ -140,7 +140,7 @@ def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[Step]:
     async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> Step:
         return _judged(rate, tokens, summary(ttft_p99=50.1 if next(steps) else 70.0), 0.1)
 
-    monkeypatch.setattr("harness.calibrate.ladder.measure", measure)
+    monkeypatch.setattr("tailgate.harness.calibrate.ladder.measure", measure)
     return asyncio.run(ladder("http://x", "chunks", 6.0, 1, lambda _step: None))
 
 
@@ -241,7 +241,7 @@ def test_where_other_machines_send_this_one_says_nothing(tmp_path: Path, monkeyp
 def test_a_run_beyond_the_calibration_says_so_in_its_notes(tailgate: Tailgate, tmp_path: Path) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
     made = "store.Calibration(10.0, 1.0, False, False, 1, '2026-01-01', [])"
-    script = f"from harness.calibrate import store; store.save({made})"
+    script = f"from tailgate.harness.calibrate import store; store.save({made})"
     subprocess.run([sys.executable, "-c", script], env={**env, "PATH": "/usr/bin:/bin"}, check=True)
     load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "4"]
     tailgate("run", "--target", SIM, *load, "--out", "run", "--quiet", env=env)
@@ -274,7 +274,7 @@ def test_a_tools_children_end_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
     tool.write_text(f"#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $! > {told}.new\nmv {told}.new {told}\n{waits}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.setattr("harness.calibrate.peers._LIMIT_S", 2.0 if ends_by == "limit" else 60.0)
+    monkeypatch.setattr("tailgate.harness.calibrate.peers._LIMIT_S", 2.0 if ends_by == "limit" else 60.0)
     (tmp_path / "out").mkdir()
 
     async def go() -> None:
@@ -321,7 +321,7 @@ def test_a_ctrl_c_ends_a_calibration_with_130_and_leaves_nothing_behind(tmp_path
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )  # fmt: skip
     me = psutil.Process(process.pid)
-    while not any("loadgen.injector" in words_of(child) for child in me.children(recursive=True)):
+    while not any("tailgate.loadgen.injector" in words_of(child) for child in me.children(recursive=True)):
         assert process.poll() is None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.05)

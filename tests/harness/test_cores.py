@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.host import cores
-from harness.host.cores import half_of_the_cores, usable_cores
+from tailgate.harness.host import cores
+from tailgate.harness.host.cores import half_of_the_cores, usable_cores
 
 
 def group(root: Path, name: str, **files: str) -> None:

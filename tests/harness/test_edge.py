@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from command import SHORT, SIM, Tailgate, command
 
-from workloads.common.errors import UserError
-from workloads.prompts.content_table import table_default
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.prompts.content_table import table_default
 
 SCRIPT = """
 import sys
 from types import SimpleNamespace
-from harness import cli
+from tailgate.harness import cli
 def run(argv):
     {body}
 sys.modules["made_up"] = SimpleNamespace(run=run)
@@ -61,7 +61,7 @@ def test_what_nobody_foresaw_is_one_line_and_never_exit_code_1(tmp_path: Path) -
 
 def test_what_nobody_foresaw_after_the_measuring_is_invalid_and_names_what_is_kept(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path; from harness.run.run_directory import measured\n"
+        "from pathlib import Path; from tailgate.harness.run.run_directory import measured\n"
         "    with measured(Path('kept'), 'x') as made:\n"
         "        made.keep(); {}['gone']"
     )
@@ -85,7 +85,7 @@ LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-from harness.cli import main
+from tailgate.harness.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
 

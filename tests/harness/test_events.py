@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.load.event_log import EventLog
-from reports.rundir.events import read_events
+from tailgate.harness.load.event_log import EventLog
+from tailgate.reports.rundir.events import read_events
 
 
 def event(t_ns: int, text: str = "x") -> dict[str, Any]:

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 import trustme
 
-from harness.targets.inspect.http2 import speaks_http2
-from harness.targets.inspect.probe import identify, session
-from loadgen.injector.http.endpoint import Trust
-from workloads.common.errors import UserError
+from tailgate.harness.targets.inspect.http2 import speaks_http2
+from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.workloads.common.errors import UserError
 
 # SETTINGS (empty), then GOAWAY with PROTOCOL_ERROR: what an HTTP/2 server has for a client of HTTP/1.1.
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"

@@ -22,8 +22,8 @@ def running(run: Path) -> tuple[subprocess.Popen[str], dict[str, psutil.Process]
         if all(file.exists() and file.stat().st_size > 10_000 * (file is files[0]) for file in files):
             found = {}
             for child in psutil.Process(process.pid).children(recursive=True):
-                words = " ".join(child.cmdline())
-                for name in ("loadgen.injector", "loadgen.control"):
+                words = child.cmdline()
+                for name in ("tailgate.loadgen.injector", "tailgate.loadgen"):
                     if name in words:
                         found[name] = child
             return process, found
@@ -44,7 +44,10 @@ def samples(path: Path) -> int:
 
 @pytest.mark.parametrize(
     ("killed", "words"),
-    [("loadgen.injector", "injector 0: was killed by SIGKILL"), ("loadgen.control", "Locust process ended")],
+    [
+        ("tailgate.loadgen.injector", "injector 0: was killed by SIGKILL"),
+        ("tailgate.loadgen", "Locust process ended"),
+    ],
 )
 def test_the_death_of_one_process_ends_the_run_and_is_named(tmp_path: Path, killed: str, words: str) -> None:
     process, family = running(tmp_path / "run")

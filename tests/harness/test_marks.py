@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
-from harness.load.marks import mark
-from reports.rundir.events import read_events
-from reports.rundir.manifest import Manifest
-from workloads.common.errors import UserError
+from tailgate.harness.cli import main
+from tailgate.harness.load.marks import mark
+from tailgate.reports.rundir.events import read_events
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 
 def running(folder: Path, **changes: object) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from command import SIM, command
 
-from harness.config.run_spec import RunSpec
-from harness.run import resources
-from workloads.common.errors import UserError
-from workloads.plan.plan import make_plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.run import resources
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import make_plan
 
 
 def checked(limit: int, monkeypatch: pytest.MonkeyPatch, ports: int = 30_000, **workload: object) -> list[str]:

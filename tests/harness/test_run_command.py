@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import SHORT, SIM, Tailgate, command
 
-from loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.extensions import AVAILABLE
 
 # On a machine that is busy with other things a run may rightly be INVALID; these tests are about other matters.
 MEASURED = (0, 4)
@@ -86,7 +86,7 @@ def test_chat_prompts_have_the_planned_length_too(tailgate: Tailgate, tmp_path: 
 
 def test_an_engine_that_is_only_a_url_is_marked_all_the_same(tailgate: Tailgate) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.engine", "--preset", SIM.removeprefix("sim:")],
+        [sys.executable, "-m", "tailgate.harness.engine", "--preset", SIM.removeprefix("sim:")],
         stdout=subprocess.PIPE,
         text=True,
     )

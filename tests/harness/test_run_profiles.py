@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from command import SIM, Tailgate
 
-from loadgen.records import REQUESTS_SCHEMA, Status
-from workloads.config.profiles import names
+from tailgate.loadgen.records import REQUESTS_SCHEMA, Status
+from tailgate.workloads.config.profiles import names
 
 # A draw in which something arrives within two seconds: bursts and their pauses are longer than that.
 SEEDS = {"code-completion": 4}

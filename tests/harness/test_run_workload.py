@@ -10,12 +10,12 @@ import pytest
 import yaml
 from command import SHORT, SIM, Said, Tailgate
 
-from harness.config.run_spec import RunSpec
-from harness.run.manifest import measure_end_ns
-from harness.run.preflight import check_content, needs_context, with_context
-from harness.targets.base import Identity
-from workloads.common.errors import UserError
-from workloads.plan.plan import make_plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.run.manifest import measure_end_ns
+from tailgate.harness.run.preflight import check_content, needs_context, with_context
+from tailgate.harness.targets.base import Identity
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import make_plan
 
 MEASURED = (0, 4)  # on a busy machine a run may rightly be INVALID
 TARGET = {"kind": "sim", "sim": SIM.removeprefix("sim:")}

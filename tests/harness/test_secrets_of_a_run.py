@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.run import _command_line
-from harness.config import run_spec as specs
-from harness.config.masking import is_secret
-from harness.targets.base import Life
-from workloads.common.errors import UserError
+from tailgate.harness.cli.run import _command_line
+from tailgate.harness.config import run_spec as specs
+from tailgate.harness.config.masking import is_secret
+from tailgate.harness.targets.base import Life
+from tailgate.workloads.common.errors import UserError
 
 WORKLOAD = {"arrivals": {"rate": "1/s"}, "duration": "1s", "prompt_tokens": 1, "output_tokens": 1}
 

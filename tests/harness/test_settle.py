@@ -11,8 +11,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
-from harness.targets.base import Identity, TargetGone
+from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
+from tailgate.harness.targets.base import Identity, TargetGone
 
 
 @dataclass

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from harness.cli import main
-from workloads.config.profiles import names
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import make_plan, read_plan
-from workloads.table.hashing import plan_hash
+from tailgate.harness.cli import main
+from tailgate.workloads.config.profiles import names
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan, read_plan
+from tailgate.workloads.table.hashing import plan_hash
 
 EXCERPT = Path(__file__).parents[2] / "workloads" / "data" / "azure-2023-conv-excerpt.csv"
 

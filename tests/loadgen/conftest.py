@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from wire import Wire
 
-from loadgen.injector.extensions import AVAILABLE
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.fast_connection import IntakeConnection
+from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
 
 
 @pytest.fixture(scope="module", params=[Connection, IntakeConnection], ids=["python", "compiled"])

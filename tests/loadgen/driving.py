@@ -17,10 +17,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadgen.injector.http.endpoint import Trust
-from loadgen.job import Job
-from workloads.prompts.content_table import table_from_ids
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.loadgen.job import Job
+from tailgate.workloads.prompts.content_table import table_from_ids
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -93,7 +93,7 @@ class Driven:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "loadgen.injector", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", "tailgate.loadgen.injector", "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env={**_without_proxies(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **self.environment},
             )

@@ -7,7 +7,7 @@ import orjson
 import pytest
 import scripted
 
-from loadgen.injector.api.openai_response import BadPayload, Reading, error_text, read_payloads, read_whole
+from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, error_text, read_payloads, read_whole
 
 
 def completion(text: str | None, finish: str | None = None, **more: Any) -> bytes:

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from loadgen.injector.http.endpoint import Trust, public_name, resolve
-from workloads.common.errors import UserError
+from tailgate.loadgen.injector.http.endpoint import Trust, public_name, resolve
+from tailgate.workloads.common.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scripted import CHUNKED, END, chunk, head
 from wire import Wire, new_exchange, record
 
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.token_stream import Stream
-from loadgen.records import Status
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.records import Status
 
 # What depends on how the bytes came, not on what they were.
 TIMING = {

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import new_exchange, record
 
-from loadgen.injector.api.openai_response import BadPayload, Reading, read_payloads
-from loadgen.injector.http import sse
-from loadgen.injector.http.token_stream import Stream
-from loadgen.records import SPOOL_SCHEMA, Status
+from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_payloads
+from tailgate.loadgen.injector.http import sse
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.records import SPOOL_SCHEMA, Status
 
 pytestmark = pytest.mark.filterwarnings("error")
 

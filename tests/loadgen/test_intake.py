@@ -14,12 +14,12 @@ from scripted import CHUNKED, END, chunk
 from test_fuzz_http import ANSWERS, EVENTS, garbled, steady
 from wire import Wire, record
 
-from loadgen.injector.extensions import AVAILABLE
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.fast_connection import IntakeConnection
-from loadgen.injector.http.token_stream import Stream
-from loadgen.injector.kernel_timestamps import stamps_available
-from loadgen.records import Status, lag_histogram
+from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.kernel_timestamps import stamps_available
+from tailgate.loadgen.records import Status, lag_histogram
 
 HEADERS = Path(sysconfig.get_paths()["include"], "Python.h").exists()
 pytestmark = pytest.mark.skipif(
@@ -107,7 +107,7 @@ def test_arrivals_are_the_kernels_stamps_of_the_reads(both: tuple[Wire, Wire]) -
 def test_every_read_is_counted_in_the_bucket_of_its_lag(
     both: tuple[Wire, Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loadgen.injector.http import _intake  # not there without a compiler
+    from tailgate.loadgen.injector.http import _intake  # not there without a compiler
 
     lags: list[int] = []
     drain = Stream.catch_up

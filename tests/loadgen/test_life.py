@@ -12,7 +12,7 @@ import scripted
 from driving import MS, Driven, S, drive, read_spool
 from scripted import CHUNKED, Peer, Request, ScriptedServer, answer_ok, chunk, event, token
 
-from reports.rundir.spool import is_closed, whole_batches
+from tailgate.reports.rundir.spool import is_closed, whole_batches
 
 
 def never(peer: Peer, _request: Request) -> None:
@@ -213,7 +213,7 @@ def test_an_empty_share_ends_at_once(tmp_path: Path) -> None:
 def test_a_job_that_can_t_be_done_is_refused_with_a_reason(
     tmp_path: Path, urls: list[str], job: dict[str, Any], said: str
 ) -> None:
-    from loadgen.injector.http.endpoint import Trust
+    from tailgate.loadgen.injector.http.endpoint import Trust
 
     if "trust" in job:
         job = {**job, "trust": Trust(**job["trust"])}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.injector.control_socket import Line
-from loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.control_socket import Line
+from tailgate.loadgen.injector.event_loop import Loop
 
 
 class Pair:

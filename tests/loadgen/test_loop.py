@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import endpoint, new_exchange
 
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.kernel_timestamps import READABLE, WRITABLE
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 MS = 1_000_000
 

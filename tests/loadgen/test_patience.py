@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import CHUNKED, Peer, Request, ScriptedServer, answer_ok, chunk, event, token
 
-from loadgen.injector.api.abandonment import Patience
+from tailgate.loadgen.injector.api.abandonment import Patience
 
 
 class Waiter:

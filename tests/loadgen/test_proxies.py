@@ -10,7 +10,7 @@ import trustme
 from driving import Driven, Outcome, drive
 from scripted import Peer, Request, ScriptedServer, answer_ok, head, ok
 
-from loadgen.injector.http.endpoint import Trust
+from tailgate.loadgen.injector.http.endpoint import Trust
 
 # "ann:p@ss" in base64, as RFC 7617 wants it.
 ANN = "Basic YW5uOnBAc3M="

@@ -15,10 +15,10 @@ from driving import MS, S, drive
 from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head
 from wire import endpoint, new_exchange
 
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.connection import Connection
 
 SPACED = [{"at_ms": 0.0}, {"at_ms": 150.0}, {"at_ms": 300.0}]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadgen.injector.api.openai_request import body_maker
-from loadgen.injector.schedule.plan_share import Share
-from loadgen.job import Job
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import Plan, make_plan, write_plan
-from workloads.statistics import arrivals
+from tailgate.loadgen.injector.api.openai_request import body_maker
+from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.job import Job
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
+from tailgate.workloads.statistics import arrivals
 
 SHARED_OUT = (2, 3, 7)
 CONVERSATIONS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, answer_ok, chunk, event, head
 
-from loadgen.redact import MASK, Secrets
+from tailgate.loadgen.redact import MASK, Secrets
 
 KEY = "sk-live-0123456789abcdef"
 SENT = {"Authorization": f"Bearer {KEY}", "X-Team": "blue"}

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head, token
 
-from loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import Share
 
 TURNS = [
     {"at_ms": 0.0, "session": 7, "turn": 0},

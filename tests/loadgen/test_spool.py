@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import new_exchange, record
 
-from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
-from loadgen.spool import Spool
-from reports.rundir.spool import is_closed
+from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, Status
+from tailgate.loadgen.spool import Spool
+from tailgate.reports.rundir.spool import is_closed
 
 SMALL = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("us", pa.list_(pa.uint32()))])
 
@@ -91,7 +91,7 @@ def test_an_exchange_s_row_fits_the_schema_in_any_state(tmp_path: Path) -> None:
 
 
 def test_the_client_s_row_fits_its_schema(tmp_path: Path) -> None:
-    from loadgen.injector.client_stats import Conduct
+    from tailgate.loadgen.injector.client_stats import Conduct
 
     conduct = Conduct(3)
     conduct.start(0)

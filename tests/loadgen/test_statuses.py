@@ -12,7 +12,7 @@ import scripted
 from driving import MS, Outcome, drive
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, chunk, event, head, token
 
-from loadgen.records import Status
+from tailgate.loadgen.records import Status
 
 Script = Callable[[Peer], None]
 

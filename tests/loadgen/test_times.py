@@ -20,12 +20,12 @@ from driving import MS, Driven, S, drive
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, answer_ok, at_times, chunk, event
 from wire import REQUEST, endpoint
 
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
 
 pytestmark = pytest.mark.alone
 

@@ -15,7 +15,7 @@ import trustme
 from driving import MS, Outcome, drive
 from scripted import CHUNKED, END, Peer, Request, ScriptedServer, answer_ok, at_times, chunk, event
 
-from loadgen.injector.http.endpoint import Trust
+from tailgate.loadgen.injector.http.endpoint import Trust
 
 
 @dataclass

@@ -11,17 +11,17 @@ import pytest
 from driving import MS, Driven, S, drive, plan
 from scripted import Peer, Request, ScriptedServer, answer_ok
 
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.api.request_builder import RequestMaker, Row
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.schedule.closed_loop import ClosedLoop
-from loadgen.injector.schedule.open_loop import OpenLoop
-from loadgen.injector.schedule.plan_share import Share
-from loadgen.job import Job
-from loadgen.records import LAG_EDGES_NS
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
+from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
+from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.job import Job
+from tailgate.loadgen.records import LAG_EDGES_NS
 
 ROWS: Sequence[dict[str, Any]] = [
     {"at_ms": None, "session": k // 2, "turn": k % 2, "think_ms": 40.0 * (k % 2)} for k in range(200)

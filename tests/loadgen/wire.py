@@ -8,14 +8,14 @@ import socket
 import time
 from collections.abc import Sequence
 
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.kernel_timestamps import StampKeeper
-from loadgen.records import SPOOL_SCHEMA, Status
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.kernel_timestamps import StampKeeper
+from tailgate.loadgen.records import SPOOL_SCHEMA, Status
 
 REQUEST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 

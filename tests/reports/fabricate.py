@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, lag_histogram
-from reports.rundir.manifest import Manifest, Target
-from reports.rundir.telemetry import SERVER_SCHEMA
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, lag_histogram
+from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from fabricate import Row, fabricate
 
-from reports.metrics.analysis import analyse
-from reports.metrics.rate_intervals import rate
-from reports.rundir.collect import collect
-from reports.summary.summary import summarize
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.metrics.rate_intervals import rate
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.summary import summarize
 
 
 def judged(run_dir, rows, slo, **options):
@@ -38,7 +38,7 @@ def test_bounds_of_a_rate_cover_the_truth(tmp_path):
     analysis = analyse(tmp_path / "run")
     from dataclasses import replace
 
-    from reports.metrics import rate_intervals
+    from tailgate.reports.metrics import rate_intervals
 
     for _ in range(200):
         times = np.sort(rng.uniform(0, 60e9, rng.poisson(1200)))

@@ -9,11 +9,11 @@ from fabricate import MS, Row, S, client_rows, fabricate, spool_rows, write_stre
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Manifest
-from reports.rundir.spool import is_closed, whole_batches
-from workloads.common.errors import UserError
+from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.spool import is_closed, whole_batches
+from tailgate.workloads.common.errors import UserError
 
 ROWS = [Row(at=100.0 * i, gaps=[10.0, 20.0]) for i in range(20)]
 

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as truth
 
-from harness.cli.compare import run as command
-from reports.build import build
-from reports.compare.comparison import compare
-from reports.compare.runs import load_runs
-from reports.documents import comparison as docs
-from reports.rundir.manifest import Target
-from reports.stats.between_runs import estimate, ratio
-from reports.stats.pareto import dominated_by
-from workloads.common.errors import UserError
+from tailgate.harness.cli.compare import run as command
+from tailgate.reports.build import build
+from tailgate.reports.compare.comparison import compare
+from tailgate.reports.compare.runs import load_runs
+from tailgate.reports.documents import comparison as docs
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.stats.between_runs import estimate, ratio
+from tailgate.reports.stats.pareto import dominated_by
+from tailgate.workloads.common.errors import UserError
 
 
 def one(folder, name, *, slow=1.0, plan="p0", rate=20.0, price=2.0, label="", rows=None, **manifest):

@@ -7,11 +7,11 @@ from fabricate import Row, fabricate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.cost.cost import cost, fit_price_ratio, idle_share, split
-from reports.cost.prices import price_of
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from workloads.common.errors import UserError
+from tailgate.reports.cost.cost import cost, fit_price_ratio, idle_share, split
+from tailgate.reports.cost.prices import price_of
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.workloads.common.errors import UserError
 
 # 36 $/h: a window of 10 s costs 10 cents.
 GPUS = {"type": "h100-sxm", "count": 4, "price_per_hour": 9.0}
@@ -190,7 +190,7 @@ def test_work_for_requests_that_failed_before_a_token_is_unknown_not_free(tmp_pa
 
 
 def test_the_bill_says_whose_it_is(tmp_path):
-    from reports.rundir.manifest import Target
+    from tailgate.reports.rundir.manifest import Target
 
     target = Target(kind="vllm", model="org/m", server="vllm", version="0.32.0", fingerprint={"a": {"revision": "abc"}})
     found = bill(tmp_path / "run", many(5), name="fp8", target=target)

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, fabricate
 
-from reports.build import build
-from reports.documents.export import export
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Manifest
-from reports.summary.summary import stored_summary, summarize
-from workloads.common.errors import UserError
+from tailgate.reports.build import build
+from tailgate.reports.documents.export import export
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.summary import stored_summary, summarize
+from tailgate.workloads.common.errors import UserError
 
 ROWS = [Row(at=10.0 * i, gaps=[20.0] * 4) for i in range(400)]
 PRICE = {"gpus": {"type": "l4", "price_per_hour": 36.0}}

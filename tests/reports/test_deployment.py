@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, S, fabricate
 
-from reports.documents.run_html.page import write_report
-from reports.documents.run_markdown import markdown
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Target
-from reports.rundir.telemetry import GPU_SCHEMA
-from reports.summary.summary import summarize
+from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.documents.run_markdown import markdown
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.reports.summary.summary import summarize
 
 GIB = 2.0**30
 LIFE = {

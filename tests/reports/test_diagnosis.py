@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from fabricate import Row, S, fabricate
 
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.summary.diagnosis import Kind
-from reports.summary.results import work_out
-from reports.telemetry.server import server_view
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.diagnosis import Kind
+from tailgate.reports.summary.results import work_out
+from tailgate.reports.telemetry.server import server_view
 
 ROWS = [Row(at=50.0 * i, gaps=[20.0] * 9) for i in range(200)]
 
@@ -29,7 +29,7 @@ def scrape(gauges=None, counters=None, phases=None, labels="{}"):
 
 
 def found(run_dir, rows=ROWS, fingerprint=None, events=(), **options):
-    from reports.rundir.manifest import Target
+    from tailgate.reports.rundir.manifest import Target
 
     run_dir = fabricate(run_dir, rows, target=Target(kind="vllm", fingerprint=fingerprint or {}), **options)
     (run_dir / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
@@ -142,8 +142,8 @@ def test_a_scale_event_in_the_window_is_told_and_one_before_it_is_not(tmp_path):
 
 
 def test_a_server_that_comes_back_as_another_process_is_a_cold_start(tmp_path):
-    from reports.rundir.telemetry import read_server
-    from reports.telemetry.annotations import annotations
+    from tailgate.reports.rundir.telemetry import read_server
+    from tailgate.reports.telemetry.annotations import annotations
 
     server = [(t, "up", "{}", float(not 3 <= t < 6)) for t in range(12)]
     server += [(t, "process_start_time_seconds", "{}", 100.0 if t < 3 else 104.0) for t in range(12) if not 3 <= t < 6]
@@ -177,7 +177,7 @@ def test_endpoints_that_carry_unequal_loads(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from reports.rundir.telemetry import SERVER_SCHEMA
+    from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
     run_dir = fabricate(tmp_path / "run", ROWS)
     samples = [

@@ -14,15 +14,15 @@ import pytest
 from fabricate import Row, fabricate
 from rich.console import Console
 
-from harness.cli.report import run as command
-from reports.build import build
-from reports.documents.export import export
-from reports.documents.html_page import table, text
-from reports.documents.run_html.page import render
-from reports.documents.run_terminal import print_summary
-from reports.rundir.manifest import Target
-from reports.summary.summary import summarize
-from workloads.common.formatting import dollars, ms, plain
+from tailgate.harness.cli.report import run as command
+from tailgate.reports.build import build
+from tailgate.reports.documents.export import export
+from tailgate.reports.documents.html_page import table, text
+from tailgate.reports.documents.run_html.page import render
+from tailgate.reports.documents.run_terminal import print_summary
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.summary.summary import summarize
+from tailgate.workloads.common.formatting import dollars, ms, plain
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -105,7 +105,7 @@ def test_markdown_stays_under_60_kb_whatever_the_run_says(tmp_path):
 
 
 def test_the_same_run_makes_the_same_page(run_dir):
-    from reports.metrics.analysis import analyse
+    from tailgate.reports.metrics.analysis import analyse
 
     first = render(summarize(run_dir), analyse(run_dir))
     assert render(summarize(run_dir), analyse(run_dir)) == first
@@ -164,7 +164,7 @@ class TestCommand:
         assert capsys.readouterr().out == ""
 
     def test_a_folder_that_is_no_run_is_said(self, tmp_path):
-        from workloads.common.errors import UserError
+        from tailgate.workloads.common.errors import UserError
 
         with pytest.raises(UserError, match=r"not a run directory"):
             command([str(tmp_path)])
@@ -251,9 +251,9 @@ class TestWhatReadersAreTold:
         assert "unknown: the server&#x27;s work on 10 that ended before a token is not known" in page
 
     def test_objectives_of_a_class_and_on_a_stall_are_drawn(self, tmp_path):
-        from reports.documents.plots.run import over_time
-        from reports.metrics.analysis import analyse
-        from reports.metrics.timeline import timeline
+        from tailgate.reports.documents.plots.run import over_time
+        from tailgate.reports.metrics.analysis import analyse
+        from tailgate.reports.metrics.timeline import timeline
 
         rows = [Row(at=10.0 * i, gaps=[5.0] * 3, klass="ab"[i % 2]) for i in range(100)]
         classes = {"a": {"slo": {"ttft": "p95 < 321ms"}}, "b": {}}
@@ -270,7 +270,7 @@ class TestWhatReadersAreTold:
 
 
 def test_a_csv_on_the_command_line_reads_the_run_once(run_dir, capsys, monkeypatch):
-    from reports.metrics import analysis, arrivals
+    from tailgate.reports.metrics import analysis, arrivals
 
     passes = []
     whole = arrivals.scan

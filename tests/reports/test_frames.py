@@ -3,9 +3,9 @@
 import pytest
 from fabricate import Row, fabricate
 
-from reports import frames
-from reports.rundir.collect import collect
-from workloads.common.errors import UserError
+from tailgate.reports import frames
+from tailgate.reports.rundir.collect import collect
+from tailgate.workloads.common.errors import UserError
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, S, fabricate
 
-from reports.cost.energy import energy
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.rundir.telemetry import GPU_SCHEMA
-from reports.summary import parts
-from reports.summary.summary import summarize
-from reports.telemetry.gpu import gpu_views
+from tailgate.reports.cost.energy import energy
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.reports.summary import parts
+from tailgate.reports.summary.summary import summarize
+from tailgate.reports.telemetry.gpu import gpu_views
 
 ROWS = [Row(at=100.0 * i, gaps=[10.0] * 9) for i in range(400)]
 

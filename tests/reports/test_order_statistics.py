@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as truth
 
-from reports.stats import order_statistics
+from tailgate.reports.stats import order_statistics
 
 
 @pytest.mark.parametrize(("q", "needs"), [(50, 5), (90, 29), (95, 59), (99, 299), (99.9, 2995), (5, 59)])

@@ -8,9 +8,9 @@ from fabricate import Row, fabricate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.summary.summary import summarize
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.summary import summarize
 
 
 def analysed(run_dir, rows, **options):

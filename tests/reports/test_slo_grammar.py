@@ -2,8 +2,8 @@
 
 import pytest
 
-from reports.metrics.slo import Condition, parse
-from workloads.common.errors import UserError
+from tailgate.reports.metrics.slo import Condition, parse
+from tailgate.workloads.common.errors import UserError
 
 
 def only(line):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from fabricate import Row, fabricate
 
-from reports.metrics.analysis import analyse
-from reports.metrics.breakdown import fairness, splits
-from reports.rundir.collect import collect
-from reports.summary.summary import summarize
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.metrics.breakdown import fairness, splits
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.summary import summarize
 
 
 def split(run_dir, rows, **options):

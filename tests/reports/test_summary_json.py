@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from fabricate import Row, S, fabricate
 
-from reports.build import build
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Manifest, Target
-from reports.summary.summary import exit_code, summarize, write_summary
-from workloads.common.errors import UserError
+from tailgate.reports.build import build
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.summary.summary import exit_code, summarize, write_summary
+from tailgate.workloads.common.errors import UserError
 
 GOOD = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[20.0] * 4) for i in range(900)]
 
@@ -280,7 +280,7 @@ def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path
     """150 runs of a steady Poisson load, each request there for a quarter of the window: at most one in twenty."""
     import numpy as np
 
-    from reports.metrics import in_flight
+    from tailgate.reports.metrics import in_flight
 
     rng = np.random.default_rng(4)
     collect(fabricate(tmp_path / "run", [Row(at=1000.0)], seconds=60.0, warmup=60.0))

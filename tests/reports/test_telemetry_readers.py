@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, fabricate
 
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Target
-from reports.rundir.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
-from reports.summary.results import work_out
-from workloads.common.errors import UserError
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
+from tailgate.reports.summary.results import work_out
+from tailgate.workloads.common.errors import UserError
 
 S = 1_000_000_000
 

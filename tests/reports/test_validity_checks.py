@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import MS, Row, S, client_rows, fabricate, spool_rows
 
-from loadgen.records import lag_histogram
-from reports.metrics.analysis import analyse
-from reports.rundir.collect import collect
-from reports.summary.summary import summarize
-from reports.validity.client import client_checks
-from reports.validity.server import server_checks
-from reports.validity.state import state_checks
+from tailgate.loadgen.records import lag_histogram
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.summary.summary import summarize
+from tailgate.reports.validity.client import client_checks
+from tailgate.reports.validity.server import server_checks
+from tailgate.reports.validity.state import state_checks
 
 ROWS = [Row(at=10.0 * i, gaps=[20.0] * 4) for i in range(400)]
 PROMPT, OUTPUT = 10 * 400, 5 * 400

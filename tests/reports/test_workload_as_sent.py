@@ -7,11 +7,11 @@ import pytest
 from fabricate import Row, fabricate
 from scipy import stats as truth
 
-from reports.metrics.analysis import analyse
-from reports.metrics.workload_as_sent import workload_as_sent
-from reports.rundir.collect import collect
-from reports.rundir.manifest import Target
-from workloads.statistics.arrivals import dispersion, ks_distance
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.metrics.workload_as_sent import workload_as_sent
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Target
+from tailgate.workloads.statistics.arrivals import dispersion, ks_distance
 
 
 def sent(run_dir, rows, **options):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.targets.launch.process import end_with_parent
+from tailgate.harness.targets.launch.process import end_with_parent
 
 READY_S = 180.0
 STOP_S = 20.0

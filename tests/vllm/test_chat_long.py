@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
 from tests.vllm.server import CONTEXT, Server
-from workloads.config.profiles import load
-from workloads.statistics.prefix_reuse import implied_reuse
+
+from tailgate.workloads.config.profiles import load
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]
 

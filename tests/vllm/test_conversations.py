@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
 from tests.vllm.server import CONTEXT, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]

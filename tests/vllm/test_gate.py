@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.vllm.server import CONTEXT, MODEL, Server, environment, python
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]

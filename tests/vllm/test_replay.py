@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
 from tests.vllm.server import CONTEXT, Server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]

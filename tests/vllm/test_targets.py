@@ -14,16 +14,16 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
-from harness.targets.base import Life
-from harness.targets.inspect.fingerprint import fingerprint
-from harness.targets.inspect.probe import identify, session
-from harness.targets.launch.process import OwnProcess, port_is_free
-from harness.targets.vllm import VllmTarget
-from loadgen.injector.http.endpoint import Trust
-from reports.rundir.manifest import Manifest
-from reports.rundir.telemetry import Telemetry, read_server
 from tests.vllm.server import CONTEXT, MODEL, environment, python
+
+from tailgate.harness.targets.base import Life
+from tailgate.harness.targets.inspect.fingerprint import fingerprint
+from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.harness.targets.launch.process import OwnProcess, port_is_free
+from tailgate.harness.targets.vllm import VllmTarget
+from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.telemetry import Telemetry, read_server
 
 pytestmark = pytest.mark.vllm
 

@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from workloads.arrivals.spec import ArrivalSpec, build
-from workloads.common.errors import UserError
-from workloads.sampling.random_streams import Stream
-from workloads.statistics.arrivals import counts_in, dispersion, gap_cv
+from tailgate.workloads.arrivals.spec import ArrivalSpec, build
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.statistics.arrivals import counts_in, dispersion, gap_cv
 
 SPAN = 2000.0
 
@@ -73,7 +73,7 @@ def test_a_random_rate_has_the_asked_mean_over_its_span() -> None:
 
 
 def test_bursts_and_pauses_have_the_asked_lengths() -> None:
-    from workloads.statistics.arrivals import on_off
+    from tailgate.workloads.statistics.arrivals import on_off
 
     found = on_off(times(2, 20_000.0, process="constant", bursts={"burst": 20, "pause": 30}), gap_s=10)
     assert np.median(found.on_s) == pytest.approx(20, abs=0.5)

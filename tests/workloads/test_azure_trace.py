@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec, WorkloadSpec
-from workloads.plan.plan import make_plan
-from workloads.table.columns import Columns
-from workloads.traces.formats import azure
-from workloads.traces.replay import load
-from workloads.traces.rows import Faults
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.table.columns import Columns
+from tailgate.workloads.traces.formats import azure
+from tailgate.workloads.traces.replay import load
+from tailgate.workloads.traces.rows import Faults
 
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens"
 ROWS = [

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from workloads.common.errors import UserError
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import make_plan
-from workloads.prompts.content_check import refuse_misleading
-from workloads.traces.detect import guess_format
-from workloads.traces.logged_bodies import Bodies
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.prompts.content_check import refuse_misleading
+from tailgate.workloads.traces.detect import guess_format
+from tailgate.workloads.traces.logged_bodies import Bodies
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 2}
 

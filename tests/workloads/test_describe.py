@@ -8,10 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import make_plan
-from workloads.statistics.arrivals import dispersion, gap_cv, ks_distance, mean_ranks, on_off, peak_to_mean, spearman
-from workloads.statistics.lru_curve import lru_curve
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.statistics.arrivals import (
+    dispersion,
+    gap_cv,
+    ks_distance,
+    mean_ranks,
+    on_off,
+    peak_to_mean,
+    spearman,
+)
+from tailgate.workloads.statistics.lru_curve import lru_curve
 
 small = st.lists(st.integers(0, 30), min_size=3, max_size=60)
 

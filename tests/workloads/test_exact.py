@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import special, stats
 
-from workloads.sampling import portable_math
-from workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.random_streams import Field, Stream
 
 
 def test_logarithm_and_exponential_are_within_two_units_in_the_last_place() -> None:

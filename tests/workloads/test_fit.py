@@ -13,25 +13,25 @@ import yaml
 from pyarrow import parquet
 from scipy import stats
 
-from workloads.arrivals.process import Process
-from workloads.arrivals.rate_shapes import Daily, Modulated, Rates
-from workloads.arrivals.renewal import Gamma
-from workloads.common.errors import UserError
-from workloads.config.profiles import Profile
-from workloads.config.workload import TraceSpec, WorkloadSpec
-from workloads.fit.arrivals.arrivals import ArrivalFit, fit_arrivals
-from workloads.fit.arrivals.binned_counts import Arrivals
-from workloads.fit.arrivals.daily import fit_days
-from workloads.fit.arrivals.timestamp_resolution import resolution_ns
-from workloads.fit.estimate import Estimate, quantile
-from workloads.fit.lengths import correlation, law_of
-from workloads.fit.profile import Fit, fit_profile, to_yaml
-from workloads.fit.sessions import fit_sessions
-from workloads.fit.workload import fit_workload
-from workloads.plan.plan import make_plan
-from workloads.sampling.distribution_grammar import parse
-from workloads.sampling.random_streams import Stream
-from workloads.table.columns import stateless
+from tailgate.workloads.arrivals.process import Process
+from tailgate.workloads.arrivals.rate_shapes import Daily, Modulated, Rates
+from tailgate.workloads.arrivals.renewal import Gamma
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.profiles import Profile
+from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
+from tailgate.workloads.fit.arrivals.arrivals import ArrivalFit, fit_arrivals
+from tailgate.workloads.fit.arrivals.binned_counts import Arrivals
+from tailgate.workloads.fit.arrivals.daily import fit_days
+from tailgate.workloads.fit.arrivals.timestamp_resolution import resolution_ns
+from tailgate.workloads.fit.estimate import Estimate, quantile
+from tailgate.workloads.fit.lengths import correlation, law_of
+from tailgate.workloads.fit.profile import Fit, fit_profile, to_yaml
+from tailgate.workloads.fit.sessions import fit_sessions
+from tailgate.workloads.fit.workload import fit_workload
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.sampling.distribution_grammar import parse
+from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.table.columns import stateless
 
 HOUR = 3600.0
 

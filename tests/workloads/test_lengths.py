@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from workloads.sampling.distribution_grammar import parse
-from workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.sampling.distribution_grammar import parse
+from tailgate.workloads.sampling.random_streams import Field, Stream
 
 U = (np.arange(20_000) + 0.5) / 20_000
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.common.errors import UserError
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import Plan, closed_rows, make_plan, read_plan, write_plan
-from workloads.plan.request_classes import kinds_of
-from workloads.plan.requests import longest
-from workloads.statistics.arrivals import spearman
-from workloads.table.hashing import plan_hash
-from workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, closed_rows, make_plan, read_plan, write_plan
+from tailgate.workloads.plan.request_classes import kinds_of
+from tailgate.workloads.plan.requests import longest
+from tailgate.workloads.statistics.arrivals import spearman
+from tailgate.workloads.table.hashing import plan_hash
+from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 OPEN: dict[str, Any] = {
     "prompt_tokens": "lognormal(6, 1)",
@@ -344,8 +344,8 @@ def test_a_million_requests_fit_into_the_budget_of_memory() -> None:
     import sys
 
     script = (
-        "import re, pathlib\nfrom workloads.plan.plan import make_plan\n"
-        "from workloads.config.workload import WorkloadSpec\n"
+        "import re, pathlib\nfrom tailgate.workloads.plan.plan import make_plan\n"
+        "from tailgate.workloads.config.workload import WorkloadSpec\n"
         "plan = make_plan(WorkloadSpec(profile='chat-gateway', requests=1_000_000), 1)\n"
         "assert plan.table.num_rows == 1_000_000\n"
         # Not `ru_maxrss`: a child begins with its parent's.

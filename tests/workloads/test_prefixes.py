@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import Plan, make_plan
-from workloads.prompts.content_table import table_default
-from workloads.prompts.corpus import corpus_text
-from workloads.prompts.prompts import PromptMaker
-from workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, make_plan
+from tailgate.workloads.prompts.content_table import table_default
+from tailgate.workloads.prompts.corpus import corpus_text
+from tailgate.workloads.prompts.prompts import PromptMaker
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
 
 def plan(seed: int = 1, **spec: Any) -> Plan:

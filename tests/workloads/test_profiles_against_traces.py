@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workloads.arrivals.spec import build
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import Plan, make_plan
-from workloads.sampling.random_streams import Stream
-from workloads.statistics.arrivals import dispersion, ks_distance, on_off, peak_to_mean
-from workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.arrivals.spec import build
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, make_plan
+from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.statistics.arrivals import dispersion, ks_distance, on_off, peak_to_mean
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
 SEEDS = range(20)
 

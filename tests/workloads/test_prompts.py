@@ -10,10 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.common.errors import UserError
-from workloads.prompts.content_table import ContentTable, table_default, table_from_ids, table_from_tokens, table_random
-from workloads.prompts.corpus import chunks, corpus_text
-from workloads.prompts.prompts import PromptMaker
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.prompts.content_table import (
+    ContentTable,
+    table_default,
+    table_from_ids,
+    table_from_tokens,
+    table_random,
+)
+from tailgate.workloads.prompts.corpus import chunks, corpus_text
+from tailgate.workloads.prompts.prompts import PromptMaker
 
 # The tokenizer of `table_default`: a word with its space, up to three digits, one sign, or white space.
 TOKENS = re.compile(r" ?[A-Za-z]+| ?[0-9]{1,3}|\n+ *| +(?= )| ?[^\sA-Za-z0-9]| +")

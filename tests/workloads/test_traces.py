@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec, WorkloadSpec
-from workloads.plan.plan import Plan, make_plan
-from workloads.statistics.prefix_reuse import implied_reuse
-from workloads.table.columns import NO_TIME
-from workloads.traces.export import NAMES, export
-from workloads.traces.formats import servegen
-from workloads.traces.formats.openai_log import time_ns
-from workloads.traces.replay import Replay, load, reader_of
-from workloads.traces.rows import Faults, Rows
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
+from tailgate.workloads.plan.plan import Plan, make_plan
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.table.columns import NO_TIME
+from tailgate.workloads.traces.export import NAMES, export
+from tailgate.workloads.traces.formats import servegen
+from tailgate.workloads.traces.formats.openai_log import time_ns
+from tailgate.workloads.traces.replay import Replay, load, reader_of
+from tailgate.workloads.traces.rows import Faults, Rows
 
 FORMATS = {
     "azure-2023": "azure", "azure-2024": "azure", "azure-2025-lmm": "azure", "burstgpt": "burstgpt",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.common.units import format_duration, parse_duration, parse_rate
+from tailgate.workloads.common.units import format_duration, parse_duration, parse_rate
 
 
 @pytest.mark.parametrize(

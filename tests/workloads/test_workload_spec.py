@@ -6,10 +6,10 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
-from workloads.common.errors import UserError
-from workloads.config.profiles import load, names
-from workloads.config.workload import WorkloadSpec, explain
-from workloads.plan.plan import make_plan
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.profiles import load, names
+from tailgate.workloads.config.workload import WorkloadSpec, explain
+from tailgate.workloads.plan.plan import make_plan
 
 MINIMAL: dict[str, Any] = {"prompt_tokens": 512, "output_tokens": 64, "arrivals": {"rate": "2/s"}, "duration": "10s"}
 

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from workloads.arrivals.process import Process, Streams, Superposed
-from workloads.arrivals.rate_shapes import Rates, Shape
-from workloads.arrivals.renewal import Gamma, Renewal, Weibull
-from workloads.sampling import portable_math
-from workloads.sampling.distributions import Numbers
+from tailgate.workloads.arrivals.process import Process, Streams, Superposed
+from tailgate.workloads.arrivals.rate_shapes import Rates, Shape
+from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.distributions import Numbers
 
 
 @dataclass(frozen=True)

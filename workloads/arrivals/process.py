@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from workloads.arrivals.rate_shapes import Rates
-from workloads.arrivals.renewal import Renewal
-from workloads.common.arrays import Floats
-from workloads.sampling.random_streams import Stream
+from tailgate.workloads.arrivals.rate_shapes import Rates
+from tailgate.workloads.arrivals.renewal import Renewal
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.sampling.random_streams import Stream
 
 Streams = Callable[..., Stream]
 """Makes the stream of a name within one purpose: `streams("gaps")`."""

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import numpy as np
 
-from workloads.common.arrays import Floats
-from workloads.common.errors import UserError
-from workloads.sampling import portable_math
-from workloads.sampling.distributions import Numbers
-from workloads.sampling.random_streams import Stream
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.distributions import Numbers
+from tailgate.workloads.sampling.random_streams import Stream
 
 Streams = Callable[..., Stream]
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from workloads.common.arrays import Floats
-from workloads.sampling import portable_math
-from workloads.sampling.random_streams import Stream
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.random_streams import Stream
 
 
 class Renewal(Protocol):

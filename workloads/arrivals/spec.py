@@ -5,14 +5,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from workloads.arrivals import rate_shapes as shapes
-from workloads.arrivals.clients import Clients
-from workloads.arrivals.process import Arrivals, Process
-from workloads.arrivals.rate_shapes import Rates, Shape
-from workloads.arrivals.renewal import Constant, Gamma, Poisson, Renewal, Weibull
-from workloads.common.units import Duration, Rate, parse_rate
-from workloads.common.validation import Strict
-from workloads.sampling.distribution_grammar import Length, parse
+from tailgate.workloads.arrivals import rate_shapes as shapes
+from tailgate.workloads.arrivals.clients import Clients
+from tailgate.workloads.arrivals.process import Arrivals, Process
+from tailgate.workloads.arrivals.rate_shapes import Rates, Shape
+from tailgate.workloads.arrivals.renewal import Constant, Gamma, Poisson, Renewal, Weibull
+from tailgate.workloads.common.units import Duration, Rate, parse_rate
+from tailgate.workloads.common.validation import Strict
+from tailgate.workloads.sampling.distribution_grammar import Length, parse
 
 
 class ModulationSpec(Strict):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 
 class Strict(BaseModel):

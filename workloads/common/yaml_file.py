@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):

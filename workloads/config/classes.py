@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from workloads.arrivals.spec import ArrivalSpec
-from workloads.common.units import Duration
-from workloads.common.validation import Strict
-from workloads.sampling.distribution_grammar import Length, Tokens
+from tailgate.workloads.arrivals.spec import ArrivalSpec
+from tailgate.workloads.common.units import Duration
+from tailgate.workloads.common.validation import Strict
+from tailgate.workloads.sampling.distribution_grammar import Length, Tokens
 
 
 class SessionSpec(Strict):

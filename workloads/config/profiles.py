@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from workloads.common.errors import UserError
-from workloads.common.units import parse_rate
-from workloads.common.validation import Strict, explain
-from workloads.config.classes import ClassSpec, RequestSpec
-from workloads.config.workload import WorkloadSpec
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.units import parse_rate
+from tailgate.workloads.common.validation import Strict, explain
+from tailgate.workloads.config.classes import ClassSpec, RequestSpec
+from tailgate.workloads.config.workload import WorkloadSpec
 
 _OF_LOOP = ("arrivals", "users", "stages")
 
@@ -34,7 +34,7 @@ class Profile(Strict):
 
 def names() -> list[str]:
     """The built-in profiles."""
-    folder = resources.files("workloads").joinpath("profiles")
+    folder = resources.files("tailgate.workloads").joinpath("profiles")
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
@@ -45,7 +45,7 @@ def load(name: str) -> Profile:
     Raises:
         UserError: no such profile (the nearest names are given), or not a profile.
     """
-    from workloads.common.yaml_file import parse_yaml
+    from tailgate.workloads.common.yaml_file import parse_yaml
 
     if name.endswith((".yaml", ".yml")):
         try:
@@ -58,7 +58,7 @@ def load(name: str) -> Profile:
             raise UserError(
                 f"there is no profile {name!r}", where="workload.profile", remedy=f"There is: {', '.join(near)}"
             )
-        text = resources.files("workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
+        text = resources.files("tailgate.workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
     try:
         return Profile.model_validate(parse_yaml(text, name))
     except ValidationError as error:

@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workloads.arrivals.spec import ArrivalSpec
-from workloads.common.units import Duration, Rate
-from workloads.common.validation import Strict, explain, meant
-from workloads.config.classes import ClassSpec, RequestSpec, TenantSpec
+from tailgate.workloads.arrivals.spec import ArrivalSpec
+from tailgate.workloads.common.units import Duration, Rate
+from tailgate.workloads.common.validation import Strict, explain, meant
+from tailgate.workloads.config.classes import ClassSpec, RequestSpec, TenantSpec
 
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
@@ -145,7 +145,7 @@ class WorkloadSpec(RequestSpec):
         Raises:
             UserError: no such profile, or what the spec says doesn't fit the profile.
         """
-        from workloads.config.profiles import fill_in
+        from tailgate.workloads.config.profiles import fill_in
 
         spec = self
         if self.profile is not None and self.profile.endswith((".yaml", ".yml")):
@@ -256,7 +256,7 @@ class WorkloadSpec(RequestSpec):
 
 def _resolved_trace(trace: TraceSpec, folder: Path) -> TraceSpec:
     """An absolute file name, and the format where it was to be told from the file."""
-    from workloads.traces.detect import guess_format
+    from tailgate.workloads.traces.detect import guess_format
 
     file = (folder / trace.file).resolve()
     format = guess_format(file, named=bool(trace.columns)) if trace.format == "auto" else trace.format

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats, Ints
-from workloads.fit.estimate import Estimate, point
+from tailgate.workloads.common.arrays import Floats, Ints
+from tailgate.workloads.fit.estimate import Estimate, point
 
 _RESAMPLES: Final = 100
 _AT_RISK: Final = 0.02

@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from workloads.common.arrays import Floats
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.plan import make_plan
-from workloads.statistics.arrivals import dispersion, gap_cv, ks_distance, spearman
-from workloads.statistics.prefix_reuse import implied_reuse
-from workloads.table.columns import NO_TIME, Columns
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import make_plan
+from tailgate.workloads.statistics.arrivals import dispersion, gap_cv, ks_distance, spearman
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.table.columns import NO_TIME, Columns
 
 _SEEDS: Final = 10
 _FEW_SEEDS: Final = 3

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.fit.estimate import Z95, Estimate
-from workloads.statistics.arrivals import spearman
+from tailgate.workloads.fit.estimate import Z95, Estimate
+from tailgate.workloads.statistics.arrivals import spearman
 
 _SHARES = (
     0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, *(round(0.1 + 0.025 * k, 3) for k in range(33)), 0.925, 0.95, 0.96,

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.fit.lengths import law_of
-from workloads.table.columns import Columns
+from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.table.columns import Columns
 
 _LONG_ENOUGH: Final = 0.5
 _ALL: Final = 0.95

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec
-from workloads.fit.estimate import Estimate
-from workloads.fit.goodness_of_fit import Check, checks
-from workloads.fit.workload import fit_workload
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
+from tailgate.workloads.fit.estimate import Estimate
+from tailgate.workloads.fit.goodness_of_fit import Check, checks
+from tailgate.workloads.fit.workload import fit_workload
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Ints
-from workloads.fit.estimate import Estimate
-from workloads.fit.followups import Turns, estimates, follow_ups
-from workloads.fit.lengths import law_of
-from workloads.table.columns import Columns
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.fit.estimate import Estimate
+from tailgate.workloads.fit.followups import Turns, estimates, follow_ups
+from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.table.columns import Columns
 
 LEAST_FOLLOW_UPS: Final = 50
 _RESENT: Final = 0.6

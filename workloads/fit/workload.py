@@ -5,21 +5,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec
-from workloads.fit.arrivals.arrivals import LEAST_ARRIVALS, fit_arrivals
-from workloads.fit.arrivals.binned_counts import Arrivals
-from workloads.fit.arrivals.daily import fit_days
-from workloads.fit.arrivals.on_off import fit_bursts
-from workloads.fit.arrivals.timestamp_resolution import resolution_ns
-from workloads.fit.estimate import Estimate, quantile
-from workloads.fit.goodness_of_fit import draw, reuse_of, span_s
-from workloads.fit.lengths import correlation, law_of
-from workloads.fit.prefix_sharing import common_blocks, fit_pool
-from workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
-from workloads.statistics.prefix_reuse import implied_reuse
-from workloads.table.columns import NO_TIME, Columns
-from workloads.traces.replay import Replay, load
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
+from tailgate.workloads.fit.arrivals.arrivals import LEAST_ARRIVALS, fit_arrivals
+from tailgate.workloads.fit.arrivals.binned_counts import Arrivals
+from tailgate.workloads.fit.arrivals.daily import fit_days
+from tailgate.workloads.fit.arrivals.on_off import fit_bursts
+from tailgate.workloads.fit.arrivals.timestamp_resolution import resolution_ns
+from tailgate.workloads.fit.estimate import Estimate, quantile
+from tailgate.workloads.fit.goodness_of_fit import draw, reuse_of, span_s
+from tailgate.workloads.fit.lengths import correlation, law_of
+from tailgate.workloads.fit.prefix_sharing import common_blocks, fit_pool
+from tailgate.workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.table.columns import NO_TIME, Columns
+from tailgate.workloads.traces.replay import Replay, load
 
 _SEEDS: Final = 3
 _MANY_ROWS: Final = 20_000

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.common.errors import UserError
-from workloads.table.columns import Columns, block_counts, blocks_of
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.table.columns import Columns, block_counts, blocks_of
 
 Rule = Literal["error", "clip", "scale", "drop"]
 

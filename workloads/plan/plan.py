@@ -17,19 +17,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workloads.arrivals.spec import build
-from workloads.common.errors import UserError
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.context_limit import fitted, scaled_block
-from workloads.plan.prefixes import block_lists
-from workloads.plan.request_classes import kinds_of
-from workloads.plan.sequence import Sequence, TraceSequence, names_of, sequence_of
-from workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
-from workloads.sampling.random_streams import Stream
-from workloads.table.columns import NO_TIME, Columns, last_timed, to_table
-from workloads.table.hashing import canonical_hash, file_digest, plan_hash
-from workloads.table.schema import PLAN_SCHEMA
-from workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.arrivals.spec import build
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.context_limit import fitted, scaled_block
+from tailgate.workloads.plan.prefixes import block_lists
+from tailgate.workloads.plan.request_classes import kinds_of
+from tailgate.workloads.plan.sequence import Sequence, TraceSequence, names_of, sequence_of
+from tailgate.workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
+from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.table.columns import NO_TIME, Columns, last_timed, to_table
+from tailgate.workloads.table.hashing import canonical_hash, file_digest, plan_hash
+from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.size_limit import refuse_too_many
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.common.arrays import Ints
-from workloads.plan.request_classes import Kind
-from workloads.plan.requests import zipf_place
-from workloads.sampling.distribution_grammar import parse
-from workloads.sampling.random_streams import Field
-from workloads.table.columns import Columns, blocks_of
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.plan.request_classes import Kind
+from tailgate.workloads.plan.requests import zipf_place
+from tailgate.workloads.sampling.distribution_grammar import parse
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.table.columns import Columns, blocks_of
 
 Words = npt.NDArray[np.uint64]
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from workloads.config.classes import ClassSpec, PrefixSpec
-from workloads.config.workload import WorkloadSpec
-from workloads.sampling.distribution_grammar import parse
-from workloads.sampling.distributions import Numbers
+from tailgate.workloads.config.classes import ClassSpec, PrefixSpec
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.sampling.distribution_grammar import parse
+from tailgate.workloads.sampling.distributions import Numbers
 
 
 @dataclass(frozen=True)

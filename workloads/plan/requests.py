@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats, Ints
-from workloads.common.errors import UserError
-from workloads.plan.request_classes import Kind, SessionLaw
-from workloads.sampling import portable_math
-from workloads.sampling.copula import correlated
-from workloads.sampling.distributions import Numbers, whole
-from workloads.sampling.random_streams import Field
-from workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
+from tailgate.workloads.common.arrays import Floats, Ints
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.request_classes import Kind, SessionLaw
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.copula import correlated
+from tailgate.workloads.sampling.distributions import Numbers, whole
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
 
 _TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 

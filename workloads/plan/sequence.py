@@ -9,17 +9,17 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec, WorkloadSpec
-from workloads.plan.context_limit import Fit, blocks_within_prompt, fitted, scaled_block
-from workloads.plan.prefixes import block_lists
-from workloads.plan.request_classes import by_traffic, kinds_of
-from workloads.plan.requests import class_codes, draw, longest, turn_counts
-from workloads.plan.session_starts import tenant_codes
-from workloads.sampling.random_streams import Field
-from workloads.table.columns import DEFAULT, NO_TIME, Columns
-from workloads.traces import replay
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
+from tailgate.workloads.plan.context_limit import Fit, blocks_within_prompt, fitted, scaled_block
+from tailgate.workloads.plan.prefixes import block_lists
+from tailgate.workloads.plan.request_classes import by_traffic, kinds_of
+from tailgate.workloads.plan.requests import class_codes, draw, longest, turn_counts
+from tailgate.workloads.plan.session_starts import tenant_codes
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns
+from tailgate.workloads.traces import replay
 
 _GROUP: Final = "closed"
 _SAMPLE_REQUESTS: Final = 4096

@@ -10,17 +10,17 @@ from typing import Final
 
 import numpy as np
 
-from workloads.arrivals.process import Arrivals, Process
-from workloads.arrivals.rate_shapes import Rates, Steps
-from workloads.arrivals.renewal import Poisson
-from workloads.arrivals.spec import build
-from workloads.common.arrays import Ints
-from workloads.config.workload import WorkloadSpec
-from workloads.plan.request_classes import Kind, by_traffic
-from workloads.plan.requests import draw
-from workloads.sampling.random_streams import Field, Stream
-from workloads.table.columns import Columns, concatenate
-from workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.arrivals.process import Arrivals, Process
+from tailgate.workloads.arrivals.rate_shapes import Rates, Steps
+from tailgate.workloads.arrivals.renewal import Poisson
+from tailgate.workloads.arrivals.spec import build
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.request_classes import Kind, by_traffic
+from tailgate.workloads.plan.requests import draw
+from tailgate.workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.table.columns import Columns, concatenate
+from tailgate.workloads.table.size_limit import refuse_too_many
 
 SHARED: Final = "shared"
 _MUCH: Final = 1.25

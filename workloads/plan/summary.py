@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
-from workloads.plan.plan import Plan
-from workloads.statistics.arrivals import dispersion, gap_cv, peak_to_mean, spearman
-from workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.statistics.arrivals import dispersion, gap_cv, peak_to_mean, spearman
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
 WINDOWS_S: Final = (1.0, 10.0, 60.0)
 _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))

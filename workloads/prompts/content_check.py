@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workloads.common.errors import UserError
-from workloads.config.workload import WorkloadSpec
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import WorkloadSpec
 
 # Fields of a body that constrain the answer's text: OpenAI's, and vLLM's own (the `guided_` ones before 0.12).
 _GRAMMARS: Final = (

@@ -24,9 +24,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.errors import UserError
-from workloads.prompts.corpus import corpus_text
-from workloads.sampling.random_streams import Field
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.prompts.corpus import corpus_text
+from tailgate.workloads.sampling.random_streams import Field
 
 Ids = npt.NDArray[np.int32]
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 _MODULES: Final = (
     "argparse", "inspect", "typing", "datetime", "tarfile", "subprocess", "logging", "dataclasses", "difflib",

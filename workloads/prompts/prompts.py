@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from workloads.common.errors import UserError
-from workloads.prompts.content_table import ContentTable, lengths_of
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.prompts.content_table import ContentTable, lengths_of
 
 Mode = Literal["ids", "text", "chat"]
 

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
-from workloads.sampling import portable_math
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.sampling import portable_math
 
 _PI: Final = 3.141592653589793
 

@@ -23,8 +23,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator
 
-from workloads.sampling import portable_math
-from workloads.sampling.distributions import (
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.distributions import (
     Clip,
     Exponential,
     Fixed,
@@ -39,7 +39,7 @@ from workloads.sampling.distributions import (
     Uniform,
     WeibullLaw,
 )
-from workloads.sampling.quantile_grids import grid
+from tailgate.workloads.sampling.quantile_grids import grid
 
 _TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
 _ARITY: Final = {

@@ -11,9 +11,9 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
-from workloads.sampling import portable_math
-from workloads.sampling.random_streams import Stream
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.random_streams import Stream
 
 MOST_TOKENS: Final = 100_000_000
 _TABLE: Final = 4000

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 _LN2_HI: Final = 6.93147180369123816490e-01  # ln 2 in two parts: the first has 33 bits, so k * _LN2_HI is exact
 _LN2_LO: Final = 1.90821492927058770002e-10

@@ -33,5 +33,5 @@ def names() -> list[str]:
 
 @cache
 def _content() -> dict[str, Any]:
-    text = resources.files("workloads").joinpath("data/quantiles.json").read_text(encoding="utf-8")
+    text = resources.files("tailgate.workloads").joinpath("data/quantiles.json").read_text(encoding="utf-8")
     return cast(dict[str, Any], json.loads(text))

@@ -14,8 +14,8 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
-from workloads.sampling import portable_math
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.sampling import portable_math
 
 Words = npt.NDArray[np.uint64]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 
 def lru_curve(ids: npt.NDArray[Any], points: int = 60) -> tuple[Floats, Floats]:

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.common.arrays import Ints
-from workloads.sampling.random_streams import mixed
-from workloads.table.columns import block_counts
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.sampling.random_streams import mixed
+from tailgate.workloads.table.columns import block_counts
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.common.arrays import Ints
-from workloads.table.schema import PHASES, PLAN_SCHEMA
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.table.schema import PHASES, PLAN_SCHEMA
 
 NO_TIME: Final = np.iinfo(np.int64).min
 DEFAULT: Final = "default"

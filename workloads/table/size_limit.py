@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 MOST_ROWS: Final = 50_000_000
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from workloads.common.errors import UserError
-from workloads.traces.formats.csv_stream import header, open_file
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats.csv_stream import header, open_file
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 

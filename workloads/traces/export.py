@@ -8,10 +8,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from workloads.common.errors import UserError
-from workloads.table.columns import NO_TIME
-from workloads.traces.formats import mooncake
-from workloads.traces.replay import Replay
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.table.columns import NO_TIME
+from tailgate.workloads.traces.formats import mooncake
+from tailgate.workloads.traces.replay import Replay
 
 # What reads the plain formats back in: `columns` and `time_unit: s` of a TraceSpec.
 NAMES: Final = {

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from workloads.common.errors import UserError
-from workloads.traces.formats.csv_stream import open_file
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats.csv_stream import open_file
 
 _HINTS: Final = ("messages", "prompt", "input")
 

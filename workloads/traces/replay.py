@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec
-from workloads.sampling.random_streams import Field
-from workloads.table.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
-from workloads.traces.formats import (
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
+from tailgate.workloads.traces.formats import (
     azure,
     burstgpt,
     kvcachetester,
@@ -28,8 +28,8 @@ from workloads.traces.formats import (
     ragpulse,
     servegen,
 )
-from workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
-from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
+from tailgate.workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
+from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
 
 _COARSE_NS: Final = 500_000_000
 _GRID_ROWS: Final = 20

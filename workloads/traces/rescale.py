@@ -4,12 +4,12 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
-from workloads.config.workload import TraceSpec
-from workloads.sampling.random_streams import Field
-from workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
-from workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
+from tailgate.workloads.table.size_limit import refuse_too_many
 
 _FEW: Final = 20
 

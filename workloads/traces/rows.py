@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
 
 MOST_TOKENS: Final = 100_000_000
 NO_PAUSE: Final = -1

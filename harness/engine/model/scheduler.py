@@ -13,8 +13,8 @@ import heapq
 from dataclasses import dataclass, field
 from enum import Enum
 
-from harness.engine.model.kv_cache import BlockPool
-from harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.model.step_time import StepShape
 
 
 class State(Enum):

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from harness.engine.config import Resolved
-from harness.engine.model.scheduler import Sequence
-from harness.engine.model.tokenizer import Babble
-from harness.engine.server.requests import Asked
+from tailgate.harness.engine.config import Resolved
+from tailgate.harness.engine.model.scheduler import Sequence
+from tailgate.harness.engine.model.tokenizer import Babble
+from tailgate.harness.engine.server.requests import Asked
 
 FINGERPRINT = "tailgate-simulated"
 

@@ -12,12 +12,12 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
-from harness.engine import SIMULATED_OWNER
-from harness.engine.config import as_dict
-from harness.engine.model import tokenizer
-from harness.engine.realtime import Engine
-from harness.engine.server.answers import Stream, Whole
-from harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
+from tailgate.harness.engine import SIMULATED_OWNER
+from tailgate.harness.engine.config import as_dict
+from tailgate.harness.engine.model import tokenizer
+from tailgate.harness.engine.realtime import Engine
+from tailgate.harness.engine.server.answers import Stream, Whole
+from tailgate.harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
 
 VERSION = "0.32.0+tailgate.simulated"
 MAX_BODY_BYTES = 64 * 2**20

@@ -8,8 +8,8 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from harness.engine.config import Resolved, as_dict
-from harness.engine.model.scheduler import Outcome, Scheduler, Sequence, Step
+from tailgate.harness.engine.config import Resolved, as_dict
+from tailgate.harness.engine.model.scheduler import Outcome, Scheduler, Sequence, Step
 
 # Bucket bounds of vLLM 0.32.
 _TTFT = (

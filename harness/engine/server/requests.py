@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.engine.config import Resolved
-from harness.engine.model import tokenizer
-from harness.engine.model.kv_cache import block_hashes
-from harness.engine.model.scheduler import Sequence
-from harness.engine.realtime import natural_length
+from tailgate.harness.engine.config import Resolved
+from tailgate.harness.engine.model import tokenizer
+from tailgate.harness.engine.model.kv_cache import block_hashes
+from tailgate.harness.engine.model.scheduler import Sequence
+from tailgate.harness.engine.realtime import natural_length
 
 _UNSUPPORTED = (
     "logprobs",

@@ -12,22 +12,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.experiments.gate import costs, load_points
-from harness.experiments.gate.estimate import CALIBRATION, estimate, order_of, require_budget
-from harness.experiments.gate.feasibility import require_decidable, require_figures
-from harness.experiments.gate.run_specs import Experiment
-from harness.experiments.gate.shared_target import Kept
-from harness.load.interrupts import Interrupts
-from harness.load.listener import Watcher
-from harness.run.execute import execute
-from harness.targets.base import TargetGone
-from harness.targets.make import make_target
-from reports.build import build
-from reports.verdicts.gate.comparability import of_run
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.runs import SIDES, Campaign, GateRun, Side, of_campaign, read_run
-from reports.verdicts.gate.verdict import judge
-from workloads.common.errors import UserError
+from tailgate.harness.experiments.gate import costs, load_points
+from tailgate.harness.experiments.gate.estimate import CALIBRATION, estimate, order_of, require_budget
+from tailgate.harness.experiments.gate.feasibility import require_decidable, require_figures
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.harness.experiments.gate.shared_target import Kept
+from tailgate.harness.load.interrupts import Interrupts
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.run.execute import execute
+from tailgate.harness.targets.base import TargetGone
+from tailgate.harness.targets.make import make_target
+from tailgate.reports.build import build
+from tailgate.reports.verdicts.gate.comparability import of_run
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.runs import SIDES, Campaign, GateRun, Side, of_campaign, read_run
+from tailgate.reports.verdicts.gate.verdict import judge
+from tailgate.workloads.common.errors import UserError
 
 Say = Callable[[str], None]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from harness.config.run_spec import RunSpec
-from harness.experiments.gate.run_specs import Experiment
-from reports.cost.prices import price_of
-from reports.verdicts.gate.runs import SIDES, Side
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.reports.cost.prices import price_of
+from tailgate.reports.verdicts.gate.runs import SIDES, Side
 
 
 def price_per_hour(spec: RunSpec) -> float | None:

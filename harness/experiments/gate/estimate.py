@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from harness.config.run_spec import RunSpec
-from harness.experiments.gate import costs
-from harness.experiments.gate.run_specs import Experiment
-from harness.run.prepare import settles
-from reports.verdicts.gate.runs import SIDES, Side
-from workloads.common.errors import UserError
-from workloads.plan.plan import make_plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.experiments.gate import costs
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.harness.run.prepare import settles
+from tailgate.reports.verdicts.gate.runs import SIDES, Side
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import make_plan
 
 # Until a launch has been timed; `launch:` of a policy says better.
 _LAUNCH_S: Final = {"vllm": 120.0, "command": 60.0, "sim": 1.5, "url": 0.0}

@@ -7,19 +7,19 @@ from typing import Final
 import numpy as np
 from yarl import URL
 
-from harness.config.run_spec import RunSpec
-from harness.experiments.gate.costs import price_per_hour
-from harness.experiments.gate.run_specs import Experiment
-from harness.load.gpu_watch import LOOPBACK
-from reports.metrics import slo as slo_grammar
-from reports.stats.order_statistics import floor
-from reports.verdicts.gate.metrics import GateMetric, require_load
-from reports.verdicts.gate.missing_data import require_figure
-from reports.verdicts.gate.policy import WHOLE, Policy
-from reports.verdicts.gate.runs import SIDES, GateRun
-from reports.verdicts.gate.thresholds import applies
-from workloads.common.errors import UserError
-from workloads.plan.plan import closed_rows, make_plan
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.experiments.gate.costs import price_per_hour
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.harness.load.gpu_watch import LOOPBACK
+from tailgate.reports.metrics import slo as slo_grammar
+from tailgate.reports.stats.order_statistics import floor
+from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
+from tailgate.reports.verdicts.gate.missing_data import require_figure
+from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRun
+from tailgate.reports.verdicts.gate.thresholds import applies
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import closed_rows, make_plan
 
 _FIRST_REQUESTS: Final = 4096
 

@@ -6,10 +6,10 @@ from typing import Final
 
 import yaml
 
-from harness.config import run_spec as specs
-from harness.config.masking import masked_text
-from reports.verdicts.gate.runs import SIDES
-from workloads.common.errors import UserError
+from tailgate.harness.config import run_spec as specs
+from tailgate.harness.config.masking import masked_text
+from tailgate.reports.verdicts.gate.runs import SIDES
+from tailgate.workloads.common.errors import UserError
 
 POLICY: Final = "policy.yaml"
 

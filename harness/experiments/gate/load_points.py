@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from harness.experiments.gate.run_specs import Experiment
-from workloads.common.errors import UserError
-from workloads.plan.plan import make_plan
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.plan.plan import make_plan
 
 _CLOSE: Final = 0.005
 _ROUNDS: Final = 6

@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reports.documents.gate import history as gate_history
-from reports.documents.gate import write
-from reports.documents.gate.history import Entry
-from reports.documents.gate.junit import junit
-from reports.documents.gate.markdown import markdown
-from reports.rundir.manifest import write_atomic
-from reports.verdicts.gate.policy import Policy
-from reports.verdicts.gate.result import Verdict
-from workloads.common.errors import UserError
+from tailgate.reports.documents.gate import history as gate_history
+from tailgate.reports.documents.gate import write
+from tailgate.reports.documents.gate.history import Entry
+from tailgate.reports.documents.gate.junit import junit
+from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.workloads.common.errors import UserError
 
 
 @dataclass(frozen=True)

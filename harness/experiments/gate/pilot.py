@@ -12,17 +12,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from harness.experiments.gate.run_specs import Experiment
-from harness.load.listener import Watcher
-from harness.run.execute import execute
-from reports.build import build
-from reports.stats.paired_tests import POWER
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.metrics import GateMetric, gate_metric
-from reports.verdicts.gate.operating_curve import decide, differences
-from reports.verdicts.gate.policy import DEFAULT_METRICS
-from workloads.common.arrays import Floats
-from workloads.common.errors import UserError
+from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.run.execute import execute
+from tailgate.reports.build import build
+from tailgate.reports.stats.paired_tests import POWER
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
+from tailgate.reports.verdicts.gate.operating_curve import decide, differences
+from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.errors import UserError
 
 SHOWN: Final = ("ttft.p50", "ttft.p90", "ttft.p99", "tpot.mean", "tpot.p90", "itl.p99", "e2e.p90")
 _MARGINS: Final = (0.03, 0.05, 0.075, 0.10, 0.15, 0.20, 0.30)

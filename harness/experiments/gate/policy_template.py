@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reports.verdicts.gate.policy import DEFAULT_METRICS
-from workloads.common.errors import UserError
+from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS
+from tailgate.workloads.common.errors import UserError
 
 _SPEC = """\
 spec:                       # what both sides have in common: a spec, or the name of one (spec: chat.yaml)

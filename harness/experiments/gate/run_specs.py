@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.config import run_spec as specs
-from harness.config.run_spec import RunSpec
-from reports.verdicts.gate.comparability import as_spec
-from reports.verdicts.gate.policy import WHOLE, Point, Policy
-from reports.verdicts.gate.runs import SIDES, Side
-from workloads.common.errors import UserError
-from workloads.config.classes import ClassSpec
-from workloads.config.profiles import with_rate_of_classes
-from workloads.config.workload import WorkloadSpec
+from tailgate.harness.config import run_spec as specs
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.reports.verdicts.gate.comparability import as_spec
+from tailgate.reports.verdicts.gate.policy import WHOLE, Point, Policy
+from tailgate.reports.verdicts.gate.runs import SIDES, Side
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.classes import ClassSpec
+from tailgate.workloads.config.profiles import with_rate_of_classes
+from tailgate.workloads.config.workload import WorkloadSpec
 
 # Just started servers are slow (compilation, empty caches): without a word of the policy this is left out.
 WARMUP_S: Final = 10.0

@@ -14,9 +14,9 @@ from typing import Any
 
 import aiohttp
 
-from harness.targets.base import Identity
-from loadgen.injector.http.endpoint import public_name
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.workloads.common.errors import UserError
 
 
 @dataclass(frozen=True)

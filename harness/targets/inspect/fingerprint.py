@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.targets.base import Identity, Life
-from harness.targets.launch.container import own_container
+from tailgate.harness.targets.base import Identity, Life
+from tailgate.harness.targets.launch.container import own_container
 
 # Section of vLLM's configuration -> the settings that change how it serves.
 _SETTINGS: Final = {

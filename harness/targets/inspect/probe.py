@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.engine import SIMULATED_OWNER
-from harness.targets.base import Identity, TargetGone
-from harness.targets.inspect.http2 import speaks_http2
-from loadgen.injector.http.endpoint import Trust, public_name, tls_context
-from workloads.common.errors import UserError
+from tailgate.harness.engine import SIMULATED_OWNER
+from tailgate.harness.targets.base import Identity, TargetGone
+from tailgate.harness.targets.inspect.http2 import speaks_http2
+from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_context
+from tailgate.workloads.common.errors import UserError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
 

@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import Final
 
-from harness.targets.base import Life
-from harness.telemetry.gpu.memory import GpuMemory, Memory
+from tailgate.harness.targets.base import Life
+from tailgate.harness.telemetry.gpu.memory import GpuMemory, Memory
 
 _NEAR_BYTES: Final = 128 * 2**20  # contexts of others come and go
 _BACK_S: Final = 20.0

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from harness.targets.base import Ended, Life, TargetGone, never
-from harness.targets.launch.gpu_memory import Vram
-from harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
+from tailgate.harness.targets.base import Ended, Life, TargetGone, never
+from tailgate.harness.targets.launch.gpu_memory import Vram
+from tailgate.harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
 
 LOG_NAME = "server.log"
 

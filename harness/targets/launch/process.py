@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from harness.targets.base import Ended
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import Ended
+from tailgate.workloads.common.errors import UserError
 
 TAIL_LINES = 50
 GRACE_S = 20.0

@@ -13,9 +13,9 @@ from typing import Any
 
 import aiohttp
 
-from harness.targets.base import Life, TargetGone
-from harness.targets.launch.process import OwnProcess
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import Life, TargetGone
+from tailgate.harness.targets.launch.process import OwnProcess
+from tailgate.workloads.common.errors import UserError
 
 _LOOK_S = 0.05
 _LAST_WORD_S = 1.0  # a broken connection is heard before the end of the process that broke it

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from harness.telemetry.gpu.sources import GpusFound, Latest, latest
-from harness.telemetry.prometheus_text import PageReader, SeriesKey
-from harness.telemetry.sample_store import TidySamples
-from reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.harness.telemetry.gpu.sources import GpusFound, Latest, latest
+from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
+from tailgate.harness.telemetry.sample_store import TidySamples
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 
 _MIB = 2.0**20
 # DCGM's field -> (our name, factor).

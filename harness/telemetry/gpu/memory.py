@@ -1,4 +1,4 @@
-"""`python -m harness.telemetry.gpu.memory`: the memory of all GPUs, told whenever it is asked (a line on stdin).
+"""The memory of all GPUs, told whenever it is asked (a line on stdin).
 
 A process of its own because NVML may hang, and because it is needed while there is no run yet and after it:
 before a server is started, when it is up, and until its memory has come back. It ends with its stdin.
@@ -11,8 +11,9 @@ from typing import Final
 
 import pynvml
 
-from harness.telemetry.gpu import nvml
-from harness.telemetry.gpu.sources import nvml_is_installed
+from tailgate.harness.telemetry.gpu import nvml
+from tailgate.harness.telemetry.gpu.sources import nvml_is_installed
+from tailgate.workloads.common.import_paths import python_module
 
 _PATIENCE_S: Final = 20.0
 _END_S: Final = 5.0
@@ -50,7 +51,7 @@ class GpuMemory:
         if not nvml_is_installed():
             return None
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "harness.telemetry.gpu.memory",
+            *python_module("tailgate.harness.telemetry.gpu.memory"),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         return cls(process, frozenset(one for one in gpus.split(",") if one))

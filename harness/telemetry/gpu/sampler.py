@@ -1,4 +1,4 @@
-"""`python -m harness.telemetry.gpu.sampler`: the process that reads the GPUs, so that nothing else waits for NVML.
+"""The process that reads the GPUs, so that nothing else waits for NVML.
 
 Says one line of JSON when it has looked: the GPUs, what can't be read of them, or why there are none. Then a
 line for each fault, and one a second with the latest readings (`now`). Its samples go to an Arrow stream
@@ -19,10 +19,10 @@ from typing import Any
 import psutil
 import pynvml
 
-from harness.telemetry.gpu import nvml
-from harness.telemetry.gpu.sources import latest
-from harness.telemetry.sample_store import TidySamples
-from reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.harness.telemetry.gpu import nvml
+from tailgate.harness.telemetry.gpu.sources import latest
+from tailgate.harness.telemetry.sample_store import TidySamples
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 
 _TICK_S = nvml.FAST_S
 _FLUSH_TICKS = round(1.0 / _TICK_S)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.telemetry.sample_store import write_spool
-from reports.rundir.telemetry import GPU_SCHEMA
-from workloads.common.errors import UserError
+from tailgate.harness.telemetry.sample_store import write_spool
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.import_paths import python_module
 
 _LOOK_S = 20.0
 _END_S = 5.0
@@ -93,7 +94,7 @@ def gpu_source(
         case "nvml", _:
             return NvmlProcess(spool, detail, () if detail else pids)
         case "dcgm", url if url.startswith("http"):
-            from harness.telemetry.gpu.dcgm import DcgmScraper
+            from tailgate.harness.telemetry.gpu.dcgm import DcgmScraper
 
             return DcgmScraper(url, spool, headers)
     raise UserError(
@@ -138,7 +139,7 @@ class NvmlProcess:
         if sys.platform == "linux" and not nvml_is_installed():
             return GpusFound(problem="NVML: NVML Shared Library Not Found")
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "harness.telemetry.gpu.sampler", *self._arguments,
+            *python_module("tailgate.harness.telemetry.gpu.sampler"), *self._arguments,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None

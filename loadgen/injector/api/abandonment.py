@@ -7,9 +7,9 @@ is the dispatcher's.
 
 import numpy as np
 
-from loadgen.job import Job
-from workloads.common.errors import UserError
-from workloads.sampling.random_streams import Field
+from tailgate.loadgen.job import Job
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import Field
 
 
 class Patience:
@@ -20,7 +20,7 @@ class Patience:
     """
 
     def __init__(self, law: str, share: float, seed: int) -> None:
-        from workloads.sampling.distribution_grammar import parse
+        from tailgate.workloads.sampling.distribution_grammar import parse
 
         try:
             self._law = parse(law)

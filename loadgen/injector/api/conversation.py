@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from loadgen.injector.api.openai_request import MadeBodies
-from loadgen.injector.api.request_builder import Row
-from loadgen.job import Job
-from workloads.common.errors import UserError
-from workloads.prompts.prompts import PromptMaker
+from tailgate.loadgen.injector.api.openai_request import MadeBodies
+from tailgate.loadgen.injector.api.request_builder import Row
+from tailgate.loadgen.job import Job
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.prompts.prompts import PromptMaker
 
 
 @dataclass

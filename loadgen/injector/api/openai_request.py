@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import orjson
 
-from loadgen.injector.api.request_builder import BodyMaker, Row
-from loadgen.job import Job
-from workloads.prompts.content_table import ContentTable, table_default
-from workloads.prompts.prompts import PromptMaker
-from workloads.traces.logged_bodies import Bodies
+from tailgate.loadgen.injector.api.request_builder import BodyMaker, Row
+from tailgate.loadgen.job import Job
+from tailgate.workloads.prompts.content_table import ContentTable, table_default
+from tailgate.workloads.prompts.prompts import PromptMaker
+from tailgate.workloads.traces.logged_bodies import Bodies
 
 _STREAMED: Final[dict[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
 # Other names for `max_tokens`: with two of them a server may heed the one that isn't ours.

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from loadgen.injector.http import sse
-from loadgen.injector.http.sse_scan import Events, usual_events
+from tailgate.loadgen.injector.http import sse
+from tailgate.loadgen.injector.http.sse_scan import Events, usual_events
 
 Payloads = Sequence[bytes] | Events
 DONE = b"[DONE]"

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from loadgen.injector.api.abandonment import Patience
-from loadgen.injector.api.openai_response import Reading
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.job import Job
-from workloads.common.errors import UserError
+from tailgate.loadgen.injector.api.abandonment import Patience
+from tailgate.loadgen.injector.api.openai_response import Reading
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.job import Job
+from tailgate.workloads.common.errors import UserError
 
 # RFC 9110, 5.6.2 and 5.5.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

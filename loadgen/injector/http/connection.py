@@ -19,15 +19,15 @@ from typing import Final
 
 import httptools
 
-from loadgen.injector.api.openai_response import BadPayload
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.http.token_stream import DIGEST_ABOVE
-from loadgen.injector.http.transport import GIGA, READ_BYTES, REALTIME, Transport, clock, whose
-from loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, unpack_timespec
-from loadgen.records import Status
+from tailgate.loadgen.injector.api.openai_response import BadPayload
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.http.token_stream import DIGEST_ABOVE
+from tailgate.loadgen.injector.http.transport import GIGA, READ_BYTES, REALTIME, Transport, clock, whose
+from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, unpack_timespec
+from tailgate.loadgen.records import Status
 
 # What a server may send before it is taken for broken.
 _HEAD_BYTES: Final = 256 * 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from workloads.common.errors import UserError
+from tailgate.workloads.common.errors import UserError
 
 # A name with several addresses (localhost is ::1 and 127.0.0.1): each is tried this long before the run.
 _TRY_S: Final = 2.0

@@ -9,16 +9,16 @@ does it all. Both ways give the same record (tests/loadgen/test_intake.py).
 import os
 from typing import TYPE_CHECKING, Final
 
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.extensions import AVAILABLE
-from loadgen.injector.http.connection import Connection, Ended
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.http.transport import whose
-from loadgen.records import LAG_EDGES_NS, Status
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http.connection import Connection, Ended
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.http.transport import whose
+from tailgate.loadgen.records import LAG_EDGES_NS, Status
 
 if AVAILABLE or TYPE_CHECKING:
-    from loadgen.injector.http import _intake
+    from tailgate.loadgen.injector.http import _intake
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.extensions import AVAILABLE
 
 if AVAILABLE or TYPE_CHECKING:
-    from loadgen.injector.http import _events
+    from tailgate.loadgen.injector.http import _events
 
 
 class Events:

@@ -2,10 +2,10 @@
 
 import ssl
 
-from loadgen.injector.http.connection import Connection
-from loadgen.injector.http.transport import READ_BYTES, REALTIME, clock
-from loadgen.injector.kernel_timestamps import READABLE
-from loadgen.records import Status
+from tailgate.loadgen.injector.http.connection import Connection
+from tailgate.loadgen.injector.http.transport import READ_BYTES, REALTIME, clock
+from tailgate.loadgen.injector.kernel_timestamps import READABLE
+from tailgate.loadgen.records import Status
 
 
 class TlsConnection(Connection):

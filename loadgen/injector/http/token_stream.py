@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.injector.api.openai_response import BadPayload, Reading, read_events
+from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
 
 LATE_NS = 1_000_000
 DIGEST_ABOVE = 64 * 1024

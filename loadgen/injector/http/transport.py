@@ -12,12 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, READABLE, WRITABLE, ask_for_stamps, unpack_timespec
-from loadgen.records import Status
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.kernel_timestamps import (
+    ANCILLARY_BYTES,
+    READABLE,
+    WRITABLE,
+    ask_for_stamps,
+    unpack_timespec,
+)
+from tailgate.loadgen.records import Status
 
 READ_BYTES: Final = 16 * 1024
 GIGA: Final = 1_000_000_000

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.token_stream import Stream
-from loadgen.records import Status
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.records import Status
 
 _MOST: Final = 200
 

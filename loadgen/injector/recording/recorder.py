@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA
-from loadgen.spool import Spool
-from workloads.common.errors import UserError
+from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA
+from tailgate.loadgen.spool import Spool
+from tailgate.workloads.common.errors import UserError
 
 # Records wait until there are so many (or for a moment): a flush of 200 rows costs about half a millisecond.
 _FLUSH_ROWS: Final = 200

@@ -11,12 +11,12 @@ the time to think) to their asking. That is time in which the load was not what 
 import time
 from collections import deque
 
-from loadgen.injector.api.request_builder import RequestMaker
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.schedule.plan_share import Share
-from loadgen.job import Job
+from tailgate.loadgen.injector.api.request_builder import RequestMaker
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.job import Job
 
 # So many first turns are made ahead, and as many more are known: by the time at which a session begins whose last rows
 # were not in the plan yet, they are.

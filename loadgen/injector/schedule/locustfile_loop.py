@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from loadgen.injector.api.request_builder import RequestMaker, Row
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.job import Job
-from loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
-from loadgen.spool import Spool
+from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.job import Job
+from tailgate.loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from tailgate.loadgen.spool import Spool
 
 APIS: Final = ("chat", "completions")
 _ERROR_CHARS: Final = 500

@@ -10,12 +10,12 @@ import time
 from collections import deque
 from functools import partial
 
-from loadgen.injector.api.request_builder import RequestMaker
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.exchange import Exchange
-from loadgen.injector.schedule.plan_share import Share
-from loadgen.job import Job
+from tailgate.loadgen.injector.api.request_builder import RequestMaker
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.exchange import Exchange
+from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.job import Job
 
 AHEAD_NS = 2_000_000_000
 AHEAD_REQUESTS = 1_024

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loadgen.injector.api.request_builder import Row
-from loadgen.job import Job
-from workloads.common.arrays import Ints
+from tailgate.loadgen.injector.api.request_builder import Row
+from tailgate.loadgen.job import Job
+from tailgate.workloads.common.arrays import Ints
 
 _EXTENSION_ROWS: Final = 256
 _NONE: Final = -1
@@ -78,8 +78,8 @@ class Share:
         if job.extend_plan is None:
             return cls(mine(table))
         # Only a closed loop needs what makes plans; an open loop's start is spared the import.
-        from workloads.config.workload import WorkloadSpec
-        from workloads.plan.plan import ClosedRows
+        from tailgate.workloads.config.workload import WorkloadSpec
+        from tailgate.workloads.plan.plan import ClosedRows
 
         workload = WorkloadSpec.model_validate(job.extend_plan["workload"])
         rows = ClosedRows(workload, job.extend_plan["seed"])

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadgen.injector.api.conversation import Conversations
-from loadgen.injector.api.openai_request import MadeBodies, body_maker, prompt_maker
-from loadgen.injector.api.request_builder import RequestMaker
-from loadgen.injector.client_stats import Conduct
-from loadgen.injector.dispatcher import Dispatcher
-from loadgen.injector.event_loop import Loop
-from loadgen.injector.http.endpoint import Endpoint
-from loadgen.injector.schedule.closed_loop import ClosedLoop
-from loadgen.injector.schedule.locustfile_loop import Asked
-from loadgen.injector.schedule.open_loop import OpenLoop
-from loadgen.injector.schedule.plan_share import Share
-from loadgen.job import Job
+from tailgate.loadgen.injector.api.conversation import Conversations
+from tailgate.loadgen.injector.api.openai_request import MadeBodies, body_maker, prompt_maker
+from tailgate.loadgen.injector.api.request_builder import RequestMaker
+from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.dispatcher import Dispatcher
+from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
+from tailgate.loadgen.injector.schedule.locustfile_loop import Asked
+from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
+from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.job import Job
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import math
 from typing import Final
 
-from reports.verdicts.gate.comparison import MetricVerdict
-from reports.verdicts.gate.wording import percent
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
+from tailgate.reports.verdicts.gate.wording import percent
 
 _WIDTH: Final = 41
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from reports.rundir.manifest import check_schema
-from reports.verdicts.gate.result import Verdict
-from workloads.common.errors import UserError
+from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.history/1"
 

@@ -4,13 +4,21 @@ import shlex
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from reports.documents.gate.history import Entry
-from reports.documents.html_page import Cell, figure, page, section, table, text, word
-from reports.documents.plots.gate import pairs, trend
-from reports.verdicts.gate.comparison import MetricVerdict
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.wording import DECLARED, both_sides, duration, interval, limit, name_of, threshold_figures
-from workloads.common.formatting import plain
+from tailgate.reports.documents.gate.history import Entry
+from tailgate.reports.documents.html_page import Cell, figure, page, section, table, text, word
+from tailgate.reports.documents.plots.gate import pairs, trend
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import (
+    DECLARED,
+    both_sides,
+    duration,
+    interval,
+    limit,
+    name_of,
+    threshold_figures,
+)
+from tailgate.workloads.common.formatting import plain
 
 _CLASSES = {"pass": "ok", "fail": "fail", "met": "ok", "broken": "fail"}
 

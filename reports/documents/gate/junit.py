@@ -7,9 +7,9 @@ failure or skipped, as the policy says.
 from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
-from reports.documents.run_junit import clean
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
+from tailgate.reports.documents.run_junit import clean
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
 
 Case = tuple[str, str, str, str]  # group, name, result (empty, failure, error, skipped), why
 

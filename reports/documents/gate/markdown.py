@@ -2,12 +2,20 @@
 
 import shlex
 
-from reports.documents.gate.dots import dots
-from reports.documents.run_markdown import LIMIT_BYTES, cell, cut, md_table
-from reports.verdicts.gate.comparison import MetricVerdict
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.wording import DECLARED, both_sides, duration, interval, limit, name_of, threshold_figures
-from workloads.common.formatting import plain
+from tailgate.reports.documents.gate.dots import dots
+from tailgate.reports.documents.run_markdown import LIMIT_BYTES, cell, cut, md_table
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import (
+    DECLARED,
+    both_sides,
+    duration,
+    interval,
+    limit,
+    name_of,
+    threshold_figures,
+)
+from tailgate.workloads.common.formatting import plain
 
 ICONS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⚠️"}
 _SENTENCE = 4000  # characters: of what stands outside of tables

@@ -6,12 +6,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reports.documents.run_markdown import md_table
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.error_rule import ERROR_TAIL
-from reports.verdicts.gate.operating_curve import MARGIN, SPREADS, Cell, Rate, grid, one, whole_policy
-from reports.verdicts.gate.operating_curve_errors import BURSTS, REQUESTS, SHARE, TIMES, ErrorCell, error_grid
-from reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
+from tailgate.reports.documents.run_markdown import md_table
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
+from tailgate.reports.verdicts.gate.operating_curve import MARGIN, SPREADS, Cell, Rate, grid, one, whole_policy
+from tailgate.reports.verdicts.gate.operating_curve_errors import BURSTS, REQUESTS, SHARE, TIMES, ErrorCell, error_grid
+from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reports.documents.gate.dots import dots
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.wording import both_sides, duration, interval, limit, name_of, threshold_figures
+from tailgate.reports.documents.gate.dots import dots
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import both_sides, duration, interval, limit, name_of, threshold_figures
 
 _COLOURS = {
     "PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta", "pass": "green", "fail": "red",

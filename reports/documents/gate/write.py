@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from reports.documents.gate.history import Entry
-from reports.documents.gate.html import html
-from reports.documents.gate.junit import junit
-from reports.documents.gate.markdown import markdown
-from reports.rundir.manifest import write_atomic
-from reports.verdicts.gate.result import Verdict
-from workloads.common.errors import UserError
+from tailgate.reports.documents.gate.history import Entry
+from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.junit import junit
+from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.workloads.common.errors import UserError
 
 VERDICT: Final = "verdict.json"
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"

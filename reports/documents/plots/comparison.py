@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from reports.compare.comparison import Comparison, Front, Point
-from reports.compare.runs import Metric
-from reports.documents.plots.run import Figure, log_axis, plain_text, short
-from workloads.common.formatting import plain
+from tailgate.reports.compare.comparison import Comparison, Front, Point
+from tailgate.reports.compare.runs import Metric
+from tailgate.reports.documents.plots.run import Figure, log_axis, plain_text, short
+from tailgate.workloads.common.formatting import plain
 
 _COLOURS = ("--c1", "--c2", "--c3", "--c5", "--c6", "--c4")
 _SHOWN = ("ttft.p50", "ttft.p99", "itl.p99", "tpot.mean", "e2e.p50", "e2e.p99", "output_tokens_per_s")

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from reports.documents.gate.history import Entry
-from reports.documents.plots.run import Figure, plain_text, short
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.wording import interval, limit, name_of, percent
-from workloads.common.formatting import plain
+from tailgate.reports.documents.gate.history import Entry
+from tailgate.reports.documents.plots.run import Figure, plain_text, short
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, percent
+from tailgate.workloads.common.formatting import plain
 
 _COLOURS = {"pass": "--pass", "fail": "--fail"}
 _TREND = ("--c1", "--c2", "--c3", "--c5")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from reports.documents.plots.run import Figure, line, log_axis, number, plain_text, short
-from reports.metrics.analysis import Analysis
-from reports.metrics.slowest import Slow
-from reports.metrics.workload_as_sent import lengths
-from workloads.common.arrays import Floats
+from tailgate.reports.documents.plots.run import Figure, line, log_axis, number, plain_text, short
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.slowest import Slow
+from tailgate.reports.metrics.workload_as_sent import lengths
+from tailgate.workloads.common.arrays import Floats
 
 _MOST_POINTS = 3000
 _STEPS = 40

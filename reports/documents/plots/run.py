@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis
-from reports.metrics.timeline import Timeline
-from reports.rundir.events import Event
-from reports.stats.order_statistics import quantile_at
-from workloads.common.arrays import Floats
-from workloads.common.formatting import plain
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.timeline import Timeline
+from tailgate.reports.rundir.events import Event
+from tailgate.reports.stats.order_statistics import quantile_at
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.formatting import plain
 
 _CURVE_POINTS = 60
 _MOST_EVENTS = 40

@@ -6,10 +6,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.common.arrays import Floats
-from workloads.plan.plan import Plan
-from workloads.plan.summary import plan_figures, timed_s
-from workloads.statistics.arrivals import counts_in
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.plan.summary import plan_figures, timed_s
+from tailgate.workloads.statistics.arrivals import counts_in
 
 _WIDTH: Final = 760
 _PANEL: Final = (340, 120)

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from reports.documents.html_page import Cell, section, table, text
-from workloads.common.formatting import ms, percent
+from tailgate.reports.documents.html_page import Cell, section, table, text
+from tailgate.workloads.common.formatting import ms, percent
 
 Columns = tuple[tuple[str, str, str], ...]
 _SPLITS: Final = {

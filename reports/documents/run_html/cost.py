@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from reports.documents.html_page import section, table, text
-from workloads.common.formatting import dollars, optional, percent
+from tailgate.reports.documents.html_page import section, table, text
+from tailgate.workloads.common.formatting import dollars, optional, percent
 
 # The largest groups are shown, the others together; summary.json has all.
 _MOST_GROUPS: Final = 24

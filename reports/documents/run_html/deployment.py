@@ -5,8 +5,8 @@ Takes the summary and the manifest and returns HTML; empty where nothing is know
 
 from typing import Any, Final
 
-from reports.documents.html_page import section, table, text
-from reports.rundir.manifest import Manifest
+from tailgate.reports.documents.html_page import section, table, text
+from tailgate.reports.rundir.manifest import Manifest
 
 _SERVER: Final = {
     "model_gib": "weights, GiB",

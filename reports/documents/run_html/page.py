@@ -9,19 +9,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from reports.documents.html_page import figure, page, section, table, text, word
-from reports.documents.plots.requests import heatmap, length_curves, ttft_by_prompt, waterfall
-from reports.documents.plots.run import over_time, percentile_curve
-from reports.documents.run_html import breakdown, cost, sections
-from reports.documents.run_html import server_and_gpus as detail
-from reports.documents.run_html.deployment import deployment
-from reports.documents.run_terminal import good_words
-from reports.metrics.analysis import Analysis, analyse
-from reports.metrics.slowest import slowest
-from reports.metrics.timeline import timeline
-from reports.rundir.events import read_events
-from reports.rundir.manifest import Manifest, write_atomic
-from workloads.common.formatting import ms, percent, plain, whole
+from tailgate.reports.documents.html_page import figure, page, section, table, text, word
+from tailgate.reports.documents.plots.requests import heatmap, length_curves, ttft_by_prompt, waterfall
+from tailgate.reports.documents.plots.run import over_time, percentile_curve
+from tailgate.reports.documents.run_html import breakdown, cost, sections
+from tailgate.reports.documents.run_html import server_and_gpus as detail
+from tailgate.reports.documents.run_html.deployment import deployment
+from tailgate.reports.documents.run_terminal import good_words
+from tailgate.reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.metrics.slowest import slowest
+from tailgate.reports.metrics.timeline import timeline
+from tailgate.reports.rundir.events import read_events
+from tailgate.reports.rundir.manifest import Manifest, write_atomic
+from tailgate.workloads.common.formatting import ms, percent, plain, whole
 
 FILE_NAME = "report.html"
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from reports.documents.html_page import Cell, figure, folded, section, table, text, word
-from reports.documents.plots.run import Figure
-from reports.documents.run_html.breakdown import interval
-from reports.metrics.analysis import Analysis
-from reports.rundir.events import Event
-from reports.rundir.manifest import Manifest
-from workloads.common.formatting import ms, percent, plain
+from tailgate.reports.documents.html_page import Cell, figure, folded, section, table, text, word
+from tailgate.reports.documents.plots.run import Figure
+from tailgate.reports.documents.run_html.breakdown import interval
+from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.rundir.events import Event
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.formatting import ms, percent, plain
 
 _NAMES = {
     "ttft": "TTFT",

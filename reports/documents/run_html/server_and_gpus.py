@@ -5,8 +5,8 @@ Each takes the summary and returns HTML; empty where the run has nothing of the 
 
 from typing import Any
 
-from reports.documents.html_page import section, table, text
-from workloads.common.formatting import ms, optional, percent
+from tailgate.reports.documents.html_page import section, table, text
+from tailgate.workloads.common.formatting import ms, optional, percent
 
 
 def diagnosis(summary: dict[str, Any]) -> str:

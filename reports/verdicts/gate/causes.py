@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from reports.verdicts.gate.runs import GateRun
-from workloads.common.formatting import plain
+from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.workloads.common.formatting import plain
 
 Place = Literal["queue", "preemption", "prefill", "decode", "cache", "throttle"]
 # A change of less than a twentieth is not worth a look.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
-from reports.rundir.fingerprint import differences
-from reports.verdicts.gate.policy import Policy
-from reports.verdicts.gate.runs import SIDES, GateRun, sides_of
+from tailgate.reports.rundir.fingerprint import differences
+from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRun, sides_of
 
 SLOWDOWN_SHARE: Final = 0.01
 FOREIGN_POINTS: Final = 1.0

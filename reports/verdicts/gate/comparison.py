@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from reports.stats.paired_tests import (
+from tailgate.reports.stats.paired_tests import (
     Shift,
     drifting,
     hodges_lehmann,
@@ -25,12 +25,12 @@ from reports.stats.paired_tests import (
     t_point,
     unpaired,
 )
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.error_rule import GoodShare, good_share
-from reports.verdicts.gate.metrics import GateMetric, require_load
-from reports.verdicts.gate.missing_data import itl_refused, lacking, load_limited
-from reports.verdicts.gate.runs import GateRun
-from workloads.common.arrays import Floats
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
+from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
+from tailgate.reports.verdicts.gate.missing_data import itl_refused, lacking, load_limited
+from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.workloads.common.arrays import Floats
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
 How = Literal["paired", "unpaired", "unpaired, with drift", "share of good requests", ""]

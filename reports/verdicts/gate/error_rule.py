@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reports.stats.proportions import Share, counts, p_more, shares
-from reports.verdicts.gate.runs import GateRun
+from tailgate.reports.stats.proportions import Share, counts, p_more, shares
+from tailgate.reports.verdicts.gate.runs import GateRun
 
 # The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
 ERROR_TAIL: Final = 0.005

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reports.stats.paired_tests import Shift, detectable, pairs_to_settle
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.comparison import Compared, MetricVerdict
+from tailgate.reports.stats.paired_tests import Shift, detectable, pairs_to_settle
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.comparison import Compared, MetricVerdict
 
 
 def holm(found: Sequence[Compared], design: Design) -> list[MetricVerdict]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from reports.verdicts.gate.policy import Policy
-from reports.verdicts.gate.runs import SIDES, GateRun
-from workloads.common.errors import UserError
+from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRun
+from tailgate.workloads.common.errors import UserError
 
 
 def placed(runs: Sequence[GateRun], policy: Policy) -> list[GateRun]:

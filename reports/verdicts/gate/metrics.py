@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workloads.common.errors import UserError
-from workloads.common.validation import meant
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.validation import meant
 
 LATENCIES: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e", "normalized_e2e")
 STATISTICS: Final = ("mean", "p50", "p90", "p95", "p99", "p99.9")

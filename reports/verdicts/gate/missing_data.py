@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from reports.verdicts.gate.metrics import GateMetric
-from reports.verdicts.gate.runs import GateRun
-from workloads.common.errors import UserError
+from tailgate.reports.verdicts.gate.metrics import GateMetric
+from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.workloads.common.errors import UserError
 
 # Sides whose chunks hold several tokens this much more often than the other's have gaps that mean other things.
 MULTI_TOKEN_SHARE: Final = 0.01

@@ -14,13 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from reports.stats.order_statistics import share_bounds
-from reports.stats.paired_tests import paired, t_point
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.comparison import passes
-from reports.verdicts.gate.metrics import GateMetric
-from reports.verdicts.gate.policy import Policy
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.stats.order_statistics import share_bounds
+from tailgate.reports.stats.paired_tests import paired, t_point
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.comparison import passes
+from tailgate.reports.verdicts.gate.metrics import GateMetric
+from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.workloads.common.arrays import Floats, Mask
 
 SPREADS: Final = (0.01, 0.02, 0.04, 0.08)
 DRIFTS: Final = (0.0, 0.03)

@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from reports.stats.proportions import Counts, fisher_more, p_more_by_runs
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.error_rule import ERROR_TAIL
-from reports.verdicts.gate.operating_curve import DESIGNS, Rate
-from workloads.common.arrays import Floats, Mask
+from tailgate.reports.stats.proportions import Counts, fisher_more, p_more_by_runs
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
+from tailgate.reports.verdicts.gate.operating_curve import DESIGNS, Rate
+from tailgate.workloads.common.arrays import Floats, Mask
 
 REQUESTS: Final = 1000
 SHARE: Final = 0.01

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from reports.metrics import slo as slo_grammar
-from reports.verdicts.gate.metrics import GateMetric, gate_metric
-from workloads.common.errors import UserError
-from workloads.common.units import Duration, parse_duration, parse_rate
-from workloads.common.validation import Strict, explain
-from workloads.common.yaml_file import read_yaml
+from tailgate.reports.metrics import slo as slo_grammar
+from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.units import Duration, parse_duration, parse_rate
+from tailgate.workloads.common.validation import Strict, explain
+from tailgate.workloads.common.yaml_file import read_yaml
 
 # A tail of TTFT, and TPOT as a mean: its percentiles need long runs, since neighbouring requests have nearly the same.
 # With these margins an unchanged system passes in over 90 % of cases, with five pairs at a run-to-run spread of 2 %

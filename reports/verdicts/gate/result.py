@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from reports.rundir.manifest import check_schema
-from reports.stats.sequential_design import Design
-from reports.summary.parts import jsonable
-from reports.verdicts.gate.causes import Cause
-from reports.verdicts.gate.comparability import Declared, Obstacle
-from reports.verdicts.gate.comparison import MetricVerdict
-from reports.verdicts.gate.error_rule import ErrorRule
-from reports.verdicts.gate.runs import Campaign
-from reports.verdicts.gate.thresholds import ThresholdVerdict
-from workloads.common.errors import UserError
+from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.summary.parts import jsonable
+from tailgate.reports.verdicts.gate.causes import Cause
+from tailgate.reports.verdicts.gate.comparability import Declared, Obstacle
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
+from tailgate.reports.verdicts.gate.error_rule import ErrorRule
+from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
+from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.verdict/1"
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from reports.rundir.manifest import Manifest, check_schema, write_atomic
-from reports.verdicts.gate.policy import WHOLE
-from workloads.common.errors import UserError
+from tailgate.reports.rundir.manifest import Manifest, check_schema, write_atomic
+from tailgate.reports.verdicts.gate.policy import WHOLE
+from tailgate.workloads.common.errors import UserError
 
 Side = Literal["baseline", "candidate"]
 SIDES: Final[tuple[Side, Side]] = ("baseline", "candidate")
@@ -198,7 +198,7 @@ def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
 
 def read_run(path: Path, side: Side, point: str, pair: int | None) -> GateRun:
     """One run directory; it is summarised first if it was not."""
-    from reports.compare.runs import load_runs
+    from tailgate.reports.compare.runs import load_runs
 
     one = load_runs([str(path)])[0]
     return GateRun(side, point, pair, path, one.manifest, one.summary, multi_token_share(path))
@@ -208,7 +208,7 @@ def multi_token_share(path: Path) -> float | None:
     """Share of chunks with several tokens; where the server doesn't tell, at most as many as tokens exceed chunks."""
     import numpy as np
 
-    from reports.rundir.run import load_run
+    from tailgate.reports.rundir.run import load_run
 
     run = load_run(path)
     rows = run.ok & run.measured

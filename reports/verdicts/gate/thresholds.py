@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reports.metrics.analysis import Analysis, analyse
-from reports.metrics.slo import RATES, SHARES, Threshold
-from reports.stats.order_statistics import LEVEL
-from reports.stats.paired_tests import t_point
-from reports.stats.proportions import counts, shares
-from reports.summary.objectives import Judged, Judgement, compare, judge
-from reports.verdicts.gate.policy import Policy
-from reports.verdicts.gate.runs import GateRun
+from tailgate.reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
+from tailgate.reports.stats.order_statistics import LEVEL
+from tailgate.reports.stats.paired_tests import t_point
+from tailgate.reports.stats.proportions import counts, shares
+from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
+from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.reports.verdicts.gate.runs import GateRun
 
 
 @dataclass(frozen=True)

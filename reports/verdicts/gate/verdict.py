@@ -13,18 +13,18 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from reports.stats.sequential_design import Design
-from reports.verdicts.gate.causes import Cause, causes
-from reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
-from reports.verdicts.gate.comparison import blank_verdict, compare, has_trend
-from reports.verdicts.gate.error_rule import error_rule
-from reports.verdicts.gate.holm import holm
-from reports.verdicts.gate.policy import WHOLE, Policy
-from reports.verdicts.gate.result import Outcome, Verdict
-from reports.verdicts.gate.runs import SIDES, Campaign, GateRun, sides_of
-from reports.verdicts.gate.thresholds import judge_thresholds
-from reports.verdicts.gate.wording import advice_of, why_of
-from workloads.common.errors import UserError
+from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate.causes import Cause, causes
+from tailgate.reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
+from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend
+from tailgate.reports.verdicts.gate.error_rule import error_rule
+from tailgate.reports.verdicts.gate.holm import holm
+from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
+from tailgate.reports.verdicts.gate.result import Outcome, Verdict
+from tailgate.reports.verdicts.gate.runs import SIDES, Campaign, GateRun, sides_of
+from tailgate.reports.verdicts.gate.thresholds import judge_thresholds
+from tailgate.reports.verdicts.gate.wording import advice_of, why_of
+from tailgate.workloads.common.errors import UserError
 
 
 def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = None) -> Verdict:

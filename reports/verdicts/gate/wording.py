@@ -5,13 +5,13 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
-from reports.stats.paired_tests import MOST_PAIRS
-from reports.verdicts.gate.comparability import Declared
-from reports.verdicts.gate.comparison import MetricVerdict
-from reports.verdicts.gate.policy import WHOLE, Policy
-from reports.verdicts.gate.result import Verdict
-from reports.verdicts.gate.thresholds import ThresholdVerdict
-from workloads.common.formatting import plain
+from tailgate.reports.stats.paired_tests import MOST_PAIRS
+from tailgate.reports.verdicts.gate.comparability import Declared
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
+from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
+from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
+from tailgate.workloads.common.formatting import plain
 
 # Of a difference between the deployments: is it declared as the thing under test?
 DECLARED: Final[dict[Declared, str]] = {"declared": "yes", "follows": "follows from it", "": "no"}

@@ -15,7 +15,7 @@ PRESET = "h100-sxm/qwen2.5-0.5b"
 def engine_process(*flags: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Base URL and process of an engine; ended at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.engine", "--preset", PRESET, "--served-model-name", "sim", *flags],
+        [sys.executable, "-m", "tailgate.harness.engine", "--preset", PRESET, "--served-model-name", "sim", *flags],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
 from tests.harness.engine.conftest import engine_process
 
 FORCED = {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
@@ -302,7 +301,7 @@ def test_it_ends_on_sigterm_even_with_requests_in_flight():
 def test_it_ends_when_the_process_that_started_it_is_killed():
     script = (
         "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'harness.engine', '--preset', 'l4/qwen2.5-0.5b'],"
+        "p = subprocess.Popen([sys.executable, '-m', 'tailgate.harness.engine', '--preset', 'l4/qwen2.5-0.5b'],"
         " stdout=subprocess.PIPE, text=True)\n"
         "print(p.pid, p.stdout.readline(), flush=True); sys.stdin.read()"
     )
@@ -323,7 +322,7 @@ def test_it_ends_when_the_process_that_started_it_is_killed():
 
 def test_a_wrong_command_line_is_one_clear_line_and_exit_2():
     wrong = subprocess.run(
-        [sys.executable, "-m", "harness.engine", "--preset", "h100-sxm/gpt-5"],
+        [sys.executable, "-m", "tailgate.harness.engine", "--preset", "h100-sxm/gpt-5"],
         check=False,
         capture_output=True,
         text=True,
@@ -334,7 +333,7 @@ def test_a_wrong_command_line_is_one_clear_line_and_exit_2():
             [
                 sys.executable,
                 "-m",
-                "harness.engine",
+                "tailgate.harness.engine",
                 "--preset",
                 "l4/qwen2.5-0.5b",
                 "--port",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.engine.model.kv_cache import BlockPool, block_hashes
-from harness.engine.model.scheduler import Scheduler, Sequence, State, Step
+from tailgate.harness.engine.model.kv_cache import BlockPool, block_hashes
+from tailgate.harness.engine.model.scheduler import Scheduler, Sequence, State, Step
 
 BLOCK = 4
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.engine.config import Settings, as_dict, presets, resolve
-from harness.engine.model.step_time import StepShape, StepTime
-from workloads.common.errors import UserError
+from tailgate.harness.engine.config import Settings, as_dict, presets, resolve
+from tailgate.harness.engine.model.step_time import StepShape, StepTime
+from tailgate.workloads.common.errors import UserError
 
 GPUS, MODELS = presets()
 H100_8B = StepTime(GPUS["h100-sxm"], MODELS["llama-3.1-8b"], mfu=1.0, mbu=1.0, overhead_s=0.0)

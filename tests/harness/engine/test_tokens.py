@@ -5,7 +5,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.model import tokenizer
+from tailgate.harness.engine.model import tokenizer
 
 texts = st.text(alphabet=st.characters(codec="utf-8")) | st.text(alphabet="abc Z.\n", max_size=60)
 

@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from harness.targets.base import Identity, Life
-from harness.targets.inspect.caches import prepare_caches
-from harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
-from harness.targets.launch.container import own_container, started_container
-from harness.targets.sim import SimTarget
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import Identity, Life
+from tailgate.harness.targets.inspect.caches import prepare_caches
+from tailgate.harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
+from tailgate.harness.targets.launch.container import own_container, started_container
+from tailgate.harness.targets.sim import SimTarget
+from tailgate.workloads.common.errors import UserError
 
 
 def identity(url: str, dialect: str = "vllm") -> Identity:

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.targets.base import TargetGone
-from harness.targets.command import CommandTarget
-from harness.targets.launch.process import OwnProcess, free_port, port_is_free
-from workloads.common.errors import UserError
+from tailgate.harness.targets.base import TargetGone
+from tailgate.harness.targets.command import CommandTarget
+from tailgate.harness.targets.launch.process import OwnProcess, free_port, port_is_free
+from tailgate.workloads.common.errors import UserError
 
 SERVER = """
 import http.server, signal, subprocess, sys
@@ -184,7 +184,7 @@ def test_a_server_does_not_outlive_the_process_that_started_it(script: Path):
     port = free_port()
     starter = (
         "import asyncio, sys\n"
-        "from harness.targets.launch.process import OwnProcess\n"
+        "from tailgate.harness.targets.launch.process import OwnProcess\n"
         "async def main():\n"
         f"    p = await OwnProcess.spawn([sys.executable, {str(script)!r}, '{port}'])\n"
         "    print(p.pid, p.log, flush=True)\n"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.targets.base import Life
-from harness.targets.command import CommandTarget
-from harness.targets.launch.gpu_memory import Vram
-from harness.targets.launch.process import free_port
+from tailgate.harness.targets.base import Life
+from tailgate.harness.targets.command import CommandTarget
+from tailgate.harness.targets.launch.gpu_memory import Vram
+from tailgate.harness.targets.launch.process import free_port
 
 GIB = 2**30
 SOURCE = Path(__file__).parents[1] / "telemetry" / "fake_nvml.c"
@@ -113,9 +113,9 @@ def test_without_nvml_nothing_is_seen_and_nothing_is_said():
 
 
 def test_a_port_that_is_still_taken_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.targets.launch.process._KILL_S", 0.2)
-    monkeypatch.setattr("harness.targets.launch.process.port_is_free", lambda _port: False)
-    monkeypatch.setattr("harness.targets.launch.launched.port_is_free", lambda _port: False)
-    monkeypatch.setattr("harness.targets.command.require_free", lambda _port, _where: None)
+    monkeypatch.setattr("tailgate.harness.targets.launch.process._KILL_S", 0.2)
+    monkeypatch.setattr("tailgate.harness.targets.launch.process.port_is_free", lambda _port: False)
+    monkeypatch.setattr("tailgate.harness.targets.launch.launched.port_is_free", lambda _port: False)
+    monkeypatch.setattr("tailgate.harness.targets.command.require_free", lambda _port, _where: None)
     life = lived("", lambda: None, lambda _: None)
     assert life.port_free is False and "was still taken" in life.notices[0]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.targets import vllm_flags
-from harness.targets.inspect.probe import OPEN, Access
-from harness.targets.launch.ready import _Marks
-from harness.targets.vllm import DETAILS, MILESTONES, VllmTarget, _url
-from loadgen.injector.http.endpoint import Trust
-from workloads.common.errors import UserError
+from tailgate.harness.targets import vllm_flags
+from tailgate.harness.targets.inspect.probe import OPEN, Access
+from tailgate.harness.targets.launch.ready import _Marks
+from tailgate.harness.targets.vllm import DETAILS, MILESTONES, VllmTarget, _url
+from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.workloads.common.errors import UserError
 
 FLAGS = {
     "--max-num-seqs": [None, "int", None],
@@ -114,7 +114,7 @@ class Log:
 
 
 def test_a_gpu_log_gives_contiguous_phases_and_its_figures(tmp_path: Path):
-    from harness.targets.base import Life
+    from tailgate.harness.targets.base import Life
 
     life = Life()
     path = tmp_path / "log"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from aiohttp import web
 
-from harness.telemetry.gpu.dcgm import DcgmScraper
-from harness.telemetry.gpu.sources import GpusFound
-from harness.telemetry.prometheus_text import PageReader
+from tailgate.harness.telemetry.gpu.dcgm import DcgmScraper
+from tailgate.harness.telemetry.gpu.sources import GpusFound
+from tailgate.harness.telemetry.prometheus_text import PageReader
 
 LABELS = 'gpu="0",UUID="GPU-a",device="nvidia0",modelName="NVIDIA H100",Hostname="node1"'
 PAGE = f"""\

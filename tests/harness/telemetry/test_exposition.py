@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness.telemetry import prometheus_text
-from harness.telemetry.prometheus_text import PageReader, SeriesKey
+from tailgate.harness.telemetry import prometheus_text
+from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 
 
 def page() -> str:

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pynvml
 import pytest
 
-from harness.telemetry.gpu import nvml
-from harness.telemetry.gpu.nvml import EnergyCounter
-from harness.telemetry.gpu.sources import GpusFound, NvmlProcess, gpu_source
-from reports.rundir.telemetry import GPU_SCHEMA
-from workloads.common.errors import UserError
+from tailgate.harness.telemetry.gpu import nvml
+from tailgate.harness.telemetry.gpu.nvml import EnergyCounter
+from tailgate.harness.telemetry.gpu.sources import GpusFound, NvmlProcess, gpu_source
+from tailgate.reports.rundir.telemetry import GPU_SCHEMA
+from tailgate.workloads.common.errors import UserError
 
 pytestmark = pytest.mark.alone
 

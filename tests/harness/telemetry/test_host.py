@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from harness.telemetry.host import HostSampler
-from reports.rundir.telemetry import HOST_SCHEMA
+from tailgate.harness.telemetry.host import HostSampler
+from tailgate.reports.rundir.telemetry import HOST_SCHEMA
 
 SPINNING = "import subprocess, sys\nprint('up', flush=True)\nwhile True: pass"
 WITH_CHILD = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trustme
 
-from harness.telemetry.server import ServerScraper
-from loadgen.injector.http.endpoint import Trust
+from tailgate.harness.telemetry.server import ServerScraper
+from tailgate.loadgen.injector.http.endpoint import Trust
 
 PAGE = b"# TYPE x gauge\nx 1\n"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from aiohttp import web
 
-from harness.telemetry.server import ServerScraper
-from reports.rundir.telemetry import SERVER_SCHEMA
+from tailgate.harness.telemetry.server import ServerScraper
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 
 class Scripted:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.telemetry import sample_store
-from harness.telemetry.sample_store import TidySamples
+from tailgate.harness.telemetry import sample_store
+from tailgate.harness.telemetry.sample_store import TidySamples
 
 SCHEMA = pa.schema([("t", pa.int64()), ("name", pa.string())])
 
@@ -68,7 +68,7 @@ import subprocess
 import sys
 from pathlib import Path
 import pyarrow as pa
-from harness.telemetry.sample_store import TidySamples
+from tailgate.harness.telemetry.sample_store import TidySamples
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 samples = TidySamples(pa.schema([("t", pa.int64()), ("name", pa.string())]), Path(sys.argv[1]))
 samples.append([[1], ["a"]])

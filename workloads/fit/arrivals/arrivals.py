@@ -16,11 +16,11 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.errors import UserError
-from workloads.fit.arrivals.binned_counts import Arrivals, alike, averaged_rate, dispersion_of, overdispersed
-from workloads.fit.arrivals.gaps import fit_shape
-from workloads.fit.arrivals.modulation import fit_modulation
-from workloads.fit.estimate import Estimate, log_normal, point
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.fit.arrivals.binned_counts import Arrivals, alike, averaged_rate, dispersion_of, overdispersed
+from tailgate.workloads.fit.arrivals.gaps import fit_shape
+from tailgate.workloads.fit.arrivals.modulation import fit_modulation
+from tailgate.workloads.fit.estimate import Estimate, log_normal, point
 
 LEAST_ARRIVALS: Final = 200
 _COUNTS_PER_BIN: Final = 40.0

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats
 
 _LEAST_WINDOWS: Final = 15
 _FALSE_ALARM: Final = 0.001

@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from workloads.arrivals.rate_shapes import Daily
-from workloads.common.arrays import Floats
-from workloads.fit.estimate import Estimate, point
-from workloads.sampling.random_streams import Stream
+from tailgate.workloads.arrivals.rate_shapes import Daily
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.fit.estimate import Estimate, point
+from tailgate.workloads.sampling.random_streams import Stream
 
 _DAY_S: Final = 86400.0
 

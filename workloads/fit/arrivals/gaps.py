@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
-from workloads.fit.estimate import Estimate, log_normal
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.fit.estimate import Estimate, log_normal
 
 _LEAST_PAIRS: Final = 50
 # A half, because a difference of whole ticks is rounded: 20 ticks and more are 19.5 and more.

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from workloads.common.arrays import Floats
-from workloads.fit.arrivals.binned_counts import Counts, averaged
-from workloads.fit.estimate import Estimate, log_normal
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.fit.arrivals.binned_counts import Counts, averaged
+from tailgate.workloads.fit.estimate import Estimate, log_normal
 
 _LEAST_CV: Final = 0.02
 _MOST_ERROR: Final = 1.0

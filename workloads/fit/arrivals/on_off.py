@@ -6,9 +6,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from workloads.fit.estimate import Estimate, quantile
-from workloads.fit.lengths import law_of
-from workloads.statistics.arrivals import on_off
+from tailgate.workloads.fit.estimate import Estimate, quantile
+from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.statistics.arrivals import on_off
 
 _LEAST_PAUSES: Final = 20
 _MOST_DUTY: Final = 0.8

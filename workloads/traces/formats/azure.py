@@ -9,8 +9,8 @@ All at github.com/Azure/AzurePublicDataset, CC-BY-4.0.
 
 from pathlib import Path
 
-from workloads.traces.formats.csv_stream import batches, header, timestamps_ns, whole_numbers
-from workloads.traces.rows import Faults, Reader, Rows
+from tailgate.workloads.traces.formats.csv_stream import batches, header, timestamps_ns, whole_numbers
+from tailgate.workloads.traces.rows import Faults, Reader, Rows
 
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _IMAGES = "NumImages"

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from workloads.table.columns import blocks_of
-from workloads.traces.rows import NO_PAUSE, Rows
+from tailgate.workloads.table.columns import blocks_of
+from tailgate.workloads.traces.rows import NO_PAUSE, Rows
 
 _PIECE: Final = 50_000
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from workloads.traces.formats.csv_stream import batches, header, seconds_ns, whole_numbers
-from workloads.traces.rows import Faults, Reader, Rows, SessionNumbers
+from tailgate.workloads.traces.formats.csv_stream import batches, header, seconds_ns, whole_numbers
+from tailgate.workloads.traces.rows import Faults, Reader, Rows, SessionNumbers
 
 _COLUMNS = ["Timestamp", "Model", "Request tokens", "Response tokens", "Log Type"]
 _SESSION = "Session ID"

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workloads.common.errors import UserError
-from workloads.traces.rows import MOST_TOKENS, Faults
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.rows import MOST_TOKENS, Faults
 
 _BLOCK_BYTES: Final = 4 << 20
 _OLDEST, _NEWEST = -2_208_988_800_000_000_000, 4_102_444_800_000_000_000  # 1900 and 2100, ns

@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from workloads.common.errors import UserError
-from workloads.traces.formats.csv_stream import open_file
-from workloads.traces.rows import MOST_TOKENS, Faults
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats.csv_stream import open_file
+from tailgate.workloads.traces.rows import MOST_TOKENS, Faults
 
 _BLOCK = 1 << 20
 

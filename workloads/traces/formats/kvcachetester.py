@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from workloads.common.errors import UserError
-from workloads.sampling.random_streams import Field
-from workloads.traces.formats.batching import Request, pieces
-from workloads.traces.formats.json_lines import BadValueError, number, tokens, value
-from workloads.traces.rows import NO_PAUSE, Faults, Reader
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.traces.formats.batching import Request, pieces
+from tailgate.workloads.traces.formats.json_lines import BadValueError, number, tokens, value
+from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader
 
 BLOCK_TOKENS: Final = 64
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from workloads.traces.formats.batching import Request, pieces
-from workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
-from workloads.traces.rows import Faults, Reader
+from tailgate.workloads.traces.formats.batching import Request, pieces
+from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from tailgate.workloads.traces.rows import Faults, Reader
 
 BLOCK_TOKENS: Final = 512
 

@@ -16,13 +16,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workloads.common.arrays import Ints
-from workloads.common.errors import UserError
-from workloads.traces.formats.batching import Request, pieces
-from workloads.traces.formats.csv_stream import Batch, batches, header, seconds_ns, timestamps_ns, whole_numbers
-from workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
-from workloads.traces.formats.openai_log import time_ns
-from workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
+from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats.batching import Request, pieces
+from tailgate.workloads.traces.formats.csv_stream import (
+    Batch,
+    batches,
+    header,
+    seconds_ns,
+    timestamps_ns,
+    whole_numbers,
+)
+from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from tailgate.workloads.traces.formats.openai_log import time_ns
+from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
 
 TimeUnit = Literal["s", "ms", "us", "ns", "calendar"]
 _UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}

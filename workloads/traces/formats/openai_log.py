@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from workloads.traces.formats.batching import Request, pieces
-from workloads.traces.formats.json_lines import BadValueError, records, tokens
-from workloads.traces.rows import Faults, Reader, SessionNumbers
+from tailgate.workloads.traces.formats.batching import Request, pieces
+from tailgate.workloads.traces.formats.json_lines import BadValueError, records, tokens
+from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
 
 _TIMES: Final = ("timestamp", "time", "ts", "created_at", "start_time", "startTime", "created")
 _SESSIONS: Final = ("session_id", "conversation_id", "sessionId", "thread_id")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from workloads.common.errors import UserError
-from workloads.traces.formats.batching import Request, pieces
-from workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
-from workloads.traces.rows import Faults, Reader, SessionNumbers
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats.batching import Request, pieces
+from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
 
 BLOCK_TOKENS: Final = 64
 # In the order of the prompt: (key in hash_ids, file, key of the id there).

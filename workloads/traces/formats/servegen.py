@@ -23,13 +23,13 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
-from workloads.common.arrays import Floats
-from workloads.common.errors import UserError
-from workloads.sampling.random_streams import Field, Stream
-from workloads.table.size_limit import refuse_too_many
-from workloads.traces.formats.csv_stream import open_file
-from workloads.traces.rows import Faults, Rows
+from tailgate.workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.traces.formats.csv_stream import open_file
+from tailgate.workloads.traces.rows import Faults, Rows
 
 WINDOW_S: Final = 600.0
 _INPUTS: Final = ("input_tokens", "text_tokens")
