@@ -11,7 +11,7 @@ from scipy import stats
 
 from tailgate.workloads.arrivals.spec import ArrivalSpec, build
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.statistics.arrivals import counts_in, dispersion, gap_cv
 
 SPAN = 2000.0
@@ -19,7 +19,7 @@ SPAN = 2000.0
 
 def times(seed: int = 1, until: float = SPAN, span: float | None = None, **spec: Any) -> np.ndarray:
     process = build(ArrivalSpec.model_validate({"rate": "10/s"} | spec))
-    return process.times_ns(partial(Stream, seed, "arrivals"), until, span or until) / 1e9
+    return process.times_ns(partial(RandomStream, seed, "arrivals"), until, span or until) / 1e9
 
 
 def test_constant_arrivals_are_equally_spaced_from_zero_on() -> None:

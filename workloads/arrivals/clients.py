@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.arrivals.process import Process, Streams, Superposed
-from tailgate.workloads.arrivals.rate_shapes import Rates, Shape
+from tailgate.workloads.arrivals.process import Process, Superposed
+from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates, Shape
 from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Numbers
+from tailgate.workloads.sampling.distributions import Distribution
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Clients:
     skew: float
     rate: float
     law: Renewal
-    shapes: Numbers | None
+    shapes: Distribution | None
     modulation: tuple[Shape, ...]
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """See `process.Arrivals`."""
         weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
@@ -46,6 +46,6 @@ class Clients:
         )
         return Superposed(clients).times_ns(partial(streams, "clients"), until_s, span_s)
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """Each client's rate has its mean only on average."""
         return 1.0

@@ -6,7 +6,6 @@ Processes", 1975, ch. 4.7). So any law of gaps combines with any shape of the ra
 scales shorter than the rate's changes. The rate's shapes are of `rate`, the laws of `renewal`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -14,13 +13,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.arrivals.rate_shapes import Rates
+from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates
 from tailgate.workloads.arrivals.renewal import Renewal
 from tailgate.workloads.common.arrays import Floats
-from tailgate.workloads.sampling.random_streams import Stream
-
-Streams = Callable[..., Stream]
-"""Makes the stream of a name within one purpose: `streams("gaps")`."""
 
 _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
@@ -28,7 +23,7 @@ _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 class Arrivals(Protocol):
     """When things arrive."""
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """Arrival times in [0, until_s), ascending, ns.
 
         `span_s` is the time over which the asked mean rate is to hold (warm-up and measured part): a random
@@ -36,7 +31,7 @@ class Arrivals(Protocol):
         """
         ...
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """What a random rate is multiplied by to have its mean over the span."""
         ...
 
@@ -48,7 +43,7 @@ class Process:
     law: Renewal
     rates: Rates
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """See `Arrivals`."""
         edges, expected, rates = self.rates.cumulative(streams, until_s, span_s)
         gaps, total = streams("gaps"), float(expected[-1])
@@ -69,7 +64,7 @@ class Process:
         times = np.concatenate(parts)
         return times[times < round(until_s * 1e9)]
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """See `Arrivals`."""
         return self.rates.scaling(streams, span_s)
 
@@ -90,13 +85,13 @@ class Superposed:
 
     clients: tuple[Arrivals, ...]
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """See `Arrivals`."""
         parts = [
             client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]
         return np.sort(np.concatenate(parts), kind="stable")
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """Each client's rate has its mean only on average."""
         return 1.0

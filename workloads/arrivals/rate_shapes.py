@@ -16,10 +16,11 @@ import numpy as np
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Numbers
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.random_streams import RandomStream
 
-Streams = Callable[..., Stream]
+RandomStreams = Callable[..., RandomStream]
+"""Makes the stream of a name within one purpose: `streams("gaps")`."""
 
 
 class Shape(Protocol):
@@ -30,7 +31,7 @@ class Shape(Protocol):
         """Whether the factors are drawn; then they are scaled to mean 1 over the span."""
         ...
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """Edges (K + 1, from 0 to at least until_s) and levels (K). A longer `until_s` only appends."""
         ...
 
@@ -46,7 +47,7 @@ class Rates:
     shapes: tuple[Shape, ...] = ()
     scaled: bool = True
 
-    def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
+    def cumulative(self, streams: RandomStreams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
         """Times (s, K + 1), the number of arrivals expected until each, and the rates (1/s, K) between them.
 
         Raises:
@@ -56,11 +57,11 @@ class Rates:
         rates = self.mean * fixed * (drawn * factor)
         return edges, np.concatenate([[0.0], np.cumsum(rates * (edges[1:] - edges[:-1]))]), rates
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """What a random rate is multiplied by to have its mean over the span."""
         return self._levels(streams, span_s, span_s)[3]
 
-    def _levels(self, streams: Streams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
+    def _levels(self, streams: RandomStreams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
         """Edges, levels of the shapes that are fixed and of those that are drawn, and what scales the latter."""
         edges, fixed, drawn = np.array([0.0, horizon]), np.ones(1), np.ones(1)
         for k, shape in enumerate(self.shapes):
@@ -96,7 +97,7 @@ class Steps:
     levels: tuple[float, ...]
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """The last level is held."""
         return np.array([*self.starts, max(until_s, self.starts[-1]) + 1.0]), np.array(self.levels)
 
@@ -112,7 +113,7 @@ class Spike:
     decay_s: float
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """Ramps are cut into 200 cells."""
         top, fall = self.at_s + self.rise_s, self.at_s + self.rise_s + self.hold_s
         end = fall + self.decay_s
@@ -134,7 +135,7 @@ class Daily:
     start_day: int = 0
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """288 cells a day; factors are scaled to mean 1 over the week."""
         cell_s = self.day_s / 288
         count = int(np.ceil(until_s / cell_s)) + 1
@@ -162,7 +163,7 @@ class Modulated:
     correlation_s: float
     random: bool = True
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """Cells of a sixteenth of the correlation time."""
         cell_s = self.correlation_s / 16
         count = int(np.ceil(until_s / cell_s)) + 1
@@ -189,12 +190,12 @@ class OnOff:
     it the two-state MMPP.
     """
 
-    on_s: Numbers
-    off_s: Numbers
+    on_s: Distribution
+    off_s: Distribution
     off_level: float = 0.0
     random: bool = True
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """One cell a period; the run begins inside a period chosen by its length."""
         # A fixed block size, so that a longer run only appends.
         edges, levels, end = [0.0], [], 0.0

@@ -13,17 +13,17 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 
 
 class Renewal(Protocol):
     """A law of gaps with mean 1."""
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """Time to the first arrival."""
         ...
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """n further gaps."""
         ...
 
@@ -32,11 +32,11 @@ class Renewal(Protocol):
 class Constant:
     """Gaps of exactly 1; the first arrival at the start."""
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """At the start."""
         return 0.0
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """Ones."""
         return np.ones(n)
 
@@ -45,11 +45,11 @@ class Constant:
 class Poisson:
     """Exponential gaps, P(gap > x) = exp(-x): memoryless, index of dispersion 1 at any window."""
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """Exponential too: the process has no memory."""
         return float(stream.exponential(1)[0])
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """Exponential."""
         return stream.exponential(n)
 
@@ -63,11 +63,11 @@ class Gamma:
 
     shape: float
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """U times a Gamma(k + 1, 1/k) gap."""
         return float(stream.gamma(self.shape + 1.0, 1)[0] * stream.uniform(1)[0]) / self.shape
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """Gamma."""
         value = stream.gamma(self.shape, n)
         value *= 1.0 / self.shape
@@ -83,12 +83,12 @@ class Weibull:
 
     shape: float
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """U times the length-biased gap, whose k-th power is a Gamma(1 + 1/k) number."""
         biased = stream.gamma(1.0 + 1.0 / self.shape, 1)
         return float(portable_math.power(biased, 1.0 / self.shape)[0] * stream.uniform(1)[0]) / self._mean()
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """By inversion: (-ln U)^(1/k)."""
         value = portable_math.power(stream.exponential(n), 1.0 / self.shape)
         value *= 1.0 / self._mean()

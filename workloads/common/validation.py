@@ -1,16 +1,22 @@
 """Specs as people write them: unknown keys say what was meant, and all errors read as one sentence.
 
-`Strict` is the base of every spec model; `explain` turns pydantic's findings into a `UserError`.
+`Strict` is the base of every spec model; `explain` turns pydantic's errors into a `UserError`. In YAML a key that
+stands twice is an error, and errors name the line.
 """
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    import yaml
 
 
 class Strict(BaseModel):
@@ -71,3 +77,56 @@ def _is_internal(part: str) -> bool:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        UserError: it is not YAML, or a key stands twice in one mapping; line and column are named.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise UserError(f"is not YAML: {getattr(error, 'problem', None) or error}", where=place) from error
+
+
+def read_yaml(path: Path, missing: str = "") -> Any:
+    """What a YAML file says; ``missing`` is the remedy where there is none.
+
+    Raises:
+        UserError: it can't be read, or as `parse_yaml`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        remedy = "" if path.exists() else missing
+        raise UserError(f"can't be read: {error.strerror}", where=str(path), remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not YAML: {error}", where=str(path)) from error
+    return parse_yaml(text, str(path))
+
+
+@cache
+def _loader() -> "type[yaml.SafeLoader]":
+    """PyYAML alone would take the last of equal keys without a word, and an objective would be gone."""
+    import yaml  # 20 ms, which processes that read no YAML need not pay
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, Hashable) and key in seen:
+                    problem = f"the key {key!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Loader

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import parse_rate
-from tailgate.workloads.common.validation import Strict, explain
+from tailgate.workloads.common.validation import Strict, explain, parse_yaml
 from tailgate.workloads.config.classes import ClassSpec, RequestSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 
@@ -45,8 +45,6 @@ def load(name: str) -> Profile:
     Raises:
         UserError: no such profile (the nearest names are given), or not a profile.
     """
-    from tailgate.workloads.common.yaml_file import parse_yaml
-
     if name.endswith((".yaml", ".yml")):
         try:
             text = Path(name).read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ class TraceSpec(Strict):
     another mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by
     `speed`; `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false.
     `columns` names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The
-    format `auto` is told from the file.
+    format `auto` is detected when the file is read.
     """
 
     file: Path
@@ -153,7 +153,7 @@ class WorkloadSpec(RequestSpec):
         spec = fill_in(spec)
         update: dict[str, Any] = {}
         if spec.trace is not None:
-            update["trace"] = _resolved_trace(spec.trace, folder)
+            update["trace"] = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
         if spec.locustfile is not None:
             update["locustfile"] = (folder / spec.locustfile).resolve()
         if spec.content.file is not None:
@@ -252,12 +252,3 @@ class WorkloadSpec(RequestSpec):
     def measured_s(self) -> float | None:
         """Length of the measured part in seconds: `duration`, or that of the stages; None when requests end it."""
         return self.duration if self.duration is not None else (self._staged_s() or None)
-
-
-def _resolved_trace(trace: TraceSpec, folder: Path) -> TraceSpec:
-    """An absolute file name, and the format where it was to be told from the file."""
-    from tailgate.workloads.traces.detect import guess_format
-
-    file = (folder / trace.file).resolve()
-    format = guess_format(file, named=bool(trace.columns)) if trace.format == "auto" else trace.format
-    return trace.model_copy(update={"file": file, "format": format})

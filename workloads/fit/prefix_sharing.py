@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.table.columns import Columns
 
 _LONG_ENOUGH: Final = 0.5
@@ -57,7 +57,7 @@ def fit_pool(
     if not in_pool.any():
         return None
     shares = depths[in_pool] / np.array([len(ids) + common for ids in lists])[in_pool]
-    return _calibrated({"popularity": popularity, "share": law_of(np.minimum(shares, 1.0))}, reuse, drawn)
+    return _calibrated({"popularity": popularity, "share": expression_of(np.minimum(shares, 1.0))}, reuse, drawn)
 
 
 def _calibrated(

@@ -9,8 +9,7 @@ from typing import Any
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.fit.estimate import Estimate
-from tailgate.workloads.fit.goodness_of_fit import Check, checks
+from tailgate.workloads.fit.goodness_of_fit import FitCheck, FittedValue, checks
 from tailgate.workloads.fit.workload import fit_workload
 
 
@@ -19,8 +18,8 @@ class Fit:
     """A fitted profile: `profile` is its YAML content, `estimates` its figures with intervals."""
 
     profile: dict[str, Any]
-    estimates: dict[str, Estimate]
-    checks: list[Check]
+    estimates: dict[str, FittedValue]
+    checks: list[FitCheck]
     notes: list[str]
 
 

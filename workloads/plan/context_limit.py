@@ -16,7 +16,7 @@ _LEAST_BLOCK: Final = 16
 
 
 @dataclass(frozen=True)
-class Fit:
+class LengthLimit:
     """What was done to lengths: all multiplied by `factor`, and nothing longer than `most` left."""
 
     factor: float
@@ -31,7 +31,9 @@ class Fit:
         return columns.with_(prompt_tokens=np.minimum(columns.prompt_tokens, self.most - output), output_tokens=output)
 
 
-def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tuple[Columns, Fit, list[str]]:
+def limit_lengths(
+    columns: Columns, scale: float, most: int | None, rule: Rule
+) -> tuple[Columns, LengthLimit, list[str]]:
     """Requests with lengths times `scale` and prompt + output of at most `most` tokens, and what was done.
 
     * clip: the prompt is shortened (the output too where it alone is too long: it keeps all but one token)
@@ -46,7 +48,7 @@ def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tupl
     total = columns.prompt_tokens + columns.output_tokens
     count = 0 if most is None else int((total > most).sum())
     if most is None or not count:
-        return columns, Fit(scale, most), []
+        return columns, LengthLimit(scale, most), []
     longest = int(total.max())
     what = f"{count:,} of {len(columns):,} requests exceed {most:,} tokens (the longest has {longest:,})"
     match rule:
@@ -58,14 +60,14 @@ def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tupl
             )
         case "drop":
             keep = _whole_beginnings(columns, total > most)
-            return columns.take(keep), Fit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
+            return columns.take(keep), LengthLimit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
         case "clip":
-            return Fit(1.0, most).apply(columns), Fit(scale, most), [f"{what}: clipped"]
+            return LengthLimit(1.0, most).apply(columns), LengthLimit(scale, most), [f"{what}: clipped"]
         case "scale":
             typical = float(np.sort(total)[int(0.99 * (len(total) - 1))])
             factor = min(1.0, most / typical)
             notice = f"{what}: all lengths scaled by {factor:.4f}, then clipped"
-            return Fit(factor, most).apply(columns), Fit(scale * factor, most), [notice]
+            return LengthLimit(factor, most).apply(columns), LengthLimit(scale * factor, most), [notice]
 
 
 def _scaled(columns: Columns, factor: float) -> Columns:

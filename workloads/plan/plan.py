@@ -20,16 +20,15 @@ import pyarrow.compute as pc
 from tailgate.workloads.arrivals.spec import build
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.plan.context_limit import fitted, scaled_block
+from tailgate.workloads.plan.context_limit import limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
-from tailgate.workloads.plan.request_classes import kinds_of
-from tailgate.workloads.plan.sequence import Sequence, TraceSequence, names_of, sequence_of
+from tailgate.workloads.plan.request_classes import classes_of
+from tailgate.workloads.plan.sequence import RequestSequence, TraceSequence, names_of, sequence_of
 from tailgate.workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
-from tailgate.workloads.sampling.random_streams import Stream
-from tailgate.workloads.table.columns import NO_TIME, Columns, last_timed, to_table
+from tailgate.workloads.sampling.random_streams import RandomStream
+from tailgate.workloads.table.columns import NO_TIME, PLAN_SCHEMA, Columns, check_size, last_timed, to_table
 from tailgate.workloads.table.hashing import canonical_hash, file_digest, plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.traces.detect import with_format
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 
@@ -88,7 +87,7 @@ class ClosedRows:
         self._spec, self._seed = spec, seed
 
     @cached_property
-    def _sequence(self) -> Sequence:
+    def _sequence(self) -> RequestSequence:
         return sequence_of(self._spec.resolved(Path()), self._seed)
 
     def __call__(self, start: int, count: int) -> pa.Table:
@@ -99,6 +98,8 @@ class ClosedRows:
 
 def workload_hash(spec: WorkloadSpec) -> str:
     """A hash of the spec without its load (rate, users, stages); a trace counts by its content, not by its name."""
+    if spec.trace is not None:
+        spec = spec.model_copy(update={"trace": with_format(spec.trace)})
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for key in ("users", "stages", "based_on"):
         content.pop(key, None)
@@ -185,11 +186,11 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     warmup_ns = round(spec.warmup * 1e9)
     if spec.trace is not None:
         return _trace_table(spec, seed)
-    kinds = kinds_of(spec)
+    kinds = classes_of(spec)
     groups = groups_of(spec, kinds)
     rate = sum(group.rate for group in groups)
     span = span_s(spec, rate)
-    refuse_too_many(int(span * rate))
+    check_size(int(span * rate))
     until = span if spec.requests is None else span * 1.05 + 60.0 / rate
     while True:
         columns = started(spec, groups, seed, until, span)
@@ -208,7 +209,7 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     if (columns.turn > 0).any():
         last = float(chosen.at_ns.max()) / 1e9
         told += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
-    columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
+    columns, fit, notices = limit_lengths(chosen, spec.length_scale, spec.max_context, spec.over_context)
     block_tokens = scaled_block(spec.block_tokens, fit.factor)
     blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
     columns = columns.with_(prefix_blocks=blocks)
@@ -225,9 +226,9 @@ def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], in
     else:
         rate = spec.arrivals.mean_rate() or 0.0
         span = span_s(spec, rate)
-        refuse_too_many(int(span * rate))
+        check_size(int(span * rate))
         until = span if spec.requests is None else span * 1.05 + 60.0 / rate
-        times = build(spec.arrivals).times_ns(partial(Stream, seed, "arrivals", "shared"), until, span)
+        times = build(spec.arrivals).times_ns(partial(RandomStream, seed, "arrivals", "shared"), until, span)
         columns = sequence.at_times(times)
     measured = spec.measured_s()
     columns = columns.take(_wanted(spec, columns, None if measured is None else spec.warmup + measured))
@@ -262,7 +263,7 @@ def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], i
         # Two requests per user and second are more than most servers answer; the rest is closed_rows' to give.
         wanted = int(spec.most_users * (spec.warmup + (spec.measured_s() or 0.0)) * 2)
         count = min(max(wanted, _CLOSED_LEAST), _CLOSED_MOST)
-    refuse_too_many(count)
+    check_size(count)
     sequence = sequence_of(spec, seed)
     notices = [*sequence.notices, *sequence.check(count, endless=spec.requests is None)]
     return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), notices, sequence.block_tokens

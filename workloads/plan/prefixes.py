@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Ints
-from tailgate.workloads.plan.request_classes import Kind
+from tailgate.workloads.plan.request_classes import RequestClass
 from tailgate.workloads.plan.requests import zipf_place
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import Columns, blocks_of
 
 Words = npt.NDArray[np.uint64]
@@ -24,7 +24,12 @@ _AT_ONCE: Final = 1 << 15
 
 
 def block_lists(
-    kinds: tuple[Kind, ...], groups: tuple[str, ...], seed: int, columns: Columns, block_tokens: int, factor: float
+    kinds: tuple[RequestClass, ...],
+    groups: tuple[str, ...],
+    seed: int,
+    columns: Columns,
+    block_tokens: int,
+    factor: float,
 ) -> pa.ListArray | None:
     """The block ids of each request; None where no class shares anything.
 
@@ -61,7 +66,7 @@ def _whole_sessions(columns: Columns, rows: Ints) -> list[Ints]:
 
 
 def _of_class(
-    kind: Kind, group: str, seed: int, columns: Columns, block_tokens: int, factor: float
+    kind: RequestClass, group: str, seed: int, columns: Columns, block_tokens: int, factor: float
 ) -> tuple[Ints, Words]:
     """Counts and flat ids for the requests of one class and group."""
     covered = -(-columns.prompt_tokens // block_tokens)
@@ -73,20 +78,20 @@ def _of_class(
         system += max(1, round(prefix.system_tokens * factor / block_tokens))
     if prefix is not None and prefix.shared is not None:
         shared = prefix.shared
-        u = Field(seed, "context", group, kind.name).uniform(columns.ordinal)
+        u = RandomField(seed, "context", group, kind.name).uniform(columns.ordinal)
         # Which context is chosen doesn't depend on the group: an aggressor reads the same documents.
         context_id = zipf_place(shared.pool, shared.popularity)(u)
-        u = Field(seed, "context size", group, kind.name).uniform(columns.ordinal)
+        u = RandomField(seed, "context size", group, kind.name).uniform(columns.ordinal)
         if shared.tokens is not None:
             # A context has one size, whoever reads it.
-            u = Field(seed, "context size", kind.name).uniform(context_id)
+            u = RandomField(seed, "context size", kind.name).uniform(context_id)
             tokens = parse(shared.tokens).quantile(u) * factor
         else:
             tokens = np.clip(parse(shared.share or 0).quantile(u), 0.0, 1.0) * first_prompt
         context = np.floor(tokens / block_tokens).astype(np.int64)
     if prefix is not None and prefix.passages is not None:
         passage_blocks = max(1, round(prefix.passages.tokens * factor / block_tokens))
-        u = Field(seed, "passages", group, kind.name).uniform(columns.ordinal, columns.turn)
+        u = RandomField(seed, "passages", group, kind.name).uniform(columns.ordinal, columns.turn)
         number = np.maximum(np.rint(parse(prefix.passages.count).quantile(u)), 0).astype(np.int64)
         passages = number * passage_blocks
     shared_counts = system + context + passages
@@ -97,20 +102,24 @@ def _of_class(
 
     row = np.repeat(np.arange(len(columns)), counts)
     place = _within(counts)
-    ids = Field(seed, "own blocks", group, kind.name).u64(columns.ordinal[row] * 65536 + columns.chapter[row], place)
+    ids = RandomField(seed, "own blocks", group, kind.name).u64(
+        columns.ordinal[row] * 65536 + columns.chapter[row], place
+    )
     ends = np.cumsum(np.stack([system, context, passages]), axis=0)
     in_system = place < ends[0][row]
-    ids[in_system] = Field(seed, "system blocks", kind.name).u64(place[in_system])
+    ids[in_system] = RandomField(seed, "system blocks", kind.name).u64(place[in_system])
     in_context = ~in_system & (place < ends[1][row])
     at = row[in_context]
-    ids[in_context] = Field(seed, "context blocks", kind.name).u64(context_id[at], place[in_context] - ends[0][at])
+    ids[in_context] = RandomField(seed, "context blocks", kind.name).u64(
+        context_id[at], place[in_context] - ends[0][at]
+    )
     in_passages = (place >= ends[1][row]) & (place < ends[2][row])
     if prefix is not None and prefix.passages is not None and in_passages.any():
         at, inside = row[in_passages], place[in_passages] - ends[1][row[in_passages]]
         slot, part = np.divmod(inside, passage_blocks)
-        u = Field(seed, "passage", group, kind.name).uniform(columns.ordinal[at] * 65536 + columns.turn[at], slot)
+        u = RandomField(seed, "passage", group, kind.name).uniform(columns.ordinal[at] * 65536 + columns.turn[at], slot)
         chosen = zipf_place(prefix.passages.pool, prefix.passages.popularity)(u)
-        ids[in_passages] = Field(seed, "passage blocks", kind.name).u64(chosen, part)
+        ids[in_passages] = RandomField(seed, "passage blocks", kind.name).u64(chosen, part)
     return counts, ids
 
 

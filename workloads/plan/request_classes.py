@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from tailgate.workloads.config.classes import ClassSpec, PrefixSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.distributions import Numbers
+from tailgate.workloads.sampling.distributions import Distribution
 
 
 @dataclass(frozen=True)
-class SessionLaw:
+class SessionDistributions:
     """Conversations: see `classes.SessionSpec`."""
 
-    turns: Numbers
-    think_s: Numbers
-    new_tokens: Numbers
+    turns: Distribution
+    think_s: Distribution
+    new_tokens: Distribution
     resend: bool
     compact_at: int | None
     by_clock: bool
@@ -23,17 +23,17 @@ class SessionLaw:
 
 
 @dataclass(frozen=True)
-class Kind:
+class RequestClass:
     """A class: `code` is its place in the plan's dictionary; weight 0 means that it has its own arrivals."""
 
     name: str
     code: int
     weight: float
     priority: int
-    prompt: Numbers
-    output: Numbers
+    prompt: Distribution
+    output: Distribution
     spearman: float
-    sessions: SessionLaw | None
+    sessions: SessionDistributions | None
     prefix: PrefixSpec | None
 
     @property
@@ -42,29 +42,29 @@ class Kind:
         return self.prefix is not None or (self.sessions is not None and self.sessions.resend)
 
 
-def kinds_of(spec: WorkloadSpec) -> tuple[Kind, ...]:
+def classes_of(spec: WorkloadSpec) -> tuple[RequestClass, ...]:
     """All classes of a resolved workload without a trace, in the order they are written."""
     return tuple(_kind(name, code, one) for code, (name, one) in enumerate(spec.class_specs().items()))
 
 
-def _kind(name: str, code: int, spec: ClassSpec) -> Kind:
+def _kind(name: str, code: int, spec: ClassSpec) -> RequestClass:
     if spec.prompt_tokens is None or spec.output_tokens is None:
         raise ValueError(f"class {name!r} has no lengths")
     sessions = None
     if spec.sessions is not None:
         s = spec.sessions
         longest = s.max_think if s.max_think is not None else float("inf")
-        sessions = SessionLaw(
+        sessions = SessionDistributions(
             parse(s.turns), parse(s.think), parse(s.new_tokens), s.history != "none", s.compact_at, s.pace == "clock",
             s.max_turns, longest,
         )  # fmt: skip
-    return Kind(
+    return RequestClass(
         name, code, 0.0 if spec.arrivals is not None else spec.weight, spec.priority,
         parse(spec.prompt_tokens), parse(spec.output_tokens), spec.correlation or 0.0, sessions, spec.prefix,
     )  # fmt: skip
 
 
-def by_traffic(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+def by_traffic(spec: WorkloadSpec, kinds: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
     """The classes weighted by the traffic they have: of the shared arrivals by weight, or of their own.
 
     In a closed loop, where there are no shared ones, classes that only have a weight keep it.

@@ -12,28 +12,27 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.plan.request_classes import Kind, SessionLaw
+from tailgate.workloads.plan.request_classes import RequestClass, SessionDistributions
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.copula import correlated
-from tailgate.workloads.sampling.distributions import Numbers, whole
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.distributions import Distribution, correlated, whole
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
 
 _TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 
 
-def class_codes(kinds: tuple[Kind, ...], seed: int, group: str, ordinals: Ints) -> Ints:
+def class_codes(kinds: tuple[RequestClass, ...], seed: int, group: str, ordinals: Ints) -> Ints:
     """The class of each session, by weight."""
     weights = np.array([kind.weight for kind in kinds], dtype=np.float64)
     codes = np.array([kind.code for kind in kinds], dtype=np.int64)
     if len(kinds) == 1:
         return np.full(len(ordinals), codes[0])
     edges = np.cumsum(weights) / float(np.cumsum(weights)[-1])
-    place = np.searchsorted(edges[:-1], Field(seed, "class", group).uniform(ordinals), side="right")
+    place = np.searchsorted(edges[:-1], RandomField(seed, "class", group).uniform(ordinals), side="right")
     return codes[place]
 
 
-def turn_counts(kind: Kind, seed: int, group: str, ordinals: Ints) -> Ints:
+def turn_counts(kind: RequestClass, seed: int, group: str, ordinals: Ints) -> Ints:
     """How many requests each session has."""
     if kind.sessions is None:
         return np.ones(len(ordinals), np.int64)
@@ -41,7 +40,7 @@ def turn_counts(kind: Kind, seed: int, group: str, ordinals: Ints) -> Ints:
     return np.minimum(drawn, kind.sessions.max_turns)
 
 
-def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
+def draw(kinds: tuple[RequestClass, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
     """All requests of the given sessions, session by session in the given order, turn by turn.
 
     `session` is the position in `ordinals`; `at_ns` is NO_TIME but for later turns by the clock, where it is
@@ -62,7 +61,7 @@ def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordina
     return joined.take(np.argsort(joined.session, kind="stable"))
 
 
-def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints) -> Columns:
+def _of_class(kind: RequestClass, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints) -> Columns:
     counts = turn_counts(kind, seed, group, ordinals)
     total = int(counts.sum())
     row_session = np.repeat(np.arange(len(ordinals)), counts) if total != len(ordinals) else np.arange(total)
@@ -110,10 +109,10 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
     )
 
 
-def longest(kind: Kind) -> int:
+def longest(kind: RequestClass) -> int:
     """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
 
-    def most(law: Numbers) -> int:
+    def most(law: Distribution) -> int:
         return int(whole(law.quantile(_TOP))[0])
 
     prompt, output = most(kind.prompt), most(kind.output)
@@ -161,7 +160,7 @@ def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
     return chapters
 
 
-def _think_ns(law: SessionLaw, u: Floats) -> Ints:
+def _think_ns(law: SessionDistributions, u: Floats) -> Ints:
     seconds = np.minimum(np.maximum(law.think_s.quantile(u), 0.0), law.max_think_s)
     if len(seconds) and not np.isfinite(seconds).all():
         raise UserError("a think time is infinite", where="workload.sessions.think")
@@ -169,8 +168,8 @@ def _think_ns(law: SessionLaw, u: Floats) -> Ints:
     return nanoseconds
 
 
-def _field(seed: int, group: str, kind: Kind, purpose: str) -> Field:
-    return Field(seed, purpose, group, kind.name)
+def _field(seed: int, group: str, kind: RequestClass, purpose: str) -> RandomField:
+    return RandomField(seed, purpose, group, kind.name)
 
 
 def zipf_place(pool: int, exponent: float) -> Callable[[Floats], Ints]:

@@ -12,12 +12,12 @@ import numpy as np
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
-from tailgate.workloads.plan.context_limit import Fit, blocks_within_prompt, fitted, scaled_block
+from tailgate.workloads.plan.context_limit import LengthLimit, blocks_within_prompt, limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
-from tailgate.workloads.plan.request_classes import by_traffic, kinds_of
+from tailgate.workloads.plan.request_classes import by_traffic, classes_of
 from tailgate.workloads.plan.requests import class_codes, draw, longest, turn_counts
 from tailgate.workloads.plan.session_starts import tenant_codes
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns
 from tailgate.workloads.traces import replay
 
@@ -27,7 +27,7 @@ _SAMPLE_SESSIONS: Final = 512
 _AT_ONCE: Final = 16384
 
 
-class Sequence(Protocol):
+class RequestSequence(Protocol):
     """Requests in the order in which users take them."""
 
     @property
@@ -54,7 +54,7 @@ class Sequence(Protocol):
         ...
 
 
-def sequence_of(spec: WorkloadSpec, seed: int) -> Sequence:
+def sequence_of(spec: WorkloadSpec, seed: int) -> RequestSequence:
     """The sequence of a resolved workload."""
     return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)
 
@@ -73,14 +73,14 @@ class DrawnSequence:
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._kinds = by_traffic(spec, kinds_of(spec))
+        self._kinds = by_traffic(spec, classes_of(spec))
         self.names = names_of(spec)
         stateless = all(kind.sessions is None for kind in self._kinds)
-        self._fit = Fit(spec.length_scale, spec.max_context)
+        self._fit = LengthLimit(spec.length_scale, spec.max_context)
         self.notices: list[str] = []
         if spec.over_context != "error":
             sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
-            _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
+            _, self._fit, self.notices = limit_lengths(sample, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = scaled_block(spec.block_tokens, self._fit.factor)
 
     def check(self, count: int, *, endless: bool) -> list[str]:
@@ -97,7 +97,7 @@ class DrawnSequence:
             return []
         first, _, last = self._sessions_of(0, count)
         drawn = self._draw(np.arange(first, last)).take(np.arange(count))
-        fitted(drawn, spec.length_scale, spec.max_context, "error")
+        limit_lengths(drawn, spec.length_scale, spec.max_context, "error")
         if not endless:
             return []
         return [
@@ -153,7 +153,7 @@ class TraceSequence:
             raise ValueError("no trace")
         self._spec, self._seed = spec, seed
         trace = _loaded(spec.trace.model_dump_json(), seed)
-        columns, fit, more = fitted(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
+        columns, fit, more = limit_lengths(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
         self._columns = blocks_within_prompt(columns, self.block_tokens)
         self._has_times = trace.has_times
@@ -220,7 +220,7 @@ class TraceSequence:
         if self._spec.content.kind == "replay":
             seeds = columns.ordinal.astype(np.uint64)  # the line of the log: see workloads.traces.logged_bodies
         else:
-            seeds = Field(self._seed, "content", "trace").u64(places)
+            seeds = RandomField(self._seed, "content", "trace").u64(places)
         columns = columns.with_(content_seed=seeds)
         if self._spec.tenants:
             tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)

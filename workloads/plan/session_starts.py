@@ -16,11 +16,10 @@ from tailgate.workloads.arrivals.renewal import Poisson
 from tailgate.workloads.arrivals.spec import build
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.plan.request_classes import Kind, by_traffic
+from tailgate.workloads.plan.request_classes import RequestClass, by_traffic
 from tailgate.workloads.plan.requests import draw
-from tailgate.workloads.sampling.random_streams import Field, Stream
-from tailgate.workloads.table.columns import Columns, concatenate
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
+from tailgate.workloads.table.columns import Columns, check_size, concatenate
 
 SHARED: Final = "shared"
 _MUCH: Final = 1.25
@@ -28,30 +27,30 @@ _NEARLY_ALL: Final = 0.9
 
 
 @dataclass(frozen=True)
-class Group:
+class SessionGroup:
     """Arrivals and the classes they are spread over; `tenant` is a tenant's code, or None for all by weight."""
 
     name: str
     arrivals: Arrivals
     rate: float
-    kinds: tuple[Kind, ...]
+    kinds: tuple[RequestClass, ...]
     tenant: int | None = None
 
 
-def groups_of(spec: WorkloadSpec, kinds: tuple[Kind, ...]) -> list[Group]:
+def groups_of(spec: WorkloadSpec, kinds: tuple[RequestClass, ...]) -> list[SessionGroup]:
     """The groups of a resolved open-loop workload without a trace."""
-    found: list[Group] = []
+    found: list[SessionGroup] = []
     sharing = tuple(kind for kind in kinds if kind.weight)
     if sharing and spec.arrivals is not None:
-        found.append(Group(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
+        found.append(SessionGroup(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
     for kind in kinds:
         own = spec.classes[kind.name].arrivals if kind.name in spec.classes else None
         if own is not None:
-            found.append(Group(f"class {kind.name}", build(own), own.mean_rate() or 0.0, (kind,)))
+            found.append(SessionGroup(f"class {kind.name}", build(own), own.mean_rate() or 0.0, (kind,)))
     return found + _surges(spec, kinds, sum(group.rate for group in found))
 
 
-def _surges(spec: WorkloadSpec, kinds: tuple[Kind, ...], rate: float) -> list[Group]:
+def _surges(spec: WorkloadSpec, kinds: tuple[RequestClass, ...], rate: float) -> list[SessionGroup]:
     total = sum(tenant.weight for tenant in spec.tenants.values())
     found = []
     for code, (name, tenant) in enumerate(spec.tenants.items()):
@@ -60,7 +59,7 @@ def _surges(spec: WorkloadSpec, kinds: tuple[Kind, ...], rate: float) -> list[Gr
             surplus = rate * tenant.weight / total * (tenant.surge.factor - 1.0)
             window = Steps((0.0, begin, end), (0.0, 1.0, 0.0))
             more = Process(Poisson(), Rates(surplus, (window,)))
-            found.append(Group(f"surge {name}", more, surplus, by_traffic(spec, kinds), code))
+            found.append(SessionGroup(f"surge {name}", more, surplus, by_traffic(spec, kinds), code))
     return found
 
 
@@ -73,16 +72,16 @@ def span_s(spec: WorkloadSpec, rate: float) -> float:
     return spec.warmup + min(ends)
 
 
-def started(spec: WorkloadSpec, groups: list[Group], seed: int, until_s: float, span: float) -> Columns:
+def started(spec: WorkloadSpec, groups: list[SessionGroup], seed: int, until_s: float, span: float) -> Columns:
     """All requests of the sessions that start before `until_s`, in order of their start.
 
     First turns have their time, later ones the time after their session's start, or none.
     """
-    refuse_too_many(int(sum(group.rate for group in groups) * until_s))
+    check_size(int(sum(group.rate for group in groups) * until_s))
     parts, at, tenants = [], [], []
     sessions = 0
     for code, group in enumerate(groups):
-        times = group.arrivals.times_ns(partial(Stream, seed, "arrivals", group.name), until_s, span)
+        times = group.arrivals.times_ns(partial(RandomStream, seed, "arrivals", group.name), until_s, span)
         ordinals = np.arange(len(times))
         drawn = draw(group.kinds, seed, group.name, code, ordinals)
         parts.append(drawn.with_(session=drawn.session + sessions))
@@ -107,11 +106,11 @@ def started(spec: WorkloadSpec, groups: list[Group], seed: int, until_s: float, 
     return columns.with_(at_ns=np.where(first, start, after), tenant_code=tenant)
 
 
-def notices_of(groups: list[Group], seed: int, span: float) -> list[str]:
+def notices_of(groups: list[SessionGroup], seed: int, span: float) -> list[str]:
     """Which random rates had to be scaled by much to have their mean over the run."""
     found = []
     for group in groups:
-        scale = group.arrivals.scaling(partial(Stream, seed, "arrivals", group.name), span)
+        scale = group.arrivals.scaling(partial(RandomStream, seed, "arrivals", group.name), span)
         if scale > _MUCH or scale < 1 / _MUCH:
             of = "" if group.name == SHARED else f" ({group.name})"
             found.append(
@@ -147,6 +146,6 @@ def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> I
         return np.zeros(len(ordinals), np.int64)
     edges = np.cumsum([tenant.weight for tenant in spec.tenants.values()])
     edges = edges / edges[-1]
-    u = Field(seed, "tenant", group).uniform(ordinals)
+    u = RandomField(seed, "tenant", group).uniform(ordinals)
     codes: Ints = np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
     return codes

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.corpus import corpus_text
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 
 Ids = npt.NDArray[np.int32]
 
@@ -174,7 +174,7 @@ def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentT
 def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTable:
     """Uniformly random ids: what many benchmarks send. It misstates speculative decoding and expert routing."""
     low, high = vocab_size // 10, int(vocab_size * 0.98)
-    uniform = Field(seed, "random content").uniform(np.arange(size))
+    uniform = RandomField(seed, "random content").uniform(np.arange(size))
     return ContentTable((low + uniform * (high - low)).astype(np.int32))
 
 

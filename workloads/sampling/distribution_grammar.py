@@ -26,18 +26,18 @@ from pydantic import BeforeValidator
 from tailgate.workloads.sampling import portable_math
 from tailgate.workloads.sampling.distributions import (
     Clip,
+    Distribution,
     Exponential,
     Fixed,
-    GammaLaw,
+    GammaDistribution,
     Lognormal,
     LogQuantiles,
     Mixture,
-    Numbers,
     Pareto,
     Quantiles,
     Scale,
     Uniform,
-    WeibullLaw,
+    WeibullDistribution,
 )
 from tailgate.workloads.sampling.quantile_grids import grid
 
@@ -58,7 +58,7 @@ _FORMS: Final = (
 
 
 @lru_cache(maxsize=256)
-def parse(text: str | float) -> Numbers:
+def parse(text: str | float) -> Distribution:
     """The law that an expression names.
 
     Raises:
@@ -81,7 +81,7 @@ class _Reader:
             self._tokens.append((kind, match[match.lastindex or 0], match.start(match.lastindex or 0)))
         self._at = 0
 
-    def expression(self) -> Numbers:
+    def expression(self) -> Distribution:
         kind, token = self._next()
         if kind == "number":
             if float(token) < 0:
@@ -101,7 +101,7 @@ class _Reader:
         if self._at < len(self._tokens):
             raise self._error(f"nothing may follow, but there is {self._tokens[self._at][1]!r}")
 
-    def _call(self, name: str) -> Numbers:
+    def _call(self, name: str) -> Distribution:
         match name:
             case "quantiles" | "logquantiles":
                 shares, values = self._points()
@@ -124,7 +124,7 @@ class _Reader:
             case _:
                 return self._law(name)
 
-    def _law(self, name: str) -> Numbers:
+    def _law(self, name: str) -> Distribution:
         if name not in _ARITY:
             raise self._error(f"there is no law called {name!r}", back=2)
         names = _ARITY[name]
@@ -148,10 +148,10 @@ class _Reader:
             case "exponential":
                 return Exponential(self._positive(first, "mean"))
             case "gamma":
-                return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
+                return GammaDistribution(self._positive(first, "shape"), self._positive(second, "mean"))
             case "weibull":
                 shape = self._positive(first, "shape")
-                return WeibullLaw(
+                return WeibullDistribution(
                     shape, self._positive(second, "mean") / portable_math.gamma_function(1.0 + 1.0 / shape)
                 )
             case _:
@@ -166,7 +166,7 @@ class _Reader:
             raise self._error("quantiles go from 0: to 1:, shares and values ascending")
         return shares, values
 
-    def _mixture(self) -> Numbers:
+    def _mixture(self) -> Distribution:
         parts = []
         while True:
             weight = self._positive(self._number(), "weight")

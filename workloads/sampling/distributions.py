@@ -1,7 +1,7 @@
 """Laws of non-negative numbers (token counts, turns, seconds), each a small class around its quantile function.
 
 One operation is enough: draws are quantiles of uniform numbers, and two laws can be drawn together with a rank
-correlation (`workloads.sampling.copula`). How laws are written is of `workloads.sampling.distribution_grammar`.
+correlation (`correlated`). How laws are written is of `workloads.sampling.distribution_grammar`.
 """
 
 from dataclasses import dataclass
@@ -13,36 +13,37 @@ import numpy.typing as npt
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 
 MOST_TOKENS: Final = 100_000_000
 _TABLE: Final = 4000
+_PI: Final = 3.141592653589793
 
 
-class Numbers(Protocol):
+class Distribution(Protocol):
     """A law of non-negative numbers: token counts, turns, or seconds."""
 
     def quantile(self, u: Floats) -> Floats:
         """The values below which the shares u (in (0, 1)) lie; not rounded."""
         ...
 
-    def numbers(self, stream: Stream, n: int) -> Floats:
+    def numbers(self, stream: RandomStream, n: int) -> Floats:
         """n draws, not rounded."""
         ...
 
-    def sample(self, stream: Stream, n: int) -> npt.NDArray[np.int64]:
+    def sample(self, stream: RandomStream, n: int) -> npt.NDArray[np.int64]:
         """n draws as whole numbers, at least 1."""
         ...
 
 
-class _Law:
+class _Distribution:
     def quantile(self, u: Floats) -> Floats:
         raise NotImplementedError
 
-    def numbers(self, stream: Stream, n: int) -> Floats:
+    def numbers(self, stream: RandomStream, n: int) -> Floats:
         return self.quantile(stream.uniform(n))
 
-    def sample(self, stream: Stream, n: int) -> npt.NDArray[np.int64]:
+    def sample(self, stream: RandomStream, n: int) -> npt.NDArray[np.int64]:
         return whole(self.numbers(stream, n))
 
 
@@ -52,7 +53,7 @@ def whole(values: Floats) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Fixed(_Law):
+class Fixed(_Distribution):
     """Always the same."""
 
     value: float
@@ -63,7 +64,7 @@ class Fixed(_Law):
 
 
 @dataclass(frozen=True)
-class Lognormal(_Law):
+class Lognormal(_Distribution):
     """exp(mu + sigma z), z standard normal."""
 
     mu: float
@@ -75,7 +76,7 @@ class Lognormal(_Law):
 
 
 @dataclass(frozen=True)
-class Uniform(_Law):
+class Uniform(_Distribution):
     """Whole numbers from low to high, each as likely."""
 
     low: float
@@ -87,7 +88,7 @@ class Uniform(_Law):
 
 
 @dataclass(frozen=True)
-class Exponential(_Law):
+class Exponential(_Distribution):
     """P(x > v) = exp(-v / mean)."""
 
     mean: float
@@ -98,7 +99,7 @@ class Exponential(_Law):
 
 
 @dataclass(frozen=True)
-class WeibullLaw(_Law):
+class WeibullDistribution(_Distribution):
     """P(x > v) = exp(-(v / s)^shape)."""
 
     shape: float
@@ -110,7 +111,7 @@ class WeibullLaw(_Law):
 
 
 @dataclass(frozen=True)
-class Pareto(_Law):
+class Pareto(_Distribution):
     """P(x > v) = (low / v)^alpha above low."""
 
     alpha: float
@@ -122,7 +123,7 @@ class Pareto(_Law):
 
 
 @dataclass(frozen=True)
-class GammaLaw(_Law):
+class GammaDistribution(_Distribution):
     """Gamma with the given shape and mean, through a table of its distribution function."""
 
     shape: float
@@ -145,7 +146,7 @@ class GammaLaw(_Law):
 
 
 @dataclass(frozen=True)
-class Quantiles(_Law):
+class Quantiles(_Distribution):
     """Straight lines through measured quantiles: `shares` from 0 to 1, `values` ascending."""
 
     shares: tuple[float, ...]
@@ -157,7 +158,7 @@ class Quantiles(_Law):
 
 
 @dataclass(frozen=True)
-class LogQuantiles(_Law):
+class LogQuantiles(_Distribution):
     """Quantiles joined by lines that are straight in the logarithm: for times over several magnitudes."""
 
     shares: tuple[float, ...]
@@ -170,10 +171,10 @@ class LogQuantiles(_Law):
 
 
 @dataclass(frozen=True)
-class Mixture(_Law):
+class Mixture(_Distribution):
     """Each part with its weight. Its quantile function is one table, so that it keeps ranks."""
 
-    parts: tuple[tuple[float, Numbers], ...]
+    parts: tuple[tuple[float, Distribution], ...]
 
     def quantile(self, u: Floats) -> Floats:
         """Straight lines through the merged quantiles of the parts."""
@@ -191,10 +192,10 @@ class Mixture(_Law):
 
 
 @dataclass(frozen=True)
-class Clip(_Law):
+class Clip(_Distribution):
     """Another law, with what is beyond the bounds moved onto them."""
 
-    inner: Numbers
+    inner: Distribution
     low: float
     high: float
 
@@ -204,10 +205,10 @@ class Clip(_Law):
 
 
 @dataclass(frozen=True)
-class Scale(_Law):
+class Scale(_Distribution):
     """Another law, times a factor."""
 
-    inner: Numbers
+    inner: Distribution
     factor: float
 
     def quantile(self, u: Floats) -> Floats:
@@ -228,3 +229,24 @@ def _gamma_probability(shape: float, values: Floats) -> Floats:
     log_front = shape * portable_math.log(safe) - safe - portable_math.log_gamma_function(shape)
     front = portable_math.exp(log_front + portable_math.log(total))
     return np.where(values > 0, np.minimum(front, 1.0), 0.0)
+
+
+def correlated(first: Floats, second: Floats, spearman: float) -> Floats:
+    """Uniform numbers made of `second` with the given rank correlation to `first`; both in (0, 1).
+
+    A Gaussian copula: two standard normals with correlation r have Spearman's rho = (6/pi) asin(r/2) (Pearson, "On
+    further methods of determining correlation", 1907), so r = 2 sin(pi rho / 6). Pushed through the normal distribution
+    function and two quantile functions they keep that rank correlation, whatever the distributions are.
+    """
+    r = 2.0 * _sine(_PI * spearman / 6.0)
+    mixed = r * portable_math.normal_quantile(first) + np.sqrt(1.0 - r * r) * portable_math.normal_quantile(second)
+    return np.clip(portable_math.normal_probability(mixed), 2.0**-53, 1.0 - 2.0**-53)
+
+
+def _sine(x: float) -> float:
+    """sin x for |x| <= pi/6, by its series (a library's may differ in the last bit)."""
+    term = total = x
+    for k in range(1, 12):
+        term *= -x * x / ((2 * k) * (2 * k + 1))
+        total += term
+    return total

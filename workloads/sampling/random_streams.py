@@ -1,6 +1,6 @@
 """Seeded random numbers: independent for each named purpose; the same bits on every machine.
 
-Two kinds: a `Stream` is read in order (gaps between arrivals); a `Field` has a value for every (session,
+Two kinds: a `RandomStream` is read in order (gaps between arrivals); a `RandomField` has a value for every (session,
 turn), to be read anywhere in any order (lengths, content), so that a plan can be cut into pieces.
 
 A stream is NumPy's Philox counter generator keyed by a SHA-256 of (seed, names), so a new purpose never
@@ -24,7 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SECOND = np.uint64(0xD1B54A32D192ED03)
 
 
-class Stream:
+class RandomStream:
     """Random numbers of one purpose, in order. `Stream(seed, "arrivals", "chat", 3)`."""
 
     def __init__(self, seed: int, *names: str | int) -> None:
@@ -72,7 +72,7 @@ class Stream:
         return value
 
 
-class Field:
+class RandomField:
     """A random number for every pair of integers (i, j), e.g. session and turn; no order, no state.
 
     SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) over i,

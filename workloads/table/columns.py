@@ -1,4 +1,9 @@
-"""A plan's rows as NumPy columns, while they are being made; `to_table` gives them the plan's schema."""
+"""The columns of a plan: one row for each request, what is to be sent and when.
+
+`PLAN_SCHEMA` is the contract between `workloads` (which writes plans) and everything that reads them. Times are integer
+nanoseconds from the run's start; lengths are tokens of the target's tokenizer. While a plan is being made its rows are
+NumPy `Columns`; `to_table` gives them the schema.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -8,10 +13,34 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Ints
-from tailgate.workloads.table.schema import PHASES, PLAN_SCHEMA
+from tailgate.workloads.common.errors import UserError
 
 NO_TIME: Final = np.iinfo(np.int64).min
 DEFAULT: Final = "default"
+MAX_ROWS: Final = 50_000_000
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        # null in a closed loop (the user decides) and for a later turn of an open-loop session
+        # (its predecessor's end plus `think_ns` decides).
+        pa.field("at_ns", pa.int64()),
+        pa.field("session", pa.int64(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("think_ns", pa.int64(), nullable=False),
+        pa.field("class", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("tenant", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("priority", pa.int32(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("output_tokens", pa.int32(), nullable=False),
+        # Shared-prefix block ids; the same id is the same content in every request of the plan.
+        pa.field("prefix_blocks", pa.list_(pa.uint64()), nullable=False),
+        pa.field("content_seed", pa.uint64(), nullable=False),
+        pa.field("phase", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+    ]
+)
+
+PHASES = ("warmup", "measure", "cooldown")
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,16 @@ _ARRAYS: Final = (
     "at_ns", "session", "turn", "think_ns", "class_code", "tenant_code", "priority",
     "prompt_tokens", "output_tokens", "content_seed", "ordinal", "group_code", "chapter",
 )  # fmt: skip
+
+
+def check_size(rows: int) -> None:
+    """Raise a UserError before a plan is made that no memory holds."""
+    if rows > MAX_ROWS:
+        raise UserError(
+            f"the plan would have {rows:,} requests, more than {MAX_ROWS:,}",
+            where="workload",
+            remedy="Run shorter or at a lower rate, or split the run",
+        )
 
 
 def constant(value: int, n: int) -> Ints:

@@ -6,9 +6,21 @@ from typing import Any
 import orjson
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
 from tailgate.workloads.traces.formats.csv_stream import header, open_file
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
+
+
+def with_format(spec: TraceSpec) -> TraceSpec:
+    """The same with its format detected from the file where it is `auto`.
+
+    Raises:
+        UserError: as `guess_format`.
+    """
+    if spec.format != "auto":
+        return spec
+    return spec.model_copy(update={"format": guess_format(spec.file, named=bool(spec.columns))})
 
 
 def guess_format(file: Path, *, named: bool = False) -> str:

@@ -16,8 +16,9 @@ import pyarrow as pa
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
+from tailgate.workloads.traces.detect import with_format
 from tailgate.workloads.traces.formats import (
     azure,
     burstgpt,
@@ -59,6 +60,7 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
     Raises:
         UserError: no such file, broken rows, or nothing in the slice.
     """
+    spec = with_format(spec)
     faults = Faults(spec.file, spec.skip_bad_rows)
     rows = _joined(_sliced(_reader(spec, seed, faults), spec))
     if rows is None:
@@ -112,7 +114,7 @@ def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
                 parquet=spec.format == "parquet",
             )
         case "auto":
-            raise ValueError("the spec is not resolved")
+            raise ValueError("the format has not been detected")
         case "servegen":
             raise UserError("ServeGen holds clients, not requests", where="workload.trace.format")
 
@@ -260,7 +262,7 @@ def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
     if not ticks:
         return rows
     notices.append(f"{spec.file.name}: its stamps lie on a {grid / 1e9:.3g} s grid; they are spread evenly within it")
-    u = Field(seed, "spread").uniform(np.arange(len(rows)))
+    u = RandomField(seed, "spread").uniform(np.arange(len(rows)))
     return replace(rows, at_ns=np.sort(rows.at_ns + (u * grid).astype(np.int64)))
 
 
@@ -280,7 +282,7 @@ def _columns(rows: Rows, seed: int) -> Columns:
     blocks = rows.blocks
     if blocks is not None:
         # The trace's ids become this seed's: other seeds have other content with the same sharing.
-        ids = Field(seed, "trace blocks").u64(blocks.flatten().to_numpy())
+        ids = RandomField(seed, "trace blocks").u64(blocks.flatten().to_numpy())
         blocks = blocks_of(block_counts(blocks), ids)
     return stateless(
         n,

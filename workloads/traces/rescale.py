@@ -7,9 +7,8 @@ import numpy as np
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.sampling.random_streams import Field
-from tailgate.workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.sampling.random_streams import RandomField
+from tailgate.workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, check_size, concatenate
 
 _FEW: Final = 20
 
@@ -46,7 +45,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
                 )
             return _thinned(columns, ratio, seed, 0), f"{what} by leaving out {_left_out(columns)} at random"
         case _:
-            refuse_too_many(int(len(columns) * ratio))
+            check_size(int(len(columns) * ratio))
             copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
             last = int(ratio)
             if ratio > last:
@@ -55,7 +54,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
 
 
 def _thinned(columns: Columns, share: float, seed: int, copy: int) -> Columns:
-    keep = Field(seed, "thin", copy).uniform(_together(columns)) < share
+    keep = RandomField(seed, "thin", copy).uniform(_together(columns)) < share
     if not keep.any():
         raise UserError("nothing is left of the trace at this rate", where="workload.trace.rate")
     return columns.take(keep)
@@ -93,12 +92,12 @@ def _copy(columns: Columns, k: int, span_ns: int, seed: int) -> Columns:
     """The slice turned around in time by a random shift, with sessions and content of its own; copy 0 is itself."""
     if k == 0:
         return columns
-    shift = int(Field(seed, "shift").uniform(np.array([k]))[0] * span_ns)
+    shift = int(RandomField(seed, "shift").uniform(np.array([k]))[0] * span_ns)
     timed = columns.at_ns != NO_TIME
     moved = (np.where(timed, columns.at_ns, 0) + shift) % span_ns
     blocks = columns.prefix_blocks
     if blocks is not None:
-        blocks = blocks_of(block_counts(blocks), Field(seed, "copy", k).u64(blocks.flatten().to_numpy()))
+        blocks = blocks_of(block_counts(blocks), RandomField(seed, "copy", k).u64(blocks.flatten().to_numpy()))
     return columns.with_(at_ns=np.where(timed, moved, NO_TIME), prefix_blocks=blocks)
 
 

@@ -32,7 +32,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class LoggedArrivals:
     """Ascending times (s) in [0, span), the stamps' resolution, and the day's factor on the rate at equal steps."""
 
     times_s: Floats
@@ -79,7 +79,7 @@ def dispersion_of(counts: Counts) -> float:
     return float(apart.sum() / (len(counts.values) - 1))
 
 
-def overdispersed(arrivals: Arrivals, width_s: float, noise: float, freedom: float) -> bool:
+def overdispersed(arrivals: LoggedArrivals, width_s: float, noise: float, freedom: float) -> bool:
     """Whether counts vary more than a renewal process's at some scale (1 in 1,000 by chance).
 
     `freedom` says how well the noise is known: the degrees of freedom of the variance that it comes from.
@@ -97,7 +97,7 @@ def overdispersed(arrivals: Arrivals, width_s: float, noise: float, freedom: flo
 
 
 def alike(
-    arrivals: Arrivals, width_s: float, noise: float | None, correlation_s: float | None
+    arrivals: LoggedArrivals, width_s: float, noise: float | None, correlation_s: float | None
 ) -> tuple[float, float, float]:
     """Noise, coefficient of variation and correlation time whose dispersion is the log's at windows from `width_s` on.
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.fit.arrivals.binned_counts import Counts, averaged
-from tailgate.workloads.fit.estimate import Estimate, log_normal
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, log_normal
 
 _LEAST_CV: Final = 0.02
 _MOST_ERROR: Final = 1.0
 
 
-def fit_modulation(counts: Counts) -> tuple[Estimate, Estimate] | None:
+def fit_modulation(counts: Counts) -> tuple[FittedValue, FittedValue] | None:
     """Coefficient of variation and correlation time (s), or None where the likelihood has no summit.
 
     A summit that bins can't see is none: a correlation time below their width, a coefficient of variation of a few

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.fit.estimate import Estimate, quantile
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, quantile
+from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.statistics.arrivals import on_off
 
 _LEAST_PAUSES: Final = 20
@@ -22,7 +22,7 @@ class Bursts:
     """`process` and `bursts` of a spec's arrivals; medians of bursts and pauses with their intervals."""
 
     spec: dict[str, Any]
-    estimates: dict[str, Estimate]
+    estimates: dict[str, FittedValue]
 
 
 def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts | None:
@@ -38,7 +38,10 @@ def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts
     if len(found.off_s) < _LEAST_PAUSES or found.duty > _MOST_DUTY:
         return None
     medians = {"burst_s.p50": quantile(found.on_s, 0.5), "pause_s.p50": quantile(found.off_s, 0.5)}
-    bursts = {"burst": law_of(np.maximum(found.on_s, 1e-3)), "pause": law_of(found.off_s, logarithmic=True)}
+    bursts = {
+        "burst": expression_of(np.maximum(found.on_s, 1e-3)),
+        "pause": expression_of(found.off_s, logarithmic=True),
+    }
     return Bursts(
         _process(gaps[gaps < threshold], tick_s) | {"bursts": bursts},
         {name: median for name, median in medians.items() if median is not None},

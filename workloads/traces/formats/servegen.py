@@ -26,8 +26,8 @@ import pyarrow as pa
 from tailgate.workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field, Stream
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
+from tailgate.workloads.table.columns import check_size
 from tailgate.workloads.traces.formats.csv_stream import open_file
 from tailgate.workloads.traces.rows import Faults, Rows
 
@@ -56,7 +56,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Client:
+class ServeGenClient:
     """One client; without `lengths` (its file is missing) nothing can be drawn from it."""
 
     number: int
@@ -64,7 +64,7 @@ class Client:
     lengths: list[Lengths]
 
 
-def clients(folder: Path, faults: Faults) -> list[Client]:
+def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
     """All clients of a folder, by number.
 
     Raises:
@@ -75,12 +75,12 @@ def clients(folder: Path, faults: Faults) -> list[Client]:
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
     if not files:
         raise UserError("there is no chunk-N-trace.csv in it", where=str(folder))
-    found: list[Client] = []
+    found: list[ServeGenClient] = []
     ignored: set[str] = set()
     for number, path in sorted(files.items()):
         datasets = [p for suffix in ("", ".gz") if (p := folder / f"chunk-{number}-dataset.json{suffix}").exists()]
         lengths = _lengths(datasets[0], ignored) if datasets else []
-        found.append(Client(number, list(windows(path, faults)), lengths))
+        found.append(ServeGenClient(number, list(windows(path, faults)), lengths))
     silent = [client for client in found if not client.lengths and any(w.rate for w in client.windows)]
     if silent:
         faults.notices.append(f"{folder.name}: {len(silent)} clients have no lengths (dataset file missing): left out")
@@ -123,7 +123,7 @@ def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s
             remedy=f"Its clients are active until {last:,.0f} s",
         )
     factor = 1.0 if rate is None else rate * duration_s / expected
-    refuse_too_many(int(expected * factor))
+    check_size(int(expected * factor))
     parts = [_of_client(client, seed, start_s, end_s, factor) for client in able]
     at_ns = np.concatenate([part[0] for part in parts])
     order = np.argsort(at_ns, kind="stable")
@@ -148,17 +148,17 @@ def _law(pattern: str, shape: float) -> Renewal:
             raise ValueError(f"pattern {pattern!r} is neither Gamma nor Weibull")
 
 
-def _expected(client: Client, start_s: float, end_s: float) -> float:
+def _expected(client: ServeGenClient, start_s: float, end_s: float) -> float:
     overlaps = (max(0.0, min(end_s, w.start_s + WINDOW_S) - max(start_s, w.start_s)) for w in client.windows)
     return sum(overlap * window.rate for overlap, window in zip(overlaps, client.windows, strict=True))
 
 
-def _of_client(client: Client, seed: int, start_s: float, end_s: float, factor: float) -> tuple[Any, Any, Any]:
+def _of_client(client: ServeGenClient, seed: int, start_s: float, end_s: float, factor: float) -> tuple[Any, Any, Any]:
     times: list[Floats] = []
     for number, window in enumerate(client.windows):
         begin, end = max(start_s, window.start_s), min(end_s, window.start_s + WINDOW_S)
         if window.law is not None and end > begin:
-            stream = Stream(seed, "servegen", client.number, number)
+            stream = RandomStream(seed, "servegen", client.number, number)
             times.append(begin + _renewals(window.law, stream, (end - begin) * window.rate * factor)
                          / (window.rate * factor))  # fmt: skip
     at_s = np.concatenate(times) if times else np.empty(0)
@@ -168,12 +168,12 @@ def _of_client(client: Client, seed: int, start_s: float, end_s: float, factor: 
     for k, lengths in enumerate(client.lengths):
         mine = rows[place == k]
         for target, (values, edges), name in ((prompt, lengths.prompt, "prompt"), (output, lengths.output, "output")):
-            u = Field(seed, "servegen", name, client.number).uniform(mine)
+            u = RandomField(seed, "servegen", name, client.number).uniform(mine)
             target[mine] = values[np.searchsorted(edges[:-1], u, side="right")]
     return np.rint((at_s - start_s) * 1e9).astype(np.int64), np.maximum(prompt, 1), np.maximum(output, 1)
 
 
-def _renewals(law: Renewal, stream: Stream, total: float) -> Floats:
+def _renewals(law: Renewal, stream: RandomStream, total: float) -> Floats:
     """Positions in [0, total) of a renewal process of unit mean that has been going on for ever."""
     position, parts = law.first(stream), []
     while position < total:

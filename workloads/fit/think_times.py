@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from tailgate.workloads.common.arrays import Floats, Ints
-from tailgate.workloads.fit.estimate import Estimate, point
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, point
 
 _RESAMPLES: Final = 100
 _AT_RISK: Final = 0.02
@@ -92,7 +92,7 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
     return FollowUps(pause, shares, going_on)
 
 
-def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[Estimate, Estimate]:
+def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[FittedValue, FittedValue]:
     """Mean number of turns and median pause, their errors from resampled sessions (bootstrap).
 
     Without intervals where one pause in twenty is longer than a quarter of the log: then too few are seen whole. Nor
@@ -112,4 +112,4 @@ def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[Estimate, 
     # What the share below the median may be, read off the law (Woodruff, JASA 47, 1952); a pause is known to a tick.
     apart = within * float(np.std([one.share_up_to(median) for one in drawn], ddof=1))
     low, high = (found.pause(share) for share in (max(0.5 - apart, 0.0), min(0.5 + apart, 1.0)))
-    return Estimate(mean, mean - error, mean + error), Estimate(median, low - tick_s / 2.0, high + tick_s / 2.0)
+    return FittedValue(mean, mean - error, mean + error), FittedValue(median, low - tick_s / 2.0, high + tick_s / 2.0)
