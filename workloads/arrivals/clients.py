@@ -38,9 +38,9 @@ class Clients:
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
         laws = [self.law] * self.count
         if self.shapes is not None:
-            kind = Gamma if isinstance(self.law, Gamma) else Weibull
+            law_class = Gamma if isinstance(self.law, Gamma) else Weibull
             drawn = np.clip(self.shapes.numbers(streams("shapes"), self.count), 0.02, 100.0)
-            laws = [kind(shape) for shape in drawn.tolist()]
+            laws = [law_class(shape) for shape in drawn.tolist()]
         clients = tuple(
             Process(law, Rates(rate, self.modulation, scaled=False)) for law, rate in zip(laws, rates, strict=True)
         )

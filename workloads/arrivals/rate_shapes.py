@@ -65,10 +65,10 @@ class Rates:
         """Edges, levels of the shapes that are fixed and of those that are drawn, and what scales the latter."""
         edges, fixed, drawn = np.array([0.0, horizon]), np.ones(1), np.ones(1)
         for k, shape in enumerate(self.shapes):
-            its_edges, its_levels = shape.cells(streams("shape", k), horizon)
-            merged = np.union1d(edges, its_edges[its_edges < horizon])
+            shape_edges, shape_levels = shape.cells(streams("shape", k), horizon)
+            merged = np.union1d(edges, shape_edges[shape_edges < horizon])
             fixed, drawn = (_on(merged, edges, levels) for levels in (fixed, drawn))
-            factor = _on(merged, its_edges, its_levels)
+            factor = _on(merged, shape_edges, shape_levels)
             if shape.random:
                 drawn = drawn * factor
             else:
@@ -251,7 +251,7 @@ def _from_knots(knots: list[tuple[float, float]], until_s: float) -> tuple[Float
     return np.array(edges), np.array(levels)
 
 
-def _on(edges: Floats, its_edges: Floats, its_levels: Floats) -> Floats:
+def _on(edges: Floats, shape_edges: Floats, shape_levels: Floats) -> Floats:
     """Levels of a shape on a finer grid."""
-    slot = np.searchsorted(its_edges, edges[:-1], side="right") - 1
-    return its_levels[np.clip(slot, 0, len(its_levels) - 1)]
+    slot = np.searchsorted(shape_edges, edges[:-1], side="right") - 1
+    return shape_levels[np.clip(slot, 0, len(shape_levels) - 1)]

@@ -182,16 +182,16 @@ def law(process: str, shape: float | None) -> Renewal:
 
 
 def _shapes(spec: ArrivalSpec) -> list[Shape]:
-    found: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
+    built: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
     if spec.bursts is not None:
         b = spec.bursts
-        found.append(shapes.OnOff(parse(b.burst), parse(b.pause), b.pause_level))
+        built.append(shapes.OnOff(parse(b.burst), parse(b.pause), b.pause_level))
     if spec.stages:
-        found.append(shapes.line(stage_knots(spec.stages)))
+        built.append(shapes.line(stage_knots(spec.stages)))
     if spec.spike is not None:
         s = spec.spike
-        found.append(shapes.Spike(s.at, s.factor, s.rise, s.hold, s.decay))
+        built.append(shapes.Spike(s.at, s.factor, s.rise, s.hold, s.decay))
     if spec.daily is not None:
         d = spec.daily
-        found.append(shapes.Daily(d.hours, d.days, d.day, d.start_hour, d.start_day))
-    return found
+        built.append(shapes.Daily(d.hours, d.days, d.day, d.start_hour, d.start_day))
+    return built

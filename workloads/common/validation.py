@@ -30,8 +30,8 @@ class Strict(BaseModel):
         if not isinstance(data, Mapping):
             return data
         names = [field.alias or name for name, field in cls.model_fields.items()]
-        known = {*names, *cls.model_fields}
-        unknown = [str(key) for key in data if key not in known]
+        allowed = {*names, *cls.model_fields}
+        unknown = [str(key) for key in data if key not in allowed]
         if unknown:
             raise PydanticCustomError(
                 "unknown_key",
@@ -46,7 +46,7 @@ def explain(error: ValidationError, where: str) -> UserError:
 
     Each finding names its key, as in `workload.arrivals.rate: '12/q' is not a rate (...)`.
     """
-    found: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for entry in error.errors(include_url=False):
         key = ".".join(str(part) for part in entry["loc"] if not _is_internal(str(part)))
         text = entry["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
@@ -54,9 +54,9 @@ def explain(error: ValidationError, where: str) -> UserError:
             text = "is missing"
         elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(entry["input"], Mapping | list):
             text = f"{_lower(text)}, not {entry['input']!r}"
-        if text not in found.setdefault(key, []):
-            found[key].append(text)
-    parts = [f"{key}: {' or '.join(texts)}" if key else " or ".join(texts) for key, texts in found.items()]
+        if text not in messages.setdefault(key, []):
+            messages[key].append(text)
+    parts = [f"{key}: {' or '.join(texts)}" if key else " or ".join(texts) for key, texts in messages.items()]
     return UserError("; ".join(parts), where=where)
 
 

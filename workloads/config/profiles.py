@@ -78,10 +78,10 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
     Raises:
         UserError: no such profile, or the two don't fit together.
     """
-    if spec.profile is None and all(kind.profile is None for kind in spec.classes.values()):
+    if spec.profile is None and all(class_spec.profile is None for class_spec in spec.classes.values()):
         return spec
     own = _given(spec)
-    classes = {name: _filled_class(kind) for name, kind in spec.classes.items()}
+    classes = {name: _filled_class(class_spec) for name, class_spec in spec.classes.items()}
     name = own.pop("profile", None)
     base = dict(load(name).workload) if name else {}
     if name and "profile" in base:
@@ -99,7 +99,7 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
         merged["classes"] = classes
     elif "classes" in merged:
         merged["classes"] = {
-            key: _filled_class(ClassSpec.model_validate(kind)) for key, kind in merged["classes"].items()
+            key: _filled_class(ClassSpec.model_validate(class_spec)) for key, class_spec in merged["classes"].items()
         }
     if merged.get("arrivals") and "arrivals" in own:
         merged = with_rate_of_classes(merged)
@@ -110,24 +110,24 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
 
 def with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
     """A rate for a mix whose classes all have arrivals of their own is that of all together."""
-    kinds = {key: ClassSpec.model_validate(kind) for key, kind in merged.get("classes", {}).items()}
-    own = {key: kind.arrivals for key, kind in kinds.items() if kind.arrivals is not None}
+    class_specs = {key: ClassSpec.model_validate(class_spec) for key, class_spec in merged.get("classes", {}).items()}
+    own = {key: class_spec.arrivals for key, class_spec in class_specs.items() if class_spec.arrivals is not None}
     rate = merged["arrivals"].get("rate")
-    if not kinds or len(own) < len(kinds) or rate is None or set(merged["arrivals"]) > {"rate"}:
+    if not class_specs or len(own) < len(class_specs) or rate is None or set(merged["arrivals"]) > {"rate"}:
         return merged
     rates = {key: arrivals.mean_rate() or 0.0 for key, arrivals in own.items()}
     factor = parse_rate(rate) / sum(rates.values())
     scaled = {}
-    for key, kind in merged["classes"].items():
-        arrivals = dict(kind["arrivals"])
+    for key, class_spec in merged["classes"].items():
+        arrivals = dict(class_spec["arrivals"])
         if arrivals.get("stages"):
             return merged
-        scaled[key] = {**kind, "arrivals": arrivals | {"rate": rates[key] * factor}}
+        scaled[key] = {**class_spec, "arrivals": arrivals | {"rate": rates[key] * factor}}
     return {key: value for key, value in merged.items() if key != "arrivals"} | {"classes": scaled}
 
 
-def _filled_class(kind: ClassSpec) -> dict[str, Any]:
-    own = _given(kind)
+def _filled_class(class_spec: ClassSpec) -> dict[str, Any]:
+    own = _given(class_spec)
     name = own.pop("profile", None)
     if name is None:
         return own

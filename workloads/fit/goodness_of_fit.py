@@ -102,26 +102,28 @@ def checks(columns: Columns, workload: dict[str, Any], block_tokens: int, tick_s
     timed = np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9
     span = span_s(timed)
     drawn = draw(columns, workload, span)
-    found: list[FitCheck | None] = []
+    results: list[FitCheck | None] = []
     if "arrivals" in workload:
         times = [np.sort(table["at_ns"].drop_null().to_numpy()) / 1e9 for table in drawn]
         log = timed - timed[0]
 
         def arrivals(name: str, figure: Callable[[Floats], float | None]) -> None:
-            found.append(_check(name, figure(log), [figure(one) for one in times]))
+            results.append(_check(name, figure(log), [figure(times_s) for times_s in times]))
 
-        arrivals("requests per second", lambda one: len(one) / span)
+        arrivals("requests per second", lambda times_s: len(times_s) / span)
         if span / len(log) >= _TICKS_A_GAP * tick_s:
             arrivals("variation of gaps", gap_cv)
         for window in _WINDOWS:
             if window >= _TICKS_A_WINDOW * tick_s:
-                arrivals(f"dispersion at {window:g} s", lambda one, w=window: dispersion(one, w, span).value)  # type: ignore[misc]
+                arrivals(f"dispersion at {window:g} s", lambda times_s, w=window: dispersion(times_s, w, span).value)  # type: ignore[misc]
     for name in ("prompt_tokens", "output_tokens"):
         values = getattr(columns, name)
         distance = float(np.mean([ks_distance(table[name].to_numpy(), values) for table in drawn]))
         # Two samples of one law are 1.36 sqrt(2/n) apart in one case of twenty.
-        found.append(FitCheck(f"KS distance of {name}", 0.0, distance, 0.02 + 1.36 * float(np.sqrt(2.0 / len(values)))))
-    found.append(
+        results.append(
+            FitCheck(f"KS distance of {name}", 0.0, distance, 0.02 + 1.36 * float(np.sqrt(2.0 / len(values))))
+        )
+    results.append(
         _check(
             "rank correlation",
             spearman(columns.prompt_tokens, columns.output_tokens),
@@ -129,7 +131,7 @@ def checks(columns: Columns, workload: dict[str, Any], block_tokens: int, tick_s
             least=0.05,
         )
     )
-    return [check for check in found if check is not None] + reuse_check(columns, drawn, block_tokens)
+    return [check for check in results if check is not None] + reuse_check(columns, drawn, block_tokens)
 
 
 def reuse_check(columns: Columns, drawn: list[pa.Table], block_tokens: int) -> list[FitCheck]:
@@ -169,8 +171,8 @@ def span_s(times_s: Floats) -> float:
 def _check(
     name: str, log: float | None, drawn: list[float | None] | list[float], least: float = 0.0
 ) -> FitCheck | None:
-    known = [value for value in drawn if value is not None]
-    if log is None or not known:
+    values = [value for value in drawn if value is not None]
+    if log is None or not values:
         return None
-    spread = _SPREADS * float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
-    return FitCheck(name, log, float(np.mean(known)), max(_TOLERANCE * abs(log), min(spread, _MOST * abs(log)), least))
+    spread = _SPREADS * float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return FitCheck(name, log, float(np.mean(values)), max(_TOLERANCE * abs(log), min(spread, _MOST * abs(log)), least))

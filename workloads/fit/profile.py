@@ -30,8 +30,8 @@ def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
         UserError: it can't be read, or holds fewer than 200 requests.
     """
     fitted = fit_workload(trace)
-    found = checks(fitted.columns, fitted.workload, fitted.block_tokens, fitted.tick_s)
-    off = [check.name for check in found if not check.ok]
+    results = checks(fitted.columns, fitted.workload, fitted.block_tokens, fitted.tick_s)
+    off = [check.name for check in results if not check.ok]
     if off:
         fitted.notes.append(f"what the profile draws differs from the log in: {', '.join(off)} (see the fit's error)")
     n, name = len(fitted.columns), trace.file.name
@@ -43,7 +43,7 @@ def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
         "facts": {name: estimate.as_dict() for name, estimate in fitted.estimates.items()},
         "workload": fitted.workload | {"over_context": "clip"},
     }
-    return Fit(profile, fitted.estimates, found, fitted.notes)
+    return Fit(profile, fitted.estimates, results, fitted.notes)
 
 
 def to_yaml(fit: Fit) -> str:

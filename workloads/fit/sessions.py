@@ -42,13 +42,13 @@ def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     turns = _turns_of(session, turn, at_ns, follows).within_reach()
     if np.isfinite(turns.pause_s).sum() < LEAST_FOLLOW_UPS:
         return None
-    found = follow_ups(turns)
-    of_turns, of_pauses = estimates(turns, found, tick_s)
-    pauses, counts = found.sample(_SAMPLE)
-    told = prompt[follows - 1] + output[follows - 1]
-    resent = float((prompt[follows] >= told).mean()) >= _RESENT
-    told = told if resent else np.zeros(len(follows), np.int64)
-    added = np.maximum(prompt[follows] - told, 1)
+    law = follow_ups(turns)
+    of_turns, of_pauses = estimates(turns, law, tick_s)
+    pauses, counts = law.sample(_SAMPLE)
+    history = prompt[follows - 1] + output[follows - 1]
+    resent = float((prompt[follows] >= history).mean()) >= _RESENT
+    history = history if resent else np.zeros(len(follows), np.int64)
+    added = np.maximum(prompt[follows] - history, 1)
     spec: dict[str, Any] = {
         "turns": _turns(counts),
         "think": expression_of(pauses, logarithmic=True),

@@ -114,9 +114,9 @@ def _fit_lengths(fitted: Fitted, sessions: SessionFit | None) -> None:
     )
     for name, values in (("prompt_tokens", prompt), ("output_tokens", output)):
         for share, label in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
-            found = quantile(values, share)
-            if found is not None:
-                fitted.keep(f"{name}.{label}", found)
+            value = quantile(values, share)
+            if value is not None:
+                fitted.keep(f"{name}.{label}", value)
     fitted.keep("correlation", rho)
 
 
@@ -141,20 +141,20 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
         return
     times_s -= times_s[0]
     days = fit_days(times_s, span)
-    found = fit_arrivals(LoggedArrivals(times_s, span, fitted.tick_s, None if days is None else days.over(span)))
-    notes += found.notes
-    rate = found.rate if days is None else days.rate
+    fit = fit_arrivals(LoggedArrivals(times_s, span, fitted.tick_s, None if days is None else days.over(span)))
+    notes += fit.notes
+    rate = fit.rate if days is None else days.rate
     fitted.keep("rate", rate)
     if not rate.known:
         notes.append("the rate is the log's own and has no interval: the log holds too few of its ups and downs")
     arrivals: dict[str, Any] = {"process": "poisson", "rate": _rounded(rate.value)}
-    if found.shape is not None:
-        fitted.keep("shape", found.shape)
-        arrivals |= {"process": "gamma", "shape": _rounded(found.shape.value)}
-    if found.cv is not None and found.correlation_s is not None:
-        fitted.keep("modulation.cv", found.cv)
-        fitted.keep("modulation.correlation_s", found.correlation_s)
-        cv, correlation_s = min(_rounded(found.cv.value), 5.0), _rounded(found.correlation_s.value)
+    if fit.shape is not None:
+        fitted.keep("shape", fit.shape)
+        arrivals |= {"process": "gamma", "shape": _rounded(fit.shape.value)}
+    if fit.cv is not None and fit.correlation_s is not None:
+        fitted.keep("modulation.cv", fit.cv)
+        fitted.keep("modulation.correlation_s", fit.correlation_s)
+        cv, correlation_s = min(_rounded(fit.cv.value), 5.0), _rounded(fit.correlation_s.value)
         arrivals["modulation"] = [{"cv": cv, "correlation": correlation_s}]
     if days is not None:
         arrivals["daily"] = {"hours": list(days.factors)}
@@ -181,7 +181,7 @@ def _fit_sharing(fitted: Fitted, common: int) -> None:
     miss = abs(drawn({}) - wanted)
     if miss <= max(_TOLERANCE * wanted, _LEAST_MISS):
         return
-    pool = fit_pool(columns, fitted.block_tokens, common, wanted, lambda one: drawn({"shared": one}))
+    pool = fit_pool(columns, fitted.block_tokens, common, wanted, lambda shared: drawn({"shared": shared}))
     if pool is not None and abs(drawn({"shared": pool}) - wanted) < miss:
         workload["prefix"] = prefix | {"shared": pool}
     else:

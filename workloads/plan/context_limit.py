@@ -17,24 +17,26 @@ _LEAST_BLOCK: Final = 16
 
 @dataclass(frozen=True)
 class LengthLimit:
-    """What was done to lengths: all multiplied by `factor`, and nothing longer than `most` left."""
+    """What was done to lengths: all multiplied by `factor`, and nothing longer than `max_tokens` left."""
 
     factor: float
-    most: int | None
+    max_tokens: int | None
 
     def apply(self, columns: Columns) -> Columns:
         """The same to other requests."""
         columns = _scaled(columns, self.factor)
-        if self.most is None:
+        if self.max_tokens is None:
             return columns
-        output = np.minimum(columns.output_tokens, self.most - 1)
-        return columns.with_(prompt_tokens=np.minimum(columns.prompt_tokens, self.most - output), output_tokens=output)
+        output = np.minimum(columns.output_tokens, self.max_tokens - 1)
+        return columns.with_(
+            prompt_tokens=np.minimum(columns.prompt_tokens, self.max_tokens - output), output_tokens=output
+        )
 
 
 def limit_lengths(
-    columns: Columns, scale: float, most: int | None, rule: Rule
+    columns: Columns, scale: float, max_tokens: int | None, rule: Rule
 ) -> tuple[Columns, LengthLimit, list[str]]:
-    """Requests with lengths times `scale` and prompt + output of at most `most` tokens, and what was done.
+    """Requests with lengths times `scale` and prompt + output of at most `max_tokens` tokens, and what was done.
 
     * clip: the prompt is shortened (the output too where it alone is too long: it keeps all but one token)
     * scale: all lengths are multiplied by most / (99th percentile of prompt + output) where that is below 1,
@@ -46,11 +48,11 @@ def limit_lengths(
     """
     columns = _scaled(columns, scale)
     total = columns.prompt_tokens + columns.output_tokens
-    count = 0 if most is None else int((total > most).sum())
-    if most is None or not count:
-        return columns, LengthLimit(scale, most), []
+    count = 0 if max_tokens is None else int((total > max_tokens).sum())
+    if max_tokens is None or not count:
+        return columns, LengthLimit(scale, max_tokens), []
     longest = int(total.max())
-    what = f"{count:,} of {len(columns):,} requests exceed {most:,} tokens (the longest has {longest:,})"
+    what = f"{count:,} of {len(columns):,} requests exceed {max_tokens:,} tokens (the longest has {longest:,})"
     match rule:
         case "error":
             raise UserError(
@@ -59,15 +61,15 @@ def limit_lengths(
                 remedy="Say what to do with them: over_context: clip, scale or drop (--over-context)",
             )
         case "drop":
-            keep = _whole_beginnings(columns, total > most)
-            return columns.take(keep), LengthLimit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
+            keep = _whole_beginnings(columns, total > max_tokens)
+            return columns.take(keep), LengthLimit(scale, max_tokens), [f"{what}: {int((~keep).sum()):,} left out"]
         case "clip":
-            return LengthLimit(1.0, most).apply(columns), LengthLimit(scale, most), [f"{what}: clipped"]
+            return LengthLimit(1.0, max_tokens).apply(columns), LengthLimit(scale, max_tokens), [f"{what}: clipped"]
         case "scale":
             typical = float(np.sort(total)[int(0.99 * (len(total) - 1))])
-            factor = min(1.0, most / typical)
+            factor = min(1.0, max_tokens / typical)
             notice = f"{what}: all lengths scaled by {factor:.4f}, then clipped"
-            return LengthLimit(factor, most).apply(columns), LengthLimit(scale * factor, most), [notice]
+            return LengthLimit(factor, max_tokens).apply(columns), LengthLimit(scale * factor, max_tokens), [notice]
 
 
 def _scaled(columns: Columns, factor: float) -> Columns:
@@ -106,6 +108,6 @@ def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
         return columns
     ids = columns.prefix_blocks.flatten().to_numpy()
     place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = np.minimum(counts, room)
-    blocks: pa.ListArray = blocks_of(kept, ids[place < np.repeat(kept, counts)])
+    cut_counts = np.minimum(counts, room)
+    blocks: pa.ListArray = blocks_of(cut_counts, ids[place < np.repeat(cut_counts, counts)])
     return columns.with_(prefix_blocks=blocks)

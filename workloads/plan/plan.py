@@ -103,7 +103,10 @@ def workload_hash(spec: WorkloadSpec) -> str:
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for key in ("users", "stages", "based_on"):
         content.pop(key, None)
-    for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
+    for arrivals in (
+        content.get("arrivals"),
+        *(class_content.get("arrivals") for class_content in content["classes"].values()),
+    ):
         if arrivals:
             arrivals.pop("rate", None)
             arrivals.pop("stages", None)
@@ -186,8 +189,8 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     warmup_ns = round(spec.warmup * 1e9)
     if spec.trace is not None:
         return _trace_table(spec, seed)
-    kinds = classes_of(spec)
-    groups = groups_of(spec, kinds)
+    classes = classes_of(spec)
+    groups = groups_of(spec, classes)
     rate = sum(group.rate for group in groups)
     span = span_s(spec, rate)
     check_size(int(span * rate))
@@ -205,17 +208,17 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
         until *= 1.5
     if not len(chosen):
         raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
-    told = notices_of(groups, seed, span)
+    start_notices = notices_of(groups, seed, span)
     if (columns.turn > 0).any():
         last = float(chosen.at_ns.max()) / 1e9
-        told += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
+        start_notices += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
     columns, fit, notices = limit_lengths(chosen, spec.length_scale, spec.max_context, spec.over_context)
     block_tokens = scaled_block(spec.block_tokens, fit.factor)
-    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
+    blocks = block_lists(classes, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
     columns = columns.with_(prefix_blocks=blocks)
     if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
         columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
-    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*told, *notices], block_tokens
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*start_notices, *notices], block_tokens
 
 
 def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:

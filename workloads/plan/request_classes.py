@@ -44,7 +44,7 @@ class RequestClass:
 
 def classes_of(spec: WorkloadSpec) -> tuple[RequestClass, ...]:
     """All classes of a resolved workload without a trace, in the order they are written."""
-    return tuple(_kind(name, code, one) for code, (name, one) in enumerate(spec.class_specs().items()))
+    return tuple(_kind(name, code, class_spec) for code, (name, class_spec) in enumerate(spec.class_specs().items()))
 
 
 def _kind(name: str, code: int, spec: ClassSpec) -> RequestClass:
@@ -64,17 +64,24 @@ def _kind(name: str, code: int, spec: ClassSpec) -> RequestClass:
     )  # fmt: skip
 
 
-def by_traffic(spec: WorkloadSpec, kinds: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
+def by_traffic(spec: WorkloadSpec, classes: tuple[RequestClass, ...]) -> tuple[RequestClass, ...]:
     """The classes weighted by the traffic they have: of the shared arrivals by weight, or of their own.
 
     In a closed loop, where there are no shared ones, classes that only have a weight keep it.
     """
-    own = {name: one.arrivals.mean_rate() or 0.0 for name, one in spec.classes.items() if one.arrivals is not None}
+    own = {
+        name: class_spec.arrivals.mean_rate() or 0.0
+        for name, class_spec in spec.classes.items()
+        if class_spec.arrivals is not None
+    }
     if not own:
-        return kinds
+        return classes
     shared = spec.arrivals.mean_rate() or 0.0 if spec.arrivals is not None else None
-    if shared is None and len(own) < len(kinds):
-        return tuple(replace(kind, weight=kind.weight or 1.0) for kind in kinds)
-    weights = sum(kind.weight for kind in kinds)
-    rates = {kind.name: own.get(kind.name, (shared or 0.0) * kind.weight / (weights or 1.0)) for kind in kinds}
-    return tuple(replace(kind, weight=rates[kind.name]) for kind in kinds)
+    if shared is None and len(own) < len(classes):
+        return tuple(replace(request_class, weight=request_class.weight or 1.0) for request_class in classes)
+    weights = sum(request_class.weight for request_class in classes)
+    rates = {
+        request_class.name: own.get(request_class.name, (shared or 0.0) * request_class.weight / (weights or 1.0))
+        for request_class in classes
+    }
+    return tuple(replace(request_class, weight=rates[request_class.name]) for request_class in classes)

@@ -21,37 +21,37 @@ from tailgate.workloads.table.columns import NO_TIME, Columns, concatenate, cons
 _TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 
 
-def class_codes(kinds: tuple[RequestClass, ...], seed: int, group: str, ordinals: Ints) -> Ints:
+def class_codes(classes: tuple[RequestClass, ...], seed: int, group: str, ordinals: Ints) -> Ints:
     """The class of each session, by weight."""
-    weights = np.array([kind.weight for kind in kinds], dtype=np.float64)
-    codes = np.array([kind.code for kind in kinds], dtype=np.int64)
-    if len(kinds) == 1:
+    weights = np.array([request_class.weight for request_class in classes], dtype=np.float64)
+    codes = np.array([request_class.code for request_class in classes], dtype=np.int64)
+    if len(classes) == 1:
         return np.full(len(ordinals), codes[0])
     edges = np.cumsum(weights) / float(np.cumsum(weights)[-1])
     place = np.searchsorted(edges[:-1], RandomField(seed, "class", group).uniform(ordinals), side="right")
     return codes[place]
 
 
-def turn_counts(kind: RequestClass, seed: int, group: str, ordinals: Ints) -> Ints:
+def turn_counts(request_class: RequestClass, seed: int, group: str, ordinals: Ints) -> Ints:
     """How many requests each session has."""
-    if kind.sessions is None:
+    if request_class.sessions is None:
         return np.ones(len(ordinals), np.int64)
-    drawn = whole(kind.sessions.turns.quantile(_field(seed, group, kind, "turns").uniform(ordinals)))
-    return np.minimum(drawn, kind.sessions.max_turns)
+    drawn = whole(request_class.sessions.turns.quantile(_field(seed, group, request_class, "turns").uniform(ordinals)))
+    return np.minimum(drawn, request_class.sessions.max_turns)
 
 
-def draw(kinds: tuple[RequestClass, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
+def draw(classes: tuple[RequestClass, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
     """All requests of the given sessions, session by session in the given order, turn by turn.
 
     `session` is the position in `ordinals`; `at_ns` is NO_TIME but for later turns by the clock, where it is
     the time after the session's start.
     """
-    codes = class_codes(kinds, seed, group, ordinals)
+    codes = class_codes(classes, seed, group, ordinals)
     parts: list[Columns] = []
-    for kind in kinds:
-        mine = np.flatnonzero(codes == kind.code) if len(kinds) > 1 else np.arange(len(ordinals))
+    for request_class in classes:
+        mine = np.flatnonzero(codes == request_class.code) if len(classes) > 1 else np.arange(len(ordinals))
         if len(mine):
-            parts.append(_of_class(kind, seed, group, group_code, ordinals[mine], mine))
+            parts.append(_of_class(request_class, seed, group, group_code, ordinals[mine], mine))
     if not parts:
         return stateless(0)
     if len(parts) == 1:
@@ -61,8 +61,10 @@ def draw(kinds: tuple[RequestClass, ...], seed: int, group: str, group_code: int
     return joined.take(np.argsort(joined.session, kind="stable"))
 
 
-def _of_class(kind: RequestClass, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints) -> Columns:
-    counts = turn_counts(kind, seed, group, ordinals)
+def _of_class(
+    request_class: RequestClass, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints
+) -> Columns:
+    counts = turn_counts(request_class, seed, group, ordinals)
     total = int(counts.sum())
     row_session = np.repeat(np.arange(len(ordinals)), counts) if total != len(ordinals) else np.arange(total)
     starts = np.cumsum(counts) - counts
@@ -70,26 +72,26 @@ def _of_class(kind: RequestClass, seed: int, group: str, group_code: int, ordina
     ordinal = ordinals[row_session]
 
     def uniform(purpose: str) -> Floats:
-        return _field(seed, group, kind, purpose).uniform(ordinal, turn)
+        return _field(seed, group, request_class, purpose).uniform(ordinal, turn)
 
     u_prompt, u_output = uniform("prompt"), uniform("output")
-    if kind.spearman:
-        u_output = correlated(u_prompt, u_output, kind.spearman)
-    added, output = whole(kind.prompt.quantile(u_prompt)), whole(kind.output.quantile(u_output))
+    if request_class.spearman:
+        u_output = correlated(u_prompt, u_output, request_class.spearman)
+    added, output = whole(request_class.prompt.quantile(u_prompt)), whole(request_class.output.quantile(u_output))
     think, chapter = constant(0, total), constant(0, total)
     at_ns = constant(NO_TIME, total)
     prompt = added
-    if kind.sessions is not None:
+    if request_class.sessions is not None:
         later = turn > 0
-        added[later] = whole(kind.sessions.new_tokens.quantile(u_prompt[later]))
-        if kind.sessions.resend:
+        added[later] = whole(request_class.sessions.new_tokens.quantile(u_prompt[later]))
+        if request_class.sessions.resend:
             prompt = _with_history(added, output, starts, row_session)
-            if kind.sessions.compact_at is not None:
-                prompt = _compacted(prompt, starts, row_session, kind.sessions.compact_at)
+            if request_class.sessions.compact_at is not None:
+                prompt = _compacted(prompt, starts, row_session, request_class.sessions.compact_at)
             chapter = _chapters(prompt, starts, row_session)
         think = np.zeros(total, np.int64)
-        think[later] = _think_ns(kind.sessions, uniform("think")[later])
-        if kind.sessions.by_clock:
+        think[later] = _think_ns(request_class.sessions, uniform("think")[later])
+        if request_class.sessions.by_clock:
             elapsed = np.cumsum(think)
             at_ns = np.where(later, elapsed - elapsed[starts[row_session]], NO_TIME)
     return Columns(
@@ -97,39 +99,49 @@ def _of_class(kind: RequestClass, seed: int, group: str, group_code: int, ordina
         session=places[row_session],
         turn=turn,
         think_ns=think,
-        class_code=constant(kind.code, total),
+        class_code=constant(request_class.code, total),
         tenant_code=constant(0, total),
-        priority=constant(kind.priority, total),
+        priority=constant(request_class.priority, total),
         prompt_tokens=prompt,
         output_tokens=output,
-        content_seed=_field(seed, group, kind, "content").u64(ordinal, turn),
+        content_seed=_field(seed, group, request_class, "content").u64(ordinal, turn),
         ordinal=ordinal,
         group_code=constant(group_code, total),
         chapter=chapter,
     )
 
 
-def longest(kind: RequestClass) -> int:
+def longest(request_class: RequestClass) -> int:
     """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
 
     def most(law: Distribution) -> int:
         return int(whole(law.quantile(_TOP))[0])
 
-    prompt, output = most(kind.prompt), most(kind.output)
-    if kind.sessions is None:
+    prompt, output = most(request_class.prompt), most(request_class.output)
+    if request_class.sessions is None:
         return prompt + output
-    new = most(kind.sessions.new_tokens)
-    if not kind.sessions.resend:
+    new = most(request_class.sessions.new_tokens)
+    if not request_class.sessions.resend:
         return max(prompt, new) + output
-    told = prompt + (min(most(kind.sessions.turns), kind.sessions.max_turns) - 1) * (new + output)
-    return max(prompt, told if kind.sessions.compact_at is None else min(told, kind.sessions.compact_at)) + output
+    whole_history = prompt + (min(most(request_class.sessions.turns), request_class.sessions.max_turns) - 1) * (
+        new + output
+    )
+    return (
+        max(
+            prompt,
+            whole_history
+            if request_class.sessions.compact_at is None
+            else min(whole_history, request_class.sessions.compact_at),
+        )
+        + output
+    )
 
 
 def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) -> Ints:
     """Each turn's prompt: all that was said before, question and answer, and what it adds."""
-    told = np.cumsum(added + output) - output
-    before = told[starts] - added[starts]
-    prompt: Ints = told - before[row_session]
+    running = np.cumsum(added + output) - output
+    before = running[starts] - added[starts]
+    prompt: Ints = running - before[row_session]
     return prompt
 
 
@@ -168,8 +180,8 @@ def _think_ns(law: SessionDistributions, u: Floats) -> Ints:
     return nanoseconds
 
 
-def _field(seed: int, group: str, kind: RequestClass, purpose: str) -> RandomField:
-    return RandomField(seed, purpose, group, kind.name)
+def _field(seed: int, group: str, request_class: RequestClass, purpose: str) -> RandomField:
+    return RandomField(seed, purpose, group, request_class.name)
 
 
 def zipf_place(pool: int, exponent: float) -> Callable[[Floats], Ints]:

@@ -73,9 +73,9 @@ class DrawnSequence:
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._kinds = by_traffic(spec, classes_of(spec))
+        self._classes = by_traffic(spec, classes_of(spec))
         self.names = names_of(spec)
-        stateless = all(kind.sessions is None for kind in self._kinds)
+        stateless = all(request_class.sessions is None for request_class in self._classes)
         self._fit = LengthLimit(spec.length_scale, spec.max_context)
         self.notices: list[str] = []
         if spec.over_context != "error":
@@ -93,7 +93,10 @@ class DrawnSequence:
         if spec.over_context != "error" or spec.max_context is None:
             return []
         rounding = 0 if spec.length_scale == 1.0 else 1
-        if max(longest(kind) for kind in self._kinds) * spec.length_scale + rounding <= spec.max_context:
+        if (
+            max(longest(request_class) for request_class in self._classes) * spec.length_scale + rounding
+            <= spec.max_context
+        ):
             return []
         first, _, last = self._sessions_of(0, count)
         drawn = self._draw(np.arange(first, last)).take(np.arange(count))
@@ -110,19 +113,19 @@ class DrawnSequence:
         first, skip, last = self._sessions_of(start, count)
         columns = self._fit.apply(self._draw(np.arange(first, last)))
         groups = (_GROUP,)
-        blocks = block_lists(self._kinds, groups, self._seed, columns, self.block_tokens, self._fit.factor)
+        blocks = block_lists(self._classes, groups, self._seed, columns, self.block_tokens, self._fit.factor)
         columns = columns.with_(prefix_blocks=blocks, session=columns.session + first)
         return columns.take(np.arange(skip, skip + count))
 
     def _draw(self, ordinals: Ints) -> Columns:
-        columns = draw(self._kinds, self._seed, _GROUP, 0, ordinals)
+        columns = draw(self._classes, self._seed, _GROUP, 0, ordinals)
         tenants = tenant_codes(self._spec, self._seed, _GROUP, ordinals)
         # By the clock or not: a closed loop's turns follow their answers.
         return columns.with_(tenant_code=tenants[columns.session], at_ns=np.full(len(columns), NO_TIME))
 
     def _sessions_of(self, start: int, count: int) -> tuple[int, int, int]:
         """The session of row `start`, that row's place in it, and the first session behind the rows."""
-        if all(kind.sessions is None for kind in self._kinds):
+        if all(request_class.sessions is None for request_class in self._classes):
             return start, 0, start + count
         session = rows = 0
         first, skip = -1, 0
@@ -137,11 +140,11 @@ class DrawnSequence:
             session, rows = session + _AT_ONCE, int(ends[-1])
 
     def _turns(self, ordinals: Ints) -> Ints:
-        codes = class_codes(self._kinds, self._seed, _GROUP, ordinals)
+        codes = class_codes(self._classes, self._seed, _GROUP, ordinals)
         turns = np.ones(len(ordinals), np.int64)
-        for kind in self._kinds:
-            mine = codes == kind.code
-            turns[mine] = turn_counts(kind, self._seed, _GROUP, ordinals[mine])
+        for request_class in self._classes:
+            mine = codes == request_class.code
+            turns[mine] = turn_counts(request_class, self._seed, _GROUP, ordinals[mine])
         return turns
 
 

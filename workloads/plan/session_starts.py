@@ -33,34 +33,36 @@ class SessionGroup:
     name: str
     arrivals: Arrivals
     rate: float
-    kinds: tuple[RequestClass, ...]
+    classes: tuple[RequestClass, ...]
     tenant: int | None = None
 
 
-def groups_of(spec: WorkloadSpec, kinds: tuple[RequestClass, ...]) -> list[SessionGroup]:
+def groups_of(spec: WorkloadSpec, classes: tuple[RequestClass, ...]) -> list[SessionGroup]:
     """The groups of a resolved open-loop workload without a trace."""
-    found: list[SessionGroup] = []
-    sharing = tuple(kind for kind in kinds if kind.weight)
+    groups: list[SessionGroup] = []
+    sharing = tuple(request_class for request_class in classes if request_class.weight)
     if sharing and spec.arrivals is not None:
-        found.append(SessionGroup(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
-    for kind in kinds:
-        own = spec.classes[kind.name].arrivals if kind.name in spec.classes else None
+        groups.append(SessionGroup(SHARED, build(spec.arrivals), spec.arrivals.mean_rate() or 0.0, sharing))
+    for request_class in classes:
+        own = spec.classes[request_class.name].arrivals if request_class.name in spec.classes else None
         if own is not None:
-            found.append(SessionGroup(f"class {kind.name}", build(own), own.mean_rate() or 0.0, (kind,)))
-    return found + _surges(spec, kinds, sum(group.rate for group in found))
+            groups.append(
+                SessionGroup(f"class {request_class.name}", build(own), own.mean_rate() or 0.0, (request_class,))
+            )
+    return groups + _surges(spec, classes, sum(group.rate for group in groups))
 
 
-def _surges(spec: WorkloadSpec, kinds: tuple[RequestClass, ...], rate: float) -> list[SessionGroup]:
+def _surges(spec: WorkloadSpec, classes: tuple[RequestClass, ...], rate: float) -> list[SessionGroup]:
     total = sum(tenant.weight for tenant in spec.tenants.values())
-    found = []
+    groups = []
     for code, (name, tenant) in enumerate(spec.tenants.items()):
         if tenant.surge is not None:
             begin, end = spec.warmup + tenant.surge.start, spec.warmup + tenant.surge.end
             surplus = rate * tenant.weight / total * (tenant.surge.factor - 1.0)
             window = Steps((0.0, begin, end), (0.0, 1.0, 0.0))
             more = Process(Poisson(), Rates(surplus, (window,)))
-            found.append(SessionGroup(f"surge {name}", more, surplus, by_traffic(spec, kinds), code))
-    return found
+            groups.append(SessionGroup(f"surge {name}", more, surplus, by_traffic(spec, classes), code))
+    return groups
 
 
 def span_s(spec: WorkloadSpec, rate: float) -> float:
@@ -83,7 +85,7 @@ def started(spec: WorkloadSpec, groups: list[SessionGroup], seed: int, until_s: 
     for code, group in enumerate(groups):
         times = group.arrivals.times_ns(partial(RandomStream, seed, "arrivals", group.name), until_s, span)
         ordinals = np.arange(len(times))
-        drawn = draw(group.kinds, seed, group.name, code, ordinals)
+        drawn = draw(group.classes, seed, group.name, code, ordinals)
         parts.append(drawn.with_(session=drawn.session + sessions))
         at.append(times)
         tenants.append(
@@ -108,16 +110,16 @@ def started(spec: WorkloadSpec, groups: list[SessionGroup], seed: int, until_s: 
 
 def notices_of(groups: list[SessionGroup], seed: int, span: float) -> list[str]:
     """Which random rates had to be scaled by much to have their mean over the run."""
-    found = []
+    notices = []
     for group in groups:
         scale = group.arrivals.scaling(partial(RandomStream, seed, "arrivals", group.name), span)
         if scale > _MUCH or scale < 1 / _MUCH:
-            of = "" if group.name == SHARED else f" ({group.name})"
-            found.append(
-                f"the random rate{of} came to {1 / scale:.2f} times its mean in {span:,.0f} s and is multiplied by "
+            suffix = "" if group.name == SHARED else f" ({group.name})"
+            notices.append(
+                f"the random rate{suffix} came to {1 / scale:.2f} times its mean in {span:,.0f} s and is multiplied by "
                 f"{scale:.2f}: bursts are that much {'higher' if scale > 1 else 'lower'} than their law's; run longer"
             )
-    return found
+    return notices
 
 
 def beginnings(columns: Columns, begin_s: float, end_s: float) -> list[str]:

@@ -67,7 +67,7 @@ def timed_s(plan: Plan) -> Floats:
 def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> dict[str, Any]:
     if len(times_s) < 2:
         return {}
-    found = [dispersion(times_s, window, span) for window in WINDOWS_S]
+    dispersions = [dispersion(times_s, window, span) for window in WINDOWS_S]
     return {
         "seconds": _rounded(span),
         "starts_per_s": _rounded(len(times_s) / span),
@@ -76,12 +76,12 @@ def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.N
         "gap_cv": _rounded(gap_cv(times_s)),
         "dispersion": [
             {
-                "window_s": one.window_s,
-                "value": _rounded(one.value),
-                "low": _rounded(one.low),
-                "high": _rounded(one.high),
+                "window_s": dispersion_.window_s,
+                "value": _rounded(dispersion_.value),
+                "low": _rounded(dispersion_.low),
+                "high": _rounded(dispersion_.high),
             }
-            for one in found
+            for dispersion_ in dispersions
         ],
         "peak_to_mean": {
             f"{window:g}s": _rounded(peak_to_mean(times_s, window, span)) for window in (10.0, 60.0) if span >= window

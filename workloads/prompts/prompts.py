@@ -168,15 +168,15 @@ class PromptMaker:
         return "".join(pieces)
 
     def _block_text(self, part: "_Part") -> str:
-        known = self._block_texts.get(part)
-        if known is None:
-            known = self._stretch(part)
-            self._block_texts[part] = known
+        text = self._block_texts.get(part)
+        if text is None:
+            text = self._stretch(part)
+            self._block_texts[part] = text
             if len(self._block_texts) > _CACHED_BLOCKS:
                 self._block_texts.popitem(last=False)
         else:
             self._block_texts.move_to_end(part)
-        return known
+        return text
 
     def _stretch(self, part: "_Part") -> str:
         """Text of exactly the part's tokens that begins with a space and ends at a safe place."""

@@ -46,9 +46,9 @@ class Bodies:
             record = orjson.loads(self._data[begin : end if end >= 0 else None])
         except orjson.JSONDecodeError as error:
             raise UserError(f"is not JSON: {error}", where=f"{self._file}, line {line}") from error
-        for found in _candidates(record):
-            if any(hint in found for hint in _HINTS):
-                return found
+        for candidate in _candidates(record):
+            if any(hint in candidate for hint in _HINTS):
+                return candidate
         raise UserError(
             "holds no request body (messages or prompt)",
             where=f"{self._file}, line {line}",

@@ -137,14 +137,14 @@ def _sliced(reader: Reader, spec: TraceSpec) -> Iterator[Rows]:
     begin_ns = round(spec.start * 1e9)
     end_ns = None if spec.duration is None else begin_ns + round(spec.duration * 1e9)
     origin: int | None = None
-    latest, kept = 0, 0
+    latest, rows_in_slice = 0, 0
     for rows in reader:
         if not len(rows):
             continue
         if not rows.has_times:
             if begin_ns or end_ns is not None:
                 raise UserError("a trace without times can't be cut by time", where="workload.trace.start")
-            kept += len(rows)
+            rows_in_slice += len(rows)
             yield rows
             continue
         origin = int(rows.at_ns[0]) if origin is None else origin
@@ -156,9 +156,9 @@ def _sliced(reader: Reader, spec: TraceSpec) -> Iterator[Rows]:
         if end_ns is not None:
             inside &= at_ns < end_ns
         piece = rows.take(inside)
-        kept += len(piece)
+        rows_in_slice += len(piece)
         yield _moved(piece, origin + begin_ns)
-    if origin is not None and not kept:
+    if origin is not None and not rows_in_slice:
         raise UserError(
             f"the slice from {spec.start:g} s" + (f" for {spec.duration:g} s" if spec.duration else "") + " is empty",
             where=str(spec.file),

@@ -75,12 +75,12 @@ def fit_arrivals(arrivals: LoggedArrivals) -> ArrivalFit:
         return ArrivalFit(_rate_of_few(arrivals), gaps, None, None, (note,))
     if not overdispersed(arrivals, width, noise, np.inf):
         return ArrivalFit(_rate(n, span_s, noise), gaps, None, None, ())
-    found = fit_modulation(arrivals.counts(width, noise))
-    if found is not None and span_s / found[1].value >= _LEAST_CORRELATIONS:
-        cv, correlation = found
+    modulation = fit_modulation(arrivals.counts(width, noise))
+    if modulation is not None and span_s / modulation[1].value >= _LEAST_CORRELATIONS:
+        cv, correlation = modulation
         return ArrivalFit(_rate(n, span_s, noise, cv.value, correlation.value), gaps, cv, correlation, ())
     _, cv_like, correlation_like = alike(
-        arrivals, _COUNTS_TO_MATCH / rate, noise, None if found is None else span_s / 10.0
+        arrivals, _COUNTS_TO_MATCH / rate, noise, None if modulation is None else span_s / 10.0
     )
     return _without_interval(arrivals, gaps, cv_like, correlation_like, "too fast for counts to tell how")
 
@@ -99,8 +99,8 @@ def _from_counts(arrivals: LoggedArrivals, rate: float, reason: str) -> ArrivalF
         return ArrivalFit(_rate(n, span_s, noise), point(1.0 / noise), None, None, (note,))
     noise, cv, correlation = alike(arrivals, width, None, None)
     how = "in a way that coarse stamps don't tell"
-    found = _without_interval(arrivals, point(1.0 / max(noise, _LEAST_NOISE)), cv, correlation, how)
-    return replace(found, notes=(note, *found.notes))
+    fit = _without_interval(arrivals, point(1.0 / max(noise, _LEAST_NOISE)), cv, correlation, how)
+    return replace(fit, notes=(note, *fit.notes))
 
 
 def _without_interval(

@@ -75,8 +75,8 @@ def averaged_rate(cv: float, x: float) -> float:
 
 def dispersion_of(counts: Counts) -> float:
     """Variance over mean of counts, each against what it is expected to be."""
-    apart = (counts.values - counts.expected) ** 2 / counts.expected
-    return float(apart.sum() / (len(counts.values) - 1))
+    deviations = (counts.values - counts.expected) ** 2 / counts.expected
+    return float(deviations.sum() / (len(counts.values) - 1))
 
 
 def overdispersed(arrivals: LoggedArrivals, width_s: float, noise: float, freedom: float) -> bool:
@@ -110,9 +110,9 @@ def alike(
 
     windows = [width_s * 2.0**k for k in range(30) if arrivals.span_s / (width_s * 2.0**k) >= _LEAST_WINDOWS]
     counts = [arrivals.counts(window, 1.0) for window in windows]
-    found = np.array([dispersion_of(one) for one in counts])
-    widths = np.array([one.width_s for one in counts])
-    weights = np.sqrt([len(one.values) / 2.0 for one in counts]) / np.maximum(found, 0.1)
+    dispersions = np.array([dispersion_of(binned) for binned in counts])
+    widths = np.array([binned.width_s for binned in counts])
+    weights = np.sqrt([len(binned.values) / 2.0 for binned in counts]) / np.maximum(dispersions, 0.1)
     rate, longest = len(arrivals.times_s) / arrivals.span_s, arrivals.span_s / 10.0
     cut = 0.0 if noise is None else (noise * noise - 1.0) / (6.0 * rate)
     best, error = (1.0, 0.0, longest), np.inf
@@ -120,12 +120,12 @@ def alike(
         whole = averaged(arrivals.span_s / tau)
         slope = np.array([rate * width * (averaged(width / tau) - whole) for width in widths.tolist()])
         if noise is None:
-            terms = np.stack([np.ones(len(found)), slope], axis=1) * weights[:, None]
+            terms = np.stack([np.ones(len(dispersions)), slope], axis=1) * weights[:, None]
             # Poisson's noise, give or take as much, where counts hardly tell it.
-            (its_noise, square), miss = nnls(np.vstack([terms, [1.0, 0.0]]), np.append(found * weights, 1.0))
+            (fitted_noise, square), miss = nnls(np.vstack([terms, [1.0, 0.0]]), np.append(dispersions * weights, 1.0))
         else:
-            its_noise, excess = noise, found - noise + cut / widths
+            fitted_noise, excess = noise, dispersions - noise + cut / widths
             (square,), miss = nnls((slope * weights)[:, None], excess * weights)
         if miss < error:
-            best, error = (its_noise, min(float(np.sqrt(square)), 5.0), tau), miss
+            best, error = (fitted_noise, min(float(np.sqrt(square)), 5.0), tau), miss
     return best

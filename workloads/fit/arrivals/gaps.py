@@ -59,23 +59,23 @@ def fit_shape(times_s: Floats, tick_s: float) -> FittedValue | str:
     gaps = np.diff(times_s)
     pairs = gaps[: len(gaps) // 2 * 2].reshape(-1, 2)
     sums, least = pairs.sum(axis=1), _TICKS * tick_s
-    told = sums > 2.0 * least
-    if told.sum() < max(_LEAST_PAIRS, _LEAST_SHARE * len(pairs)):
+    informative = sums > 2.0 * least
+    if informative.sum() < max(_LEAST_PAIRS, _LEAST_SHARE * len(pairs)):
         gap_s = float(gaps.mean())
         return f"stamps {tick_s:.3g} s apart are too coarse to tell the law of gaps of {gap_s:.3g} s on average"
-    sums, smaller = sums[told], pairs[told].min(axis=1)
-    seen = smaller >= least
-    shares = smaller[seen] / sums[seen]
+    sums, smaller = sums[informative], pairs[informative].min(axis=1)
+    resolved = smaller >= least
+    shares = smaller[resolved] / sums[resolved]
     logs = float(np.sum(np.log(shares) + np.log1p(-shares)))
-    bounds = least / sums[~seen]
+    bounds = least / sums[~resolved]
 
     def loss(log_k: float) -> float:
         k = float(np.exp(log_k))
         below = float(np.log(np.maximum(betainc(k, k, bounds), 1e-300)).sum())
         return len(shares) * float(betaln(k, k)) - (k - 1.0) * logs - below
 
-    best = minimize_scalar(loss, bounds=(_LOWEST, _HIGHEST), method="bounded", options={"xatol": 1e-7})
-    log_k, step = float(best.x), 1e-2
+    optimum = minimize_scalar(loss, bounds=(_LOWEST, _HIGHEST), method="bounded", options={"xatol": 1e-7})
+    log_k, step = float(optimum.x), 1e-2
     if not _LOWEST + 0.1 < log_k < _HIGHEST - 0.1:
         return "the gaps are all alike, or hardly ever: no gamma law"
     information = (loss(log_k + step) - 2.0 * loss(log_k) + loss(log_k - step)) / step**2

@@ -23,7 +23,7 @@ class Request:
     session: int | None = None
     think_ns: int = NO_PAUSE
     blocks: Any = ()
-    kind: str | None = None
+    class_name: str | None = None
     tenant: str | None = None
     failed: bool = False
     line: int = 0
@@ -55,7 +55,7 @@ class _Piece:
             think_ns=ints("think_ns"),
             blocks=blocks,
             block_tokens=block_tokens,
-            classes=strings("kind"),
+            classes=strings("class_name"),
             tenants=strings("tenant"),
             failed=np.array([r.failed for r in self.requests], dtype=bool),
             line=ints("line"),

@@ -52,7 +52,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
         )
     invalid: list[tuple[int, int, str]] = []
 
-    def keep(row: Any) -> str:
+    def skip_row(row: Any) -> str:
         invalid.append((row.number, row.actual_columns, row.text))
         return "skip"
 
@@ -63,7 +63,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
             reader = csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=keep),
+                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=skip_row),
                 convert_options=csv.ConvertOptions(
                     include_columns=columns_wanted,
                     column_types=dict.fromkeys(columns_wanted, pa.string()),
@@ -99,7 +99,7 @@ def whole_numbers(
     def convert(column: pa.Array) -> pa.Array:
         return pc.cast(column, pa.int64())
 
-    def one(text: str) -> int:
+    def parse_one(text: str) -> int:
         number = int(text)
         if number < least:
             raise ValueError("is negative" if number < 0 else f"is below {least}")
@@ -110,7 +110,7 @@ def whole_numbers(
     def in_range(values: npt.NDArray[np.int64]) -> bool:
         return bool(((values >= least) & (values <= MOST_TOKENS)).all())
 
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, convert, parse_one, in_range)
 
 
 def seconds_ns(
@@ -121,13 +121,13 @@ def seconds_ns(
     def convert(column: pa.Array) -> pa.Array:
         return pc.cast(pc.round(pc.multiply(pc.cast(column, pa.float64()), float(unit_ns))), pa.int64())
 
-    def one(text: str) -> int:
+    def parse_one(text: str) -> int:
         return round(float(text) * unit_ns)
 
     def in_range(values: npt.NDArray[np.int64]) -> bool:
         return bool((values >= 0).all())
 
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, convert, parse_one, in_range)
 
 
 def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -139,13 +139,13 @@ def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[
     def convert(column: pa.Array) -> pa.Array:
         return _parse_times(column)
 
-    def one(text: str) -> int:
+    def parse_one(text: str) -> int:
         return int(_parse_times(pa.array([text]))[0].as_py())
 
     def in_range(values: npt.NDArray[np.int64]) -> bool:
         return bool(((values >= _OLDEST) & (values <= _NEWEST)).all())
 
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, convert, parse_one, in_range)
 
 
 def _parse_times(column: pa.Array) -> pa.Array:
@@ -160,7 +160,7 @@ def _convert(
     name: str,
     faults: Faults,
     convert: Callable[[pa.Array], pa.Array],
-    one: Callable[[str], int],
+    parse_one: Callable[[str], int],
     in_range: Callable[[npt.NDArray[np.int64]], bool],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     column = batch.columns[name]
@@ -174,13 +174,13 @@ def _convert(
     values, good = np.zeros(len(column), np.int64), np.ones(len(column), bool)
     for k, text in enumerate(column.to_pylist()):
         try:
-            values[k] = one(text)
+            values[k] = parse_one(text)
             if not in_range(values[k : k + 1]):
                 raise ValueError("is out of range")
         except (ValueError, OverflowError) as error:  # pa.ArrowInvalid is a ValueError
             good[k] = False
-            why = str(error)
-            readable = why if why.startswith("is ") else "can't be read"
+            problem = str(error)
+            readable = problem if problem.startswith("is ") else "can't be read"
             faults.bad(int(batch.lines[k]), f"{name} {text[:60]!r} {readable}")
     return values, good
 

@@ -90,7 +90,7 @@ def _steps(
                 session=session,
                 think_ns=NO_PAUSE if place == 0 else round(max(think_s, 0.0) * 1e9),
                 blocks=names.u64(blocks),
-                kind=str(step.get("model", "")) or None,
+                class_name=str(step.get("model", "")) or None,
             )
         except (BadValueError, TypeError, ValueError) as error:
             faults.bad(place + 1, f"step {place + 1} of {path.name}: {error}")

@@ -107,7 +107,7 @@ def _requests(
                 session=session,
                 think_ns=think_ns,
                 blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
-                kind=str(value(record, columns["class"])) if "class" in columns else None,
+                class_name=str(value(record, columns["class"])) if "class" in columns else None,
                 tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
             )
         except BadValueError as error:
@@ -126,10 +126,10 @@ class _Before:
         own = think_ns == NO_PAUSE
         place = np.maximum.accumulate(np.where(own, np.arange(1, len(own) + 1), 0))
         at_ns = np.concatenate([[self.at_ns], at_ns])[place]
-        of = np.concatenate([[self.session], session])[place]
+        session_before = np.concatenate([[self.session], session])[place]
         if len(own):
-            self.at_ns, self.session = int(at_ns[-1]), int(of[-1])
-        return at_ns, of == session
+            self.at_ns, self.session = int(at_ns[-1]), int(session_before[-1])
+        return at_ns, session_before == session
 
 
 def _at_or_behind(

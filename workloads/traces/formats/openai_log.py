@@ -62,7 +62,7 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
         prompt_tokens=prompt,
         output_tokens=output,
         session=int(sessions.of(["" if session is None else str(session)])[0]),
-        kind=None if model is None else str(model),
+        class_name=None if model is None else str(model),
         tenant=None if tenant is None else str(tenant),
         failed=failed or output == 0,
     )
@@ -99,15 +99,15 @@ def _epoch_ns(when: float) -> int:
 
 
 def _places(record: dict[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = [record]
+    places: list[Mapping[str, Any]] = [record]
     for key in ("request", "response", "body"):
         inner = record.get(key)
         if isinstance(inner, Mapping):
-            found.append(inner)
+            places.append(inner)
             body = inner.get("body")
             if isinstance(body, Mapping):
-                found.append(body)
-    return found
+                places.append(body)
+    return places
 
 
 def _first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> Any:

@@ -81,19 +81,19 @@ def _blocks(chunks: list[int], lengths: dict[int, int], prompt_tokens: int) -> l
 
 
 def _chunk_lengths(file: Path, faults: Faults) -> dict[int, int] | None:
-    known: dict[int, int] = {}
+    lengths: dict[int, int] = {}
     for _, name, key in _PARTS:
-        found = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
-        if not found:
+        files = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
+        if not files:
             return None
-        faults.place = found[0].name
-        for line, record in records(found[0], faults):
+        faults.place = files[0].name
+        for line, record in records(files[0], faults):
             try:
-                known[tokens(record, key)] = tokens(record, "token_length")
+                lengths[tokens(record, key)] = tokens(record, "token_length")
             except BadValueError as error:
-                raise UserError(str(error), where=f"{found[0]}, line {line}") from error
+                raise UserError(str(error), where=f"{files[0]}, line {line}") from error
     faults.place = ""
-    return known
+    return lengths
 
 
 def _mix(z: int) -> int:

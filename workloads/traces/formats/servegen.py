@@ -75,20 +75,20 @@ def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
     if not files:
         raise UserError("there is no chunk-N-trace.csv in it", where=str(folder))
-    found: list[ServeGenClient] = []
+    read_clients: list[ServeGenClient] = []
     ignored: set[str] = set()
     for number, path in sorted(files.items()):
         datasets = [p for suffix in ("", ".gz") if (p := folder / f"chunk-{number}-dataset.json{suffix}").exists()]
         lengths = _lengths(datasets[0], ignored) if datasets else []
-        found.append(ServeGenClient(number, list(windows(path, faults)), lengths))
-    silent = [client for client in found if not client.lengths and any(w.rate for w in client.windows)]
+        read_clients.append(ServeGenClient(number, list(windows(path, faults)), lengths))
+    silent = [client for client in read_clients if not client.lengths and any(w.rate for w in client.windows)]
     if silent:
         faults.notices.append(f"{folder.name}: {len(silent)} clients have no lengths (dataset file missing): left out")
     if ignored:
         faults.notices.append(
             f"{folder.name}: {', '.join(sorted(ignored))} ignored: prompts have the text's length only"
         )
-    return found
+    return read_clients
 
 
 def windows(path: Path, faults: Faults) -> Iterator[Window]:
@@ -164,7 +164,7 @@ def _of_client(client: ServeGenClient, seed: int, start_s: float, end_s: float, 
     at_s = np.concatenate(times) if times else np.empty(0)
     prompt, output = np.ones(len(at_s), np.int64), np.ones(len(at_s), np.int64)
     rows = np.arange(len(at_s))
-    place = np.maximum(np.searchsorted([one.start_s for one in client.lengths], at_s, side="right") - 1, 0)
+    place = np.maximum(np.searchsorted([start.start_s for start in client.lengths], at_s, side="right") - 1, 0)
     for k, lengths in enumerate(client.lengths):
         mine = rows[place == k]
         for target, (values, edges), name in ((prompt, lengths.prompt, "prompt"), (output, lengths.output, "output")):
@@ -188,17 +188,17 @@ def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
     try:
         with open_file(path) as stream:
             content = orjson.loads(stream.read())
-        found = []
+        lengths = []
         for start, fields in sorted(content.items(), key=lambda item: float(item[0])):
             others = fields.keys() - {*_INPUTS, "output_tokens"}
             ignored |= {name for name in others if fields[name] not in _NOTHING}
             prompts = next(fields[name] for name in _INPUTS if name in fields)
             prompt, output = _distribution(prompts), _distribution(fields["output_tokens"])
             if prompt is not None and output is not None:
-                found.append(Lengths(float(start), prompt, output))
+                lengths.append(Lengths(float(start), prompt, output))
     except (OSError, ValueError, SyntaxError, KeyError, StopIteration, AttributeError) as error:
         raise UserError(f"is no dataset of ServeGen: {error}", where=str(path)) from error
-    return found
+    return lengths
 
 
 def _distribution(literal: str) -> tuple[npt.NDArray[np.int64], Floats] | None:
