@@ -64,7 +64,7 @@ def test_quantile_functions_ascend_and_samples_are_at_least_one(text: str) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("lognorm(1, 2)", "column 1: there is no law called 'lognorm'"),
+        ("lognorm(1, 2)", "column 1: there is no distribution called 'lognorm'"),
         ("lognormal(1)", "lognormal takes mu, sigma: 2 numbers, not 1"),
         ("lognormal(600, 2)", "natural logarithm"),
         ("512 tokens", "column 5: nothing may follow"),

@@ -21,8 +21,8 @@ from tailgate.workloads.sampling.distributions import Distribution
 class Clients:
     """`count` clients; client k's mean rate is proportional to k^-skew, its gaps of the law and shape given.
 
-    Random rates are each client's own, and have
-    the mean only on average. With `shapes`, each client's shape is drawn (and kept within 0.02 and 100).
+    Random rates are each client's own, and have the mean only on average. With `shapes`, each client's shape is drawn
+    (and held within 0.02 and 100).
     """
 
     count: int
@@ -33,7 +33,6 @@ class Clients:
     modulation: tuple[Shape, ...]
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `process.Arrivals`."""
         weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
         laws = [self.law] * self.count
@@ -47,5 +46,4 @@ class Clients:
         return Superposed(clients).times_ns(partial(streams, "clients"), until_s, span_s)
 
     def scaling(self, streams: RandomStreams, span_s: float) -> float:
-        """Each client's rate has its mean only on average."""
-        return 1.0
+        return 1.0  # each client's rate has its mean only on average

@@ -3,7 +3,7 @@
 With unit-mean gaps whose running sum is S_1 < S_2 < ..., and the cumulative rate L(t) (arrivals expected
 in [0, t]), arrivals are at t_i = L^-1(S_i) (the time change of Cinlar, "Introduction to Stochastic
 Processes", 1975, ch. 4.7). So any law of gaps combines with any shape of the rate, and the law is kept at
-scales shorter than the rate's changes. The rate's shapes are of `rate`, the laws of `renewal`.
+scales shorter than the rate's changes. The rate's shapes are in `rate_shapes`, the laws in `renewal`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
 
 class Arrivals(Protocol):
-    """When things arrive."""
+    """Arrival times of requests or sessions."""
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
         """Arrival times in [0, until_s), ascending, ns.
@@ -29,11 +29,9 @@ class Arrivals(Protocol):
         `span_s` is the time over which the asked mean rate is to hold (warm-up and measured part): a random
         rate is scaled to it. For a given span, a longer `until_s` only appends.
         """
-        ...
 
     def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """What a random rate is multiplied by to have its mean over the span."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ class Process:
     rates: Rates
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `Arrivals`."""
         edges, expected, rates = self.rates.cumulative(streams, until_s, span_s)
         gaps, total = streams("gaps"), float(expected[-1])
         position, chunk = self.law.first(gaps), _FIRST_CHUNK
@@ -53,19 +50,16 @@ class Process:
             # Chunks double up to a bound whatever the total is, so that a longer run only appends.
             steps = self.law.gaps(gaps, chunk)
             chunk = min(2 * chunk, _LAST_CHUNK)
-            steps = np.concatenate([[position], steps])
-            positions = np.cumsum(steps)
+            positions = np.cumsum(np.concatenate([[position], steps]))
             position = float(positions[-1])
-            here = positions[:-1]
-            here = here[here < total]
-            parts.append(np.rint(_when(here, edges, expected, rates) * 1e9).astype(np.int64))
+            reached = positions[:-1][positions[:-1] < total]
+            parts.append(np.rint(_when(reached, edges, expected, rates) * 1e9).astype(np.int64))
         if not parts:
             return np.empty(0, np.int64)
         times = np.concatenate(parts)
         return times[times < round(until_s * 1e9)]
 
     def scaling(self, streams: RandomStreams, span_s: float) -> float:
-        """See `Arrivals`."""
         return self.rates.scaling(streams, span_s)
 
 
@@ -86,12 +80,10 @@ class Superposed:
     clients: tuple[Arrivals, ...]
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `Arrivals`."""
         parts = [
             client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]
         return np.sort(np.concatenate(parts), kind="stable")
 
     def scaling(self, streams: RandomStreams, span_s: float) -> float:
-        """Each client's rate has its mean only on average."""
-        return 1.0
+        return 1.0  # each client's rate has its mean only on average

@@ -2,7 +2,7 @@
 
 A shape gives factors on cells of time: `edges` (K + 1 times in seconds, the first 0) and `levels` (K
 factors). Smooth shapes are cut into cells fine against their own time scale. Shapes multiply. The steps of
-a person's own stages, a spike and a daily pattern mean what they say; a random shape has mean 1 and is
+a person's own stages, a spike and a daily pattern are taken as written; a random shape has mean 1 and is
 scaled so that the mean rate over the run's span is the one asked for.
 """
 
@@ -24,16 +24,14 @@ RandomStreams = Callable[..., RandomStream]
 
 
 class Shape(Protocol):
-    """Factors over time."""
+    """Factors on the rate over time."""
 
     @property
     def random(self) -> bool:
         """Whether the factors are drawn; then they are scaled to mean 1 over the span."""
-        ...
 
     def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """Edges (K + 1, from 0 to at least until_s) and levels (K). A longer `until_s` only appends."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,6 @@ class Rates:
         return edges, np.concatenate([[0.0], np.cumsum(rates * (edges[1:] - edges[:-1]))]), rates
 
     def scaling(self, streams: RandomStreams, span_s: float) -> float:
-        """What a random rate is multiplied by to have its mean over the span."""
         return self._levels(streams, span_s, span_s)[3]
 
     def _levels(self, streams: RandomStreams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
@@ -91,20 +88,19 @@ class Rates:
 
 @dataclass(frozen=True)
 class Steps:
-    """Levels held from their starts on: ramps cut fine, stages, a file of rates. `starts[0]` is 0."""
+    """Levels that hold from their starts on; `starts[0]` is 0, and the last level holds to the end."""
 
     starts: tuple[float, ...]
     levels: tuple[float, ...]
     random: bool = False
 
     def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
-        """The last level is held."""
         return np.array([*self.starts, max(until_s, self.starts[-1]) + 1.0]), np.array(self.levels)
 
 
 @dataclass(frozen=True)
 class Spike:
-    """1, rising linearly to `factor` over `rise_s`, held, and falling back over `decay_s`: a launch surge."""
+    """1, rising linearly to `factor` over `rise_s`, holding, and falling back over `decay_s`: a launch surge."""
 
     at_s: float
     factor: float
@@ -114,7 +110,6 @@ class Spike:
     random: bool = False
 
     def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
-        """Ramps are cut into 200 cells."""
         top, fall = self.at_s + self.rise_s, self.at_s + self.rise_s + self.hold_s
         end = fall + self.decay_s
         knots = [(0.0, 1.0), (self.at_s, 1.0), (top, self.factor), (fall, self.factor), (end, 1.0)]
@@ -164,7 +159,6 @@ class Modulated:
     random: bool = True
 
     def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
-        """Cells of a sixteenth of the correlation time."""
         cell_s = self.correlation_s / 16
         count = int(np.ceil(until_s / cell_s)) + 1
         # 1 - exp(-1/16) and its square root are constants; a library exp would differ in the last bit.
@@ -183,7 +177,7 @@ class Modulated:
 
 @dataclass(frozen=True)
 class OnOff:
-    """A rate that is on for a random time, off for another, and so on; scaled to mean 1.
+    """A rate that is on and off for random times by turns, scaled to mean 1; the run begins inside some period.
 
     Exponential times make it the interrupted Poisson process, the simplest MMPP (Fischer and
     Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", 1993); `off_level` above 0 makes
@@ -196,11 +190,9 @@ class OnOff:
     random: bool = True
 
     def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
-        """One cell a period; the run begins inside a period chosen by its length."""
         # A fixed block size, so that a longer run only appends.
         edges, levels, end = [0.0], [], 0.0
-        begin = float(stream.uniform(1)[0])
-        first = True
+        begin, first = float(stream.uniform(1)[0]), True
         while end <= until_s:
             pairs = np.stack([self.on_s.numbers(stream, 256), self.off_s.numbers(stream, 256)], axis=1)
             lengths = pairs.reshape(-1).tolist()
@@ -217,7 +209,6 @@ class OnOff:
         return np.array(edges), np.array(levels) / self._mean()
 
     def _mean(self) -> float:
-        """The mean level, from the mean lengths of the periods."""
         middles = (np.arange(1000) + 0.5) / 1000
         on, off = (float(np.cumsum(law.quantile(middles))[-1]) for law in (self.on_s, self.off_s))
         return (on + self.off_level * off) / (on + off)

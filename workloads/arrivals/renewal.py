@@ -3,7 +3,7 @@
 Each law is one class: its formula in the docstring, `gaps` for the gaps after the first arrival, and
 `first` for the time from the run's start to the first arrival when the process has been going on for ever
 (the residual life, whose law is U times the length-biased gap; Cox, "Renewal Theory", 1962, ch. 5).
-The rate and how it changes are of `workloads.arrivals.rate_shapes`.
+The rate and its changes are in `rate_shapes`.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,11 @@ from tailgate.workloads.sampling.random_streams import RandomStream
 
 
 class Renewal(Protocol):
-    """A law of gaps with mean 1."""
+    """A law of gaps with mean 1: the time to the first arrival, and n further gaps."""
 
-    def first(self, stream: RandomStream) -> float:
-        """Time to the first arrival."""
-        ...
+    def first(self, stream: RandomStream) -> float: ...
 
-    def gaps(self, stream: RandomStream, n: int) -> Floats:
-        """n further gaps."""
-        ...
+    def gaps(self, stream: RandomStream, n: int) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -33,24 +29,20 @@ class Constant:
     """Gaps of exactly 1; the first arrival at the start."""
 
     def first(self, stream: RandomStream) -> float:
-        """At the start."""
         return 0.0
 
     def gaps(self, stream: RandomStream, n: int) -> Floats:
-        """Ones."""
         return np.ones(n)
 
 
 @dataclass(frozen=True)
 class Poisson:
-    """Exponential gaps, P(gap > x) = exp(-x): memoryless, index of dispersion 1 at any window."""
+    """Exponential gaps, P(gap > x) = exp(-x): memoryless, with an index of dispersion of 1 at any window."""
 
     def first(self, stream: RandomStream) -> float:
-        """Exponential too: the process has no memory."""
         return float(stream.exponential(1)[0])
 
     def gaps(self, stream: RandomStream, n: int) -> Floats:
-        """Exponential."""
         return stream.exponential(n)
 
 
@@ -68,7 +60,6 @@ class Gamma:
         return float(stream.gamma(self.shape + 1.0, 1)[0] * stream.uniform(1)[0]) / self.shape
 
     def gaps(self, stream: RandomStream, n: int) -> Floats:
-        """Gamma."""
         value = stream.gamma(self.shape, n)
         value *= 1.0 / self.shape
         return value

@@ -26,7 +26,7 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, data: Any) -> Any:
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
         names = [field.alias or name for name, field in cls.model_fields.items()]
@@ -36,15 +36,15 @@ class Strict(BaseModel):
             raise PydanticCustomError(
                 "unknown_key",
                 "{text}",
-                {"text": "; ".join(f"unknown key {key!r} ({_meant(key, names)})" for key in unknown)},
+                {"text": "; ".join(f"unknown key {key!r} ({meant(key, names)})" for key in unknown)},
             )
         return data
 
 
 def explain(error: ValidationError, where: str) -> UserError:
-    """One message for all that pydantic found; `where` is the file (or `command line`) the data came from.
+    """One message for all of pydantic's errors; `where` is the file (or `command line`) the data came from.
 
-    Each finding names its key, as in `workload.arrivals.rate: '12/q' is not a rate (...)`.
+    Each error names its key, as in `workload.arrivals.rate: '12/q' is not a rate (...)`.
     """
     messages: dict[str, list[str]] = {}
     for entry in error.errors(include_url=False):
@@ -61,11 +61,7 @@ def explain(error: ValidationError, where: str) -> UserError:
 
 
 def meant(word: str, choices: list[str]) -> str:
-    """`did you mean 'x'?`, or the choices there are."""
-    return _meant(word, choices)
-
-
-def _meant(word: str, choices: list[str]) -> str:
+    """`did you mean 'x'?` for a word that is none of the choices, or a list of them where none is like it."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
 
@@ -80,7 +76,7 @@ def _lower(text: str) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What a YAML text says.
+    """The content of a YAML text.
 
     Raises:
         UserError: it is not YAML, or a key stands twice in one mapping; line and column are named.
@@ -96,7 +92,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path, missing: str = "") -> Any:
-    """What a YAML file says; ``missing`` is the remedy where there is none.
+    """The content of a YAML file; `missing` is the remedy to name where there is no such file.
 
     Raises:
         UserError: it can't be read, or as `parse_yaml`.

@@ -16,10 +16,10 @@ import numpy as np
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.content_table import ContentTable, lengths_of
+from tailgate.workloads.sampling.random_streams import mixed_int
 
 Mode = Literal["ids", "text", "chat"]
 
-_MASK: Final = (1 << 64) - 1
 _SEED_NONCE: Final = 4
 _BLOCK_NONCE: Final = 2
 _CACHED_BLOCKS: Final = 4096
@@ -150,12 +150,12 @@ class PromptMaker:
 
     def _spell(self, part: "_Part", base: int) -> tuple[list[int], int]:
         """The first tokens, as digits of the seed, and where the stretch of text begins (to be reduced)."""
-        mixed = rest = _mix(part.seed)
+        mixed = rest = mixed_int(part.seed)
         spelled = []
         for _ in range(min(part.nonce, part.tokens)):
             rest, digit = divmod(rest, base)
             spelled.append(digit)
-        return spelled, _mix(mixed ^ 0x5851_F42D_4C95_7F2D)
+        return spelled, mixed_int(mixed ^ 0x5851_F42D_4C95_7F2D)
 
     def _text(self, content_seed: int, prefix_blocks: Any, tokens: int) -> str:
         if tokens <= 1:
@@ -197,11 +197,3 @@ class PromptMaker:
         # What no whole word fits into: words of one token, by turns.
         pieces += [words[(at + k) % len(words)] for k in range(left)]
         return "".join(pieces)
-
-
-def _mix(z: int) -> int:
-    """SplitMix64's finalizer: a bijection of 64-bit integers."""
-    z = (z + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)

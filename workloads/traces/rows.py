@@ -99,10 +99,7 @@ class Faults:
         """The notices, with the count of skipped rows."""
         if not self.skipped:
             return list(self.notices)
-        return [
-            f"{self.file.name}: {self.skipped} broken rows skipped (the first: {self.first})",
-            *self.notices,
-        ]
+        return [f"{self.file.name}: {self.skipped} broken rows skipped (the first: {self.first})", *self.notices]
 
 
 class SessionNumbers:

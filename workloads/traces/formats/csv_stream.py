@@ -46,9 +46,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
-            f"there is no column {', '.join(map(repr, missing))}",
-            where=str(file),
-            remedy=f"It has: {', '.join(names)}",
+            f"there is no column {', '.join(map(repr, missing))}", where=str(file), remedy=f"It has: {', '.join(names)}"
         )
     invalid: list[tuple[int, int, str]] = []
 
