@@ -149,7 +149,7 @@ def test_a_longer_look_only_appends(seed: int, spec: dict[str, Any], more: float
     ("spec", "says"),
     [
         ({"process": "gamma"}, "needs `shape`"),
-        ({"process": "poisson", "shape": 2}, "not of poisson"),
+        ({"process": "poisson", "shape": 2}, "not for poisson"),
         ({"process": "gama", "shape": 2}, "'constant', 'poisson', 'gamma' or 'weibull'"),
         ({"stages": [{"rate": 1, "for": 1}]}, "leave `rate` out"),
         ({"rate": None, "stages": [{"rate": 1, "for": 10, "ramp": 20}]}, "doesn't fit"),

@@ -1,14 +1,13 @@
-"""Lengths against the model's context: an error with a count, or clipped, scaled or dropped by a stated rule."""
+"""Requests that exceed the model's context: an error with their number, or clipped, scaled or dropped by the rule."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
+from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.table.columns import Columns, block_counts, blocks_of
+from tailgate.workloads.table.columns import Columns, block_counts, blocks_of, places_within
 
 Rule = Literal["error", "clip", "scale", "drop"]
 
@@ -23,7 +22,7 @@ class LengthLimit:
     max_tokens: int | None
 
     def apply(self, columns: Columns) -> Columns:
-        """The same to other requests."""
+        """Other requests with the same done to them."""
         columns = _scaled(columns, self.factor)
         if self.max_tokens is None:
             return columns
@@ -82,11 +81,11 @@ def _scaled(columns: Columns, factor: float) -> Columns:
     return columns.with_(prompt_tokens=prompt, output_tokens=output)
 
 
-def _whole_beginnings(columns: Columns, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """All requests but the bad ones and what follows them in their session."""
+def _whole_beginnings(columns: Columns, bad: Mask) -> Mask:
+    """All requests but the bad ones and those after them in their session."""
     first_bad = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
-    keep: npt.NDArray[np.bool_] = columns.turn < first_bad[columns.session]
+    keep: Mask = columns.turn < first_bad[columns.session]
     return keep
 
 
@@ -99,7 +98,7 @@ def scaled_block(block_tokens: int, factor: float) -> int:
 
 
 def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
-    """Prefix blocks cut to what the (possibly shortened) prompt covers; the last one may be cut within."""
+    """Prefix blocks cut to what the (possibly shortened) prompt covers; the last one may be covered in part."""
     if columns.prefix_blocks is None:
         return columns
     counts = block_counts(columns.prefix_blocks)
@@ -107,7 +106,6 @@ def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
     if (counts <= room).all():
         return columns
     ids = columns.prefix_blocks.flatten().to_numpy()
-    place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
     cut_counts = np.minimum(counts, room)
-    blocks: pa.ListArray = blocks_of(cut_counts, ids[place < np.repeat(cut_counts, counts)])
-    return columns.with_(prefix_blocks=blocks)
+    cut_ids = ids[places_within(counts) < np.repeat(cut_counts, counts)]
+    return columns.with_(prefix_blocks=blocks_of(cut_counts, cut_ids))

@@ -1,8 +1,8 @@
-"""A class of requests, ready to be drawn from: its laws parsed, its names numbered."""
+"""A class of requests, ready to be drawn from: its distributions parsed, its names numbered."""
 
 from dataclasses import dataclass, replace
 
-from tailgate.workloads.config.classes import ClassSpec, PrefixSpec
+from tailgate.workloads.config.classes import ClassSpec, PrefixSpec, SessionSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import parse
 from tailgate.workloads.sampling.distributions import Distribution
@@ -44,23 +44,23 @@ class RequestClass:
 
 def classes_of(spec: WorkloadSpec) -> tuple[RequestClass, ...]:
     """All classes of a resolved workload without a trace, in the order they are written."""
-    return tuple(_kind(name, code, class_spec) for code, (name, class_spec) in enumerate(spec.class_specs().items()))
+    return tuple(_parsed(name, code, class_spec) for code, (name, class_spec) in enumerate(spec.class_specs().items()))
 
 
-def _kind(name: str, code: int, spec: ClassSpec) -> RequestClass:
+def _parsed(name: str, code: int, spec: ClassSpec) -> RequestClass:
     if spec.prompt_tokens is None or spec.output_tokens is None:
         raise ValueError(f"class {name!r} has no lengths")
-    sessions = None
-    if spec.sessions is not None:
-        s = spec.sessions
-        longest = s.max_think if s.max_think is not None else float("inf")
-        sessions = SessionDistributions(
-            parse(s.turns), parse(s.think), parse(s.new_tokens), s.history != "none", s.compact_at, s.pace == "clock",
-            s.max_turns, longest,
-        )  # fmt: skip
+    sessions = None if spec.sessions is None else _parsed_sessions(spec.sessions)
     return RequestClass(
         name, code, 0.0 if spec.arrivals is not None else spec.weight, spec.priority,
         parse(spec.prompt_tokens), parse(spec.output_tokens), spec.correlation or 0.0, sessions, spec.prefix,
+    )  # fmt: skip
+
+
+def _parsed_sessions(spec: SessionSpec) -> SessionDistributions:
+    return SessionDistributions(
+        parse(spec.turns), parse(spec.think), parse(spec.new_tokens), spec.history != "none", spec.compact_at,
+        spec.pace == "clock", spec.max_turns, spec.max_think if spec.max_think is not None else float("inf"),
     )  # fmt: skip
 
 
@@ -69,19 +69,12 @@ def by_traffic(spec: WorkloadSpec, classes: tuple[RequestClass, ...]) -> tuple[R
 
     In a closed loop, where there are no shared ones, classes that only have a weight keep it.
     """
-    own = {
-        name: class_spec.arrivals.mean_rate() or 0.0
-        for name, class_spec in spec.classes.items()
-        if class_spec.arrivals is not None
-    }
+    own = {name: s.arrivals.mean_rate() or 0.0 for name, s in spec.classes.items() if s.arrivals is not None}
     if not own:
         return classes
     shared = spec.arrivals.mean_rate() or 0.0 if spec.arrivals is not None else None
     if shared is None and len(own) < len(classes):
-        return tuple(replace(request_class, weight=request_class.weight or 1.0) for request_class in classes)
-    weights = sum(request_class.weight for request_class in classes)
-    rates = {
-        request_class.name: own.get(request_class.name, (shared or 0.0) * request_class.weight / (weights or 1.0))
-        for request_class in classes
-    }
-    return tuple(replace(request_class, weight=rates[request_class.name]) for request_class in classes)
+        return tuple(replace(each, weight=each.weight or 1.0) for each in classes)
+    weights = sum(each.weight for each in classes)
+    rates = {each.name: own.get(each.name, (shared or 0.0) * each.weight / (weights or 1.0)) for each in classes}
+    return tuple(replace(each, weight=rates[each.name]) for each in classes)

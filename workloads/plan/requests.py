@@ -1,8 +1,8 @@
 """The requests of sessions, class by class: turns, lengths, think times.
 
-Everything here is a function of (seed, group, class, ordinal, turn), where a *group* is a set of sessions
-with common arrivals and the ordinal counts them: no order of drawing, so any part of a plan can be made alone.
-When sessions start is of `workloads.plan.session_starts`, what prompts share of `workloads.plan.prefixes`.
+Everything here is a function of (seed, group, class, ordinal, turn), where a *group* is a set of sessions with common
+arrivals and the ordinal counts them. There is no order of drawing, so any part of a plan can be made alone. When
+sessions start is decided in `session_starts`, what prompts share in `prefixes`.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def draw(classes: tuple[RequestClass, ...], seed: int, group: str, group_code: i
 def _of_class(
     request_class: RequestClass, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints
 ) -> Columns:
-    counts = turn_counts(request_class, seed, group, ordinals)
+    sessions, counts = request_class.sessions, turn_counts(request_class, seed, group, ordinals)
     total = int(counts.sum())
     row_session = np.repeat(np.arange(len(ordinals)), counts) if total != len(ordinals) else np.arange(total)
     starts = np.cumsum(counts) - counts
@@ -78,20 +78,19 @@ def _of_class(
     if request_class.spearman:
         u_output = correlated(u_prompt, u_output, request_class.spearman)
     added, output = whole(request_class.prompt.quantile(u_prompt)), whole(request_class.output.quantile(u_output))
-    think, chapter = constant(0, total), constant(0, total)
-    at_ns = constant(NO_TIME, total)
+    think, chapter, at_ns = constant(0, total), constant(0, total), constant(NO_TIME, total)
     prompt = added
-    if request_class.sessions is not None:
+    if sessions is not None:
         later = turn > 0
-        added[later] = whole(request_class.sessions.new_tokens.quantile(u_prompt[later]))
-        if request_class.sessions.resend:
+        added[later] = whole(sessions.new_tokens.quantile(u_prompt[later]))
+        if sessions.resend:
             prompt = _with_history(added, output, starts, row_session)
-            if request_class.sessions.compact_at is not None:
-                prompt = _compacted(prompt, starts, row_session, request_class.sessions.compact_at)
+            if sessions.compact_at is not None:
+                prompt = _compacted(prompt, starts, row_session, sessions.compact_at)
             chapter = _chapters(prompt, starts, row_session)
         think = np.zeros(total, np.int64)
-        think[later] = _think_ns(request_class.sessions, uniform("think")[later])
-        if request_class.sessions.by_clock:
+        think[later] = _think_ns(sessions, uniform("think")[later])
+        if sessions.by_clock:
             elapsed = np.cumsum(think)
             at_ns = np.where(later, elapsed - elapsed[starts[row_session]], NO_TIME)
     return Columns(
@@ -112,47 +111,37 @@ def _of_class(
 
 
 def longest(request_class: RequestClass) -> int:
-    """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
+    """A bound on prompt + output of any request of a class: its distributions at the largest uniform number."""
 
-    def most(law: Distribution) -> int:
-        return int(whole(law.quantile(_TOP))[0])
+    def largest(distribution: Distribution) -> int:
+        return int(whole(distribution.quantile(_TOP))[0])
 
-    prompt, output = most(request_class.prompt), most(request_class.output)
-    if request_class.sessions is None:
+    prompt, output, sessions = largest(request_class.prompt), largest(request_class.output), request_class.sessions
+    if sessions is None:
         return prompt + output
-    new = most(request_class.sessions.new_tokens)
-    if not request_class.sessions.resend:
+    new = largest(sessions.new_tokens)
+    if not sessions.resend:
         return max(prompt, new) + output
-    whole_history = prompt + (min(most(request_class.sessions.turns), request_class.sessions.max_turns) - 1) * (
-        new + output
-    )
-    return (
-        max(
-            prompt,
-            whole_history
-            if request_class.sessions.compact_at is None
-            else min(whole_history, request_class.sessions.compact_at),
-        )
-        + output
-    )
+    history = prompt + (min(largest(sessions.turns), sessions.max_turns) - 1) * (new + output)
+    return max(prompt, history if sessions.compact_at is None else min(history, sessions.compact_at)) + output
 
 
 def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) -> Ints:
-    """Each turn's prompt: all that was said before, question and answer, and what it adds."""
-    running = np.cumsum(added + output) - output
-    before = running[starts] - added[starts]
-    prompt: Ints = running - before[row_session]
+    """Each turn's prompt: all questions and answers before it, and what it adds."""
+    total = np.cumsum(added + output) - output
+    before = total[starts] - added[starts]
+    prompt: Ints = total - before[row_session]
     return prompt
 
 
-def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints:
-    """Prompts that begin anew where they would exceed `most`: with the first one's length, a quarter of it at most."""
+def _compacted(prompt: Ints, starts: Ints, row_session: Ints, limit: int) -> Ints:
+    """Prompts that begin anew where they would exceed `limit`, with the first one's length or a quarter of `limit`."""
     prompt = prompt.copy()
-    anew = np.minimum(prompt[starts], most // 4)
+    anew = np.minimum(prompt[starts], limit // 4)
     first_row = np.zeros(len(prompt), bool)
     first_row[starts] = True
     while True:
-        rows = np.flatnonzero((prompt > most) & ~first_row)
+        rows = np.flatnonzero((prompt > limit) & ~first_row)
         if not len(rows):
             return prompt
         # The first row of each session that is too long, and by how much it and all after it go down.
@@ -164,7 +153,7 @@ def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints
 
 
 def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
-    """How often a conversation has begun anew before each row: its prompt is then shorter than the one before."""
+    """How often a conversation has begun anew before each row, which shows as a prompt shorter than the one before."""
     shorter = np.zeros(len(prompt), np.int64)
     shorter[1:] = (row_session[1:] == row_session[:-1]) & (prompt[1:] < prompt[:-1])
     count = np.cumsum(shorter)

@@ -1,7 +1,7 @@
-"""When sessions start in an open loop, and whose they are: groups of arrivals, merged by time.
+"""When sessions start in an open loop, and which class and tenant they are of: groups of arrivals, merged by time.
 
-A group is a set of sessions with common arrivals: the classes that share the workload's arrivals by weight, a
-class with arrivals of its own, or the surplus of a tenant's surge. Groups are independent of each other.
+A group is a set of sessions with common arrivals: those of the classes that share the workload's arrivals by weight, of
+a class with arrivals of its own, or the surplus of a tenant's surge. Groups are independent of each other.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.plan.request_classes import RequestClass, by_traffic
 from tailgate.workloads.plan.requests import draw
 from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
-from tailgate.workloads.table.columns import Columns, check_size, concatenate
+from tailgate.workloads.table.columns import Columns, check_size, concatenate, first_turns
 
 SHARED: Final = "shared"
 _MUCH: Final = 1.25
@@ -66,7 +66,7 @@ def _surges(spec: WorkloadSpec, classes: tuple[RequestClass, ...], rate: float) 
 
 
 def span_s(spec: WorkloadSpec, rate: float) -> float:
-    """Warm-up and measured part together, in seconds; what is ended by a number of requests is estimated."""
+    """Seconds of warm-up and measured part together, estimated where a number of requests ends them."""
     measured = spec.measured_s()
     ends = [] if measured is None else [measured]
     if spec.requests is not None:
@@ -109,7 +109,7 @@ def started(spec: WorkloadSpec, groups: list[SessionGroup], seed: int, until_s: 
 
 
 def notices_of(groups: list[SessionGroup], seed: int, span: float) -> list[str]:
-    """Which random rates had to be scaled by much to have their mean over the run."""
+    """A notice for each random rate that had to be scaled by much to have its mean over the run."""
     notices = []
     for group in groups:
         scale = group.arrivals.scaling(partial(RandomStream, seed, "arrivals", group.name), span)
@@ -123,15 +123,14 @@ def notices_of(groups: list[SessionGroup], seed: int, span: float) -> list[str]:
 
 
 def beginnings(columns: Columns, begin_s: float, end_s: float) -> list[str]:
-    """A notice where requests in [begin, end) are far fewer than in the long run, as no session started before 0.
+    """A notice where requests in [begin, end) are far fewer than in the long run, since no session started before 0.
 
-    Of whole sessions at a steady rate, by their pauses alone: answers that take long make it less.
+    Estimated for a steady rate from the pauses of sessions alone; slow answers make the share still smaller.
     """
     if end_s <= begin_s:
         return []
     waits_s = np.cumsum(np.where(columns.turn > 0, columns.think_ns, 0)) / 1e9
-    first = np.maximum.accumulate(np.where(columns.turn == 0, np.arange(len(columns)), 0))
-    after_s = waits_s - waits_s[first]
+    after_s = waits_s - waits_s[first_turns(columns.turn)]
     room_s = (end_s - after_s).clip(0) - (begin_s - after_s).clip(0)
     share = float(room_s.mean()) / (end_s - begin_s)
     if share >= _NEARLY_ALL:

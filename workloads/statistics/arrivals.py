@@ -1,6 +1,6 @@
-"""Figures of arrivals and lengths: rate, index of dispersion, gap variation, peaks, distances between laws.
+"""Figures of arrivals and lengths: index of dispersion, variation of gaps, peaks, distances, rank correlation.
 
-For plans, for traces, and for what a run really sent: plain arrays in, figures out.
+They take plain arrays, of a plan, a trace, or the requests that a run really sent.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def dispersion(times_s: Floats, window_s: float, span_s: float) -> IndexOfDisper
     return IndexOfDispersion(window_s, windows, value, value * (windows - 1) / low, value * (windows - 1) / high)
 
 
-def counts_in(times_s: Floats, window_s: float, windows: int) -> npt.NDArray[np.int64]:
+def counts_in(times_s: Floats, window_s: float, windows: int) -> Ints:
     """Arrivals in each of `windows` consecutive windows from 0 on."""
     slots = np.floor(times_s / window_s).astype(np.int64)
     return np.bincount(slots[(slots >= 0) & (slots < windows)], minlength=windows)
@@ -72,9 +72,8 @@ def peak_to_mean(times_s: Floats, window_s: float, span_s: float) -> float | Non
 def ks_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Largest difference of the two samples' distribution functions (Kolmogorov-Smirnov), ties included."""
     points = np.union1d(a, b)
-    of_a = np.searchsorted(np.sort(a), points, side="right") / len(a)
-    of_b = np.searchsorted(np.sort(b), points, side="right") / len(b)
-    return float(np.abs(of_a - of_b).max())
+    shares = (np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (a, b))
+    return float(np.abs(np.subtract(*shares)).max())
 
 
 def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -86,7 +85,7 @@ def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 
 def mean_ranks(values: npt.NDArray[Any]) -> Floats:
-    """Ranks from 1, equal values share their mean rank."""
+    """Ranks from 1; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Floats = (ends - (counts - 1) / 2.0)[inverse]

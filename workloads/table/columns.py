@@ -45,9 +45,9 @@ PHASES = ("warmup", "measure", "cooldown")
 
 @dataclass(frozen=True)
 class Columns:
-    """One entry a request; `at_ns` is NO_TIME where there is none; codes index the workload's names.
+    """Arrays with one entry for each request; `at_ns` is NO_TIME where it has none; codes index the workload's names.
 
-    `prefix_blocks` is None while no request has any. Columns are not written into: those of one value for all
+    `prefix_blocks` is None while no request has any. Columns are never written into: those with one value for all
     requests (`constant`) take no memory.
     """
 
@@ -62,8 +62,8 @@ class Columns:
     output_tokens: Ints
     content_seed: npt.NDArray[np.uint64]
     prefix_blocks: pa.ListArray | None = None
-    # Where a request came from: which group's how-manieth session, and how often that had begun anew before it;
-    # not part of the plan.
+    # Where a request came from, which is not part of the plan: the ordinal of its session within its group, and how
+    # often that conversation had begun anew before it.
     ordinal: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     group_code: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     chapter: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -99,7 +99,11 @@ _ARRAYS: Final = (
 
 
 def check_size(rows: int) -> None:
-    """Raise a UserError before a plan is made that no memory holds."""
+    """Refuse a plan that fits into no memory before it is made.
+
+    Raises:
+        UserError: it has more than MAX_ROWS rows.
+    """
     if rows > MAX_ROWS:
         raise UserError(
             f"the plan would have {rows:,} requests, more than {MAX_ROWS:,}",
@@ -109,7 +113,7 @@ def check_size(rows: int) -> None:
 
 
 def constant(value: int, n: int) -> Ints:
-    """n times the same, in the memory of one."""
+    """n equal values in the memory of one."""
     return np.broadcast_to(np.int64(value), n)
 
 
@@ -118,7 +122,7 @@ def _is_constant(column: npt.NDArray[Any]) -> bool:
 
 
 def stateless(n: int, **columns: Any) -> Columns:
-    """n requests that are each their own session, of the first class and tenant, with what is given."""
+    """n requests that are each a session of their own, of the first class and tenant, with the columns given."""
     base: dict[str, Any] = dict.fromkeys(_ARRAYS, constant(0, n))
     base |= {"at_ns": constant(NO_TIME, n), "content_seed": np.broadcast_to(np.uint64(0), n)}
     if "session" not in columns:
@@ -127,7 +131,7 @@ def stateless(n: int, **columns: Any) -> Columns:
 
 
 def concatenate(parts: list[Columns]) -> Columns:
-    """All rows, one part after the other."""
+    """The rows of all parts, one part after the other."""
     if len(parts) == 1:
         return parts[0]
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in _ARRAYS}
@@ -161,6 +165,17 @@ def block_counts(blocks: pa.ListArray) -> Ints:
     """The length of each list."""
     counts: Ints = np.diff(blocks.offsets.to_numpy()).astype(np.int64)
     return counts
+
+
+def places_within(counts: Ints) -> Ints:
+    """0, 1, ... within each list of the given lengths, one list after the other."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def first_turns(turn: Ints) -> Ints:
+    """For each row the row of its session's first turn, where rows are session by session."""
+    rows: Ints = np.maximum.accumulate(np.where(turn == 0, np.arange(len(turn)), 0))
+    return rows
 
 
 def last_timed(at_ns: Ints) -> Ints:

@@ -8,13 +8,13 @@ import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats.csv_stream import open_file
-from tailgate.workloads.traces.rows import MOST_TOKENS, Faults
+from tailgate.workloads.traces.rows import Faults, token_fault
 
 _BLOCK = 1 << 20
 
 
 class BadValueError(ValueError):
-    """A record lacks a value or has an impossible one; says which."""
+    """A record lacks a value or has an impossible one; the message says which."""
 
 
 def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -77,12 +77,8 @@ def tokens(record: Mapping[str, Any], key: str, *, least: int = 0) -> int:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
         raise BadValueError(f"{key} {number!r} is not a whole number")
-    if number < 0:
-        raise BadValueError(f"{key} {number} is negative")
-    if number < least:
-        raise BadValueError(f"{key} {number} is below {least}")
-    if number > MOST_TOKENS:
-        raise BadValueError(f"{key} {number} is above {MOST_TOKENS:,}: no model takes that")
+    if fault := token_fault(number, least):
+        raise BadValueError(f"{key} {number} {fault}")
     return number
 
 
