@@ -64,7 +64,7 @@ class Process:
 
 
 def _when(positions: Floats, edges: Floats, expected: Floats, rates: Floats) -> Floats:
-    """The cumulative rate's inverse. By the rate of a cell, not by its end: the last one's is where the look ends."""
+    """Where the cumulative rate reaches the positions; within a cell by its rate, since the last cell is cut short."""
     cell = np.clip(np.searchsorted(expected, positions, side="right") - 1, 0, len(rates) - 1)
     since = np.divide(positions - expected[cell], rates[cell], out=np.zeros_like(positions), where=rates[cell] > 0)
     return np.minimum(edges[cell] + since, edges[cell + 1])

@@ -123,7 +123,6 @@ class ArrivalSpec(Strict):
         return self.rate
 
     def stages_s(self) -> float:
-        """The length of all stages together."""
         return float(sum(stage.for_ for stage in self.stages))
 
     def _stage_arrivals(self) -> float:
@@ -132,16 +131,12 @@ class ArrivalSpec(Strict):
 
 
 def parse_stage_rate(value: float | str) -> float:
-    """A stage's rate; unlike others it may be 0.
-
-    Raises:
-        ValueError: not a rate.
-    """
+    """A stage's rate, which unlike others may be 0."""
     return 0.0 if value in (0, "0", "0/s") else parse_rate(value)
 
 
 def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
-    """(time, rate) corners of the stages' line."""
+    """Corners (time, rate) of the line that the stages make."""
     knots: list[tuple[float, float]] = []
     at, level = 0.0, 0.0
     for stage in stages:
@@ -152,11 +147,7 @@ def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
 
 
 def build(spec: ArrivalSpec) -> Arrivals:
-    """The process that a spec with a rate describes.
-
-    Raises:
-        ValueError: no rate.
-    """
+    """The arrival process of a spec that has a rate."""
     rate = spec.mean_rate()
     if rate is None:
         raise ValueError("arrivals.rate is missing (write e.g. 12/s)")
@@ -169,7 +160,6 @@ def build(spec: ArrivalSpec) -> Arrivals:
 
 
 def law(process: str, shape: float | None) -> Renewal:
-    """The law of the gaps."""
     match process:
         case "constant":
             return Constant()

@@ -76,11 +76,7 @@ def _lower(text: str) -> str:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text.
-
-    Raises:
-        UserError: it is not YAML, or a key stands twice in one mapping; line and column are named.
-    """
+    """The content of a YAML text; a UserError names line and column, also of a key that stands twice."""
     import yaml
 
     try:
@@ -92,11 +88,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path, missing: str = "") -> Any:
-    """The content of a YAML file; `missing` is the remedy to name where there is no such file.
-
-    Raises:
-        UserError: it can't be read, or as `parse_yaml`.
-    """
+    """The content of a YAML file; `missing` is the remedy to name where there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -33,7 +33,6 @@ class Profile(Strict):
 
 
 def names() -> list[str]:
-    """The built-in profiles."""
     folder = resources.files("tailgate.workloads").joinpath("profiles")
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
@@ -64,7 +63,7 @@ def load(name: str) -> Profile:
 
 
 def workload(name: str) -> WorkloadSpec:
-    """A profile's workload as it is, to be looked at: a minute of it where the profile doesn't say when it ends."""
+    """A profile's workload as it is, to be looked at."""
     return fill_in(WorkloadSpec(profile=name))
 
 
@@ -109,7 +108,7 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
 
 
 def with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
-    """A rate for a mix whose classes all have arrivals of their own is that of all together."""
+    """Where all classes have arrivals of their own, a rate for the whole is shared out among them."""
     class_specs = {key: ClassSpec.model_validate(class_spec) for key, class_spec in merged.get("classes", {}).items()}
     own = {key: class_spec.arrivals for key, class_spec in class_specs.items() if class_spec.arrivals is not None}
     rate = merged["arrivals"].get("rate")
@@ -148,7 +147,7 @@ def _merged_arrivals(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
 
 
 def _given(spec: Strict) -> dict[str, Any]:
-    """What was written, not what has a default."""
+    """The keys that were written, without those that have defaults."""
     return spec.model_dump(exclude_unset=True, by_alias=True)
 
 

@@ -206,7 +206,6 @@ class WorkloadSpec(RequestSpec):
         return self
 
     def _check_trace(self) -> None:
-        """A trace says how long its requests are, and when they come unless `arrivals` do."""
         for name in ("prompt_tokens", "output_tokens"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
@@ -214,7 +213,6 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`arrivals.rate` is missing: arrivals instead of the trace's own times need one")
 
     def _check_own_code(self) -> None:
-        """With a locustfile it is the person's code that says what is sent; when, the users say."""
         others = ("trace", "profile", "arrivals", "prompt_tokens", "output_tokens", "sessions", "prefix", "classes")
         conflicting = [name for name in others if getattr(self, name)]
         if conflicting:
@@ -254,5 +252,5 @@ class WorkloadSpec(RequestSpec):
         return self.arrivals.stages_s() if self.arrivals is not None else 0.0
 
     def measured_s(self) -> float | None:
-        """Length of the measured part in seconds: `duration`, or that of the stages; None when requests end it."""
+        """Seconds of the measured part: `duration`, or that of the stages; None when a number of requests ends it."""
         return self.duration if self.duration is not None else (self._staged_s() or None)

@@ -38,16 +38,16 @@ class FittedValue:
 
     @property
     def known(self) -> bool:
-        """Whether the interval says anything."""
+        """Whether there is an interval."""
         return bool(np.isfinite(self.high))
 
     def as_dict(self) -> dict[str, float]:
-        """For JSON and YAML, rounded to six significant digits."""
+        """The value and its interval for JSON and YAML, rounded to six significant digits."""
         return {key: float(f"{getattr(self, key):.6g}") for key in ("value", "low", "high")}
 
 
 def log_normal(log_value: float, log_error: float, freedom: float | None = None) -> FittedValue:
-    """An estimate whose logarithm is about normal with the given standard error (with `freedom`: Student's t)."""
+    """A value whose logarithm is about normal with the given standard error (with `freedom`: Student's t)."""
     from scipy.stats import t
 
     spread = (Z95 if freedom is None else float(t.ppf(0.975, freedom))) * log_error
@@ -55,7 +55,7 @@ def log_normal(log_value: float, log_error: float, freedom: float | None = None)
 
 
 def point(value: float) -> FittedValue:
-    """An estimate whose interval can't be given."""
+    """A value whose interval can't be given."""
     return FittedValue(value, 0.0, float("inf"))
 
 
@@ -85,12 +85,11 @@ class FitCheck:
 
     @property
     def error(self) -> float:
-        """Relative to the log's figure; absolute where that is 0."""
+        """The difference relative to the log's figure, or absolute where that is 0."""
         return self.fit / self.log - 1.0 if self.log else self.fit
 
     @property
     def ok(self) -> bool:
-        """Whether the fit may stand for the log in this."""
         return abs(self.fit - self.log) <= self.allowed
 
 
@@ -135,7 +134,7 @@ def checks(columns: Columns, workload: dict[str, Any], block_tokens: int, tick_s
 
 
 def reuse_check(columns: Columns, drawn: list[pa.Table], block_tokens: int) -> list[FitCheck]:
-    """The share of prompt tokens that an earlier prompt began with; nothing where the log doesn't say."""
+    """The check of how much prompts share; none where the log doesn't say."""
     if columns.prefix_blocks is None:
         return []
     shares = [implied_reuse(table, block_tokens).token_share for table in drawn]
@@ -150,7 +149,7 @@ def reuse_of(columns: Columns, block_tokens: int) -> float:
 
 
 def draw(columns: Columns, workload: dict[str, Any], span: float, seeds: int = _SEEDS) -> list[pa.Table]:
-    """Plans of the workload, as long as the log; few of a log of many rows."""
+    """Plans of the workload that are as long as the log; fewer of them where the log has many rows."""
     spec = dict(workload)
     if "arrivals" in workload:
         spec["duration"] = span
@@ -162,7 +161,7 @@ def draw(columns: Columns, workload: dict[str, Any], span: float, seeds: int = _
 
 
 def span_s(times_s: Floats) -> float:
-    """A log's length: from its first to its last arrival, and one mean gap more."""
+    """The time from a log's first to its last arrival, and one mean gap more."""
     if len(times_s) < 2:
         return 0.0
     return float((times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1))

@@ -15,7 +15,7 @@ _SHARES = (
 
 
 def expression_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str:
-    """The expression of the values' own quantiles; fewer points where there are few values."""
+    """The values' own quantiles as an expression of the grammar; fewer points where there are few values."""
     ordered = np.sort(values).astype(np.float64)
     if ordered[0] == ordered[-1]:
         return f"{ordered[0]:.6g}"
@@ -28,7 +28,7 @@ def expression_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str
 
 
 def _with_jumps(ordered: npt.NDArray[np.float64], shares: list[float]) -> list[float]:
-    """More points where one value is so frequent that straight lines would smear it (2 % and more)."""
+    """The shares with more points where one value is so frequent (2 % and more) that lines would smear it."""
     values, counts = np.unique(ordered, return_counts=True)
     n = len(ordered)
     ends = np.cumsum(counts)

@@ -47,7 +47,7 @@ def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
 
 
 def to_yaml(fit: Fit) -> str:
-    """The profile as a file, with the checks as comments."""
+    """The profile as YAML, with the checks as comments."""
     import yaml
 
     lines = [
@@ -59,11 +59,7 @@ def to_yaml(fit: Fit) -> str:
 
 
 def write(fit: Fit, path: Path) -> None:
-    """The profile as a YAML file.
-
-    Raises:
-        UserError: it can't be written.
-    """
+    """Write the profile as a YAML file."""
     try:
         path.write_text(to_yaml(fit), encoding="utf-8")
     except OSError as error:

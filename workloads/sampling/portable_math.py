@@ -165,7 +165,6 @@ def interpolate(x: Floats, xs: Floats, ys: Floats) -> Floats:
 
 
 def gamma_function(x: float) -> float:
-    """Gamma(x) for x > 0."""
     return float(exp(np.array([log_gamma_function(x)]))[0])
 
 

@@ -32,7 +32,6 @@ class RandomStream:
         self._bits = np.random.Philox(key=_key(seed, names))
 
     def u64(self, n: int) -> Words:
-        """n raw 64-bit integers."""
         return self._bits.random_raw(n)
 
     def uniform(self, n: int) -> Floats:
@@ -40,7 +39,6 @@ class RandomStream:
         return _to_unit(self.u64(n))
 
     def exponential(self, n: int) -> Floats:
-        """n exponential numbers of mean 1."""
         value = portable_math.log(self.uniform(n))
         np.negative(value, out=value)
         return value
@@ -92,12 +90,11 @@ class RandomField:
         return mixed(value)
 
     def uniform(self, i: npt.NDArray[np.integer], j: npt.NDArray[np.integer] | int = 0) -> Floats:
-        """Numbers in the open interval (0, 1)."""
         return _to_unit(self.u64(i, j))
 
 
 def mixed(z: Words) -> Words:
-    """SplitMix64's step: a bijection of 64-bit integers that leaves no trace of order."""
+    """SplitMix64's finalizer, a bijection of 64-bit integers."""
     z = z + _GOLDEN
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)

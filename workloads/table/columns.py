@@ -72,7 +72,7 @@ class Columns:
         return len(self.session)
 
     def take(self, rows: npt.NDArray[Any]) -> "Columns":
-        """The rows of an index array, a mask, or a slice's indices, in that order."""
+        """The rows of an index array or a mask, in that order."""
         count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
         if rows.dtype == bool and count == len(self):
             return self
@@ -131,7 +131,6 @@ def stateless(n: int, **columns: Any) -> Columns:
 
 
 def concatenate(parts: list[Columns]) -> Columns:
-    """The rows of all parts, one part after the other."""
     if len(parts) == 1:
         return parts[0]
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in _ARRAYS}
@@ -150,7 +149,6 @@ def _joined(columns: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def empty_blocks(n: int) -> pa.ListArray:
-    """n empty lists of block ids."""
     return blocks_of(np.zeros(n, np.int64), np.empty(0, np.uint64))
 
 
@@ -162,7 +160,6 @@ def blocks_of(counts: Ints, ids: npt.NDArray[np.uint64]) -> pa.ListArray:
 
 
 def block_counts(blocks: pa.ListArray) -> Ints:
-    """The length of each list."""
     counts: Ints = np.diff(blocks.offsets.to_numpy()).astype(np.int64)
     return counts
 

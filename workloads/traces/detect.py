@@ -13,11 +13,7 @@ _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or cs
 
 
 def with_format(spec: TraceSpec) -> TraceSpec:
-    """The same with its format detected from the file where it is `auto`.
-
-    Raises:
-        UserError: as `guess_format`.
-    """
+    """The same with its format detected from the file where it is `auto`."""
     if spec.format != "auto":
         return spec
     return spec.model_copy(update={"format": guess_format(spec.file, named=bool(spec.columns))})

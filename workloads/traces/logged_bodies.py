@@ -33,11 +33,7 @@ class Bodies:
             at = self._data.find(b"\n", at + 1)
 
     def body(self, line: int) -> dict[str, Any]:
-        """The request body of a line.
-
-        Raises:
-            UserError: the line holds none.
-        """
+        """The request body of a line; a UserError where it holds none."""
         if not 1 <= line <= len(self._starts):
             raise UserError(f"there is no line {line}", where=str(self._file))
         begin = self._starts[line - 1]
@@ -57,7 +53,7 @@ class Bodies:
 
 
 def _candidates(record: Any) -> list[dict[str, Any]]:
-    """Where a log may keep the body: in `request.body`, `request`, `body`, or it is the line itself."""
+    """The places where a log may hold the body: `request.body`, `request`, `body`, or the line itself."""
     if not isinstance(record, dict):
         return []
     request = record.get("request")

@@ -89,11 +89,7 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
 
 
 def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
-    """The reader of a recorded format.
-
-    Raises:
-        UserError: the format needs columns to be named.
-    """
+    """The reader of a recorded format; ServeGen has none."""
     if spec.format in _READERS:
         return _READERS[spec.format]
     match spec.format:

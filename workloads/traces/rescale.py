@@ -22,7 +22,6 @@ _FEW: Final = 20
 
 
 def at_speed(columns: Columns, speed: float) -> Columns:
-    """Times and pauses divided by `speed`."""
     if speed == 1.0:
         return columns
     at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / speed), NO_TIME).astype(np.int64)

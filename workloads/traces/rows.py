@@ -112,11 +112,7 @@ class Faults:
         return len(self._lines)
 
     def bad(self, line: int, what: str) -> None:
-        """Report a broken row.
-
-        Raises:
-            UserError: unless rows are to be skipped.
-        """
+        """Report a broken row: a UserError, unless such rows are to be skipped."""
         if not self.skip:
             raise UserError(
                 what,
@@ -141,7 +137,6 @@ class SessionNumbers:
         self._next = 0
 
     def of(self, names: list[str]) -> Ints:
-        """The number of each name."""
         return np.array([self._number(name) for name in names], np.int64)
 
     def _number(self, name: str) -> int:

@@ -57,11 +57,6 @@ class ArrivalFit:
 
 
 def fit_arrivals(arrivals: LoggedArrivals) -> ArrivalFit:
-    """Fit arrivals.
-
-    Raises:
-        UserError: fewer than 200 arrivals.
-    """
     n, span_s = len(arrivals.times_s), arrivals.span_s
     if n < LEAST_ARRIVALS:
         raise UserError(f"{n} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log")
@@ -86,7 +81,7 @@ def fit_arrivals(arrivals: LoggedArrivals) -> ArrivalFit:
 
 
 def _from_counts(arrivals: LoggedArrivals, rate: float, reason: str) -> ArrivalFit:
-    """Of stamps that don't tell gaps: gamma gaps and a modulation whose counts vary as the log's, without intervals."""
+    """Where stamps don't tell gaps: gamma gaps and a modulation whose counts vary as the log's, without intervals."""
     width = max(_COARSE_COUNTS_PER_BIN / rate, _LEAST_TICKS * arrivals.tick_s)
     finest = arrivals.counts(width, 1.0)
     if len(finest.values) < _LEAST_COARSE_BINS:
@@ -120,14 +115,14 @@ def _without_interval(
 
 
 def _rate(n: int, span_s: float, noise: float, cv: float = 0.0, correlation_s: float = 1.0) -> FittedValue:
-    """Arrivals over time, of renewals whose rate wanders."""
+    """The rate of a renewal process whose rate wanders."""
     pieces = span_s / correlation_s
     freedom = max(pieces / 4.0, 3.0) if cv else None
     return log_normal(float(np.log(n / span_s)), float(np.sqrt(noise / n + averaged_rate(cv, pieces))), freedom)
 
 
 def _rate_of_few(arrivals: LoggedArrivals) -> FittedValue:
-    """From how much the counts of a tenth of the log differ, whatever makes them (batch means)."""
+    """The rate, with an error from how much the counts in tenths of the log differ (batch means)."""
     n, tenths = len(arrivals.times_s), arrivals.counts(arrivals.span_s / 10.0, 1.0)
     error = float(np.sqrt(dispersion_of(tenths) / n))
     return log_normal(float(np.log(n / arrivals.span_s)), error, len(tenths.values) - 1)

@@ -27,7 +27,6 @@ class Counts:
 
     @property
     def span_s(self) -> float:
-        """The time that all bins cover."""
         return self.width_s * len(self.values)
 
 
@@ -41,7 +40,7 @@ class LoggedArrivals:
     factors: Floats | None = None
 
     def counts(self, width_s: float, noise: float) -> Counts:
-        """In bins of whole ticks, about `width_s` each."""
+        """Counts in bins of whole ticks, about `width_s` each."""
         ticks = max(round(width_s / self.tick_s), 1)
         width = ticks * self.tick_s
         bins = int(self.span_s / width + 1e-9)
@@ -74,7 +73,7 @@ def averaged_rate(cv: float, x: float) -> float:
 
 
 def dispersion_of(counts: Counts) -> float:
-    """Variance over mean of counts, each against what it is expected to be."""
+    """Variance over mean of counts around their expected values."""
     deviations = (counts.values - counts.expected) ** 2 / counts.expected
     return float(deviations.sum() / (len(counts.values) - 1))
 

@@ -21,7 +21,7 @@ class Days:
     rate: FittedValue
 
     def over(self, span_s: float) -> Floats:
-        """The factors that the generator makes of them, at equal steps of [0, span)."""
+        """The factors at equal steps of [0, span), as the generator draws them."""
         edges, levels = Daily(self.factors, (1.0,) * 7).cells(RandomStream(0), span_s)
         steps = round(span_s / (edges[1] - edges[0]))
         return levels[:steps]

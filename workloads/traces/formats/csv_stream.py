@@ -32,11 +32,7 @@ class Batch:
 
 
 def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch]:
-    """The wanted columns of a CSV file with a header, about 4 MB of text at a time.
-
-    Raises:
-        UserError: no such file, not a CSV file, or a column is missing (those that are there are listed).
-    """
+    """The wanted columns of a CSV file with a header, about 4 MB of text at a time."""
     # pyarrow.csv is imported here: it costs 20 ms that runs without a trace need not pay.
     from pyarrow import csv
 
@@ -87,6 +83,7 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
                 return
             lines = _lines(next_line, batch.num_rows, bad_lines)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line + len(bad_lines)
+            # Arrow reads a blank line as a row of empty strings.
             yield _without_blank(Batch({name: batch.column(written[name]) for name in wanted}, lines))
 
 
@@ -161,7 +158,6 @@ def _convert(
 
 
 def _without_blank(batch: Batch) -> Batch:
-    """Arrow reads a blank line as a row of empty strings."""
     blank = np.ones(len(batch.lines), bool)
     for column in batch.columns.values():
         if not blank.any():
@@ -179,11 +175,7 @@ def _lines(first: int, rows: int, bad: Ints) -> Ints:
 
 
 def open_file(file: Path) -> Any:
-    """A byte stream of a file, gzip and others unpacked.
-
-    Raises:
-        UserError: it can't be opened.
-    """
+    """A byte stream of a file; gzip and the like are unpacked."""
     try:
         return pa.input_stream(str(file), compression="detect")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -192,11 +184,7 @@ def open_file(file: Path) -> Any:
 
 
 def header(file: Path) -> list[str]:
-    """The names in a CSV file's first line.
-
-    Raises:
-        UserError: no such file, empty, or not text.
-    """
+    """The names in a CSV file's first line."""
     return [_bare(name) for name in _first_line(file)]
 
 

@@ -69,11 +69,7 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
 
 
 def time_ns(when: Any) -> int:
-    """Nanoseconds since 1970 of an epoch time (its unit told by its size) or of a calendar time.
-
-    Raises:
-        BadValueError: neither.
-    """
+    """Nanoseconds since 1970 of an epoch time, whose unit is told by its size, or of a calendar time."""
     if isinstance(when, str):
         try:
             return _epoch_ns(float(when))

@@ -65,7 +65,7 @@ def _chunks(record: dict[str, Any]) -> list[int]:
 
 
 def _blocks(chunks: list[int], lengths: dict[int, int], prompt_tokens: int) -> list[int]:
-    """Block k stands for all chunks up to its end, and for how far it reaches into the last of them."""
+    """Block ids: each stands for all chunks up to the block's end, and how far it reaches into the last of them."""
     blocks: list[int] = []
     chain, end, block_end = 0, 0, BLOCK_TOKENS
     for chunk in chunks:

@@ -57,7 +57,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class ServeGenClient:
-    """One client; without `lengths` (its file is missing) nothing can be drawn from it."""
+    """One client; without `lengths` (its file is missing) nothing can be drawn for it."""
 
     number: int
     windows: list[Window]
@@ -65,11 +65,7 @@ class ServeGenClient:
 
 
 def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
-    """All clients of a folder, by number.
-
-    Raises:
-        UserError: no client files, or one that can't be read.
-    """
+    """All clients of a folder, by number."""
     if folder.is_file():
         raise UserError("ServeGen is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
@@ -92,7 +88,6 @@ def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
 
 
 def windows(path: Path, faults: Faults) -> Iterator[Window]:
-    """The windows of one client file."""
     with open_file(path) as stream:
         text = stream.read().decode("utf-8", "replace")
     faults.place = path.name
@@ -107,11 +102,7 @@ def windows(path: Path, faults: Faults) -> Iterator[Window]:
 
 
 def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s: float, rate: float | None) -> Rows:
-    """Requests of all clients in [start, start + duration), sorted by time; `rate` scales all clients alike.
-
-    Raises:
-        UserError: nobody is active in that time.
-    """
+    """Requests of all clients in [start, start + duration), sorted by time; `rate` scales all clients alike."""
     able = [client for client in clients(folder, faults) if client.lengths]
     end_s = start_s + duration_s
     expected = sum(_expected(client, start_s, end_s) for client in able)
@@ -174,7 +165,7 @@ def _of_client(client: ServeGenClient, seed: int, start_s: float, end_s: float, 
 
 
 def _renewals(law: Renewal, stream: RandomStream, total: float) -> Floats:
-    """Positions in [0, total) of a renewal process of unit mean that has been going on for ever."""
+    """Positions in [0, total) of a renewal process of unit mean that began long before 0."""
     position, parts = law.first(stream), []
     while position < total:
         positions = np.cumsum(np.concatenate([[position], law.gaps(stream, int(total * 1.1) + 16)]))
@@ -184,7 +175,7 @@ def _renewals(law: Renewal, stream: RandomStream, total: float) -> Floats:
 
 
 def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
-    """A client's distributions; the names of others that say something are added to `ignored`."""
+    """A client's distributions; the names of other fields that are not empty are added to `ignored`."""
     try:
         with open_file(path) as stream:
             content = orjson.loads(stream.read())
@@ -202,7 +193,7 @@ def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
 
 
 def _distribution(literal: str) -> tuple[npt.NDArray[np.int64], Floats] | None:
-    """Of `{81: 0.00145, ...}`, a Python literal; None where it is empty (no traffic)."""
+    """A distribution from a literal like `{81: 0.00145, ...}`; None where it is empty (no traffic)."""
     shares = ast.literal_eval(literal)
     if not shares:
         return None
