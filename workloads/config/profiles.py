@@ -1,7 +1,7 @@
 """Profiles: workloads that come with the package, each fitted to public data and naming its sources.
 
-A profile is a YAML file of `title`, `about`, `sources` and `workload`; what a spec says itself goes before
-the profile's. A profile file of one's own (`profile: ./mine.yaml`) is used in the same way.
+A profile is a YAML file of `title`, `about`, `sources` and `workload`; what a spec says itself takes precedence over
+the profile. A profile file of one's own (`profile: ./mine.yaml`) is used in the same way.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import parse_rate
-from tailgate.workloads.common.validation import Strict, explain, parse_yaml
+from tailgate.workloads.common.validation import Strict, explain, parse_yaml, read_yaml
 from tailgate.workloads.config.classes import ClassSpec, RequestSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 
@@ -45,10 +45,7 @@ def load(name: str) -> Profile:
         UserError: no such profile (the nearest names are given), or not a profile.
     """
     if name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"can't be read: {error.strerror}", where=name) from error
+        content = read_yaml(Path(name))
     else:
         if name not in names():
             near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
@@ -56,8 +53,9 @@ def load(name: str) -> Profile:
                 f"there is no profile {name!r}", where="workload.profile", remedy=f"There is: {', '.join(near)}"
             )
         text = resources.files("tailgate.workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
+        content = parse_yaml(text, name)
     try:
-        return Profile.model_validate(parse_yaml(text, name))
+        return Profile.model_validate(content)
     except ValidationError as error:
         raise explain(error, name) from error
 
@@ -70,9 +68,9 @@ def workload(name: str) -> WorkloadSpec:
 def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
     """A spec in which nothing refers to a profile any more.
 
-    What the spec says goes before the profile's. Of `arrivals`, single keys do, unless the spec names a
-    process: then the profile's shape of arrivals is left out and only its rate stays. A spec with users or
-    stages has no arrivals of the profile, and the other way round.
+    What the spec says takes precedence over the profile. Within `arrivals` this holds key by key, unless the spec names
+    a process: then the profile's shape of arrivals is left out and only its rate stays. A spec with users or stages
+    takes no arrivals from the profile, and the other way round.
 
     Raises:
         UserError: no such profile, or the two don't fit together.

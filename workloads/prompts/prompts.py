@@ -1,18 +1,19 @@
 """Prompts with exact token counts, made from a plan's `(content_seed, prefix_blocks, prompt_tokens)`.
 
-A prompt is the content of its prefix blocks, one after the other, then content of its own; all are stretches
-of the table's text that begin with a few tokens which spell the seed or the block id. So equal blocks are
-equal content in every request, two seeds differ from within their first tokens (no cache block is shared by
-accident), and every byte is a function of the row and the table.
+A prompt is the content of its prefix blocks, one after the other, then content of its own. All are stretches of the
+table's text that begin with a few tokens which spell the seed or the block id. So equal blocks have equal content in
+every request, the prompts of two seeds differ within their first tokens (no cache block is shared by accident), and
+every byte is a function of the row and the table.
 
-Cost of a prompt of 8,000 ids: three copies of bytes out of a JSON text that was rendered once, about 10
-microseconds. Text costs about as much. The HTTP body around it is the injector's.
+A prompt of 8,000 ids costs three copies of bytes out of a JSON text that was rendered once, about 10 microseconds; text
+costs about as much. The HTTP body around it is made by the injector.
 """
 
 from collections import OrderedDict
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.content_table import ContentTable, lengths_of
@@ -39,13 +40,13 @@ class PromptMaker:
     Args:
         table: where the content comes from.
         block_tokens: length of a prefix block, as in the plan.
-        mode: what will be asked for; text and chat need a table with text.
+        mode: the form of prompts to be made; text and chat need a table with text.
         overhead_tokens: what the server adds to a text prompt (a beginning-of-text token); subtracted.
         chat_overhead_tokens: what the chat template and its special tokens add to one user message.
 
-    Exactness of text and chat: counts of the pieces add up (see `workloads.prompts.content_table`); the one word at the
-    very beginning has no space before it, counts as one token, and is always the same, so that what it
-    really costs is part of the overhead the caller measures.
+    Text and chat have exact lengths because the counts of the pieces add up (see `workloads.prompts.content_table`).
+    The one word at the very beginning has no space before it; it counts as one token and is always the same, so that
+    its real cost is part of the overhead that the caller measures.
     """
 
     def __init__(
@@ -119,8 +120,6 @@ class PromptMaker:
 
     def text_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """`text` as a JSON string."""
-        import orjson
-
         return orjson.dumps(self.text(content_seed, prefix_blocks, prompt_tokens))
 
     def messages(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> list[dict[str, str]]:
@@ -130,8 +129,6 @@ class PromptMaker:
 
     def messages_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """`messages` as JSON."""
-        import orjson
-
         return orjson.dumps(self.messages(content_seed, prefix_blocks, prompt_tokens))
 
     def _parts(self, content_seed: int, prefix_blocks: Any, tokens: int) -> list["_Part"]:

@@ -1,4 +1,4 @@
-"""Which format a trace has, from its name and its first lines; for the person who didn't say."""
+"""Which format a trace has, from its name and its first lines, where the person didn't say."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,7 @@ def with_format(spec: TraceSpec) -> TraceSpec:
 
 
 def guess_format(file: Path, *, named: bool = False) -> str:
-    """The format's name.
-
-    Args:
-        file: the trace, a file or a folder.
-        named: the person has named columns, so it is one of the plain formats.
+    """The format's name; with `named`, the person has named columns, so it is one of the plain formats.
 
     Raises:
         UserError: it can't be opened, or looks like none of them.

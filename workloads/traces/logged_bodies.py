@@ -4,6 +4,7 @@ A plan's `content_seed` is then the line of the log (1 is the first). Tools, `re
 stay as they are; what the injector must set itself (model, streaming, limits) it sets over them.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,21 +17,13 @@ _HINTS: Final = ("messages", "prompt", "input")
 
 
 class Bodies:
-    """The bodies of a log by line. The file is scanned once for its lines; bodies are parsed when asked for.
-
-    Raises:
-        UserError: it can't be read.
-    """
+    """The request bodies of a log, by line. The file is scanned once for lines; bodies are parsed when asked for."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         with open_file(file) as stream:
             self._data: bytes = stream.read()
-        self._starts = [0]
-        at = self._data.find(b"\n")
-        while at >= 0:
-            self._starts.append(at + 1)
-            at = self._data.find(b"\n", at + 1)
+        self._starts = [0, *(newline.end() for newline in re.finditer(b"\n", self._data))]
 
     def body(self, line: int) -> dict[str, Any]:
         """The request body of a line; a UserError where it holds none."""

@@ -1,7 +1,7 @@
 """Request logs in the shape of OpenAI's API, a JSON object a line, as gateways and proxies keep them.
 
-There is no standard, so what is needed is looked for where it is usually put: at the top, in `request`, in
-`response`, in `response.body`, in `body`.
+There is no standard, so each value is looked for where it is usually put: at the top, in `request`, in `response`, in
+`response.body`, in `body`.
 
     when      timestamp, time, ts, created_at, start_time, startTime, created (epoch s, ms, us, ns, or a calendar time)
     lengths   usage.prompt_tokens and completion_tokens, or usage.input_tokens and output_tokens
@@ -48,10 +48,9 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
     failed = _failed(places)
     usage = _first(places, ("usage",))
     if isinstance(usage, Mapping):
-        names = (
-            ("prompt_tokens", "completion_tokens") if "prompt_tokens" in usage else ("input_tokens", "output_tokens")
-        )
-        prompt, output = tokens(usage, names[0]), tokens(usage, names[1])
+        old_names = "prompt_tokens" in usage
+        prompt = tokens(usage, "prompt_tokens" if old_names else "input_tokens")
+        output = tokens(usage, "completion_tokens" if old_names else "output_tokens")
     elif failed:
         prompt = output = 0
     else:

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
 from tailgate.workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 from tailgate.workloads.table.columns import check_size
@@ -51,8 +50,8 @@ class Lengths:
     """Distributions of prompt and output tokens from `start_s` on: ascending values and cumulative shares."""
 
     start_s: float
-    prompt: tuple[npt.NDArray[np.int64], Floats]
-    output: tuple[npt.NDArray[np.int64], Floats]
+    prompt: tuple[Ints, Floats]
+    output: tuple[Ints, Floats]
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,8 @@ def _of_client(client: ServeGenClient, seed: int, start_s: float, end_s: float, 
     for number, window in enumerate(client.windows):
         begin, end = max(start_s, window.start_s), min(end_s, window.start_s + WINDOW_S)
         if window.law is not None and end > begin:
-            stream = RandomStream(seed, "servegen", client.number, number)
-            times.append(begin + _renewals(window.law, stream, (end - begin) * window.rate * factor)
-                         / (window.rate * factor))  # fmt: skip
+            stream, rate = RandomStream(seed, "servegen", client.number, number), window.rate * factor
+            times.append(begin + _renewals(window.law, stream, (end - begin) * window.rate * factor) / rate)
     at_s = np.concatenate(times) if times else np.empty(0)
     prompt, output = np.ones(len(at_s), np.int64), np.ones(len(at_s), np.int64)
     rows = np.arange(len(at_s))
@@ -192,7 +190,7 @@ def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
     return lengths
 
 
-def _distribution(literal: str) -> tuple[npt.NDArray[np.int64], Floats] | None:
+def _distribution(literal: str) -> tuple[Ints, Floats] | None:
     """A distribution from a literal like `{81: 0.00145, ...}`; None where it is empty (no traffic)."""
     shares = ast.literal_eval(literal)
     if not shares:
