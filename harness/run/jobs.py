@@ -13,8 +13,8 @@ from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import Job
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.plan.plan import Plan, write_plan
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 from tailgate.workloads.table.hashing import plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 # However short the drain: a server may take this long for a first token.
 _LEAST_STALL_S = 10.0

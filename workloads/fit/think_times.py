@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from tailgate.workloads.common.arrays import Floats, Ints
-from tailgate.workloads.fit.estimate import Estimate, point
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, point
 
 _RESAMPLES: Final = 100
 _AT_RISK: Final = 0.02
@@ -73,17 +73,19 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
     """The laws; `weights` counts each session so many times."""
     each = np.ones(len(turns.turn)) if weights is None else weights[turns.session]
     seen = np.isfinite(turns.pause_s)
-    pause, left, its = turns.pause_s[seen], turns.left_s[seen], each[seen]
+    pause, left, weight = turns.pause_s[seen], turns.left_s[seen], each[seen]
     order = np.argsort(pause, kind="stable")
-    pause, its = pause[order], its[order]
-    up_to = np.cumsum(its)
+    pause, weight = pause[order], weight[order]
+    up_to = np.cumsum(weight)
     # At risk at p: seen, not longer than p, and the log left at least p.
     by_left = np.argsort(left, kind="stable")
-    gone = np.concatenate([[0.0], np.cumsum(each[seen][by_left])])[np.searchsorted(left[by_left], pause, side="left")]
-    risk = up_to - gone
-    kept = np.where(its > 0, 1.0 - its / np.maximum(risk, 1e-300), 1.0)
-    kept[np.flatnonzero(its > 0)[:1]] = 1.0  # the shortest has nothing below it
-    shares = np.concatenate([np.cumprod(kept[::-1])[::-1][1:], [1.0]])
+    out_of_reach = np.concatenate([[0.0], np.cumsum(each[seen][by_left])])[
+        np.searchsorted(left[by_left], pause, side="left")
+    ]
+    risk = up_to - out_of_reach
+    factors = np.where(weight > 0, 1.0 - weight / np.maximum(risk, 1e-300), 1.0)
+    factors[np.flatnonzero(weight > 0)[:1]] = 1.0  # the shortest has nothing below it
+    shares = np.concatenate([np.cumprod(factors[::-1])[::-1][1:], [1.0]])
     chance = np.concatenate([[0.0], shares])[np.searchsorted(pause, turns.left_s, side="right")]
     most = int(turns.turn.max()) + 1
     expected = np.bincount(turns.turn, weights=each * chance, minlength=most)
@@ -92,24 +94,24 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
     return FollowUps(pause, shares, going_on)
 
 
-def estimates(turns: Turns, found: FollowUps, tick_s: float) -> tuple[Estimate, Estimate]:
+def estimates(turns: Turns, law: FollowUps, tick_s: float) -> tuple[FittedValue, FittedValue]:
     """Mean number of turns and median pause, their errors from resampled sessions (bootstrap).
 
     Without intervals where one pause in twenty is longer than a quarter of the log: then too few are seen whole. Nor
     of fewer than 50 sessions.
     """
-    mean, median, sessions = found.turns_mean(), found.pause(0.5), int(turns.session.max()) + 1
-    if found.pause(_LONG) > _LONGEST * float(turns.left_s.max()) or sessions < _LEAST_SESSIONS:
+    mean, median, sessions = law.turns_mean(), law.pause(0.5), int(turns.session.max()) + 1
+    if law.pause(_LONG) > _LONGEST * float(turns.left_s.max()) or sessions < _LEAST_SESSIONS:
         return point(mean), point(median)
     from scipy.stats import t
 
     rng, within = np.random.default_rng(0), float(t.ppf(0.975, _RESAMPLES - 1))
-    drawn = [
+    resamples = [
         follow_ups(turns, np.bincount(rng.integers(0, sessions, sessions), minlength=sessions).astype(np.float64))
         for _ in range(_RESAMPLES)
     ]
-    error = within * float(np.std([one.turns_mean() for one in drawn], ddof=1))
+    error = within * float(np.std([resample.turns_mean() for resample in resamples], ddof=1))
     # What the share below the median may be, read off the law (Woodruff, JASA 47, 1952); a pause is known to a tick.
-    apart = within * float(np.std([one.share_up_to(median) for one in drawn], ddof=1))
-    low, high = (found.pause(share) for share in (max(0.5 - apart, 0.0), min(0.5 + apart, 1.0)))
-    return Estimate(mean, mean - error, mean + error), Estimate(median, low - tick_s / 2.0, high + tick_s / 2.0)
+    apart = within * float(np.std([resample.share_up_to(median) for resample in resamples], ddof=1))
+    low, high = (law.pause(share) for share in (max(0.5 - apart, 0.0), min(0.5 + apart, 1.0)))
+    return FittedValue(mean, mean - error, mean + error), FittedValue(median, low - tick_s / 2.0, high + tick_s / 2.0)
