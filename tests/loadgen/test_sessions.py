@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head, token
 
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 
 TURNS = [
     {"at_ms": 0.0, "session": 7, "turn": 0},
@@ -75,10 +75,10 @@ def test_any_number_of_shares_holds_every_row_once_and_every_follower_with_its_p
     pairs: list[tuple[int, int]], injectors: int
 ) -> None:
     table = plan({"at_ms": 0.0 if turn == 0 else None, "session": session, "turn": turn} for session, turn in pairs)
-    whole = Share(table)
+    whole = PlanShare(table)
     seen: list[int] = []
     for k in range(injectors):
-        share = Share(table.filter(pa.array(table["session"].to_numpy() % injectors == k)))
+        share = PlanShare(table.filter(pa.array(table["session"].to_numpy() % injectors == k)))
         for position in range(len(share)):
             row, follower = share.row(position), share.follower(position)
             seen.append(row.index)
@@ -102,11 +102,11 @@ def test_a_share_that_grows_is_the_share_of_the_whole_plan(sessions: list[int], 
         {0, len(rows), *(sum(lengths[: k + 1]) for k in range(len(lengths)) if sum(lengths[: k + 1]) < len(rows))}
     )
     pieces = iter([plan(rows).slice(a, b - a) for a, b in pairwise(cuts)])
-    grown = Share(next(pieces), 0, lambda _start, _count: next(pieces))
+    grown = PlanShare(next(pieces), 0, lambda _start, _count: next(pieces))
     starts = grown.session_starts().tolist()
     for _ in range(len(cuts) - 2):
         starts += grown.extend().tolist()
-    whole = Share(plan(rows))
+    whole = PlanShare(plan(rows))
     assert len(grown) == len(whole) == len(rows) and grown.endless and not whole.endless
     assert starts == whole.session_starts().tolist()
     for position in range(len(rows)):
@@ -177,7 +177,7 @@ class Users:
             self.in_flight += 1
             at = time.time_ns()
             self.asked[user].append(at)
-            self.driven.tell(op="hand", user=user, at=at)
+            self.driven.tell(op="dispatch-next", user=user, at=at)
 
 
 def closed(folder: Path, urls: Sequence[str], rows: list[dict[str, Any]], users: int, requests: int, **job: Any) -> Any:
@@ -238,7 +238,7 @@ def test_a_closed_loop_of_so_many_requests_ends_when_its_server_says_nothing_any
 
     def meanwhile(driven: Driven) -> None:
         for user in range(2):
-            driven.tell(op="hand", user=user, at=time.time_ns())
+            driven.tell(op="dispatch-next", user=user, at=time.time_ns())
         stalled = driven.until("stalled", "end")
         assert stalled["why"] == "the server sent nothing for 1 s"
         driven.until("done")
@@ -268,7 +268,7 @@ def test_a_slow_answer_that_goes_on_coming_is_not_taken_for_silence(tmp_path: Pa
         peer.send(chunk(event(token(finish="stop"))), chunk(event(b"[DONE]")), scripted.END)
 
     def meanwhile(driven: Driven) -> None:
-        driven.tell(op="hand", user=0, at=time.time_ns())
+        driven.tell(op="dispatch-next", user=0, at=time.time_ns())
         driven.until("done")
         driven.tell(op="finish", open=[])
 

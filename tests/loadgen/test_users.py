@@ -13,13 +13,13 @@ from scripted import Peer, Request, ScriptedServer, answer_ok
 
 from tailgate.loadgen.injector.api.openai_response import Reading
 from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
 from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 from tailgate.loadgen.records import LAG_EDGES_NS
 
@@ -43,7 +43,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
     def meanwhile(driven: Driven) -> None:
         for late_ms in (0, 300, 3_000):
             asked.append(time.time_ns() + late_ms * MS)
-            driven.tell(op="hand", user=0, at=asked[-1])
+            driven.tell(op="dispatch-next", user=0, at=asked[-1])
             driven.until("done")
         driven.tell(op="left", user=0)
         driven.tell(op="finish", open=[])
@@ -62,7 +62,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
 def test_who_has_not_come_back_by_the_end_is_as_late_as_that(tmp_path: Path) -> None:
     def meanwhile(driven: Driven) -> None:
         for user in range(3):
-            driven.tell(op="hand", user=user, at=time.time_ns())
+            driven.tell(op="dispatch-next", user=user, at=time.time_ns())
         for _ in range(3):
             driven.until("done")
         driven.tell(op="left", user=2)  # a ramp took it away: it is not late
@@ -88,7 +88,7 @@ def ask(driven: Driven, user: int, number: int, **more: Any) -> None:
         "class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "after": 0,
         "woke": now,
     }  # fmt: skip
-    driven.tell(op="ask", user=user, number=number, **{**told, **more})
+    driven.tell(op="dispatch-body", user=user, number=number, **{**told, **more})
 
 
 def over(driven: Driven, numbers: Sequence[int]) -> None:
@@ -109,7 +109,7 @@ def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path:
         over(driven, [1, 2])
 
     with ScriptedServer(answer_ok) as server:
-        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S)
+        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S)
     ((low, high),) = ways_back(outcome.client)
     assert low <= woke[0] - outcome.t0_ns - outcome.records[0]["end_ns"] < high
 
@@ -122,7 +122,7 @@ def test_a_locustfile_s_users_have_a_patience_that_ends(tmp_path: Path) -> None:
 
     with ScriptedServer(lambda peer, _request: peer.wait_hung_up() and None) as server:
         outcome = drive(
-            tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S, patience="0.2"
+            tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S, patience="0.2"
         )  # fmt: skip
     assert outcome.statuses() == {0: "cancelled"}
     assert 200 * MS <= outcome.records[0]["end_ns"] - outcome.records[0]["handed_over_ns"] < 2 * S
@@ -146,7 +146,7 @@ def test_a_locustfile_s_requests_avoid_a_server_that_is_stuck_whichever_api_they
 
     with ScriptedServer(stuck) as first, ScriptedServer(answer_ok) as second:
         drive(
-            tmp_path, [first.url, second.url], [], meanwhile, loop="asked", measure_end_ns=60 * S,
+            tmp_path, [first.url, second.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S,
             balance="least-in-flight",
         )  # fmt: skip
     assert (len(first.requests), len(second.requests)) == (1, 5)
@@ -186,18 +186,18 @@ def test_a_later_turn_is_made_between_reads_while_its_user_thinks_and_not_when_i
     maker, sent = Made(), Sent()
     job = Job(plan="", spool="", injector=0, injectors=1, loop="closed", urls=("x",), api="completions", model="m",
               dialect="vllm", measure_end_ns=S)  # fmt: skip
-    share = Share(plan(ROWS))
-    feed = ClosedLoop(share, maker, cast(Dispatcher, sent), Conduct(0), job)
+    share = PlanShare(plan(ROWS))
+    feed = ClosedLoop(share, maker, cast(Dispatcher, sent), ClientStats(0), job)
     while feed.prepare(0):
         pass
     assert maker.rows == list(range(0, 128, 2))  # the first 64 sessions' first turns
-    feed.hand_over(7, 0)
+    feed.dispatch_next(7, 0)
     sent.last.end_ns = 5
     assert feed.ended(sent.last) == (7, 40 * MS)
     assert feed.prepare(0)
     assert maker.rows[-1] == 1
     before = list(maker.rows)
-    feed.hand_over(7, 45 * MS)
+    feed.dispatch_next(7, 45 * MS)
     assert (sent.last.index, maker.rows) == (1, before)
 
 
@@ -227,7 +227,7 @@ def test_in_the_open_loop_a_later_turn_is_made_before_its_time(
     rows = [{"at_ms": 0.0, "session": 5}, {"at_ms": None, "session": 5, "turn": 1, "think_ms": think_ms}]
     job = Job(plan="", spool="", injector=0, injectors=1, loop="open", urls=("x",), api="completions", model="m",
               dialect="vllm", measure_end_ns=S)  # fmt: skip
-    feed = OpenLoop(cast(Loop, timers), Share(plan(rows)), maker, cast(Dispatcher, sent), job)
+    feed = OpenLoop(cast(EventLoop, timers), PlanShare(plan(rows)), maker, cast(Dispatcher, sent), job)
 
     def made_now() -> list[int]:
         before = len(maker.rows)
