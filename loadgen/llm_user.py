@@ -172,7 +172,7 @@ class LLMUser(locust.User):
 
 
 def _coordinator_of(user: LLMUser) -> "Coordinator":
-    if not hasattr(user.environment, "station"):
+    if not hasattr(user.environment, "coordinator"):
         raise UserError("nobody is there to send its requests; the reason stands above", where=type(user).__name__)
     coordinator: Coordinator = user.environment.coordinator
     return coordinator

@@ -140,7 +140,7 @@ def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> No
 
 
 def _wanted(environment: Environment, users: Sequence[type["LLMUser"]]) -> bool:
-    return bool(users) and not hasattr(environment, "station") and not isinstance(environment.runner, MasterRunner)
+    return bool(users) and not hasattr(environment, "coordinator") and not isinstance(environment.runner, MasterRunner)
 
 
 def _host(environment: Environment, user: type["LLMUser"]) -> str:
