@@ -66,7 +66,7 @@ def test_a_write_that_fails_leaves_whole_batches_only(tmp_path: Path) -> None:
     spool.add((1, b""))
     spool.flush()
     size = (tmp_path / "s.arrows").stat().st_size
-    spool._file = Full(spool._file)  # type: ignore[assignment]
+    spool._stream._file = Full(spool._stream._file)  # type: ignore[assignment]
     spool.add((2, b""))
     with pytest.raises(OSError, match="No space left"):
         spool.flush()
