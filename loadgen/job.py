@@ -17,7 +17,7 @@ class Job:
     spool: str  # directory for records
     injector: int
     injectors: int
-    loop: str  # open | closed | asked (by users' own code)
+    loop: str  # open | closed | locustfile (users' own code asks)
     urls: tuple[str, ...]
     api: str  # completions | chat
     model: str
@@ -42,7 +42,7 @@ class Job:
     stall_ns: int | None = None
     run_nonce: str = ""
     answers: tuple[str, ...] = ()  # classes whose later turns send the model's own answers again
-    tells_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
+    report_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
     by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a

@@ -35,7 +35,7 @@ def make_jobs(
         spool=str((run_dir / "spool").resolve()),
         injector=0,
         injectors=injector_count(spec),
-        loop="asked" if spec.workload.locustfile is not None else plan.loop,
+        loop="locustfile" if spec.workload.locustfile is not None else plan.loop,
         urls=identity.urls,
         api=spec.target.endpoint,
         model=identity.model,

@@ -9,7 +9,7 @@ from tailgate.harness.load import progress
 from tailgate.harness.load.gpu_watch import in_words
 from tailgate.harness.load.progress import Progress, Recent
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.recording.live_stats import Recent as RecentOfInjector
+from tailgate.loadgen.injector.recording.live_stats import LiveStats
 from tailgate.loadgen.records import Status
 
 
@@ -68,7 +68,7 @@ def test_the_itl_of_a_second_is_that_of_gaps_and_not_of_answers_means() -> None:
 
     gaps_us = np.array([10_000] * 98 + [500_000] * 2)
     arrivals = np.concatenate([[0], np.cumsum(gaps_us)])
-    recent = RecentOfInjector()
+    recent = LiveStats()
     exchange = Exchange(0, "", b"", Reading(), streamed=True)  # type: ignore[arg-type]
     exchange.status, exchange.scheduled_ns = Status.OK, 1_000
     exchange.stream.first_ns, exchange.stream.last_ns = 2_000, 2_000 + int(arrivals[-1]) * 1_000
@@ -104,7 +104,7 @@ def waiting(*reads: bytes) -> Exchange:
 def test_what_is_in_flight_is_told_with_how_long_it_waits(
     reads: list[bytes], ttft: float | None, silent: float | None
 ) -> None:
-    told = RecentOfInjector().tick([waiting(*reads)], 1_001_000_000)
+    told = LiveStats().tick([waiting(*reads)], 1_001_000_000)
     assert told["open"] == [(1_000.0, ttft, silent)]
 
 
@@ -112,7 +112,7 @@ def test_of_many_in_flight_at_most_200_are_told_evenly() -> None:
     many = [waiting() for _ in range(5_000)]
     for k, exchange in enumerate(many):
         exchange.scheduled_ns = (k + 1) * 1_000_000
-    ages = [age for age, _, _ in RecentOfInjector().tick(many, 5_001_000_000)["open"]]
+    ages = [age for age, _, _ in LiveStats().tick(many, 5_001_000_000)["open"]]
     assert len(ages) == 200
     assert (ages[0], ages[-1]) == (5_000.0, 1.0)
     assert np.median(ages) == pytest.approx(2_500, rel=0.02)
