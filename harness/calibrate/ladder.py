@@ -33,7 +33,7 @@ _LEAST_REQUESTS: Final = 400
 
 
 @dataclass(frozen=True)
-class Step:
+class LadderStep:
     """One load, and how far from the truth we were. Errors and lags in ms; None: the sample can't tell."""
 
     chunks_per_s: float
@@ -78,7 +78,7 @@ async def null_server() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> Step:
+async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> LadderStep:
     """One step: ``rate`` requests/s of ``tokens`` tokens each, for so long that its tails are known.
 
     Waits that hang together tell less than as many independent ones: then it is measured again, three times as long.
@@ -90,7 +90,7 @@ async def measure(url: str, rate: float, tokens: int, seconds: float, injectors:
     return await _measured(url, rate, tokens, 3 * length_s, injectors)
 
 
-async def _measured(url: str, rate: float, tokens: int, length_s: float, injectors: int) -> Step:
+async def _measured(url: str, rate: float, tokens: int, length_s: float, injectors: int) -> LadderStep:
     spec = RunSpec.model_validate(
         {
             "name": "calibrate",
@@ -116,7 +116,7 @@ async def _measured(url: str, rate: float, tokens: int, length_s: float, injecto
     return _judged(rate, tokens, summary, late["p99"])
 
 
-def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> Step:
+def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> LadderStep:
     latency, client = summary["latency_ms"], summary["client"]
     errors = {f"ttft {q}": _error(latency["ttft_from_send"][q], TTFT_MS) for q in ("p50", "p99")}
     if tokens > 1:
@@ -133,7 +133,7 @@ def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: floa
         why = "the null server itself was late" if server_late > _LATE_SERVER_MS else "off the truth"
     elif unknown:
         why = f"too few requests to know {', '.join(unknown)}"
-    return Step(
+    return LadderStep(
         chunks_per_s=rate * tokens,
         requests_per_s=rate,
         honest=not why,
@@ -153,13 +153,15 @@ def _error(found: float | None, truth: float) -> float | None:
     return None if found is None else abs(found - truth)
 
 
-async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Callable[[Step], None]) -> list[Step]:
+async def ladder(
+    url: str, kind: str, seconds: float, injectors: int, done: Callable[[LadderStep], None]
+) -> list[LadderStep]:
     """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends.
 
     Raises:
         UserError: not even the first step is honest.
     """
-    steps: list[Step] = []
+    steps: list[LadderStep] = []
     for value in CHUNK_RATES if kind == "chunks" else REQUEST_RATES:
         rate, tokens = (value / TOKENS, TOKENS) if kind == "chunks" else (value, 1)
         step = await measure(url, rate, tokens, seconds, injectors)
@@ -177,6 +179,6 @@ async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Call
     return steps
 
 
-def highest(steps: list[Step]) -> Step:
+def highest(steps: list[LadderStep]) -> LadderStep:
     """The last honest step before the first that was not."""
     return steps[-1] if steps[-1].honest else steps[-2]

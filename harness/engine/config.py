@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tailgate.harness.engine.model.step_time import Gpu, ModelShape, StepTime
+from tailgate.harness.engine.model.step_time import Accelerator, ModelShape, StepTime
 from tailgate.workloads.common.errors import UserError
 
 GIB = 2**30
@@ -57,10 +57,10 @@ class Resolved:
     step_time: StepTime
 
 
-def presets() -> tuple[dict[str, Gpu], dict[str, ModelShape]]:
+def presets() -> tuple[dict[str, Accelerator], dict[str, ModelShape]]:
     """The packaged accelerators and models by name."""
     return (
-        {name: Gpu(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
+        {name: Accelerator(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
         {name: ModelShape(**entry) for name, entry in _read("models.yaml").items()},
     )
 

@@ -33,7 +33,7 @@ _CHANCE: Final = 1e-4
 _LATENCIES: Final = ("ttft", "itl", "e2e")
 
 
-class Tripped(NamedTuple):
+class AbortReason(NamedTuple):
     """Why a run must end: the rule's key in `abort_if`, and a sentence."""
 
     rule: str
@@ -127,7 +127,7 @@ class KillSwitch:
         """The run's time zero: what the deployment cost until now is spent already."""
         self._paid_before_s = max(t0_unix_ns - self._made_ns, 0) / 1e9
 
-    def tick(self, message: dict[str, Any], elapsed_s: float) -> Tripped | None:
+    def tick(self, message: dict[str, Any], elapsed_s: float) -> AbortReason | None:
         """One injector's second, ``elapsed_s`` after the run's time zero; why the run must end, or None."""
         statuses = message["statuses"]
         # A user who hung up on an answer is neither good nor bad.
@@ -138,14 +138,14 @@ class KillSwitch:
         while self._recent[0][0] < elapsed_s - _WINDOW_S:
             self._recent.popleft()
         if self._spend is not None and (self._paid_before_s + elapsed_s) / 3600 * self._price_per_hour >= self._spend:
-            return Tripped("spend", f"spend reached ${self._spend:g} (abort_if)")
+            return AbortReason("spend", f"spend reached ${self._spend:g} (abort_if)")
         if elapsed_s - self._judged_s < _EVERY_S:
             return None
         self._judged_s = elapsed_s
         for threshold in self._thresholds:
             found = self._errors(threshold, elapsed_s) if threshold.metric == "errors" else self._latency(threshold)
             if found:
-                return Tripped(threshold.metric, f"{threshold.text} (abort_if): {found}")
+                return AbortReason(threshold.metric, f"{threshold.text} (abort_if): {found}")
         return None
 
     def _errors(self, threshold: slo.Threshold, elapsed_s: float) -> str:

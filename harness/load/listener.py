@@ -18,7 +18,7 @@ import orjson
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.interrupts import Interruption
 from tailgate.harness.load.kill_switch import KillSwitch
-from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.targets.base import Ended, Target
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
@@ -53,7 +53,7 @@ class Watcher:
 
 
 @dataclass
-class Outcome:
+class LoadOutcome:
     """How the load phase went."""
 
     state: str = "complete"
@@ -63,7 +63,7 @@ class Outcome:
 
 
 async def until_ready(
-    control: Control, patience_s: float = _READY_S, heard: Callable[[Message], None] = lambda _message: None
+    locust: LocustProcess, patience_s: float = _READY_S, heard: Callable[[Message], None] = lambda _message: None
 ) -> Message:
     """Wait for every injector to have its plan and its first requests; the message that says so.
 
@@ -72,7 +72,7 @@ async def until_ready(
     """
     deadline = time.monotonic() + patience_s
     while True:
-        message = await _received(control, deadline, f"the load generator is not ready after {patience_s:.0f} s")
+        message = await _received(locust, deadline, f"the load generator is not ready after {patience_s:.0f} s")
         match message:
             case None:
                 raise UserError("the load generator's process ended before the run began; its message stands above")
@@ -88,19 +88,19 @@ async def until_ready(
                 heard(message)
 
 
-async def _received(control: Control, deadline: float, otherwise: str) -> Message | None:
+async def _received(locust: LocustProcess, deadline: float, otherwise: str) -> Message | None:
     """The next message.
 
     Raises:
         UserError: none by then; ``otherwise`` says so.
     """
     try:
-        return await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
+        return await asyncio.wait_for(locust.receive(), max(deadline - time.monotonic(), 0.1))
     except TimeoutError:
         raise UserError(otherwise) from None
 
 
-async def until_loaded(control: Control) -> list[str]:
+async def until_loaded(locust: LocustProcess) -> list[str]:
     """Wait for the person's locustfile to be imported; what of it is not heeded.
 
     Raises:
@@ -108,7 +108,7 @@ async def until_loaded(control: Control) -> list[str]:
     """
     deadline = time.monotonic() + _READY_S
     while True:
-        message = await _received(control, deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
+        message = await _received(locust, deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
         match message:
             case None:
                 raise UserError("the load generator's process ended; its message stands above")
@@ -119,27 +119,27 @@ async def until_loaded(control: Control) -> list[str]:
 
 
 class Listener:
-    """Hears the load phase out and keeps account of it in an `Outcome`."""
+    """Hears the load phase out and keeps account of it in an `LoadOutcome`."""
 
     def __init__(
-        self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
+        self, locust: LocustProcess, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
         events: EventLog, key_refused: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self._control = control
+        self._locust = locust
         self._manifest = manifest
         self._watcher = watcher
         self._target = target
         self._switch = switch
         self._events = events
         self._key_refused = key_refused
-        self._outcome = Outcome()
+        self._outcome = LoadOutcome()
         self._winding_down = False  # the injectors have been told to send nothing more
-        self._told = False  # the injectors have been told to stop
+        self._told_to_stop = False  # the injectors have been told to stop
         drain_end = manifest.drain_end_ns or 0
         self._drain_s = max(drain_end - manifest.measure_end_ns, 0) / 1e9
         self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
 
-    async def until_over(self, interruption: Interruption) -> Outcome:
+    async def until_over(self, interruption: Interruption) -> LoadOutcome:
         """Pass on what the injectors say until all have ended."""
         enough = asyncio.create_task(interruption.wind_down.wait())
         at_once = asyncio.create_task(interruption.at_once.wait())
@@ -147,9 +147,9 @@ class Listener:
         receiving: asyncio.Task[Message | None] | None = None
         try:
             while True:
-                receiving = receiving or asyncio.create_task(self._control.receive())
+                receiving = receiving or asyncio.create_task(self._locust.receive())
                 waiting: set[asyncio.Task[Any]] = {receiving}
-                if not self._told:
+                if not self._told_to_stop:
                     waiting |= {at_once, death} if self._winding_down else {enough, at_once, death}
                 left = max(self._overdue_at - time.monotonic(), 0)
                 done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -157,11 +157,11 @@ class Listener:
                     self._outcome.state = "failed"
                     self._outcome.reason = "the load generator did not end by its deadline"
                     break
-                if not self._told and at_once in done:
+                if not self._told_to_stop and at_once in done:
                     self._watcher.note("interrupted: keeping what was measured")
                     self._stop("interrupted", _INTERRUPTED)
-                elif not self._told and death in done:
-                    self._mourn(death.result())
+                elif not self._told_to_stop and death in done:
+                    self._on_target_died(death.result())
                 elif not self._winding_down and enough in done:
                     self._wind_down()
                 if receiving not in done:
@@ -172,7 +172,7 @@ class Listener:
                     self._outcome.state, self._outcome.reason = "failed", "the Locust process ended unexpectedly"
                 if message is None or message["op"] == "all-ended":
                     break
-                self._hear(message)
+                self._on_message(message)
         finally:
             for task in (enough, at_once, death, receiving):
                 if task is not None:
@@ -191,20 +191,20 @@ class Listener:
         )
         self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
         self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))
-        self._control.send({"op": "wind-down", "why": _INTERRUPTED})
+        self._locust.send({"op": "wind-down", "why": _INTERRUPTED})
         self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:
         """End the load now; the injectors cancel what is in flight and write it down."""
-        self._told = True
+        self._told_to_stop = True
         self._outcome.state, self._outcome.reason = state, reason
-        self._control.send({"op": "stop", "why": reason})
+        self._locust.send({"op": "stop", "why": reason})
         self._overdue_at = time.monotonic() + _GRACE_S
 
     def _note(self, kind: str, text: str, **more: Any) -> None:
         self._events.add({"t_ns": self._now(), "kind": kind, "text": text, **more})
 
-    def _mourn(self, ended: Ended) -> None:
+    def _on_target_died(self, ended: Ended) -> None:
         """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""
         self._note("server", ended.text, log=list(ended.log))
         self._watcher.note("\n".join([ended.text, *ended.log[-10:]]))
@@ -218,13 +218,13 @@ class Listener:
                 f"{mean:.1f} users on average where {planned:.1f} were planned: some ended early (see events.jsonl)"
             )
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         manifest, outcome = self._manifest, self._outcome
         match message["op"]:
             case "tick":
                 self._watcher.tick(message)
                 why = self._switch.tick(message, self._now() / 1e9)
-                if why is not None and not (self._told or self._winding_down):
+                if why is not None and not (self._told_to_stop or self._winding_down):
                     self._note("abort", why.text)
                     self._watcher.note(f"stopped: {why.text}")
                     self._stop("aborted", why.text)
@@ -243,7 +243,7 @@ class Listener:
             case "fleet":
                 manifest.workers = message["workers"]
             case "stopped":  # by somebody else than us: in Locust's web UI
-                self._told = True
+                self._told_to_stop = True
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])

@@ -14,7 +14,7 @@ from tailgate.workloads.common.import_paths import python_module
 Message = dict[str, Any]
 
 
-class Control:
+class LocustProcess:
     """One Locust process with its injectors. Messages from it are read with `receive`."""
 
     def __init__(
@@ -30,7 +30,7 @@ class Control:
         return self._process.pid
 
     @classmethod
-    async def spawn(cls, injectors: int, more: Sequence[str] = ()) -> "Control":
+    async def spawn(cls, injectors: int, more: Sequence[str] = ()) -> "LocustProcess":
         """Start it; it imports Locust, and its injectors start, while the caller does other things."""
         ours, theirs = socket.socketpair()
         with theirs:

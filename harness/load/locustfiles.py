@@ -5,7 +5,7 @@ from typing import Any
 
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.load.listener import until_loaded
-from tailgate.harness.load.locust_process import Control
+from tailgate.harness.load.locust_process import LocustProcess
 from tailgate.workloads.table.hashing import file_digest
 
 
@@ -30,7 +30,7 @@ def order_for_workers(spec: RunSpec) -> dict[str, Any] | None:
     return {**ours, "digest": file_digest(spec.workload.locustfile)}
 
 
-async def load(control: Control, spec: RunSpec) -> None:
+async def load(locust: LocustProcess, spec: RunSpec) -> None:
     """Have the locustfile imported, so that its mistakes show before a server is started.
 
     Raises:
@@ -38,6 +38,6 @@ async def load(control: Control, spec: RunSpec) -> None:
     """
     wanted = order(spec)
     if wanted is not None:
-        control.send({"op": "load", **wanted})
-        for text in await until_loaded(control):
+        locust.send({"op": "load", **wanted})
+        for text in await until_loaded(locust):
             print(f"tailgate: {wanted['path']}: {text}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ _EVERY_S = 10.0
 _WINDOW_S = 10.0
 
 
-class Recent:
+class RecentTicks:
     """The injectors' last ten seconds, put together from their ticks."""
 
     def __init__(self, due_s: npt.NDArray[np.float64] | None) -> None:
@@ -93,7 +93,7 @@ class Progress(Watcher):
         self._seconds = 0.0
         self._said_s = 0.0
         self._gpu = ""
-        self._recent = Recent(None)
+        self._recent = RecentTicks(None)
 
     def note(self, text: str) -> None:
         """One line about what happens now."""
@@ -102,7 +102,7 @@ class Progress(Watcher):
     def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
         """Load starts."""
         self._began, self._seconds = time.monotonic(), seconds
-        self._recent = Recent(due_s)
+        self._recent = RecentTicks(due_s)
         if self._live:
             from rich.console import Console
 

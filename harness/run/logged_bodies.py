@@ -16,7 +16,7 @@ _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 
 
 @dataclass(frozen=True)
-class Found:
+class LoggedBodies:
     """What the planned bodies are like: how many different ones, rows that repeat one, structured output asked for."""
 
     bodies: int
@@ -24,7 +24,7 @@ class Found:
     grammar: bool
 
 
-def check_bodies(file: Path, plan: Plan, endpoint: str) -> Found:
+def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
     """Look at every planned body.
 
     Args:
@@ -42,7 +42,7 @@ def check_bodies(file: Path, plan: Plan, endpoint: str) -> Found:
         body = bodies.body(line)
         _check(body, endpoint, f"{file}, line {line}")
         grammar = grammar or asks_for_grammar(body)
-    return Found(len(lines), plan.table.num_rows - len(lines), grammar)
+    return LoggedBodies(len(lines), plan.table.num_rows - len(lines), grammar)
 
 
 def _check(body: Mapping[str, Any], endpoint: str, where: str) -> None:

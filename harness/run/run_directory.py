@@ -22,7 +22,7 @@ class Unfinished(Exception):
         self.run_dir = run_dir
 
 
-class Made:
+class RunDirectory:
     """A run directory that goes again unless something is measured into it."""
 
     def __init__(self, path: Path) -> None:
@@ -35,14 +35,14 @@ class Made:
 
 
 @contextlib.contextmanager
-def measured(out: Path | None, name: str) -> Iterator[Made]:
+def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
     """A new run directory; one that nothing was measured into is removed, so that its name can be given again.
 
     Raises:
         UserError: as `make`.
         Unfinished: an error that nobody foresaw, where anything was measured.
     """
-    made = Made(make(out, name))
+    made = RunDirectory(make(out, name))
     try:
         yield made
     except UserError:

@@ -75,7 +75,7 @@ class Life:
     exit_code: int | None = None
     stop_exit_code: int | None = None  # of the spec's `stop` command
     port_free: bool | None = None  # its port could be listened at again after its end; None: not known
-    vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `vram.Vram`; empty without NVML
+    vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `launch.gpu_memory`; empty without NVML
     memory_back_s: float | None = None  # after its end, until its GPUs had their memory again; None: not, or not seen
     container: dict[str, str] = field(default_factory=dict)  # of a `docker run`: kind, image, image_digest
     instance: dict[str, str] = field(default_factory=dict)  # which container it was

@@ -26,7 +26,7 @@ _MAX_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FirstScrape:
     """What the first scrape of an endpoint brought: which server, how many series; or why nothing."""
 
     endpoint: str
@@ -88,7 +88,7 @@ class ServerScraper:
         self._samples.shift(self._t0 - t0_unix_ns)
         self._t0 = t0_unix_ns
 
-    async def start(self) -> list[Found]:
+    async def start(self) -> list[FirstScrape]:
         """Scrape once and say what came; then go on in the background."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls_context(self._trust)),
@@ -193,14 +193,14 @@ class ServerScraper:
             ]
         )
 
-    def _found(self, endpoint: str) -> Found:
+    def _found(self, endpoint: str) -> FirstScrape:
         series = len(self._latest.get(endpoint, ()))
         if not self._up[endpoint]:
             problem = next(p.text for p in reversed(self.problems) if p.endpoint == endpoint)
-            return Found(endpoint, None, 0, problem)
+            return FirstScrape(endpoint, None, 0, problem)
         if not series:
-            return Found(endpoint, None, 0, "/metrics is empty")
-        return Found(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
+            return FirstScrape(endpoint, None, 0, "/metrics is empty")
+        return FirstScrape(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
 
 
 def _total(by_endpoint: Mapping[str, Mapping[SeriesKey, float]], name: str) -> float | None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 from command import SIM, Tailgate, command
 
-from tailgate.harness.calibrate.ladder import Step, _judged, highest, ladder, measure
+from tailgate.harness.calibrate.ladder import LadderStep, _judged, highest, ladder, measure
 from tailgate.harness.calibrate.peers import against
 from tailgate.harness.cli.calibrate import line
 from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
@@ -123,7 +123,7 @@ def test_a_step_lasts_until_its_tails_are_known(
 ) -> None:
     asked: list[float] = []
 
-    async def measured(_url: str, rate: float, tokens: int, length_s: float, _injectors: int) -> Step:
+    async def measured(_url: str, rate: float, tokens: int, length_s: float, _injectors: int) -> LadderStep:
         asked.append(length_s)
         return _judged(rate, tokens, summary(ttft_p99=50.1 if len(asked) >= known_after else None), 0.1)
 
@@ -133,11 +133,11 @@ def test_a_step_lasts_until_its_tails_are_known(
     assert step.honest is (known_after <= 2)
 
 
-def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[Step]:
+def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[LadderStep]:
     """The steps that a ladder climbs where the steps' honesty is known; the last of ``honest`` holds for the rest."""
     steps = iter([*honest, *[honest[-1]] * 20])
 
-    async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> Step:
+    async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> LadderStep:
         return _judged(rate, tokens, summary(ttft_p99=50.1 if next(steps) else 70.0), 0.1)
 
     monkeypatch.setattr("tailgate.harness.calibrate.ladder.measure", measure)

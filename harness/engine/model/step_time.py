@@ -26,7 +26,7 @@ ACTIVATION_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class Accelerator:
     """One accelerator; `source` says where the figures are from. `fp8_flops` is None where it has none."""
 
     source: str
@@ -94,7 +94,7 @@ class StepShape:
 class StepTime:
     """The formula of this module with a machine and a model put in."""
 
-    gpu: Gpu
+    gpu: Accelerator
     shape: ModelShape
     gpus: int = 1
     weights: Literal["bf16", "fp8"] = "bf16"

@@ -1,6 +1,6 @@
 """Where a request's tokens go: a server-sent event each, or one JSON body at the end.
 
-The life of a streamed token: `Stream.token` joins three ready byte strings (before, the token's text, after)
+The life of a streamed token: `StreamedAnswer.token` joins three ready byte strings (before, the token's text, after)
 into one HTTP chunk and hands it to the transport: one `send` a token, about 5 us. No object outlives it.
 The shapes, field for field and in their order, are those of vLLM 0.32's answers.
 """
@@ -12,17 +12,17 @@ from typing import Any
 import orjson
 
 from tailgate.harness.engine.config import Resolved
-from tailgate.harness.engine.model.scheduler import Sequence
+from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.model.tokenizer import Babble
-from tailgate.harness.engine.server.requests import Asked
+from tailgate.harness.engine.server.requests import ApiRequest
 
 FINGERPRINT = "tailgate-simulated"
 
 
-class Answer:
+class EngineAnswer:
     """Common to both: the identity of an answer, its usage and its metrics."""
 
-    def __init__(self, sequence: Sequence, asked: Asked, resolved: Resolved, babble: Babble) -> None:
+    def __init__(self, sequence: EngineSequence, asked: ApiRequest, resolved: Resolved, babble: Babble) -> None:
         self.sequence = sequence
         self.asked = asked
         self.resolved = resolved
@@ -72,7 +72,7 @@ class Answer:
         return [ids[(start + i) % len(ids)] for i in range(self.sequence.generated)]
 
 
-class Whole(Answer):
+class WholeAnswer(EngineAnswer):
     """An answer that is not streamed."""
 
     def token(self, last: bool) -> None:
@@ -113,13 +113,13 @@ class Whole(Answer):
         }
 
 
-class Stream(Answer):
+class StreamedAnswer(EngineAnswer):
     """An answer as server-sent events, each its own HTTP chunk."""
 
     def __init__(
         self,
-        sequence: Sequence,
-        asked: Asked,
+        sequence: EngineSequence,
+        asked: ApiRequest,
         resolved: Resolved,
         babble: Babble,
         transport: asyncio.WriteTransport,

@@ -16,7 +16,7 @@ from tailgate.harness.engine import SIMULATED_OWNER
 from tailgate.harness.engine.config import as_dict
 from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.realtime import Engine
-from tailgate.harness.engine.server.answers import Stream, Whole
+from tailgate.harness.engine.server.answers import StreamedAnswer, WholeAnswer
 from tailgate.harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
 
 VERSION = "0.32.0+tailgate.simulated"
@@ -80,7 +80,7 @@ class _Api:
         self._in_flight += 1
         try:
             if not asked.stream:
-                whole = Whole(sequence, asked, self._resolved, self._babble)
+                whole = WholeAnswer(sequence, asked, self._resolved, self._babble)
                 self._engine.submit(sequence, whole)
                 await whole.done
                 return _json(whole.body())
@@ -90,7 +90,7 @@ class _Api:
             transport = request.transport
             if transport is None:  # gone while the head was written
                 return response
-            stream = Stream(sequence, asked, self._resolved, self._babble, transport)
+            stream = StreamedAnswer(sequence, asked, self._resolved, self._babble, transport)
             self._engine.submit(sequence, stream)
             await stream.done
             await response.write_eof()

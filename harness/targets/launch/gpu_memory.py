@@ -5,28 +5,28 @@ import time
 from typing import Final
 
 from tailgate.harness.targets.base import Life
-from tailgate.harness.telemetry.gpu.memory import GpuMemory, Memory
+from tailgate.harness.telemetry.gpu.memory import Memory, MemoryReader
 
 _NEAR_BYTES: Final = 128 * 2**20  # contexts of others come and go
 _BACK_S: Final = 20.0
 _LOOK_S: Final = 0.2
 
 
-class Vram:
+class MemoryOverLife:
     """Keeps `Life.vram`: UUID -> total, before_start, loaded, before_stop, after_stop, in bytes."""
 
-    def __init__(self, source: GpuMemory, life: Life) -> None:
+    def __init__(self, source: MemoryReader, life: Life) -> None:
         self._source = source
         self._life = life
 
     @classmethod
-    async def open(cls, gpus: str | None, life: Life) -> "Vram | None":
+    async def open(cls, gpus: str | None, life: Life) -> "MemoryOverLife | None":
         """Start looking; None where nothing is to be seen.
 
         Args:
             gpus: indices or UUIDs; empty: all; None: none.
         """
-        source = None if gpus is None else await GpuMemory.open(gpus)
+        source = None if gpus is None else await MemoryReader.open(gpus)
         return None if source is None else cls(source, life)
 
     async def look(self, when: str) -> Memory:

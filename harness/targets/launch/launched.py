@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from tailgate.harness.targets.base import Ended, Life, TargetGone, never
-from tailgate.harness.targets.launch.gpu_memory import Vram
+from tailgate.harness.targets.launch.gpu_memory import MemoryOverLife
 from tailgate.harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
 
 LOG_NAME = "server.log"
@@ -25,7 +25,7 @@ class LaunchedTarget:
         self._fell = False  # it did not come up, and the error names its log
         self.life: Life = Life()
         self.gpus = gpus
-        self._vram: Vram | None = None
+        self._memory: MemoryOverLife | None = None
 
     async def launch(self) -> tuple[str, ...]:
         """Start it and wait until it answers; its base URLs.
@@ -41,16 +41,16 @@ class LaunchedTarget:
 
     async def start(self) -> tuple[str, ...]:
         """As `launch`, with GPU memory looked at before and after."""
-        self._vram = await Vram.open(self.gpus, self.life)
-        if self._vram is not None:
-            await self._vram.look("before_start")
+        self._memory = await MemoryOverLife.open(self.gpus, self.life)
+        if self._memory is not None:
+            await self._memory.look("before_start")
         try:
             urls = await self.launch()
         except TargetGone:
             self._fell = True
             raise
-        if self._vram is not None:
-            await self._vram.look("loaded")
+        if self._memory is not None:
+            await self._memory.look("loaded")
         return urls
 
     def processes(self) -> dict[str, int]:
@@ -74,16 +74,16 @@ class LaunchedTarget:
         if self.process is not None:
             await self._end(self.process)
             self.process = None
-        if self._vram is not None:
-            await self._vram.close()
-            self._vram = None
+        if self._memory is not None:
+            await self._memory.close()
+            self._memory = None
 
     async def _end(self, process: OwnProcess) -> None:
         """SIGTERM, then SIGKILL for what is left."""
         life = self.life
         well = not self._fell and (life.detached or process.exit_code is None)
-        if self._vram is not None:
-            await self._vram.look("before_stop")
+        if self._memory is not None:
+            await self._memory.look("before_stop")
         began = time.monotonic()
         await self.before_stop()
         life.killed = await process.stop(self.grace_s)
@@ -95,8 +95,8 @@ class LaunchedTarget:
                 life.notices.append(
                     f"port {process.port} was still taken {life.stop_s:.0f} s after the server was told to end"
                 )
-        if self._vram is not None:
-            await self._vram.until_back()
+        if self._memory is not None:
+            await self._memory.until_back()
         unnamed = well or not process.log.stat().st_size
         if unnamed and process.log.name != LOG_NAME:
             process.log.unlink()

@@ -33,7 +33,7 @@ def main() -> int:
     return 0
 
 
-class GpuMemory:
+class MemoryReader:
     """Asks that process. Use `open`."""
 
     def __init__(self, process: asyncio.subprocess.Process, wanted: frozenset[str]) -> None:
@@ -42,7 +42,7 @@ class GpuMemory:
         self._silent = False
 
     @classmethod
-    async def open(cls, gpus: str) -> "GpuMemory | None":
+    async def open(cls, gpus: str) -> "MemoryReader | None":
         """Start it; None where there is no NVML.
 
         Args:
