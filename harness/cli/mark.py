@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tailgate.harness.config.arguments import Parser
-from tailgate.harness.load.marks import mark
+from tailgate.harness.load.event_log import mark
 
 
 def run(argv: list[str]) -> int:

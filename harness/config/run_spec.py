@@ -14,6 +14,7 @@ from tailgate.harness.config.masking import (
     program_of,
     without_credentials,
 )
+from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
@@ -238,6 +239,11 @@ class RunSpec(Strict):
         for name, kind in self.workload.classes.items():
             slo_grammar.parse(kind.slo, f"workload.classes.{name}.slo")
         return self
+
+    @property
+    def injector_count(self) -> int:
+        """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
+        return half_of_the_cores() if self.injectors == "auto" else self.injectors
 
     def public(self) -> dict[str, Any]:
         """The spec as the manifest keeps it: without what may be a secret."""

@@ -15,8 +15,7 @@ import sys
 
 from aiohttp import web
 
-from tailgate.harness.config.argument_types import number
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser, number
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.api import application

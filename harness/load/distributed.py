@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from tailgate.harness.config.masking import is_secret
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.load import locustfiles
-from tailgate.harness.load.listener import Watcher, until_ready
+from tailgate.harness.load.listener import Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.loadgen.redact import SECRETIVE
 from tailgate.reports.rundir.manifest import Manifest
@@ -82,17 +81,12 @@ async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
     """
     check(spec)
     ui = ["--ui", spec.ui] if spec.ui else []
-    if spec.workers is None:
-        return await _loaded(await LocustProcess.spawn(injectors, ui), spec)
-    w = spec.workers
-    workers = ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
-    return await _loaded(await LocustProcess.spawn(0, [*workers, *ui]), spec)
-
-
-async def _loaded(locust: LocustProcess, spec: RunSpec) -> LocustProcess:
-    """With the person's locustfile, if there is one."""
+    workers: list[str] = []
+    if (w := spec.workers) is not None:
+        injectors, workers = 0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
+    locust = await LocustProcess.spawn(injectors, [*workers, *ui])
     try:
-        await locustfiles.load(locust, spec)
+        await locust.load_locustfile(spec)
     except BaseException:
         await locust.close()
         raise
@@ -107,16 +101,16 @@ async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watche
     """
     events: list[Message] = []
     if spec.workers is None:
-        message = await until_ready(locust)
+        message = await locust.until_ready()
     else:
         watcher.note(f"waiting for {spec.workers.expect} workers on {spec.workers.bind}")
 
-        def heard(message: Message) -> None:
+        def on_message(message: Message) -> None:
             if message["op"] == "event":
                 events.append(message)
                 watcher.note(message["text"])
 
-        message = await until_ready(locust, spec.workers.wait + _PREPARE_S, heard)
+        message = await locust.until_ready(spec.workers.wait + _PREPARE_S, on_message)
         manifest.injectors = message["injectors"]
         manifest.workers = message["workers"]
     manifest.stamp = "kernel" if message["stamps"] else "user"

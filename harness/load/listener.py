@@ -21,9 +21,7 @@ from tailgate.harness.load.kill_switch import KillSwitch
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.targets.base import Ended, Target
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.workloads.common.errors import UserError
 
-_READY_S = 60.0
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
 # Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
@@ -60,62 +58,6 @@ class LoadOutcome:
     reason: str = ""
     failed_side: str = ""
     ended_ns: int = 0
-
-
-async def until_ready(
-    locust: LocustProcess, patience_s: float = _READY_S, heard: Callable[[Message], None] = lambda _message: None
-) -> Message:
-    """Wait for every injector to have its plan and its first requests; the message that says so.
-
-    Raises:
-        UserError: one refused its job.
-    """
-    deadline = time.monotonic() + patience_s
-    while True:
-        message = await _received(locust, deadline, f"the load generator is not ready after {patience_s:.0f} s")
-        match message:
-            case None:
-                raise UserError("the load generator's process ended before the run began; its message stands above")
-            case {"op": "ready"}:
-                return message
-            case {"op": "refused"}:
-                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
-            case {"op": "crashed"}:
-                raise RuntimeError(f"an injector failed while it prepared:\n{message['traceback']}")
-            case {"op": "died"}:
-                raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
-            case _:
-                heard(message)
-
-
-async def _received(locust: LocustProcess, deadline: float, otherwise: str) -> Message | None:
-    """The next message.
-
-    Raises:
-        UserError: none by then; ``otherwise`` says so.
-    """
-    try:
-        return await asyncio.wait_for(locust.receive(), max(deadline - time.monotonic(), 0.1))
-    except TimeoutError:
-        raise UserError(otherwise) from None
-
-
-async def until_loaded(locust: LocustProcess) -> list[str]:
-    """Wait for the person's locustfile to be imported; what of it is not heeded.
-
-    Raises:
-        UserError: it can't be used.
-    """
-    deadline = time.monotonic() + _READY_S
-    while True:
-        message = await _received(locust, deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
-        match message:
-            case None:
-                raise UserError("the load generator's process ended; its message stands above")
-            case {"op": "loaded"}:
-                return [str(text) for text in message["ignored"]]
-            case {"op": "refused"}:
-                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
 
 
 class Listener:

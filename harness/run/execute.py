@@ -27,10 +27,9 @@ from tailgate.harness.load.kill_switch import KillSwitch
 from tailgate.harness.load.listener import Listener, Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.run import run_directory
-from tailgate.harness.run.jobs import extend_plan, injector_count, make_jobs
-from tailgate.harness.run.locust_messages import prepare_message
+from tailgate.harness.run.jobs import extend_plan, make_jobs, prepare_message
+from tailgate.harness.run.preflight import require_linux
 from tailgate.harness.run.prepare import Planning, Prepared, prepare
-from tailgate.harness.run.resources import require_linux
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target, unless_gone
 from tailgate.harness.targets.make import make_target
@@ -67,7 +66,7 @@ async def execute(
     target = target or make_target(spec)
     with Interrupts() as interrupts, run_directory.new_run_directory(out, spec.name) as made:
         run_dir = made.path
-        locust = await distributed.spawn(spec, injector_count(spec))
+        locust = await distributed.spawn(spec, spec.injector_count)
         manifest: Manifest | None = None
         try:
             planning = Planning(spec)

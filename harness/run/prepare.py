@@ -14,8 +14,7 @@ from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
 from tailgate.harness.run.manifest import first_manifest
 from tailgate.harness.run.peak_load import beyond_calibration
-from tailgate.harness.run.preflight import admit, needs_context, with_context
-from tailgate.harness.run.resources import check_resources
+from tailgate.harness.run.preflight import admit, check_resources, needs_context, with_context
 from tailgate.harness.run.warmup import WarmupRefused, warm_up
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target

@@ -240,8 +240,8 @@ def test_where_other_machines_send_this_one_says_nothing(tmp_path: Path, monkeyp
 
 def test_a_run_beyond_the_calibration_says_so_in_its_notes(tailgate: Tailgate, tmp_path: Path) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    made = "store.Calibration(10.0, 1.0, False, False, 1, '2026-01-01', [])"
-    script = f"from tailgate.harness.calibrate import store; store.save({made})"
+    made = "calibration.Calibration(10.0, 1.0, False, False, 1, '2026-01-01', [])"
+    script = f"from tailgate.harness.host import calibration; calibration.save({made})"
     subprocess.run([sys.executable, "-c", script], env={**env, "PATH": "/usr/bin:/bin"}, check=True)
     load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "4"]
     tailgate("run", "--target", SIM, *load, "--out", "run", "--quiet", env=env)
