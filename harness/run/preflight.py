@@ -16,6 +16,7 @@ import numpy as np
 
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.job import PATHS
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.content_check import asks_for_grammar, refuse_misleading
@@ -232,7 +233,7 @@ def _check_body(body: Mapping[str, Any], endpoint: str, where: str) -> None:
     if _HOLDS[endpoint] not in body:
         other = next((name for name, key in _HOLDS.items() if key in body), None)
         raise UserError(
-            f"the body holds no {_HOLDS[endpoint]}, which /v1/{endpoint.replace('chat', 'chat/completions')} needs",
+            f"the body holds no {_HOLDS[endpoint]}, which {PATHS[endpoint]} needs",
             where=where,
             remedy=f"Set target.endpoint: {other} (--endpoint)" if other else "Log requests to completions or chat",
         )

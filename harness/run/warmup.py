@@ -22,6 +22,7 @@ import numpy as np
 
 from tailgate.harness.targets.base import Identity, TargetGone
 from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.loadgen.job import PATHS
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.corpus import corpus_text
 
@@ -195,7 +196,7 @@ async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tupl
 
 async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[str, Any]) -> None:
     """One request; what it says doesn't matter here, the measured ones are judged."""
-    path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
+    path = PATHS[endpoint]
     try:
         async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:
             said = await response.text()

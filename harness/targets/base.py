@@ -1,7 +1,7 @@
 """What every kind of deployment can do. A run starts it, asks what it is, measures it, and stops it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -12,7 +12,7 @@ from tailgate.harness.config.masking import masked_words
 from tailgate.workloads.common.errors import UserError
 
 # A broken connection is heard before the end of the process that broke it.
-_LAST_WORD_S: Final = 1.0
+LAST_WORD_S: Final = 1.0
 _QUOTED_LINES: Final = 15
 
 T = TypeVar("T")
@@ -54,12 +54,7 @@ class Ended:
 
     def error(self, while_: str) -> TargetGone:
         """What is raised when it ends before the load."""
-        said = "\n    ".join(line[-300:] for line in self.log[-_QUOTED_LINES:])
-        return TargetGone(
-            f"{self.text} {while_}",
-            where="target",
-            remedy=f"Its log ({self.path}) ends with\n    {said}" if said else "It said nothing.",
-        )
+        return TargetGone(f"{self.text} {while_}", where="target", remedy=end_of_log(self.log, self.path))
 
 
 @dataclass
@@ -124,6 +119,12 @@ class Target(Protocol):
         ...
 
 
+def end_of_log(lines: Sequence[str], path: object) -> str:
+    """The last lines of a server's log, as part of an error message."""
+    quoted = "\n    ".join(line[-300:] for line in lines[-_QUOTED_LINES:])
+    return f"Its log ({path}) ends with\n    {quoted}" if quoted else "It wrote no log."
+
+
 async def never() -> Ended:
     """`Target.ended` of a deployment that isn't ours."""
     return await asyncio.Future()
@@ -139,7 +140,7 @@ async def unless_gone(target: Target, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if doing.done() and _lost_connection(doing.exception()) and target.life is not None:
-            await asyncio.wait({ending}, timeout=_LAST_WORD_S)
+            await asyncio.wait({ending}, timeout=LAST_WORD_S)
         if ending.done():
             raise ending.result().error("before the load began")
         return doing.result()

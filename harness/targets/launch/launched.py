@@ -1,11 +1,14 @@
 """What the deployments that we start have in common: one process of ours, its life, its log, its end."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tailgate.harness.targets.base import Ended, Life, TargetGone, never
+from tailgate.harness.targets.inspect.probe import Access, session
 from tailgate.harness.targets.launch.gpu_memory import MemoryOverLife
 from tailgate.harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
+from tailgate.harness.targets.launch.ready import Readiness, first_token, wait_until_ready
 
 LOG_NAME = "server.log"
 
@@ -35,6 +38,34 @@ class LaunchedTarget:
             TargetGone: it was, and does not come up.
         """
         raise NotImplementedError
+
+    async def serve(
+        self, command: Sequence[str], env: Mapping[str, str], port: int | None, access: Access, readiness: Readiness,
+        url: str, model: str | None, endpoint: str,
+    ) -> None:  # fmt: skip
+        """Run a server's command and wait until it is ready and has given a first token.
+
+        Args:
+            command: program and arguments.
+            env: added to its environment.
+            port: where it listens, if that is on this machine.
+            access: how it is asked whether it is ready.
+            readiness: how its start is followed.
+            url: its base URL.
+            model: asked for the first token; None: the first that it lists.
+            endpoint: completions | chat, of the first token.
+
+        Raises:
+            UserError: it can't be run, or refuses us.
+            TargetGone: it ends, or isn't ready in time.
+        """
+        self.life.command = list(command)
+        headers = await access.headers()
+        began_s = time.monotonic()
+        self.process = process = await OwnProcess.spawn(command, env=env, port=port)
+        async with session(headers, access.trust) as http:
+            ready_s = await wait_until_ready(process, self.life, http, began_s, readiness)
+            await first_token(process, self.life, http, ready_s, url, model, endpoint)
 
     async def before_stop(self) -> None:
         """What is done to end it before its process is told to."""
