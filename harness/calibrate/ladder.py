@@ -34,7 +34,7 @@ _LEAST_REQUESTS: Final = 400
 
 @dataclass(frozen=True)
 class LadderStep:
-    """One load, and how far from the truth we were. Errors and lags in ms; None: the sample can't tell."""
+    """One load, and how far its figures were from the truth. Errors and lags in ms; None: too few to tell."""
 
     chunks_per_s: float
     requests_per_s: float
@@ -57,7 +57,6 @@ class LadderStep:
         return None not in (self.ttft_error_p50, self.ttft_error_p99, *itl)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
         return asdict(self)
 
 
@@ -180,5 +179,4 @@ async def ladder(
 
 
 def highest(steps: list[LadderStep]) -> LadderStep:
-    """The last honest step before the first that was not."""
     return steps[-1] if steps[-1].honest else steps[-2]

@@ -19,7 +19,7 @@ _LIMIT_S: Final = 300.0
 
 @dataclass(frozen=True)
 class PeerResult:
-    """What a tool said, in ms; None where it said nothing of the kind."""
+    """What a tool reported, in ms; None for what it did not report."""
 
     tool: str
     chunks_per_s: float
@@ -30,7 +30,6 @@ class PeerResult:
     problem: str = ""
 
     def line(self) -> str:
-        """One line, beside the truth."""
         if self.problem:
             return f"{self.tool}: {self.problem}"
         values = (self.ttft_p50, self.ttft_p99, self.itl_p50, self.itl_p99)

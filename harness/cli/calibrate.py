@@ -31,7 +31,7 @@ _COLUMNS = (
 
 
 def run(argv: list[str]) -> int:
-    """Calibrate, print the table and the one line, keep the result."""
+    """Calibrate, print the table and the result in one line, and store the result."""
     parser = Parser(prog="tailgate calibrate", description=__doc__)
     parser.add_argument("--step", type=_seconds, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
     parser.add_argument("--injectors", type=_count, default=1, help="injector processes (default: 1)")
@@ -64,7 +64,6 @@ def run(argv: list[str]) -> int:
 
 
 def line(found: "Calibration") -> str:
-    """What was found, in one line."""
     chunks, requests = f"{found.chunks_per_s:,.0f} chunks/s", f"{found.requests_per_s:,.0f} requests/s"
     words = {True: "at least", False: "up to"}
     second = "" if found.chunks_open == found.requests_open else f"{words[found.requests_open]} "

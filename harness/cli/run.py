@@ -13,7 +13,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
-    """Run, report, and say how it went by the exit code."""
+    """Run and report; the exit code is the verdict's."""
     arguments = parser().parse_args(argv)
     from tailgate.harness.config import run_spec as specs
 
@@ -104,7 +104,7 @@ def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
 
 
 def _command_line(argv: list[str]) -> list[str]:
-    """As it was typed, without header values, what in a body is named like a secret, and passwords of URLs."""
+    """The command as it was typed, without header values, secrets in the extra body fields, and passwords in URLs."""
     from tailgate.harness.config.masking import without_credentials
 
     hidden = {"--header": lambda header: header.partition(":")[0] + ": ***", "--extra": _public_json}

@@ -18,13 +18,11 @@ _TRACE_FLAGS: Final = (
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what goes before the source's own rate, lengths and context."""
     add_flags(parser, LOAD)
     parser.add_argument("--seed", type=int, help="default: the spec's, else 0")
 
 
 def add_trace_flags(parser: argparse.ArgumentParser) -> None:
-    """Add how a trace is read, and which part of it."""
     add_flags(parser, _TRACE_FLAGS, "trace")
 
 
@@ -68,7 +66,6 @@ def source_of(options: argparse.Namespace) -> Source:
 
 
 def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
-    """The workload and the seed of a spec, or a profile file as what it is."""
     from tailgate.harness.config.run_spec import load
 
     data = load(path)
@@ -102,7 +99,6 @@ def _trace_flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def trace_of(options: argparse.Namespace, file: Path) -> "TraceSpec":
-    """A trace, with the flags that are about traces."""
     from pydantic import ValidationError
 
     from tailgate.workloads.config.workload import WorkloadSpec, explain

@@ -59,7 +59,7 @@ class AuthSpec(Strict):
 
 
 class TlsSpec(Strict):
-    """How the target's certificate is verified, and what we show it."""
+    """How the target's certificate is verified, and which certificate we present."""
 
     ca: Path | None = None
     insecure: bool = False
@@ -73,7 +73,7 @@ class TlsSpec(Strict):
         return self
 
     def resolved(self, folder: Path) -> Self:
-        """The same with absolute file names; `folder` is where the spec stands."""
+        """A copy with absolute file names; `folder` is where the spec is."""
         files = {name: getattr(self, name) for name in ("ca", "cert", "key")}
         return self.model_copy(update={name: (folder / file).resolve() for name, file in files.items() if file})
 
@@ -132,7 +132,6 @@ class TargetSpec(Strict):
 
     @property
     def all_urls(self) -> tuple[str, ...]:
-        """Base URLs, without a trailing /v1."""
         given = (*((self.url,) if self.url else ()), *self.urls)
         return tuple(url.rstrip("/").removesuffix("/v1") for url in given)
 
@@ -183,7 +182,7 @@ class AbandonSpec(Strict):
 
 
 class WorkersSpec(Strict):
-    """Other machines that send the load: this one commands `expect` of them and waits for them at `bind`."""
+    """Other machines that send the load: this one controls the run and waits for `expect` of them at `bind`."""
 
     expect: int = Field(ge=1, le=1000)
     bind: str = "127.0.0.1:5557"
@@ -246,7 +245,7 @@ class RunSpec(Strict):
         return half_of_the_cores() if self.injectors == "auto" else self.injectors
 
     def public(self) -> dict[str, Any]:
-        """The spec as the manifest keeps it: without what may be a secret."""
+        """The spec as the manifest stores it: without anything that may be a secret."""
         return masked(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
 
 
@@ -290,7 +289,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over a spec, key by key."""
+    """A spec in which the flags have replaced what they name, key by key."""
     merged = dict(spec)
     for key, value in flags.items():
         old = merged.get(key)

@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All that the engine runs with."""
+    """Everything that the engine runs with."""
 
     settings: Settings
     model_name: str
@@ -58,7 +58,6 @@ class Resolved:
 
 
 def presets() -> tuple[dict[str, Accelerator], dict[str, ModelShape]]:
-    """The packaged accelerators and models by name."""
     return (
         {name: Accelerator(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
         {name: ModelShape(**entry) for name, entry in _read("models.yaml").items()},

@@ -25,7 +25,7 @@ class Sink(Protocol):
     """Where a request's tokens go."""
 
     def token(self, last: bool) -> None:
-        """The next token is there."""
+        """Take the next token."""
 
 
 class Engine:
@@ -47,19 +47,17 @@ class Engine:
         self._wake = asyncio.Event()
 
     def submit(self, sequence: EngineSequence, sink: Sink) -> None:
-        """Queue a request; its tokens go to `sink` from now on."""
         self._sinks[sequence] = sink
         self.scheduler.submit(sequence)
         self._wake.set()
 
     def abort(self, sequence: EngineSequence) -> None:
-        """Take a request out whose client has gone; nothing happens if it had ended."""
+        """Remove a request whose client has gone; nothing happens if it had ended."""
         if self.scheduler.abort(sequence):
             del self._sinks[sequence]
             self.metrics.ended(sequence, "abort")
 
     async def run(self) -> None:
-        """EngineStep until cancelled."""
         timer = Timer(asyncio.get_running_loop())
         try:
             begin = time.monotonic()

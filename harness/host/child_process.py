@@ -27,11 +27,10 @@ class LineProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
         return self._process.pid
 
     async def send(self, line: bytes) -> None:
-        """Write a line to its input; one that is gone doesn't mind."""
+        """Write a line to its input; nothing happens if the process has ended."""
         with contextlib.suppress(ConnectionError):
             self._stdin.write(line + b"\n")
             await self._stdin.drain()

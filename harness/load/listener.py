@@ -32,22 +32,22 @@ _INTERRUPTED = "interrupted (Ctrl-C)"
 
 
 class Watcher:
-    """What a person sees of a run while it goes on. This one sees nothing; `harness.load.progress` has the others."""
+    """What a person sees of a run while it goes on. This one shows nothing; `harness.load.progress` has the other."""
 
     def note(self, text: str) -> None:
-        """One line about what happens now."""
+        """Show one line about what happens now."""
 
     def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
-        """Load starts, for so long; ``due_s``: rising planned times, None in a closed loop."""
+        """The load begins and lasts so long; ``due_s``: rising planned times, None in a closed loop."""
 
     def tick(self, message: Message) -> None:
-        """An injector's second."""
+        """Take an injector's figures of the last second."""
 
     def gpu(self, text: str) -> None:
-        """What the GPUs do, in a few words."""
+        """Show what the GPUs do, in a few words."""
 
     def ended(self) -> None:
-        """Load is over."""
+        """The load is over."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class LoadOutcome:
 
 
 class Listener:
-    """Hears the load phase out and keeps account of it in an `LoadOutcome`."""
+    """Follows the load phase to its end and records it in a `LoadOutcome`."""
 
     def __init__(
         self, locust: LocustProcess, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
@@ -82,7 +82,7 @@ class Listener:
         self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
 
     async def until_over(self, interruption: Interruption) -> LoadOutcome:
-        """Pass on what the injectors say until all have ended."""
+        """Handle what the injectors send until all have ended."""
         enough = asyncio.create_task(interruption.wind_down.wait())
         at_once = asyncio.create_task(interruption.at_once.wait())
         death = asyncio.create_task(self._target.ended())
@@ -126,7 +126,7 @@ class Listener:
         return time.time_ns() - self._manifest.t0_unix_ns
 
     def _wind_down(self) -> None:
-        """Nothing more is sent, and the measure phase ends here; what is in flight may end as at any run's end."""
+        """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
         self._watcher.note(
             f"interrupted: nothing more is sent; what is in flight has {self._drain_s:.0f} s (Ctrl-C again: none)"
@@ -137,7 +137,6 @@ class Listener:
         self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:
-        """End the load now; the injectors cancel what is in flight and write it down."""
         self._told_to_stop = True
         self._outcome.state, self._outcome.reason = state, reason
         self._locust.send({"op": "stop", "why": reason})
@@ -147,7 +146,7 @@ class Listener:
         self._events.add({"t_ns": self._now(), "kind": kind, "text": text, **more})
 
     def _on_target_died(self, ended: Ended) -> None:
-        """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""
+        """The server has ended, so the run is over; what was measured and the end of the server's log are kept."""
         self._note("server", ended.text, log=list(ended.log))
         self._watcher.note("\n".join([ended.text, *ended.log[-10:]]))
         self._stop("failed", ended.text)

@@ -34,7 +34,6 @@ class LocustProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
         return self._process.pid
 
     @classmethod
@@ -52,7 +51,6 @@ class LocustProcess:
         return cls(process, reader, writer)
 
     def send(self, message: Message) -> None:
-        """Send one message."""
         self._writer.write(orjson.dumps(message) + b"\n")
 
     async def receive(self) -> Message | None:

@@ -93,7 +93,7 @@ async def execute(
 
 @dataclass(frozen=True)
 class _Armed:
-    """The injectors are ready, the samplers have looked; the run's time zero lies just ahead."""
+    """The injectors are ready and the first samples are taken; the run's time zero lies just ahead."""
 
     joined: list[Message]
     gpus: GpuSource | None
@@ -191,7 +191,7 @@ async def _load(
 
 
 def _done(steps: Mapping[str, Callable[[], None]]) -> str:
-    """Do every step, whatever becomes of the others; the first that could not be done, in words."""
+    """Do every step, even if others fail; the first failure, in words."""
     problems = []
     for name, do in steps.items():
         try:
@@ -214,7 +214,7 @@ def _on_run_clock(events: Sequence[dict[str, Any]], t0_unix_ns: int) -> list[dic
 async def _start_scraping(
     spec: RunSpec, identity: Identity, headers: dict[str, str], run_dir: Path, manifest: Manifest
 ) -> tuple[ServerScraper, int]:
-    """The first scrape is done and the run's time zero lies far enough ahead for the message to go."""
+    """Scrape for the first time, with the run's time zero far enough ahead for the message to reach the injectors."""
     urls = [] if spec.telemetry.server == "none" else list(identity.urls)
     lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
     while True:
@@ -230,7 +230,7 @@ async def _start_scraping(
 
 
 def _lacking(found: FirstScrape) -> str | None:
-    """What a report will not have, where a server's metrics can't be had or are not vLLM's."""
+    """What the report will lack because a server's metrics can't be had or are not vLLM's."""
     where = f"{public_name(found.endpoint)}/metrics"
     lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
     if found.problem:
@@ -260,5 +260,4 @@ def _priced(spec: RunSpec) -> RunSpec:
 
 
 def _dollars_per_hour(spec: RunSpec) -> float | None:
-    """Of the whole deployment."""
     return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count

@@ -35,7 +35,7 @@ def make_jobs(
     run_dir: Path,
     key: dict[str, str],
 ) -> list[Job]:
-    """One job for each injector; ``key`` is the header that proves who we are."""
+    """One job for each injector; ``key`` is the header with the API key."""
     shared = Job(
         plan=str((run_dir / "plan.parquet").resolve()),
         spool=str((run_dir / "spool").resolve()),
@@ -72,7 +72,7 @@ def make_jobs(
 
 
 def _with_memory(spec: RunSpec) -> tuple[str, ...]:
-    """Classes whose sessions send the model's own answers again."""
+    """Classes whose sessions send the model's own answers back."""
     kinds = {} if spec.workload.locustfile is not None else spec.workload.class_specs()
     return tuple(name for name, kind in kinds.items() if kind.sessions and kind.sessions.history == "answers")
 
@@ -123,7 +123,7 @@ def _stages(spec: RunSpec) -> list[dict[str, Any]]:
 
 
 def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
-    """A closed loop may have started rows beyond the plan's file: make it hold them all."""
+    """Add to the plan's file the rows that a closed loop has started beyond it."""
     if plan.loop == "open" or spec.workload.locustfile is not None:
         return
     import pyarrow as pa

@@ -13,7 +13,6 @@ from tailgate.workloads.plan.plan import Plan
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:
-    """The manifest of a run that is about to begin."""
     owned = spec.target.kind != "url"
     end_ns = measure_end_ns(spec, plan)
     return Manifest(

@@ -193,7 +193,6 @@ def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -
 
 
 def decodes_speculatively(spec: RunSpec, identity: Identity) -> bool:
-    """What the resolved configuration says; of a server that we launch, also what it was told."""
     config = identity.fingerprint.get("config") or {}
     told = {key.replace("_", "-"): value for key, value in spec.target.args.items()}
     return bool(config.get("speculative_config") or told.get("speculative-config"))

@@ -43,7 +43,7 @@ class WarmupRefused(TargetGone):
 
 
 class _Full(WarmupRefused):
-    """It has as many as it admits (429, 503): no fault, but no more at once."""
+    """The server has as many requests as it admits (429, 503): that is no fault, but there can't be more at once."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class WarmupResult:
     extended: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
         return {
             "steady": self.steady,
             "requests": self.requests,
@@ -181,7 +180,7 @@ def _body(
 
 
 async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """A round; the first that fails ends it. Where the server is full, what it admitted is waited for."""
+    """Send a round; the first failure ends it. Where the server is full, what it admitted is waited for."""
     asking = [asyncio.create_task(_ask(http, url, endpoint, body)) for url, body in bodies]
     try:
         await asyncio.gather(*asking)
@@ -195,7 +194,7 @@ async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tupl
 
 
 async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[str, Any]) -> None:
-    """One request; what it says doesn't matter here, the measured ones are judged."""
+    """Send one request; its answer doesn't matter here, since only measured ones are judged."""
     path = PATHS[endpoint]
     try:
         async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:

@@ -46,14 +46,12 @@ class Ended:
 
     @property
     def text(self) -> str:
-        """One line for a person."""
         if self.code is None:
             return "the server can't be reached any more"
         how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
         return f"the server {how}"
 
     def error(self, while_: str) -> TargetGone:
-        """What is raised when it ends before the load."""
         return TargetGone(f"{self.text} {while_}", where="target", remedy=end_of_log(self.log, self.path))
 
 
@@ -78,11 +76,9 @@ class Life:
 
     @property
     def ready_s(self) -> float:
-        """From the spawn until it answers."""
         return sum(self.phases.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
         return {**asdict(self), "command": masked_words(self.command), "ready_s": self.ready_s}
 
 
@@ -91,7 +87,7 @@ class Target(Protocol):
 
     @property
     def life(self) -> Life | None:
-        """None: not ours to start."""
+        """None: somebody else started it."""
         ...
 
     async def start(self) -> tuple[str, ...]:
@@ -111,7 +107,7 @@ class Target(Protocol):
         ...
 
     def keep_log(self, run_dir: Path) -> None:
-        """The server's log belongs into the run directory from now on."""
+        """Move the server's log into the run directory."""
         ...
 
     async def stop(self) -> None:

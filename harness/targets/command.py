@@ -92,7 +92,6 @@ class CommandTarget(LaunchedTarget):
         return self._urls
 
     async def ended(self) -> Ended:
-        """Return when the server is gone by itself."""
         if self.process is None:
             return await super().ended()
         while not self.life.detached:
@@ -106,7 +105,7 @@ class CommandTarget(LaunchedTarget):
         return Ended(None, self.process.tail(), str(self.process.log))
 
     async def before_stop(self) -> None:
-        """The spec's `stop`; what it says goes to the server's log."""
+        """Run the spec's `stop`; its output goes to the server's log."""
         if self._stop is None or self.process is None:
             return
         self.process.stopping = True

@@ -85,7 +85,6 @@ class VllmTarget(LaunchedTarget):
 
     @property
     def served_model(self) -> str:
-        """The name it answers to."""
         name = self._args.get("served-model-name", self._model)
         return str(name[0] if isinstance(name, list) else name)
 
@@ -114,7 +113,7 @@ class VllmTarget(LaunchedTarget):
         return (url,)
 
     def _environment(self, host: str) -> dict[str, str]:
-        """Of the server: a key belongs here, where no list of processes shows it."""
+        """The server's environment: an API key is passed here, where no list of processes shows it."""
         found = dict(self._env)
         if _is_here(host):  # nobody else reaches what this adds: resolved settings, resetting the cache
             found = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **found}

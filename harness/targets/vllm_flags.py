@@ -65,7 +65,6 @@ class Flag:
 
     @property
     def several(self) -> bool:
-        """Whether it takes more than one value."""
         return self.nargs in ("*", "+") or (isinstance(self.nargs, int) and self.nargs > 1)
 
 

@@ -89,7 +89,7 @@ class ServerScraper:
         self._t0 = t0_unix_ns
 
     async def start(self) -> list[FirstScrape]:
-        """Scrape once and say what came; then go on in the background."""
+        """Scrape once and return what came; then go on in the background."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls_context(self._trust)),
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
@@ -100,11 +100,9 @@ class ServerScraper:
         return [self._found(endpoint) for endpoint in self._readers]
 
     def renew(self, headers: Mapping[str, str]) -> None:
-        """Other headers from the next scrape on: a key was renewed."""
         self._headers = dict(headers)
 
     async def stop(self) -> None:
-        """End the rounds, then scrape a last time."""
         if self._session is None:
             return
         for task in self._tasks:
@@ -116,11 +114,9 @@ class ServerScraper:
         self._session, self._tasks = None, []
 
     async def scrape(self) -> None:
-        """One round now, besides the regular ones: for an exact reading before or after a phase."""
         await self._round()
 
     def write(self, path: Path) -> None:
-        """Write `server.parquet`."""
         self._samples.write(path)
 
     def latest(self, name: str) -> float | None:

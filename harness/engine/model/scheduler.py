@@ -62,7 +62,7 @@ class EngineStep:
 
 @dataclass(slots=True)
 class StepOutcome:
-    """What a finished step brought: sequences with a new token, and those of them that are complete."""
+    """What a finished step produced: the sequences that have a new token, and those of them that are complete."""
 
     emitted: list[EngineSequence]
     ended: list[EngineSequence]
@@ -111,7 +111,6 @@ class Scheduler:
 
     @property
     def waiting_count(self) -> int:
-        """Sequences in the queue."""
         return self._waiting_count
 
     def submit(self, sequence: EngineSequence) -> None:
@@ -167,7 +166,7 @@ class Scheduler:
         return step
 
     def complete(self, step: EngineStep, now_s: float) -> StepOutcome:
-        """Book the work of a step that ended at `now_s`; sequences aborted meanwhile are passed over."""
+        """Record the work of a step that ended at `now_s`; sequences aborted meanwhile are skipped."""
         outcome = StepOutcome([], [])
         for sequence, count in step.parts:
             if sequence.state is not State.RUNNING:

@@ -20,7 +20,7 @@ FINGERPRINT = "tailgate-simulated"
 
 
 class EngineAnswer:
-    """Common to both: the identity of an answer, its usage and its metrics."""
+    """What both kinds of answer share: the identity of an answer, its usage and its metrics."""
 
     def __init__(self, sequence: EngineSequence, asked: ApiRequest, resolved: Resolved, babble: Babble) -> None:
         self.sequence = sequence
@@ -33,7 +33,6 @@ class EngineAnswer:
         self.created = int(time.time())
 
     def usage(self) -> dict[str, Any]:
-        """Tokens so far."""
         prompt, output = self.sequence.prompt_tokens, self.sequence.generated
         usage: dict[str, Any] = {
             "prompt_tokens": prompt,
@@ -45,7 +44,7 @@ class EngineAnswer:
         return usage
 
     def metrics(self) -> dict[str, float] | None:
-        """The request's own times in milliseconds, where the server was told to give them."""
+        """The request's own times in milliseconds; None where the server was not told to give them."""
         s = self.sequence
         if not self.resolved.settings.enable_per_request_metrics:
             return None
@@ -61,13 +60,11 @@ class EngineAnswer:
         }
 
     def text(self) -> str:
-        """The whole answer's text."""
         words = self.babble.text
         start = self.asked.babble_offset
         return "".join(orjson.loads(words[(start + i) % len(words)]) for i in range(self.sequence.generated))
 
     def token_ids(self) -> list[int]:
-        """The whole answer's token ids."""
         ids, start = self.babble.ids, self.asked.babble_offset
         return [ids[(start + i) % len(ids)] for i in range(self.sequence.generated)]
 
@@ -76,12 +73,10 @@ class WholeAnswer(EngineAnswer):
     """An answer that is not streamed."""
 
     def token(self, last: bool) -> None:
-        """Count; the body is made when the last token is there."""
         if last and not self.done.done():
             self.done.set_result(None)
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
         asked = self.asked
         end = {"logprobs": None, "finish_reason": self.sequence.finish_reason, "stop_reason": None}
         ids = self.token_ids() if asked.return_token_ids else None

@@ -25,7 +25,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(engine: Engine) -> web.Application:
-    """The routes. The engine's `run` task is the caller's."""
     api = _Api(engine)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals])
     app.router.add_post("/v1/completions", api.completions)

@@ -53,18 +53,17 @@ class EngineHistogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts, as Prometheus wants them."""
+        """Cumulative counts, as Prometheus expects them."""
         names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class EngineMetrics(Collector):
-    """Told of every step and every ended request; asked by `/metrics`."""
+    """Counts every step and every ended request; `/metrics` reads the counts."""
 
     def __init__(self, resolved: Resolved, scheduler: Scheduler) -> None:
         self._resolved = resolved
@@ -89,7 +88,7 @@ class EngineMetrics(Collector):
         self.lateness = EngineHistogram(_LATENESS)
 
     def stepped(self, step: EngineStep, outcome: StepOutcome, now_s: float) -> None:
-        """Book a step that ended at `now_s`, and stamp its sequences' token times."""
+        """Record a step that ended at `now_s`, and set its sequences' token times."""
         self.iteration.observe(step.shape.tokens)
         self.generation_tokens += len(outcome.emitted)
         observe_gap = self.itl.observe
@@ -105,7 +104,7 @@ class EngineMetrics(Collector):
             self.cached_tokens += sequence.cached_tokens
 
     def ended(self, sequence: EngineSequence, reason: str) -> None:
-        """Book a request that ended. Of aborted ones only the count is kept, as in vLLM."""
+        """Record a request that ended. Of aborted ones only the count is kept, as in vLLM."""
         self.success[reason] += 1
         first, last, scheduled = sequence.first_token_s, sequence.last_token_s, sequence.scheduled_s
         if reason == "abort" or first is None or last is None or scheduled is None:
@@ -119,7 +118,6 @@ class EngineMetrics(Collector):
         self.request_generation.observe(sequence.generated)
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as prometheus_client asks for them."""
         scheduler, counters = self._scheduler, self._scheduler.counters
         yield self._gauge("vllm:num_requests_running", "Requests in the running batch", len(scheduler.running))
         yield self._gauge("vllm:num_requests_waiting", "Requests in the queue", scheduler.waiting_count)

@@ -36,12 +36,10 @@ class ApiError(Exception):
         self.status, self.message, self.kind, self.param = status, message, kind, param
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 
 def bad(message: str, param: str | None = None) -> ApiError:
-    """A 400."""
     return ApiError(400, message, "BadRequestError", param)
 
 
@@ -95,7 +93,7 @@ def prompt_ids(prompt: Any, vocabulary: int) -> list[int]:
 def read(
     body: Any, *, chat: bool, request_id: str, now_s: float, resolved: Resolved, babble: tokenizer.Babble
 ) -> tuple[EngineSequence, ApiRequest]:
-    """The sequence that a body asks for. ApiError says why it can't be had."""
+    """The sequence and the options that a body asks for; an ApiError says why they can't be had."""
     if not isinstance(body, dict):
         raise bad("the body must be a JSON object")
     model = body.get("model")

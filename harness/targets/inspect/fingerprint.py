@@ -84,7 +84,6 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
 
 
 async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
-    """One server's version and settings."""
     found: dict[str, Any] = {}
     told = await get_json(http, f"{url}/version")
     if isinstance(told, dict) and told.get("version"):
@@ -105,7 +104,7 @@ async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dic
 
 
 def _difference(key: str, servers: Sequence[Mapping[str, Any]]) -> str:
-    """In a few words: which values, or which settings."""
+    """Which values differ, or which settings, in a few words."""
     values = [one.get(key, "not told") for one in servers]
     if key != "config":
         return f"{key} {' / '.join(dict.fromkeys(map(str, values)))}"

@@ -30,7 +30,7 @@ class MemoryOverLife:
         return None if source is None else cls(source, life)
 
     async def look(self, when: str) -> Memory:
-        """What is used now is what was used `when`."""
+        """Record the memory in use now under the name `when`."""
         now = await self._source.now()
         for uuid, memory in now.items():
             kept = self._life.vram.setdefault(uuid, {"total": memory["total_bytes"]})
@@ -38,7 +38,7 @@ class MemoryOverLife:
         return now
 
     async def until_back(self, within_s: float = _BACK_S) -> None:
-        """Wait until the GPUs that the server took memory of have it again; the life says how long, or that not."""
+        """Wait until the GPUs have the memory again that the server took; `Life` says how long that took."""
         mine = {
             uuid: one["before_start"]
             for uuid, one in self._life.vram.items()
@@ -62,5 +62,4 @@ class MemoryOverLife:
             )
 
     async def close(self) -> None:
-        """No more looks."""
         await self._source.close()

@@ -68,10 +68,10 @@ class LaunchedTarget:
             await first_token(process, self.life, http, ready_s, url, model, endpoint)
 
     async def before_stop(self) -> None:
-        """What is done to end it before its process is told to."""
+        """Do what ends the server before its process gets a signal."""
 
     async def start(self) -> tuple[str, ...]:
-        """As `launch`, with GPU memory looked at before and after."""
+        """Launch it, with GPU memory read before and after."""
         self._memory = await MemoryOverLife.open(self.gpus, self.life)
         if self._memory is not None:
             await self._memory.look("before_start")
@@ -85,15 +85,12 @@ class LaunchedTarget:
         return urls
 
     def processes(self) -> dict[str, int]:
-        """The server, if it is a process of ours; its children are found from it."""
         return {self.role: self.process.pid} if self.process and not self.life.detached else {}
 
     async def ended(self) -> Ended:
-        """Return when the server is gone by itself."""
         return await (self.process.ended() if self.process else never())
 
     def keep_log(self, run_dir: Path) -> None:
-        """Move the log into the run directory."""
         if self.process:
             self.process.move_log(run_dir / LOG_NAME)
 
@@ -110,7 +107,7 @@ class LaunchedTarget:
             self._memory = None
 
     async def _end(self, process: OwnProcess) -> None:
-        """SIGTERM, then SIGKILL for what is left."""
+        """Send SIGTERM, then SIGKILL to what is left."""
         life = self.life
         well = not self._fell and (life.detached or process.exit_code is None)
         if self._memory is not None:

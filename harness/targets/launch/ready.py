@@ -169,7 +169,6 @@ class _Marks:
         self._rest = ""
 
     def look(self) -> None:
-        """Read what is new."""
         with self._process.log.open("rb") as file:
             file.seek(self._at)
             new = file.read()
@@ -186,7 +185,6 @@ class _Marks:
                     break
 
     def reached(self, phase: str) -> float:
-        """The phase ends now (time.monotonic)."""
         now = time.monotonic()
         self._life.phases[phase] = now - self._last
         self._last = now

@@ -23,7 +23,6 @@ Memory = dict[str, dict[str, float]]
 
 
 def main() -> int:
-    """Answer until stdin ends."""
     try:
         nvml.open_nvml()
     except pynvml.NVMLError:
@@ -54,7 +53,7 @@ class MemoryReader:
         return cls(process, frozenset(gpu for gpu in gpus.split(",") if gpu))
 
     async def now(self) -> Memory:
-        """Every GPU's and MIG instance's memory; empty where NVML doesn't tell, or hangs."""
+        """The memory of every GPU and MIG instance; empty where NVML doesn't say, or hangs."""
         if self._silent:
             return {}
         await self._process.send(b"")
@@ -74,7 +73,6 @@ class MemoryReader:
         }
 
     async def close(self) -> None:
-        """End it by the end of its input."""
         await self._process.close(_END_S)
 
 

@@ -46,15 +46,15 @@ class GpuSource(Protocol):
     now: Latest
 
     async def start(self) -> GpusFound:
-        """Look what is there."""
+        """Find out which GPUs there are."""
         ...
 
     async def go(self, t0_unix_ns: int) -> None:
-        """The run's clock begins; samples are kept from now on."""
+        """Begin the run's clock: samples are kept from now on."""
         ...
 
     async def stop(self) -> None:
-        """No more samples."""
+        """Take no more samples."""
         ...
 
     def write(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class GpuSource(Protocol):
 
 
 def latest(readings: Iterable[tuple[str, str, float]]) -> Latest:
-    """Of (GPU, name, value) in order of time, the last of each that is shown."""
+    """The last value of each figure that is shown, from (GPU, name, value) in order of time."""
     found: Latest = {}
     for gpu, name, value in readings:
         if name in _SHOWN:
@@ -103,7 +103,7 @@ def gpu_source(
 
 
 def nvml_is_installed() -> bool:
-    """Whether the sampler will find the library that the driver brings; nothing is initialised."""
+    """Whether the sampler will find the library that comes with the driver; nothing is initialised."""
     # The loader reads the variable when a process starts: the sampler's folders may be others than ours.
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     if any(folder and (Path(folder) / _LIBRARY).exists() for folder in folders):
@@ -116,7 +116,7 @@ def nvml_is_installed() -> bool:
 
 
 class NvmlProcess:
-    """The sampler process; see `gpu_sampler`."""
+    """The sampler process; see `telemetry.gpu.sampler`."""
 
     def __init__(self, spool: Path, gpus: str, pids: Sequence[int]) -> None:
         self._spool = spool
@@ -129,11 +129,10 @@ class NvmlProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the sampler, for its own cost."""
         return self._process.pid if self._process else None
 
     async def start(self) -> GpusFound:
-        """Start it and hear what it found. Where there is no NVML at all, no process is spent on learning that."""
+        """Start it and read what it found. Where there is no NVML at all, no process is started."""
         if sys.platform == "linux" and not nvml_is_installed():
             return GpusFound(problem="NVML: NVML Shared Library Not Found")
         self._process = await LineProcess.spawn("tailgate.harness.telemetry.gpu.sampler", *self._arguments)
@@ -154,12 +153,10 @@ class NvmlProcess:
         return GpusFound(answer.get("driver", ""), gpus, answer["problem"], notices, answer.get("topology", {}))
 
     async def go(self, t0_unix_ns: int) -> None:
-        """Tell it the run's start."""
         if self._process is not None:
             await self._process.send(b"%d" % t0_unix_ns)
 
     async def stop(self) -> None:
-        """End it by the end of its input."""
         if self._process is None:
             return
         self._stopping = True
@@ -169,7 +166,6 @@ class NvmlProcess:
         self._process = None
 
     def write(self, path: Path) -> None:
-        """The spool as Parquet."""
         write_spool(self._spool, GPU_SCHEMA, path)
 
     async def _listen(self, process: LineProcess) -> None:
