@@ -57,10 +57,7 @@ class Credentials:
         self._refused.set()
 
     async def keep_fresh(
-        self,
-        others: dict[str, str],
-        tell: Sequence[Callable[[dict[str, str]], None]],
-        retry_s: float = _RETRY_S,
+        self, others: dict[str, str], tell: Sequence[Callable[[dict[str, str]], None]], retry_s: float = _RETRY_S
     ) -> None:
         """Renew a command's key when it is `refresh` old or the target refuses it, until cancelled.
 

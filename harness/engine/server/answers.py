@@ -34,11 +34,7 @@ class EngineAnswer:
 
     def usage(self) -> dict[str, Any]:
         prompt, output = self.sequence.prompt_tokens, self.sequence.generated
-        usage: dict[str, Any] = {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + output,
-            "completion_tokens": output,
-        }
+        usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
         if self.resolved.settings.enable_prompt_tokens_details:
             usage["prompt_tokens_details"] = {"cached_tokens": self.sequence.cached_tokens}
         return usage

@@ -134,11 +134,7 @@ class EngineMetrics(Collector):
             ("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache", counters.prefix_queries),
             ("vllm:prefix_cache_hits", "Tokens found in the prefix cache", counters.prefix_hits),
             ("vllm:num_preemptions", "Preemptions", counters.preemptions),
-            (
-                "vllm:prompt_tokens",
-                "Prompt tokens of requests that got their first token",
-                self.prompt_tokens,
-            ),
+            ("vllm:prompt_tokens", "Prompt tokens of requests that got their first token", self.prompt_tokens),
             ("vllm:prompt_tokens_cached", "Those of them found in the prefix cache", self.cached_tokens),
             ("vllm:generation_tokens", "Tokens generated", self.generation_tokens),
             (

@@ -99,10 +99,7 @@ def read(
     model = body.get("model")
     if model is not None and model != resolved.model_name:
         raise ApiError(
-            404,
-            f"The model `{model}` does not exist. Valid aliases: {resolved.model_name}.",
-            "NotFoundError",
-            "model",
+            404, f"The model `{model}` does not exist. Valid aliases: {resolved.model_name}.", "NotFoundError", "model"
         )
     for name in _UNSUPPORTED:
         if body.get(name):
