@@ -8,7 +8,7 @@ from typing import Final
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.gate import costs
 from tailgate.harness.experiments.gate.run_specs import Experiment
-from tailgate.harness.run.prepare import settles
+from tailgate.harness.run.prepare import warms_up
 from tailgate.reports.verdicts.gate.runs import SIDES, Side
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
@@ -102,7 +102,7 @@ def run_seconds(found: Experiment, side: Side, point: str) -> tuple[float, bool]
         launch = found.policy.launch
     if found.policy.restart != "each":
         launch /= len(found.points) * (2 if found.policy.restart == "block" else found.policy.pairs)
-    settling = _SETTLE_S if settles(spec) else 0.0
+    settling = _SETTLE_S if warms_up(spec) else 0.0
     return launch + settling + spec.workload.warmup + (length or 0.0) + _AROUND_S, length is None
 
 
