@@ -15,7 +15,7 @@ from tailgate.harness.cli import main
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.gate import campaign as campaigns
 from tailgate.harness.targets.base import TargetGone
-from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.reports.verdicts.gate.runs import GateRecord
 from tailgate.workloads.common.errors import UserError
 
 SIM = "sim:h100-sxm/llama-3.1-8b"
@@ -82,7 +82,7 @@ def test_a_fault_of_our_own_is_no_verdict_on_either_side(gate, capsys, error: Us
     code, verdict, out = gate(POLICY, make)
     assert (code, verdict) == (2, None)
     assert error.what in capsys.readouterr().err
-    assert len(Campaign.load(out).runs) == 2  # the first pair is kept
+    assert len(GateRecord.load(out).runs) == 2  # the first pair is kept
 
 
 def test_a_candidate_that_does_not_come_up_again_fails(gate):

@@ -13,9 +13,8 @@ from tailgate.reports.documents.gate.markdown import markdown
 from tailgate.reports.documents.gate.terminal import print_verdict
 from tailgate.reports.stats.paired_tests import paired, pairs_to_settle
 from tailgate.reports.stats.sequential_design import Design
-from tailgate.reports.verdicts.gate.comparison import compare
+from tailgate.reports.verdicts.gate.comparison import compare, holm
 from tailgate.reports.verdicts.gate.error_rule import error_rule, good_share
-from tailgate.reports.verdicts.gate.holm import holm
 from tailgate.reports.verdicts.gate.metrics import gate_metric
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError

@@ -8,12 +8,12 @@ import pytest
 from tests.gate.made import latency, policy, summary
 
 from tailgate.harness.cli import main
+from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.experiments.gate.estimate import estimate, order_of, require_budget, steps
 from tailgate.harness.experiments.gate.feasibility import planned_requests, require_decidable
 from tailgate.harness.experiments.gate.load_points import load_for
 from tailgate.harness.experiments.gate.pilot import proposal, spreads
 from tailgate.harness.experiments.gate.run_specs import experiment
-from tailgate.harness.experiments.gate.shared_target import Kept
 from tailgate.reports.verdicts.gate.operating_curve import whole_policy
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
@@ -304,7 +304,7 @@ class TestKept:
 
     def test_one_launch_serves_several_runs_until_its_end(self):
         inner = self.Target()
-        kept = Kept(inner)
+        kept = SharedTarget(inner)
 
         async def scenario():
             for run in ("a", "b", "c"):

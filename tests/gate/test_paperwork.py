@@ -8,7 +8,7 @@ import yaml
 from tests.reports.fabricate import Row, fabricate
 
 from tailgate.harness.cli import main
-from tailgate.harness.cli.gate import _command
+from tailgate.harness.cli.experiments.gate import _command
 from tailgate.harness.experiments.gate import folder, outputs
 from tailgate.reports.build import build
 from tailgate.reports.documents.gate import history

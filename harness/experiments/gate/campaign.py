@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.experiments.gate import costs, load_points
 from tailgate.harness.experiments.gate.estimate import CALIBRATION, estimate, order_of, require_budget
 from tailgate.harness.experiments.gate.feasibility import require_decidable, require_figures
 from tailgate.harness.experiments.gate.run_specs import Experiment
-from tailgate.harness.experiments.gate.shared_target import Kept
 from tailgate.harness.load.interrupts import Interrupts
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
@@ -25,7 +25,7 @@ from tailgate.harness.targets.make import make_target
 from tailgate.reports.build import build
 from tailgate.reports.verdicts.gate.comparability import of_run
 from tailgate.reports.verdicts.gate.result import Verdict
-from tailgate.reports.verdicts.gate.runs import SIDES, Campaign, GateRun, Side, of_campaign, read_run
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, GateRun, Side, of_campaign, read_run
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
 
@@ -46,10 +46,10 @@ class _State:
 
     found: Experiment
     out: Path
-    campaign: Campaign
+    campaign: GateRecord
     say: Say
     began: float
-    kept: dict[Side, Kept] = field(default_factory=dict)
+    kept: dict[Side, SharedTarget] = field(default_factory=dict)
     measured: set[Side] = field(default_factory=set)
     repeats: int = 0
     seconds: dict[Side, float] = field(default_factory=lambda: dict.fromkeys(SIDES, 0.0))
@@ -63,7 +63,7 @@ class _State:
         return costs.dollars(self.found, self.seconds, self.whole())
 
 
-async def conduct(found: Experiment, out: Path, command: list[str], extension: bool, say: Say) -> Verdict:
+async def run_campaign(found: Experiment, out: Path, command: list[str], extension: bool, say: Say) -> Verdict:
     """Make the runs and judge them; everything is in ``out``.
 
     Args:
@@ -80,7 +80,7 @@ async def conduct(found: Experiment, out: Path, command: list[str], extension: b
     policy = found.policy
     ours = all(found.sample(side).target.kind != "url" for side in SIDES)
     restart = policy.restart if ours else "never"
-    campaign = Campaign(command=tuple(command), restart=restart, extension=extension, notes=found.notes)
+    campaign = GateRecord(command=tuple(command), restart=restart, extension=extension, notes=found.notes)
     state = _State(found, out, campaign, say, time.monotonic())
     with Interrupts() as interrupts:
         try:
@@ -231,9 +231,9 @@ async def _run(state: _State, side: Side, point: str, pair: int, out: Path) -> G
         for other in [name for name in state.kept if name != side]:
             await state.kept.pop(other).end()
     if restart == "each":
-        target = Kept(make_target(spec), stays=False)
+        target = SharedTarget(make_target(spec), stays=False)
     else:
-        target = state.kept.setdefault(side, Kept(make_target(spec)))
+        target = state.kept.setdefault(side, SharedTarget(make_target(spec)))
     began = time.monotonic()
     try:
         await execute(spec, out, list(state.campaign.command), Watcher(), target)

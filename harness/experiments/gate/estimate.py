@@ -23,7 +23,7 @@ CALIBRATION: Final = 0
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedRun:
     """One planned run: `order` counts from 1; pair 0 is the run that finds the shares' rates.
 
     `open_end`: it ends by a number of requests, and how long they take isn't known; `seconds` are without them.
@@ -38,7 +38,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CampaignEstimate:
     """What a gate will take.
 
     Attributes:
@@ -48,7 +48,7 @@ class Estimate:
         launches: servers started.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[PlannedRun, ...]
     seconds: float
     dollars: float | None
     seconds_extended: float | None
@@ -66,22 +66,22 @@ def order_of(pair: int) -> tuple[Side, Side]:
     return SIDES if pair % 2 else (SIDES[1], SIDES[0])
 
 
-def steps(found: Experiment, pairs: int, extended: bool = False) -> Iterator[Step]:
+def steps(found: Experiment, pairs: int, extended: bool = False) -> Iterator[PlannedRun]:
     """The runs in their order."""
     order = 0
     known = {(side, point): run_seconds(found, side, point) for side, point in product(SIDES, found.points)}
     if not extended and any(point.share is not None for point in found.policy.points.values()):
         order, saturated = 1, str(found.policy.saturated)
-        yield Step(1, CALIBRATION, "baseline", saturated, *known["baseline", saturated])
+        yield PlannedRun(1, CALIBRATION, "baseline", saturated, *known["baseline", saturated])
     first = found.policy.pairs + 1 if extended else 1
     for pair in range(first, pairs + 1):
         for side in order_of(pair):
             for point in found.points:
                 order += 1
-                yield Step(order, pair, side, point, *known[side, point])
+                yield PlannedRun(order, pair, side, point, *known[side, point])
 
 
-def estimate(found: Experiment) -> Estimate:
+def estimate(found: Experiment) -> CampaignEstimate:
     """Minutes and dollars of the declared pairs, and with the extension."""
     policy = found.policy
     planned = tuple(steps(found, policy.pairs))
@@ -90,7 +90,7 @@ def estimate(found: Experiment) -> Estimate:
     if policy.extended is not None:
         further = tuple(steps(found, policy.extended, extended=True))
         more = _bill((*planned, *further), found)
-    return Estimate(planned, seconds, dollars, *more, launches=_launches(planned, policy.restart, found))
+    return CampaignEstimate(planned, seconds, dollars, *more, launches=_launches(planned, policy.restart, found))
 
 
 def run_seconds(found: Experiment, side: Side, point: str) -> tuple[float, bool]:
@@ -116,13 +116,13 @@ def _measured_s(found: Experiment, spec: RunSpec, point: str) -> float | None:
     return make_plan(workload, spec.seed).span_s - workload.warmup
 
 
-def _bill(planned: tuple[Step, ...], found: Experiment) -> tuple[float, float | None]:
+def _bill(planned: tuple[PlannedRun, ...], found: Experiment) -> tuple[float, float | None]:
     seconds = {side: sum(step.seconds for step in planned if step.side == side) for side in SIDES}
     whole = sum(seconds.values())
     return whole, costs.dollars(found, seconds, whole)
 
 
-def _launches(planned: tuple[Step, ...], restart: str, found: Experiment) -> int:
+def _launches(planned: tuple[PlannedRun, ...], restart: str, found: Experiment) -> int:
     ours = {side for side in SIDES if found.sample(side).target.kind != "url"}
     mine = [step for step in planned if step.side in ours]
     if restart == "each":
@@ -133,7 +133,7 @@ def _launches(planned: tuple[Step, ...], restart: str, found: Experiment) -> int
     return sum(side in ours and (place == 0 or turns[place - 1] != side) for place, side in enumerate(turns))
 
 
-def require_budget(found: Experiment, costs: Estimate) -> bool:
+def require_budget(found: Experiment, costs: CampaignEstimate) -> bool:
     """Whether the extension fits into the budget too.
 
     Raises:

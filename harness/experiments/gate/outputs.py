@@ -21,7 +21,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 @dataclass(frozen=True)
-class Paperwork:
+class GateOutputs:
     """Where it goes.
 
     Attributes:

@@ -1,9 +1,10 @@
 """One metric at one point: candidate against baseline, with everything the judgement rests on.
 
     PASS   the upper bound of how much worse it is lies below the margin
-    FAIL   its lower bound lies above zero, and the estimate reaches the margin (decided in `holm`)
+    FAIL   its lower bound lies above zero, and the estimate reaches the margin
 
-Which metrics there are and what follows for the whole is `reports.verdicts.gate.verdict`.
+Which of several FAIL is decided over all of them together (`holm`). Which metrics there are and what follows for the
+whole is `reports.verdicts.gate.verdict`.
 """
 
 import math
@@ -15,11 +16,13 @@ import numpy as np
 
 from tailgate.reports.stats.paired_tests import (
     Shift,
+    detectable,
     drifting,
     hodges_lehmann,
     hodges_lehmann_shift,
     p_worse,
     paired,
+    pairs_to_settle,
     rank_sum_p,
     signed_rank_p,
     t_point,
@@ -27,8 +30,7 @@ from tailgate.reports.stats.paired_tests import (
 )
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
-from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
-from tailgate.reports.verdicts.gate.missing_data import itl_refused, lacking, load_limited
+from tailgate.reports.verdicts.gate.metrics import GateMetric, itl_refused, lacking, load_limited, require_load
 from tailgate.reports.verdicts.gate.runs import GateRun
 from tailgate.workloads.common.arrays import Floats
 
@@ -100,7 +102,7 @@ class MetricVerdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison before all of them are looked at together (`reports.verdicts.gate.holm`).
+    """A comparison before all of them are looked at together (`holm`).
 
     Attributes:
         verdict: as far as it can be told alone: not whether it FAILs.
@@ -249,3 +251,48 @@ def _by_good_requests(
         result="pass" if passed else "can't tell", why=why or said, remedy=remedy, p=found.p, good=found,
     )  # fmt: skip
     return Compared(judged, beyond=beyond)
+
+
+def holm(found: Sequence[Compared], design: Design) -> list[MetricVerdict]:
+    """Decide which of the comparisons FAIL, and what would settle those that can't be told (Holm 1979).
+
+    The step-down procedure takes the p-values in rising order, each against the budget divided by how many are left,
+    and stops at the first that is too large. What comes after it would have had to beat the same level, so that is
+    the level it has: it FAILs exactly if `p < holm` and its estimate reaches the margin.
+    """
+    order = sorted((place for place, one in enumerate(found) if one.verdict.p is not None), key=lambda i: _p(found[i]))
+    decided = [one.verdict for one in found]
+    level = 0.0
+    stopped = False
+    for step, place in enumerate(order):
+        if not stopped:
+            level = design.fail_tail(len(order) - step)
+            stopped = _p(found[place]) >= level
+        decided[place] = _decided(found[place], level, design, len(order))
+    return decided
+
+
+def _p(one: Compared) -> float:
+    return 1.0 if one.verdict.p is None else one.verdict.p
+
+
+def _decided(one: Compared, level: float, design: Design, among: int) -> MetricVerdict:
+    told, p = replace(one.verdict, holm=level), _p(one)
+    if one.beyond and p < level:
+        told = replace(told, result="fail", remedy="")
+    elif one.beyond and p < design.fail_tail():
+        why = f"alone it would be a FAIL (p = {p:.2g}); as one of {among} metrics it needs p < {level:.2g} (Holm)"
+        told = replace(told, why=f"{told.why}; {why}" if told.why else why)
+    if one.shift is None:
+        return told
+    seen = detectable(one.shift, one.margin, level)
+    settle = _settle(one.shift, one.margin, (design.pass_tail(), level))
+    return replace(
+        told, detectable=math.exp(-seen if told.higher else seen),
+        settle_pairs=settle if told.result == "can't tell" and not told.remedy else None,
+    )  # fmt: skip
+
+
+def _settle(shift: Shift, margin: float, tails: tuple[float, float]) -> int | None:
+    deviation = float(shift.error) * math.sqrt(shift.n)
+    return pairs_to_settle(deviation, float(shift.mean), margin, tails, shift.df / (shift.n - 1))

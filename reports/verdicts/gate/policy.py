@@ -28,7 +28,7 @@ _LONG_UNITS: Final = {r"(hour|hr)s?": "h", r"(minute|min)s?": "min", r"(second|s
 WHOLE: Final = "load"  # the name of the only point, where a policy names none
 
 
-class Point(Strict):
+class LoadPoint(Strict):
     """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users."""
 
     rate: float | None = None
@@ -49,15 +49,15 @@ class Point(Strict):
 
 
 def _point(value: Any) -> Any:
-    if isinstance(value, Point | dict):
+    if isinstance(value, LoadPoint | dict):
         return value
     text = str(value).strip()
     if found := re.fullmatch(r"closed\s+([1-9]\d*)", text):
-        return Point(users=int(found[1]))
+        return LoadPoint(users=int(found[1]))
     if (found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(found[1]):
-        return Point(share=float(found[1]))
+        return LoadPoint(share=float(found[1]))
     try:
-        return Point(rate=parse_rate(text))
+        return LoadPoint(rate=parse_rate(text))
     except ValueError:
         raise ValueError(f"{text!r} is not a load (write 8/s, 0.85x of the saturated point, or closed 256)") from None
 
@@ -113,7 +113,7 @@ class Policy(Strict):
     baseline: Any = None
     candidate: Any = None
     spec: Any = None
-    points: dict[str, Annotated[Point, BeforeValidator(_point)]] = {}
+    points: dict[str, Annotated[LoadPoint, BeforeValidator(_point)]] = {}
     metrics: dict[str, Annotated[str | None, BeforeValidator(_margin_text)]] = DEFAULT_METRICS
     thresholds: dict[str, Any] = {}
     errors: Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)] = 0.001

@@ -16,18 +16,17 @@ from typing import Any
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.causes import Cause, causes
 from tailgate.reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
-from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend
+from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend, holm
 from tailgate.reports.verdicts.gate.error_rule import error_rule
-from tailgate.reports.verdicts.gate.holm import holm
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.reports.verdicts.gate.result import Outcome, Verdict
-from tailgate.reports.verdicts.gate.runs import SIDES, Campaign, GateRun, sides_of
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, GateRun, sides_of
 from tailgate.reports.verdicts.gate.thresholds import judge_thresholds
 from tailgate.reports.verdicts.gate.wording import advice_of, why_of
 from tailgate.workloads.common.errors import UserError
 
 
-def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = None) -> Verdict:
+def judge(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None = None) -> Verdict:
     """Judge the runs of a gate, or stored ones, by a policy.
 
     Args:
@@ -75,7 +74,7 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
     return _worded(replace(judged, causes=tuple(_causes(judged, runs))), dead, policy)
 
 
-def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Verdict:
+def _frame(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Verdict:
     """What is known before anything is judged."""
     pairs = [{run.pair for run in runs if run.pair is not None and run.side == side} for side in SIDES]
     return Verdict(
@@ -108,7 +107,7 @@ def _named_side(runs: Sequence[GateRun], side: str) -> str:
     return ", ".join(dict.fromkeys(found))
 
 
-def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
+def _holds_for(runs: Sequence[GateRun], campaign: GateRecord | None) -> str:
     if campaign is None:
         return (
             "" if len({run.side for run in runs}) == 1 else "stored runs: made at different times, on whatever ran then"
@@ -118,7 +117,7 @@ def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
     return ""
 
 
-def _notes(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Iterator[str]:
+def _notes(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Iterator[str]:
     if campaign is not None:
         yield from campaign.repeated
         yield from campaign.notes
@@ -148,7 +147,7 @@ def _without_trend(runs: Sequence[GateRun], policy: Policy) -> Iterator[str]:
             )
 
 
-def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Design | None:
+def _design(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Design | None:
     """The look that these runs are; None if there are fewer pairs than were declared.
 
     Raises:
@@ -174,7 +173,7 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
     return Design(policy.pairs, pairs, look=2)
 
 
-def _dead(runs: Sequence[GateRun], campaign: Campaign | None) -> tuple[str, str] | None:
+def _dead(runs: Sequence[GateRun], campaign: GateRecord | None) -> tuple[str, str] | None:
     """(side, what happened) if a side's target died or refused everything; the baseline first."""
     for side in SIDES:
         if campaign is not None and campaign.gone is not None and campaign.gone[0] == side:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tailgate.harness.targets.base import Ended, Life, Target, TargetGone
 
 
-class Kept:
+class SharedTarget:
     """Looks like a target to each run.
 
     Attributes:

@@ -11,7 +11,7 @@ from tailgate.harness.config.arguments import Parser
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tailgate.harness.experiments.gate.outputs import Paperwork
+    from tailgate.harness.experiments.gate.outputs import GateOutputs
     from tailgate.reports.verdicts.gate.policy import Policy
     from tailgate.reports.verdicts.gate.result import Verdict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     """Entry; the exit code is the verdict's: 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID; 2 for wrong input."""
     if argv[:1] == ["init"]:
-        from tailgate.harness.cli.gate_init import run as init
+        from tailgate.harness.cli.experiments.gate_init import run as init
 
         return int(init(argv[1:]))
     options = parser().parse_args(argv)
@@ -59,13 +59,13 @@ def _policy_file(options: argparse.Namespace) -> Path:
     raise UserError("a policy is missing", where="--policy", remedy="`tailgate gate init` writes one.")
 
 
-def _paperwork(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> "Paperwork":
-    from tailgate.harness.experiments.gate.outputs import Paperwork, history_of
+def _paperwork(policy: "Policy", policy_file: Path, options: argparse.Namespace) -> "GateOutputs":
+    from tailgate.harness.experiments.gate.outputs import GateOutputs, history_of
 
     again = _judged_again(options)
     # The copy of a policy in a gate's folder doesn't know any more what its `history` was relative to.
     history = options.history if again and options.policy is None else history_of(policy, policy_file, options.history)
-    return Paperwork(options.junit, options.markdown, history, remember=not again)
+    return GateOutputs(options.junit, options.markdown, history, remember=not again)
 
 
 def _judged_again(options: argparse.Namespace) -> bool:
@@ -79,7 +79,7 @@ def _measure(
     policy: "Policy", policy_file: Path, options: argparse.Namespace, argv: list[str]
 ) -> "tuple[Verdict, Path]":
     from tailgate.harness.experiments.gate import folder as rooms
-    from tailgate.harness.experiments.gate.campaign import conduct
+    from tailgate.harness.experiments.gate.campaign import run_campaign
     from tailgate.harness.experiments.gate.estimate import estimate, require_budget
     from tailgate.harness.experiments.gate.feasibility import require_decidable
     from tailgate.harness.experiments.gate.run_specs import experiment
@@ -94,14 +94,14 @@ def _measure(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    verdict = asyncio.run(conduct(found, out, _command(argv), extension, say))
+    verdict = asyncio.run(run_campaign(found, out, _command(argv), extension, say))
     return verdict, out
 
 
 def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "tuple[Verdict, Path | None]":
     """Runs that exist: two globs, single runs to hold against thresholds, or a gate's folder to judge again."""
     from tailgate.reports.verdicts.gate import runs as gr
-    from tailgate.reports.verdicts.gate.load_points import newest, placed
+    from tailgate.reports.verdicts.gate.runs import newest, placed
     from tailgate.reports.verdicts.gate.verdict import judge
 
     if options.runs and (options.baseline or options.candidate):
@@ -109,7 +109,7 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
     command = tuple(_command(argv))
     if _judged_again(options):
         folder = Path(options.runs[0])
-        campaign = gr.Campaign.load(folder)
+        campaign = gr.GateRecord.load(folder)
         return judge(gr.of_campaign(folder, campaign), policy, campaign), folder
     if options.runs:
         runs = [run for pattern in options.runs for run in gr.stored(pattern, "candidate", "RUN")]
