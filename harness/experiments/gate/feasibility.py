@@ -8,7 +8,7 @@ import numpy as np
 from yarl import URL
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.experiments.gate.costs import price_per_hour
+from tailgate.harness.experiments.core.estimate import price_per_hour
 from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.gpu_watch import LOOPBACK
 from tailgate.reports.metrics import slo as slo_grammar

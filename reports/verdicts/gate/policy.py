@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from tailgate.reports.metrics import slo as slo_grammar
+from tailgate.reports.verdicts.budget import Budget, BudgetText
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.common.units import Duration, parse_duration, parse_rate
+from tailgate.workloads.common.units import Duration, parse_rate
 from tailgate.workloads.common.validation import Strict, explain
 from tailgate.workloads.common.yaml_file import read_yaml
 
@@ -24,7 +25,6 @@ from tailgate.workloads.common.yaml_file import read_yaml
 DEFAULT_METRICS: Final[dict[str, str | None]] = {"ttft.p90": "10%", "tpot.mean": "7%"}
 MOST_METRICS: Final = 4
 _LEAST_PAIRS: Final = 3
-_LONG_UNITS: Final = {r"(hour|hr)s?": "h", r"(minute|min)s?": "min", r"(second|sec)s?": "s"}
 WHOLE: Final = "load"  # the name of the only point, where a policy names none
 
 
@@ -62,37 +62,6 @@ def _point(value: Any) -> Any:
         raise ValueError(f"{text!r} is not a load (write 8/s, 0.85x of the saturated point, or closed 256)") from None
 
 
-class Budget(Strict):
-    """What a gate may spend."""
-
-    seconds: float | None = None
-    dollars: float | None = None
-
-
-def _budget(value: Any) -> Any:
-    if isinstance(value, Budget | dict) or value is None:
-        return value
-    found: dict[str, float] = {}
-    given = [part for one in (value if isinstance(value, list) else [value]) for part in re.split(r",| and ", str(one))]
-    for one in given:
-        text = one.strip().removeprefix("at most").strip()
-        if text.startswith("$"):
-            try:
-                found["dollars"] = float(text[1:])
-            except ValueError:
-                raise ValueError(f"{one!r} is not an amount (write at most $15)") from None
-            continue
-        for word, unit in _LONG_UNITS.items():
-            text = re.sub(rf"(?<=[\d\s]){word}\b", unit, text, flags=re.IGNORECASE)
-        try:
-            found["seconds"] = parse_duration(text.replace(" ", ""))
-        except ValueError as error:
-            raise ValueError(f"{error}, nor an amount (write at most 40 min, at most $15)") from None
-    if len(found) < len(given):
-        raise ValueError(f"{value!r} has two of a kind (write one duration, one amount: at most 40 min, at most $15)")
-    return found
-
-
 def _margin_text(value: Any) -> Any:
     """A number is no margin, but the message about it is one for people."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -122,7 +91,7 @@ class Policy(Strict):
     extension: int | None = Field(None, ge=4, le=200)
     restart: Literal["each", "block", "never"] = "each"
     repeat_invalid: int = Field(2, ge=0, le=20)
-    budget: Annotated[Budget, BeforeValidator(_budget)] = Budget()
+    budget: BudgetText = Budget()
     launch: Duration | None = None  # how long one launch takes, for the estimate
     under_test: tuple[str, ...] = ()
     inconclusive: Literal["fail", "neutral"] = "fail"

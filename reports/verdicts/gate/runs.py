@@ -91,7 +91,7 @@ class GateRun:
 
 @dataclass(frozen=True)
 class GateRecord:
-    """What a gate's folder says of itself (`gate.json`).
+    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took.
 
     Attributes:
         runs: (directory name, side, point, pair) in the order in which they were made.
@@ -163,16 +163,16 @@ class GateRecord:
         return cls(**data)
 
 
-def of_campaign(folder: Path, campaign: GateRecord) -> list[GateRun]:
+def recorded_runs(folder: Path, record: GateRecord) -> list[GateRun]:
     """The runs of a gate's folder.
 
     Raises:
         UserError: one of them is missing or damaged.
     """
-    return [read_run(folder / name, side, point, pair) for name, side, point, pair in campaign.runs]
+    return [read_run(folder / name, side, point, pair) for name, side, point, pair in record.runs]
 
 
-def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
+def stored_runs(pattern: str, side: Side, where: str = "") -> list[GateRun]:
     """The runs that a glob names, in the order in which they were made; `where` the glob stands.
 
     Raises:
