@@ -15,7 +15,7 @@ from tailgate.reports.stats.order_statistics import LEVEL
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunsMean:
     """One figure over the replicates of one configuration.
 
     Attributes:
@@ -46,19 +46,19 @@ class Ratio:
     how: Literal["paired", "unpaired", "single runs"]
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> RunsMean:
     """Mean over runs with its interval (Student's t, on logarithms where all values are positive)."""
     found = np.asarray(values, np.float64)
     if not len(found):
-        return Estimate(None, None, None, ())
+        return RunsMean(None, None, None, ())
     logs = bool((found > 0).all())
     x = np.log(found) if logs else found
     back = math.exp if logs else float
     mean = float(x.mean())
     if len(x) < 2:
-        return Estimate(float(found[0]), None, None, tuple(values))
+        return RunsMean(float(found[0]), None, None, tuple(values))
     half = _t(len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
-    return Estimate(back(mean), back(mean - half), back(mean + half), tuple(values))
+    return RunsMean(back(mean), back(mean - half), back(mean + half), tuple(values))
 
 
 def ratio(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tailgate.harness.run.run_directory import make_empty
-from tailgate.reports.rundir.manifest import check_schema, write_atomic
+from tailgate.reports.rundir.json_files import check_schema, write_atomic
 from tailgate.workloads.common.errors import UserError
 
 FILE_NAME: Final = "campaign.json"
