@@ -8,7 +8,7 @@ import numpy as np
 
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
-from tailgate.reports.verdicts.gate.runs import Campaign, GateRun, Side
+from tailgate.reports.verdicts.gate.runs import GateRecord, GateRun, Side
 
 
 def policy(**keys: Any) -> Policy:
@@ -78,6 +78,6 @@ def noisy(change: float, spread: float, n: int, seed: int = 0) -> list[float]:
     return [float((1 + change) * np.exp(x)) for x in noise]
 
 
-def campaign(n: int, **more: Any) -> Campaign:
+def campaign(n: int, **more: Any) -> GateRecord:
     runs = tuple((f"pair{k}-{side}", side, WHOLE, k) for k in range(1, n + 1) for side in ("baseline", "candidate"))
-    return Campaign(runs=runs, seconds=60.0 * n, dollars=0.5 * n, command=("tailgate", "gate"), **more)
+    return GateRecord(runs=runs, seconds=60.0 * n, dollars=0.5 * n, command=("tailgate", "gate"), **more)

@@ -12,11 +12,6 @@ from tailgate.reports.documents.gate.html import html
 from tailgate.reports.documents.gate.markdown import markdown
 from tailgate.reports.documents.gate.terminal import print_verdict
 from tailgate.reports.stats.between_runs import paired, pairs_to_settle
-from tailgate.reports.stats.sequential_design import Design
-from tailgate.reports.verdicts.gate.comparison import compare
-from tailgate.reports.verdicts.gate.error_rule import error_rule, good_share
-from tailgate.reports.verdicts.gate.holm import holm
-from tailgate.reports.verdicts.gate.metrics import gate_metric
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
 
@@ -57,7 +52,7 @@ def test_noise_is_inconclusive_and_says_how_many_pairs_would_settle_it_at_what_p
     assert (found.verdict, found.exit_code) == ("INCONCLUSIVE", 3)
     needed = found.metrics[0].settle_pairs
     assert needed > 5
-    assert f"about {needed} pairs would settle it ({needed - 5} more: {needed - 5} min and $" in found.advice[0]
+    assert f"about {needed} pairs would decide ({needed - 5} more: {needed - 5} min and $" in found.advice[0]
 
 
 def test_the_declared_extension_is_asked_for_only_at_the_first_look():
@@ -110,7 +105,7 @@ class TestExtension:
         found = self.judged(runs)
         assert found.verdict == "INCONCLUSIVE" and not found.extend
         assert [one.settle_pairs for one in found.metrics] == [None, None]
-        assert "Lower the load" in found.advice[0] and "would settle it" not in " ".join(found.advice)
+        assert "Lower the load" in found.advice[0] and "would decide" not in " ".join(found.advice)
 
     def test_overloaded_latencies_that_look_worse_than_the_margin_are_since_they_can_fail(self):
         runs = pairs(noisy(0.13, 0.08, 5))
@@ -204,22 +199,17 @@ def test_fail_is_corrected_for_the_number_of_metrics():
 
 
 def test_holm_goes_on_with_a_larger_level_once_the_smallest_p_is_rejected():
-    design = Design(5)
-    base, other = ([r for r in pairs([1.02, 1.30, 1.11, 1.25, 1.06]) if r.side == s] for s in ("baseline", "candidate"))
-    for k, r in enumerate(other):
-        r.summary["latency_ms"]["itl"] = latency(20.0 * (2.0 + 0.001 * k))
-    found = holm(
-        [compare(gate_metric(key, "5%"), "load", base, other, design) for key in ("ttft.p50", "itl.p50")], design
-    )
+    runs = pairs([1.02, 1.30, 1.11, 1.25, 1.06])
+    for k, slower in enumerate(r for r in runs if r.side == "candidate"):
+        slower.summary["latency_ms"]["itl"] = latency(20.0 * (2.0 + 0.001 * k))
+    found = judge(runs, policy(metrics={"ttft.p50": "5%", "itl.p50": "5%"}, **QUIET), campaign(5)).metrics
     assert [one.result for one in found] == ["fail", "fail"]
     assert [one.holm for one in found] == [pytest.approx(0.025), pytest.approx(0.0125)]
 
 
 def test_what_comes_after_the_first_that_holm_does_not_reject_is_held_against_the_same_level():
-    base, other = ([r for r in pairs([1.02, 1.30, 1.11, 1.25, 1.06]) if r.side == s] for s in ("baseline", "candidate"))
-    found = holm(
-        [compare(gate_metric(key, "5%"), "load", base, other, Design(5)) for key in ("ttft.p50", "tpot.p50")], Design(5)
-    )
+    runs = pairs([1.02, 1.30, 1.11, 1.25, 1.06])
+    found = judge(runs, policy(metrics={"ttft.p50": "5%", "tpot.p50": "5%"}, **QUIET), campaign(5)).metrics
     assert 0.0125 < found[0].p < 0.025  # the second would pass for a FAIL at its own step's level
     assert [(one.result, one.holm) for one in found] == [("can't tell", 0.0125)] * 2
 
@@ -272,6 +262,9 @@ class TestMultiTokenChunks:
 
 
 class TestFailures:
+    def errors(self, runs: list, **keys):
+        return judge(runs, policy(**QUIET, **keys), campaign(5)).errors
+
     def test_a_candidate_that_provably_errs_more_fails_and_its_latencies_are_withheld(self):
         runs = pairs([0.5] * 5, errors={"share": 0.02, "failed": 20, "kinds": []})
         found = judge(runs, policy(**QUIET), campaign(5))
@@ -285,18 +278,18 @@ class TestFailures:
         assert judge(runs, policy(**QUIET), campaign(5)).verdict == "PASS"
 
     def test_more_errors_than_chance_but_fewer_than_allowed_do_not_fail(self):
-        base = [run("baseline", k, summary(requests=100_000)) for k in range(5)]
-        other = [run("candidate", k, summary(requests=100_000, failed=40)) for k in range(5)]
-        found = error_rule(base, other, allowed=0.001)
+        runs = [run("baseline", k, summary(requests=100_000)) for k in range(5)]
+        runs += [run("candidate", k, summary(requests=100_000, failed=40)) for k in range(5)]
+        found = self.errors(runs)
         assert found.p < 1e-6 and found.outcome == "ok"
-        assert error_rule(base, other, allowed=0.0001).outcome == "fail"
+        assert self.errors(runs, errors="0.01%").outcome == "fail"
 
     def test_errors_in_one_burst_prove_less_than_as_many_in_every_run(self):
-        base = [run("baseline", k, summary()) for k in range(5)]
+        baseline = [run("baseline", k, summary()) for k in range(5)]
         burst = [run("candidate", k, summary(failed=100 if k == 0 else 0)) for k in range(5)]
         even = [run("candidate", k, summary(failed=20)) for k in range(5)]
-        assert error_rule(base, burst, 0.001).outcome == "ok"
-        assert error_rule(base, even, 0.001).outcome == "fail"
+        assert self.errors([*baseline, *burst]).outcome == "ok"
+        assert self.errors([*baseline, *even]).outcome == "fail"
 
     def test_at_two_looks_each_has_half_of_the_error_rules_budget(self):
         runs = pairs([1.0] * 5)
@@ -310,11 +303,10 @@ class TestFailures:
             for side, calm in (("baseline", 0), ("candidate", 20)):
                 runs.append(run(side, k, summary(failed=calm), point="calm"))
                 runs.append(run(side, k, summary(failed=50 + k % 2), point="full"))
-        base, other = ([one for one in runs if one.side == side] for side in ("baseline", "candidate"))
-        assert error_rule(base, other, 0.001).outcome == "fail"
+        assert self.errors(runs).outcome == "fail"
 
     def test_one_run_a_side_proves_nothing_of_errors(self):
-        assert error_rule([run("baseline", 1)], [run("candidate", 1, summary(failed=300))], 0.001).outcome == "ok"
+        assert self.errors([run("baseline", 1), run("candidate", 1, summary(failed=300))]).outcome == "ok"
 
     def test_a_candidate_whose_server_dies_fails(self):
         runs = pairs([0.9] * 5)
@@ -342,7 +334,10 @@ class TestFailures:
         first["latency_failed_as_inf_ms"]["ttft"]["mean"] = "inf"
         found = judge(runs, policy(metrics={"ttft.mean": "5%"}, **QUIET), campaign(5))
         assert found.verdict == "FAIL" and found.metrics[0].ratio == pytest.approx(2.0)
-        assert "over requests that ended ok: the error rule judges the 1 failed" in found.metrics[0].why
+        assert (
+            "only requests that ended ok count here, and the error rule judges the 1 that failed"
+            in found.metrics[0].why
+        )
 
 
 class TestEndlessPercentiles:
@@ -402,9 +397,8 @@ class TestEndlessPercentiles:
         assert self.judged(runs).verdict == "INCONCLUSIVE"
 
     def test_good_is_what_the_slo_says(self):
-        sides = [run("baseline", k, summary(slo=good(900))) for k in range(5)]
-        found = good_share(sides, sides, margin=0.01, tail=0.05)
-        assert found.baseline.share == pytest.approx(0.9)
+        (metric,) = self.judged(self.runs(goods=(900, 900))).metrics
+        assert metric.good.baseline.share == pytest.approx(0.9)
 
 
 class TestStoredRuns:
@@ -427,8 +421,8 @@ class TestStoredRuns:
 
     def test_what_would_settle_it_is_runs_a_side(self):
         runs = self.sides(1.06, 3)
-        (told,) = judge(runs, policy(metrics={"ttft.p50": "7%"})).advice
-        assert " runs a side would settle it." in told and "pairs" not in told
+        (advice,) = judge(runs, policy(metrics={"ttft.p50": "7%"})).advice
+        assert " runs a side would decide." in advice and "pairs" not in advice
 
     def test_one_run_a_side_is_not_enough(self):
         runs = [run("baseline", None), run("candidate", None)]

@@ -30,8 +30,9 @@ def run(argv: list[str]) -> int:
 
 
 def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
-    from tailgate.harness.experiments.gate import folder, pilot
+    from tailgate.harness.experiments.gate import pilot
     from tailgate.harness.experiments.gate.run_specs import experiment
+    from tailgate.harness.run.run_directory import make_empty
     from tailgate.reports.verdicts.gate.policy import parse_policy
 
     if options.baseline is None or options.spec is None:
@@ -46,7 +47,7 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
         "spec": _relative(options.spec, options.policy),
     }
     pilots = experiment(parse_policy(data, "command line"), where)
-    out = folder.make(options.out, "pilot")
+    out = make_empty(options.out, "pilot")
     summaries = asyncio.run(
         pilot.pilot(pilots, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
     )

@@ -1,15 +1,15 @@
-"""A deployment as the gate's runs see it: one may stay up over several of them, and one may not come up at all."""
+"""A deployment as the runs of a campaign see it: it may stay up over several of them, and it may not come up at all."""
 
 from pathlib import Path
 
 from tailgate.harness.targets.base import Ended, Life, Target, TargetGone
 
 
-class Kept:
+class SharedTarget:
     """Looks like a target to each run.
 
     Attributes:
-        stays: what a run stops goes on until `end` (`restart: block` and `never`).
+        stays: it goes on until `end`, whatever a run stops.
         fell: it was launched and did not come up.
     """
 
