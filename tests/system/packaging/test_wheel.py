@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from tests.kit.paths import ROOT
 
 FOLDERS = ("harness", "loadgen", "reports", "workloads")
@@ -85,7 +84,7 @@ def built(source: Path, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path) -> Path:
-    """The bin folder of a clean environment with this wheel; what it depends on comes from the environment of the tests."""
+    """The bin folder of a clean environment with this wheel; its dependencies are those of the tests."""
     env = wheel.parent.parent / "env"
     assert done(sys.executable, "-m", "venv", "--without-pip", env, cwd=wheel.parent).returncode == 0
     pip("--python", env / "bin" / "python", "install", "--no-deps", "--no-index", wheel, cwd=wheel.parent)
