@@ -31,7 +31,6 @@ def run(argv: list[str]) -> int:
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
     run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
     from tailgate.reports.build import build
-    from tailgate.reports.summary.summary import exit_code
 
     try:
         summary = build(run_dir)
@@ -45,9 +44,9 @@ def run(argv: list[str]) -> int:
 
         from tailgate.reports.documents.run_terminal import print_summary
 
-        print_summary(summary, Console())
+        print_summary(summary.to_json(), Console())
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from tests.kit.gate_runs import campaign, good, latency, noisy, pairs, policy, r
 from tailgate.reports.documents.gate.html import html
 from tailgate.reports.documents.gate.markdown import markdown
 from tailgate.reports.documents.gate.terminal import print_verdict
-from tailgate.reports.stats.paired_tests import paired, pairs_to_settle
+from tailgate.reports.stats.between_runs import paired, pairs_to_settle
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import compare
 from tailgate.reports.verdicts.gate.error_rule import error_rule, good_share
