@@ -11,6 +11,8 @@ from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags
 from tailgate.harness.config.arguments import Parser
 from tailgate.workloads.common.errors import UserError
 
+_STDIN = Path("/dev/stdin")
+
 
 def run(argv: list[str]) -> int:
     """Run and report; the exit code is the verdict's."""
@@ -19,8 +21,9 @@ def run(argv: list[str]) -> int:
 
     where, folder, data = "command line", Path.cwd(), {}
     if arguments.spec is not None:
-        data = specs.load(arguments.spec)
-        where, folder = str(arguments.spec), arguments.spec.resolve().parent
+        piped = str(arguments.spec) == "-"
+        where, folder = "spec" if piped else str(arguments.spec), arguments.spec.resolve().parent
+        data = specs.load(_STDIN if piped else arguments.spec)
         _make_files_absolute(data, folder)
     flags = _from_flags(arguments, traced=_has_trace(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
@@ -52,7 +55,7 @@ def run(argv: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
     p = Parser(prog="tailgate run", description=__doc__)
-    p.add_argument("spec", nargs="?", type=Path, help="YAML spec; flags override it")
+    p.add_argument("spec", nargs="?", type=Path, help="YAML spec, - for standard input; flags override it")
     add_flags(p, TARGET, "target")
     add_flags(p, WORKLOAD, "workload")
     add_flags(p, RUN, "run")

@@ -1,4 +1,4 @@
-"""The operating curve: what docs/gate.md promises holds, and the simulation decides as the real code does."""
+"""The operating curve: docs/gate-operating-tables.md keeps its promises, and the simulation decides as the code does."""
 
 import numpy as np
 import pytest
