@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Serve one run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--injectors", type=int, default=1)

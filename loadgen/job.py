@@ -55,15 +55,12 @@ class Job:
     extend_plan: dict[str, Any] | None = None
 
     def for_injector(self, k: int) -> "Job":
-        """The same job for injector ``k``."""
         return replace(self, injector=k)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the control socket."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":
-        """From the control socket."""
         lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
         return cls(**{**data, **lists, "trust": Trust(**data["trust"])})

@@ -88,7 +88,7 @@ class Client:
         return self._send("chat", {"messages": as_messages, **fields}, kind)
 
     def complete(self, prompt: str | Sequence[int], *, kind: str | None = None, **fields: Any) -> Answer:
-        """One call of `/v1/completions`; a prompt of numbers is one of token ids."""
+        """One call of `/v1/completions`. A prompt of numbers is one of token ids."""
         return self._send(
             "completions", {"prompt": prompt if isinstance(prompt, str) else list(prompt), **fields}, kind
         )
@@ -120,16 +120,14 @@ class Client:
         self._coordinator.release_answer(self._number, answer.number)
 
     def settle(self) -> None:
-        """The task has ended: nothing more will be said of its answers."""
+        """Let go of the answers of a task that has ended: its code can't fail them any more."""
         while self._open:
             self._settle(self._open.popleft())
 
     def start(self) -> None:
-        """The user is there."""
         self._coordinator.user_started()
 
     def end(self) -> None:
-        """The user is gone."""
         self.settle()
         self._coordinator.user_left(self._number)
 
@@ -163,7 +161,7 @@ class LLMUser(locust.User):
         self.wait_time = after_the_task  # type: ignore[method-assign]
 
     def run(self) -> None:  # type: ignore[misc]
-        """Its whole life; it counts as a user for as long, however that ends."""
+        """Live as a Locust user does. It counts as a user for as long, however that ends."""
         self.client.start()
         try:
             super().run()  # type: ignore[no-untyped-call]

@@ -28,13 +28,13 @@ class Secrets:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """The values of these headers, and the words in them, are not for records."""
+        """Mask the values of these headers, and the words in them, from now on."""
         found = {word for name, value in headers.items() for word in _words(name, value)}
         self._known = sorted(found.union(self._known), key=len, reverse=True)
         self._pattern = _anywhere(self._known) if self._known else None
 
     def mask(self, text: str) -> str:
-        """The text with every known secret, also one that is cut at its end, made unreadable."""
+        """The text with every known secret made unreadable, also one that is cut at the text's end."""
         if self._pattern is None:
             return text
         spans = [match.span(1) for match in self._pattern.finditer(text)]
@@ -50,7 +50,7 @@ class Secrets:
 
 
 def _anywhere(secrets: Iterable[str]) -> re.Pattern[str]:
-    """Looks ahead only, so that of two that overlap (of "00000000" in nine zeros, say) both are found."""
+    """The pattern looks ahead only, so that of two secrets that overlap ("00000000" in nine zeros) both are found."""
     return re.compile(f"(?=({'|'.join(map(re.escape, secrets))}))")
 
 

@@ -29,7 +29,7 @@ class Channel:
         self._listener = gevent.spawn(self._listen)
 
     def send(self, message: Message) -> None:
-        """Send one message, soon; one to a process that is gone is dropped, `gone` has told of it."""
+        """Send one message at once, or as soon as the socket takes it. A message to a closed end is dropped."""
         data = orjson.dumps(message) + b"\n"
         if not self._waiting:
             try:
@@ -44,7 +44,7 @@ class Channel:
         self._waiting.append(data)
 
     def _push(self) -> None:
-        """What the socket did not take at once, in order."""
+        """Send what the socket did not take at once, in order."""
         try:
             while self._waiting:
                 self._sock.sendall(self._waiting[0])
@@ -67,7 +67,7 @@ class Channel:
         self._gone()
 
     def close(self) -> None:
-        """Send what waits, and hang up."""
+        """Send what waits, then close the socket."""
         if self._pusher is not None:
             self._pusher.join(_LAST_WORDS_S)
             self._pusher.kill()

@@ -51,20 +51,17 @@ class Injectors:
 
     @property
     def all_ended(self) -> bool:
-        """Whether none is at work any more."""
         return len(self.ended) == len(self._children)
 
     def send(self, k: int, message: Message) -> None:
-        """One message to one injector."""
         self._channels[k].send(message)
 
     def send_all(self, message: Message) -> None:
-        """One message to each."""
         for channel in self._channels:
             channel.send(message)
 
     def close(self, grace_s: float = 10.0) -> None:
-        """Wait for them to exit; one that doesn't is killed."""
+        """Wait for the processes to exit, and kill those that don't."""
         for channel in self._channels:
             channel.close()
         for child in self._children:

@@ -39,7 +39,7 @@ class LocalRun:
         self.over = Event()
 
     def on_message(self, message: Message) -> None:
-        """One message from the harness."""
+        """Act on one message from the harness."""
         match message["op"]:
             case "load":
                 self._load(message)
@@ -67,7 +67,7 @@ class LocalRun:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def on_harness_gone(self) -> None:
-        """The harness is gone: end, keep what was measured."""
+        """End the run when the harness is gone, and keep the records."""
         self._coordinator.stop("the command line process is gone")
         gevent.spawn_later(5, self.over.set)
 
@@ -86,7 +86,7 @@ class LocalRun:
         self._setup.watch_the_clock(self._coordinator, self._t0_unix_ns)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        """Locust's own stop, in its web UI: nothing ends before the injectors have."""
+        """Hold Locust back when it is stopped in its web UI, until the injectors have ended."""
         if self._went and not self.over.is_set():
             self._report({"op": "stopped", "why": "stopped in Locust's web UI"})
             self._coordinator.stop("the run was stopped in Locust's web UI")
@@ -103,7 +103,6 @@ class LocalRun:
             self.over.set()
 
     def close(self) -> None:
-        """End users and injectors."""
         self._coordinator.close()
         if self._ui is not None:
             self._ui.close()

@@ -61,7 +61,7 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
 
 
 def ignored_parts(path: Path) -> list[str]:
-    """What plain `locust` heeds in a locustfile that was imported, and a run of ours does not."""
+    """The parts of an imported locustfile that plain `locust` heeds and a run of ours does not."""
     module = inspect.getmodulename(str(path))
     found = []
     shapes = [name for name, kind in vars(sys.modules[str(module)]).items() if is_shape_class(kind)]
@@ -90,7 +90,7 @@ def _has_task(kind: type[User], tags: list[str] | None, exclude_tags: list[str] 
 
 
 def _own_traceback(error: BaseException, path: Path) -> str:
-    """The traceback from the person's file on: how we came there is nobody's business."""
+    """The traceback from the user's file on, without the frames of ours that led there."""
     frames = error.__traceback__
     own = str(path.resolve())
     while frames is not None and frames.tb_frame.f_code.co_filename != own:

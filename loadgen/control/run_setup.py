@@ -36,18 +36,17 @@ class RunSetup:
     def of(
         cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
     ) -> "RunSetup":
-        """From a `prepare` message."""
+        """The set-up that a `prepare` message describes."""
         stages = tuple(Stage(**stage) for stage in message["stages"])
         return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
 
     def user_classes(self) -> list[type[User]]:
-        """What Locust is to run."""
         if self.own_classes:
             return list(self.own_classes)
         return [SessionUser] if self.closed else [OpenLoopUser]
 
     def apply_to(self, environment: Environment) -> None:
-        """Give Locust's environment its user classes and its shape."""
+        """Give Locust's environment its user classes and its load shape."""
         environment.user_classes = self.user_classes()
         if self.own_classes:
             count_failed_assertions(environment)
@@ -58,7 +57,7 @@ class RunSetup:
 
     @property
     def _edges(self) -> set[int]:
-        """Where stages begin and ramps end, ns after the warm-up; the run's own begin is one."""
+        """When stages begin and ramps end, in ns after the warm-up. The start of the run is one of them."""
         edges, begin = {-self.warmup_ns}, 0
         for stage in self.stages:
             edges |= {begin, begin + stage.ramp_ns}
@@ -66,7 +65,7 @@ class RunSetup:
         return edges
 
     def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
-        """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""
+        """Start the users at the run's time zero: one dispatcher per machine, or as many as the load shape says."""
         runner = environment.runner
         assert runner is not None
         if not self.closed:
@@ -77,14 +76,14 @@ class RunSetup:
         runner.start_shape()
 
     def watch_the_clock(self, coordinator: Coordinator, t0_unix_ns: int) -> None:
-        """Closed loop: count users from the measure phase's begin, and close at its end. Times of this machine."""
+        """In a closed loop, count users from the measure phase's start and end it in time, by this machine's clock."""
         if self.closed:
             until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
             gevent.spawn_later(max(until, 0), coordinator.user_counts.restart)
             coordinator.close_at(t0_unix_ns + self.measure_end_ns)
 
     def planned_users(self, t0_unix_ns: int, until_unix_ns: int) -> float:
-        """Closed loop: how many there were to be on average, from the measure phase's begin to this time."""
+        """The mean number of users that a closed loop should have had from the measure phase's start to this time."""
         return mean_users(self.stages, until_unix_ns - t0_unix_ns - self.warmup_ns)
 
     def _users_change(self, users: int, t_ns: int) -> None:
@@ -94,7 +93,7 @@ class RunSetup:
 
 
 def report_user_errors(environment: Environment, report: Callable[[Message], None]) -> None:
-    """What a person's own code raises is an event of the run, each kind once; assertions are in the records."""
+    """Report each exception of a user's own code once, as an event of the run. Failed assertions are in the records."""
     told: set[str] = set()
 
     def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:

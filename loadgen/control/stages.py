@@ -32,7 +32,7 @@ def users_at(stages: Sequence[Stage], t_ns: int, before: int = 0) -> int:
 
 
 def moments(stages: Sequence[Stage]) -> list[int]:
-    """When the number of users may change: each stage's begin and its ramp's end, and every second of a ramp."""
+    """When the number of users may change: at each stage's start, at its ramp's end, and every second of a ramp."""
     found = {0}
     begin = 0
     for stage in stages:
@@ -44,7 +44,7 @@ def moments(stages: Sequence[Stage]) -> list[int]:
 
 
 def mean_users(stages: Sequence[Stage], until_ns: int) -> float:
-    """The time-weighted mean of `users_at` up to ``until_ns``; the first stage's users where nothing was due yet."""
+    """The time-weighted mean of `users_at` up to ``until_ns``; at time zero the first stage's users."""
     if until_ns <= 0:
         return float(stages[0].users)
     edges = [t for t in moments(stages) if t < until_ns]

@@ -80,7 +80,7 @@ class StandaloneCoordinator(Coordinator):
                     waiting.set_exception(why)
 
     def on_answer(self, answer: "Answer") -> None:
-        """Its tokens count at once, the request when the user has had its say."""
+        """Count its tokens at once. The request counts when the user can't fail it any more."""
         self._unsettled.add(answer.index)
         entries: Any = self._environment.stats.entries
         if answer.ok and answer.ttft_ms is not None:
@@ -89,14 +89,12 @@ class StandaloneCoordinator(Coordinator):
                 entries[answer.kind, "ITL"].log(gap, 0)
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """A user found an answer wrong."""
         if answer.index in self._unsettled:
             self._wrong[answer.index] = reason
         else:  # its request counts already
             self._environment.stats.log_error(answer.api, answer.kind, reason)
 
     def on_settled(self, user: User, answer: "Answer") -> None:
-        """Now it counts."""
         self._unsettled.discard(answer.index)
         error = self._wrong.pop(answer.index, None) or (None if answer.ok else f"{answer.status}: {answer.error}")
         took_ms = answer.last_token_ms if answer.ok and answer.last_token_ms is not None else answer.e2e_ms

@@ -9,7 +9,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """What a worker is told of a file that is to come: its size and a digest of all of it."""
+    """A file's size and digest, which tell a worker what is to come."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "digest": hashlib.file_digest(file, "blake2b").hexdigest()}
 
@@ -24,12 +24,10 @@ class FileReceiver:
         self._got: dict[str, dict[int, int]] = {}  # name -> offset -> bytes
 
     def expect(self, wanted: Mapping[str, dict[str, Any]]) -> None:
-        """These are to come."""
         self._wanted = dict(wanted)
         self._look()
 
     def write_piece(self, name: str, offset: int, piece: bytes) -> None:
-        """A piece has come."""
         path = self._folder / Path(name).name
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(offset)

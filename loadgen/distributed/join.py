@@ -89,7 +89,7 @@ class Join:
     # --- what workers say ------------------------------------------------------------------------------
 
     def on_hello(self, client: str, about: dict[str, Any]) -> None:
-        """Somebody wants to join, or has not heard that it has."""
+        """Let a worker join or turn it away. It asks again until it has an answer."""
         known = client in self._workers.by_id
         answer = self._workers.admit(client, about)
         if isinstance(answer, UserError):
@@ -107,25 +107,22 @@ class Join:
             self._arrived.set()
 
     def on_ping(self, client: str, data: dict[str, Any]) -> None:
-        """Somebody asks for our time."""
         received = time.time_ns()
         pong = {"sent": data["sent"], "received": received, "answered": time.time_ns()}
         self._send(client, protocol.PONG, pong)
 
     def on_prepared(self, worker: Worker, data: dict[str, Any]) -> None:
-        """A worker can begin."""
         worker.prepared, worker.stamps = True, data["stamps"]
         worker.offset_ns, worker.error_ns = data["offset_ns"], data["error_ns"]
         if all(one.prepared for one in self._workers.by_id.values()):
             self._prepared.set()
 
     def on_refused(self, worker: Worker, data: dict[str, Any]) -> None:
-        """A worker can't serve its shard."""
         where = f"{worker.name}: {data['where']}" if data["where"] else worker.name
         self._fail(UserError(data["what"], where=where, remedy=data["remedy"]))
 
     def on_missing(self, worker: Worker) -> None:
-        """A worker is missing before the run began: another may come in its place, unless shards are handed out."""
+        """Forget a worker that is missing before the run: another may take its place unless shards are out already."""
         if self._workers.sharded:
             self._fail(UserError(f"{worker.name} went away before the run began", where="workers"))
             return

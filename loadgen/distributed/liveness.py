@@ -21,7 +21,7 @@ class Liveness:
         self._event = event
 
     def newly_missing(self) -> list[Worker]:
-        """Look at each worker; those that were not missing before."""
+        """The workers that have gone missing since the last look."""
         now = time.monotonic()
         found = []
         for worker in list(self._workers.by_id.values()):

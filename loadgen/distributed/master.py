@@ -71,7 +71,7 @@ class MasterRun:
     # --- from the harness ------------------------------------------------------------------------------
 
     def on_message(self, message: Message) -> None:
-        """One message from the harness."""
+        """Act on one message from the harness."""
         match message["op"]:
             case "load":
                 self._load(message)
@@ -91,7 +91,7 @@ class MasterRun:
                 raise ValueError(f"unknown message {other!r}")
 
     def on_harness_gone(self) -> None:
-        """The harness is gone: end, keep what was measured."""
+        """End the run when the harness is gone, and keep the records."""
         self._stop("the command line process is gone")
         gevent.spawn_later(5, self._dismiss)
 
@@ -220,7 +220,7 @@ class MasterRun:
     # --- the closed loop's users -----------------------------------------------------------------------
 
     def _close_when_all_have(self) -> None:
-        """Closed loop: the measure phase ends when the last worker's users stopped asking."""
+        """In a closed loop the measure phase ends when the last worker's users have stopped asking."""
         workers = [r for r in self._workers.by_id.values() if not r.given_up and (r.closed_at_ns or not r.drained)]
         if not workers or any(worker.closed_at_ns is None for worker in workers):
             return
@@ -231,13 +231,13 @@ class MasterRun:
         self._report({"op": "closing", "at_unix_ns": at, "users": users, "planned_users": planned})
 
     def _left_early(self, worker: Worker, how: str) -> None:
-        """A closed loop lacks a worker's users from then on: no record shows that, so the run says it."""
+        """Fail a closed loop that lacks a worker's users from now on, since no record would show it."""
         if self._setup is not None and self._setup.closed and self._stopping is None:
             self._report({"op": "failed", "why": f"{worker.name} {how}: its users were missing from then on"})
             self._close_when_all_have()
 
     def _given_up(self, worker: Worker) -> None:
-        """Nobody knows what became of its requests: no report shows them."""
+        """Fail the run: what became of this worker's requests is in no report."""
         if self._stopping is None:
             users = "its users were missing from then on, and " if self._setup and self._setup.closed else ""
             why = f"{worker.name} did not come back: {users}what it did not report is lost"
@@ -265,7 +265,7 @@ class MasterRun:
                     self._end()
 
     def _repeat(self) -> None:
-        """What must not be lost: the start and the stop."""
+        """Send again what must not be lost: the start and the stop."""
         for worker in self._workers.by_id.values():
             if self._stopping is not None and worker.here:
                 self._send(worker.id, *self._stopping)
@@ -273,7 +273,7 @@ class MasterRun:
                 self._send(worker.id, protocol.GO, {"t0_unix_ns": self._t0_unix_ns})
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        """Locust's own stop (its web UI, its last worker gone): nothing ends before the records are here."""
+        """Hold Locust back when it stops by itself (web UI, last worker gone) until all records are here."""
         if self.over.is_set() or not self._t0_unix_ns or self._runner.worker_count == 0:
             return
         if self._stopping is None:
@@ -282,7 +282,7 @@ class MasterRun:
         self.over.wait()
 
     def _on_crash(self, greenlet: gevent.Greenlet) -> None:
-        """Our own fault: the run ends now instead of at its deadline."""
+        """End the run now, not at its deadline, when the master itself failed."""
         self._end_badly(f"the master failed: {greenlet.exception!r}")
 
     def _end_badly(self, why: str) -> None:
@@ -301,7 +301,6 @@ class MasterRun:
         self.over.set()
 
     def close(self) -> None:
-        """End Locust: its workers hear of it, too."""
         if self._ui is not None:
             self._ui.close()
         self._runner.quit()

@@ -52,16 +52,16 @@ PIECE_BYTES: Final = 256 * 1024
 
 
 def trace_of(job: dict[str, Any]) -> str | None:
-    """The trace from which a closed loop's endless plan is gone on with."""
+    """The trace from which a closed loop's endless plan is continued."""
     trace = job["extend_plan"] and job["extend_plan"]["workload"].get("trace")
     return None if trace is None else str(trace["file"])
 
 
 def trace_file(job: dict[str, Any]) -> str:
-    """Its name on a worker; the ending tells its format."""
+    """The trace's name on a worker. Its suffix tells the format."""
     return "trace" + "".join(Path(trace_of(job) or "").suffixes[-2:])
 
 
 def bodies_file(job: dict[str, Any]) -> str:
-    """Name of the log of request bodies on a worker; its ending tells how it is compressed."""
+    """The name of the log of request bodies on a worker. Its suffix tells how it is compressed."""
     return f"bodies{Path(job['bodies']).suffix}"

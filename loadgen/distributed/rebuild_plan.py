@@ -50,7 +50,7 @@ def check(plan_hash_here: str, expected: str) -> None:
 
 
 def main() -> int:
-    """Entry: a UserError goes to stdout as JSON."""
+    """Read the order, print the answer as JSON."""
     order = orjson.loads(sys.stdin.buffer.read())
     try:
         answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}

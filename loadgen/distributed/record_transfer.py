@@ -45,7 +45,7 @@ class RecordSender:
         self._files: dict[str, _Progress] = {}
 
     def send_new(self) -> None:
-        """Send what is new, as far as the window allows; send again what was lost."""
+        """Send what is new, as far as the window allows, and again what was lost."""
         now = time.monotonic()
         for path in sorted(self._folder.glob("*.arrows")):
             if number_of(path.name) is None:
@@ -62,7 +62,7 @@ class RecordSender:
                     progress.sent += len(piece)
 
     def acknowledge(self, name: str, upto: int) -> None:
-        """The master holds the file up to this byte."""
+        """Note that the master holds the file up to this byte."""
         progress = self._files.get(name)
         if progress is not None and upto > progress.acknowledge:
             progress.acknowledge = upto

@@ -62,7 +62,7 @@ def _make_plan(order: dict[str, Any], folder: Path) -> None:
 
 
 def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
-    """The header with the API key, from this machine's environment."""
+    """The header with the API key, which comes from this machine's environment."""
     if wanted is None:
         return {}
     variable = inputs.key_variable or wanted["variable"]

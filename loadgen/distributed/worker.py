@@ -71,7 +71,6 @@ class WorkerRun:
 
     @property
     def went(self) -> bool:
-        """Whether load was sent."""
         return bool(self._went.is_set())
 
     # --- from joining to leaving -----------------------------------------------------------------------
@@ -150,7 +149,7 @@ class WorkerRun:
             self._went.set()
 
     def _drain(self) -> None:
-        """Ship the rest, and say so until dismissed: a worker that left too early would lose its records."""
+        """Send the rest and report it until dismissed: a worker that left too early would lose its records."""
         deadline = time.monotonic() + _SHIP_S
         sender = self._record_sender
         while not (sender.all_stored or self._dismissed.is_set() or self._alone or time.monotonic() > deadline):
@@ -173,7 +172,7 @@ class WorkerRun:
         return self._exit_code
 
     def interrupted(self) -> None:
-        """Ctrl-C or SIGTERM: end, ship what was measured, leave."""
+        """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
         if hasattr(self, "_link"):
             self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
@@ -268,12 +267,11 @@ def _clock_fields(offset: Offset) -> dict[str, int]:
 
 
 def say(text: str) -> None:
-    """One line for the person at the worker's keyboard."""
+    """Print a line for the person who started the worker."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Entry of the worker's process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)

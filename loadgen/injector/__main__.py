@@ -16,7 +16,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def main() -> int:
-    """Serve one run; 0 when it ended as told, 1 when it could not."""
+    """Serve one run and return 0, or 1 if the injector could not."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd

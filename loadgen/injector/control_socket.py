@@ -73,7 +73,7 @@ class ControlSocket:
             self._on_closed()
 
     def close(self) -> None:
-        """Deliver what is left, then close."""
+        """Send what is left, then close."""
         if self._open:
             self._loop.unwatch(self._sock.fileno())
             self._open = False

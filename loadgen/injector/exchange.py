@@ -76,7 +76,7 @@ class Exchange:
         self.hung_up: HungUp | None = None  # why, if we did
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
-        """End without a whole answer. Arrivals up to here are kept."""
+        """End without a whole answer. Arrivals up to now are kept."""
         self._digest_what_came()
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
@@ -84,7 +84,7 @@ class Exchange:
         self._end(status, error, end_ns)
 
     def conclude(self) -> None:
-        """A whole HTTP answer came and ended at `end_ns`: find out what it was."""
+        """Decide the status of a whole HTTP answer that ended at `end_ns`."""
         end_ns = self.end_ns
         assert end_ns is not None
         stream, reading = self.stream, self.stream.reading
@@ -143,7 +143,7 @@ class Exchange:
         self.stream.pieces.clear()
 
     def record(self, injector: int, endpoints: list[str], t0_ns: int) -> tuple[Any, ...]:
-        """The row of SPOOL_SCHEMA, in its order; times relative to ``t0_ns``."""
+        """The row of SPOOL_SCHEMA, in its order, with times relative to ``t0_ns``."""
         stream, reading = self.stream, self.stream.reading
 
         def relative(stamp: int | None) -> int | None:

@@ -32,11 +32,11 @@ class Patience:
 
     @classmethod
     def of(cls, job: Job) -> "Patience | None":
-        """A job's; None if nobody hangs up."""
+        """A job's patience, or None if nobody hangs up."""
         return None if job.patience is None else cls(job.patience, job.patience_share, job.patience_seed)
 
     def ns(self, index: int) -> int | None:
-        """How long the user of a row waits from when its request is due; None: until the answer's end."""
+        """How long a row's user waits after its request is due, or None if it waits for the end."""
         row = np.array([index])
         if self._who.uniform(row)[0] >= self._share:
             return None

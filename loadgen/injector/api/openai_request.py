@@ -23,8 +23,8 @@ def body_maker(job: Job) -> BodyMaker:
         UserError: the log of bodies can't be read, or the content doesn't fit the way of asking.
     """
     if job.bodies is not None:
-        return ReplayedBodies(job, Bodies(Path(job.bodies)))
-    return MadeBodies(job, prompt_maker(job))
+        return ReplayedBodies(job, Bodies(Path(job.bodies))).body
+    return MadeBodies(job, prompt_maker(job)).body
 
 
 def prompt_maker(job: Job) -> PromptMaker:
@@ -52,11 +52,10 @@ class MadeBodies:
         self._forced = job.forced_output
 
     def body(self, row: Row) -> bytes:
-        """Model, prompt, limits, and what is the same in every request."""
         return self.around(self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens), row)
 
     def around(self, prompt: bytes, row: Row) -> bytes:
-        """The same around another prompt (JSON)."""
+        """The body with this prompt, given as JSON."""
         length = b'"max_tokens":%d' % row.output_tokens
         if self._forced:
             length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens
@@ -75,7 +74,6 @@ class ReplayedBodies:
         self._served = frozenset(job.served)
 
     def body(self, row: Row) -> bytes:
-        """The body of the row's line."""
         job = self._job
         fields = dict(self._bodies.body(row.content_seed))
         if fields.get("model") not in self._served:

@@ -64,7 +64,6 @@ class Connection(Transport):
             self._send_request()
 
     def close(self) -> None:
-        """Close the socket, if there is one."""
         super().close()
         # The parser refers to us: a cycle that nobody would collect while garbage collection is off.
         self._parser = None
@@ -113,7 +112,7 @@ class Connection(Transport):
             self._digest_early(exchange)
 
     def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
-        """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
+        """The parser gave up, though perhaps only on unasked-for bytes behind the answer."""
         exchange.stream.received(stamp, read)
         self._stats.lags.append(read - stamp)
         if self._complete:
@@ -123,7 +122,7 @@ class Connection(Transport):
             self._fail(Status.BAD_RESPONSE, error)
 
     def _digest_early(self, exchange: Exchange) -> None:
-        """Whatever a server sends, and however long, memory stays bounded."""
+        """Bound the memory of an answer, whatever the server sends and however long."""
         stream = exchange.stream
         try:
             if exchange.http_status is None:
@@ -165,7 +164,6 @@ class Connection(Transport):
     # --- what httptools calls --------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A response header; names come in any case."""
         name = name.lower()
         if name == b"content-type" and self._exchange is not None:
             self._exchange.content_type = value.lower()
@@ -181,7 +179,6 @@ class Connection(Transport):
         self._until_eof = True
 
     def on_headers_complete(self) -> None:
-        """The status is known."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if self._exchange is not None and status >= 200:
@@ -190,13 +187,13 @@ class Connection(Transport):
             self._exchange.stream.digest_at = DIGEST_ABOVE
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body without its transfer coding."""
+        """Take in a piece of the body, without its transfer coding."""
         stream = self._exchange.stream  # type: ignore[union-attr]
         stream.pieces.append(data)
         stream.size += len(data)
 
     def on_message_complete(self) -> None:
-        """The answer is whole; 1xx answers are only a foreword."""
+        """Note that the answer is whole; 1xx answers only precede it."""
         self._complete = self._exchange is None or self._exchange.http_status is not None
         # Asked here: once the parser has begun to wait for the next message it has forgotten this one's framing.
         self._keep_alive = self._parser is not None and self._parser.should_keep_alive()

@@ -46,17 +46,15 @@ class ClosedLoop:
         self._stopped = False
 
     def start(self, t0_unix_ns: int) -> None:
-        """The run begins."""
         assert self._job.measure_end_ns is not None
         self._ends_ns = t0_unix_ns + self._job.measure_end_ns
 
     @property
     def finished(self) -> bool:
-        """Whether nobody asks any more."""
         return self._stopped
 
     def prepare(self, _now_ns: int) -> bool:
-        """Make one request ahead, if there is room; whether there is more to make at once."""
+        """Make one request ahead if there is room; returns whether there is more to make at once."""
         if self._stopped:
             return False
         if self._to_make:
@@ -84,7 +82,7 @@ class ClosedLoop:
         return self._maker.exchange(row, row.index % len(self._job.urls), followed=followed)
 
     def dispatch_next(self, user: int, asked_ns: int) -> None:
-        """A user wants its next request sent; it asked at ``asked_ns`` (CLOCK_REALTIME)."""
+        """Send the next request of a user who asked for it at ``asked_ns`` (CLOCK_REALTIME)."""
         if self._stopped:
             return
         free_since = self._free_since.pop(user, None)
@@ -106,7 +104,7 @@ class ClosedLoop:
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> tuple[int, int]:
-        """Whose request it was, and how long that user thinks before its next one (ns)."""
+        """Return whose request it was, and how long that user thinks before its next one (ns)."""
         user, position = self._asked.pop(exchange.index)
         if user in self._gone:
             self._gone.remove(user)
@@ -121,7 +119,6 @@ class ClosedLoop:
         return user, think_ns
 
     def left(self, user: int) -> None:
-        """A user is gone and won't ask again."""
         if self._stopped:
             return
         if self._free_since.pop(user, None) is None and any(who == user for who, _ in self._asked.values()):
@@ -130,7 +127,7 @@ class ClosedLoop:
         self._made.pop(user, None)
 
     def stop(self) -> None:
-        """Send nothing more. Who could have asked by now and has not is as late as that."""
+        """Send nothing more. Users who could have asked by now and have not are as late as that."""
         if not self._stopped:
             now = min(time.time_ns(), self._ends_ns)
             self._stats.turnaround_lags.extend(now - since for since in self._free_since.values() if since < now)

@@ -48,9 +48,9 @@ def make_source(
 
 
 def _request_maker(job: Job, endpoints: list[Endpoint]) -> RequestMaker:
-    """What makes requests of rows; with a memory where sessions send the model's own answers again."""
+    """What makes requests of rows, with a memory where sessions send the model's own answers again."""
     if not job.answers:
         return RequestMaker(job, endpoints, body_maker(job))
     prompts = prompt_maker(job)
     bodies = MadeBodies(job, prompts)
-    return RequestMaker(job, endpoints, bodies, Conversations(job, prompts, bodies))
+    return RequestMaker(job, endpoints, bodies.body, Conversations(job, prompts, bodies))
