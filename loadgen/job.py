@@ -1,4 +1,4 @@
-"""What an injector is told: one frozen description of its part of a run. Plain JSON, sent over its control socket.
+"""The job of an injector: its part of a run, as plain JSON over its control socket.
 
 Secrets (API keys in `headers`) travel only there: never in a file, an argument or the environment.
 """

@@ -1,4 +1,4 @@
-"""Users of one's own: a Locust user whose client speaks to an LLM, timed by the injector.
+"""The user class for locustfiles: a Locust user whose client speaks to an LLM, timed by the injector.
 
     from tailgate.loadgen import LLMUser, task
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
-# Of a task that never ends: so many answers are kept for a verdict.
+# In a task that never ends, its code can fail only so many of the latest answers.
 _MOST_OPEN: Final = 64
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request. Times are milliseconds from its sending, None where nothing came.
+    """The outcome of one request. Times are milliseconds from its sending, None where nothing came.
 
     `ok` says that the answer arrived whole; `status` and `error` say otherwise (`loadgen.records.Status`).
     """
@@ -145,7 +145,7 @@ class LLMUser(locust.User):
 
     abstract = True
     # Plain `locust -f` only; under `tailgate run` the spec says these.
-    model: str | None = None  # default: the first that the server tells
+    model: str | None = None  # default: the first that the server lists
     api_key_env: str | None = None  # the environment variable with the API key
 
     def __init__(self, environment: locust.env.Environment) -> None:

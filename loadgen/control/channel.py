@@ -16,8 +16,8 @@ _LAST_WORDS_S = 5.0
 class Channel:
     """Sends messages, and calls ``take`` for each that comes; ``gone`` when the other end hangs up.
 
-    Each message leaves at once. (What users say together could leave together for half the CPU; they would then be
-    answered together, ask together again, and so on: the load would come in bunches that nobody asked for.)
+    Each message leaves at once. (Sending messages of several users together would take half the CPU, but
+    they would be answered together, ask together again, and so on: the load would come in bunches.)
     """
 
     def __init__(self, sock: socket.socket, take: Callable[[Message], None], gone: Callable[[], None]) -> None:

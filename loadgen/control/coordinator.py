@@ -1,7 +1,7 @@
-"""One machine's part of a run: its injectors, and the users who ask them for requests.
+"""One machine's part of a run: its injectors, and the users for whom they send requests.
 
-The same whether a run is of one machine (`local`) or this is one of several (`worker`): whoever commands it hears of
-everything through ``report``.
+It is the same in a run on one machine (`local_run`) and on each of several (`worker`). It reports everything to its
+owner by ``report``.
 """
 
 import time
@@ -142,10 +142,10 @@ class Coordinator:
     # --- users of locustfiles (loadgen.llm_user) ------------------------------------------------------------
 
     def request(self, user: int, message: Message) -> Message:
-        """Have a body sent; what the injector tells of the answer, under the request's `number`.
+        """Have a body sent, and return the injector's message about the answer, under the request's `number`.
 
-        An answer goes to who asked for it and to nobody else: if they wait no longer (a timeout of their own, or the
-        user's end), it is recorded and not told.
+        An answer goes only to the user who asked for it. If that one waits no longer (a timeout of its own, or its
+        end), the answer is only recorded.
         """
         self._count_request()
         number = self._asked

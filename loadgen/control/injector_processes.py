@@ -1,4 +1,4 @@
-"""The injector processes of this machine, seen from Locust: started, told, listened to, ended."""
+"""The injector processes of this machine: started, sent messages, and ended by the Locust process."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 
 class Injectors:
-    """``count`` injector children. ``heard(k, message)`` is called for all they say."""
+    """``count`` child processes. ``on_message(k, message)`` is called for each message of injector k."""
 
     def __init__(self, count: int, on_message: Callable[[int, Message], None]) -> None:
         self._on_message = on_message

@@ -1,4 +1,4 @@
-"""A run of one machine: messages from the harness, a Locust local runner, and this machine's station.
+"""A run on one machine: messages from the harness, a Locust local runner, and this machine's coordinator.
 
 Messages from the harness: prepare, go, wind-down, stop, headers. To it: ready, tick, end, closing, all-ended, and
 whatever the injectors report.
@@ -62,7 +62,7 @@ class LocalRun:
         try:
             self._own_classes = load_classes(message)
         except UserError as error:
-            self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            self._report({"op": "refused", **error.parts})
         else:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 

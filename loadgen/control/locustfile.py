@@ -36,17 +36,17 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
     digest(path)
     user_first()
     try:
-        found, _shapes = load_locustfile(str(path.resolve()))
+        classes, _shapes = load_locustfile(str(path.resolve()))
     except BaseException as error:  # noqa: BLE001 - a person's own code may raise anything, SystemExit included
         raise UserError(f"can't be imported:\n{_own_traceback(error, path)}", where=str(path)) from None
-    others = sorted(name for name, kind in found.items() if not issubclass(kind, LLMUser))
+    others = sorted(name for name, kind in classes.items() if not issubclass(kind, LLMUser))
     if others:
         raise UserError(
             f"{', '.join(others)}: not an LLMUser, so its requests would not be measured",
             where=str(path),
             remedy="Derive it from tailgate.LLMUser, or give it weight = 0.",
         )
-    usable = [kind for kind in found.values() if kind.weight > 0 or kind.fixed_count > 0]
+    usable = [kind for kind in classes.values() if kind.weight > 0 or kind.fixed_count > 0]
     if not usable:
         raise UserError(
             "has no user class",
@@ -63,18 +63,20 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
 def ignored_parts(path: Path) -> list[str]:
     """The parts of an imported locustfile that plain `locust` heeds and a run of ours does not."""
     module = inspect.getmodulename(str(path))
-    found = []
+    ignored = []
     shapes = [name for name, kind in vars(sys.modules[str(module)]).items() if is_shape_class(kind)]
     if shapes:
-        found.append(f"{', '.join(shapes)} is ignored: say users or stages in the spec")
+        ignored.append(f"{', '.join(shapes)} is ignored: say users or stages in the spec")
     listeners = [
         name
         for name, hook in vars(locust.events).items()
         if any(_written_in(handler, path) for handler in hook._handlers)
     ]
     if listeners:
-        found.append(f"listeners of events.{', events.'.join(listeners)} are ignored: only plain `locust` fires these")
-    return found
+        ignored.append(
+            f"listeners of events.{', events.'.join(listeners)} are ignored: only plain `locust` fires these"
+        )
+    return ignored
 
 
 def _written_in(handler: object, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Who runs: the user classes and the shape of a run, and how they are started. The same on one machine or several."""
+"""The user classes and the load shape of a run, and how they start, on one machine or several."""
 
 import time
 import traceback
@@ -18,19 +18,19 @@ from tailgate.loadgen.control.shape import Stages
 from tailgate.loadgen.control.stages import Stage, mean_users
 from tailgate.loadgen.control.users import OpenLoopUser, SessionUser
 
-_MOST_TOLD: Final = 20
+_MOST_REPORTED: Final = 20
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """An open loop's dispatchers (no stages), or a closed loop's users."""
+    """What Locust runs: one dispatcher per machine for an open loop (no stages), users for a closed one."""
 
     closed: bool
     stages: tuple[Stage, ...]
     warmup_ns: int
     measure_end_ns: int
     report: Callable[[Message], None]
-    own_classes: tuple[type[User], ...] = ()  # of the person's locustfile
+    own_classes: tuple[type[User], ...] = ()  # of the user's locustfile
 
     @classmethod
     def of(
@@ -94,14 +94,14 @@ class RunSetup:
 
 def report_user_errors(environment: Environment, report: Callable[[Message], None]) -> None:
     """Report each exception of a user's own code once, as an event of the run. Failed assertions are in the records."""
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:
         user = getattr(user_instance, "user", user_instance)  # Locust gives the task set
         text = f"{type(user).__name__}: {type(exception).__name__}: {exception}"
-        if isinstance(exception, AssertionError) or text in told or len(told) == _MOST_TOLD:
+        if isinstance(exception, AssertionError) or text in reported or len(reported) == _MOST_REPORTED:
             return
-        told.add(text)
+        reported.add(text)
         where = "".join(traceback.format_tb(tb)[-1:]).strip()
         report({"op": "event", "kind": "locustfile", "text": text, "where": where})
 

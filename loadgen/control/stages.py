@@ -33,14 +33,14 @@ def users_at(stages: Sequence[Stage], t_ns: int, before: int = 0) -> int:
 
 def moments(stages: Sequence[Stage]) -> list[int]:
     """When the number of users may change: at each stage's start, at its ramp's end, and every second of a ramp."""
-    found = {0}
+    changes = {0}
     begin = 0
     for stage in stages:
-        found.add(begin)
-        found.update(range(begin, begin + stage.ramp_ns, _SECOND_NS))
-        found.add(begin + min(stage.ramp_ns, stage.for_ns))
+        changes.add(begin)
+        changes.update(range(begin, begin + stage.ramp_ns, _SECOND_NS))
+        changes.add(begin + min(stage.ramp_ns, stage.for_ns))
         begin += stage.for_ns
-    return sorted(t for t in found if t < begin)
+    return sorted(t for t in changes if t < begin)
 
 
 def mean_users(stages: Sequence[Stage], until_ns: int) -> float:

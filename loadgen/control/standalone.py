@@ -37,7 +37,7 @@ _ASK_S = 10.0
 
 
 class StandaloneCoordinator(Coordinator):
-    """A station without a run around it.
+    """A coordinator without a run around it.
 
     Raises:
         UserError: the target can't be asked for its model, or the injector refused.
@@ -116,7 +116,7 @@ def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> N
     """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
 
     Raises:
-        SystemExit: it can't be; why is said.
+        SystemExit: it can't be; the reason is printed.
     """
     if not _wanted(environment, users) or not _host(environment, users[0]):
         return  # the web UI asks for the host later, and a worker's master tells it

@@ -1,6 +1,6 @@
 """The Locust users of plain runs: one dispatcher for the open loop, one user per session for the closed.
 
-They find their machine's station as `environment.station`.
+They find their machine's coordinator as `environment.coordinator`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Files of a shard on their way from the master: sent in pieces, and checked to be what they are there."""
+"""Receives the files of a shard, which the master sends in pieces, and checks them by their digests."""
 
 import hashlib
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ from tailgate.loadgen.distributed.workers import Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 _PREPARE_S: Final = 120.0
-# What of a `prepare` message every worker is told.
+# What every worker gets of a `prepare` message.
 _COMMON: Final = ("stages", "warmup_ns", "measure_end_ns", "plan", "key", "locustfile")
 
 # (worker's connection, kind, data)
@@ -24,7 +24,7 @@ Send = Callable[[str, str, dict[str, Any]], None]
 
 
 class Join:
-    """Gathers a fleet. Its methods are called with what workers say, `ready` by who waits for them."""
+    """Gathers the workers of a run: `on_...` is called for their messages, `wait_until_ready` by the master."""
 
     def __init__(self, workers: Workers, send: Send, event: Callable[[str], None]) -> None:
         self._workers = workers
@@ -86,11 +86,11 @@ class Join:
                 offset += len(piece)
                 gevent.sleep(0)  # heartbeats between the pieces
 
-    # --- what workers say ------------------------------------------------------------------------------
+    # --- messages of workers ------------------------------------------------------------------------------
 
     def on_hello(self, client: str, about: dict[str, Any]) -> None:
         """Let a worker join or turn it away. It asks again until it has an answer."""
-        known = client in self._workers.by_id
+        already_in = client in self._workers.by_id
         answer = self._workers.admit(client, about)
         if isinstance(answer, UserError):
             self._send(client, protocol.TURNED_AWAY, {"what": answer.what, "remedy": answer.remedy})
@@ -99,7 +99,7 @@ class Join:
                 self._workers.turned_away.append(named)
                 self._event(f"turned away {named}")
             return
-        if not known:
+        if not already_in:
             several = "1 injector" if answer.injectors == 1 else f"{answer.injectors} injectors"
             self._event(f"{answer.name} joined with {several}")
         self._send(client, protocol.WELCOME, {"number": answer.number, "name": answer.name})
@@ -114,7 +114,7 @@ class Join:
     def on_prepared(self, worker: Worker, data: dict[str, Any]) -> None:
         worker.prepared, worker.stamps = True, data["stamps"]
         worker.offset_ns, worker.error_ns = data["offset_ns"], data["error_ns"]
-        if all(one.prepared for one in self._workers.by_id.values()):
+        if all(other.prepared for other in self._workers.by_id.values()):
             self._prepared.set()
 
     def on_refused(self, worker: Worker, data: dict[str, Any]) -> None:

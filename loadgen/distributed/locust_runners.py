@@ -2,7 +2,7 @@
 
 Locust takes in whoever connects and spreads the users anew, ends a test when its last worker is silent for three
 seconds, forgets a worker after sixty, and has that worker quit by itself. Here workers are let in by name before the
-run, an outage is waited out (`vigil`, and the worker's own `--alone`), and the end of a run is ours.
+run, an outage is waited out (`liveness`, and the worker's own `--alone`), and the end of a run is ours.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""A run of several machines, on the one that commands: a Locust master runner, and what comes back from its workers.
+"""The commanding side of a run on several machines: a Locust master runner, and what its workers send back.
 
-The same messages from and to the harness as `local`; behind them are workers (`worker`) instead of this machine's own
+It exchanges the same messages with the harness as `local_run`, but behind it are workers instead of this machine's own
 injectors. Users, stages and the web UI are Locust's business, spread over the workers by it; the plan's rows are
-spread by their session (`session % injectors`). Records arrive while the run goes on (`shipping`).
+spread by their session (`session % injectors`). Records arrive while the run goes on (`record_transfer`).
 
 The end is a barrier: the run is over when every worker has drained and all it recorded is here, or is given up
-(`vigil`). Whose rows never came back is known by then.
+(`liveness`). By then it is known whose rows never came back.
 """
 
 import time
@@ -56,7 +56,7 @@ class MasterRun:
         self._store: RecordStore | None = None
         self._t0_unix_ns = 0
         self._drain_end_ns = 0  # run time by which every request has ended
-        self._stopping: tuple[str, dict[str, Any]] | None = None  # what workers are told, again and again
+        self._stopping: tuple[str, dict[str, Any]] | None = None  # the message that workers get again and again
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
@@ -104,7 +104,7 @@ class MasterRun:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def _refuse(self, error: UserError) -> None:
-        self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        self._report({"op": "refused", **error.parts})
 
     def _prepare(self, message: Message) -> None:
         self._store = RecordStore(Path(message["job"]["spool"]))
@@ -247,15 +247,15 @@ class MasterRun:
     # --- the barrier -----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        told = time.monotonic()
+        repeated_at = time.monotonic()
         while not self.over.is_set():
             gevent.sleep(_WATCH_S)
             for worker in self._liveness.newly_missing():
                 if not self._t0_unix_ns:
                     self._runner.clients.pop(worker.id, None)
                     self._join.on_missing(worker)
-            if time.monotonic() - told > _AGAIN_S:
-                told = time.monotonic()
+            if time.monotonic() - repeated_at > _AGAIN_S:
+                repeated_at = time.monotonic()
                 self._repeat()
             if self._t0_unix_ns:
                 over_s = (time.time_ns() - self._t0_unix_ns - self._drain_end_ns) / 1e9

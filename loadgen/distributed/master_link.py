@@ -1,4 +1,4 @@
-"""A worker's end of the line to its master: Locust's own connection, and how far the two clocks are apart."""
+"""A worker's connection to its master, which is Locust's own, and how far the two clocks are apart."""
 
 import time
 from collections.abc import Callable

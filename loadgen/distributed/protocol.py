@@ -1,4 +1,4 @@
-"""What a master and its workers say to each other over Locust's own connection (ZeroMQ, msgpack).
+"""The messages between a master and its workers, over Locust's own connection (ZeroMQ, msgpack).
 
     worker                        master
     hello (until welcomed)    ->
@@ -7,7 +7,7 @@
                               <-  shard, file ... (pieces of the plan and of the prompts' content)
     prepared, or refused      ->
                               <-  go (the start time, on the master's clock)
-    said (what injectors say), spool (bytes of record batches)  ->
+    report (of the injectors), spool (bytes of record batches)  ->
                               <-  stored (what the master holds), wind-down, stop
     drained (until dismissed) ->
                               <-  dismissed
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 
 DEFAULT_PORT: Final = 5557
 
@@ -36,7 +36,7 @@ FILE: Final = "tailgate.file"
 PREPARED: Final = "tailgate.prepared"
 REFUSED: Final = "tailgate.refused"
 GO: Final = "tailgate.go"
-REPORT: Final = "tailgate.said"
+REPORT: Final = "tailgate.report"
 SPOOL: Final = "tailgate.spool"
 STORED: Final = "tailgate.stored"
 WIND_DOWN: Final = "tailgate.wind-down"

@@ -55,7 +55,7 @@ def main() -> int:
     try:
         answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}
     except UserError as error:
-        answer = {"refused": {"what": error.what, "where": error.where, "remedy": error.remedy}}
+        answer = {"refused": error.parts}
     sys.stdout.write(orjson.dumps(answer).decode())
     return 0
 

@@ -1,4 +1,4 @@
-"""Records on their way from a worker's spool to the master's: pieces of growing files, acknowledged by offset.
+"""Sends records from a worker's spool to the master's: pieces of growing files, acknowledged by offset.
 
 Spool files only ever grow (Arrow IPC streams, a batch at a time), so "everything up to byte N is stored" is all there
 is to know: a piece that comes twice is stored once, a gap is sent again. What a dead worker had sent stays readable up

@@ -1,4 +1,4 @@
-"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load, ships its records.
+"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load and its records.
 
 Started by `tailgate worker`. Its records are spooled in a folder of its own first; the master acknowledges what it
 holds, and nothing is deleted before that. When the master has not been heard of for `alone_s` the load ends: nobody
@@ -107,7 +107,7 @@ class WorkerRun:
             while not self._welcomed.ready():
                 self._link.send(protocol.HELLO, about)
                 self._welcomed.wait(_AGAIN_S)
-        say(f"joined {self._link.master} as {self._welcomed.get()['name']}")
+        print_line(f"joined {self._link.master} as {self._welcomed.get()['name']}")
 
     def _take_part(self) -> None:
         wait_for_any(self._shard, self._over)
@@ -134,7 +134,7 @@ class WorkerRun:
             self._environment.shape_class = None  # the master has it
             self._coordinator.prepare(job, shard["first"], shard["of"], shard["requests"])
         except UserError as error:
-            self._refuse({"what": error.what, "where": error.where, "remedy": error.remedy})
+            self._refuse(error.parts)
             raise
 
     def _report_prepared(self) -> None:
@@ -166,7 +166,7 @@ class WorkerRun:
         if self._record_sender.all_stored:
             shutil.rmtree(self._inputs.folder, ignore_errors=True)
         else:
-            say(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
+            print_line(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
             self._exit_code = self._exit_code or _ALONE
         self._link.close()
         return self._exit_code
@@ -184,7 +184,7 @@ class WorkerRun:
 
     def _end(self, why: str) -> None:
         if not self.went and not self._over.is_set():
-            say(f"the run ended before it began: {why}")
+            print_line(f"the run ended before it began: {why}")
             self._exit_code = self._exit_code or _REFUSED
         self._over.set()
         self._coordinator.stop(why)
@@ -201,7 +201,7 @@ class WorkerRun:
                 pinged = time.monotonic()
                 self._link.ping()
             if self._alone and not self._over.is_set():
-                say(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
+                print_line(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
                 self._exit_code = _ALONE
                 self._end("the master is gone")
 
@@ -216,7 +216,7 @@ class WorkerRun:
         self._link.send(protocol.REFUSED, why)
         gevent.sleep(0.5)  # it must be on its way before the connection closes
 
-    # --- from the station and from the master ----------------------------------------------------------
+    # --- messages of the coordinator and the master ----------------------------------------------------------
 
     def _on_coordinator_message(self, message: Message) -> None:
         match message["op"]:
@@ -266,7 +266,7 @@ def _clock_fields(offset: Offset) -> dict[str, int]:
     return {"offset_ns": offset.offset_ns, "error_ns": offset.error_ns}
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line for the person who started the worker."""
     print(text, file=sys.stderr, flush=True)
 
@@ -283,7 +283,7 @@ def main() -> int:
     parser.add_argument("--alone", type=float, required=True)
     parser.add_argument("--locustfile", type=Path, default=None)
     a = parser.parse_args()
-    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
     run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, run.interrupted)
@@ -292,7 +292,7 @@ def main() -> int:
     except UserError as error:
         if not run.went:
             shutil.rmtree(a.folder, ignore_errors=True)
-        say(f"tailgate worker: {error}")
+        print_line(f"tailgate worker: {error}")
         return _REFUSED
 
 

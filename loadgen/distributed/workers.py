@@ -26,7 +26,7 @@ class Worker:
     offset_ns: int = 0  # the master's clock less its own
     error_ns: int = 0
     drift_ns: int = 0  # how far the offset moved through the run
-    began: bool = False  # has said something since go
+    began: bool = False  # has reported something since go
     closed_at_ns: int | None = None  # closed loop: when it asked for its last request, on the master's clock
     users: dict[str, float] = field(default_factory=dict)
     drained: bool = False
@@ -147,4 +147,4 @@ class Workers:
     def who_came(self) -> str:
         """The names of those who came, and who was turned away."""
         came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.by_id.values()) or "nobody"
-        return came + "".join(f"; turned away: {one}" for one in self.turned_away)
+        return came + "".join(f"; turned away: {worker}" for worker in self.turned_away)

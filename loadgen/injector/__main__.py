@@ -40,7 +40,7 @@ def main() -> int:
         loop.run()
     except Exception as error:  # noqa: BLE001 - the process's outermost edge: what was measured is kept
         if isinstance(error, UserError) and not injector.began:
-            control.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            control.send({"op": "refused", **error.parts})
             return 1
         text = f"{type(error).__name__}: {error}"
         control.send({"op": "crashed", "error": text, "traceback": traceback.format_exc()})

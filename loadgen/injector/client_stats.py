@@ -1,4 +1,4 @@
-"""The injector's own conduct, second by second: what the audit judges it by.
+"""The injector's measurement of itself, second by second: the validity checks judge it by that.
 
 How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
 integral of its own readings of the clock, kept apart from the records, so that one can be held against the other),

@@ -61,9 +61,9 @@ class Dispatcher:
     def least_loaded(self) -> int:
         """The server with the fewest requests in flight; several such take turns."""
         servers, least = len(self._load), min(self._load)
-        found = next(k for step in range(servers) if self._load[k := (self._turn + step) % servers] == least)
-        self._turn = (found + 1) % servers
-        return found
+        server = next(k for step in range(servers) if self._load[k := (self._turn + step) % servers] == least)
+        self._turn = (server + 1) % servers
+        return server
 
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
         """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been; the difference is our lateness."""

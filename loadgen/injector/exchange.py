@@ -5,6 +5,7 @@ connection decides it where none did.
 """
 
 import contextlib
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from tailgate.loadgen.injector.api import openai_response
@@ -15,65 +16,40 @@ from tailgate.loadgen.records import HungUp, Status
 _ERROR_CHARS = 500
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Exchange:
     """A prepared request, then what happened to it."""
 
-    __slots__ = (
-        "bytes_received",
-        "connect_start_ns",
-        "connected_ns",
-        "content_encoding",
-        "content_type",
-        "dispatched_ns",
-        "end_ns",
-        "endpoint",
-        "error",
-        "handed_over_ns",
-        "hang_up_ns",
-        "head",
-        "headers_ns",
-        "http_status",
-        "hung_up",
-        "index",
-        "patience_ns",
-        "payload",
-        "request_id",
-        "reused",
-        "scheduled_ns",
-        "sent_ns",
-        "status",
-        "stream",
-        "streamed",
-        "timeout_ns",
-    )
+    index: int
+    request_id: str
+    payload: bytes  # head and body, ready to send
+    reading: InitVar[Reading]
+    streamed: bool = field(kw_only=True)
+    stream: TokenStream = field(init=False)
+    endpoint: int = 0
+    scheduled_ns: int | None = None
+    handed_over_ns: int | None = None  # closed loop: when the user asked for it
+    dispatched_ns: int | None = None
+    head: object = None  # what its head was made from
+    patience_ns: int | None = None  # how long the user waits, from when the request is due
+    timeout_ns: int | None = None  # give up at this time
+    hang_up_ns: int | None = None  # the user's patience ends at this time
+    connect_start_ns: int | None = None
+    connected_ns: int | None = None
+    sent_ns: int | None = None
+    headers_ns: int | None = None
+    end_ns: int | None = None
+    reused: bool | None = None
+    http_status: int | None = None
+    content_type: bytes = b""
+    content_encoding: bytes = b""
+    bytes_received: int = 0
+    status: Status | None = None
+    error: str | None = None
+    hung_up: HungUp | None = None  # why, if we did
 
-    def __init__(self, index: int, request_id: str, payload: bytes, reading: Reading, *, streamed: bool) -> None:
-        self.index = index
-        self.request_id = request_id
-        self.payload = payload  # head and body, ready to send
-        self.streamed = streamed
+    def __post_init__(self, reading: Reading) -> None:
         self.stream = TokenStream(reading)
-        self.endpoint = 0
-        self.scheduled_ns: int | None = None
-        self.handed_over_ns: int | None = None
-        self.dispatched_ns: int | None = None
-        self.head: object = None  # what its head was made from
-        self.patience_ns: int | None = None  # how long the user waits, from when the request is due
-        self.timeout_ns: int | None = None  # give up at this time
-        self.hang_up_ns: int | None = None  # the user's patience ends at this time
-        self.connect_start_ns: int | None = None
-        self.connected_ns: int | None = None
-        self.sent_ns: int | None = None
-        self.headers_ns: int | None = None
-        self.end_ns: int | None = None
-        self.reused: bool | None = None
-        self.http_status: int | None = None
-        self.content_type = b""
-        self.content_encoding = b""
-        self.bytes_received = 0
-        self.status: Status | None = None
-        self.error: str | None = None
-        self.hung_up: HungUp | None = None  # why, if we did
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
         """End without a whole answer. Arrivals up to now are kept."""

@@ -1,6 +1,6 @@
-"""The injector: wires loop, feed, dispatcher and books together, and lives through one run.
+"""The injector: wires event loop, request source, dispatcher and recorder together for one run.
 
-    job -> ready -> go -> (hand, finish, stop, headers)* -> end
+    job -> ready -> go -> (dispatch-next, finish, stop, headers)* -> end
 
 Its process is the data plane: no gevent, no asyncio, one thread. Garbage collection is off while it measures;
 nothing on the hot path makes cycles, so memory stays flat without it.
@@ -39,7 +39,7 @@ _FLUSH_NS = 250_000_000
 
 
 class Injector:
-    """One injector's life. `take` is called with each message from the control socket."""
+    """One injector for one run. `on_message` is called with each message from the control socket."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -49,7 +49,7 @@ class Injector:
         self._started = False
         self._progress = (-1, -1)  # reads and ended requests, when there was last something new
         self._progress_ns = 0
-        self._refused_key_reported_ns = 0  # when a refused key was last told of
+        self._refused_key_reported_ns = 0  # when a refused key was last reported
         self._unread: deque[Exchange] = deque()  # answers that came whole and wait to be read
         self._stamps = StampKeeper()
         self._secrets = Secrets()

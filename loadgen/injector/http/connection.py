@@ -1,16 +1,16 @@
-"""One HTTP/1.1 connection over TCP (`tls` adds TLS): send, read with kernel stamps, parse, hand over.
+"""One HTTP/1.1 connection over TCP (`tls` adds TLS): send, read with kernel stamps, parse.
 
 The life of one token, with its cost, the kernel's part included (tests/bench/bench_costs.py; docs/injector.md):
 
-1. `epoll_wait` names the descriptor, `Loop.run` calls `_readable`                  0.2 us
+1. `epoll_wait` names the descriptor, `EventLoop.run` calls `_readable`                  0.2 us
 2. `recvmsg` returns the bytes and the kernel's receive stamp                       4.5 us
 3. `clock_gettime`, and the stamp is unpacked                                       0.15 us
 4. httptools takes the chunked coding off and calls `on_body`                       0.3 us
-5. `Stream.received`: three appends to arrays of machine integers                   0.15 us
+5. `TokenStream.received`: three appends to arrays of machine integers                   0.15 us
 6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
 
-Where the extensions are there, `intake` does 1 to 5 without Python from the second chunk on, and `events` most of 6.
-No object of Python's outlives the token but 4 bytes in `Stream.arrivals_us`. Knows no plan and no
+Where the compiled parts are there, `_intake` does 1 to 5 without Python from the second chunk on, `_events` most of 6.
+No object of Python's outlives the token but 4 bytes in `TokenStream.arrivals_us`. Knows no plan and no
 record; what became of the request is in its `Exchange`.
 """
 

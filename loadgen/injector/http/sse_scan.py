@@ -44,5 +44,5 @@ def usual_events(body: bytes, first: bytes, second: bytes, but: bytes) -> Events
         second: and this one,
         but: and not this one.
     """
-    found = _events.scan(body, first, second, but) if AVAILABLE else None
-    return None if found is None else Events(body, found[0], np.frombuffer(found[1], np.int64))
+    scanned = _events.scan(body, first, second, but) if AVAILABLE else None
+    return None if scanned is None else Events(body, scanned[0], np.frombuffer(scanned[1], np.int64))

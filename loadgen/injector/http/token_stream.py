@@ -1,6 +1,6 @@
 """One streamed answer: bytes and their arrival stamps in, content arrivals out.
 
-On the arrival path a read costs three appends (`Stream.received`); everything else waits in `digest`,
+On the arrival path a read costs three appends (`TokenStream.received`); everything else waits in `digest`,
 which runs when the answer has ended or 64 KiB have piled up. An event arrived when the read that completed it
 did. What stays per content arrival is four bytes (microseconds after the first).
 

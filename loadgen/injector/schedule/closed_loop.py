@@ -1,4 +1,4 @@
-"""The closed loop: a Locust user asks, its next request goes out at once; when it has ended, the user is told.
+"""The closed loop: a Locust user asks, its next request goes out at once, and the user hears of its end.
 
 Users live in the Locust process and decide when; rows come from the plan's endless sequence and say what. A
 user works through one session after another, turn by turn. The next sessions' first requests are made ahead, and a
@@ -24,7 +24,7 @@ AHEAD_REQUESTS = 64
 
 
 class ClosedLoop:
-    """Feeds the dispatcher from users' hand-overs."""
+    """Dispatches the next request of a user when the user asks for it."""
 
     def __init__(
         self, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, stats: ClientStats, job: Job

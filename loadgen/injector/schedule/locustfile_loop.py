@@ -1,6 +1,6 @@
 """Requests of users' own locustfiles: bodies come ready, one at a time, and are sent at once.
 
-There is no plan to follow. What was asked for is written down instead (`asked-K.arrows`), and becomes the run's plan
+There is no plan to follow. Requests are written down instead (`asked-K.arrows`), and become the run's plan
 when its records are collected; what a user's code said of an answer (`answer.fail`) likewise (`verdicts-K.arrows`).
 Chat and completions may be mixed: the endpoints of the one stand before those of the other.
 """
@@ -30,7 +30,7 @@ def _no_rows(_row: Row) -> bytes:
 
 
 class LocustfileLoop:
-    """Feeds the dispatcher with what users ask for."""
+    """Passes the requests of users' own code to the dispatcher."""
 
     def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats, job: Job) -> None:
         self._dispatcher = dispatcher
@@ -43,7 +43,7 @@ class LocustfileLoop:
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
         self._last_answers: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
-        self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
+        self._numbers: dict[int, int] = {}  # index -> the request's number for its user
         self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
 

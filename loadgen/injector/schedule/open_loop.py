@@ -26,7 +26,7 @@ _FOLLOW_AHEAD_NS = 50_000_000
 
 
 class OpenLoop:
-    """Feeds the dispatcher from a share of the plan. Times are ns from the run's start unless named otherwise."""
+    """Dispatches a share of the plan at its planned times. Times are ns from the run's start unless named otherwise."""
 
     def __init__(
         self, loop: EventLoop, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, job: Job
