@@ -16,11 +16,7 @@ from tailgate.workloads.table.hashing import file_digest
 
 
 def digest(path: Path) -> str:
-    """Of the file's text: a master and its workers must have the same.
-
-    Raises:
-        UserError: it can't be read.
-    """
+    """A digest of the file's text, which master and workers must share. Raises a UserError if it can't be read."""
     try:
         return file_digest(path)
     except OSError as error:

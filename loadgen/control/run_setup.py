@@ -109,11 +109,7 @@ def report_user_errors(environment: Environment, report: Callable[[Message], Non
 
 
 def load_classes(message: Message) -> list[type[User]]:
-    """The user classes of a `load` message's locustfile. What it prints goes to standard error: results own the other.
-
-    Raises:
-        UserError: it can't be used.
-    """
+    """The user classes of a `load` message's locustfile, or a UserError if it can't be used."""
     from tailgate.loadgen.control.locustfile import user_classes
 
     return user_classes(Path(message["path"]), message["tags"], message["exclude_tags"])

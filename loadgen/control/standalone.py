@@ -37,11 +37,7 @@ _ASK_S = 10.0
 
 
 class StandaloneCoordinator(Coordinator):
-    """A coordinator without a run around it.
-
-    Raises:
-        UserError: the target can't be asked for its model, or the injector refused.
-    """
+    """A coordinator without a run around it. Raises a UserError if the target or the injector can't serve."""
 
     def __init__(self, environment: Environment, user: type["LLMUser"]) -> None:
         url = _host(environment, user)
@@ -113,11 +109,7 @@ class StandaloneCoordinator(Coordinator):
 
 
 def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
-
-    Raises:
-        SystemExit: it can't be; the reason is printed.
-    """
+    """On Locust's `init`, so that no run time is spent on the injector's start. If it fails, print why and exit."""
     if not _wanted(environment, users) or not _host(environment, users[0]):
         return  # the web UI asks for the host later, and a worker's master tells it
     try:
@@ -128,11 +120,7 @@ def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> N
 
 
 def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `test_start`.
-
-    Raises:
-        UserError: it can't be.
-    """
+    """On Locust's `test_start`, if the host was not known before."""
     if _wanted(environment, users):
         environment.coordinator = StandaloneCoordinator(environment, users[0])  # type: ignore[attr-defined]
 
@@ -155,11 +143,7 @@ def _key(user: type["LLMUser"]) -> dict[str, str]:
 
 
 def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, str]:
-    """The model to ask for, and whose dialect the server speaks.
-
-    Raises:
-        UserError: nobody answers there, or not an OpenAI API.
-    """
+    """The model to ask for and the server's dialect, or a UserError if no OpenAI API answers there."""
     request = urllib.request.Request(f"{url}/v1/models", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_ASK_S) as response:

@@ -33,10 +33,6 @@ class Offset:
 
 
 def estimate(pings: Iterable[Ping]) -> Offset:
-    """The offset by the ping that was the least time on the way.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The offset by the ping that was the least time on the way. Raises a ValueError if there is none."""
     best = min(pings, key=lambda ping: ping.way_ns)
     return Offset(best.offset_ns, (best.way_ns + 1) // 2)

@@ -42,11 +42,7 @@ class FileReceiver:
             self._complete()
 
     def check(self) -> None:
-        """That they are the master's.
-
-        Raises:
-            UserError: one is not.
-        """
+        """Raise a UserError if a file is not the master's."""
         for name, about in (self._wanted or {}).items():
             path = self._folder / name
             path.touch()  # of an empty file no piece has come

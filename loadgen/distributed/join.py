@@ -35,11 +35,7 @@ class Join:
         self._refusal: UserError | None = None
 
     def wait_until_ready(self, message: Message, wait_s: float) -> None:
-        """Wait for the workers, send each its shard, and wait until all can begin.
-
-        Raises:
-            UserError: too few came, or one can't serve its shard.
-        """
+        """Wait for the workers and send each its shard, or raise a UserError if too few came or one can't serve it."""
         if not self._arrived.wait(wait_s):
             raise UserError(
                 f"{len(self._workers.by_id)} of {self._workers.expected} workers came within {wait_s:.0f} s: "

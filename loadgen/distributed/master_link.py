@@ -78,11 +78,7 @@ class MasterLink:
         self.send(protocol.PING, {"sent": time.time_ns()})
 
     def measure_clock(self, pings: int) -> None:
-        """Exchange so many pings.
-
-        Raises:
-            UserError: they are not answered.
-        """
+        """Exchange so many pings. Raises a UserError if they are not answered."""
         wanted = len(self._pings) + pings
         with gevent.Timeout(_PONG_S, UserError("the master does not answer pings", where=f"--master {self.master}")):
             while len(self._pings) < wanted:

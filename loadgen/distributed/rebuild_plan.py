@@ -19,11 +19,7 @@ from tailgate.workloads.table.hashing import plan_hash
 
 
 def rebuild(order: dict[str, Any], folder: Path) -> str:
-    """Leave ``plan.parquet`` in the folder and return its hash.
-
-    Raises:
-        UserError: it is not the master's plan.
-    """
+    """Leave ``plan.parquet`` in the folder and return its hash. Raises a UserError if it is not the master's plan."""
     path = folder / "plan.parquet"
     if order["how"] == "spec":
         plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
@@ -36,11 +32,7 @@ def rebuild(order: dict[str, Any], folder: Path) -> str:
 
 
 def check(plan_hash_here: str, expected: str) -> None:
-    """Refuse another plan than the master's.
-
-    Raises:
-        UserError: with both hashes.
-    """
+    """Raise a UserError with both hashes if the plan is not the master's."""
     if plan_hash_here != expected:
         raise UserError(
             f"the worker's plan is not the master's: its hash is {plan_hash_here}, the master's {expected}",

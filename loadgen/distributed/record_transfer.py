@@ -88,11 +88,7 @@ class RecordStore:
         self.repeated = 0  # bytes that came more than once
 
     def write(self, name: str, offset: int, piece: bytes) -> int:
-        """Store what is new of a piece; everything up to the returned byte is held.
-
-        Raises:
-            OSError: the disk is full or gone.
-        """
+        """Store what is new of a piece, and return up to which byte all is held. Raises OSError on a full disk."""
         have = self._have.get(name, 0)
         if offset > have:
             return have  # a gap: the pieces before it were lost and come again

@@ -28,11 +28,7 @@ class LocalInputs:
 
 
 def make_job(shard: dict[str, Any], inputs: LocalInputs) -> dict[str, Any]:
-    """The injectors' job on this machine; the plan is made and checked.
-
-    Raises:
-        UserError: another plan than the master's, or no key.
-    """
+    """The injectors' job on this machine, or a UserError if its plan is not the master's or a key is missing."""
     _make_plan(shard["plan"], inputs.folder)
     job = {**shard["job"], "plan": str(inputs.folder / "plan.parquet"), "spool": str(inputs.folder / "spool")}
     if job["content"] is not None:
@@ -77,11 +73,7 @@ def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
 
 
 def load_classes(wanted: dict[str, Any] | None, inputs: LocalInputs) -> list[type[User]]:
-    """The user classes of this machine's copy of the locustfile; none for a run without.
-
-    Raises:
-        UserError: no copy, another one than the master's, or one that can't be used.
-    """
+    """The user classes of this machine's copy of the locustfile, or a UserError if that can't be used."""
     if wanted is None:
         return []
     if inputs.locustfile is None:

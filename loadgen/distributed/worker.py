@@ -76,11 +76,7 @@ class WorkerRun:
     # --- from joining to leaving -----------------------------------------------------------------------
 
     def serve(self, host: str, port: int, wait_s: float) -> int:
-        """Join within ``wait_s``, take part in one run; the exit code.
-
-        Raises:
-            UserError: no master, turned away, or the shard can't be served.
-        """
+        """Join within ``wait_s``, take part in one run, return the exit code. Raises a UserError without a run."""
         try:
             self._join(host, port, wait_s)
             keeper = gevent.spawn(self._watch)

@@ -13,11 +13,7 @@ from tailgate.workloads.sampling.random_streams import Field
 
 
 class Patience:
-    """Users of whom a share hangs up when a time drawn from a law of seconds has passed.
-
-    Raises:
-        UserError: no such law.
-    """
+    """A share of the users hangs up when a time drawn from a law of seconds has passed. A bad law is a UserError."""
 
     def __init__(self, law: str, share: float, seed: int) -> None:
         from tailgate.workloads.sampling.distribution_grammar import parse

@@ -26,11 +26,7 @@ class _Talk:
 
 
 class Conversations:
-    """The bodies of classes whose sessions have a memory.
-
-    Raises:
-        UserError: prompts are token ids, to which no text can be appended.
-    """
+    """The bodies of classes whose sessions have a memory. Prompts of token ids, which take no text, are a UserError."""
 
     def __init__(self, job: Job, prompts: PromptMaker, bodies: MadeBodies) -> None:
         self._chat = job.api == "chat"

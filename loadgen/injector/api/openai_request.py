@@ -17,22 +17,14 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_e
 
 
 def body_maker(job: Job) -> BodyMaker:
-    """What makes the bodies of a job.
-
-    Raises:
-        UserError: the log of bodies can't be read, or the content doesn't fit the way of asking.
-    """
+    """What makes the bodies of a job, or a UserError if its log can't be read or its content doesn't fit."""
     if job.bodies is not None:
         return ReplayedBodies(job, Bodies(Path(job.bodies))).body
     return MadeBodies(job, prompt_maker(job)).body
 
 
 def prompt_maker(job: Job) -> PromptMaker:
-    """What makes the prompts of a job.
-
-    Raises:
-        UserError: the content doesn't fit the way of asking.
-    """
+    """What makes the prompts of a job, or a UserError if its content doesn't fit."""
     table = ContentTable.load(Path(job.content)) if job.content else table_default()
     return PromptMaker(table, **job.content_options)
 

@@ -193,11 +193,7 @@ def take_totals(reading: Reading, event: dict[str, Any]) -> None:
 
 
 def read_whole(reading: Reading, body: bytes) -> None:
-    """Take in an answer that was not streamed.
-
-    Raises:
-        BadPayload: it is not an answer of this API.
-    """
+    """Take in an answer that was not streamed, or raise a BadPayload if it is none of this API."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:

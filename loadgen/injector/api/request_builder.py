@@ -110,11 +110,7 @@ class RequestMaker:
             exchange.head = self._heads
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on: a token was refreshed. What is ready gets them when it is sent (`readdress`).
-
-        Raises:
-            UserError: they can't be sent; the old ones stay.
-        """
+        """Use other headers for what is still to be sent (`readdress`). A UserError keeps the old ones."""
         self._heads = [_head(endpoint, headers) for endpoint in self._endpoints]
 
 
@@ -140,11 +136,7 @@ def _head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse what would break the request's framing.
-
-    Raises:
-        UserError: which header, without its value: that may be a secret.
-    """
+    """Raise a UserError that names a header which would break the request's framing, without its secret value."""
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             raise UserError(f"{name!r} is not a header's name", where="target.headers")

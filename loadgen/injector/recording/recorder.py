@@ -12,11 +12,7 @@ _FLUSH_ROWS: Final = 200
 
 
 class Recorder:
-    """The spools of one injector.
-
-    Raises:
-        UserError: they can't be opened.
-    """
+    """The spools of one injector. Raises a UserError if they can't be opened."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.failure: str | None = None

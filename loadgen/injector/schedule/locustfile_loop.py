@@ -61,11 +61,7 @@ class LocustfileLoop:
         return self._users[index][1]
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on.
-
-        Raises:
-            UserError: they can't be sent; the old ones stay.
-        """
+        """Use other headers from now on."""
         for maker in self._makers.values():
             maker.renew_headers(headers)
 
