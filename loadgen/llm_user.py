@@ -176,20 +176,20 @@ def _coordinator_of(user: LLMUser) -> "Coordinator":
     return coordinator
 
 
-def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
+def _llm_user_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
     return [kind for kind in environment.user_classes if issubclass(kind, LLMUser)]
 
 
 def _on_init(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_early
 
-    start_early(environment, _own_classes(environment))
+    start_early(environment, _llm_user_classes(environment))
 
 
 def _on_test_start(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_late
 
-    start_late(environment, _own_classes(environment))
+    start_late(environment, _llm_user_classes(environment))
 
 
 # Locust's global events are fired by plain `locust` only: under `tailgate run` the environment has its own.

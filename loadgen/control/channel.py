@@ -14,16 +14,18 @@ _LAST_WORDS_S = 5.0
 
 
 class Channel:
-    """Sends messages, and calls ``take`` for each that comes; ``gone`` when the other end hangs up.
+    """Sends messages, and calls ``on_message`` for each that comes, ``on_closed`` when the other end hangs up.
 
     Each message leaves at once. (Sending messages of several users together would take half the CPU, but
     they would be answered together, ask together again, and so on: the load would come in bunches.)
     """
 
-    def __init__(self, sock: socket.socket, take: Callable[[Message], None], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> None:
         self._sock = sock
-        self._take = take
-        self._gone = gone
+        self._on_message = on_message
+        self._on_closed = on_closed
         self._waiting: list[bytes] = []
         self._pusher: gevent.Greenlet | None = None
         self._listener = gevent.spawn(self._listen)
@@ -63,8 +65,8 @@ class Channel:
                 break
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                self._take(orjson.loads(line))
-        self._gone()
+                self._on_message(orjson.loads(line))
+        self._on_closed()
 
     def close(self) -> None:
         """Send what waits, then close the socket."""

@@ -35,7 +35,7 @@ class Coordinator:
         self._turn_ends: dict[int, AsyncResult] = {}  # user -> the end of its session's turn, if it waits for one
         self._answers: dict[int, AsyncResult] = {}  # request of a locustfile -> its answer, if anybody waits for it
         self._open: set[int] = set()  # requests of locustfiles whose answers may yet be judged
-        self._asked = 0
+        self._request_count = 0
         self._last_wakeups: dict[int, tuple[int, int]] = {}  # user of a locustfile -> last answer, and when it came
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
@@ -134,10 +134,10 @@ class Coordinator:
 
     def _count_request(self) -> None:
         """Count one more request, or end the user who wants it if there are none left."""
-        if self.closing or (self._request_limit is not None and self._asked >= self._request_limit):
+        if self.closing or (self._request_limit is not None and self._request_count >= self._request_limit):
             self.finish()
             raise END_OF_USER
-        self._asked += 1
+        self._request_count += 1
 
     # --- users of locustfiles (loadgen.llm_user) ------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Coordinator:
         end), the answer is only recorded.
         """
         self._count_request()
-        number = self._asked
+        number = self._request_count
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
         answer = self._answers[number] = AsyncResult()
         now = time.time_ns()

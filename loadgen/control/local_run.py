@@ -33,8 +33,8 @@ class LocalRun:
         self._environment.create_local_runner()
         self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
-        self._own_classes: list[type[User]] = []
-        self._went = False
+        self._locustfile_classes: list[type[User]] = []
+        self._load_started = False
         self._t0_unix_ns = 0
         self.over = Event()
 
@@ -51,7 +51,7 @@ class LocalRun:
                 self._coordinator.wind_down(message["why"])
             case "stop":
                 self._coordinator.stop(message.get("why", "the run was stopped"))
-                if not self._went:
+                if not self._load_started:
                     self.over.set()
             case "headers":
                 self._coordinator.renew_headers(message)
@@ -60,7 +60,7 @@ class LocalRun:
 
     def _load(self, message: Message) -> None:
         try:
-            self._own_classes = load_classes(message)
+            self._locustfile_classes = load_classes(message)
         except UserError as error:
             self._report({"op": "refused", **error.parts})
         else:
@@ -72,14 +72,14 @@ class LocalRun:
         gevent.spawn_later(5, self.over.set)
 
     def _prepare(self, message: Message) -> None:
-        self._setup = RunSetup.of(message, self._report, self._own_classes)
+        self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
         self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
         self._coordinator.prepare(message["job"], 0, len(self._coordinator), message.get("requests"))
 
     def _go(self, message: Message) -> None:
         assert self._setup is not None
-        self._went = True
+        self._load_started = True
         self._t0_unix_ns = message["t0_unix_ns"]
         self._coordinator.go(self._t0_unix_ns)
         self._setup.begin(self._environment, self._t0_unix_ns, machines=1)
@@ -87,7 +87,7 @@ class LocalRun:
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
         """Hold Locust back when it is stopped in its web UI, until the injectors have ended."""
-        if self._went and not self.over.is_set():
+        if self._load_started and not self.over.is_set():
             self._report({"op": "stopped", "why": "stopped in Locust's web UI"})
             self._coordinator.stop("the run was stopped in Locust's web UI")
             self.over.wait()

@@ -30,25 +30,27 @@ class RunSetup:
     warmup_ns: int
     measure_end_ns: int
     report: Callable[[Message], None]
-    own_classes: tuple[type[User], ...] = ()  # of the user's locustfile
+    locustfile_classes: tuple[type[User], ...] = ()  # of the user's locustfile
 
     @classmethod
     def of(
-        cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
+        cls, message: dict[str, Any], report: Callable[[Message], None], locustfile_classes: Sequence[type[User]] = ()
     ) -> "RunSetup":
         """The set-up that a `prepare` message describes."""
         stages = tuple(Stage(**stage) for stage in message["stages"])
-        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
+        return cls(
+            bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(locustfile_classes)
+        )
 
     def user_classes(self) -> list[type[User]]:
-        if self.own_classes:
-            return list(self.own_classes)
+        if self.locustfile_classes:
+            return list(self.locustfile_classes)
         return [SessionUser] if self.closed else [OpenLoopUser]
 
     def apply_to(self, environment: Environment) -> None:
         """Give Locust's environment its user classes and its load shape."""
         environment.user_classes = self.user_classes()
-        if self.own_classes:
+        if self.locustfile_classes:
             count_failed_assertions(environment)
             report_user_errors(environment, self.report)
         if self.closed:

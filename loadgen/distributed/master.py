@@ -52,7 +52,7 @@ class MasterRun:
         self._join = Join(self._workers, self._send, self._event)
         self._liveness = Liveness(self._workers, self._beats, self._event)
         self._setup: RunSetup | None = None
-        self._own_classes: list[type[User]] = []
+        self._locustfile_classes: list[type[User]] = []
         self._store: RecordStore | None = None
         self._t0_unix_ns = 0
         self._drain_end_ns = 0  # run time by which every request has ended
@@ -97,7 +97,7 @@ class MasterRun:
 
     def _load(self, message: Message) -> None:
         try:
-            self._own_classes = load_classes(message)
+            self._locustfile_classes = load_classes(message)
         except UserError as error:
             self._refuse(error)
         else:
@@ -109,7 +109,7 @@ class MasterRun:
     def _prepare(self, message: Message) -> None:
         self._store = RecordStore(Path(message["job"]["spool"]))
         self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
-        self._setup = RunSetup.of(message, self._report, self._own_classes)
+        self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
         self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
         try:

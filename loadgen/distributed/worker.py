@@ -64,14 +64,14 @@ class WorkerRun:
         self._welcomed = AsyncResult()
         self._shard = AsyncResult()
         self._stamps: bool | None = None  # known when the injectors are ready
-        self._went = Event()
+        self._load_started = Event()
         self._dismissed = Event()
         self._over = Event()  # for whatever reason
         self._exit_code = 0
 
     @property
-    def went(self) -> bool:
-        return bool(self._went.is_set())
+    def load_started(self) -> bool:
+        return bool(self._load_started.is_set())
 
     # --- from joining to leaving -----------------------------------------------------------------------
 
@@ -110,10 +110,10 @@ class WorkerRun:
         if not self._shard.ready():
             return
         self._prepare(self._shard.get())
-        while not (self._went.is_set() or self._over.is_set()):
+        while not (self._load_started.is_set() or self._over.is_set()):
             self._report_prepared()
-            wait_for_any(self._went, self._over, timeout_s=_AGAIN_S)
-        if self._went.is_set():
+            wait_for_any(self._load_started, self._over, timeout_s=_AGAIN_S)
+        if self._load_started.is_set():
             self._coordinator.over.wait()
             self._drain()
 
@@ -138,11 +138,11 @@ class WorkerRun:
             self._link.send(protocol.PREPARED, {"stamps": self._stamps, **_clock_fields(self._link.offset())})
 
     def _go(self, t0_unix_ns: int) -> None:
-        if not self._went.is_set():
+        if not self._load_started.is_set():
             t0_here = t0_unix_ns - self._link.offset().offset_ns
             self._coordinator.go(t0_here)
             self._setup.watch_the_clock(self._coordinator, t0_here)
-            self._went.set()
+            self._load_started.set()
 
     def _drain(self) -> None:
         """Send the rest and report it until dismissed: a worker that left too early would lose its records."""
@@ -179,7 +179,7 @@ class WorkerRun:
             os._exit(_INTERRUPTED)
 
     def _end(self, why: str) -> None:
-        if not self.went and not self._over.is_set():
+        if not self.load_started and not self._over.is_set():
             print_line(f"the run ended before it began: {why}")
             self._exit_code = self._exit_code or _REFUSED
         self._over.set()
@@ -191,7 +191,7 @@ class WorkerRun:
         pinged = time.monotonic()
         while True:
             gevent.sleep(_LOOK_S)
-            if self.went:
+            if self.load_started:
                 self._record_sender.send_new()
             if time.monotonic() - pinged > _PING_EVERY_S:
                 pinged = time.monotonic()
@@ -249,7 +249,7 @@ class WorkerRun:
                 self._go(data["t0_unix_ns"])
             case protocol.STORED:
                 self._record_sender.acknowledge(data["name"], data["upto"])
-            case protocol.WIND_DOWN if self.went:
+            case protocol.WIND_DOWN if self.load_started:
                 self._coordinator.wind_down(data["why"])
             case protocol.WIND_DOWN | protocol.STOP:
                 self._end(data["why"])
@@ -286,7 +286,7 @@ def main() -> int:
     try:
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
-        if not run.went:
+        if not run.load_started:
             shutil.rmtree(a.folder, ignore_errors=True)
         print_line(f"tailgate worker: {error}")
         return _REFUSED

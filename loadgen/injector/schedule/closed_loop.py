@@ -39,9 +39,9 @@ class ClosedLoop:
         self._turn: dict[int, int] = {}  # user -> position of its session's next turn
         self._to_make: deque[int] = deque()  # users whose next turn is to be made
         self._made: dict[int, Exchange] = {}  # user -> its session's next turn
-        self._asked: dict[int, tuple[int, int]] = {}  # index -> (user, position)
+        self._in_flight: dict[int, tuple[int, int]] = {}  # index -> (user, position)
         self._free_since: dict[int, int] = {}  # user -> from when it may ask again (CLOCK_REALTIME)
-        self._gone: set[int] = set()  # users who left with a request in flight
+        self._departed: set[int] = set()  # users who left with a request in flight
         self._ends_ns = 0  # when the measure phase is to end (CLOCK_REALTIME)
         self._stopped = False
 
@@ -100,14 +100,14 @@ class ClosedLoop:
             exchange.hang_up_ns = asked_ns + exchange.patience_ns
         if self._job.timeout_ns is not None:
             exchange.timeout_ns = asked_ns + self._job.timeout_ns
-        self._asked[exchange.index] = (user, position)
+        self._in_flight[exchange.index] = (user, position)
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> tuple[int, int]:
         """Return whose request it was, and how long that user thinks before its next one (ns)."""
-        user, position = self._asked.pop(exchange.index)
-        if user in self._gone:
-            self._gone.remove(user)
+        user, position = self._in_flight.pop(exchange.index)
+        if user in self._departed:
+            self._departed.remove(user)
             return user, 0
         assert exchange.end_ns is not None
         follower, think_ns = self._share.follower(position), 0
@@ -121,8 +121,8 @@ class ClosedLoop:
     def left(self, user: int) -> None:
         if self._stopped:
             return
-        if self._free_since.pop(user, None) is None and any(who == user for who, _ in self._asked.values()):
-            self._gone.add(user)
+        if self._free_since.pop(user, None) is None and any(who == user for who, _ in self._in_flight.values()):
+            self._departed.add(user)
         self._turn.pop(user, None)
         self._made.pop(user, None)
 
