@@ -121,10 +121,10 @@ class Exchange:
     def record(self, injector: int, endpoints: list[str], t0_ns: int) -> tuple[Any, ...]:
         """The row of SPOOL_SCHEMA, in its order, with times relative to ``t0_ns``."""
         stream, reading = self.stream, self.stream.reading
-
-        def relative(stamp: int | None) -> int | None:
-            return None if stamp is None else stamp - t0_ns
-
+        stamps = (
+            self.scheduled_ns, self.dispatched_ns, self.handed_over_ns, self.connect_start_ns, self.connected_ns,
+            self.sent_ns, self.headers_ns, stream.first_ns, stream.first_answer_ns, stream.last_ns, self.end_ns,
+        )  # fmt: skip
         single = reading.output_tokens is not None and reading.output_tokens == reading.contents
         first_chunk = reading.first_chunk_tokens
         multi = reading.multi_token_chunks
@@ -136,17 +136,7 @@ class Exchange:
             self.http_status,
             self.error,
             self.request_id,
-            relative(self.scheduled_ns),
-            relative(self.dispatched_ns),
-            relative(self.handed_over_ns),
-            relative(self.connect_start_ns),
-            relative(self.connected_ns),
-            relative(self.sent_ns),
-            relative(self.headers_ns),
-            relative(stream.first_ns),
-            relative(stream.first_answer_ns),
-            relative(stream.last_ns),
-            relative(self.end_ns),
+            *[None if stamp is None else stamp - t0_ns for stamp in stamps],
             reading.prompt_tokens,
             reading.cached_tokens,
             reading.output_tokens,
