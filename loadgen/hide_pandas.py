@@ -1,6 +1,6 @@
-"""pyarrow imports pandas at its first conversion of a list, where it is installed: not in our processes.
+"""Keeps pandas out of our processes: where it is installed, pyarrow imports it at its first conversion of a list.
 
-It would cost 0.2 s and 40 MB, perhaps in the middle of a run, for nothing that is used.
+That would cost 0.2 s and 40 MB, perhaps in the middle of a run, for nothing that is used.
 """
 
 import sys

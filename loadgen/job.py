@@ -11,7 +11,7 @@ from tailgate.loadgen.injector.http.endpoint import Trust
 
 @dataclass(frozen=True)
 class Job:
-    """One injector's part. Durations and times in nanoseconds."""
+    """One injector's part of a run. Durations and times are in nanoseconds."""
 
     plan: str  # path of plan.parquet
     spool: str  # directory for records

@@ -1,4 +1,4 @@
-"""Secrets stay out of records: what we send as a header may come back in a server's error message.
+"""Keeps secrets out of records: what we send as a header may come back in a server's error message.
 
 Knows the values of all headers that were ever sent (an old API key is a secret as well). Says nothing about
 where secrets are kept: see `loadgen.job`.

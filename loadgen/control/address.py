@@ -1,4 +1,4 @@
-"""HOST:PORT as a person writes it, and whether one can listen there."""
+"""Reads HOST:PORT as a person writes it, and checks that this machine can listen there."""
 
 import os
 import socket

@@ -23,7 +23,7 @@ END_OF_USER = gevent.GreenletExit
 
 
 class Coordinator:
-    """Lives from the injectors' start until `over` is set."""
+    """Passes messages between users and injectors, which have all ended when `over` is set."""
 
     def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
         self._report = report

@@ -22,7 +22,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 class LocalRun:
-    """Lives until `over` is set."""
+    """A run on this machine alone, which has ended when `over` is set."""
 
     def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
         self._coordinator = Coordinator(injectors, self._on_coordinator_message)

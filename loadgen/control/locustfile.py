@@ -1,4 +1,4 @@
-"""A user's own locustfile: its `LLMUser` classes, or why it can't be used, in the words of its own traceback."""
+"""Loads a user's locustfile: its `LLMUser` classes, or why it can't be used, with its own traceback."""
 
 import inspect
 import sys

@@ -1,4 +1,4 @@
-"""How many users a closed loop has, and when: stages with ramps. Pure; Locust follows it by `shape`."""
+"""How many users a closed loop has, and when: stages with ramps. `shape` makes Locust follow it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

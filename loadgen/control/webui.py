@@ -16,7 +16,7 @@ _ROWS: Final = (("TTFT", "ttft_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"))
 
 
 class WebUi:
-    """Serves it while the run goes on."""
+    """The web UI of one run, served while it goes on."""
 
     def __init__(self, environment: Environment, address: str) -> None:
         host, port = split_address(address, DEFAULT_PORT, "--ui")

@@ -1,4 +1,4 @@
-"""How far two machines' clocks are apart, by pings: NTP's exchange (RFC 5905, section 8), the quickest counts."""
+"""How far two machines' clocks are apart, by the quickest of several NTP exchanges (RFC 5905, section 8)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

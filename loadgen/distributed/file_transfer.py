@@ -15,7 +15,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 class FileReceiver:
-    """Files while they come in, piece by piece, in any order; ``complete()`` is called when all are there."""
+    """Takes files in piece by piece, in any order, and calls ``complete()`` when all are there."""
 
     def __init__(self, folder: Path, complete: Callable[[], None]) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""The master before the run: workers join or are turned away, get their shards, and say that they are ready."""
+"""The master's work before the run: it lets workers join, sends them their shards, and waits until all are ready."""
 
 import time
 from collections.abc import Callable

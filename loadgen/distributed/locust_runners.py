@@ -49,7 +49,7 @@ class TailgateMasterRunner(MasterRunner):
 
 
 class TailgateWorkerRunner(WorkerRunner):
-    """Stays until we leave, and survives a connection that takes nothing."""
+    """A worker runner that stays until we leave, and survives a connection that accepts nothing."""
 
     def heartbeat(self) -> Any:
         """Send a heartbeat every second. One that can't be sent is followed by others."""

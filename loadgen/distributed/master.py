@@ -36,7 +36,7 @@ _AGAIN_S: Final = 1.0
 
 
 class MasterRun:
-    """Lives until `over` is set."""
+    """A run of several workers, which has ended when `over` is set."""
 
     def __init__(
         self,

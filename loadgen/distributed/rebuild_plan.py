@@ -1,4 +1,4 @@
-"""A worker's plan, made in a process of its own.
+"""Makes a worker's plan, in a process of its own.
 
 ``python -m tailgate.loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
 

@@ -37,7 +37,7 @@ class _Progress:
 
 
 class RecordSender:
-    """The worker's side. `look` now and then, `stored` when the master says so."""
+    """The worker's side: call `send_new` now and then, `acknowledge` when the master says what it holds."""
 
     def __init__(self, folder: Path, send: Send) -> None:
         self._folder = folder
@@ -80,7 +80,7 @@ class RecordSender:
 
 
 class RecordStore:
-    """The master's side: files in its own run directory's spool."""
+    """The master's side, which writes the files into the spool of its run directory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,6 +1,6 @@
-"""A worker's shard made ready: the plan made and checked, this machine's own key and locustfile.
+"""Makes a worker's shard ready: makes and checks the plan, and adds this machine's own key and locustfile.
 
-Neither keys nor code come over the network: the master names the variable and the locustfile's digest.
+Neither keys nor code come over the network: the master only names the variable and the locustfile's digest.
 """
 
 import os
@@ -20,7 +20,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 @dataclass(frozen=True)
 class LocalInputs:
-    """What this machine brings along."""
+    """What this machine itself contributes to its shard."""
 
     folder: Path  # where plan, content and records are kept
     key_variable: str | None = None

@@ -46,7 +46,7 @@ _INTERRUPTED: Final = 130
 
 
 class WorkerRun:
-    """Joins, runs once, and leaves. `serve` returns the exit code."""
+    """A worker that joins a master, takes part in one run, and leaves."""
 
     def __init__(self, injectors: int, inputs: LocalInputs, name: str, alone_s: float) -> None:
         self._inputs = inputs

@@ -13,7 +13,7 @@ from tailgate.workloads.common.errors import UserError
 
 @dataclass
 class Worker:
-    """One worker."""
+    """One worker, with its part of the run and its progress."""
 
     id: str  # Locust's name for the connection
     number: int

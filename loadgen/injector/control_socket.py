@@ -1,4 +1,4 @@
-"""JSON lines over the control socket, inside the injector's loop: never blocks it."""
+"""Reads and writes JSON lines on the control socket without ever blocking the injector's event loop."""
 
 import contextlib
 import socket

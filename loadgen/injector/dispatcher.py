@@ -1,4 +1,4 @@
-"""Exchanges to connections: the pool of idle ones, who is in flight, and deadlines.
+"""Sends exchanges on connections, and keeps the idle ones, those in flight, and their deadlines.
 
 Open loop or closed, nothing here waits: a request that is due is sent, on an idle connection or a new one.
 There is no cap on connections and no retry.
@@ -24,7 +24,7 @@ _MANY_ENDED = 1_000
 
 
 class Dispatcher:
-    """Sends exchanges at once and reports each one's end to ``ended``."""
+    """Sends exchanges at once, and calls ``ended`` with each when it has ended."""
 
     def __init__(
         self,

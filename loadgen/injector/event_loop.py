@@ -28,7 +28,7 @@ _NEVER: Final = (1 << 63) - 1
 
 
 class EventLoop:
-    """Descriptors and deadlines to handlers. Times are CLOCK_MONOTONIC nanoseconds."""
+    """Calls handlers for ready descriptors and due deadlines. Times are CLOCK_MONOTONIC nanoseconds."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()

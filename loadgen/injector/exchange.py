@@ -18,7 +18,7 @@ _ERROR_CHARS = 500
 
 @dataclass(slots=True, eq=False, repr=False)
 class Exchange:
-    """A prepared request, then what happened to it."""
+    """A prepared request, and what has happened to it."""
 
     index: int
     request_id: str

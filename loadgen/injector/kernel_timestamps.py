@@ -1,4 +1,4 @@
-"""What the injector asks of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
+"""What the injector needs of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
 
 Linux only: epoll and timerfd are not replaced elsewhere (`harness.run.resources` refuses to send load there). Where a
 kernel gives no receive stamps (a sandbox that emulates Linux), `stamps_available` is False and user-space stamps serve;

@@ -30,7 +30,7 @@ def prompt_maker(job: Job) -> PromptMaker:
 
 
 class MadeBodies:
-    """Bodies around made prompts: bytes joined, for what is the same in all requests is rendered once."""
+    """Bodies around made prompts. They are joined from bytes, since what all requests share is rendered once."""
 
     def __init__(self, job: Job, prompts: PromptMaker) -> None:
         mode = job.content_options.get("mode", "ids")
@@ -58,7 +58,7 @@ class MadeBodies:
 
 
 class ReplayedBodies:
-    """A log's own bodies. Over them go streaming, a model that the target serves, a forced length, `extra`."""
+    """A log's own bodies, in which streaming, the model, a forced length and `extra` may be replaced."""
 
     def __init__(self, job: Job, bodies: Bodies) -> None:
         self._bodies = bodies

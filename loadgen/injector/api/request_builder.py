@@ -1,4 +1,4 @@
-"""Plan rows to bytes: head and body of each request, ready before its time."""
+"""Turns plan rows into bytes: head and body of each request, ready before its time."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What of a plan row the injector needs."""
+    """The part of a plan row that the injector needs."""
 
     index: int
     at_ns: int | None
@@ -48,7 +48,7 @@ BodyMaker = Callable[[Row], bytes]
 
 
 class RequestMaker:
-    """Rows to exchanges. Everything that is the same for all requests is made once, here."""
+    """Turns rows into exchanges. Whatever all requests share is made once, here."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A connection whose usual reads are compiled: `Connection` as it is, and a short cut through a chunked body.
+"""A connection whose usual reads are compiled: `Connection` with a short cut through chunked bodies.
 
 Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
 within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
@@ -32,7 +32,7 @@ def _poll_of(loop: EventLoop) -> "_intake.Poll":
 
 
 class FastConnection(Connection):
-    """Plain TCP, kernel stamps."""
+    """A connection over plain TCP with kernel stamps, read by the compiled `_intake`."""
 
     def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
         super().__init__(loop, endpoint, stats, ended)

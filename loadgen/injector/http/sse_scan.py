@@ -1,4 +1,4 @@
-"""A body's events, where the compiled `_events` can tell them: nothing is cut out before somebody asks for it."""
+"""Finds a body's events by the compiled `_events`. No payload is copied before it is asked for."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""One streamed answer: bytes and their arrival stamps in, content arrivals out.
+"""Turns the bytes of one streamed answer and their stamps into content arrivals.
 
 On the arrival path a read costs three appends (`TokenStream.received`); everything else waits in `digest`,
 which runs when the answer has ended or 64 KiB have piled up. An event arrived when the read that completed it

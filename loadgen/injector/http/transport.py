@@ -1,4 +1,4 @@
-"""The lower half of a connection: a TCP socket from its connect, through a proxy's tunnel if need be, to its close.
+"""The lower half of a connection: a TCP socket, through a proxy's tunnel if need be, until it is closed.
 
 Carries one exchange at a time and knows no HTTP but a proxy's CONNECT; `connection` has the upper half.
 """

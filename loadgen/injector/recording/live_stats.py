@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Second:
-    """What ended since the last tick."""
+    """The requests that ended since the last tick."""
 
     def __init__(self) -> None:
         self.ok = self.failed = self.tokens = 0
@@ -54,7 +54,7 @@ class _Second:
 
 
 class LiveStats:
-    """Totals since the start, and the last second; by class where ``class_of`` (of a row's index) is given."""
+    """Totals since the start and of the last second, also by class if ``class_of`` a row's index is given."""
 
     def __init__(self, class_of: Callable[[int], str] | None = None) -> None:
         self._statuses: Counter[str] = Counter()

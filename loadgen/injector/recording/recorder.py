@@ -1,4 +1,4 @@
-"""What an injector writes down: its requests' records and how it went itself, spooled as it goes along."""
+"""Spools the records of an injector's requests and the statistics of the injector itself."""
 
 from pathlib import Path
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""An injector's share of the plan, as columns; one row at a time becomes a `Row`.
+"""An injector's share of the plan, kept as columns of which one row at a time becomes a `Row`.
 
 A closed loop's share grows while it is worked through, by a few hundred rows at a time: what that costs (some
 milliseconds) does not depend on how many there are already.
