@@ -4,9 +4,12 @@ Secrets (API keys in `headers`) travel only there: never in a file, an argument 
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from tailgate.loadgen.injector.http.endpoint import Trust
+
+# Where each API is, below a server's base URL.
+PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 
 @dataclass(frozen=True)

@@ -8,26 +8,25 @@ from tailgate.harness.config.arguments import Parser
 from tailgate.reports.build import build_with_analysis
 from tailgate.reports.documents.export import FORMATS, export
 from tailgate.reports.documents.run_terminal import print_summary
-from tailgate.reports.summary.summary import exit_code
 from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
-    """Entry; the exit code is the one the run's summary stands for (0, 1, 3, 4; 2 for wrong input)."""
+    """Rebuild the documents; the exit code is the verdict's (0, 1, 3, 4), or 2 for wrong input."""
     options = _parser().parse_args(argv)
     run_dir = Path(options.run)
     if not run_dir.is_dir():
         raise UserError("no such run directory", where=str(run_dir), remedy="Give the folder that a run wrote.")
     summary, analysis = build_with_analysis(run_dir)
     if options.json or options.format:
-        sys.stdout.write(export(run_dir, summary, options.format or "json", analysis))
+        sys.stdout.write(export(run_dir, summary.to_json(), options.format or "json", analysis))
     elif not options.quiet:
         from rich.console import Console
 
         console = Console()
-        print_summary(summary, console)
+        print_summary(summary.to_json(), console)
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

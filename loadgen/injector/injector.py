@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tailgate.loadgen.injector.api.request_builder import PATHS, RequestMaker
+from tailgate.loadgen.injector.api.request_builder import RequestMaker
 from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.control_socket import ControlSocket
 from tailgate.loadgen.injector.dispatcher import Dispatcher
@@ -26,7 +26,7 @@ from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
 from tailgate.loadgen.injector.schedule.locustfile_loop import APIS, LocustfileLoop
 from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
 from tailgate.loadgen.injector.schedule.sources import make_source
-from tailgate.loadgen.job import Job
+from tailgate.loadgen.job import PATHS, Job
 from tailgate.loadgen.records import Status
 from tailgate.loadgen.redact import Secrets
 from tailgate.workloads.common.errors import UserError

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, Status
 from tailgate.reports.rundir.spool import spool_files, whole_batches
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 
 def plan_of_asked(run_dir: Path, reported: Any) -> Any | None:

@@ -23,8 +23,6 @@ _FRAMING: Final = frozenset(
     "content-length transfer-encoding connection accept-encoding expect upgrade x-request-id".split()  # noqa: SIM905
 )
 
-PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -3,7 +3,7 @@
 Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
 within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
 unusual it takes over again, from the very byte, and stays. Where the extension isn't there, `Connection` does
-it all. Both ways give the same record (tests/loadgen/test_intake.py).
+it all. Both ways give the same record (tests/system/loadgen/injector/http/test_intake.py).
 """
 
 import os
