@@ -144,8 +144,8 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
     if both:
         raise UserError(f"{sorted(both)[0].name} is on both sides", where="--baseline, --candidate")
     runs = placed([*baseline, *candidate], policy)
-    chosen = newest([run for run in runs if run.side == "baseline"], policy.window)
-    chosen += [run for run in runs if run.side == "candidate"]
+    chosen = newest([run for run in runs if run.label == "baseline"], policy.window)
+    chosen += [run for run in runs if run.label == "candidate"]
     return replace(judge(chosen, policy), command=command), options.out
 
 

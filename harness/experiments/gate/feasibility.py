@@ -11,11 +11,12 @@ from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.core.estimate import price_per_hour
 from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.gpu_watch import LOOPBACK
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.reports.stats.order_statistics import floor
 from tailgate.reports.verdicts.gate.metrics import GateMetric, require_figure, require_load
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
-from tailgate.reports.verdicts.gate.runs import SIDES, GateRun
+from tailgate.reports.verdicts.gate.runs import SIDES
 from tailgate.reports.verdicts.gate.thresholds import applies
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import closed_rows, make_plan
@@ -62,13 +63,13 @@ def require_decidable(found: Experiment) -> None:
             )
 
 
-def require_figures(run: GateRun, policy: Policy) -> None:
+def require_figures(run: StoredRun, policy: Policy) -> None:
     """Whether a run that went well has every figure that is judged at its point: else none of its kind will.
 
     Raises:
         UserError: it lacks one for another reason than too few requests.
     """
-    if run.died or run.refused_all or run.bad_checks():
+    if run.target_died or run.refused_all or run.summary.failed_checks:
         return
     for point, metric in policy.tests():
         if point == run.point:

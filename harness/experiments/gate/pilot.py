@@ -5,10 +5,10 @@ Runs of one seed: what differs between them is what a pair's difference will be 
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tailgate.harness.run.execute import execute
 from tailgate.reports.build import build
 from tailgate.reports.stats.paired_tests import POWER
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.summary.model import Summary
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.reports.verdicts.gate.operating_curve import decide, differences
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS
@@ -67,7 +68,7 @@ class Proposal:
     notes: list[str]
 
 
-async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], None]) -> list[Summary]:
     """Run the baseline `runs` times at the first point; the summaries.
 
     Raises:
@@ -81,19 +82,19 @@ async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], No
         own_jitter = found.spec("baseline", found.points[0], number).target
         spec = found.spec("baseline", found.points[0], 1).model_copy(update={"target": own_jitter})
         await execute(spec, folder, ["tailgate", "gate", "init", "--pilot", str(runs)], Watcher())
-        summary = (await asyncio.to_thread(build, folder)).to_json()
-        if not summary["valid"]:
-            raise UserError(f"the pilot's measuring failed: {summary['why']}", where=str(folder))
+        summary = await asyncio.to_thread(build, folder)
+        if not summary.valid:
+            raise UserError(f"the pilot's measuring failed: {summary.why}", where=str(folder))
         summaries.append(summary)
     return summaries
 
 
-def spreads(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str] = SHOWN) -> list[Spread]:
+def spreads(summaries: Sequence[Summary], keys: Sequence[str] = SHOWN) -> list[Spread]:
     """What the pilot's runs say about each metric that all of them have."""
     found = []
     for key in keys:
         metric = gate_metric(key, DEFAULT_METRICS.get(key))
-        values = [metric.value(summary) for summary in summaries]
+        values = [summary.value(metric.path) for summary in summaries]
         known = [value for value in values if value is not None and 0 < value < math.inf]
         if len(known) == len(values) >= 2:
             found.append(_spread(metric, np.log(known)))

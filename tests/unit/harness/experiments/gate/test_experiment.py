@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.kit.gate_runs import latency, policy, summary
+from tests.kit.gate_runs import latency, policy, summary, typed
 
 from tailgate.harness.cli import main
 from tailgate.harness.experiments.core.shared_target import SharedTarget
@@ -320,7 +320,7 @@ class TestKept:
 
 class TestPilot:
     def runs(self, spread: float):
-        return [summary(100 * (1 + spread * k), 20 * (1 + spread * k)) for k in (-1, 0, 1)]
+        return [typed(summary(100 * (1 + spread * k), 20 * (1 + spread * k))) for k in (-1, 0, 1)]
 
     def test_steady_runs_keep_the_default_margins_and_five_pairs(self):
         found = proposal(spreads(self.runs(0.01)))
@@ -355,5 +355,7 @@ class TestPilot:
 
     def test_a_metric_that_a_run_lacks_is_left_out(self):
         runs = self.runs(0.01)
-        runs[1]["latency_failed_as_inf_ms"]["ttft"] = latency(None)
-        assert "ttft.p90" not in {one.metric.key for one in spreads(runs)}
+        lacking = summary()
+        lacking["latency_failed_as_inf_ms"]["ttft"] = latency(None)
+        keys = {spread.metric.key for spread in spreads([*runs, typed(lacking)])}
+        assert "ttft.p90" not in keys and "tpot.mean" in keys
