@@ -40,7 +40,6 @@ class _Gate:
     notify: Notify
 
     def note(self, **changes: object) -> None:
-        """Change the record."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
 
     def save(self) -> None:
@@ -55,7 +54,6 @@ class _Gate:
         self.record.save(self.campaign.folder)
 
     def look(self) -> Verdict:
-        """The verdict on what was measured so far."""
         return judge(recorded_runs(self.campaign.folder, self.record), self.experiment.policy, self.record)
 
 
@@ -166,7 +164,6 @@ def _fault(runs: Sequence[StoredRun]) -> str:
 
 
 def _record(gate: _Gate, runs: Sequence[StoredRun], pair: int) -> None:
-    """These runs count."""
     counted = tuple((run.path.name, run.label, run.point, pair) for run in runs)
     gate.note(runs=(*gate.record.runs, *counted))
 

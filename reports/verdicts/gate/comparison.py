@@ -161,7 +161,6 @@ def compare(
 
 
 def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
-    """The comparison of a metric before it is made."""
     return MetricVerdict(
         metric.key, metric.label, metric.unit, point, metric.margin, metric.higher, "", "can't tell",
         limit=metric.ratio(metric.log_margin),
@@ -215,7 +214,6 @@ def _unless_overloaded(
 def _shift(
     x: Floats, y: Floats, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], window: bool
 ) -> tuple[Shift, How]:
-    """The difference, and how it was found."""
     if baseline[0].pair is not None:
         return paired(y - x), "paired"
     if window and has_trend(baseline, candidate):

@@ -38,7 +38,6 @@ class ErrorRule:
 
     @property
     def says(self) -> str:
-        """One sentence."""
         a, b = self.baseline, self.candidate
         text = f"{b.hits:,} of {b.trials:,} requests failed, {a.hits:,} of {a.trials:,} on the baseline"
         if self.outcome == "fail":
@@ -80,7 +79,6 @@ class GoodShare:
 
     @property
     def lost(self) -> float:
-        """How much smaller the candidate's share is."""
         return self.baseline.share - self.candidate.share
 
 

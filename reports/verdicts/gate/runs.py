@@ -30,7 +30,7 @@ class GateRecord:
         runs: (directory name, side, point, pair) in the order in which they were made.
         repeated: one sentence for each pair that was measured again since its measuring had failed.
         seconds, dollars: spent, launches included; dollars None without a price.
-        seconds_per_pair: on average.
+        pairs: complete ones; seconds_per_pair, dollars_per_pair: on average.
         rates: of arrivals, what points given as shares came to, per second.
         notes: what else a reader must know of the loads.
         stopped: why it ended before its planned pairs; empty if it didn't.
@@ -53,22 +53,18 @@ class GateRecord:
 
     @property
     def pairs(self) -> int:
-        """Complete pairs."""
         baseline, candidate = ({pair for _, label, _, pair in self.runs if label == side} for side in SIDES)
         return len(baseline & candidate)
 
     @property
     def seconds_per_pair(self) -> float:
-        """On average."""
         return self.seconds / self.pairs if self.pairs else 0.0
 
     @property
     def dollars_per_pair(self) -> float | None:
-        """On average."""
         return self.dollars / self.pairs if self.dollars is not None and self.pairs else None
 
     def save(self, folder: Path) -> None:
-        """Write `gate.json`."""
         data = {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
         write_atomic(folder / FILE_NAME, (json.dumps(data, indent=1) + "\n").encode())
 

@@ -73,7 +73,6 @@ def judge_thresholds(runs: Sequence[StoredRun], policy: Policy) -> list[Threshol
 
 
 def applies(threshold: Threshold, point: str, policy: Policy) -> bool:
-    """Whether a threshold is judged at a point."""
     full = {name for name, load in policy.points.items() if load.saturated}
     if not full or full == set(policy.points):
         return True

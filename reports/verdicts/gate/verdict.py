@@ -203,7 +203,6 @@ def _invalid_words(reasons: Sequence[Obstacle]) -> dict[str, Any]:
 
 
 def _worded(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
-    """The word, one sentence why, and what to do."""
     outcome, design = _outcome(verdict, dead), verdict.design
     more = design is not None and design.look == 1 and design.extended is not None
     extend = outcome == "INCONCLUSIVE" and more and not dead and _more_helps(verdict)

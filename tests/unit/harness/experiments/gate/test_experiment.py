@@ -1,6 +1,5 @@
 """What a gate would run: sides, seeds, order, minutes, dollars, and what can't decide is refused first."""
 
-import asyncio
 import math
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import pytest
 from tests.kit.gate_runs import latency, policy, summary, typed
 
 from tailgate.harness.cli import main
-from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.experiments.gate.estimate import estimate, order_of, planned_runs, require_budget
 from tailgate.harness.experiments.gate.feasibility import planned_requests, require_decidable
 from tailgate.harness.experiments.gate.load_points import load_for
@@ -285,37 +283,6 @@ class TestCommandLine:
     def test_a_pilot_needs_to_know_what_to_run(self, capsys, tmp_path: Path):
         assert main(["gate", "init", str(tmp_path / "p.yaml"), "--pilot", "3"]) == 2
         assert "--baseline and --spec" in capsys.readouterr().err
-
-
-class TestKept:
-    class Target:
-        life = None
-        started = stopped = 0
-
-        async def start(self):
-            self.started += 1
-            return ("http://127.0.0.1:1",)
-
-        def keep_log(self, run_dir):
-            self.log = [*getattr(self, "log", []), run_dir]
-
-        async def stop(self):
-            self.stopped += 1
-
-    def test_one_launch_serves_several_runs_until_its_end(self):
-        inner = self.Target()
-        kept = SharedTarget(inner)
-
-        async def scenario():
-            for run in ("a", "b", "c"):
-                assert await kept.start() == ("http://127.0.0.1:1",)
-                kept.keep_log(Path(run))
-                await kept.stop()
-            assert (inner.started, inner.stopped) == (1, 0)
-            await kept.end()
-
-        asyncio.run(scenario())
-        assert inner.stopped == 1 and inner.log == [Path("a")]
 
 
 class TestPilot:
