@@ -17,8 +17,7 @@ from tailgate.reports.cost.cost import fit_price_ratio
 from tailgate.reports.metrics.catalogue import COMPARED, Metric
 from tailgate.reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.stats.between_runs import Ratio, RunsMean, estimate, ratio
-from tailgate.reports.stats.pareto import dominated_by
+from tailgate.reports.stats.between_runs import Ratio, RunsMean, ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.compare/1"
@@ -183,7 +182,7 @@ def _point(label: str, load: str, runs: Sequence[StoredRun], base: Sequence[Stor
     figures, ratios = {}, {}
     for metric in COMPARED:
         mine, theirs = _known(runs, metric), _known(base, metric)
-        figures[metric.key] = estimate([value for _, value in mine])
+        figures[metric.key] = runs_mean([value for _, value in mine])
         if base and runs is not base:
             plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
             found = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
@@ -220,3 +219,21 @@ def _fronts(points: Sequence[Configuration]) -> list[Front]:
 def _place(point: Configuration, x: Metric, y: Metric) -> tuple[float, float] | None:
     a, b = point.figures[x.key].value, point.figures[y.key].value
     return None if a is None or b is None else (a, b)
+
+
+def dominated_by(points: Sequence[tuple[float, float] | None], higher: tuple[bool, bool]) -> list[int | None]:
+    """For each point the index of one that is at least as good on both counts and better on one; else None.
+
+    `higher` says for each count whether more is better. A missing point (None) neither dominates nor is
+    dominated. O(n^2): configurations are few.
+    """
+    signs = tuple(1.0 if up else -1.0 for up in higher)
+    scored = [None if p is None else (signs[0] * p[0], signs[1] * p[1]) for p in points]
+    return [None if mine is None else _dominating(mine, scored) for mine in scored]
+
+
+def _dominating(mine: tuple[float, float], scored: Sequence[tuple[float, float] | None]) -> int | None:
+    for place, other in enumerate(scored):
+        if other is not None and other != mine and other[0] >= mine[0] and other[1] >= mine[1]:
+            return place
+    return None

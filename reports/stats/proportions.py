@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tailgate.reports.stats.between_runs import t_point
 from tailgate.reports.stats.order_statistics import share_bounds
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.workloads.common.arrays import Floats
 
 # (hits, trials) of a side's runs at one load.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.run.prepare import settles
+from tailgate.harness.run.prepare import warms_up
 from tailgate.reports.cost.prices import price_of
 from tailgate.reports.verdicts.budget import Budget
 from tailgate.workloads.plan.plan import make_plan
@@ -99,7 +99,7 @@ def run_seconds(
     """
     launch = _LAUNCH_S[spec.target.kind] if launch_s is None or spec.target.kind == "url" else launch_s
     measured = _measured_s(spec, rate_known)
-    settling = _SETTLE_S if settles(spec) else 0.0
+    settling = _SETTLE_S if warms_up(spec) else 0.0
     seconds = launch / runs_a_launch + settling + spec.workload.warmup + (measured or 0.0) + _AROUND_S
     return seconds, measured is None
 

@@ -17,7 +17,7 @@ from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
 from tailgate.reports.build import build
-from tailgate.reports.stats.paired_tests import POWER
+from tailgate.reports.stats.between_runs import POWER
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric

@@ -1,6 +1,7 @@
 """The operating curve in words: the simulation's tables, and what the gate promises held against them.
 
-`tailgate gate --self-test` prints it; docs/gate.md holds it, put there by `tests/bench/bench_gate_curve.py`.
+`tailgate gate --self-test` prints it; docs/gate-operating-tables.md holds it, put there by
+`tests/bench/bench_gate_curve.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

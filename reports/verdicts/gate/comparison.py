@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tailgate.reports.compare.runs import StoredRun
-from tailgate.reports.stats.paired_tests import (
+from tailgate.reports.stats.between_runs import (
     Shift,
     detectable,
     drifting,

@@ -2,7 +2,7 @@
 
 Every set of runs is drawn in logarithms: a run's figure is the truth, a drift over the whole gate that both sides
 share, and noise of the given run-to-run spread, which may be correlated from run to run (first-order autoregressive
-in the order in which they are made: AB, BA, AB, ...). What decides is what judges real runs: `paired_tests.paired`,
+in the order in which they are made: AB, BA, AB, ...). What decides is what judges real runs: `between_runs.paired`,
 `comparison.passes`, `sequential_design.Design`; Holm's procedure is spelled out for all sets at once.
 
 For the error rule every set has a share of failing requests a run: the truth, or (errors come in bursts)
@@ -17,8 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from tailgate.reports.stats.between_runs import paired, t_point
 from tailgate.reports.stats.order_statistics import share_bounds
-from tailgate.reports.stats.paired_tests import paired, t_point
 from tailgate.reports.stats.proportions import Counts, fisher_more, p_more_by_runs
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import passes

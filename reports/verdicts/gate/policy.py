@@ -16,8 +16,7 @@ from tailgate.reports.verdicts.budget import Budget, BudgetText
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import Duration, parse_rate
-from tailgate.workloads.common.validation import Strict, explain
-from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.common.validation import Strict, explain, read_yaml
 
 # A tail of TTFT, and TPOT as a mean: its percentiles need long runs, since neighbouring requests have nearly the same.
 # With these margins an unchanged system passes in over 90 % of cases, with five pairs at a run-to-run spread of 2 %

@@ -13,8 +13,8 @@ import numpy as np
 from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
+from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.reports.stats.proportions import counts, shares
 from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
@@ -119,15 +119,5 @@ def _between(judged: Sequence[Judged]) -> tuple[float | None, float | None, floa
         return math.inf, math.inf, math.inf, ""
     if endless:
         return None, None, None, f"it is infinite (failures) in {endless} of {len(values)} runs"
-    return *over_runs(values), ""
-
-
-def over_runs(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, lower, upper bound) of what runs had, geometric; arithmetic if one is 0, which has no logarithm."""
-    by_logs = min(values) > 0
-    sample = np.log(values) if by_logs else np.array(values, np.float64)
-    half = t_point(1 - LEVEL, len(values) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(values))
-    mean = float(sample.mean())
-    if by_logs:
-        return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-    return mean, max(mean - half, 0.0), mean + half
+    mean, below, above = over_runs(values, 1 - LEVEL)
+    return mean, max(below, 0.0), above, ""

@@ -8,10 +8,8 @@ import aiohttp
 import pyarrow as pa
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
+from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle
 from tailgate.harness.targets.base import Identity, TargetGone
 
 
@@ -58,7 +56,7 @@ def plan(*prompt_tokens: int, span_s: float = 0.0, output_tokens: int = 32) -> A
 def against(
     *scripts: Scripted, endpoint: str = "completions", dialect: str = "vllm", budget_s: float = 20,
     sent: Any = None, users: int = 0,
-) -> Settled:  # fmt: skip
+) -> WarmupResult:  # fmt: skip
     async def serve(script: Scripted) -> web.AppRunner:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/{tail:.*}", script.answer)
@@ -67,13 +65,13 @@ def against(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner
 
-    async def scenario() -> Settled:
+    async def scenario() -> WarmupResult:
         runners = [await serve(script) for script in scripts]
         urls = tuple(f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
         identity = Identity(urls, "m", ("m",), dialect, "1", 2000)
         try:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-                return await settle(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
+                return await warm_up(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
         finally:
             for runner in runners:
                 await runner.cleanup()
@@ -134,12 +132,12 @@ def test_a_server_that_admits_only_so_many_gets_no_more_at_once(admits: int):
 
 
 def test_a_server_that_admits_none_is_refused():
-    with pytest.raises(Refused, match="503"):
+    with pytest.raises(WarmupRefused, match="503"):
         against(Scripted(0.01, 0.01, 0, admits=0))
 
 
 def test_an_answer_that_is_not_200_is_no_warm_up():
-    with pytest.raises(Refused, match=r"v1/completions: answers warm-up requests with HTTP 400: .*busy") as error:
+    with pytest.raises(WarmupRefused, match=r"v1/completions: answers warm-up requests with HTTP 400: .*busy") as error:
         against(Scripted(0.01, 0.01, 0, status=400))
     assert isinstance(error.value, TargetGone)
 
@@ -159,23 +157,3 @@ def test_other_servers_get_no_fields_of_vllms():
     against(script, endpoint="chat", dialect="openai", budget_s=0.1)
     assert script.paths == {"/v1/chat/completions"}
     assert set(script.bodies[0]) == {"model", "max_tokens", "messages"}
-
-
-@pytest.mark.parametrize(
-    ("rounds", "verdict"),
-    [
-        ([1.0] * (WINDOW - 1), False),
-        ([1.0] * WINDOW, True),
-        ([9.0, 4.0, *[1.0] * WINDOW], True),
-        ([2.0, 1.8, 1.6, 1.4, 1.2, 1.0], False),
-        ([1.0, 1.0, 1.0, 1.9, 1.0, 1.0], False),
-        ([1.0, 1.01, 0.99, 1.02, 1.0, 0.98], True),
-    ],
-)
-def test_steady_means_no_trend_and_no_late_hiccup(rounds: list[float], verdict: bool):
-    assert steady(rounds) is verdict
-
-
-@given(st.lists(st.floats(0.01, 10), min_size=WINDOW, max_size=20), st.sampled_from([0.25, 2.0, 1024.0]))
-def test_steadiness_knows_no_unit(rounds: list[float], factor: float):
-    assert steady(rounds) == steady([r * factor for r in rounds])

@@ -1,29 +1,15 @@
 """What a person sees while a run goes on: a live line on a terminal, one line every ten seconds elsewhere."""
 
-import contextlib
-import fcntl
-import http.server
-import os
-import pty
-import re
-import select
-import struct
-import subprocess
-import termios
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.kit.machines import serving, tailgate
 
 from tailgate.harness.load import progress
 from tailgate.harness.load.gpu_watch import in_words
-from tailgate.harness.load.progress import Progress, Recent
+from tailgate.harness.load.progress import Progress, RecentTicks
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.recording.live_stats import Recent as RecentOfInjector
+from tailgate.loadgen.injector.recording.live_stats import LiveStats
 from tailgate.loadgen.records import Status
 
 
@@ -35,7 +21,7 @@ def tick(injector: int = 0, ok: int = 0, failed: int = 0, in_flight: int = 0, **
 
 
 def test_totals_are_of_all_injectors_latest_words() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(0, ok=5, in_flight=2))
     recent.add(1.1, tick(1, ok=7, failed=1, in_flight=3))
     recent.add(2.0, tick(0, ok=9, failed=2, in_flight=1))
@@ -44,7 +30,7 @@ def test_totals_are_of_all_injectors_latest_words() -> None:
 
 
 def test_rates_are_of_the_last_ten_seconds() -> None:
-    recent = Recent(np.arange(0.0, 60.0, 0.1))  # 10/s offered
+    recent = RecentTicks(np.arange(0.0, 60.0, 0.1))  # 10/s offered
     for second in range(1, 31):
         recent.add(float(second), tick(ok=8 * min(second, 20) + 2 * max(second - 20, 0), tokens=30))
     line = recent.line(30.0)
@@ -54,7 +40,7 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
 
 
 def test_latencies_are_shown_as_middle_and_tail_and_old_ones_forgotten() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ttft_ms=[9000.0] * 100))
     recent.add(20.0, tick(ttft_ms=[50.0] * 99 + [80.0], itl_ms=[20.0]))
     assert "TTFT 50/50 ms" in recent.line(20.0)
@@ -62,7 +48,7 @@ def test_latencies_are_shown_as_middle_and_tail_and_old_ones_forgotten() -> None
 
 
 def test_what_was_picked_of_a_busy_second_stands_for_all_of_it() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ttft_ms=[900.0] * 200, ttft_n=2000))
     recent.add(2.0, tick(ttft_ms=[50.0] * 200))
     recent.add(3.0, tick(ttft_ms=[50.0] * 200))
@@ -70,7 +56,7 @@ def test_what_was_picked_of_a_busy_second_stands_for_all_of_it() -> None:
 
 
 def test_a_closed_loop_offers_nothing() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ok=3))
     assert "offered" not in recent.line(1.0)
     assert "TTFT -" in recent.line(1.0)
@@ -82,7 +68,7 @@ def test_the_itl_of_a_second_is_that_of_gaps_and_not_of_answers_means() -> None:
 
     gaps_us = np.array([10_000] * 98 + [500_000] * 2)
     arrivals = np.concatenate([[0], np.cumsum(gaps_us)])
-    recent = RecentOfInjector()
+    recent = LiveStats()
     exchange = Exchange(0, "", b"", Reading(), streamed=True)  # type: ignore[arg-type]
     exchange.status, exchange.scheduled_ns = Status.OK, 1_000
     exchange.stream.first_ns, exchange.stream.last_ns = 2_000, 2_000 + int(arrivals[-1]) * 1_000
@@ -118,7 +104,7 @@ def waiting(*reads: bytes) -> Exchange:
 def test_what_is_in_flight_is_told_with_how_long_it_waits(
     reads: list[bytes], ttft: float | None, silent: float | None
 ) -> None:
-    told = RecentOfInjector().tick([waiting(*reads)], 1_001_000_000)
+    told = LiveStats().tick([waiting(*reads)], 1_001_000_000)
     assert told["open"] == [(1_000.0, ttft, silent)]
 
 
@@ -126,7 +112,7 @@ def test_of_many_in_flight_at_most_200_are_told_evenly() -> None:
     many = [waiting() for _ in range(5_000)]
     for k, exchange in enumerate(many):
         exchange.scheduled_ns = (k + 1) * 1_000_000
-    ages = [age for age, _, _ in RecentOfInjector().tick(many, 5_001_000_000)["open"]]
+    ages = [age for age, _, _ in LiveStats().tick(many, 5_001_000_000)["open"]]
     assert len(ages) == 200
     assert (ages[0], ages[-1]) == (5_000.0, 1.0)
     assert np.median(ages) == pytest.approx(2_500, rel=0.02)
@@ -162,71 +148,3 @@ def test_where_there_is_no_terminal_one_line_comes_every_ten_seconds(
 
 
 # --- on a terminal ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def exporter() -> Iterator[str]:
-    """A DCGM exporter with one GPU."""
-    labels = 'gpu="0",UUID="GPU-a",modelName="NVIDIA H100"'
-    page = f"DCGM_FI_DEV_POWER_USAGE{{{labels}}} 412.5\nDCGM_FI_DEV_GPU_UTIL{{{labels}}} 87\n".encode()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
-        server.shutdown()
-
-
-def seen_on_a_terminal(command: list[str]) -> str:
-    """Everything that a process writes to standard error, which is a terminal of 200 columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
-    os.close(theirs)
-    said = b""
-    with contextlib.suppress(OSError):  # the last writer is gone
-        # Its end may not show as the end of the stream: read what is there for as long as it lives, and a last time.
-        alive = True
-        while alive:
-            alive = process.poll() is None
-            while select.select([ours], [], [], 0.1)[0] and (piece := os.read(ours, 65536)):
-                said += piece
-    os.close(ours)
-    assert process.wait() in (0, 4), said.decode()  # 4: on a busy machine the run is invalid, which is another matter
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
-
-
-def test_a_terminal_shows_rates_latencies_and_the_gpu_while_the_run_goes_on(exact: Path, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
-    with exporter() as gpu, serving(exact, "--ttft-us", "30000", "--itl-us", "10000") as port:
-        spec.write_text(f"""
-target: {{url: "http://127.0.0.1:{port}"}}
-workload:
-  arrivals: {{process: constant, rate: 50/s}}
-  duration: 3s
-  prompt_tokens: 16
-  output_tokens: 4
-telemetry: {{gpu: "dcgm:{gpu}"}}
-""")
-        said = seen_on_a_terminal(tailgate("run", spec, "--out", tmp_path / "run"))
-    lines = re.findall(
-        r"(\d+)/3 s  offered ([\d.]+)/s  sent ([\d.]+)/s  in flight (\d+)  ok (\d+)  failed 0"
-        r"  TTFT (\d+)/(\d+) ms  ITL (\d+)/(\d+) ms  (\d+) tokens/s  GPU 87 % 412 W",
-        said,
-    )
-    assert lines, said
-    _, offered, sent, in_flight, ok, ttft, _, itl, _, tokens = map(float, lines[-1])
-    assert offered == pytest.approx(50, rel=0.15) and sent == pytest.approx(50, rel=0.25)
-    assert 0 <= in_flight <= 10 and ok >= 40 and tokens > 50
-    # The truth, and what a busy machine may add to it.
-    assert 29 <= ttft < 45 and 9 <= itl < 20

@@ -1,26 +1,23 @@
 """What this machine must have is looked at before any load."""
 
 import resource
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from tests.kit.command import SIM, command
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.run import resources
+from tailgate.harness.run import preflight
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
 
 
 def checked(limit: int, monkeypatch: pytest.MonkeyPatch, ports: int = 30_000, **workload: object) -> list[str]:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
-    monkeypatch.setattr(resources, "_local_ports", lambda: ports)
+    monkeypatch.setattr(preflight, "_local_ports", lambda: ports)
     spec = RunSpec.model_validate(
         {"target": {"url": "http://x"}, "workload": {"prompt_tokens": 8, "output_tokens": 200, **workload}}
     )
-    return resources.check_resources(spec, make_plan(spec.workload, 0))
+    return preflight.check_resources(spec, make_plan(spec.workload, 0))
 
 
 def test_more_users_than_descriptors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +43,4 @@ def test_an_open_loop_that_would_need_more_even_of_a_fast_server_is_warned_of(mo
 def test_another_system_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(UserError, match=r"Linux only .* this is darwin"):
-        resources.require_linux()
-
-
-def test_a_run_that_was_short_of_descriptors_is_invalid_whatever_came_out(tmp_path: Path) -> None:
-    load = ["--rate", "60/s", "--duration", "3s", "--prompt-tokens", "16", "--output-tokens", "200", "--drain", "10s"]
-    line = command("run", "--target", SIM, *load, "--out", tmp_path / "run")
-    limited = ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *line]
-    said = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
-    assert said.returncode == 4, said.stdout + said.stderr
-    assert "client_resources" in said.stdout and "ulimit -n" in said.stdout
-    assert "warning: even at 5 ms a token" in said.stderr
+        preflight.require_linux()

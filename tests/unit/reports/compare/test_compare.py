@@ -11,12 +11,11 @@ from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli.compare import run as command
 from tailgate.reports.build import build
-from tailgate.reports.compare.comparison import compare
+from tailgate.reports.compare.comparison import compare, dominated_by
 from tailgate.reports.compare.runs import load_runs
 from tailgate.reports.documents import comparison as docs
 from tailgate.reports.rundir.manifest import TargetRecord
-from tailgate.reports.stats.between_runs import estimate, ratio
-from tailgate.reports.stats.pareto import dominated_by
+from tailgate.reports.stats.between_runs import ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
 
 
@@ -86,7 +85,7 @@ class TestGrouping:
 
 class TestStatistics:
     def test_replicates_have_an_interval_between_runs_on_logarithms(self):
-        found = estimate([100.0, 110.0, 121.0])
+        found = runs_mean([100.0, 110.0, 121.0])
         assert found.value == pytest.approx(110.0)
         half = truth.t.ppf(0.975, 2) * math.log(1.1) / math.sqrt(3)
         assert (found.low, found.high) == (pytest.approx(110 * math.exp(-half)), pytest.approx(110 * math.exp(half)))

@@ -20,17 +20,17 @@ from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.profiles import Profile
 from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
 from tailgate.workloads.fit.arrivals.arrivals import ArrivalFit, fit_arrivals
-from tailgate.workloads.fit.arrivals.binned_counts import Arrivals
+from tailgate.workloads.fit.arrivals.binned_counts import LoggedArrivals
 from tailgate.workloads.fit.arrivals.daily import fit_days
-from tailgate.workloads.fit.arrivals.timestamp_resolution import resolution_ns
-from tailgate.workloads.fit.estimate import Estimate, quantile
-from tailgate.workloads.fit.lengths import correlation, law_of
+from tailgate.workloads.fit.arrivals.gaps import resolution_ns
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, quantile
+from tailgate.workloads.fit.lengths import correlation, expression_of
 from tailgate.workloads.fit.profile import Fit, fit_profile, to_yaml
 from tailgate.workloads.fit.sessions import fit_sessions
 from tailgate.workloads.fit.workload import fit_workload
 from tailgate.workloads.plan.plan import make_plan
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import stateless
 
 HOUR = 3600.0
@@ -40,11 +40,13 @@ def times_ns(
     seed: int, rate: float, shape: float, cv: float = 0.0, correlation_s: float = 0.0, span: float = HOUR
 ) -> np.ndarray:
     shapes = (Modulated(cv, correlation_s),) if cv else ()
-    return Process(Gamma(shape), Rates(rate, shapes, scaled=False)).times_ns(partial(Stream, seed, "fit"), span, span)
+    return Process(Gamma(shape), Rates(rate, shapes, scaled=False)).times_ns(
+        partial(RandomStream, seed, "fit"), span, span
+    )
 
 
 def fitted(at_ns: np.ndarray, tick_ns: int = 1) -> ArrivalFit:
-    return fit_arrivals(Arrivals(at_ns // tick_ns * tick_ns / 1e9, HOUR, tick_ns / 1e9))
+    return fit_arrivals(LoggedArrivals(at_ns // tick_ns * tick_ns / 1e9, HOUR, tick_ns / 1e9))
 
 
 def covered(hits: list[bool]) -> bool:
@@ -52,39 +54,8 @@ def covered(hits: list[bool]) -> bool:
     return int(stats.binom.ppf(0.0005, len(hits), 0.95)) <= sum(hits)
 
 
-def holds(estimate: Estimate | None, truth: float) -> bool:
+def holds(estimate: FittedValue | None, truth: float) -> bool:
     return estimate is not None and estimate.known and estimate.low <= truth <= estimate.high
-
-
-def test_rate_and_shape_of_a_renewal_process_are_covered_by_their_intervals() -> None:
-    found = [fitted(times_ns(seed, 10.0, 0.7)) for seed in range(40)]
-    assert all(one.cv is None for one in found[:35])
-    assert covered([holds(one.rate, 10.0) for one in found])
-    assert covered([holds(one.shape, 0.7) for one in found])
-
-
-@pytest.mark.parametrize(
-    ("shape", "rate", "tick_ns"), [(0.94, 5.0, 1_000_000), (0.5, 20.0, 1000), (0.3, 5.0, 100), (0.3, 5.0, 1_000_000)]
-)
-def test_the_shape_is_covered_whatever_the_resolution_of_stamps(shape: float, rate: float, tick_ns: int) -> None:
-    found = [fitted(times_ns(seed, rate, shape), tick_ns) for seed in range(40)]
-    assert covered([holds(one.shape, shape) for one in found])
-    assert np.mean([one.shape.value for one in found if one.shape]) == pytest.approx(shape, rel=0.01)
-
-
-def test_a_modulation_is_covered_by_its_intervals() -> None:
-    found = [fitted(times_ns(seed, 10.0, 0.7, 0.4, 30.0)) for seed in range(40)]
-    for name, truth in (("rate", 10.0), ("shape", 0.7), ("cv", 0.4), ("correlation_s", 30.0)):
-        assert covered([holds(getattr(one, name), truth) for one in found]), name
-
-
-def test_a_rate_that_changes_faster_than_counts_tell_has_its_dispersion_and_a_true_interval_of_the_mean() -> None:
-    found = [fitted(times_ns(seed, 5.0, 1.0, 0.5, 5.0)) for seed in range(40)]
-    assert covered([holds(one.rate, 5.0) for one in found])
-    assert np.mean([one.rate.value for one in found]) == pytest.approx(5.0, rel=0.01)
-    assert all(one.cv is not None and not one.cv.known for one in found)
-    assert np.median([one.cv.value for one in found if one.cv]) == pytest.approx(0.5, rel=0.1)
-    assert np.median([one.correlation_s.value for one in found if one.correlation_s]) == pytest.approx(5.0, rel=0.2)
 
 
 def test_a_rate_that_wanders_too_slowly_for_the_log_is_said_to_and_has_no_interval() -> None:
@@ -114,7 +85,7 @@ def test_the_resolution_of_stamps_is_told_from_them(tick_ns: int, blurred: bool)
 
 def test_few_arrivals_are_refused() -> None:
     with pytest.raises(UserError, match="150 arrivals are too few"):
-        fit_arrivals(Arrivals(np.arange(150.0), 150.0))
+        fit_arrivals(LoggedArrivals(np.arange(150.0), 150.0))
 
 
 def test_days_give_their_shape_and_their_rate() -> None:
@@ -133,10 +104,10 @@ def test_the_shape_of_a_day_is_no_modulation() -> None:
     span = 5 * 86400.0
     for seed in range(5):
         process = Process(Gamma(0.6), Rates(0.1, (daily,), scaled=False))
-        times = process.times_ns(partial(Stream, seed, "fit"), span, span) / 1e9
+        times = process.times_ns(partial(RandomStream, seed, "fit"), span, span) / 1e9
         days = fit_days(times, span)
         assert days is not None
-        found = fit_arrivals(Arrivals(times, span, factors=days.over(span)))
+        found = fit_arrivals(LoggedArrivals(times, span, factors=days.over(span)))
         assert found.cv is None and holds(days.rate, 0.1), seed
 
 
@@ -165,7 +136,7 @@ def test_the_interval_of_a_rank_correlation_covers_it() -> None:
     "values", [np.full(50, 7), np.arange(1, 301), np.array([1] * 90 + [500] * 10), np.array([3, 9])]
 )
 def test_a_law_of_values_draws_values_like_them(values: np.ndarray) -> None:
-    law = parse(law_of(values))
+    law = parse(expression_of(values))
     drawn = law.quantile((np.arange(2000) + 0.5) / 2000)
     assert np.quantile(drawn, [0.05, 0.5, 0.95]) == pytest.approx(
         np.quantile(values, [0.05, 0.5, 0.95]), abs=0.02 * values.max()
@@ -277,27 +248,6 @@ def test_a_log_of_days_keeps_its_dispersion(tmp_path: Path) -> None:
         assert drawn == pytest.approx(log, rel=0.1), name
 
 
-def test_turns_and_pauses_are_covered_though_the_log_cuts_conversations() -> None:
-    hits: dict[str, list[bool]] = {"turns": [], "think_s": []}
-    for seed in range(12):
-        spec = WorkloadSpec.model_validate(
-            {
-                "prompt_tokens": 100,
-                "output_tokens": 100,
-                "sessions": {"turns": "uniform(1, 8)", "think": "lognormal(4.885, 0.984)", "pace": "clock"},
-                "arrivals": {"rate": "0.5/s"},
-                "duration": "1h",
-            }
-        )
-        table = make_plan(spec, seed).table
-        names = ("at_ns", "session", "turn", "prompt_tokens", "output_tokens")
-        found = fit_sessions(stateless(len(table), **{name: table[name].to_numpy().astype(np.int64) for name in names}))
-        assert found is not None
-        hits["turns"].append(holds(found.turns, 4.5))
-        hits["think_s"].append(holds(found.think_s, float(np.exp(4.885))))
-    assert covered(hits["turns"]) and covered(hits["think_s"])
-
-
 def test_pauses_as_long_as_the_log_have_no_interval(tmp_path: Path) -> None:
     sessions = {"turns": 2, "think": "uniform(60, 1500)", "pace": "clock"}
     fit = fit_workload(log_of(tmp_path, **KNOWN | {"sessions": sessions}))
@@ -339,40 +289,6 @@ def test_a_figure_that_the_fit_does_not_draw_is_off_and_named(tmp_path: Path) ->
     assert "(off)" in to_yaml(fit)
     worst = max(fit.checks, key=lambda check: abs(check.error))
     assert worst.error == pytest.approx(worst.fit / worst.log - 1.0)
-
-
-def test_conversations_are_told_from_prefix_blocks_where_no_session_is_named(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "mooncake" / "conversation_trace.jsonl.gz", format="mooncake"))
-    log, drawn = checks(fit)["prompt tokens seen before"]
-    assert log == pytest.approx(0.374, abs=0.001) and drawn == pytest.approx(log, abs=0.02)
-    # 1.50 requests each in the log, whose end cuts some.
-    assert fit.estimates["turns.mean"].value == pytest.approx(1.65, abs=0.05)
-
-
-def test_prompts_over_the_same_documents_are_told_from_conversations(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "mooncake" / "synthetic_trace.jsonl.gz", format="mooncake"))
-    assert "sessions" not in fit.profile["workload"]
-    log, drawn = checks(fit)["prompt tokens seen before"]
-    assert log == pytest.approx(0.651, abs=0.001) and drawn == pytest.approx(log, rel=0.05)
-
-
-def test_bursts_are_fitted_as_bursts(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "azure-2023" / "AzureLLMInferenceTrace_code.csv", format="azure"))
-    assert "bursts" in fit.profile["workload"]["arrivals"]
-    log, drawn = checks(fit)["variation of gaps"]
-    assert drawn == pytest.approx(log, rel=0.2)
-
-
-def test_a_log_without_times_gives_a_closed_loop_and_says_so(traces: Path) -> None:
-    fit = fit_profile(
-        TraceSpec(
-            file=traces / "vidur" / "arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv.gz",
-            format="csv",
-            columns={"prompt_tokens": "num_prefill_tokens", "output_tokens": "num_decode_tokens"},
-        )
-    )
-    assert fit.profile["workload"]["users"] == 16
-    assert any("no times" in note for note in fit.notes)
 
 
 def test_a_log_that_supports_nothing_is_refused(tmp_path: Path) -> None:

@@ -2,25 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pytest
-from tests.kit.driving import MS, Driven, S, drive, plan
+from tests.kit.driving import MS, Driven, S, drive
 from tests.kit.scripted import Peer, Request, ScriptedServer, answer_ok
 
-from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
-from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
-from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
-from tailgate.loadgen.injector.schedule.plan_share import Share
-from tailgate.loadgen.job import Job
 from tailgate.loadgen.records import LAG_EDGES_NS
 
 ROWS: Sequence[dict[str, Any]] = [
@@ -43,7 +32,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
     def meanwhile(driven: Driven) -> None:
         for late_ms in (0, 300, 3_000):
             asked.append(time.time_ns() + late_ms * MS)
-            driven.tell(op="hand", user=0, at=asked[-1])
+            driven.tell(op="dispatch-next", user=0, at=asked[-1])
             driven.until("done")
         driven.tell(op="left", user=0)
         driven.tell(op="finish", open=[])
@@ -62,7 +51,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
 def test_who_has_not_come_back_by_the_end_is_as_late_as_that(tmp_path: Path) -> None:
     def meanwhile(driven: Driven) -> None:
         for user in range(3):
-            driven.tell(op="hand", user=user, at=time.time_ns())
+            driven.tell(op="dispatch-next", user=user, at=time.time_ns())
         for _ in range(3):
             driven.until("done")
         driven.tell(op="left", user=2)  # a ramp took it away: it is not late
@@ -88,7 +77,7 @@ def ask(driven: Driven, user: int, number: int, **more: Any) -> None:
         "class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "after": 0,
         "woke": now,
     }  # fmt: skip
-    driven.tell(op="ask", user=user, number=number, **{**told, **more})
+    driven.tell(op="dispatch-body", user=user, number=number, **{**told, **more})
 
 
 def over(driven: Driven, numbers: Sequence[int]) -> None:
@@ -109,7 +98,7 @@ def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path:
         over(driven, [1, 2])
 
     with ScriptedServer(answer_ok) as server:
-        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S)
+        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S)
     ((low, high),) = ways_back(outcome.client)
     assert low <= woke[0] - outcome.t0_ns - outcome.records[0]["end_ns"] < high
 
@@ -122,7 +111,7 @@ def test_a_locustfile_s_users_have_a_patience_that_ends(tmp_path: Path) -> None:
 
     with ScriptedServer(lambda peer, _request: peer.wait_hung_up() and None) as server:
         outcome = drive(
-            tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S, patience="0.2"
+            tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S, patience="0.2"
         )  # fmt: skip
     assert outcome.statuses() == {0: "cancelled"}
     assert 200 * MS <= outcome.records[0]["end_ns"] - outcome.records[0]["handed_over_ns"] < 2 * S
@@ -146,107 +135,7 @@ def test_a_locustfile_s_requests_avoid_a_server_that_is_stuck_whichever_api_they
 
     with ScriptedServer(stuck) as first, ScriptedServer(answer_ok) as second:
         drive(
-            tmp_path, [first.url, second.url], [], meanwhile, loop="asked", measure_end_ns=60 * S,
+            tmp_path, [first.url, second.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S,
             balance="least-in-flight",
         )  # fmt: skip
     assert (len(first.requests), len(second.requests)) == (1, 5)
-
-
-class Made(RequestMaker):
-    """Makes empty requests and remembers for which rows."""
-
-    def __init__(self) -> None:
-        self.rows: list[int] = []
-
-    def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
-        self.rows.append(row.index)
-        return Exchange(row.index, "", b"", Reading(chat=False, vllm=True), streamed=True)
-
-    def needs_answers(self, row: Row) -> bool:
-        return False
-
-    def readdress(self, exchange: Exchange, endpoint: int) -> None:
-        pass
-
-
-class Sent:
-    """A dispatcher that only remembers."""
-
-    def __init__(self) -> None:
-        self.last: Exchange
-
-    def least_loaded(self) -> int:
-        return 0
-
-    def dispatch(self, exchange: Exchange, due_ns: int) -> None:
-        self.last = exchange
-
-
-def test_a_later_turn_is_made_between_reads_while_its_user_thinks_and_not_when_it_asks() -> None:
-    maker, sent = Made(), Sent()
-    job = Job(plan="", spool="", injector=0, injectors=1, loop="closed", urls=("x",), api="completions", model="m",
-              dialect="vllm", measure_end_ns=S)  # fmt: skip
-    share = Share(plan(ROWS))
-    feed = ClosedLoop(share, maker, cast(Dispatcher, sent), Conduct(0), job)
-    while feed.prepare(0):
-        pass
-    assert maker.rows == list(range(0, 128, 2))  # the first 64 sessions' first turns
-    feed.hand_over(7, 0)
-    sent.last.end_ns = 5
-    assert feed.ended(sent.last) == (7, 40 * MS)
-    assert feed.prepare(0)
-    assert maker.rows[-1] == 1
-    before = list(maker.rows)
-    feed.hand_over(7, 45 * MS)
-    assert (sent.last.index, maker.rows) == (1, before)
-
-
-class Timers:
-    """A loop that runs nothing by itself."""
-
-    def __init__(self) -> None:
-        self.set: list[tuple[int, Callable[[], None]]] = []
-
-    def at(self, deadline_ns: int, callback: Callable[[], None]) -> None:
-        self.set.append((deadline_ns, callback))
-
-    def ring(self, until_ns: int) -> None:
-        due = sorted((timer for timer in self.set if timer[0] <= until_ns), key=lambda timer: timer[0])
-        self.set = [timer for timer in self.set if timer[0] > until_ns]
-        for _, callback in due:
-            callback()
-
-
-@pytest.mark.parametrize(
-    ("think_ms", "while_in_flight", "while_thinking"), [(0.0, [1], []), (10.0, [1], []), (500.0, [], [1])]
-)
-def test_in_the_open_loop_a_later_turn_is_made_before_its_time(
-    think_ms: float, while_in_flight: list[int], while_thinking: list[int]
-) -> None:
-    maker, sent, timers = Made(), Sent(), Timers()
-    rows = [{"at_ms": 0.0, "session": 5}, {"at_ms": None, "session": 5, "turn": 1, "think_ms": think_ms}]
-    job = Job(plan="", spool="", injector=0, injectors=1, loop="open", urls=("x",), api="completions", model="m",
-              dialect="vllm", measure_end_ns=S)  # fmt: skip
-    feed = OpenLoop(cast(Loop, timers), Share(plan(rows)), maker, cast(Dispatcher, sent), job)
-
-    def made_now() -> list[int]:
-        before = len(maker.rows)
-        while feed.prepare(time.monotonic_ns()):
-            pass
-        return maker.rows[before:]
-
-    assert made_now() == [0]
-    began = time.monotonic_ns() - MS
-    feed.start(0, began)
-    timers.ring(began)
-    assert sent.last.index == 0
-    assert made_now() == while_in_flight
-    sent.last.end_ns = 100 * MS
-    feed.ended(sent.last)
-    due = began + int((100 + think_ms) * MS)
-    timers.ring(due - 1)
-    assert made_now() == while_thinking
-    assert not feed.finished
-    timers.ring(due)
-    assert (sent.last.index, maker.rows) == (1, [0, 1])
-    assert feed.finished
