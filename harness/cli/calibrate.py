@@ -32,17 +32,23 @@ _COLUMNS = (
 
 def run(argv: list[str]) -> int:
     """Calibrate, print the table and the result in one line, and store the result."""
-    parser = Parser(prog="tailgate calibrate", description=__doc__)
-    parser.add_argument(
-        "--step", type=number(float, 2, 600), default=6.0, metavar="SECONDS", help="length of a step (default: 6)"
+    parser = Parser(
+        prog="tailgate calibrate",
+        description="Find out how much load this machine can measure honestly.",
     )
-    parser.add_argument("--injectors", type=number(int, 1, 1024), default=1, help="injector processes (default: 1)")
     parser.add_argument(
-        "--against", default="", metavar="TOOLS", help="also run these, if on the PATH: vllm-bench,aiperf"
+        "--step", type=number(float, 2, 600), default=6.0, metavar="SECONDS", help="The length of a step (default: 6)."
     )
-    parser.add_argument("--tokenizer", metavar="DIR", help="for tools that can't do without one")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
-    parser.add_argument("--quiet", action="store_true", help="print only the one line")
+    parser.add_argument("--injectors", type=number(int, 1, 1024), default=1, help="Injector processes (default: 1).")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="TOOLS",
+        help="Also run these, if they are on the PATH: vllm-bench,aiperf.",
+    )
+    parser.add_argument("--tokenizer", metavar="DIR", help="A tokenizer for the tools that need one.")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON and nothing else on stdout.")
+    parser.add_argument("--quiet", action="store_true", help="Print only the last line.")
     given = parser.parse_args(argv)
     from tailgate.harness.calibrate import peers
     from tailgate.harness.host import calibration as store

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
 
 _FILES: Final = (
@@ -57,16 +57,21 @@ def run(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
-    p = Parser(prog="tailgate run", description=__doc__)
-    p.add_argument("spec", nargs="?", type=Path, help="YAML spec; flags override it")
+    p = Parser(
+        prog="tailgate run",
+        usage="tailgate run [SPEC] [FLAG ...]",
+        description="Run a load test from a spec, from flags, or from both, and write its run directory with a report.",
+        epilog=EXIT_CODES,
+    )
+    p.add_argument("spec", nargs="?", type=Path, help="A spec (YAML); flags override what it says.")
     add_flags(p, TARGET, "target")
     add_flags(p, WORKLOAD, "workload")
     add_flags(p, RUN, "run")
     add_flags(p, WORKERS, "several machines (see tailgate worker)")
     output = p.add_argument_group("output")
-    output.add_argument("--out", type=Path, help="the run directory itself (default: runs/<utc>-<name>)")
-    output.add_argument("--json", action="store_true", help="print summary.json and nothing else on stdout")
-    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--out", type=Path, help="The run directory itself (default: runs/<utc>-<name>).")
+    output.add_argument("--json", action="store_true", help="Print summary.json and nothing else on stdout.")
+    output.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
     return p
 
 

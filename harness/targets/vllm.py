@@ -86,7 +86,7 @@ class VllmTarget(LaunchedTarget):
         vllm_flags.check(self.installed, self.args)
         if self.installed.flags is None:
             self.life.notices.append(
-                f"the flags were not checked: vLLM {self.installed.version} didn't tell its parser's"
+                f"the flags were not checked: vLLM {self.installed.version} could not list its own"
             )
         port = int(self.args.get("port") or free_port())
         await asyncio.to_thread(require_free, port, "target.args.port")

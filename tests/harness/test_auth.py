@@ -167,7 +167,7 @@ def test_a_key_that_the_target_refuses_is_renewed_at_once_and_then_ever_more_slo
 
 
 def test_a_variable_can_t_be_renewed_and_asking_for_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="`refresh` is of `command`"):
+    with pytest.raises(ValueError, match="`refresh` belongs to `command`"):
         AuthSpec(env="KEY", refresh=60)
 
 
