@@ -117,18 +117,6 @@ def test_an_earlier_gates_verdict_is_not_taken_for_this_ones(checkout: Path, tmp
     assert (told["verdict"], told["exit-code"], told["blocks"]) == ("", "2", "true")
 
 
-def test_the_actions_outputs_are_those_its_step_writes():
-    written = set(re.findall(r"(\S+?)=%s", (ROOT / "ci/gate.sh").read_text().replace("\\n", " ").replace("'", " ")))
-    assert set(ACTION["outputs"]) == written
-    for name, one in ACTION["outputs"].items():
-        assert one["value"] == f"${{{{ steps.gate.outputs.{name} }}}}"
-
-
-def test_every_input_the_steps_ask_for_exists():
-    asked = set(re.findall(r"inputs\.([a-z-]+)", (ROOT / "action.yml").read_text()))
-    assert asked == set(ACTION["inputs"])
-
-
 @pytest.mark.parametrize(
     ("comments", "told"),
     [

@@ -13,9 +13,6 @@ import pytest
 from tests.kit.command import SHORT, SIM, Tailgate, command
 from tests.kit.paths import ROOT
 
-from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.prompts.content_table import table_default
-
 SCRIPT = """
 import sys
 from types import SimpleNamespace
@@ -101,14 +98,6 @@ def test_content_that_finds_no_room_is_said_before_any_load(tmp_path: Path) -> N
     assert done.returncode == 2, done.stderr
     assert "content.npz" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_content_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"content\.npz"):
-        table_default().save(tmp_path / "missing" / "content.npz")
-    path = tmp_path / "content.npz"
-    table_default().save(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["content.npz"]
 
 
 def test_a_report_without_room_says_so_and_keeps_the_spool(tailgate: Tailgate, tmp_path: Path) -> None:

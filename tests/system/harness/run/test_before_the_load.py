@@ -15,12 +15,10 @@ import yaml
 from tests.kit.command import SHORT, SIM, Tailgate, command
 from tests.kit.paths import SMALL_SERVER as SERVER
 
-from tailgate.harness.config.run_spec import RunSpec, build, load
+from tailgate.harness.config.run_spec import build, load
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
-from tailgate.harness.targets.launch.launched import LaunchedTarget
 from tailgate.harness.targets.launch.process import free_port, port_is_free
-from tailgate.harness.targets.make import make_target
 
 WORKLOAD = {
     "prompt_tokens": 8,
@@ -135,16 +133,3 @@ def test_the_server_is_stopped_even_if_the_load_generator_can_not_be_closed(
     with pytest.raises(RuntimeError, match="stuck"):
         asyncio.run(execute(ran, tmp_path / "run", [], Watcher()))
     assert port_is_free(port)
-
-
-@pytest.mark.parametrize(
-    ("target", "gpu", "watched"),
-    [
-        ({"sim": "l4/qwen2.5-0.5b"}, "auto", None), ({"sim": "l4/qwen2.5-0.5b"}, "nvml:0", "0"),
-        ({"kind": "vllm", "model": "m"}, "auto", ""), ({"kind": "vllm", "model": "m"}, "nvml:GPU-a,1", "GPU-a,1"),
-        ({"kind": "vllm", "model": "m"}, "none", None), ({"kind": "vllm", "model": "m"}, "dcgm:http://h/metrics", None),
-    ],
-)  # fmt: skip
-def test_whose_memory_is_watched_while_it_starts(target: dict[str, str], gpu: str, watched: str | None) -> None:
-    made = make_target(RunSpec.model_validate({"target": target, "workload": WORKLOAD, "telemetry": {"gpu": gpu}}))
-    assert isinstance(made, LaunchedTarget) and made.gpus == watched

@@ -8,10 +8,8 @@ import aiohttp
 import pyarrow as pa
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle, steady
+from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle
 from tailgate.harness.targets.base import Identity, TargetGone
 
 
@@ -159,23 +157,3 @@ def test_other_servers_get_no_fields_of_vllms():
     against(script, endpoint="chat", dialect="openai", budget_s=0.1)
     assert script.paths == {"/v1/chat/completions"}
     assert set(script.bodies[0]) == {"model", "max_tokens", "messages"}
-
-
-@pytest.mark.parametrize(
-    ("rounds", "verdict"),
-    [
-        ([1.0] * (WINDOW - 1), False),
-        ([1.0] * WINDOW, True),
-        ([9.0, 4.0, *[1.0] * WINDOW], True),
-        ([2.0, 1.8, 1.6, 1.4, 1.2, 1.0], False),
-        ([1.0, 1.0, 1.0, 1.9, 1.0, 1.0], False),
-        ([1.0, 1.01, 0.99, 1.02, 1.0, 0.98], True),
-    ],
-)
-def test_steady_means_no_trend_and_no_late_hiccup(rounds: list[float], verdict: bool):
-    assert steady(rounds) is verdict
-
-
-@given(st.lists(st.floats(0.01, 10), min_size=WINDOW, max_size=20), st.sampled_from([0.25, 2.0, 1024.0]))
-def test_steadiness_knows_no_unit(rounds: list[float], factor: float):
-    assert steady(rounds) == steady([r * factor for r in rounds])

@@ -29,16 +29,6 @@ def headers(**spec: Any) -> dict[str, str]:
     return asyncio.run(Credentials(AuthSpec(**spec)).headers())
 
 
-def test_without_auth_there_is_no_header() -> None:
-    assert asyncio.run(Credentials(None).headers()) == {}
-
-
-def test_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", "sk-1\n")
-    assert headers(env="MY_KEY") == {"Authorization": "Bearer sk-1"}
-    assert headers(env="MY_KEY", header="api-key", scheme="") == {"api-key": "sk-1"}
-
-
 def test_a_key_from_a_command() -> None:
     assert headers(command="printf 'sk-2\\n'") == {"Authorization": "Bearer sk-2"}
 
@@ -164,11 +154,6 @@ def test_a_key_that_the_target_refuses_is_renewed_at_once_and_then_ever_more_slo
     assert "refused the key (401)" in made.events[0]["text"]
     gaps = [after - before for before, after in pairwise(at)]
     assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and gaps[2] >= 0.4
-
-
-def test_a_variable_can_t_be_renewed_and_asking_for_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="`refresh` is of `command`"):
-        AuthSpec(env="KEY", refresh=60)
 
 
 def test_while_renewals_fail_nothing_is_sent_to_the_injectors(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from tailgate.harness.targets.base import Identity, Life
 from tailgate.harness.targets.inspect.caches import prepare_caches
-from tailgate.harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory, resolved_settings
-from tailgate.harness.targets.launch.container import own_container, started_container
+from tailgate.harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory
+from tailgate.harness.targets.launch.container import started_container
 from tailgate.harness.targets.sim import SimTarget
 from tailgate.workloads.common.errors import UserError
 
@@ -110,21 +110,6 @@ def test_memory_is_told_by_the_log_and_the_metrics_together():
     assert against({}, lambda http, url: memory(http, identity(url, "openai"), None)) == {}
 
 
-def test_what_a_launch_draws_anew_is_not_in_the_fingerprint():
-    config = {
-        "scheduler_config": {"max_num_seqs": 16, "runner_type": "generate", "policy": "fcfs"},
-        "cache_config": {"num_gpu_blocks": 1234, "block_size": 16},
-        "parallel_config": {"data_parallel_rpc_port": 29550, "tensor_parallel_size": 2},
-        "speculative_config": None,
-        "instance_id": "abc",
-    }
-    assert resolved_settings(config) == {
-        "scheduler_config": {"max_num_seqs": 16, "policy": "fcfs"},
-        "cache_config": {"block_size": 16},
-        "parallel_config": {"tensor_parallel_size": 2},
-    }
-
-
 def sim_fingerprint(**args: Any) -> dict[str, Any]:
     async def scenario() -> dict[str, Any]:
         target = SimTarget("l4/qwen2.5-0.5b", args, 0)
@@ -170,17 +155,6 @@ def test_endpoints_of_other_versions_and_settings_are_said():
     (notice,) = found.notices
     assert "version 0.32.0 / 0.31.1" in notice and "settings scheduler_config.max_num_seqs" in notice
     assert found.facts["config"]["scheduler_config"]["max_num_seqs"] == 16
-
-
-def test_a_container_is_recognised_and_which_one_it_is_told_apart(tmp_path: Path):
-    assert own_container({}, tmp_path) == ({}, {})
-    (tmp_path / ".dockerenv").touch()
-    assert own_container({}, tmp_path) == ({"kind": "docker"}, {})
-    namespace = tmp_path / "var/run/secrets/kubernetes.io/serviceaccount/namespace"
-    namespace.parent.mkdir(parents=True)
-    namespace.write_text("llm\n")
-    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "HOSTNAME": "vllm-0"}
-    assert own_container(pod, tmp_path) == ({"kind": "kubernetes"}, {"pod": "vllm-0", "namespace": "llm"})
 
 
 @pytest.mark.parametrize("words", [["--name", "llm", "-p", "8000:8000"], ["-p", "8000:8000"]])

@@ -50,19 +50,6 @@ def scrape(tmp_path: Path, page: str, status: int = 200) -> tuple[GpusFound, lis
     return found, pq.read_table(tmp_path / "gpu.parquet").to_pylist(), faults
 
 
-def test_fields_become_our_names_and_units_and_instances_stand_apart(tmp_path: Path):
-    scraper = DcgmScraper("http://unused", tmp_path / "gpu.arrows")
-    fields = scraper._known_fields(*PageReader().read(PAGE))
-    assert [(gpu, name, value) for gpu, name, value, _ in fields] == [
-        ("GPU-a", "power_w", 412.5),
-        ("GPU-a", "energy_j", 5.0),
-        ("GPU-a", "sm_clock_mhz", 1980.0),
-        ("GPU-a", "utilization", 0.87),
-        ("GPU-a", "mem_used_bytes", 1024 * 2**20),
-        ("GPU-a/MIG-3", "mem_used_bytes", 256 * 2**20),
-    ]
-
-
 def test_missing_fields_are_named_once(tmp_path: Path):
     found, _, _ = scrape(tmp_path, PAGE)
     assert [g["uuid"] for g in found.gpus] == ["GPU-a", "GPU-a/MIG-3"] and found.gpus[0]["name"] == "NVIDIA H100"

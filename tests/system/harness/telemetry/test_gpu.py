@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pynvml
 import pytest
 from tests.kit.paths import FAKE_NVML
 
-from tailgate.harness.telemetry.gpu import nvml
-from tailgate.harness.telemetry.gpu.nvml import EnergyCounter
-from tailgate.harness.telemetry.gpu.sources import GpusFound, NvmlProcess, gpu_source
+from tailgate.harness.telemetry.gpu.sources import GpusFound, NvmlProcess
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
-from tailgate.workloads.common.errors import UserError
 
 pytestmark = pytest.mark.alone
 
@@ -158,16 +154,6 @@ def test_a_gpu_that_falls_off_the_bus_is_a_fault_and_ends_only_its_own_samples(s
     assert scripted.of("GPU-wraps", "power_w")[-1][0] > LENGTH_S - 0.5
 
 
-@pytest.mark.parametrize("ask", [nvml.pcie, lambda gpu: nvml.read(gpu, "power")])
-def test_whoever_finds_out_first_says_that_it_is_gone(monkeypatch: pytest.MonkeyPatch, ask):
-    def lost(*_):
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetPcieThroughput", lost)
-    with pytest.raises(nvml.GpuGone):
-        ask(nvml.Gpu("GPU-lost", "Fake", 0, None, readers={"power": (0.1, lost)}))
-
-
 def test_a_restarted_energy_counter_is_a_fault(scripted: Watched):
     assert [f["gpu"] for f in scripted.faults if "began anew" in str(f["text"])] == ["GPU-reset"]
 
@@ -239,24 +225,6 @@ def test_a_machine_without_nvml_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     found = watch(tmp_path, time.time(), 0).found
     assert found.problem is not None and "NVML" in found.problem and not found.gpus
-
-
-def test_a_wrap_and_a_restart_are_told_apart():
-    counter = EnergyCounter()
-    assert counter.joules(2**32 - 1000, 0, 100) == 0
-    assert counter.joules(500, 1, 100) == 1.5 and counter.restarts == 0
-    assert counter.joules(100, 2, 100) == 101.5 and counter.restarts == 1
-
-
-@pytest.mark.parametrize("text", ["cuda", "dcgm:", "none:1", "dcgm:host:9400"])
-def test_a_source_that_does_not_exist_is_refused(text: str, tmp_path: Path):
-    with pytest.raises(UserError, match="names no source"):
-        gpu_source(text, spool=tmp_path / "x", pids=(), local=True)
-
-
-def test_auto_looks_only_on_this_machine(tmp_path: Path):
-    assert gpu_source("auto", spool=tmp_path / "x", pids=(), local=False) is None
-    assert isinstance(gpu_source("auto", spool=tmp_path / "x", pids=(), local=True), NvmlProcess)
 
 
 def test_how_gpus_are_joined_and_their_set_clocks_are_told(fake, tmp_path: Path):

@@ -58,15 +58,3 @@ def test_a_process_that_is_gone_is_not_watched_and_one_that_goes_is_let_go():
     child.communicate()
     sampler.sample()
     assert not sampler.watch("server", child.pid)
-
-
-def test_without_being_wanted_nothing_is_written(tmp_path: Path):
-    async def scenario() -> None:
-        sampler = HostSampler(0, wanted=False)
-        sampler.watch("cli", os.getpid())
-        await sampler.start()
-        await sampler.stop()
-        sampler.write(tmp_path / "host.parquet")
-
-    asyncio.run(scenario())
-    assert not (tmp_path / "host.parquet").exists() or not pq.read_table(tmp_path / "host.parquet").num_rows

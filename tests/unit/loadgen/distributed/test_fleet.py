@@ -1,8 +1,5 @@
 """Who is let into a run, and which injectors are whose."""
 
-import json
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -76,36 +73,6 @@ def test_requests_are_shared_out_in_proportion_to_users_without_a_rest(
     clients = [admitted(fleet, client).id for client in ("a_1", "b_1", "c_1")]
     found = fleet.shares(requests, [Stage(users, 1 << 62)])
     assert [found[client] for client in clients] == shares
-
-
-# In a process of its own: Locust patches the one that imports it.
-DEAL = """
-import json, sys
-from locust.dispatch import UsersDispatcher
-from locust.runners import WorkerNode
-from tailgate.loadgen.control.users import SessionUser
-
-dealt = []
-for users, clients in json.load(sys.stdin):
-    dispatcher = UsersDispatcher([WorkerNode(client) for client in clients], [SessionUser])
-    dispatcher.new_dispatch(users, users)
-    *_, last = dispatcher
-    dealt.append({client: sum(kinds.values()) for client, kinds in last.items()})
-print(json.dumps(dealt))
-"""
-
-
-def test_users_are_counted_on_the_workers_on_which_locust_puts_them() -> None:
-    fleets = [["a_1"], ["b_9", "a_2", "a_1"], ["z_1", "a_5", "m_3", "a_4", "m_2"]]
-    cases = [(users, clients) for users in (1, 2, 3, 7, 8) for clients in fleets]
-    command = [sys.executable, "-c", DEAL]
-    dealt = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, timeout=120, check=True)
-    for (users, clients), put in zip(cases, json.loads(dealt.stdout), strict=True):
-        fleet = Fleet(len(clients))
-        for client in clients:
-            admitted(fleet, client)
-        wanted = {client: 1000 * n for client, n in put.items()}
-        assert fleet.shares(1000 * users, [Stage(users, 1)]) == wanted, (users, clients)
 
 
 def test_a_worker_that_went_away_before_the_run_leaves_its_place_to_another() -> None:

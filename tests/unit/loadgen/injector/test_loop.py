@@ -8,11 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kit.wire import endpoint, new_exchange
 
-from tailgate.loadgen.injector.client_stats import Conduct
 from tailgate.loadgen.injector.event_loop import Loop
-from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 MS = 1_000_000
@@ -149,31 +146,6 @@ def test_the_longest_turn_is_measured(loop: Loop) -> None:
     loop.at(time.monotonic_ns() + 40 * MS, loop.stop)
     loop.run()
     assert loop.take_turn_max() >= 30 * MS
-
-
-def _lag_after_a_slow_turn(loop: Loop, listener: socket.socket) -> int:
-    conduct = Conduct(0)
-    conduct.kernel_stamps = False
-    connection = Connection(loop, endpoint(listener.getsockname()), conduct, lambda *_: loop.stop())
-    connection.send(new_exchange())
-    server, _ = listener.accept()
-
-    def busy() -> None:
-        server.sendall(b"not HTTP")
-        time.sleep(0.03)
-
-    loop.at(time.monotonic_ns(), busy)
-    loop.run()
-    server.close()
-    connection.close()
-    assert conduct.unstamped == len(conduct.lags) == 1
-    return conduct.lags[0]
-
-
-def test_without_kernel_stamps_a_read_after_a_slow_turn_counts_as_late(loop: Loop) -> None:
-    loop.stamp_by_reading()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        assert all(_lag_after_a_slow_turn(loop, listener) >= 30 * MS for _ in range(5))
 
 
 def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: Loop) -> None:

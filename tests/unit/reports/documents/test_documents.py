@@ -1,6 +1,8 @@
 """Documents against golden files and their own rules: Markdown, JUnit, CSV, terminal, the page.
 
-TAILGATE_GOLDEN=write .venv/bin/python -m pytest tests/unit/reports/documents/test_documents.py     writes the golden files anew
+To write the golden files anew:
+
+    TAILGATE_GOLDEN=write .venv/bin/python -m pytest tests/unit/reports/documents/test_documents.py
 """
 
 import csv

@@ -56,37 +56,6 @@ def holds(estimate: Estimate | None, truth: float) -> bool:
     return estimate is not None and estimate.known and estimate.low <= truth <= estimate.high
 
 
-def test_rate_and_shape_of_a_renewal_process_are_covered_by_their_intervals() -> None:
-    found = [fitted(times_ns(seed, 10.0, 0.7)) for seed in range(40)]
-    assert all(one.cv is None for one in found[:35])
-    assert covered([holds(one.rate, 10.0) for one in found])
-    assert covered([holds(one.shape, 0.7) for one in found])
-
-
-@pytest.mark.parametrize(
-    ("shape", "rate", "tick_ns"), [(0.94, 5.0, 1_000_000), (0.5, 20.0, 1000), (0.3, 5.0, 100), (0.3, 5.0, 1_000_000)]
-)
-def test_the_shape_is_covered_whatever_the_resolution_of_stamps(shape: float, rate: float, tick_ns: int) -> None:
-    found = [fitted(times_ns(seed, rate, shape), tick_ns) for seed in range(40)]
-    assert covered([holds(one.shape, shape) for one in found])
-    assert np.mean([one.shape.value for one in found if one.shape]) == pytest.approx(shape, rel=0.01)
-
-
-def test_a_modulation_is_covered_by_its_intervals() -> None:
-    found = [fitted(times_ns(seed, 10.0, 0.7, 0.4, 30.0)) for seed in range(40)]
-    for name, truth in (("rate", 10.0), ("shape", 0.7), ("cv", 0.4), ("correlation_s", 30.0)):
-        assert covered([holds(getattr(one, name), truth) for one in found]), name
-
-
-def test_a_rate_that_changes_faster_than_counts_tell_has_its_dispersion_and_a_true_interval_of_the_mean() -> None:
-    found = [fitted(times_ns(seed, 5.0, 1.0, 0.5, 5.0)) for seed in range(40)]
-    assert covered([holds(one.rate, 5.0) for one in found])
-    assert np.mean([one.rate.value for one in found]) == pytest.approx(5.0, rel=0.01)
-    assert all(one.cv is not None and not one.cv.known for one in found)
-    assert np.median([one.cv.value for one in found if one.cv]) == pytest.approx(0.5, rel=0.1)
-    assert np.median([one.correlation_s.value for one in found if one.correlation_s]) == pytest.approx(5.0, rel=0.2)
-
-
 def test_a_rate_that_wanders_too_slowly_for_the_log_is_said_to_and_has_no_interval() -> None:
     found = fitted(times_ns(3, 10.0, 0.9, 0.3, 900.0))
     assert found.cv is not None and not found.cv.known and not found.rate.known
@@ -277,27 +246,6 @@ def test_a_log_of_days_keeps_its_dispersion(tmp_path: Path) -> None:
         assert drawn == pytest.approx(log, rel=0.1), name
 
 
-def test_turns_and_pauses_are_covered_though_the_log_cuts_conversations() -> None:
-    hits: dict[str, list[bool]] = {"turns": [], "think_s": []}
-    for seed in range(12):
-        spec = WorkloadSpec.model_validate(
-            {
-                "prompt_tokens": 100,
-                "output_tokens": 100,
-                "sessions": {"turns": "uniform(1, 8)", "think": "lognormal(4.885, 0.984)", "pace": "clock"},
-                "arrivals": {"rate": "0.5/s"},
-                "duration": "1h",
-            }
-        )
-        table = make_plan(spec, seed).table
-        names = ("at_ns", "session", "turn", "prompt_tokens", "output_tokens")
-        found = fit_sessions(stateless(len(table), **{name: table[name].to_numpy().astype(np.int64) for name in names}))
-        assert found is not None
-        hits["turns"].append(holds(found.turns, 4.5))
-        hits["think_s"].append(holds(found.think_s, float(np.exp(4.885))))
-    assert covered(hits["turns"]) and covered(hits["think_s"])
-
-
 def test_pauses_as_long_as_the_log_have_no_interval(tmp_path: Path) -> None:
     sessions = {"turns": 2, "think": "uniform(60, 1500)", "pace": "clock"}
     fit = fit_workload(log_of(tmp_path, **KNOWN | {"sessions": sessions}))
@@ -339,40 +287,6 @@ def test_a_figure_that_the_fit_does_not_draw_is_off_and_named(tmp_path: Path) ->
     assert "(off)" in to_yaml(fit)
     worst = max(fit.checks, key=lambda check: abs(check.error))
     assert worst.error == pytest.approx(worst.fit / worst.log - 1.0)
-
-
-def test_conversations_are_told_from_prefix_blocks_where_no_session_is_named(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "mooncake" / "conversation_trace.jsonl.gz", format="mooncake"))
-    log, drawn = checks(fit)["prompt tokens seen before"]
-    assert log == pytest.approx(0.374, abs=0.001) and drawn == pytest.approx(log, abs=0.02)
-    # 1.50 requests each in the log, whose end cuts some.
-    assert fit.estimates["turns.mean"].value == pytest.approx(1.65, abs=0.05)
-
-
-def test_prompts_over_the_same_documents_are_told_from_conversations(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "mooncake" / "synthetic_trace.jsonl.gz", format="mooncake"))
-    assert "sessions" not in fit.profile["workload"]
-    log, drawn = checks(fit)["prompt tokens seen before"]
-    assert log == pytest.approx(0.651, abs=0.001) and drawn == pytest.approx(log, rel=0.05)
-
-
-def test_bursts_are_fitted_as_bursts(traces: Path) -> None:
-    fit = fit_profile(TraceSpec(file=traces / "azure-2023" / "AzureLLMInferenceTrace_code.csv", format="azure"))
-    assert "bursts" in fit.profile["workload"]["arrivals"]
-    log, drawn = checks(fit)["variation of gaps"]
-    assert drawn == pytest.approx(log, rel=0.2)
-
-
-def test_a_log_without_times_gives_a_closed_loop_and_says_so(traces: Path) -> None:
-    fit = fit_profile(
-        TraceSpec(
-            file=traces / "vidur" / "arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv.gz",
-            format="csv",
-            columns={"prompt_tokens": "num_prefill_tokens", "output_tokens": "num_decode_tokens"},
-        )
-    )
-    assert fit.profile["workload"]["users"] == 16
-    assert any("no times" in note for note in fit.notes)
 
 
 def test_a_log_that_supports_nothing_is_refused(tmp_path: Path) -> None:

@@ -3,10 +3,6 @@
 import threading
 from pathlib import Path
 
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.kit import scripted
 from tests.kit.driving import MS, S, drive
 from tests.kit.scripted import CHUNKED, Peer, Request, ScriptedServer, answer_ok, chunk, event, token
@@ -71,19 +67,3 @@ def test_the_shorter_of_patience_and_timeout_decides(tmp_path: Path) -> None:
         first = drive(tmp_path / "a", [server.url], [{}], patience="30", timeout_ns=200 * MS)
         second = drive(tmp_path / "b", [server.url], [{}], patience="0.2", timeout_ns=30 * S)
     assert (first.records[0]["status"], second.records[0]["status"]) == ("timeout", "cancelled")
-
-
-@given(st.integers(0, 2**40), st.integers(0, 2**32))
-def test_patience_is_a_function_of_seed_and_row(index: int, seed: int) -> None:
-    one, two = Patience("lognormal(1, 1)", 0.7, seed), Patience("lognormal(1, 1)", 0.7, seed)
-    two.ns(index + 1)  # no state between rows
-    assert one.ns(index) == two.ns(index)
-
-
-def test_share_and_law_are_kept_over_many_rows() -> None:
-    patience = Patience("exponential(5)", 0.3, 11)
-    drawn = [patience.ns(k) for k in range(8_000)]
-    waits = np.array([wait for wait in drawn if wait is not None]) / 1e9
-    # Binomial and exponential standard errors, five of them.
-    assert abs(len(waits) / 8_000 - 0.3) < 5 * (0.3 * 0.7 / 8_000) ** 0.5
-    assert waits.mean() == pytest.approx(5.0, rel=5 / len(waits) ** 0.5)

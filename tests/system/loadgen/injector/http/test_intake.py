@@ -42,10 +42,6 @@ def agree(both: tuple[Wire, Wire], pieces: Sequence[bytes], then: str = "close")
     return compiled
 
 
-def test_the_extension_is_there_where_there_is_a_compiler() -> None:
-    assert AVAILABLE
-
-
 @given(st.data())
 @settings(max_examples=300)
 def test_any_split_of_any_answer(both: tuple[Wire, Wire], data: st.DataObject) -> None:
