@@ -473,7 +473,7 @@ def test_more_block_ids_than_a_prompt_has_blocks_is_a_broken_row(tmp_path: Path)
 
 def test_blocks_of_another_length_are_not_written_as_mooncakes(traces: Path, tmp_path: Path) -> None:
     replay = load(spec(traces / "ragpulse" / "0_trace.first300.jsonl", "ragpulse"))
-    with pytest.raises(UserError, match="blocks are of 512 tokens"):
+    with pytest.raises(UserError, match="blocks have 512 tokens"):
         export(replay, tmp_path / "t.jsonl", "mooncake")
 
 
