@@ -194,8 +194,8 @@ def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
 def _revision(fingerprint: object) -> str:
     """The model's revision, wherever the fingerprint tells it."""
     if isinstance(fingerprint, Mapping):
-        found = fingerprint.get("revision") or fingerprint.get("model_revision")
-        return str(found) if found else next(filter(None, map(_revision, fingerprint.values())), "")
+        revision = fingerprint.get("revision") or fingerprint.get("model_revision")
+        return str(revision) if revision else next(filter(None, map(_revision, fingerprint.values())), "")
     return ""
 
 

@@ -95,24 +95,24 @@ class Analysis:
 
     def _meeting(self, benefit_of_doubt: bool) -> Mask:
         """Ok requests that meet every condition of their class's or the run's SLO."""
-        found = self.run.ok.copy()
+        meeting = self.run.ok.copy()
         shared = np.ones(len(self.run), np.bool_)
         for name, slo in self.class_slos.items():
             if slo.good:
                 rows = self.run.is_text("class", name)
-                found &= self._meets_all(slo, benefit_of_doubt) | ~rows
+                meeting &= self._meets_all(slo, benefit_of_doubt) | ~rows
                 shared &= ~rows
-        return found & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
+        return meeting & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
 
     def _meets_all(self, slo: Slo, benefit_of_doubt: bool) -> Mask:
-        found = np.ones(len(self.run), np.bool_)
+        meeting = np.ones(len(self.run), np.bool_)
         for condition in slo.good:
             ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
             met = meets(condition, ms)
             if condition.metric in _OF_SEVERAL_CHUNKS:
                 met |= np.isnan(ms) & ~unknown
-            found &= met | unknown if benefit_of_doubt else met
-        return found
+            meeting &= met | unknown if benefit_of_doubt else met
+        return meeting
 
     def not_known(self, metric: str) -> Mask:
         """Ok requests whose figure exists but isn't known: gaps without arrivals, TPOT without usage."""
@@ -129,8 +129,8 @@ class Analysis:
     def class_slos(self) -> dict[str, Slo]:
         """Objectives of single classes (`workload.classes.NAME.slo`); their `good` replaces the run's for them."""
         classes = (self.run.manifest.spec.get("workload") or {}).get("classes") or {}
-        found = {name: parse(one.get("slo"), f"classes.{name}.slo") for name, one in classes.items()}
-        return {str(name): slo for name, slo in found.items() if slo or slo.good}
+        slos = {name: parse(stated.get("slo"), f"classes.{name}.slo") for name, stated in classes.items()}
+        return {str(name): slo for name, slo in slos.items() if slo or slo.good}
 
     @property
     def begin_ns(self) -> Floats:
@@ -160,9 +160,9 @@ class Analysis:
     def latencies(self) -> dict[str, Distribution]:
         """By figure, over the ok requests of the measure phase; `itl` among them."""
         wanted = self.run.ok & self.run.measured
-        found = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
-        found["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
-        return found
+        latencies = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
+        latencies["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
+        return latencies
 
     @cached_property
     def latencies_failed_as_inf(self) -> dict[str, Distribution]:
@@ -220,8 +220,8 @@ def analyse(run_dir: Path | str) -> Analysis:
         UserError: files are missing or damaged, or the manifest's SLO does not parse.
     """
     run = load_run(run_dir)
-    found = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
-    return Analysis(run, found, figures(run, found), parse(run.manifest.spec.get("slo")))
+    arrivals = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
+    return Analysis(run, arrivals, figures(run, arrivals), parse(run.manifest.spec.get("slo")))
 
 
 def bin_ns(run: Run) -> int:

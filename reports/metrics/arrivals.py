@@ -132,10 +132,10 @@ def _rows_at_once(table: Any) -> int:
 def _chunk(table: Any, index: Ints) -> Chunk:
     wanted = table["index"].to_numpy()
     rows = np.searchsorted(index, wanted)
-    known = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
-    known &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
-    if not known.all():  # someone changed the records; the check of the files says so
-        table, rows = table.filter(pa.array(known)), rows[known]
+    usable = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
+    usable &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
+    if not usable.all():  # someone changed the records; the check of the files says so
+        table, rows = table.filter(pa.array(usable)), rows[usable]
     lists = table["arrivals_us"].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return Chunk(rows, offsets[:-1] - offsets[0], np.diff(offsets), lists.flatten().to_numpy())
@@ -205,7 +205,7 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
     gaps, bins = NO_GAPS, np.zeros(0, np.int64)
     stride = max(1, -(-int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS))
     samples: list[GapSample] = []
-    kept: dict[int, npt.NDArray[np.uint32]] = {}
+    of_slowest: dict[int, npt.NDArray[np.uint32]] = {}
     first_us = first_ns / 1000
     for chunk in chunks(run):
         if not len(chunk.rows):
@@ -231,11 +231,11 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
         samples.append(GapSample(rows[inner], slots[inner], between[inner], stride))
         for place in np.flatnonzero(np.isin(chunk.rows, keep)) if keep is not None else ():
             begin = int(chunk.starts[place])
-            kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
+            of_slowest[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
     first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
     sample = _together(samples, stride)
-    known = "arrivals.parquet" not in run.problems
-    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept, known)
+    complete = "arrivals.parquet" not in run.problems
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, of_slowest, complete)
 
 
 def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
@@ -250,9 +250,9 @@ def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
 def _together(samples: list[GapSample], stride: int) -> GapSample:
     none = np.zeros(0, np.int32)
     return GapSample(
-        np.concatenate([none, *(one.rows for one in samples)]),
-        np.concatenate([none, *(one.slots for one in samples)]),
-        np.concatenate([_NO_GAPS, *(one.us for one in samples)]),
+        np.concatenate([none, *(sample.rows for sample in samples)]),
+        np.concatenate([none, *(sample.slots for sample in samples)]),
+        np.concatenate([_NO_GAPS, *(sample.us for sample in samples)]),
         stride,
     )
 

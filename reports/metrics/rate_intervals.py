@@ -92,11 +92,11 @@ def _weighted(analysis: Analysis, times_ns: Floats, weights: Floats) -> RateInte
 
 
 def _bounded(analysis: Analysis, value: float, per_bin: Floats) -> RateInterval:
-    found = mean_interval(per_bin, 2 * LEVEL - 1)
-    if found is None:
+    interval = mean_interval(per_bin, 2 * LEVEL - 1)
+    if interval is None:
         return RateInterval(value, None, None)
     bin_s = analysis.scan.bin_ns / 1e9
-    half = (found[1] - found[0]) / 2 / bin_s
+    half = (interval[1] - interval[0]) / 2 / bin_s
     return RateInterval(value, max(0.0, value - half), value + half)
 
 

@@ -55,7 +55,7 @@ class Distribution:
 
     def at(self, q: float) -> Quantile:
         """The q-th percentile; one of PERCENTILES."""
-        return next(found for found in self.quantiles if found.q == q)
+        return next(quantile for quantile in self.quantiles if quantile.q == q)
 
 
 def figures(run: Run, scan: Scan) -> Figures:
@@ -121,9 +121,9 @@ def of_gaps(gaps: Gaps, sample: GapSample, order: Ints, percentiles: Sequence[fl
     size, n = gaps.size, gaps.requests
     if size == 0:
         return of_series(np.zeros(0), percentiles)
-    found = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
+    quantiles = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
     mean = gaps.sum_us() / size / 1000
-    return Distribution(n, mean, gap_mean_interval(sample, order, mean), gaps.at_rank(1), gaps.at_rank(size), found)
+    return Distribution(n, mean, gap_mean_interval(sample, order, mean), gaps.at_rank(1), gaps.at_rank(size), quantiles)
 
 
 def _gap_quantile(gaps: Gaps, sample: GapSample, order: Ints, q: float) -> Quantile:

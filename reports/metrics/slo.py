@@ -145,10 +145,10 @@ def _split_line(line: str, where: str) -> tuple[str, str]:
 
 
 def _check_name(key: str, where: str) -> None:
-    known = [*LATENCIES, *SHARES, *RATES, "good"]
-    if key not in known:
-        near = difflib.get_close_matches(key, known, 1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+    names = [*LATENCIES, *SHARES, *RATES, "good"]
+    if key not in names:
+        near = difflib.get_close_matches(key, names, 1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
         raise UserError(f"unknown figure {key!r}", where=where, remedy=remedy)
 
 
@@ -165,7 +165,7 @@ def _implied(thresholds: Sequence[Threshold]) -> tuple[Condition, ...]:
 
 
 def _thresholds(metric: str, cursor: _Cursor) -> list[Threshold]:
-    found = []
+    thresholds = []
     while True:
         begin, statistic = cursor.at, ""
         if metric in LATENCIES:
@@ -175,9 +175,9 @@ def _thresholds(metric: str, cursor: _Cursor) -> list[Threshold]:
             raise cursor.fail("expected <, <=, > or >=", "For example 'p99 < 800ms' or '< 0.1%'.")
         limit = _limit(metric, cursor)
         text = cursor.text[begin : cursor.at].strip()
-        found.append(Threshold(metric, statistic, op, limit, f"{metric}: {text}"))
+        thresholds.append(Threshold(metric, statistic, op, limit, f"{metric}: {text}"))
         if not _more(cursor):
-            return found
+            return thresholds
 
 
 def _statistic(cursor: _Cursor) -> str:
@@ -214,7 +214,7 @@ def _limit(metric: str, cursor: _Cursor) -> float:
 
 
 def _conditions(cursor: _Cursor) -> list[Condition]:
-    found = []
+    conditions = []
     while True:
         at = cursor.at
         metric = cursor.next(2)
@@ -224,9 +224,9 @@ def _conditions(cursor: _Cursor) -> list[Condition]:
         op = cursor.next(1)
         if op is None:
             raise cursor.fail("expected <, <=, > or >=", "For example 'ttft < 800ms'.")
-        found.append(Condition(metric, op, _limit(metric, cursor)))
+        conditions.append(Condition(metric, op, _limit(metric, cursor)))
         if not _more(cursor):
-            return found
+            return conditions
 
 
 def _more(cursor: _Cursor) -> bool:

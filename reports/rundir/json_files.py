@@ -34,20 +34,20 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     return dict(data)
 
 
-def check_schema(data: object, known: str, where: str) -> None:
+def check_schema(data: object, supported: str, where: str) -> None:
     """Refuse a document that isn't of `known`'s family (`tailgate.x/1`), or of a newer major version.
 
     Raises:
         UserError: with what to do about it.
     """
-    family, _, major = known.partition("/")
+    family, _, major = supported.partition("/")
     schema = data.get("schema") if isinstance(data, dict) else None
     name, _, version = str(schema).partition("/")
     if name != family or not version.split(".")[0].isdigit():
         raise UserError(f"is not a {family} document (schema: {schema!r})", where=where)
     if int(version.split(".")[0]) > int(major):
         raise UserError(
-            f"was written by a newer tailgate (schema {schema}; this one reads up to {known})",
+            f"was written by a newer tailgate (schema {schema}; this one reads up to {supported})",
             where=where,
             remedy="Upgrade tailgate: pip install -U tailgate.",
         )

@@ -138,14 +138,14 @@ def checksums(run_dir: Path) -> dict[str, str]:
 
 def altered(run_dir: Path, manifest: Manifest) -> dict[str, str]:
     """How files are not what the run wrote, by name: `missing` or `changed`."""
-    found = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
-    for name, known in manifest.checksums.items():
+    how = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
+    for name, checksum in manifest.checksums.items():
         path = run_dir / name
         if not path.is_file():
-            found[name] = "missing"
-        elif sha256_of(path) != known:
-            found[name] = "changed"
-    return found
+            how[name] = "missing"
+        elif sha256_of(path) != checksum:
+            how[name] = "changed"
+    return how
 
 
 def unsummed(run_dir: Path, manifest: Manifest) -> list[str]:

@@ -129,8 +129,8 @@ class Run:
             return start, max(start, end)
         stopped = self.manifest.ended_ns
         if stopped is None:
-            known = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
-            stopped = int(max(known, default=0))
+            last = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
+            stopped = int(max(last, default=0))
         return start, max(start, min(end, stopped))
 
     @property
@@ -143,8 +143,8 @@ class Run:
 def slowest_rows(run: Run, most: int) -> Ints:
     """Rows of the measure phase that took longest from due time to end, slowest first."""
     took = np.where(run.measured, run.column("end_ns") - run.due_ns, np.nan)
-    known = np.flatnonzero(np.isfinite(took))
-    return known[np.argsort(-took[known], kind="stable")][:most]
+    ended = np.flatnonzero(np.isfinite(took))
+    return ended[np.argsort(-took[ended], kind="stable")][:most]
 
 
 def load_run(run_dir: Path | str) -> Run:
@@ -157,7 +157,7 @@ def load_run(run_dir: Path | str) -> Run:
     manifest = Manifest.load(path)
     changed = altered(path, manifest)
     trusted = manifest.checksums.keys() - changed.keys()
-    found = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
-    problems = {name: why for name, why in found.items() if why}
+    all_files = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
+    problems = {name: why for name, why in all_files.items() if why}
     requests, absent = read_requests(path / "requests.parquet")
     return Run(path, manifest, requests, problems, changed, tuple(absent))

@@ -57,8 +57,8 @@ class Proportion:
 
 def counts(pairs: Sequence[tuple[int, int]]) -> Counts:
     """(hits, trials) of runs as arrays; runs without trials say nothing."""
-    known = [(hits, trials) for hits, trials in pairs if trials]
-    return np.array([h for h, _ in known], np.float64), np.array([n for _, n in known], np.float64)
+    with_trials = [(hits, trials) for hits, trials in pairs if trials]
+    return np.array([h for h, _ in with_trials], np.float64), np.array([n for _, n in with_trials], np.float64)
 
 
 def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:

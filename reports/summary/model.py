@@ -21,6 +21,7 @@ from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
 from tailgate.reports.stats.order_statistics import Quantile
 from tailgate.reports.summary.diagnosis import Finding
+from tailgate.reports.summary.objectives import Judgement
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
@@ -164,7 +165,7 @@ class Objective:
     """
 
     objective: str
-    result: str
+    result: Judgement
     value: float | None
     lower_bound: float | None
     upper_bound: float | None

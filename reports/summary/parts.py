@@ -75,7 +75,7 @@ def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
         good_output_tokens_per_s=analysis.good_tokens_inside / seconds if seconds else None,
         good_means=_conditions(analysis.slo),
         good_means_by_class={name: _conditions(slo) for name, slo in analysis.class_slos.items() if slo.good},
-        thresholds=[_objective(one) for one in judged],
+        thresholds=[_objective(objective) for objective in judged],
     )
 
 
@@ -104,15 +104,15 @@ def streaming(analysis: Analysis) -> Streaming:
     run = analysis.run
     rows = run.measured & (run.column("chunks") > 0)
     chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
-    told = np.isfinite(several)
-    total, of_told = float(chunks.sum()), float(chunks[told].sum())
+    by_server = np.isfinite(several)
+    total, of_told = float(chunks.sum()), float(chunks[by_server].sum())
 
     def share(name: str) -> float | None:
         return float(run.column(name)[rows].sum()) / total if total else None
 
     return Streaming(
         arrivals=int(total),
-        multi_token_share=float(several[told].sum()) / of_told if of_told else None,
+        multi_token_share=float(several[by_server].sum()) / of_told if of_told else None,
         client_coalesced_share=share("client_coalesced"),
         server_coalesced_share=share("server_coalesced"),
     )
@@ -145,10 +145,10 @@ def _kind(requests: Any, status: str, places: Any) -> ErrorKind:
     import pyarrow.compute as pc
 
     rows = requests.take(pa.array(places)).select(["index", "request_id", "http_status", "error"])
-    told = rows.filter(pc.is_valid(rows["error"])).slice(0, 1).to_pylist() or rows.slice(0, 1).to_pylist()
+    example = rows.filter(pc.is_valid(rows["error"])).slice(0, 1).to_pylist() or rows.slice(0, 1).to_pylist()
     codes = {str(v["values"]): v["counts"] for v in pc.value_counts(rows["http_status"]).to_pylist()}
     codes.pop("None", None)
-    return ErrorKind(status, len(places), told[0], codes)
+    return ErrorKind(status, len(places), example[0], codes)
 
 
 def client(analysis: Analysis) -> ClientSummary:

@@ -69,9 +69,9 @@ def gpu_views(analysis: Analysis) -> list[GpuView]:
     telemetry, (start, end) = analysis.gpu, analysis.run.window_ns
     if telemetry is None or end <= start:
         return []
-    names = sorted({one.key[0] for name in telemetry.names for one in telemetry.series(name)})
-    told = (analysis.run.manifest.telemetry.get("gpu") or {}).get("gpus") or []
-    parents = {one.get("uuid"): one.get("parent") for one in told}
+    names = sorted({source.key[0] for name in telemetry.names for source in telemetry.series(name)})
+    sampled = (analysis.run.manifest.telemetry.get("gpu") or {}).get("gpus") or []
+    parents = {source.get("uuid"): source.get("parent") for source in sampled}
     return [_view(telemetry, gpu, parents.get(gpu), start, end) for gpu in names]
 
 
@@ -82,13 +82,13 @@ def whole_gpus(views: list[GpuView]) -> list[GpuView]:
 
 def _view(telemetry: Telemetry, gpu: str, parent: str | None, start: int, end: int) -> GpuView:
     def of(name: str) -> Series | None:
-        return next((one for one in telemetry.series(name) if one.key[0] == gpu), None)
+        return next((source for source in telemetry.series(name) if source.key[0] == gpu), None)
 
     def mean(name: str) -> float | None:
-        return one.mean(start, end) if (one := of(name)) else None
+        return source.mean(start, end) if (source := of(name)) else None
 
     def most(name: str) -> float | None:
-        return one.most(start, end) if (one := of(name)) else None
+        return source.most(start, end) if (source := of(name)) else None
 
     energy, source, apart = _energy(of("energy_j"), of("power_w"), start, end)
     slow, mild, reasons, capped = _throttling(of("throttle_reasons"), start, end)

@@ -84,7 +84,7 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     if len(judged) == 1:
         one = judged[0]
         value, below, above, result, why = one.value, one.below, one.above, one.result, one.why
-        if value is None and result != "can't tell":
+        if value is None and result is not Judgement.UNDECIDED:
             why = "by the share of requests beyond the limit"
     elif threshold.metric in SHARES:
         value, below, above = _share(threshold, runs)
@@ -92,10 +92,10 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     else:
         value, below, above, why = _between([one.value for one in judged], judged)
         result = compare(threshold, below, above)
-        held_back = next((one.why for one in judged if one.result == "can't tell" and "duration" in one.why), "")
-        if result == "met" and held_back:
-            result, why = "can't tell", held_back
-    if result == "can't tell" and not why:
+        held_back = next((one.why for one in judged if one.result is Judgement.UNDECIDED and "duration" in one.why), "")
+        if result is Judgement.MET and held_back:
+            result, why = Judgement.UNDECIDED, held_back
+    if result is Judgement.UNDECIDED and not why:
         why = "the bounds lie on both sides of the limit"
     return ThresholdVerdict(
         point, threshold.text, threshold.metric, value, below, above, threshold.limit, result,
