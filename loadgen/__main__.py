@@ -56,8 +56,8 @@ def main() -> int:
         heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
         channel.close()
         return 0
-    channel = Channel(sock, run.take, run.gone)
-    gevent.signal_handler(signal.SIGTERM, run.gone)
+    channel = Channel(sock, run.on_message, run.on_harness_gone)
+    gevent.signal_handler(signal.SIGTERM, run.on_harness_gone)
     run.over.wait()
     run.close()
     report({"op": "bye"})

@@ -4,9 +4,12 @@ Secrets (API keys in `headers`) travel only there: never in a file, an argument 
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from tailgate.loadgen.injector.http.endpoint import Trust
+
+# Where each API is, below a server's base URL.
+PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Job:
     spool: str  # directory for records
     injector: int
     injectors: int
-    loop: str  # open | closed | asked (by users' own code)
+    loop: str  # open | closed | locustfile (users' own code asks)
     urls: tuple[str, ...]
     api: str  # completions | chat
     model: str
@@ -42,7 +45,7 @@ class Job:
     stall_ns: int | None = None
     run_nonce: str = ""
     answers: tuple[str, ...] = ()  # classes whose later turns send the model's own answers again
-    tells_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
+    report_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
     by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a

@@ -23,7 +23,7 @@ import locust
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tailgate.loadgen.control.coordinator import Station
+    from tailgate.loadgen.control.coordinator import Coordinator
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
@@ -71,10 +71,10 @@ class Answer:
 class Client:
     """Sends a user's requests through its machine's injector."""
 
-    def __init__(self, user: "LLMUser", station: "Station") -> None:
+    def __init__(self, user: "LLMUser", coordinator: "Coordinator") -> None:
         self._user = user
-        self._station = station
-        self._number = station.next_user()
+        self._coordinator = coordinator
+        self._number = coordinator.next_user()
         self._turn = 0
         self._open: deque[Answer] = deque()  # of this task, which its code may yet judge
 
@@ -84,8 +84,8 @@ class Client:
         ``fields`` go into the request's body: max_tokens, temperature, tools, ... ``kind`` is the request's class in
         the report (default: the user's class name).
         """
-        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        return self._send("chat", {"messages": said, **fields}, kind)
+        as_messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        return self._send("chat", {"messages": as_messages, **fields}, kind)
 
     def complete(self, prompt: str | Sequence[int], *, kind: str | None = None, **fields: Any) -> Answer:
         """One call of `/v1/completions`; a prompt of numbers is one of token ids."""
@@ -97,12 +97,12 @@ class Client:
         limit = next((body[name] for name in _LIMITS if body.get(name) is not None), None)
         name = kind or type(self._user).__name__
         turn, self._turn = self._turn, self._turn + 1
-        done = self._station.request(
+        done = self._coordinator.request(
             self._number, {"api": api, "body": body, "class": name, "turn": turn, "output_tokens": limit}
         )
-        answer = Answer(**{key: done[key] for key in _TOLD}, kind=name, api=api, _judge=self._judge)
+        answer = Answer(**{key: done[key] for key in _REPORTED}, kind=name, api=api, _judge=self._judge)
         self._open.append(answer)
-        self._station.answered(answer)
+        self._coordinator.on_answer(answer)
         if len(self._open) > _MOST_OPEN:
             self._settle(self._open.popleft())
         return answer
@@ -113,28 +113,30 @@ class Client:
         return self._open[-1] if self._open else None
 
     def _judge(self, answer: Answer, reason: str) -> None:
-        self._station.judge(self._number, answer, reason)
+        self._coordinator.judge(self._number, answer, reason)
 
     def _settle(self, answer: Answer) -> None:
-        self._station.settled(self._user, answer)
-        self._station.said_all(self._number, answer.number)
+        self._coordinator.on_settled(self._user, answer)
+        self._coordinator.release_answer(self._number, answer.number)
 
     def settle(self) -> None:
         """The task has ended: nothing more will be said of its answers."""
         while self._open:
             self._settle(self._open.popleft())
 
-    def come(self) -> None:
+    def start(self) -> None:
         """The user is there."""
-        self._station.came()
+        self._coordinator.user_started()
 
-    def leave(self) -> None:
+    def end(self) -> None:
         """The user is gone."""
         self.settle()
-        self._station.left(self._number)
+        self._coordinator.user_left(self._number)
 
 
-_TOLD: Final = tuple(name for name in Answer.__dataclass_fields__ if name not in ("kind", "api", "_judge", "_faults"))
+_REPORTED: Final = tuple(
+    name for name in Answer.__dataclass_fields__ if name not in ("kind", "api", "_judge", "_faults")
+)
 
 
 class LLMUser(locust.User):
@@ -150,7 +152,7 @@ class LLMUser(locust.User):
 
     def __init__(self, environment: locust.env.Environment) -> None:
         super().__init__(environment)
-        self.client = Client(self, _station_of(self))
+        self.client = Client(self, _coordinator_of(self))
         wait_time = self.wait_time
 
         def after_the_task() -> float:
@@ -162,18 +164,18 @@ class LLMUser(locust.User):
 
     def run(self) -> None:  # type: ignore[misc]
         """Its whole life; it counts as a user for as long, however that ends."""
-        self.client.come()
+        self.client.start()
         try:
             super().run()  # type: ignore[no-untyped-call]
         finally:
-            self.client.leave()
+            self.client.end()
 
 
-def _station_of(user: LLMUser) -> "Station":
-    if not hasattr(user.environment, "station"):
+def _coordinator_of(user: LLMUser) -> "Coordinator":
+    if not hasattr(user.environment, "coordinator"):
         raise UserError("nobody is there to send its requests; the reason stands above", where=type(user).__name__)
-    station: Station = user.environment.station
-    return station
+    coordinator: Coordinator = user.environment.coordinator
+    return coordinator
 
 
 def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:

@@ -82,7 +82,7 @@ SPOOL_SCHEMA: Final = pa.schema(
 )
 
 # What users' own code asked for, one row per request: it becomes the plan of a run without one.
-ASKED_SCHEMA: Final = pa.schema(
+LOCUSTFILE_REQUEST_SCHEMA: Final = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
         pa.field("session", pa.int64(), nullable=False),  # a user
@@ -93,7 +93,7 @@ ASKED_SCHEMA: Final = pa.schema(
 )
 
 # Answers that arrived well and that the user's own code found wrong.
-VERDICT_SCHEMA: Final = pa.schema(
+LOCUSTFILE_VERDICT_SCHEMA: Final = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("error", pa.string(), nullable=False)]
 )
 

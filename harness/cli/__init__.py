@@ -12,7 +12,7 @@ from tailgate.workloads.common.import_paths import installed_first
 # name -> (module, one line for --help)
 COMMANDS: Final = {
     "run": ("tailgate.harness.cli.run", "one run: run directory, summary, report.html"),
-    "gate": ("tailgate.harness.cli.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
+    "gate": ("tailgate.harness.cli.experiments.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
     "calibrate": ("tailgate.harness.cli.calibrate", "what this machine can measure honestly"),
     "worker": ("tailgate.harness.cli.worker", "join a distributed run and send its share of the load"),
     "workload": ("tailgate.harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tailgate.harness.config.arguments import Parser
 
 if TYPE_CHECKING:
-    from tailgate.harness.calibrate.ladder import Step
-    from tailgate.harness.calibrate.peers import Reported
+    from tailgate.harness.calibrate.ladder import LadderStep
+    from tailgate.harness.calibrate.peers import PeerResult
     from tailgate.harness.host.calibration import Calibration
 
 _COLUMNS = (
@@ -31,7 +31,7 @@ _COLUMNS = (
 
 
 def run(argv: list[str]) -> int:
-    """Calibrate, print the table and the one line, keep the result."""
+    """Calibrate, print the table and the result in one line, and store the result."""
     parser = Parser(prog="tailgate calibrate", description=__doc__)
     parser.add_argument("--step", type=_seconds, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
     parser.add_argument("--injectors", type=_count, default=1, help="injector processes (default: 1)")
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
 
     names = [name.strip() for name in given.against.split(",") if name.strip()]
     if names:
-        peers.known(names)  # before minutes of measuring
+        peers.require_known(names)  # before minutes of measuring
     show = not (given.json or given.quiet)
     calibration, against = asyncio.run(_calibrate(given, names, show))
     path = store.save(calibration)
@@ -64,27 +64,26 @@ def run(argv: list[str]) -> int:
 
 
 def line(found: "Calibration") -> str:
-    """What was found, in one line."""
     chunks, requests = f"{found.chunks_per_s:,.0f} chunks/s", f"{found.requests_per_s:,.0f} requests/s"
     words = {True: "at least", False: "up to"}
     second = "" if found.chunks_open == found.requests_open else f"{words[found.requests_open]} "
     return f"this machine measures honestly {words[found.chunks_open]} {chunks} and {second}{requests}"
 
 
-async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
+async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[PeerResult]]":
     from tailgate.harness.calibrate import ladder, peers
     from tailgate.harness.host import calibration as store
 
-    table: list[Step] = []
+    table: list[LadderStep] = []
 
-    def done(step: "Step") -> None:
+    def done(step: "LadderStep") -> None:
         table.append(step)
         if show:
             print(_row(step), flush=True)
 
     if show:
         print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
-    reported: list[Reported] = []
+    reported: list[PeerResult] = []
     async with ladder.null_server() as url:
         by_chunks = await ladder.ladder(url, "chunks", given.step, given.injectors, done)
         by_requests = await ladder.ladder(url, "requests", given.step, given.injectors, done)
@@ -125,7 +124,7 @@ def _width(title: str) -> int:
     return max(len(title), 7)
 
 
-def _row(step: "Step") -> str:
+def _row(step: "LadderStep") -> str:
     cells = []
     for title, name, form in _COLUMNS:
         value = getattr(step, name)

@@ -8,7 +8,7 @@ from tailgate.harness.config.arguments import Parser
 
 
 def run(argv: list[str]) -> int:
-    """Entry; exits 0, or 2 where the runs can't be compared."""
+    """Compare the runs; the exit code is 0, or 2 where they can't be compared."""
     options = _parser().parse_args(argv)
     from tailgate.reports.compare.comparison import compare
     from tailgate.reports.compare.runs import load_runs

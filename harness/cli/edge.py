@@ -12,7 +12,7 @@ UNFORESEEN = 2
 
 
 class _Outlet(io.FileIO):
-    """Writes on into nothing when the reader has gone, as `head` does: the exit code stays the verdict's."""
+    """Keeps writing, into nothing, when the reader has gone, as `head` does: the exit code stays the verdict's."""
 
     def write(self, data: "io.ReadableBuffer", /) -> int:  # type: ignore[name-defined]
         try:
@@ -25,7 +25,7 @@ class _Outlet(io.FileIO):
 
 
 def let_readers_go() -> None:
-    """From now on neither standard output nor standard error minds a closed pipe."""
+    """Make standard output and standard error ignore a closed pipe."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         sys.stdout = _outlet(sys.stdout)
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:

@@ -12,7 +12,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
-    """Entry; the exit code is the one the run's summary stands for (0, 1, 3, 4; 2 for wrong input)."""
+    """Rebuild the documents; the exit code is the verdict's (0, 1, 3, 4), or 2 for wrong input."""
     options = _parser().parse_args(argv)
     run_dir = Path(options.run)
     if not run_dir.is_dir():

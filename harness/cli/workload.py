@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: list[str]) -> int:
-    """Entry; 0, or 2 for wrong input (a UserError)."""
+    """Do one of the subcommands; the exit code is 0, or 2 for wrong input."""
     options = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)

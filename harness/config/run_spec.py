@@ -14,12 +14,12 @@ from tailgate.harness.config.masking import (
     program_of,
     without_credentials,
 )
+from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import Duration
-from tailgate.workloads.common.validation import Strict, explain
-from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.common.validation import Strict, explain, read_yaml
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import Length
 
@@ -58,7 +58,7 @@ class AuthSpec(Strict):
 
 
 class TlsSpec(Strict):
-    """How the target's certificate is verified, and what we show it."""
+    """How the target's certificate is verified, and which certificate we present."""
 
     ca: Path | None = None
     insecure: bool = False
@@ -72,7 +72,7 @@ class TlsSpec(Strict):
         return self
 
     def resolved(self, folder: Path) -> Self:
-        """The same with absolute file names; `folder` is where the spec stands."""
+        """A copy with absolute file names; `folder` is where the spec is."""
         files = {name: getattr(self, name) for name in ("ca", "cert", "key")}
         return self.model_copy(update={name: (folder / file).resolve() for name, file in files.items() if file})
 
@@ -131,7 +131,6 @@ class TargetSpec(Strict):
 
     @property
     def all_urls(self) -> tuple[str, ...]:
-        """Base URLs, without a trailing /v1."""
         given = (*((self.url,) if self.url else ()), *self.urls)
         return tuple(url.rstrip("/").removesuffix("/v1") for url in given)
 
@@ -182,7 +181,7 @@ class AbandonSpec(Strict):
 
 
 class WorkersSpec(Strict):
-    """Other machines that send the load: this one commands `expect` of them and waits for them at `bind`."""
+    """Other machines that send the load: this one controls the run and waits for `expect` of them at `bind`."""
 
     expect: int = Field(ge=1, le=1000)
     bind: str = "127.0.0.1:5557"
@@ -239,8 +238,13 @@ class RunSpec(Strict):
             slo_grammar.parse(kind.slo, f"workload.classes.{name}.slo")
         return self
 
+    @property
+    def injector_count(self) -> int:
+        """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
+        return half_of_the_cores() if self.injectors == "auto" else self.injectors
+
     def public(self) -> dict[str, Any]:
-        """The spec as the manifest keeps it: without what may be a secret."""
+        """The spec as the manifest stores it: without anything that may be a secret."""
         return masked(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
 
 
@@ -284,7 +288,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over a spec, key by key."""
+    """A spec in which the flags have replaced what they name, key by key."""
     merged = dict(spec)
     for key, value in flags.items():
         old = merged.get(key)

@@ -15,8 +15,7 @@ import sys
 
 from aiohttp import web
 
-from tailgate.harness.config.argument_types import number
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser, number
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.api import application
@@ -27,7 +26,7 @@ _BACKLOG = 4096
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop; 2 for a wrong command line."""
+    """Serve until told to stop; the exit code is 2 for a wrong command line."""
     given = vars(parser().parse_args(argv))
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
@@ -76,7 +75,6 @@ def _end_with_parent() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags, named as vLLM's."""
     made = Parser(prog="tailgate engine", description=__doc__)
     add, count = made.add_argument, number(int, 1)
     add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")

@@ -31,18 +31,16 @@ class Calibration:
 
 
 def host_key() -> str:
-    """Changes with whatever changes what can be measured: processor, kernel, Python, our version."""
+    """A hash of all that changes what can be measured: processor, kernel, Python, our version."""
     facts = {**host_facts(), "tailgate": versions()["tailgate"], "usable_cores": usable_cores()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def folder() -> Path:
-    """Where calibrations are kept (XDG)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailgate"
 
 
 def save(calibration: Calibration) -> Path:
-    """Keep it; the file's name is returned."""
     path = _path(calibration.injectors)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(calibration.__dict__, indent=1) + "\n")
@@ -50,7 +48,7 @@ def save(calibration: Calibration) -> Path:
 
 
 def load(injectors: int) -> Calibration | None:
-    """This host's with so many injectors, if it was ever calibrated so."""
+    """This host's calibration with so many injectors, if there is one."""
     try:
         return Calibration(**json.loads(_path(injectors).read_text()))
     except (OSError, ValueError, TypeError):
@@ -88,5 +86,4 @@ def warning(requests_per_s: float, chunks_per_s: float, injectors: int) -> str |
 
 
 def now() -> str:
-    """ISO 8601, UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -90,7 +90,6 @@ def in_words(now: Latest) -> str:
 
 
 def gpu_events(source: GpuSource, t0_unix_ns: int) -> list[dict[str, Any]]:
-    """The faults as events on the run's clock."""
     return [
         {"t_ns": fault["unix_ns"] - t0_unix_ns, "kind": "gpu", "text": f"{fault['gpu']} {fault['text']}".strip()}
         for fault in source.faults

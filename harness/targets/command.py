@@ -11,9 +11,8 @@ Two kinds, told by what the command does:
 
 import asyncio
 import shlex
-import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -22,8 +21,8 @@ from tailgate.harness.targets.base import Ended, never
 from tailgate.harness.targets.inspect.probe import OPEN, Access, session
 from tailgate.harness.targets.launch.container import started_container
 from tailgate.harness.targets.launch.launched import LaunchedTarget
-from tailgate.harness.targets.launch.process import OwnProcess, require_free
-from tailgate.harness.targets.launch.ready import first_token, wait_until_ready
+from tailgate.harness.targets.launch.process import require_free
+from tailgate.harness.targets.launch.ready import Readiness
 from tailgate.workloads.common.errors import UserError
 
 _STOP_S: Final = 120.0
@@ -83,30 +82,16 @@ class CommandTarget(LaunchedTarget):
         local = url.host in _LOOPBACK
         if local and url.port:
             require_free(url.port, "target.url")
-        self.life.command = self._command
-        headers = await self._access.headers()
-        began = time.monotonic()
-        self.process = await OwnProcess.spawn(self._command, env=self._env, port=url.port if local else None)
-        async with session(headers, self._access.trust) as http:
-            ready = await wait_until_ready(
-                self.process,
-                self.life,
-                http,
-                began_s=began,
-                health_url=self._ready,
-                timeout_s=self._ready_timeout_s,
-                where="target.command",
-                detaches=self._stop is not None,
-            )
-            model = self._model or await _first_model(http, self._urls[0])
-            if model is not None:
-                await first_token(self.process, self.life, http, ready, self._urls[0], model, self._endpoint)
         port = url.port if local else None
+        detaches = self._stop is not None
+        readiness = Readiness(self._ready, self._ready_timeout_s, "target.command", detaches=detaches)
+        await self.serve(
+            self._command, self._env, port, self._access, readiness, self._urls[0], self._model, self._endpoint
+        )
         self.life.container, self.life.instance = await started_container(self._command, port)
         return self._urls
 
     async def ended(self) -> Ended:
-        """Return when the server is gone by itself."""
         if self.process is None:
             return await super().ended()
         while not self.life.detached:
@@ -120,7 +105,7 @@ class CommandTarget(LaunchedTarget):
         return Ended(None, self.process.tail(), str(self.process.log))
 
     async def before_stop(self) -> None:
-        """The spec's `stop`; what it says goes to the server's log."""
+        """Run the spec's `stop`; its output goes to the server's log."""
         if self._stop is None or self.process is None:
             return
         self.process.stopping = True
@@ -166,13 +151,3 @@ def _words(command: str, where: str) -> list[str]:
         return shlex.split(command)
     except ValueError as error:
         raise UserError(f"can't be split into words: {error}", where=where) from error
-
-
-async def _first_model(http: aiohttp.ClientSession, url: str) -> str | None:
-    """The first model that it lists; None where it lists none, which `probe.identify` will complain of."""
-    try:
-        async with http.get(f"{url}/v1/models") as response:
-            body: Any = await response.json(content_type=None) if response.status == 200 else None
-        return str(body["data"][0]["id"])
-    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
-        return None

@@ -6,16 +6,15 @@
 import asyncio
 import os
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tailgate.harness.targets import vllm_flags
-from tailgate.harness.targets.inspect.probe import OPEN, Access, session
+from tailgate.harness.targets.inspect.probe import OPEN, Access
 from tailgate.harness.targets.launch.launched import LaunchedTarget
-from tailgate.harness.targets.launch.process import OwnProcess, free_port, require_free
-from tailgate.harness.targets.launch.ready import Detail, Milestone, first_token, wait_until_ready
+from tailgate.harness.targets.launch.process import free_port, require_free
+from tailgate.harness.targets.launch.ready import Detail, Milestone, Readiness
 from tailgate.harness.targets.vllm_flags import flag
 from tailgate.workloads.common.errors import UserError
 
@@ -86,7 +85,6 @@ class VllmTarget(LaunchedTarget):
 
     @property
     def served_model(self) -> str:
-        """The name it answers to."""
         name = self._args.get("served-model-name", self._model)
         return str(name[0] if isinstance(name, list) else name)
 
@@ -108,29 +106,14 @@ class VllmTarget(LaunchedTarget):
         await asyncio.to_thread(require_free, port, "target.args.port")
         host = str(self._args.get("host", "127.0.0.1"))
         command = self._command(self.installed, host, port)
-        self.life.command = command
         url = _url(self._args, host, port)
-        headers = await self._access.headers()
-        began = time.monotonic()
-        self.process = await OwnProcess.spawn(command, env=self._environment(host), port=port)
-        async with session(headers, self._access.trust) as http:
-            ready = await wait_until_ready(
-                self.process,
-                self.life,
-                http,
-                began_s=began,
-                health_url=f"{url}/health",
-                timeout_s=self._ready_timeout_s,
-                where="target",
-                milestones=MILESTONES,
-                details=DETAILS,
-                problems=PROBLEMS,
-            )
-            await first_token(self.process, self.life, http, ready, url, self.served_model, "completions")
+        readiness = Readiness(f"{url}/health", self._ready_timeout_s, "target", MILESTONES, DETAILS, PROBLEMS)
+        env = self._environment(host)
+        await self.serve(command, env, port, self._access, readiness, url, self.served_model, "completions")
         return (url,)
 
     def _environment(self, host: str) -> dict[str, str]:
-        """Of the server: a key belongs here, where no list of processes shows it."""
+        """The server's environment: an API key is passed here, where no list of processes shows it."""
         found = dict(self._env)
         if _is_here(host):  # nobody else reaches what this adds: resolved settings, resetting the cache
             found = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **found}

@@ -4,7 +4,6 @@ Asking the parser takes some seconds (it imports vLLM), so the answer is kept by
 the user's cache folder. Names, choices and numbers are checked; what vLLM parses itself is left to it.
 """
 
-import asyncio
 import difflib
 import hashlib
 import json
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tailgate.harness.host.child_process import output_of
 from tailgate.workloads.common.errors import UserError
 
 _ASK_S = 120.0
@@ -65,7 +65,6 @@ class Flag:
 
     @property
     def several(self) -> bool:
-        """Whether it takes more than one value."""
         return self.nargs in ("*", "+") or (isinstance(self.nargs, int) and self.nargs > 1)
 
 
@@ -167,22 +166,8 @@ def find_python(given: str | None) -> str:
 
 async def _ask(python: str, *arguments: str) -> dict[str, Any] | None:
     """The answer of `_ASK`; None if that interpreter can't give one."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            python, "-c", _ASK, *arguments,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-    except OSError:
-        return None
-    try:
-        out, _ = await asyncio.wait_for(process.communicate(), _ASK_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-    if process.returncode != 0:
-        return None
-    answer: dict[str, Any] = json.loads(out.decode().strip().splitlines()[-1])
+    output = await output_of(python, "-c", _ASK, *arguments, within_s=_ASK_S)
+    answer: dict[str, Any] | None = json.loads(output.strip().splitlines()[-1]) if output is not None else None
     return answer
 
 

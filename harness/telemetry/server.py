@@ -26,7 +26,7 @@ _MAX_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FirstScrape:
     """What the first scrape of an endpoint brought: which server, how many series; or why nothing."""
 
     endpoint: str
@@ -88,8 +88,8 @@ class ServerScraper:
         self._samples.shift(self._t0 - t0_unix_ns)
         self._t0 = t0_unix_ns
 
-    async def start(self) -> list[Found]:
-        """Scrape once and say what came; then go on in the background."""
+    async def start(self) -> list[FirstScrape]:
+        """Scrape once and return what came; then go on in the background."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls_context(self._trust)),
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
@@ -100,11 +100,9 @@ class ServerScraper:
         return [self._found(endpoint) for endpoint in self._readers]
 
     def renew(self, headers: Mapping[str, str]) -> None:
-        """Other headers from the next scrape on: a key was renewed."""
         self._headers = dict(headers)
 
     async def stop(self) -> None:
-        """End the rounds, then scrape a last time."""
         if self._session is None:
             return
         for task in self._tasks:
@@ -116,11 +114,9 @@ class ServerScraper:
         self._session, self._tasks = None, []
 
     async def scrape(self) -> None:
-        """One round now, besides the regular ones: for an exact reading before or after a phase."""
         await self._round()
 
     def write(self, path: Path) -> None:
-        """Write `server.parquet`."""
         self._samples.write(path)
 
     def latest(self, name: str) -> float | None:
@@ -193,14 +189,14 @@ class ServerScraper:
             ]
         )
 
-    def _found(self, endpoint: str) -> Found:
+    def _found(self, endpoint: str) -> FirstScrape:
         series = len(self._latest.get(endpoint, ()))
         if not self._up[endpoint]:
             problem = next(p.text for p in reversed(self.problems) if p.endpoint == endpoint)
-            return Found(endpoint, None, 0, problem)
+            return FirstScrape(endpoint, None, 0, problem)
         if not series:
-            return Found(endpoint, None, 0, "/metrics is empty")
-        return Found(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
+            return FirstScrape(endpoint, None, 0, "/metrics is empty")
+        return FirstScrape(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
 
 
 def _total(by_endpoint: Mapping[str, Mapping[SeriesKey, float]], name: str) -> float | None:

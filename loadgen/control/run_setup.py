@@ -13,7 +13,7 @@ from locust.env import Environment
 from locust.user.users import User
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.coordinator import Station, assertions_count
+from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
 from tailgate.loadgen.control.shape import Stages
 from tailgate.loadgen.control.stages import Stage, mean_users
 from tailgate.loadgen.control.users import OpenLoopUser, SessionUser
@@ -22,7 +22,7 @@ _MOST_TOLD: Final = 20
 
 
 @dataclass(frozen=True)
-class Crew:
+class RunSetup:
     """An open loop's dispatchers (no stages), or a closed loop's users."""
 
     closed: bool
@@ -35,7 +35,7 @@ class Crew:
     @classmethod
     def of(
         cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
-    ) -> "Crew":
+    ) -> "RunSetup":
         """From a `prepare` message."""
         stages = tuple(Stage(**stage) for stage in message["stages"])
         return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
@@ -46,12 +46,12 @@ class Crew:
             return list(self.own_classes)
         return [SessionUser] if self.closed else [OpenLoopUser]
 
-    def dress(self, environment: Environment) -> None:
+    def apply_to(self, environment: Environment) -> None:
         """Give Locust's environment its user classes and its shape."""
         environment.user_classes = self.user_classes()
         if self.own_classes:
-            assertions_count(environment)
-            tell_of_errors(environment, self.report)
+            count_failed_assertions(environment)
+            report_user_errors(environment, self.report)
         if self.closed:
             environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
             environment.shape_class.runner = environment.runner
@@ -76,12 +76,12 @@ class Crew:
         environment.shape_class.begin(t0_unix_ns)
         runner.start_shape()
 
-    def watch_the_clock(self, station: Station, t0_unix_ns: int) -> None:
+    def watch_the_clock(self, coordinator: Coordinator, t0_unix_ns: int) -> None:
         """Closed loop: count users from the measure phase's begin, and close at its end. Times of this machine."""
         if self.closed:
             until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
-            gevent.spawn_later(max(until, 0), station.population.restart)
-            station.close_at(t0_unix_ns + self.measure_end_ns)
+            gevent.spawn_later(max(until, 0), coordinator.user_counts.restart)
+            coordinator.close_at(t0_unix_ns + self.measure_end_ns)
 
     def planned_users(self, t0_unix_ns: int, until_unix_ns: int) -> float:
         """Closed loop: how many there were to be on average, from the measure phase's begin to this time."""
@@ -93,7 +93,7 @@ class Crew:
         self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})
 
 
-def tell_of_errors(environment: Environment, report: Callable[[Message], None]) -> None:
+def report_user_errors(environment: Environment, report: Callable[[Message], None]) -> None:
     """What a person's own code raises is an event of the run, each kind once; assertions are in the records."""
     told: set[str] = set()
 

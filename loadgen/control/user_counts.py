@@ -3,7 +3,7 @@
 import time
 
 
-class Population:
+class UserCounts:
     """Users alive, and the integral of their number since the first came."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class WebUi:
         self._stats = environment.stats
         self._ui = environment.create_web_ui(host, port)
 
-    def take(self, message: Message) -> None:
+    def on_message(self, message: Message) -> None:
         """An injector's second."""
         if message["op"] == "tick":
             for name, second in message.get("classes", {}).items():

@@ -8,13 +8,13 @@ from typing import Any
 from tailgate.workloads.common.errors import UserError
 
 
-def described(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
     """What a worker is told of a file that is to come: its size and a digest of all of it."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "digest": hashlib.file_digest(file, "blake2b").hexdigest()}
 
 
-class Files:
+class FileReceiver:
     """Files while they come in, piece by piece, in any order; ``complete()`` is called when all are there."""
 
     def __init__(self, folder: Path, complete: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ class Files:
         self._wanted = dict(wanted)
         self._look()
 
-    def take(self, name: str, offset: int, piece: bytes) -> None:
+    def write_piece(self, name: str, offset: int, piece: bytes) -> None:
         """A piece has come."""
         path = self._folder / Path(name).name
         with path.open("r+b" if path.exists() else "wb") as file:
@@ -52,7 +52,7 @@ class Files:
         for name, about in (self._wanted or {}).items():
             path = self._folder / name
             path.touch()  # of an empty file no piece has come
-            if described(path) != about:
+            if describe_file(path) != about:
                 raise UserError(
                     "did not come from the master as it is there", where=name, remedy="Start the run once more."
                 )

@@ -16,7 +16,7 @@ from locust.rpc import Message
 from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
 
 
-class Master(MasterRunner):
+class TailgateMasterRunner(MasterRunner):
     """``takes_part(connection)``: True, False, or None while nobody is let in or turned away for good."""
 
     def __init__(self, environment: Environment, host: str, port: int) -> None:
@@ -48,7 +48,7 @@ class Master(MasterRunner):
             super().check_stopped()
 
 
-class Worker(WorkerRunner):
+class TailgateWorkerRunner(WorkerRunner):
     """Stays until we leave, and survives a connection that takes nothing."""
 
     def heartbeat(self) -> Any:

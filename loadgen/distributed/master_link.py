@@ -23,7 +23,7 @@ _PONG_S: Final = 10.0
 _LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 
 
-class Link:
+class MasterLink:
     """Connected when made. ``heard(kind, data)`` is called for each of our messages from the master.
 
     Raises:
@@ -31,31 +31,31 @@ class Link:
     """
 
     def __init__(
-        self, environment: Environment, host: str, port: int, heard: Callable[[str, dict[str, Any]], None]
+        self, environment: Environment, host: str, port: int, on_message: Callable[[str, dict[str, Any]], None]
     ) -> None:
         self.master = f"{host}:{port}"
         self._environment = environment
-        self._heard = heard
-        self._heard_at = time.monotonic()
+        self._on_message = on_message
+        self._last_heard_s = time.monotonic()
         self._pings: list[Ping] = []
         self._sending = RLock()
         try:
             environment.stats = RequestStats(use_response_times_cache=False)
-            self._runner = environment._create_runner(locust_runners.Worker, host, port)
+            self._runner = environment._create_runner(locust_runners.TailgateWorkerRunner, host, port)
         except (ConnectionError, *_LINE_BROKEN, OSError) as error:
             raise UserError(f"can't connect: {error}", where=f"--master {self.master}") from error
         for kind in protocol.TO_WORKER:
-            self._runner.register_message(kind, self._take)
+            self._runner.register_message(kind, self._receive)
 
-    def _take(self, environment: Environment, msg: RpcMessage) -> None:
-        self._heard_at = time.monotonic()
+    def _receive(self, environment: Environment, msg: RpcMessage) -> None:
+        self._last_heard_s = time.monotonic()
         data = msg.data or {}
         if msg.type == protocol.PONG:
             self._pings.append(Ping(data["sent"], data["received"], data["answered"], time.time_ns()))
         else:
-            self._heard(msg.type, data)
+            self._on_message(msg.type, data)
 
-    def tell(self, kind: str, data: dict[str, Any]) -> None:
+    def send(self, kind: str, data: dict[str, Any]) -> None:
         """Send; what matters is said again by whoever says it."""
         with self._sending:
             try:
@@ -63,20 +63,20 @@ class Link:
             except _LINE_BROKEN:
                 return
 
-    def say(self, message: Message) -> None:
+    def report(self, message: Message) -> None:
         """Pass on what the station says."""
-        self.tell(protocol.SAID, {"message": message})
+        self.send(protocol.REPORT, {"message": message})
 
     def silent_s(self) -> float:
         """How long nothing was heard of the master, neither of ours nor of Locust's heartbeats."""
         beat = self._runner.last_heartbeat_timestamp or 0.0
-        return float(min(time.monotonic() - self._heard_at, time.time() - beat))
+        return float(min(time.monotonic() - self._last_heard_s, time.time() - beat))
 
     # --- clocks ----------------------------------------------------------------------------------------
 
     def ping(self) -> None:
         """Ask for the master's time."""
-        self.tell(protocol.PING, {"sent": time.time_ns()})
+        self.send(protocol.PING, {"sent": time.time_ns()})
 
     def measure_clock(self, pings: int) -> None:
         """Exchange so many pings.

@@ -36,7 +36,7 @@ FILE: Final = "tailgate.file"
 PREPARED: Final = "tailgate.prepared"
 REFUSED: Final = "tailgate.refused"
 GO: Final = "tailgate.go"
-SAID: Final = "tailgate.said"
+REPORT: Final = "tailgate.said"
 SPOOL: Final = "tailgate.spool"
 STORED: Final = "tailgate.stored"
 WIND_DOWN: Final = "tailgate.wind-down"
@@ -44,7 +44,7 @@ STOP: Final = "tailgate.stop"
 DRAINED: Final = "tailgate.drained"
 DISMISSED: Final = "tailgate.dismissed"
 
-TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, SAID, SPOOL, DRAINED)
+TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, REPORT, SPOOL, DRAINED)
 TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, WIND_DOWN, STOP, DISMISSED)
 
 # Pieces of files: small enough that handling one does not hold up a heartbeat.

@@ -18,7 +18,7 @@ from tailgate.workloads.plan.plan import Plan, make_plan, read_plan, write_plan
 from tailgate.workloads.table.hashing import plan_hash
 
 
-def remake(order: dict[str, Any], folder: Path) -> str:
+def rebuild(order: dict[str, Any], folder: Path) -> str:
     """Leave ``plan.parquet`` in the folder and return its hash.
 
     Raises:
@@ -27,23 +27,23 @@ def remake(order: dict[str, Any], folder: Path) -> str:
     path = folder / "plan.parquet"
     if order["how"] == "spec":
         plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
-        found = plan.plan_hash
+        plan_hash_here = plan.plan_hash
         write_plan(plan, path)
     else:
-        found = plan_hash(read_plan(path))
-    check(found, order["hash"])
-    return found
+        plan_hash_here = plan_hash(read_plan(path))
+    check(plan_hash_here, order["hash"])
+    return plan_hash_here
 
 
-def check(found: str, expected: str) -> None:
+def check(plan_hash_here: str, expected: str) -> None:
     """Refuse another plan than the master's.
 
     Raises:
         UserError: with both hashes.
     """
-    if found != expected:
+    if plan_hash_here != expected:
         raise UserError(
-            f"the worker's plan is not the master's: its hash is {found}, the master's {expected}",
+            f"the worker's plan is not the master's: its hash is {plan_hash_here}, the master's {expected}",
             where="plan",
             remedy="Install the same versions of tailgate and numpy on all machines.",
         )
@@ -53,7 +53,7 @@ def main() -> int:
     """Entry: a UserError goes to stdout as JSON."""
     order = orjson.loads(sys.stdin.buffer.read())
     try:
-        answer: dict[str, Any] = {"hash": remake(order, Path(sys.argv[1]))}
+        answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}
     except UserError as error:
         answer = {"refused": {"what": error.what, "where": error.where, "remedy": error.remedy}}
     sys.stdout.write(orjson.dumps(answer).decode())

@@ -32,11 +32,11 @@ def number_of(name: str) -> int | None:
 @dataclass
 class _Progress:
     sent: int = 0
-    stored: int = 0
-    moved_at: float = field(default_factory=time.monotonic)
+    acknowledge: int = 0
+    progressed_at: float = field(default_factory=time.monotonic)
 
 
-class Shipper:
+class RecordSender:
     """The worker's side. `look` now and then, `stored` when the master says so."""
 
     def __init__(self, folder: Path, send: Send) -> None:
@@ -44,42 +44,42 @@ class Shipper:
         self._send = send
         self._files: dict[str, _Progress] = {}
 
-    def look(self) -> None:
+    def send_new(self) -> None:
         """Send what is new, as far as the window allows; send again what was lost."""
         now = time.monotonic()
         for path in sorted(self._folder.glob("*.arrows")):
             if number_of(path.name) is None:
                 continue
             progress = self._files.setdefault(path.name, _Progress())
-            if progress.sent > progress.stored and now - progress.moved_at > _AGAIN_S:
-                progress.sent = progress.stored
+            if progress.sent > progress.acknowledge and now - progress.progressed_at > _AGAIN_S:
+                progress.sent = progress.acknowledge
             with path.open("rb") as file:
                 file.seek(progress.sent)
-                while progress.sent - progress.stored < _WINDOW_BYTES and (piece := file.read(PIECE_BYTES)):
-                    if progress.sent == progress.stored:
-                        progress.moved_at = now
+                while progress.sent - progress.acknowledge < _WINDOW_BYTES and (piece := file.read(PIECE_BYTES)):
+                    if progress.sent == progress.acknowledge:
+                        progress.progressed_at = now
                     self._send(path.name, progress.sent, piece)
                     progress.sent += len(piece)
 
-    def stored(self, name: str, upto: int) -> None:
+    def acknowledge(self, name: str, upto: int) -> None:
         """The master holds the file up to this byte."""
         progress = self._files.get(name)
-        if progress is not None and upto > progress.stored:
-            progress.stored = upto
+        if progress is not None and upto > progress.acknowledge:
+            progress.acknowledge = upto
             progress.sent = max(progress.sent, upto)
-            progress.moved_at = time.monotonic()
+            progress.progressed_at = time.monotonic()
 
     @property
     def all_stored(self) -> bool:
         """Whether the master holds everything that is there now."""
         return all(
-            path.name in self._files and self._files[path.name].stored >= path.stat().st_size
+            path.name in self._files and self._files[path.name].acknowledge >= path.stat().st_size
             for path in self._folder.glob("*.arrows")
             if number_of(path.name) is not None
         )
 
 
-class Store:
+class RecordStore:
     """The master's side: files in its own run directory's spool."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class Store:
         self._have: dict[str, int] = {}
         self.repeated = 0  # bytes that came more than once
 
-    def take(self, name: str, offset: int, piece: bytes) -> int:
+    def write(self, name: str, offset: int, piece: bytes) -> int:
         """Store what is new of a piece; everything up to the returned byte is held.
 
         Raises:

@@ -19,7 +19,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 
 @dataclass(frozen=True)
-class Own:
+class LocalInputs:
     """What this machine brings along."""
 
     folder: Path  # where plan, content and records are kept
@@ -27,23 +27,23 @@ class Own:
     locustfile: Path | None = None
 
 
-def make_job(shard: dict[str, Any], own: Own) -> dict[str, Any]:
+def make_job(shard: dict[str, Any], inputs: LocalInputs) -> dict[str, Any]:
     """The injectors' job on this machine; the plan is made and checked.
 
     Raises:
         UserError: another plan than the master's, or no key.
     """
-    _make_plan(shard["plan"], own.folder)
-    job = {**shard["job"], "plan": str(own.folder / "plan.parquet"), "spool": str(own.folder / "spool")}
+    _make_plan(shard["plan"], inputs.folder)
+    job = {**shard["job"], "plan": str(inputs.folder / "plan.parquet"), "spool": str(inputs.folder / "spool")}
     if job["content"] is not None:
-        job["content"] = str(own.folder / "content.npz")
+        job["content"] = str(inputs.folder / "content.npz")
     if job["bodies"] is not None:
-        job["bodies"] = str(own.folder / protocol.bodies_file(job))
+        job["bodies"] = str(inputs.folder / protocol.bodies_file(job))
     if protocol.trace_of(job) is not None:
         workload = job["extend_plan"]["workload"]
-        here = {**workload["trace"], "file": str(own.folder / protocol.trace_file(job))}
+        here = {**workload["trace"], "file": str(inputs.folder / protocol.trace_file(job))}
         job["extend_plan"] = {**job["extend_plan"], "workload": {**workload, "trace": here}}
-    job["headers"] = {**job["headers"], **_key(shard["key"], own)}
+    job["headers"] = {**job["headers"], **_key(shard["key"], inputs)}
     return job
 
 
@@ -61,11 +61,11 @@ def _make_plan(order: dict[str, Any], folder: Path) -> None:
         raise UserError(**answer["refused"])
 
 
-def _key(wanted: dict[str, str] | None, own: Own) -> dict[str, str]:
+def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
     """The header with the API key, from this machine's environment."""
     if wanted is None:
         return {}
-    variable = own.key_variable or wanted["variable"]
+    variable = inputs.key_variable or wanted["variable"]
     value = os.environ.get(variable, "")
     if not value:
         raise UserError(
@@ -76,7 +76,7 @@ def _key(wanted: dict[str, str] | None, own: Own) -> dict[str, str]:
     return {wanted["header"]: f"{wanted['scheme']} {value}".strip()}
 
 
-def load_classes(wanted: dict[str, Any] | None, own: Own) -> list[type[User]]:
+def load_classes(wanted: dict[str, Any] | None, inputs: LocalInputs) -> list[type[User]]:
     """The user classes of this machine's copy of the locustfile; none for a run without.
 
     Raises:
@@ -84,12 +84,12 @@ def load_classes(wanted: dict[str, Any] | None, own: Own) -> list[type[User]]:
     """
     if wanted is None:
         return []
-    if own.locustfile is None:
+    if inputs.locustfile is None:
         raise UserError(
             f"the run uses a locustfile ({wanted['name']}), of which this worker has no copy",
             where="--locustfile",
             remedy="Copy it here and start `tailgate worker --locustfile FILE`.",
         )
-    if digest(own.locustfile) != wanted["digest"]:
-        raise UserError("is not the master's locustfile", where=str(own.locustfile), remedy="Copy it again.")
-    return user_classes(own.locustfile, wanted["tags"], wanted["exclude_tags"])
+    if digest(inputs.locustfile) != wanted["digest"]:
+        raise UserError("is not the master's locustfile", where=str(inputs.locustfile), remedy="Copy it again.")
+    return user_classes(inputs.locustfile, wanted["tags"], wanted["exclude_tags"])

@@ -16,7 +16,7 @@ from tailgate.loadgen.injector.kernel_timestamps import clock_step_probe
 from tailgate.loadgen.records import lag_histogram
 
 
-class Conduct:
+class ClientStats:
     """Counters of the current interval; `close_interval` turns them into a row of CLIENT_SCHEMA."""
 
     def __init__(self, injector: int) -> None:
@@ -24,7 +24,7 @@ class Conduct:
         self._t0_ns = 0
         self._clock_offset_ns = 0
         self.lags = array("q")  # receive lag of every read
-        self.more_lags: Callable[[], bytes] | None = None  # of reads counted elsewhere: uint32 per bucket
+        self.other_lags: Callable[[], bytes] | None = None  # of reads counted elsewhere: uint32 per bucket
         self.dispatch_lags = array("q")
         self.turnaround_lags = array("q")  # closed loop: how late users came back
         self.bytes = 0
@@ -77,8 +77,8 @@ class Conduct:
         now = time.time_ns()
         cpu = time.thread_time_ns()
         receive_lags = lag_histogram(np.frombuffer(self.lags, np.int64))
-        if self.more_lags is not None:
-            receive_lags += np.frombuffer(self.more_lags(), np.uint32)
+        if self.other_lags is not None:
+            receive_lags += np.frombuffer(self.other_lags(), np.uint32)
         reads = int(receive_lags.sum())
         duration = max(now - self._since_ns, 1)
         self._in_flight_ns += self.in_flight * (now - self._changed_ns)

@@ -8,13 +8,13 @@ import heapq
 import time
 from collections.abc import Callable
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.endpoint import Endpoint
-from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
+from tailgate.loadgen.injector.http.fast_connection import FastConnection
 from tailgate.loadgen.injector.http.tls import TlsConnection
 from tailgate.loadgen.records import HungUp, Status
 
@@ -28,16 +28,16 @@ class Dispatcher:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         endpoints: list[Endpoint],
         servers: int,
-        conduct: Conduct,
+        stats: ClientStats,
         ended: Callable[[Exchange], None],
         keepalive_ns: int,
     ) -> None:
         self._loop = loop
         self._endpoints = endpoints
-        self._conduct = conduct
+        self._stats = stats
         self._ended = ended
         self._keepalive_ns = keepalive_ns
         self._idle: list[list[Connection]] = [[] for _ in endpoints]
@@ -69,7 +69,7 @@ class Dispatcher:
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
         """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been: the difference is our lateness."""
         now = exchange.dispatched_ns = time.time_ns()
-        self._conduct.began(now - due_ns)
+        self._stats.began(now - due_ns)
         deadline = _deadline(exchange)
         if deadline is not None:
             self._with_deadline[exchange.index] = exchange
@@ -88,16 +88,16 @@ class Dispatcher:
                 if now - connection.idle_since_ns < self._keepalive_ns and connection.alive():
                     return connection
                 connection.close()
-        return self._kind(endpoint)(self._loop, self._endpoints[endpoint], self._conduct, self._on_ended)
+        return self._kind(endpoint)(self._loop, self._endpoints[endpoint], self._stats, self._on_ended)
 
     def _kind(self, endpoint: int) -> type[Connection]:
         if self._endpoints[endpoint].tls:
             return TlsConnection
-        return IntakeConnection if AVAILABLE and self._conduct.kernel_stamps else Connection
+        return FastConnection if AVAILABLE and self._stats.kernel_stamps else Connection
 
     def _on_ended(self, connection: Connection, exchange: Exchange) -> None:
         now = time.time_ns()
-        self._conduct.ended(now, connection.late_ns, exchange.bytes_received)
+        self._stats.ended(now, connection.late_ns, exchange.bytes_received)
         del self._busy[exchange]
         self._with_deadline.pop(exchange.index, None)
         self._load[exchange.endpoint % len(self._load)] -= 1

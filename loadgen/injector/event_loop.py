@@ -24,7 +24,7 @@ _BEAT_NS = 500_000
 _NEVER: Final = (1 << 63) - 1
 
 
-class Poll(Protocol):
+class OtherPoller(Protocol):
     """What waits in the loop's place, and may see to some descriptors by itself."""
 
     @property
@@ -41,12 +41,12 @@ class Poll(Protocol):
         ...
 
 
-class Loop:
+class EventLoop:
     """Descriptors and deadlines to handlers. Times are CLOCK_MONOTONIC nanoseconds."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self.other_poll: Poll | None = None  # waits instead of us, once there is one
+        self.other_poller: OtherPoller | None = None  # waits instead of us, once there is one
         self._handlers: dict[int, Handler] = {}
         self._alarm = Alarm()
         self._alarm_at = -1
@@ -69,7 +69,7 @@ class Loop:
     def take_turn_max(self) -> int:
         """The longest turn since the last call, waiting aside, in ns."""
         longest, self._turn_max_ns = self._turn_max_ns, 0
-        return max(longest, self.other_poll.take_longest() if self.other_poll is not None else 0)
+        return max(longest, self.other_poller.take_longest() if self.other_poller is not None else 0)
 
     def watch(self, fd: int, handler: Handler, mask: int = READABLE) -> None:
         """Call ``handler(mask)`` whenever ``fd`` is ready."""
@@ -81,7 +81,7 @@ class Loop:
         self._handlers[fd] = handler
         self._epoll.modify(fd, mask)
 
-    def hand_over(self, fd: int, handler: Handler) -> None:
+    def set_handler(self, fd: int, handler: Handler) -> None:
         """Another handler for the same events."""
         self._handlers[fd] = handler
 
@@ -129,7 +129,7 @@ class Loop:
                 self._alarm.set(self._alarm_at)
             turn_ended = monotonic()
             self._turn_max_ns = max(self._turn_max_ns, turn_ended - turn_began)
-            other = self.other_poll
+            other = self.other_poller
             if other is None:
                 events = poll(0 if busy else None, BATCH)
                 turn_began = monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import HungUp, Status
 
 _ERROR_CHARS = 500
@@ -52,7 +52,7 @@ class Exchange:
         self.request_id = request_id
         self.payload = payload  # head and body, ready to send
         self.streamed = streamed
-        self.stream = Stream(reading)
+        self.stream = TokenStream(reading)
         self.endpoint = 0
         self.scheduled_ns: int | None = None
         self.handed_over_ns: int | None = None

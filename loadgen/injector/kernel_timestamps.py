@@ -1,6 +1,6 @@
 """What the injector asks of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
 
-Linux only: epoll and timerfd are not replaced elsewhere (`harness.run.resources` refuses to send load there). Where a
+Linux only: epoll and timerfd are not replaced elsewhere (`harness.run.preflight` refuses to send load there). Where a
 kernel gives no receive stamps (a sandbox that emulates Linux), `stamps_available` is False and user-space stamps serve;
 the run says so.
 """

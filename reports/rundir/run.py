@@ -19,7 +19,7 @@ from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 _OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
 # Without these a run has fewer figures, but still figures.

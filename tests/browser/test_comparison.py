@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser.chromium import visit
-from tests.reports.fabricate import Row, fabricate
+from tests.kit.fabricate import Row, fabricate
 
 from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare

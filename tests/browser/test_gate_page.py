@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.browser.chromium import visit
-from tests.gate.made import campaign, noisy, pairs, policy
+from tests.kit.gate_runs import campaign, noisy, pairs, policy
 
 from tailgate.reports.documents.gate.history import Entry, entry_of
 from tailgate.reports.documents.gate.html import html

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.browser.chromium import visit
-from tests.reports.fabricate import Row, S, fabricate
+from tests.kit.fabricate import Row, S, fabricate
 
 from tailgate.reports.build import build
 from tailgate.reports.rundir.manifest import TargetRecord

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.workloads.common.arrays import Ints
-from tailgate.workloads.fit.estimate import Estimate
-from tailgate.workloads.fit.followups import Turns, estimates, follow_ups
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.fit.goodness_of_fit import FittedValue
+from tailgate.workloads.fit.lengths import expression_of
+from tailgate.workloads.fit.think_times import Turns, estimates, follow_ups
 from tailgate.workloads.table.columns import Columns
 
 LEAST_FOLLOW_UPS: Final = 50
@@ -23,8 +23,8 @@ class SessionFit:
 
     spec: dict[str, Any]
     first: npt.NDArray[np.bool_]
-    turns: Estimate
-    think_s: Estimate
+    turns: FittedValue
+    think_s: FittedValue
     notes: tuple[str, ...] = field(default=())
 
 
@@ -42,17 +42,17 @@ def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     turns = _turns_of(session, turn, at_ns, follows).within_reach()
     if np.isfinite(turns.pause_s).sum() < LEAST_FOLLOW_UPS:
         return None
-    found = follow_ups(turns)
-    of_turns, of_pauses = estimates(turns, found, tick_s)
-    pauses, counts = found.sample(_SAMPLE)
-    told = prompt[follows - 1] + output[follows - 1]
-    resent = float((prompt[follows] >= told).mean()) >= _RESENT
-    told = told if resent else np.zeros(len(follows), np.int64)
-    added = np.maximum(prompt[follows] - told, 1)
+    law = follow_ups(turns)
+    of_turns, of_pauses = estimates(turns, law, tick_s)
+    pauses, counts = law.sample(_SAMPLE)
+    history = prompt[follows - 1] + output[follows - 1]
+    resent = float((prompt[follows] >= history).mean()) >= _RESENT
+    history = history if resent else np.zeros(len(follows), np.int64)
+    added = np.maximum(prompt[follows] - history, 1)
     spec: dict[str, Any] = {
         "turns": _turns(counts),
-        "think": law_of(pauses, logarithmic=True),
-        "new_tokens": law_of(added),
+        "think": expression_of(pauses, logarithmic=True),
+        "new_tokens": expression_of(added),
         "pace": "clock",
         "max_turns": int(counts.max()),
     }
@@ -101,5 +101,5 @@ def _turns(counts: Ints) -> str:
     parts = [f"{(counts == k).mean():.4g}: {k}" for k in range(1, 11) if (counts == k).any()]
     tail = counts[counts > 10]
     if len(tail):
-        parts.append(f"{len(tail) / len(counts):.4g}: {law_of(tail)}")
+        parts.append(f"{len(tail) / len(counts):.4g}: {expression_of(tail)}")
     return f"mixture({', '.join(parts)})"

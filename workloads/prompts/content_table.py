@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.corpus import corpus_text
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 
 Ids = npt.NDArray[np.int32]
 
@@ -122,29 +122,29 @@ def table_from_tokens(pieces: Sequence[tuple[str, Sequence[int], Sequence[str] |
     SentencePiece with its low line for spaces) or plain. Where they are None or don't spell the text, the
     table is one for ids only.
     """
-    kept: list[tuple[str, Ids, npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+    safe_pieces: list[tuple[str, Ids, npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
     for text, ids, strings in pieces:
         starts = None if strings is None or len(strings) != len(ids) else _starts(text, strings)
         if starts is None:
-            return table_from_ids([token for _, some, _ in pieces for token in some])
+            return table_from_ids([token for _, piece_ids, _ in pieces for token in piece_ids])
         safe = _safe(text, starts)
         places = np.flatnonzero(safe)
         if len(places) >= 2:
             # From the first safe place to the last: then the ends of pieces are safe places too.
             first, last = int(places[0]), int(places[-1])
             begin, end = int(starts[first]), int(starts[last])
-            kept.append(
+            safe_pieces.append(
                 (text[begin:end], np.asarray(ids, np.int32)[first:last], starts[first:last] - begin, safe[first:last])
             )
-    if sum(len(ids) for _, ids, _, _ in kept) < _LEAST_IDS:
-        return table_from_ids([token for _, some, _ in pieces for token in some])
-    offsets = np.cumsum([0, *(len(text) for text, _, _, _ in kept)])
-    text = "".join(text for text, _, _, _ in kept)
-    starts_all = np.concatenate([starts + at for (_, _, starts, _), at in zip(kept, offsets, strict=False)])
-    safe_all = np.concatenate([safe for _, _, _, safe in kept])
+    if sum(len(ids) for _, ids, _, _ in safe_pieces) < _LEAST_IDS:
+        return table_from_ids([token for _, piece_ids, _ in pieces for token in piece_ids])
+    offsets = np.cumsum([0, *(len(text) for text, _, _, _ in safe_pieces)])
+    text = "".join(text for text, _, _, _ in safe_pieces)
+    starts_all = np.concatenate([starts + at for (_, _, starts, _), at in zip(safe_pieces, offsets, strict=False)])
+    safe_all = np.concatenate([safe for _, _, _, safe in safe_pieces])
     starts_all = np.append(starts_all, len(text)).astype(np.int64)
     return ContentTable(
-        ids=np.concatenate([ids for _, ids, _, _ in kept]),
+        ids=np.concatenate([ids for _, ids, _, _ in safe_pieces]),
         text=text,
         starts=starts_all,
         safe=safe_all,
@@ -174,7 +174,7 @@ def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentT
 def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTable:
     """Uniformly random ids: what many benchmarks send. It misstates speculative decoding and expert routing."""
     low, high = vocab_size // 10, int(vocab_size * 0.98)
-    uniform = Field(seed, "random content").uniform(np.arange(size))
+    uniform = RandomField(seed, "random content").uniform(np.arange(size))
     return ContentTable((low + uniform * (high - low)).astype(np.int32))
 
 

@@ -1,4 +1,4 @@
-"""Which format a trace has, from its name and its first lines; for the person who didn't say."""
+"""Which format a trace has, from its name and its first lines, where the person didn't say."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,21 @@ from typing import Any
 import orjson
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
 from tailgate.workloads.traces.formats.csv_stream import header, open_file
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 
 
-def guess_format(file: Path, *, named: bool = False) -> str:
-    """The format's name.
+def with_format(spec: TraceSpec) -> TraceSpec:
+    """The same with its format detected from the file where it is `auto`."""
+    if spec.format != "auto":
+        return spec
+    return spec.model_copy(update={"format": guess_format(spec.file, named=bool(spec.columns))})
 
-    Args:
-        file: the trace, a file or a folder.
-        named: the person has named columns, so it is one of the plain formats.
+
+def guess_format(file: Path, *, named: bool = False) -> str:
+    """The format's name; with `named`, the person has named columns, so it is one of the plain formats.
 
     Raises:
         UserError: it can't be opened, or looks like none of them.

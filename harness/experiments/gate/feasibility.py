@@ -8,13 +8,12 @@ import numpy as np
 from yarl import URL
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.experiments.gate.costs import price_per_hour
+from tailgate.harness.experiments.core.estimate import price_per_hour
 from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.gpu_watch import LOOPBACK
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.reports.stats.order_statistics import floor
-from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
-from tailgate.reports.verdicts.gate.missing_data import require_figure
+from tailgate.reports.verdicts.gate.metrics import GateMetric, require_figure, require_load
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.reports.verdicts.gate.runs import SIDES, GateRun
 from tailgate.reports.verdicts.gate.thresholds import applies

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tailgate.harness.config import run_spec as specs
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.reports.verdicts.gate.comparability import as_spec
-from tailgate.reports.verdicts.gate.policy import WHOLE, Point, Policy
+from tailgate.reports.verdicts.gate.policy import WHOLE, LoadPoint, Policy
 from tailgate.reports.verdicts.gate.runs import SIDES, Side
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.classes import ClassSpec
@@ -144,7 +144,7 @@ def _side(policy: Policy, side: Side) -> dict[str, Any]:
     return dict(found)
 
 
-def _loaded(workload: dict[str, Any], point: Point, rate: float | None, name: str) -> dict[str, Any]:
+def _loaded(workload: dict[str, Any], point: LoadPoint, rate: float | None, name: str) -> dict[str, Any]:
     """The workload at a point's load."""
     if point.users is not None:
         kept = {key: value for key, value in workload.items() if key not in ("arrivals", "stages")}

@@ -9,7 +9,7 @@ import numpy as np
 
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 
 
 class Patience:
@@ -27,8 +27,8 @@ class Patience:
         except ValueError as error:
             raise UserError(str(error), where="patience") from error
         self._share = share
-        self._who = Field(seed, "patience", "who")
-        self._how_long = Field(seed, "patience", "how long")
+        self._who = RandomField(seed, "patience", "who")
+        self._how_long = RandomField(seed, "patience", "how long")
 
     @classmethod
     def of(cls, job: Job) -> "Patience | None":

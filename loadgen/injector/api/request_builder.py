@@ -26,8 +26,6 @@ _FRAMING: Final = {
     "x-request-id",
 }
 
-PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-
 
 @dataclass(frozen=True, slots=True)
 class Row:

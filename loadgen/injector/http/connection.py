@@ -20,8 +20,8 @@ from typing import Final
 import httptools
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.http.token_stream import DIGEST_ABOVE
@@ -40,8 +40,8 @@ Ended = Callable[["Connection", Exchange], None]
 class Connection(Transport):
     """HTTP over plain TCP: `send` starts an exchange."""
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
-        super().__init__(loop, endpoint, conduct, ended)
+    def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
+        super().__init__(loop, endpoint, stats, ended)
         self._parser: httptools.HttpResponseParser | None = None
         self._stamp = 0
         self._complete = False
@@ -106,7 +106,7 @@ class Connection(Transport):
             return
         stream = exchange.stream
         stream.received(stamp, read)
-        self._conduct.lags.append(read - stamp)
+        self._stats.lags.append(read - stamp)
         if self._complete:
             self._finish(stamp, read)
         elif stream.size > stream.digest_at:
@@ -115,7 +115,7 @@ class Connection(Transport):
     def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
         """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
         exchange.stream.received(stamp, read)
-        self._conduct.lags.append(read - stamp)
+        self._stats.lags.append(read - stamp)
         if self._complete:
             self._keep_alive = False
             self._finish(stamp, read)
@@ -156,7 +156,7 @@ class Connection(Transport):
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
-        self.late_ns = read - stamp if self._conduct.kernel_stamps else 0
+        self.late_ns = read - stamp if self._stats.kernel_stamps else 0
         exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()

@@ -3,15 +3,15 @@
 Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
 within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
 unusual it takes over again, from the very byte, and stays. Where the extension isn't there (`compiled`), `Connection`
-does it all. Both ways give the same record (tests/loadgen/test_intake.py).
+does it all. Both ways give the same record (tests/system/loadgen/injector/http/test_intake.py).
 """
 
 import os
 from typing import TYPE_CHECKING, Final
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection, Ended
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.http.transport import whose
@@ -23,21 +23,21 @@ if AVAILABLE or TYPE_CHECKING:
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def _poll_of(loop: Loop) -> "_intake.Poll":
+def _poll_of(loop: EventLoop) -> "_intake.Poll":
     """The poll that waits for this loop, from the first time it is asked for."""
-    if loop.other_poll is None:
-        loop.other_poll = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
-    assert isinstance(loop.other_poll, _intake.Poll)
-    return loop.other_poll
+    if loop.other_poller is None:
+        loop.other_poller = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
+    assert isinstance(loop.other_poller, _intake.Poll)
+    return loop.other_poller
 
 
-class IntakeConnection(Connection):
+class FastConnection(Connection):
     """Plain TCP, kernel stamps."""
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
-        super().__init__(loop, endpoint, conduct, ended)
+    def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
+        super().__init__(loop, endpoint, stats, ended)
         self._poll = _poll_of(loop)
-        conduct.more_lags = self._poll.drain_lags
+        stats.other_lags = self._poll.drain_lags
         self._intake = _intake.Intake()
         self._taking = False  # the intake reads
         self._between_chunks = False
@@ -62,7 +62,7 @@ class IntakeConnection(Connection):
                 stream = exchange.stream
                 self._intake.begin(stream.size, stream.digest_at)
                 stream.intake, self._taking = self._intake, True
-                self._loop.hand_over(self._fd, self._take_in)
+                self._loop.set_handler(self._fd, self._take_in)
                 self._poll.give(self._fd, self._intake)
 
     # --- in it -------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class IntakeConnection(Connection):
         exchange.stream.catch_up()
         exchange.stream.intake = None
         exchange.bytes_received += self._intake.received
-        self._loop.hand_over(self._fd, self._readable)
+        self._loop.set_handler(self._fd, self._readable)
 
     def _fail(self, status: Status, error: str, end_ns: int | None = None) -> None:
         self._leave()

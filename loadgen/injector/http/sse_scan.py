@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 
 if AVAILABLE or TYPE_CHECKING:
     from tailgate.loadgen.injector.http import _events

@@ -23,7 +23,7 @@ DIGEST_ABOVE = 64 * 1024
 _LONGEST_EVENT = 16 << 20
 
 
-class Intake(Protocol):
+class FastReader(Protocol):
     """What reads on behalf of a stream (`intake`)."""
 
     @property
@@ -41,7 +41,7 @@ class Intake(Protocol):
         ...
 
 
-class Stream:
+class TokenStream:
     """The body of one answer while it arrives, and what is kept of it. Stamps are CLOCK_REALTIME ns."""
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Stream:
         self.reads = array("q")  # per read: when we came round to it
         self.ends = array("q")  # per read: `size` after it
         self.pending = b""
-        self.intake: Intake | None = None  # what reads the rest, if Python doesn't
+        self.intake: FastReader | None = None  # what reads the rest, if Python doesn't
         self.arrivals_us = bytearray()
         self.first_ns: int | None = None
         self.last_ns: int | None = None

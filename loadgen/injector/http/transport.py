@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.kernel_timestamps import (
@@ -39,11 +39,11 @@ class Transport(ABC):
     """A socket for one exchange at a time; ``ended(self, exchange)`` follows exactly once for each."""
 
     def __init__(
-        self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Callable[[Any, Exchange], None]
+        self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Callable[[Any, Exchange], None]
     ) -> None:
         self._loop = loop
         self.endpoint = endpoint
-        self._conduct = conduct
+        self._stats = stats
         self._ended = ended
         self._exchange: Exchange | None = None
         self._sock: socket.socket | None = None
@@ -80,7 +80,7 @@ class Transport(ABC):
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._conduct.kernel_stamps:
+        if self._stats.kernel_stamps:
             ask_for_stamps(sock)
         self._sock, self._fd, self._recvmsg = sock, sock.fileno(), sock.recvmsg
         code = sock.connect_ex(self.endpoint.address)
@@ -208,7 +208,7 @@ class Transport(ABC):
 
         Unless the kernel was to stamp them: then nobody knows, the lag is 0, and too many such reads fail the run.
         """
-        self._conduct.unstamped += bool(data)
+        self._stats.unstamped += bool(data)
         if not self._loop.user_stamps:
             return read
         since = self._unread_since_ns or self._loop.unseen_since_ns

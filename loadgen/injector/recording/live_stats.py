@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import Status
 
 _MOST: Final = 200
@@ -53,7 +53,7 @@ class _Second:
         }
 
 
-class Recent:
+class LiveStats:
     """Totals since the start, and the last second; by class where ``class_of`` (of a row's index) is given."""
 
     def __init__(self, class_of: Callable[[int], str] | None = None) -> None:
@@ -133,7 +133,7 @@ def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float
     return (now_ns - begun) / 1e6, ttft, silent
 
 
-def _first_event_ns(stream: Stream) -> int | None:
+def _first_event_ns(stream: TokenStream) -> int | None:
     """When the first event of what is not read yet came; neither the head nor a comment (`: keep-alive`) is one."""
     size = stream.start + len(stream.pending)
     for piece in stream.pieces:

@@ -23,7 +23,7 @@ class Writer(Protocol):
         ...
 
 
-class Books:
+class Recorder:
     """The spools of one injector.
 
     Raises:
@@ -39,7 +39,7 @@ class Books:
             raise UserError(f"can't write records: {error.strerror}", where=str(folder)) from error
         self._writers: list[Writer] = [self._records, self._client]
 
-    def keep(self, writer: Writer) -> None:
+    def add_writer(self, writer: Writer) -> None:
         """Somebody else's rows, written before the records that refer to them."""
         self._writers.insert(0, writer)
 

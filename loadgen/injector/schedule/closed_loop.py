@@ -12,10 +12,10 @@ import time
 from collections import deque
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 
 # So many first turns are made ahead, and as many more are known: by the time at which a session begins whose last rows
@@ -26,11 +26,13 @@ AHEAD_REQUESTS = 64
 class ClosedLoop:
     """Feeds the dispatcher from users' hand-overs."""
 
-    def __init__(self, share: Share, maker: RequestMaker, dispatcher: Dispatcher, conduct: Conduct, job: Job) -> None:
+    def __init__(
+        self, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, stats: ClientStats, job: Job
+    ) -> None:
         self._share = share
         self._maker = maker
         self._dispatcher = dispatcher
-        self._conduct = conduct
+        self._stats = stats
         self._job = job
         self._starts = deque(share.session_starts().tolist())
         self._ready: deque[tuple[int, Exchange]] = deque()
@@ -81,13 +83,13 @@ class ClosedLoop:
         followed = self._share.follower(position) is not None
         return self._maker.exchange(row, row.index % len(self._job.urls), followed=followed)
 
-    def hand_over(self, user: int, asked_ns: int) -> None:
+    def dispatch_next(self, user: int, asked_ns: int) -> None:
         """A user wants its next request sent; it asked at ``asked_ns`` (CLOCK_REALTIME)."""
         if self._stopped:
             return
         free_since = self._free_since.pop(user, None)
         if free_since is not None:
-            self._conduct.turnaround_lags.append(asked_ns - free_since)
+            self._stats.turnaround_lags.append(asked_ns - free_since)
         position = self._turn.pop(user, None)
         if position is not None:
             exchange = self._made.pop(user, None) or self._make(position)
@@ -131,7 +133,7 @@ class ClosedLoop:
         """Send nothing more. Who could have asked by now and has not is as late as that."""
         if not self._stopped:
             now = min(time.time_ns(), self._ends_ns)
-            self._conduct.turnaround_lags.extend(now - since for since in self._free_since.values() if since < now)
+            self._stats.turnaround_lags.extend(now - since for since in self._free_since.values() if since < now)
         self._stopped = True
         self._ready.clear()
         self._made.clear()

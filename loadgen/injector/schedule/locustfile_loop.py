@@ -13,12 +13,12 @@ import numpy as np
 import orjson
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.job import Job
-from tailgate.loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, Status
 from tailgate.loadgen.spool import Spool
 
 APIS: Final = ("chat", "completions")
@@ -32,20 +32,20 @@ class _NoRows:
         raise NotImplementedError
 
 
-class Asked:
+class LocustfileLoop:
     """Feeds the dispatcher with what users ask for."""
 
-    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, conduct: Conduct, job: Job) -> None:
+    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats, job: Job) -> None:
         self._dispatcher = dispatcher
-        self._conduct = conduct
+        self._stats = stats
         self._job = job
         self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _NoRows()) for api in APIS}
         folder = Path(job.spool)
-        self._spool = Spool(folder / f"asked-{job.injector}.arrows", ASKED_SCHEMA)
-        self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
+        self._spool = Spool(folder / f"asked-{job.injector}.arrows", LOCUSTFILE_REQUEST_SCHEMA)
+        self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", LOCUSTFILE_VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
-        self._told_of: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
+        self._last_answers: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
         self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
         self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
@@ -72,17 +72,17 @@ class Asked:
         for maker in self._makers.values():
             maker.renew_headers(headers)
 
-    def ask(self, message: dict[str, Any]) -> None:
+    def dispatch_body(self, message: dict[str, Any]) -> None:
         """A user wants this body sent."""
         if self._stopped:
             return
         index = self._count * self._job.injectors + self._job.injector
         self._count += 1
         user, kind, asked_ns = message["user"], message["class"], message["at"]
-        told, ended_ns = self._told_of.pop(user, (0, 0))
-        if told and told == message["after"]:  # else nobody got it
+        last_number, ended_ns = self._last_answers.pop(user, (0, 0))
+        if last_number and last_number == message["after"]:  # else nobody got it
             # Of its way back only the answer's way to it is ours; what it did then is its own affair.
-            self._conduct.turnaround_lags.append(message["woke"] - ended_ns)
+            self._stats.turnaround_lags.append(message["woke"] - ended_ns)
         urls = len(self._job.urls)
         server = self._dispatcher.least_loaded() if self._job.balance == "least-in-flight" else index % urls
         endpoint = APIS.index(message["api"]) * urls + server
@@ -105,7 +105,7 @@ class Asked:
         number = self._numbers.pop(exchange.index)
         self._unsettled.add(number)
         assert exchange.end_ns is not None
-        self._told_of[user] = number, exchange.end_ns
+        self._last_answers[user] = number, exchange.end_ns
         stream, reading = exchange.stream, exchange.stream.reading
         begun = exchange.sent_ns or exchange.dispatched_ns or 0
 
@@ -133,7 +133,7 @@ class Asked:
 
     def _gaps_ms(self, exchange: Exchange) -> list[float]:
         """Between the tokens' arrivals, where nobody else writes them down."""
-        if not self._job.tells_gaps:
+        if not self._job.report_gaps:
             return []
         arrivals_us = np.frombuffer(exchange.stream.arrivals_us, np.uint32).astype(np.int64)
         gaps_ms: list[float] = (np.diff(arrivals_us) / 1e3).tolist()

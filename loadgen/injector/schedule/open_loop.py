@@ -12,9 +12,9 @@ from functools import partial
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 
 AHEAD_NS = 2_000_000_000
@@ -28,7 +28,9 @@ _FOLLOW_AHEAD_NS = 50_000_000
 class OpenLoop:
     """Feeds the dispatcher from a share of the plan. Times are ns from the run's start unless named otherwise."""
 
-    def __init__(self, loop: Loop, share: Share, maker: RequestMaker, dispatcher: Dispatcher, job: Job) -> None:
+    def __init__(
+        self, loop: EventLoop, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, job: Job
+    ) -> None:
         self._loop = loop
         self._share = share
         self._maker = maker

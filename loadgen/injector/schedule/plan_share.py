@@ -28,7 +28,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-class Share:
+class PlanShare:
     """The rows with ``session % injectors == injector``: a session's turns stay with one injector."""
 
     def __init__(self, table: pa.Table, planned: int = 0, more: Callable[[int, int], pa.Table] | None = None) -> None:
@@ -65,7 +65,7 @@ class Share:
         return self._count
 
     @classmethod
-    def read(cls, job: Job) -> "Share":
+    def read(cls, job: Job) -> "PlanShare":
         """A job's share of its plan.parquet."""
 
         def mine(table: pa.Table) -> pa.Table:

@@ -43,7 +43,7 @@ class Obstacle:
 def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
     """Every reason, those of single runs first."""
     return [
-        *(one for run in runs for one in of_run(run)),
+        *(one for run in runs for one in obstacles_of(run)),
         *_plans(runs),
         *_kinds(runs),
         *_fingerprints(runs, policy),
@@ -52,7 +52,7 @@ def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
     ]
 
 
-def of_run(run: GateRun) -> Iterator[Obstacle]:
+def obstacles_of(run: GateRun) -> Iterator[Obstacle]:
     """Why this run's measuring can't be trusted; nothing if its target died: that is a result.
 
     So it is if it refused everything: then its own books prove nothing, but our client's checks still count.

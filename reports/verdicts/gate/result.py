@@ -11,7 +11,7 @@ from tailgate.reports.verdicts.gate.causes import Cause
 from tailgate.reports.verdicts.gate.comparability import Declared, Obstacle
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.error_rule import ErrorRule
-from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.reports.verdicts.gate.runs import GateRecord
 from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
 from tailgate.workloads.common.errors import UserError
 
@@ -65,7 +65,7 @@ class Verdict:
     candidate: str = ""
     simulated: bool = False
     inconclusive: str = "fail"
-    spent: Campaign | None = None
+    spent: GateRecord | None = None
     command: tuple[str, ...] = ()
 
     @property

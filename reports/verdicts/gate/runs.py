@@ -6,13 +6,14 @@ A gate's folder has `gate.json`, which says what each of its runs was; stored ru
 import glob
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from tailgate.reports.rundir.json_files import check_schema, write_atomic
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.verdicts.gate.policy import WHOLE
+from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.workloads.common.errors import UserError
 
 Side = Literal["baseline", "candidate"]
@@ -90,8 +91,8 @@ class GateRun:
 
 
 @dataclass(frozen=True)
-class Campaign:
-    """What a gate's folder says of itself (`gate.json`).
+class GateRecord:
+    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took.
 
     Attributes:
         runs: (directory name, side, point, pair) in the order in which they were made.
@@ -140,7 +141,7 @@ class Campaign:
         write_atomic(folder / FILE_NAME, (json.dumps(data, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path) -> "Campaign":
+    def load(cls, folder: Path) -> "GateRecord":
         """Read `gate.json`.
 
         Raises:
@@ -163,16 +164,16 @@ class Campaign:
         return cls(**data)
 
 
-def of_campaign(folder: Path, campaign: Campaign) -> list[GateRun]:
+def recorded_runs(folder: Path, record: GateRecord) -> list[GateRun]:
     """The runs of a gate's folder.
 
     Raises:
         UserError: one of them is missing or damaged.
     """
-    return [read_run(folder / name, side, point, pair) for name, side, point, pair in campaign.runs]
+    return [read_run(folder / name, side, point, pair) for name, side, point, pair in record.runs]
 
 
-def stored(pattern: str, side: Side, where: str = "") -> list[GateRun]:
+def stored_runs(pattern: str, side: Side, where: str = "") -> list[GateRun]:
     """The runs that a glob names, in the order in which they were made; `where` the glob stands.
 
     Raises:
@@ -227,3 +228,49 @@ def sides_of(runs: Sequence[GateRun], point: str) -> tuple[list[GateRun], list[G
     """(baseline, candidate) runs of a point, by pair."""
     mine = sorted((run for run in runs if run.point == point), key=lambda run: (run.pair or 0, run.manifest.t0_unix_ns))
     return [run for run in mine if run.side == "baseline"], [run for run in mine if run.side == "candidate"]
+
+
+def placed(runs: Sequence[GateRun], policy: Policy) -> list[GateRun]:
+    """Stored runs at the points of a policy; as they are if it names none.
+
+    A share (0.85x) is whatever open-loop rate no other point has, which needs it to be the only share.
+
+    Raises:
+        UserError: a run fits no point, or a side has no run at one of them.
+    """
+    if not policy.points:
+        return list(runs)
+    found = [replace(run, point=_point(run, policy)) for run in runs]
+    there = {(run.side, run.point) for run in found}
+    if len({run.side for run in runs}) == len(SIDES):  # else only thresholds are judged
+        for side, point in product(SIDES, dict.fromkeys(point for point, _ in policy.tests())):
+            if (side, point) not in there:
+                raise UserError(
+                    f"no run of the {side} was made at the policy's point {point} ({policy.points[point].text})",
+                    where=f"--{side}", remedy="Give such runs too, or judge by a policy without this point.",
+                )  # fmt: skip
+    return found
+
+
+def newest(runs: Sequence[GateRun], window: int | None) -> list[GateRun]:
+    """The newest `window` runs at each point, oldest first; all of them without a window."""
+    points = dict.fromkeys(run.point for run in runs)
+    each = [[run for run in runs if run.point == point] for point in points]
+    return [run for mine in each for run in (mine if window is None else mine[-window:])]
+
+
+def _point(run: GateRun, policy: Policy) -> str:
+    workload = run.manifest.spec.get("workload") or {}
+    users, rate = workload.get("users"), (workload.get("arrivals") or {}).get("rate")
+    for name, point in policy.points.items():
+        if (users is not None and point.users == users) or (users is None and rate is not None and point.rate == rate):
+            return name
+    shares = [name for name, point in policy.points.items() if point.share is not None]
+    if len(shares) == 1 and users is None and rate is not None:
+        return shares[0]
+    load = f"closed {users}" if users is not None else f"{rate:g}/s" if rate is not None else "an unknown load"
+    points = ", ".join(f"{name} {point.text}" for name, point in policy.points.items())
+    raise UserError(
+        f"{run.path.name} was made at {load}, which is none of the policy's points ({points})", where=f"--{run.side}",
+        remedy="Name runs made at these loads, or write the points as those runs had them.",
+    )  # fmt: skip

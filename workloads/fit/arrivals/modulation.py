@@ -11,13 +11,13 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.fit.arrivals.binned_counts import Counts, averaged
-from tailgate.workloads.fit.estimate import Estimate, log_normal
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, log_normal
 
 _LEAST_CV: Final = 0.02
 _MOST_ERROR: Final = 1.0
 
 
-def fit_modulation(counts: Counts) -> tuple[Estimate, Estimate] | None:
+def fit_modulation(counts: Counts) -> tuple[FittedValue, FittedValue] | None:
     """Coefficient of variation and correlation time (s), or None where the likelihood has no summit.
 
     A summit that bins can't see is none: a correlation time below their width, a coefficient of variation of a few
@@ -28,19 +28,19 @@ def fit_modulation(counts: Counts) -> tuple[Estimate, Estimate] | None:
     def loss(parameters: Floats) -> float:
         return -_log_likelihood(counts, parameters)
 
-    best = minimize(
+    optimum = minimize(
         loss, _first_guess(counts), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-3, "maxiter": 1000}
     )
-    if not best.success:
+    if not optimum.success:
         return None
     try:
-        covariance = np.linalg.inv(_hessian(loss, best.x))
+        covariance = np.linalg.inv(_hessian(loss, optimum.x))
     except np.linalg.LinAlgError:
         return None
     variances = np.diag(covariance)
     if not (variances > 1e-9).all() or not (np.sqrt(variances[1:]) < _MOST_ERROR).all():
         return None
-    s, tau = (float(np.exp(value)) for value in best.x[1:])
+    s, tau = (float(np.exp(value)) for value in optimum.x[1:])
     if tau < counts.width_s or s < _LEAST_CV:
         return None
     # cv = sqrt(exp(s^2) - 1); d ln cv / d ln s = s^2 exp(s^2) / (exp(s^2) - 1).

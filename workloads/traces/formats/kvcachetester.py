@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.traces.formats.batching import Request, pieces
 from tailgate.workloads.traces.formats.json_lines import BadValueError, number, tokens, value
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader
@@ -40,7 +40,7 @@ def _requests(file: Path, faults: Faults) -> Iterator[Request]:
         content = _content(path)
         if content.get("block_size") not in (None, BLOCK_TOKENS):
             raise UserError(f"block_size {content['block_size']}, not {BLOCK_TOKENS}", where=str(path))
-        names = Field(0, "kv-cache-tester", k)
+        names = RandomField(0, "kv-cache-tester", k)
         for steps, start_s in _sessions(content, path):
             yield from _steps(steps, start_s, session, names, path, faults)
             session += 1
@@ -76,7 +76,7 @@ def _sessions(content: dict[str, Any], path: Path) -> Iterator[tuple[list[Any], 
 
 
 def _steps(
-    steps: list[Any], start_s: float, session: int, names: Field, path: Path, faults: Faults
+    steps: list[Any], start_s: float, session: int, names: RandomField, path: Path, faults: Faults
 ) -> Iterator[Request]:
     for place, step in enumerate(steps):
         try:
@@ -90,7 +90,7 @@ def _steps(
                 session=session,
                 think_ns=NO_PAUSE if place == 0 else round(max(think_s, 0.0) * 1e9),
                 blocks=names.u64(blocks),
-                kind=str(step.get("model", "")) or None,
+                class_name=str(step.get("model", "")) or None,
             )
         except (BadValueError, TypeError, ValueError) as error:
             faults.bad(place + 1, f"step {place + 1} of {path.name}: {error}")
