@@ -267,7 +267,4 @@ def _unknown_work(analysis: Analysis) -> dict[str, int]:
     tried = np.isfinite(run.column("sent_ns")) & np.isnan(run.column("first_token_ns"))
     tried &= ~run.ok & ~run.is_text("status", *_NO_WORK) & _inside(run.column("end_ns"), run.window_ns)
     cancelled = run.is_text("status", "cancelled")
-    return {
-        "failed": int(np.count_nonzero(tried & ~cancelled)),
-        "cancelled": int(np.count_nonzero(tried & cancelled)),
-    }
+    return {"failed": int(np.count_nonzero(tried & ~cancelled)), "cancelled": int(np.count_nonzero(tried & cancelled))}

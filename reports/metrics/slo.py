@@ -137,9 +137,7 @@ def _split_line(line: str, where: str) -> tuple[str, str]:
     key, colon, value = line.partition(":")
     if not colon:
         raise UserError(
-            f"expected 'figure: condition', found {line!r}",
-            where=where,
-            remedy="For example 'ttft: p99 < 800ms'.",
+            f"expected 'figure: condition', found {line!r}", where=where, remedy="For example 'ttft: p99 < 800ms'."
         )
     return key.strip(), value.strip()
 

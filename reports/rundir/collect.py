@@ -166,11 +166,7 @@ def _last_sign_of_life(client: Any, reported: Any, manifest: Manifest) -> int:
     if not (manifest.t0_unix_ns or reported.num_rows or client.num_rows):
         return -1
     ends = pc.add(client["t_ns"], client["dur_ns"])
-    signs = [
-        pc.max(ends).as_py(),
-        pc.max(reported["dispatched_ns"]).as_py(),
-        pc.max(reported["end_ns"]).as_py(),
-    ]
+    signs = [pc.max(ends).as_py(), pc.max(reported["dispatched_ns"]).as_py(), pc.max(reported["end_ns"]).as_py()]
     return max((t for t in signs if t is not None), default=0) + _SPOOL_PERIOD_NS
 
 
