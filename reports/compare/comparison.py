@@ -47,7 +47,6 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """Label and load."""
         return f"{self.label} @ {self.load}"
 
 
@@ -109,7 +108,6 @@ def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
 
 
 def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
-    """Why these runs can't be compared."""
     obstacles = []
     bad = [run for run in runs if not run.summary.valid]
     if bad:
@@ -134,7 +132,6 @@ def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _remarks(runs: Sequence[StoredRun], points: Sequence[Configuration]) -> list[str]:
-    """What a reader must know besides."""
     remarks = []
     gpus = {gpus_in_words(run.manifest) for run in runs}
     if len(gpus) > 1:

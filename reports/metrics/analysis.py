@@ -12,7 +12,14 @@ import numpy as np
 
 from tailgate.loadgen.records import HungUp
 from tailgate.reports.metrics.arrivals import Scan, scan
-from tailgate.reports.metrics.requests import Distribution, Figures, distribution, figures, of_gaps, with_failures
+from tailgate.reports.metrics.requests import (
+    Figures,
+    LatencyDistribution,
+    distribution,
+    figures,
+    of_gaps,
+    with_failures,
+)
 from tailgate.reports.metrics.slo import Condition, Slo, parse
 from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
 from tailgate.reports.rundir import telemetry
@@ -54,9 +61,8 @@ class Analysis:
     @cached_property
     def sent_rps(self) -> float | None:
         """Requests per second that were turned to inside the steady window, whenever they had been due."""
-        dispatched, (start, end) = self.run.column("dispatched_ns"), self.run.window_ns
-        seconds = self.run.duration_s
-        return float(np.count_nonzero((dispatched >= start) & (dispatched < end)) / seconds) if seconds else None
+        seconds, sent = self.run.duration_s, self.run.inside(self.run.column("dispatched_ns"))
+        return float(np.count_nonzero(sent) / seconds) if seconds else None
 
     @cached_property
     def abandoned(self) -> Mask:
@@ -144,7 +150,6 @@ class Analysis:
 
     @cached_property
     def throughput(self) -> Throughput | None:
-        """Rates over the steady window."""
         return throughput(self.run, self.scan)
 
     @cached_property
@@ -157,7 +162,7 @@ class Analysis:
         return float(tokens[self.met].sum()) if not self.unknown.any() else float("nan")
 
     @cached_property
-    def latencies(self) -> dict[str, Distribution]:
+    def latencies(self) -> dict[str, LatencyDistribution]:
         """By figure, over the ok requests of the measure phase; `itl` among them."""
         wanted = self.run.ok & self.run.measured
         latencies = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
@@ -165,7 +170,7 @@ class Analysis:
         return latencies
 
     @cached_property
-    def latencies_failed_as_inf(self) -> dict[str, Distribution]:
+    def latencies_failed_as_inf(self) -> dict[str, LatencyDistribution]:
         """As `latencies`, failures infinitely late; for the figures that a gate judges."""
         wanted = self.run.ok & self.run.measured
         return {
@@ -175,12 +180,10 @@ class Analysis:
 
     @cached_property
     def server(self) -> telemetry.Telemetry | None:
-        """The server's own metrics, if they were sampled."""
         return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
 
     @cached_property
     def gpu(self) -> telemetry.Telemetry | None:
-        """The GPUs' samples, if there are any."""
         return None if "gpu.parquet" in self.run.problems else telemetry.read_gpu(self.run.path)
 
     @cached_property
@@ -190,7 +193,6 @@ class Analysis:
 
     @cached_property
     def send_lag_ms(self) -> Floats:
-        """Dispatch lag and connection set-up together."""
         return self._after_due("sent_ns")
 
     def _after_due(self, event: str) -> Floats:

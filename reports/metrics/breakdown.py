@@ -12,7 +12,13 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.metrics.requests import Distribution, distribution, effective_requests, of_series, with_failures
+from tailgate.reports.metrics.requests import (
+    LatencyDistribution,
+    distribution,
+    effective_requests,
+    of_series,
+    with_failures,
+)
 from tailgate.reports.metrics.throughput import output_tokens_inside
 from tailgate.reports.stats.order_statistics import Quantile, quantile_at
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
@@ -49,8 +55,8 @@ class GroupFigures:
     failed_share: float | None
     attained: float | None
     goodput_rps: float | None
-    latencies: dict[str, Distribution]
-    failed_as_inf: dict[str, Distribution]
+    latencies: dict[str, LatencyDistribution]
+    failed_as_inf: dict[str, LatencyDistribution]
     itl: tuple[Quantile, ...]
     output_tokens_per_s: float | None
     rows: Mask
@@ -65,7 +71,6 @@ class Key:
     names: list[str]
 
     def present(self, rows: Mask) -> Ints:
-        """Codes that occur among `rows`."""
         return np.flatnonzero(np.bincount(self.codes[rows], minlength=len(self.names)))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.arrivals import padded_sum
 from tailgate.reports.metrics.throughput import (
     answer_began_ns,
     answer_ended_ns,
@@ -48,7 +49,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
                 return None
             return _counted(analysis, analysis.begin_ns, good)
         case "requests_per_s":
-            return _counted(analysis, last, rows & run.ok & _inside(analysis, last))
+            return _counted(analysis, last, rows & run.ok & run.inside(last))
         case "input_tokens_per_s":
             prompt = np.where(rows, prompt_tokens_inside(run), 0.0)
             return _weighted(analysis, first, prompt)
@@ -71,7 +72,7 @@ def _tokens(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
     bins = np.zeros(max(high, len(scan.arrivals_per_bin)))
     bins[: len(scan.arrivals_per_bin)] = scan.arrivals_per_bin * (float(output.sum()) / arrivals)
     if metric == "total_tokens_per_s":
-        bins = _added(bins, _per_bin(analysis, answer_began_ns(run), prompt))
+        bins = padded_sum(bins, _per_bin(analysis, answer_began_ns(run), prompt))
     return _bounded(analysis, total / seconds, bins[low:high])
 
 
@@ -111,15 +112,3 @@ def _per_bin(analysis: Analysis, times_ns: Floats, weights: Floats) -> Floats:
     wanted = np.isfinite(times_ns) & (weights != 0)
     slots = np.maximum(times_ns[wanted] // analysis.scan.bin_ns, 0).astype(np.int64)
     return np.bincount(slots, weights=weights[wanted], minlength=_bins(analysis)[1]).astype(np.float64)
-
-
-def _inside(analysis: Analysis, times_ns: Floats) -> Mask:
-    start, end = analysis.run.window_ns
-    return (times_ns >= start) & (times_ns < end)
-
-
-def _added(a: Floats, b: Floats) -> Floats:
-    total = np.zeros(max(len(a), len(b)))
-    total[: len(a)] += a
-    total[: len(b)] += b
-    return total

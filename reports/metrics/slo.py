@@ -72,14 +72,12 @@ class Slo:
         return bool(self.thresholds)
 
     def limits(self) -> list[tuple[str, float]]:
-        """(latency, limit in ms) of every objective and condition on one."""
         return [(t.metric, t.limit) for t in self.thresholds if t.metric in LATENCIES] + [
             (c.metric, c.limit) for c in self.good
         ]
 
     @property
     def ttft_limit_ms(self) -> float | None:
-        """The tightest limit on TTFT, if any."""
         limits = [t.limit for t in self.thresholds if t.metric == "ttft"]
         limits += [c.limit for c in self.good if c.metric == "ttft"]
         return min(limits, default=None)

@@ -51,7 +51,6 @@ class Slow:
 
 
 def slowest(analysis: Analysis) -> list[Slow]:
-    """The slowest requests with their segments."""
     run = analysis.run
     rows = slowest_rows(run, HOW_MANY)
     due = run.due_ns[rows]

@@ -52,17 +52,11 @@ def answer_ended_ns(run: Run) -> Floats:
 
 def answered_inside(run: Run) -> Mask:
     """Requests whose answer began to arrive inside the window."""
-    return _inside(run, answer_began_ns(run))
+    return run.inside(answer_began_ns(run))
 
 
 def ended_inside(run: Run) -> Mask:
-    """`ok` requests whose answer's last token arrived inside the window."""
-    return run.ok & _inside(run, answer_ended_ns(run))
-
-
-def _inside(run: Run, t_ns: Floats) -> Mask:
-    start_ns, end_ns = run.window_ns
-    return np.asarray((t_ns >= start_ns) & (t_ns < end_ns))
+    return run.ok & run.inside(answer_ended_ns(run))
 
 
 def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
@@ -87,7 +81,7 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     exact = np.where(has_first & scan.first_inside, first, 0.0) + later_inside * each
     tokens = np.where(by_usage, exact, scan.inside * per_arrival)
     whole = came_whole(run)
-    tokens = np.where(whole, np.where(_inside(run, answer_ended_ns(run)), output, 0.0), tokens)
+    tokens = np.where(whole, np.where(run.inside(answer_ended_ns(run)), output, 0.0), tokens)
     return tokens, ~by_usage & (scan.inside > 0)
 
 

@@ -40,7 +40,6 @@ class Timeline:
 
     @property
     def middle_s(self) -> Floats:
-        """Middles of the bins, seconds."""
         return (self.edges_ns[1:] + self.edges_ns[:-1]) / 2e9
 
 

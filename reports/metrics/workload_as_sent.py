@@ -71,7 +71,6 @@ class WorkloadAsSent:
 
 
 def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:
-    """Compare what was sent with what was planned."""
     run = analysis.run
     planned = _inside(run, run.column("scheduled_ns"))
     sent = _inside(run, run.column("dispatched_ns"))
@@ -104,9 +103,7 @@ def planned_reuse(run: Run, rows: Mask, granularity: int = 1) -> float | None:
 
 def _inside(run: Run, times_ns: Floats) -> Floats:
     """Rising times of the measured requests inside the steady window, seconds from its start."""
-    start, end = run.window_ns
-    times = times_ns[run.measured & np.isfinite(times_ns)]
-    return np.sort(times[(times >= start) & (times < end)] - start) / 1e9
+    return np.sort(times_ns[run.measured & run.inside(times_ns)] - run.window_ns[0]) / 1e9
 
 
 def _gap_cv(times_s: Floats) -> float | None:

@@ -69,7 +69,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def jsonable(value: Any) -> Any:
     """Nested values as JSON has them: dataclasses as mappings, no NumPy numbers, NaN as null, infinity as "inf".
 
-    A class with a `to_json` of its own is asked for its value.
+    A class with a `to_json` of its own is asked for its value; one with OPTIONAL leaves those fields out when None.
     """
     match value:
         case dict():
@@ -85,7 +85,9 @@ def jsonable(value: Any) -> Any:
         case _ if hasattr(value, "to_json"):
             return value.to_json()
         case _ if dataclasses.is_dataclass(value):
-            return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            optional = getattr(value, "OPTIONAL", ())
+            items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return {k: jsonable(item) for k, item in items.items() if item is not None or k not in optional}
         case _:
             return value
 

@@ -21,7 +21,7 @@ _ALWAYS: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "clien
 # ... and everything that was measured or happened is in one of these; documents are made from it.
 MEASURED: Final = (*_ALWAYS, "server.parquet", "gpu.parquet", "host.parquet", "events.jsonl")
 
-State = Literal["running", "complete", "interrupted", "failed", "aborted"]
+RunState = Literal["running", "complete", "interrupted", "failed", "aborted"]
 
 
 class TargetRecord(pydantic.BaseModel):
@@ -57,7 +57,7 @@ class Manifest(pydantic.BaseModel):
     run: str
     name: str = ""
     # `running` in a file that nobody writes any more means: killed.
-    state: State = "running"
+    state: RunState = "running"
     started_at: str = ""  # ISO 8601, UTC
     t0_unix_ns: int = 0
     tailgate_version: str = ""
@@ -126,7 +126,6 @@ class Manifest(pydantic.BaseModel):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

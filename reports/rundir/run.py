@@ -57,7 +57,6 @@ class Run:
         return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
     def is_text(self, name: str, *values: str) -> Mask:
-        """Where the text column `name` is one of `values`."""
         codes, names = self.texts(name)
         return np.isin(codes, [code for code, text in enumerate(names) if text in values])
 
@@ -68,12 +67,10 @@ class Run:
 
     @cached_property
     def ok(self) -> Mask:
-        """Requests that ended `ok`."""
         return self.is_text("status", "ok")
 
     @cached_property
     def measured(self) -> Mask:
-        """Requests of the measure phase."""
         return self.is_text("phase", "measure")
 
     @property
@@ -133,9 +130,13 @@ class Run:
             stopped = int(max(last, default=0))
         return start, max(start, min(end, stopped))
 
+    def inside(self, t_ns: Floats) -> Mask:
+        """Which times lie in the steady window."""
+        start, end = self.window_ns
+        return np.asarray((t_ns >= start) & (t_ns < end))
+
     @property
     def duration_s(self) -> float:
-        """Length of the steady window, seconds."""
         start, end = self.window_ns
         return (end - start) / 1e9
 

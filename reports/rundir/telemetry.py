@@ -66,7 +66,6 @@ class Series:
     values: Floats
 
     def before(self, t_ns: float) -> float | None:
-        """The last value at or before a time."""
         at = int(np.searchsorted(self.t_ns, t_ns, side="right"))
         return float(self.values[at - 1]) if at else None
 
@@ -96,7 +95,6 @@ class Series:
         return float(np.dot(weight, self.values) / weight.sum()) if weight.sum() > 0 else None
 
     def most(self, start_ns: float, end_ns: float) -> float | None:
-        """A gauge's largest sample in a window."""
         inside = self.values[(self.t_ns >= start_ns) & (self.t_ns <= end_ns)]
         return float(inside.max()) if len(inside) else None
 
@@ -110,7 +108,6 @@ class Telemetry:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """All names that were sampled."""
         return frozenset(pc.unique(self.table["name"]).to_pylist())
 
     @cached_property
@@ -132,7 +129,6 @@ class Telemetry:
         return {}
 
     def series(self, name: str) -> list[Series]:
-        """All series of `name`, one per source; empty if it was never sampled."""
         if name not in self._known:
             places = self._places.get(name)
             self._known[name] = [] if places is None else self._split(self.table.take(pa.array(places)))
@@ -168,8 +164,13 @@ class Telemetry:
 
 
 def labels_of(series: Series) -> dict[str, str]:
-    """The labels of a server's series."""
     return dict(json.loads(series.key[1] or "{}"))
+
+
+def longest_gap_s(t_ns: Ints, start_ns: int, end_ns: int) -> float:
+    """Longest time without a sample inside a window, seconds."""
+    inside = t_ns[(t_ns > start_ns) & (t_ns < end_ns)]
+    return float(np.diff(np.concatenate([[start_ns], inside, [end_ns]])).max()) / 1e9
 
 
 def on_grid(series: Sequence[Series], t_ns: Ints) -> Floats:
@@ -217,7 +218,6 @@ class HistogramGrowth:
 
     @property
     def n(self) -> float:
-        """How many values."""
         return float(self.counts.sum())
 
     @property
@@ -263,12 +263,10 @@ def read_server(run_dir: Path) -> Telemetry | None:
 
 
 def read_gpu(run_dir: Path) -> Telemetry | None:
-    """`gpu.parquet`; None if the run has none."""
     return _read(run_dir / "gpu.parquet", ("gpu",))
 
 
 def read_host(run_dir: Path) -> Telemetry | None:
-    """`host.parquet`; None if the run has none."""
     return _read(run_dir / "host.parquet", ("process", "pid"))
 
 

@@ -43,7 +43,6 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """Hits / trials."""
         return self.hits / self.trials if self.trials else 0.0
 
     def bounds(self, tail: float) -> tuple[float, float]:
@@ -68,7 +67,6 @@ def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:
 
 
 def _totals(loads: Sequence[Sequence[Counts]]) -> list[tuple[int, int]]:
-    """(hits, trials) of each side."""
     sides = list(zip(*loads, strict=True))
     return [(int(sum(h.sum() for h, _ in side)), int(sum(n.sum() for _, n in side))) for side in sides]
 

@@ -64,6 +64,7 @@ class Evidence:
     analysis: Analysis
     checks: Sequence[Check] = ()
     flight: InFlight | None = None
+    overloaded: bool = False
     server: ServerView | None = None
     gpus: Sequence[GpuView] = ()
     workload: WorkloadAsSent | None = None
@@ -127,7 +128,7 @@ def _throttled(e: Evidence) -> Iterator[Finding]:
 
 
 def _overloaded(e: Evidence) -> Iterator[Finding]:
-    if e.flight is not None and e.flight.overloaded:
+    if e.flight is not None and e.overloaded:
         says = f"Requests in flight grew by {e.flight.growth:.0f} over the window: more comes in than is served."
         figures = {"in_flight_growth": e.flight.growth, "in_flight_mean": e.flight.mean}
         yield Finding(

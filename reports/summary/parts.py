@@ -17,7 +17,7 @@ from tailgate.reports.summary.model import (
     Errors,
     GpuSummary,
     LatencySummary,
-    Load,
+    LoadSummary,
     Objective,
     SloSummary,
     Streaming,
@@ -30,23 +30,23 @@ from tailgate.workloads.common.arrays import Floats
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
 
 
-def load(analysis: Analysis, flight: InFlight | None) -> Load:
-    """Loop, rates, requests by status, requests in flight."""
+def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> LoadSummary:
     run = analysis.run
     seconds = run.duration_s
     codes, names = run.texts("status")
     counts = np.bincount(codes[run.measured], minlength=len(names))
     by_status = dict(zip(names, counts.tolist(), strict=True))
     in_order = {status.value: by_status[status.value] for status in Status if by_status.get(status.value)}
-    return Load(
+    return LoadSummary(
         loop=run.manifest.loop,
         offered_rps=int(np.count_nonzero(analysis.offered)) / seconds if seconds else None,
         sent_rps=analysis.sent_rps,
         duration_s=seconds,
         requests={"planned": int(counts.sum()), "ok": 0, **in_order},
         all_phases={"planned": len(run), "ok": int(np.count_nonzero(run.ok))},
-        users=run.manifest.users,
+        users=run.manifest.users or None,
         in_flight=flight,
+        overloaded=overloaded if flight else None,
     )
 
 
@@ -60,7 +60,6 @@ def gpus(views: list[GpuView]) -> GpuSummary | None:
 
 
 def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
-    """Attainment, goodput, each objective judged; None without an SLO."""
     if not judged and not analysis.has_good:
         return None
     seconds, offered = analysis.run.duration_s, int(np.count_nonzero(analysis.judged))
@@ -100,7 +99,6 @@ def _conditions(slo: Slo) -> list[str]:
 
 
 def streaming(analysis: Analysis) -> Streaming:
-    """How answers came over the wire, in the measure phase."""
     run = analysis.run
     rows = run.measured & (run.column("chunks") > 0)
     chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
@@ -152,7 +150,6 @@ def _kind(requests: Any, status: str, places: Any) -> ErrorKind:
 
 
 def client(analysis: Analysis) -> ClientSummary:
-    """The injectors' own conduct."""
     run = analysis.run
     turns, steps = client_column(run, "loop_max_ns"), client_column(run, "clock_step_ns")
 

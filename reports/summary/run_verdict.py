@@ -6,7 +6,7 @@ from typing import Literal
 
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.model import Errors, Load
+from tailgate.reports.summary.model import Errors, LoadSummary
 from tailgate.reports.summary.objectives import Judged, Judgement
 from tailgate.reports.validity.client import Check
 
@@ -21,7 +21,7 @@ class RunVerdict:
 
 
 def run_verdict(
-    manifest: Manifest, failed: Sequence[Check], load: Load, errors: Errors, judged: Sequence[Judged]
+    manifest: Manifest, failed: Sequence[Check], load: LoadSummary, errors: Errors, judged: Sequence[Judged]
 ) -> RunVerdict:
     """What a run's end, its failed checks, its requests and its objectives come to."""
     if failed:

@@ -65,7 +65,6 @@ def _answering(server: Telemetry) -> Iterator[Event]:
 
 
 def _restarts(server: Telemetry) -> Iterator[Event]:
-    """Servers whose process began anew under the same address."""
     for endpoint in server.series("process_start_time_seconds"):
         for t_ns, _, _ in _changes(endpoint):
             yield _event(t_ns, "restart", f"{endpoint.key[0]} was restarted: its counters began anew")
@@ -103,7 +102,6 @@ def _preemptions(server: Telemetry) -> Iterator[Event]:
 
 
 def _throttling(gpu: Telemetry) -> Iterator[Event]:
-    """GPUs whose clocks the hardware or the cooling begins or ceases to hold down."""
     for source in gpu.series("throttle_reasons"):
         reasons = source.values.astype(np.int64) & _MASK
         for at in np.flatnonzero(np.diff(reasons, prepend=0)):

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import Series, Telemetry
+from tailgate.reports.rundir.telemetry import Series, Telemetry, longest_gap_s
 
 # NVML clocksEventReasons (nvml.h): heat and the power brake, of which the hardware itself slows down ...
 HARDWARE: Final = {0x40: "hardware thermal slowdown", 0x80: "hardware power brake"}
@@ -76,7 +76,6 @@ def gpu_views(analysis: Analysis) -> list[GpuView]:
 
 
 def whole_gpus(views: list[GpuView]) -> list[GpuView]:
-    """The views without MIG instances: an instance is a part of a GPU, not another one."""
     return [view for view in views if view.parent is None]
 
 
@@ -109,7 +108,7 @@ def _view(telemetry: Telemetry, gpu: str, parent: str | None, start: int, end: i
         energy_j=energy,
         energy_source=source,
         energy_disagreement=apart,
-        gap_s=_gap(sampled, start, end) if sampled else (end - start) / 1e9,
+        gap_s=longest_gap_s(sampled.t_ns, start, end) if sampled else (end - start) / 1e9,
     )
 
 
@@ -151,8 +150,3 @@ def _throttling(
 
     reasons = tuple(name for bit, name in SLOWDOWN.items() if share(bit) > 0)
     return share(sum(HARDWARE)), share(sum(MILD), without=sum(HARDWARE)), reasons, share(POWER_CAP)
-
-
-def _gap(series: Series, start: int, end: int) -> float:
-    times = series.t_ns[(series.t_ns > start) & (series.t_ns < end)]
-    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9

@@ -11,7 +11,15 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import HistogramGrowth, Series, Telemetry, histogram, labels_of, on_grid
+from tailgate.reports.rundir.telemetry import (
+    HistogramGrowth,
+    Series,
+    Telemetry,
+    histogram,
+    labels_of,
+    longest_gap_s,
+    on_grid,
+)
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",
@@ -130,7 +138,7 @@ def server_view(analysis: Analysis) -> ServerView | None:
         phases={k: _phase(h) for k, name in _PHASES.items() if (h := histogram(server, name, start, end)) and h.n},
         draft_acceptance=accepted / drafted if drafted and accepted is not None else None,
         endpoints=_endpoints(server, start, end),
-        gap_s=_gap(server, start, end),
+        gap_s=longest_gap_s(server.times_ns, start, end),
     )
 
 
@@ -197,12 +205,6 @@ def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint,
         )
         for url in urls
     )
-
-
-def _gap(server: Telemetry, start: int, end: int) -> float:
-    """Longest time without a scrape inside the window, seconds."""
-    times = server.times_ns[(server.times_ns > start) & (server.times_ns < end)]
-    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9
 
 
 def find_number(tree: object, name: str) -> float | None:

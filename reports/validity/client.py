@@ -35,7 +35,7 @@ _FEWER_USERS: Final = (
     "Free a core for the load generator, use fewer users, or spread them over machines (tailgate worker)."
 )
 
-Outcome = Literal["ok", "fail", "unchecked"]
+CheckStatus = Literal["ok", "fail", "unchecked"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Check:
     """
 
     name: str
-    status: Outcome
+    status: CheckStatus
     value: float | None = None
     bound: float | None = None
     unit: str = ""
@@ -69,7 +69,7 @@ class Check:
 
 def at_most(name: str, value: float | None, bound: float, unit: str, why: str, remedy: str) -> Check:
     """A check that holds up to a bound; unchecked without a value."""
-    status: Outcome = "unchecked" if value is None else "ok" if value <= bound else "fail"
+    status: CheckStatus = "unchecked" if value is None else "ok" if value <= bound else "fail"
     return Check(name, status, value, bound, unit, why, remedy)
 
 
@@ -169,7 +169,6 @@ def _ways_back(run: Run) -> tuple[float, float, float]:
 
 
 def _client_resources(run: Run) -> Check:
-    """Requests that this machine could not send: any one is too many, for the target never saw it."""
     rows = np.flatnonzero(run.is_text("status", "client_error"))
     where = ""
     if len(rows):

@@ -22,7 +22,6 @@ _NO_TOKENS: Final = ("not_sent", "connect_error", "client_error", "rejected", "h
 
 
 def server_checks(analysis: Analysis) -> Iterator[Check]:
-    """Token counts and foreign traffic."""
     server, why = analysis.server, ""
     if server is None:
         why = "the server's /metrics were not sampled"

@@ -25,7 +25,6 @@ _NEED_EVERY_ROW: Final = ("offered_load", "turnaround_lag", "bookkeeping", "toke
 
 
 def state_checks(analysis: Analysis, gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """All checks of this module."""
     yield warmth_check(analysis)
     yield cache_check(analysis)
     yield from telemetry_check(gpus)
@@ -92,7 +91,6 @@ def cache_check(analysis: Analysis) -> Check:
 
 
 def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """Where GPU figures are used: no pause of the sampling. Nothing without GPUs."""
     if gpus:
         yield at_most(
             "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
