@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, lag_histogram
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000

@@ -1,15 +1,15 @@
-"""A deployment as the gate's runs see it: one may stay up over several of them, and one may not come up at all."""
+"""A deployment as the runs of a campaign see it: it may stay up over several of them, and it may not come up at all."""
 
 from pathlib import Path
 
 from tailgate.harness.targets.base import Ended, Life, Target, TargetGone
 
 
-class Kept:
+class SharedTarget:
     """Looks like a target to each run.
 
     Attributes:
-        stays: what a run stops goes on until `end` (`restart: block` and `never`).
+        stays: it goes on until `end`, whatever a run stops.
         fell: it was launched and did not come up.
     """
 
@@ -37,11 +37,9 @@ class Kept:
         return self._urls
 
     def processes(self) -> dict[str, int]:
-        """What we started."""
         return self._inner.processes()
 
     async def ended(self) -> Ended:
-        """Return when it is gone by itself."""
         return await self._inner.ended()
 
     def keep_log(self, run_dir: Path) -> None:
@@ -51,10 +49,8 @@ class Kept:
             self._log_kept = True
 
     async def stop(self) -> None:
-        """Another run may follow if it stays."""
         if not self.stays:
             await self.end()
 
     async def end(self) -> None:
-        """Take it down."""
         await self._inner.stop()
