@@ -33,8 +33,8 @@ _LEAST_REQUESTS: Final = 400
 
 
 @dataclass(frozen=True)
-class Step:
-    """One load, and how far from the truth we were. Errors and lags in ms; None: the sample can't tell."""
+class LadderStep:
+    """One load, and how far its figures were from the truth. Errors and lags in ms; None: too few to tell."""
 
     chunks_per_s: float
     requests_per_s: float
@@ -57,7 +57,6 @@ class Step:
         return None not in (self.ttft_error_p50, self.ttft_error_p99, *itl)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
         return asdict(self)
 
 
@@ -78,7 +77,7 @@ async def null_server() -> AsyncIterator[str]:
         await process.wait()
 
 
-async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> Step:
+async def measure(url: str, rate: float, tokens: int, seconds: float, injectors: int) -> LadderStep:
     """One step: ``rate`` requests/s of ``tokens`` tokens each, for so long that its tails are known.
 
     Waits that hang together tell less than as many independent ones: then it is measured again, three times as long.
@@ -90,7 +89,7 @@ async def measure(url: str, rate: float, tokens: int, seconds: float, injectors:
     return await _measured(url, rate, tokens, 3 * length_s, injectors)
 
 
-async def _measured(url: str, rate: float, tokens: int, length_s: float, injectors: int) -> Step:
+async def _measured(url: str, rate: float, tokens: int, length_s: float, injectors: int) -> LadderStep:
     spec = RunSpec.model_validate(
         {
             "name": "calibrate",
@@ -110,13 +109,13 @@ async def _measured(url: str, rate: float, tokens: int, length_s: float, injecto
     with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
         run_dir = await execute(spec, Path(folder) / "run", ["tailgate", "calibrate"], Watcher())
         collect(run_dir)
-        summary = write_summary(run_dir)
+        summary = write_summary(run_dir).to_json()
     async with aiohttp.ClientSession() as http, http.get(f"{url}/lateness") as answer:
         late = await answer.json(content_type=None)
     return _judged(rate, tokens, summary, late["p99"])
 
 
-def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> Step:
+def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> LadderStep:
     latency, client = summary["latency_ms"], summary["client"]
     errors = {f"ttft {q}": _error(latency["ttft_from_send"][q], TTFT_MS) for q in ("p50", "p99")}
     if tokens > 1:
@@ -133,7 +132,7 @@ def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: floa
         why = "the null server itself was late" if server_late > _LATE_SERVER_MS else "off the truth"
     elif unknown:
         why = f"too few requests to know {', '.join(unknown)}"
-    return Step(
+    return LadderStep(
         chunks_per_s=rate * tokens,
         requests_per_s=rate,
         honest=not why,
@@ -153,13 +152,15 @@ def _error(found: float | None, truth: float) -> float | None:
     return None if found is None else abs(found - truth)
 
 
-async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Callable[[Step], None]) -> list[Step]:
+async def ladder(
+    url: str, kind: str, seconds: float, injectors: int, done: Callable[[LadderStep], None]
+) -> list[LadderStep]:
     """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends.
 
     Raises:
         UserError: not even the first step is honest.
     """
-    steps: list[Step] = []
+    steps: list[LadderStep] = []
     for value in CHUNK_RATES if kind == "chunks" else REQUEST_RATES:
         rate, tokens = (value / TOKENS, TOKENS) if kind == "chunks" else (value, 1)
         step = await measure(url, rate, tokens, seconds, injectors)
@@ -177,6 +178,5 @@ async def ladder(url: str, kind: str, seconds: float, injectors: int, done: Call
     return steps
 
 
-def highest(steps: list[Step]) -> Step:
-    """The last honest step before the first that was not."""
+def highest(steps: list[LadderStep]) -> LadderStep:
     return steps[-1] if steps[-1].honest else steps[-2]

@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import (
     ANCILLARY_BYTES,
     READABLE,
@@ -56,8 +56,6 @@ _END = _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 class _Answer:
-    """One answer on its way."""
-
     __slots__ = ("due", "left", "prompt", "sock", "total")
 
     def __init__(self, sock: socket.socket, due: int, total: int, prompt: int) -> None:
@@ -70,7 +68,7 @@ class _Answer:
 class NullServer:
     """Serves until the process ends. Times in nanoseconds."""
 
-    def __init__(self, loop: Loop, ttft_ns: int, itl_ns: int) -> None:
+    def __init__(self, loop: EventLoop, ttft_ns: int, itl_ns: int) -> None:
         self._loop = loop
         self._ttft_ns = ttft_ns
         self._itl_ns = itl_ns
@@ -89,7 +87,6 @@ class NullServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
         return int(self._listener.getsockname()[1])
 
     def _accept(self, _mask: int) -> None:
@@ -152,7 +149,7 @@ class NullServer:
             self._write(sock, b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
     def lateness(self) -> dict[str, float]:
-        """Of all tokens since the last call: how many, and how late they left, in ms."""
+        """How many tokens left since the last call, and how late they were, in ms."""
         late, self.lateness_ns = np.frombuffer(self.lateness_ns, np.int64) / 1e6, array("q")
         if not len(late):
             return {"tokens": 0, "p50": 0.0, "p99": 0.0, "max": 0.0}
@@ -201,14 +198,13 @@ class NullServer:
 
 
 def main() -> int:
-    """Serve until SIGTERM or the parent's death."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ttft-ms", type=float, default=50.0)
     parser.add_argument("--itl-ms", type=float, default=20.0)
     given = parser.parse_args()
     be_punctual(die_with_parent=True)
     raise_file_limit()
-    loop = Loop()
+    loop = EventLoop()
     server = NullServer(loop, int(given.ttft_ms * 1e6), int(given.itl_ms * 1e6))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(json.dumps({"port": server.port}), flush=True)

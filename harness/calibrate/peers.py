@@ -18,8 +18,8 @@ _LIMIT_S: Final = 300.0
 
 
 @dataclass(frozen=True)
-class Reported:
-    """What a tool said, in ms; None where it said nothing of the kind."""
+class PeerResult:
+    """What a tool reported, in ms; None for what it did not report."""
 
     tool: str
     chunks_per_s: float
@@ -30,7 +30,6 @@ class Reported:
     problem: str = ""
 
     def line(self) -> str:
-        """One line, beside the truth."""
         if self.problem:
             return f"{self.tool}: {self.problem}"
         values = (self.ttft_p50, self.ttft_p99, self.itl_p50, self.itl_p99)
@@ -46,17 +45,17 @@ _PROGRAMS: Final = {"vllm-bench": "vllm", "aiperf": "aiperf"}
 
 async def against(
     names: list[str], url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None
-) -> list[Reported]:
+) -> list[PeerResult]:
     """Run each named tool at one load; what is not installed says so in its place.
 
     Raises:
-        UserError: as `known` does.
+        UserError: as `require_known`.
     """
-    known(names)
+    require_known(names)
     return [await _run(name, url, rate, tokens, folder, tokenizer) for name in names]
 
 
-def known(names: list[str]) -> None:
+def require_known(names: list[str]) -> None:
     """Whether these can be asked for.
 
     Raises:
@@ -70,7 +69,7 @@ def known(names: list[str]) -> None:
         raise UserError(f"{wanted} is not on the PATH", where="--against", remedy="Install it first.")
 
 
-async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None) -> Reported:
+async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None) -> PeerResult:
     if shutil.which(_PROGRAMS[name]) is None:
         return _problem(name, rate * tokens, f"{_PROGRAMS[name]!r} is not on the PATH")
     where = folder / name
@@ -114,11 +113,11 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
     return _read(name, rate * tokens, where)
 
 
-def _problem(name: str, chunks: float, text: str) -> Reported:
-    return Reported(name, chunks, None, None, None, None, text)
+def _problem(name: str, chunks: float, text: str) -> PeerResult:
+    return PeerResult(name, chunks, None, None, None, None, text)
 
 
-def _read(name: str, chunks: float, where: Path) -> Reported:
+def _read(name: str, chunks: float, where: Path) -> PeerResult:
     found = next(iter(where.rglob("result.json" if name == "vllm-bench" else "profile_export_aiperf.json")), None)
     if found is None:
         return _problem(name, chunks, "wrote no result")
@@ -126,6 +125,6 @@ def _read(name: str, chunks: float, where: Path) -> Reported:
     if name == "vllm-bench":
         keys = ("p50_ttft_ms", "p99_ttft_ms", "p50_itl_ms", "p99_itl_ms")
         ttft_p50, ttft_p99, itl_p50, itl_p99 = (result.get(key) for key in keys)
-        return Reported(name, chunks, ttft_p50, ttft_p99, itl_p50, itl_p99)
+        return PeerResult(name, chunks, ttft_p50, ttft_p99, itl_p50, itl_p99)
     ttft, itl = result.get("time_to_first_token", {}), result.get("inter_token_latency", {})
-    return Reported(name, chunks, ttft.get("p50"), ttft.get("p99"), itl.get("p50"), itl.get("p99"))
+    return PeerResult(name, chunks, ttft.get("p50"), ttft.get("p99"), itl.get("p50"), itl.get("p99"))

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser, number
 
 if TYPE_CHECKING:
-    from tailgate.harness.calibrate.ladder import Step
-    from tailgate.harness.calibrate.peers import Reported
+    from tailgate.harness.calibrate.ladder import LadderStep
+    from tailgate.harness.calibrate.peers import PeerResult
     from tailgate.harness.host.calibration import Calibration
 
 _COLUMNS = (
@@ -31,23 +31,31 @@ _COLUMNS = (
 
 
 def run(argv: list[str]) -> int:
-    """Calibrate, print the table and the one line, keep the result."""
-    parser = Parser(prog="tailgate calibrate", description=__doc__)
-    parser.add_argument("--step", type=_seconds, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
-    parser.add_argument("--injectors", type=_count, default=1, help="injector processes (default: 1)")
-    parser.add_argument(
-        "--against", default="", metavar="TOOLS", help="also run these, if on the PATH: vllm-bench,aiperf"
+    """Calibrate, print the table and the result in one line, and store the result."""
+    parser = Parser(
+        prog="tailgate calibrate",
+        description="Find out how much load this machine can measure honestly.",
     )
-    parser.add_argument("--tokenizer", metavar="DIR", help="for tools that can't do without one")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
-    parser.add_argument("--quiet", action="store_true", help="print only the one line")
+    parser.add_argument(
+        "--step", type=number(float, 2, 600), default=6.0, metavar="SECONDS", help="The length of a step (default: 6)."
+    )
+    parser.add_argument("--injectors", type=number(int, 1, 1024), default=1, help="Injector processes (default: 1).")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="TOOLS",
+        help="Also run these, if they are on the PATH: vllm-bench,aiperf.",
+    )
+    parser.add_argument("--tokenizer", metavar="DIR", help="A tokenizer for the tools that need one.")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON and nothing else on stdout.")
+    parser.add_argument("--quiet", action="store_true", help="Print only the last line.")
     given = parser.parse_args(argv)
     from tailgate.harness.calibrate import peers
     from tailgate.harness.host import calibration as store
 
     names = [name.strip() for name in given.against.split(",") if name.strip()]
     if names:
-        peers.known(names)  # before minutes of measuring
+        peers.require_known(names)  # before minutes of measuring
     show = not (given.json or given.quiet)
     calibration, against = asyncio.run(_calibrate(given, names, show))
     path = store.save(calibration)
@@ -64,27 +72,26 @@ def run(argv: list[str]) -> int:
 
 
 def line(found: "Calibration") -> str:
-    """What was found, in one line."""
     chunks, requests = f"{found.chunks_per_s:,.0f} chunks/s", f"{found.requests_per_s:,.0f} requests/s"
     words = {True: "at least", False: "up to"}
     second = "" if found.chunks_open == found.requests_open else f"{words[found.requests_open]} "
     return f"this machine measures honestly {words[found.chunks_open]} {chunks} and {second}{requests}"
 
 
-async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[Reported]]":
+async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[PeerResult]]":
     from tailgate.harness.calibrate import ladder, peers
     from tailgate.harness.host import calibration as store
 
-    table: list[Step] = []
+    table: list[LadderStep] = []
 
-    def done(step: "Step") -> None:
+    def done(step: "LadderStep") -> None:
         table.append(step)
         if show:
             print(_row(step), flush=True)
 
     if show:
         print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
-    reported: list[Reported] = []
+    reported: list[PeerResult] = []
     async with ladder.null_server() as url:
         by_chunks = await ladder.ladder(url, "chunks", given.step, given.injectors, done)
         by_requests = await ladder.ladder(url, "requests", given.step, given.injectors, done)
@@ -105,27 +112,11 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
     return calibration, reported
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 2.0 <= seconds <= 600.0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a step takes 2 to 600 seconds")
-    return seconds
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text!r}: 1 to 1024 injectors")
-    return int(text)
-
-
 def _width(title: str) -> int:
     return max(len(title), 7)
 
 
-def _row(step: "Step") -> str:
+def _row(step: "LadderStep") -> str:
     cells = []
     for title, name, form in _COLUMNS:
         value = getattr(step, name)

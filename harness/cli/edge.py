@@ -12,7 +12,7 @@ UNFORESEEN = 2
 
 
 class _Outlet(io.FileIO):
-    """Writes on into nothing when the reader has gone, as `head` does: the exit code stays the verdict's."""
+    """Keeps writing, into nothing, when the reader has gone, as `head` does: the exit code stays the verdict's."""
 
     def write(self, data: "io.ReadableBuffer", /) -> int:  # type: ignore[name-defined]
         try:
@@ -25,7 +25,7 @@ class _Outlet(io.FileIO):
 
 
 def let_readers_go() -> None:
-    """From now on neither standard output nor standard error minds a closed pipe."""
+    """Make standard output and standard error ignore a closed pipe."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         sys.stdout = _outlet(sys.stdout)
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:
@@ -56,7 +56,7 @@ def unforeseen(command: str, error: Exception) -> int:
         traceback.print_exception(error)
         where = "please report it with the traceback above"
     what = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
-    print(f"tailgate {command}: unforeseen: {what}; {where}", file=sys.stderr)
+    print(f"tailgate {command}: unexpected error: {what}; {where}", file=sys.stderr)
     if kept is not None:
         print(f"  what was measured is kept: tailgate report {kept}", file=sys.stderr)
     return UNFORESEEN_MEASURED if kept is not None or command == "gate" else UNFORESEEN

@@ -5,7 +5,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def run(argv: list[str]) -> int:
-    """Entry; the engine's own flags follow the preset."""
+    """Run the engine; its own flags follow the preset."""
     if not argv or argv[0] in ("-h", "--help"):
         return main(["--help"])
     if not argv[0].startswith("sim:"):

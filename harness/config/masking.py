@@ -25,7 +25,7 @@ _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 
 
 def is_secret(name: str) -> bool:
-    """Whether what has this name is likely to be a secret."""
+    """Whether something with this name is likely to be a secret."""
     return _NAME.fullmatch(_HUMP.sub("_", name)) is not None
 
 
@@ -44,7 +44,7 @@ def program_of(command: str) -> str:
 
 
 def masked_words(words: Sequence[str]) -> list[str]:
-    """The same of a command that is split into words."""
+    """A command that is split into words, with the values of secrets masked."""
     shown: list[str] = []
     for number, word in enumerate(words):
         before = words[number - 1] if number else ""
@@ -54,12 +54,12 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def masked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of nested settings."""
+    """Nested settings with the values of secrets masked."""
     return {name: MASK if is_secret(name) else _masked(value) for name, value in settings.items()}
 
 
 def masked_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """The same of an environment, whose names are judged by any part of them."""
+    """An environment with the values of secrets masked; any part of a name may tell a secret."""
     return {name: MASK if _VARIABLE.search(name) else masked_text(value) for name, value in variables.items()}
 
 

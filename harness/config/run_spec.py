@@ -14,12 +14,12 @@ from tailgate.harness.config.masking import (
     program_of,
     without_credentials,
 )
+from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import Duration
-from tailgate.workloads.common.validation import Strict, explain
-from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.common.validation import Strict, explain, read_yaml
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import Length
 
@@ -53,12 +53,12 @@ class AuthSpec(Strict):
         if (self.env is None) == (self.command is None):
             raise ValueError("give either `env` (a variable's name) or `command` (what prints the key)")
         if self.env is not None and self.refresh is not None:
-            raise ValueError("`refresh` is of `command`: a variable doesn't change while we run")
+            raise ValueError("`refresh` belongs to `command`: a variable doesn't change during a run")
         return self
 
 
 class TlsSpec(Strict):
-    """How the target's certificate is verified, and what we show it."""
+    """How the target's certificate is verified, and which certificate we present."""
 
     ca: Path | None = None
     insecure: bool = False
@@ -72,7 +72,7 @@ class TlsSpec(Strict):
         return self
 
     def resolved(self, folder: Path) -> Self:
-        """The same with absolute file names; `folder` is where the spec stands."""
+        """A copy with absolute file names; `folder` is where the spec is."""
         files = {name: getattr(self, name) for name in ("ca", "cert", "key")}
         return self.model_copy(update={name: (folder / file).resolve() for name, file in files.items() if file})
 
@@ -116,22 +116,21 @@ class TargetSpec(Strict):
                 )
             )
         if self.stop is not None and self.kind != "command":
-            raise ValueError("`stop` is of `kind: command`: nothing else is started by a command of yours")
+            raise ValueError("`stop` belongs to `kind: command`: no other kind is started by a command of yours")
         others = {"url": bool(self.all_urls), "sim": self.sim is not None, "command": self.command is not None}
         # A command says where it serves; a sim or a vLLM of ours has its own address.
         fits = {"url": {"url"}, "sim": {"sim"}, "command": {"command", "url"}, "vllm": set[str]()}[self.kind]
         for name, given in others.items():
             if given and name not in fits:
-                raise ValueError(f"`{name}` is not of `kind: {self.kind}`: keep one")
+                raise ValueError(f"`{name}` doesn't belong to `kind: {self.kind}`: keep one of them")
         if self.args and self.kind in ("url", "command"):
             raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
         if self.prompt == "text" and self.endpoint == "chat":
-            raise ValueError("`prompt` is of `endpoint: completions`: a chat's prompt is text anyway")
+            raise ValueError("`prompt` belongs to `endpoint: completions`: a chat's prompt is always text")
         return self
 
     @property
     def all_urls(self) -> tuple[str, ...]:
-        """Base URLs, without a trailing /v1."""
         given = (*((self.url,) if self.url else ()), *self.urls)
         return tuple(url.rstrip("/").removesuffix("/v1") for url in given)
 
@@ -165,7 +164,9 @@ class TelemetrySpec(Strict):
         kind, colon, detail = value.partition(":")
         fits = (kind in ("none", "auto") and not colon) or (kind == "nvml" and (detail or not colon))
         if not fits and not (kind == "dcgm" and detail.startswith("http")):
-            raise ValueError(f"{value!r} names no source of GPU figures: none, auto, nvml, nvml:0,1, dcgm:http://...")
+            raise ValueError(
+                f"{value!r} is not a source of GPU metrics; write none, auto, nvml, nvml:0,1 or dcgm:http://..."
+            )
         return value
 
 
@@ -182,7 +183,7 @@ class AbandonSpec(Strict):
 
 
 class WorkersSpec(Strict):
-    """Other machines that send the load: this one commands `expect` of them and waits for them at `bind`."""
+    """Other machines that send the load: this one controls the run and waits for `expect` of them at `bind`."""
 
     expect: int = Field(ge=1, le=1000)
     bind: str = "127.0.0.1:5557"
@@ -239,8 +240,13 @@ class RunSpec(Strict):
             slo_grammar.parse(kind.slo, f"workload.classes.{name}.slo")
         return self
 
+    @property
+    def injector_count(self) -> int:
+        """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
+        return half_of_the_cores() if self.injectors == "auto" else self.injectors
+
     def public(self) -> dict[str, Any]:
-        """The spec as the manifest keeps it: without what may be a secret."""
+        """The spec as the manifest stores it: without anything that may be a secret."""
         return masked(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
 
 
@@ -284,7 +290,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over a spec, key by key."""
+    """A spec in which the flags have replaced what they name, key by key."""
     merged = dict(spec)
     for key, value in flags.items():
         old = merged.get(key)

@@ -15,8 +15,7 @@ import sys
 
 from aiohttp import web
 
-from tailgate.harness.config.argument_types import number
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser, number
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.api import application
@@ -27,7 +26,7 @@ _BACKLOG = 4096
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop; 2 for a wrong command line."""
+    """Serve until told to stop; the exit code is 2 for a wrong command line."""
     given = vars(parser().parse_args(argv))
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
@@ -76,13 +75,15 @@ def _end_with_parent() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags, named as vLLM's."""
-    made = Parser(prog="tailgate engine", description=__doc__)
+    made = Parser(
+        prog="tailgate engine",
+        description="Serve the embedded engine, which behaves like vLLM without a GPU. The flags are vLLM's.",
+    )
     add, count = made.add_argument, number(int, 1)
-    add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
+    add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b.")
     add("--host", default="127.0.0.1")
-    add("--port", type=number(int, 0, 65535), default=0, help="0: any free one")
-    add("--detach", action="store_true", help="outlive the process that started this one")
+    add("--port", type=number(int, 0, 65535), default=0, help="The port; 0: any free one.")
+    add("--detach", action="store_true", help="Go on when the process that started this one ends.")
     add("--served-model-name")
     add("--max-model-len", type=count)
     add("--max-num-seqs", type=count)
@@ -100,8 +101,13 @@ def parser() -> argparse.ArgumentParser:
     add("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction, default=False)
     add("--seed", type=int, default=0)
     jitter = number(float, 0.0, 5.0)
-    add("--jitter", type=jitter, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
-    add("--natural-output-tokens", type=count, default=200, help="median length of answers left to the model")
+    add("--jitter", type=jitter, default=0.0, help="Standard deviation of a step's log duration, e.g. 0.05.")
+    add(
+        "--natural-output-tokens",
+        type=count,
+        default=200,
+        help="Median length of answers that the model ends.",
+    )
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from tailgate.harness.engine.model.step_time import Gpu, ModelShape, StepTime
+from tailgate.harness.engine.model.step_time import Accelerator, ModelShape, StepTime
 from tailgate.workloads.common.errors import UserError
 
 GIB = 2**30
@@ -46,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All that the engine runs with."""
+    """Everything that the engine runs with."""
 
     settings: Settings
     model_name: str
@@ -57,10 +57,9 @@ class Resolved:
     step_time: StepTime
 
 
-def presets() -> tuple[dict[str, Gpu], dict[str, ModelShape]]:
-    """The packaged accelerators and models by name."""
+def presets() -> tuple[dict[str, Accelerator], dict[str, ModelShape]]:
     return (
-        {name: Gpu(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
+        {name: Accelerator(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
         {name: ModelShape(**entry) for name, entry in _read("models.yaml").items()},
     )
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from tailgate.harness.engine.config import Resolved
 from tailgate.harness.engine.model.kv_cache import BlockPool
-from tailgate.harness.engine.model.scheduler import Scheduler, Sequence
+from tailgate.harness.engine.model.scheduler import EngineSequence, Scheduler
 from tailgate.harness.engine.server.metrics import EngineMetrics
 from tailgate.harness.engine.server.timer import Timer
 
@@ -25,7 +25,7 @@ class Sink(Protocol):
     """Where a request's tokens go."""
 
     def token(self, last: bool) -> None:
-        """The next token is there."""
+        """Take the next token."""
 
 
 class Engine:
@@ -43,23 +43,21 @@ class Engine:
         )
         self.metrics = EngineMetrics(resolved, self.scheduler)
         self._rng = random.Random(settings.seed)
-        self._sinks: dict[Sequence, Sink] = {}
+        self._sinks: dict[EngineSequence, Sink] = {}
         self._wake = asyncio.Event()
 
-    def submit(self, sequence: Sequence, sink: Sink) -> None:
-        """Queue a request; its tokens go to `sink` from now on."""
+    def submit(self, sequence: EngineSequence, sink: Sink) -> None:
         self._sinks[sequence] = sink
         self.scheduler.submit(sequence)
         self._wake.set()
 
-    def abort(self, sequence: Sequence) -> None:
-        """Take a request out whose client has gone; nothing happens if it had ended."""
+    def abort(self, sequence: EngineSequence) -> None:
+        """Remove a request whose client has gone; nothing happens if it had ended."""
         if self.scheduler.abort(sequence):
             del self._sinks[sequence]
             self.metrics.ended(sequence, "abort")
 
     async def run(self) -> None:
-        """Step until cancelled."""
         timer = Timer(asyncio.get_running_loop())
         try:
             begin = time.monotonic()

@@ -1,7 +1,7 @@
 """A run on several machines, the harness's side: what is refused beforehand, and what the workers are.
 
 Keys don't travel: a worker reads the API key from its own environment, by the variable's name. Joining, shards and
-records are `loadgen.control`'s.
+records are `loadgen.distributed`'s.
 """
 
 from typing import Any, Final
@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from tailgate.harness.config.masking import is_secret
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.load import locustfiles
-from tailgate.harness.load.listener import Watcher, until_ready
-from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.load.listener import Watcher
+from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.loadgen.redact import SECRETIVE
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
@@ -32,7 +31,7 @@ def check(spec: RunSpec) -> None:
         return
     if "injectors" in spec.model_fields_set:
         raise UserError(
-            "this machine commands and sends nothing itself: it has no injectors",
+            "this machine only controls the run and sends nothing itself, so it has no injectors",
             where="injectors",
             remedy="Say on each worker how many it has: tailgate worker --injectors N.",
         )
@@ -74,7 +73,7 @@ def key_order(spec: RunSpec) -> dict[str, str] | None:
     return {"variable": auth.env, "header": auth.header, "scheme": auth.scheme}
 
 
-async def spawn(spec: RunSpec, injectors: int) -> Control:
+async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
     """The Locust process: a master of workers, or with injectors of its own.
 
     Raises:
@@ -82,24 +81,19 @@ async def spawn(spec: RunSpec, injectors: int) -> Control:
     """
     check(spec)
     ui = ["--ui", spec.ui] if spec.ui else []
-    if spec.workers is None:
-        return await _loaded(await Control.spawn(injectors, ui), spec)
-    w = spec.workers
-    workers = ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
-    return await _loaded(await Control.spawn(0, [*workers, *ui]), spec)
-
-
-async def _loaded(control: Control, spec: RunSpec) -> Control:
-    """With the person's locustfile, if there is one."""
+    workers: list[str] = []
+    if (w := spec.workers) is not None:
+        injectors, workers = 0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
+    locust = await LocustProcess.spawn(injectors, [*workers, *ui])
     try:
-        await locustfiles.load(control, spec)
+        await locust.load_locustfile(spec)
     except BaseException:
-        await control.close()
+        await locust.close()
         raise
-    return control
+    return locust
 
 
-async def ready(control: Control, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:
+async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:
     """Wait until all injectors are ready; the manifest learns of the workers. What happened meanwhile is returned.
 
     Raises:
@@ -107,16 +101,16 @@ async def ready(control: Control, spec: RunSpec, manifest: Manifest, watcher: Wa
     """
     events: list[Message] = []
     if spec.workers is None:
-        message = await until_ready(control)
+        message = await locust.until_ready()
     else:
         watcher.note(f"waiting for {spec.workers.expect} workers on {spec.workers.bind}")
 
-        def heard(message: Message) -> None:
+        def on_message(message: Message) -> None:
             if message["op"] == "event":
                 events.append(message)
                 watcher.note(message["text"])
 
-        message = await until_ready(control, spec.workers.wait + _PREPARE_S, heard)
+        message = await locust.until_ready(spec.workers.wait + _PREPARE_S, on_message)
         manifest.injectors = message["injectors"]
         manifest.workers = message["workers"]
     manifest.stamp = "kernel" if message["stamps"] else "user"

@@ -1,13 +1,21 @@
-"""`events.jsonl` of a run that goes on: what happened is there as soon as it happened, and outlives a kill."""
+"""`events.jsonl` of a run that goes on: what happened is there as soon as it happened, and outlives a kill.
+
+The run itself appends to it, and so does whoever puts a mark on its timeline: `tailgate mark RUN "deployed canary"`.
+"""
 
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
+
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.workloads.common.errors import UserError
 
 
 class EventLog:
@@ -22,7 +30,7 @@ class EventLog:
         self._followed: dict[str, int] = {}
 
     def add(self, event: dict[str, Any]) -> None:
-        """It has happened."""
+        """Append one event; without room for it, it is kept for the next try."""
         self._waiting.append(orjson.dumps(event) + b"\n")
         with contextlib.suppress(OSError):
             self.write()
@@ -50,3 +58,27 @@ class EventLog:
                 self._waiting.pop(0)
         finally:
             os.close(descriptor)
+
+
+def mark(run_dir: Path, text: str) -> float:
+    """Append a mark to the run's events; its time in seconds on the run's clock.
+
+    Raises:
+        UserError: no run, it isn't running, its load hasn't begun, or the text is empty.
+    """
+    if not text.strip():
+        raise UserError("the mark has no text")
+    manifest = Manifest.load(run_dir)
+    if manifest.state != "running":
+        raise UserError(
+            f"the run is over ({manifest.state})", where=str(run_dir), remedy="Only a running run is marked."
+        )
+    if manifest.pid is not None and not psutil.pid_exists(manifest.pid):
+        raise UserError("the run was killed", where=str(run_dir), remedy="Recover it with tailgate report.")
+    if manifest.t0_unix_ns == 0:
+        raise UserError("the run's load has not begun yet", where=str(run_dir), remedy="Try again in a moment.")
+    t_ns = time.time_ns() - manifest.t0_unix_ns
+    log = EventLog(run_dir)
+    log.add({"t_ns": t_ns, "kind": "mark", "text": text.strip()})
+    log.write()
+    return t_ns / 1e9

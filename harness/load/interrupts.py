@@ -24,13 +24,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Interruption:
-    """What was asked of the load phase."""
+    """What the person has asked of the load phase."""
 
     wind_down: asyncio.Event = field(default_factory=asyncio.Event)  # send nothing more, let what is in flight end
     at_once: asyncio.Event = field(default_factory=asyncio.Event)  # end now
 
     def struck(self, number: int) -> None:
-        """One more signal. Who sends SIGTERM may well send SIGKILL a few seconds later."""
+        """Count one more signal. Whoever sends SIGTERM may well send SIGKILL a few seconds later."""
         if number == signal.SIGTERM or self.wind_down.is_set():
             self.at_once.set()
         else:
@@ -38,7 +38,7 @@ class Interruption:
 
 
 class Interrupts:
-    """A context manager around all of a run, in its task. May be nested: the inner one hears."""
+    """A context manager around a whole run, in its task. It may be nested: the inner one gets the signals."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,7 +63,6 @@ class Interrupts:
 
     @contextlib.contextmanager
     def gently(self) -> Iterator[Interruption]:
-        """The load phase: a signal is passed on."""
         self._gently = Interruption()
         try:
             yield self._gently
@@ -71,7 +70,7 @@ class Interrupts:
             self._gently = None
 
     def hold(self) -> None:
-        """From now on only bounded things are done, and to their end."""
+        """From now on only work of bounded length is left, which is finished."""
         self._holding = True
 
     def _struck(self, number: int, _frame: FrameType | None) -> None:

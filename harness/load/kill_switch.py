@@ -33,7 +33,7 @@ _CHANCE: Final = 1e-4
 _LATENCIES: Final = ("ttft", "itl", "e2e")
 
 
-class Tripped(NamedTuple):
+class AbortReason(NamedTuple):
     """Why a run must end: the rule's key in `abort_if`, and a sentence."""
 
     rule: str
@@ -107,7 +107,7 @@ class KillSwitch:
             least = 1 if threshold.statistic == "max" or metric == "itl" else least
             why = ""
             if spec.workload.requests is not None and spec.workload.requests < least:
-                why = f"it takes {least} requests to tell, and it has {spec.workload.requests}"
+                why = f"{least} requests are needed to judge it, and the run has {spec.workload.requests}"
             elif metric == "errors":
                 if threshold.limit >= 1 and threshold.op == ">":
                     why = "no share is above 100 %"
@@ -124,10 +124,10 @@ class KillSwitch:
                 )  # fmt: skip
 
     def load_begins(self, t0_unix_ns: int) -> None:
-        """The run's time zero: what the deployment cost until now is spent already."""
+        """Set the run's time zero: what the deployment cost until now is already spent."""
         self._paid_before_s = max(t0_unix_ns - self._made_ns, 0) / 1e9
 
-    def tick(self, message: dict[str, Any], elapsed_s: float) -> Tripped | None:
+    def tick(self, message: dict[str, Any], elapsed_s: float) -> AbortReason | None:
         """One injector's second, ``elapsed_s`` after the run's time zero; why the run must end, or None."""
         statuses = message["statuses"]
         # A user who hung up on an answer is neither good nor bad.
@@ -138,18 +138,18 @@ class KillSwitch:
         while self._recent[0][0] < elapsed_s - _WINDOW_S:
             self._recent.popleft()
         if self._spend is not None and (self._paid_before_s + elapsed_s) / 3600 * self._price_per_hour >= self._spend:
-            return Tripped("spend", f"spend reached ${self._spend:g} (abort_if)")
+            return AbortReason("spend", f"spend reached ${self._spend:g} (abort_if)")
         if elapsed_s - self._judged_s < _EVERY_S:
             return None
         self._judged_s = elapsed_s
         for threshold in self._thresholds:
             found = self._errors(threshold, elapsed_s) if threshold.metric == "errors" else self._latency(threshold)
             if found:
-                return Tripped(threshold.metric, f"{threshold.text} (abort_if): {found}")
+                return AbortReason(threshold.metric, f"{threshold.text} (abort_if): {found}")
         return None
 
     def _errors(self, threshold: slo.Threshold, elapsed_s: float) -> str:
-        """What breaks a limit on errors; empty if nothing does."""
+        """Which limit on errors is broken, in words; empty if none is."""
         ended, failed = (sum(column) for column in zip(*self._ended.values(), strict=True))
         self._totals.append((elapsed_s, ended, failed))
         while self._totals[1][0] <= elapsed_s - _WINDOW_S:
@@ -163,7 +163,7 @@ class KillSwitch:
         return ""
 
     def _latency(self, threshold: slo.Threshold) -> str:
-        """What breaks a limit on a latency; empty if nothing does."""
+        """Which limit on a latency is broken, in words; empty if none is."""
         waits = list(self._waits(threshold.metric))
         if threshold.statistic == "mean":
             n = _effective(wait.weight for wait in waits)
@@ -182,7 +182,6 @@ class KillSwitch:
         return f"{share:.1%} of the {what} of the last {_WINDOW_S} s took longer"
 
     def _waits(self, metric: str) -> Iterator[_Wait]:
-        """What is known of a latency: of what ended lately, and of what is in flight."""
         now_s = self._recent[-1][0]
         for at_s, message in self._recent:
             ago_s = now_s - at_s

@@ -18,12 +18,10 @@ import orjson
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.interrupts import Interruption
 from tailgate.harness.load.kill_switch import KillSwitch
-from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.targets.base import Ended, Target
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.workloads.common.errors import UserError
 
-_READY_S = 60.0
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
 # Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
@@ -34,26 +32,26 @@ _INTERRUPTED = "interrupted (Ctrl-C)"
 
 
 class Watcher:
-    """What a person sees of a run while it goes on. This one sees nothing; `harness.load.progress` has the others."""
+    """What a person sees of a run while it goes on. This one shows nothing; `harness.load.progress` has the other."""
 
     def note(self, text: str) -> None:
-        """One line about what happens now."""
+        """Show one line about what happens now."""
 
     def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
-        """Load starts, for so long; ``due_s``: rising planned times, None in a closed loop."""
+        """The load begins and lasts so long; ``due_s``: rising planned times, None in a closed loop."""
 
     def tick(self, message: Message) -> None:
-        """An injector's second."""
+        """Take an injector's figures of the last second."""
 
     def gpu(self, text: str) -> None:
-        """What the GPUs do, in a few words."""
+        """Show what the GPUs do, in a few words."""
 
     def ended(self) -> None:
-        """Load is over."""
+        """The load is over."""
 
 
 @dataclass
-class Outcome:
+class LoadOutcome:
     """How the load phase went."""
 
     state: str = "complete"
@@ -62,94 +60,38 @@ class Outcome:
     ended_ns: int = 0
 
 
-async def until_ready(
-    control: Control, patience_s: float = _READY_S, heard: Callable[[Message], None] = lambda _message: None
-) -> Message:
-    """Wait for every injector to have its plan and its first requests; the message that says so.
-
-    Raises:
-        UserError: one refused its job.
-    """
-    deadline = time.monotonic() + patience_s
-    while True:
-        message = await _received(control, deadline, f"the load generator is not ready after {patience_s:.0f} s")
-        match message:
-            case None:
-                raise UserError("the load generator's process ended before the run began; its message stands above")
-            case {"op": "ready"}:
-                return message
-            case {"op": "refused"}:
-                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
-            case {"op": "crashed"}:
-                raise RuntimeError(f"an injector failed while it prepared:\n{message['traceback']}")
-            case {"op": "died"}:
-                raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
-            case _:
-                heard(message)
-
-
-async def _received(control: Control, deadline: float, otherwise: str) -> Message | None:
-    """The next message.
-
-    Raises:
-        UserError: none by then; ``otherwise`` says so.
-    """
-    try:
-        return await asyncio.wait_for(control.receive(), max(deadline - time.monotonic(), 0.1))
-    except TimeoutError:
-        raise UserError(otherwise) from None
-
-
-async def until_loaded(control: Control) -> list[str]:
-    """Wait for the person's locustfile to be imported; what of it is not heeded.
-
-    Raises:
-        UserError: it can't be used.
-    """
-    deadline = time.monotonic() + _READY_S
-    while True:
-        message = await _received(control, deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
-        match message:
-            case None:
-                raise UserError("the load generator's process ended; its message stands above")
-            case {"op": "loaded"}:
-                return [str(text) for text in message["ignored"]]
-            case {"op": "refused"}:
-                raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
-
-
 class Listener:
-    """Hears the load phase out and keeps account of it in an `Outcome`."""
+    """Follows the load phase to its end and records it in a `LoadOutcome`."""
 
     def __init__(
-        self, control: Control, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
+        self, locust: LocustProcess, manifest: Manifest, watcher: Watcher, target: Target, switch: KillSwitch,
         events: EventLog, key_refused: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self._control = control
+        self._locust = locust
         self._manifest = manifest
         self._watcher = watcher
         self._target = target
         self._switch = switch
         self._events = events
         self._key_refused = key_refused
-        self._outcome = Outcome()
+        self._outcome = LoadOutcome()
         self._winding_down = False  # the injectors have been told to send nothing more
-        self._told = False  # the injectors have been told to stop
+        self._told_to_stop = False  # the injectors have been told to stop
         drain_end = manifest.drain_end_ns or 0
         self._drain_s = max(drain_end - manifest.measure_end_ns, 0) / 1e9
         self._overdue_at = (manifest.t0_unix_ns + drain_end - time.time_ns()) / 1e9 + _GRACE_S + time.monotonic()
 
-    async def until_over(self, interruption: Interruption) -> Outcome:
-        """Pass on what the injectors say until all have ended."""
+    async def until_over(self, interruption: Interruption) -> LoadOutcome:
+        """Handle what the injectors send until all have ended."""
         enough = asyncio.create_task(interruption.wind_down.wait())
         at_once = asyncio.create_task(interruption.at_once.wait())
         death = asyncio.create_task(self._target.ended())
         receiving: asyncio.Task[Message | None] | None = None
         try:
             while True:
-                receiving = receiving or asyncio.create_task(self._control.receive())
+                receiving = receiving or asyncio.create_task(self._locust.receive())
                 waiting: set[asyncio.Task[Any]] = {receiving}
-                if not self._told:
+                if not self._told_to_stop:
                     waiting |= {at_once, death} if self._winding_down else {enough, at_once, death}
                 left = max(self._overdue_at - time.monotonic(), 0)
                 done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -157,11 +99,11 @@ class Listener:
                     self._outcome.state = "failed"
                     self._outcome.reason = "the load generator did not end by its deadline"
                     break
-                if not self._told and at_once in done:
-                    self._watcher.note("interrupted: keeping what was measured")
+                if not self._told_to_stop and at_once in done:
+                    self._watcher.note("interrupted: what was measured is kept")
                     self._stop("interrupted", _INTERRUPTED)
-                elif not self._told and death in done:
-                    self._mourn(death.result())
+                elif not self._told_to_stop and death in done:
+                    self._on_target_died(death.result())
                 elif not self._winding_down and enough in done:
                     self._wind_down()
                 if receiving not in done:
@@ -172,7 +114,7 @@ class Listener:
                     self._outcome.state, self._outcome.reason = "failed", "the Locust process ended unexpectedly"
                 if message is None or message["op"] == "all-ended":
                     break
-                self._hear(message)
+                self._on_message(message)
         finally:
             for task in (enough, at_once, death, receiving):
                 if task is not None:
@@ -184,28 +126,27 @@ class Listener:
         return time.time_ns() - self._manifest.t0_unix_ns
 
     def _wind_down(self) -> None:
-        """Nothing more is sent, and the measure phase ends here; what is in flight may end as at any run's end."""
+        """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
         self._watcher.note(
-            f"interrupted: nothing more is sent; what is in flight has {self._drain_s:.0f} s (Ctrl-C again: none)"
+            f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
         self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
         self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))
-        self._control.send({"op": "wind-down", "why": _INTERRUPTED})
+        self._locust.send({"op": "wind-down", "why": _INTERRUPTED})
         self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:
-        """End the load now; the injectors cancel what is in flight and write it down."""
-        self._told = True
+        self._told_to_stop = True
         self._outcome.state, self._outcome.reason = state, reason
-        self._control.send({"op": "stop", "why": reason})
+        self._locust.send({"op": "stop", "why": reason})
         self._overdue_at = time.monotonic() + _GRACE_S
 
     def _note(self, kind: str, text: str, **more: Any) -> None:
         self._events.add({"t_ns": self._now(), "kind": kind, "text": text, **more})
 
-    def _mourn(self, ended: Ended) -> None:
-        """The server is gone: the run is over, what was measured is kept, and so is the server's last word."""
+    def _on_target_died(self, ended: Ended) -> None:
+        """The server has ended, so the run is over; what was measured and the end of the server's log are kept."""
         self._note("server", ended.text, log=list(ended.log))
         self._watcher.note("\n".join([ended.text, *ended.log[-10:]]))
         self._stop("failed", ended.text)
@@ -218,13 +159,13 @@ class Listener:
                 f"{mean:.1f} users on average where {planned:.1f} were planned: some ended early (see events.jsonl)"
             )
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         manifest, outcome = self._manifest, self._outcome
         match message["op"]:
             case "tick":
                 self._watcher.tick(message)
                 why = self._switch.tick(message, self._now() / 1e9)
-                if why is not None and not (self._told or self._winding_down):
+                if why is not None and not (self._told_to_stop or self._winding_down):
                     self._note("abort", why.text)
                     self._watcher.note(f"stopped: {why.text}")
                     self._stop("aborted", why.text)
@@ -240,10 +181,10 @@ class Listener:
                     self._watcher.note(message["text"])
             case "unauthorized":
                 self._key_refused()
-            case "fleet":
+            case "workers":
                 manifest.workers = message["workers"]
             case "stopped":  # by somebody else than us: in Locust's web UI
-                self._told = True
+                self._told_to_stop = True
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])

@@ -1,20 +1,28 @@
-"""The Locust process, seen from the harness: spawned early, told, listened to, ended. asyncio on our side."""
+"""The Locust process, seen from the harness: spawned early, sent messages, listened to, ended. asyncio on our side."""
 
 import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host.child_process import gone
+from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.import_paths import python_module
+from tailgate.workloads.table.hashing import file_digest
 
 Message = dict[str, Any]
 
+_READY_S = 60.0
 
-class Control:
+
+class LocustProcess:
     """One Locust process with its injectors. Messages from it are read with `receive`."""
 
     def __init__(
@@ -26,11 +34,10 @@ class Control:
 
     @property
     def pid(self) -> int:
-        """Of the Locust process."""
         return self._process.pid
 
     @classmethod
-    async def spawn(cls, injectors: int, more: Sequence[str] = ()) -> "Control":
+    async def spawn(cls, injectors: int, more: Sequence[str] = ()) -> "LocustProcess":
         """Start it; it imports Locust, and its injectors start, while the caller does other things."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -44,7 +51,6 @@ class Control:
         return cls(process, reader, writer)
 
     def send(self, message: Message) -> None:
-        """One message."""
         self._writer.write(orjson.dumps(message) + b"\n")
 
     async def receive(self) -> Message | None:
@@ -55,13 +61,82 @@ class Control:
             return None
         return orjson.loads(line) if line else None
 
+    async def load_locustfile(self, spec: RunSpec) -> None:
+        """Have the user's locustfile imported, so that its mistakes show before a server is started.
+
+        Raises:
+            UserError: it can't be used.
+        """
+        locustfile = locustfile_message(spec)
+        if locustfile is None:
+            return
+        self.send({"op": "load", **locustfile})
+        deadline = time.monotonic() + _READY_S
+        while True:
+            message = await self._before(deadline, f"the locustfile is not imported after {_READY_S:.0f} s")
+            if message["op"] == "loaded":
+                break
+        for text in message["ignored"]:
+            print(f"tailgate: {locustfile['path']}: {text}", file=sys.stderr, flush=True)
+
+    async def until_ready(
+        self, patience_s: float = _READY_S, on_message: Callable[[Message], None] = lambda _message: None
+    ) -> Message:
+        """Wait for every injector to have its plan and its first requests; the message that says so.
+
+        Raises:
+            UserError: an injector refused its job, or the wait was too long.
+            RuntimeError: an injector failed.
+        """
+        deadline = time.monotonic() + patience_s
+        while True:
+            message = await self._before(deadline, f"the load generator is not ready after {patience_s:.0f} s")
+            match message:
+                case {"op": "ready"}:
+                    return message
+                case {"op": "crashed"}:
+                    raise RuntimeError(f"an injector failed while it prepared:\n{message['traceback']}")
+                case {"op": "died"}:
+                    raise RuntimeError(f"an injector ended while it prepared, with exit code {message['code']}")
+                case _:
+                    on_message(message)
+
+    async def _before(self, deadline: float, otherwise: str) -> Message:
+        """The next message.
+
+        Raises:
+            UserError: none came by then, which `otherwise` says; the process ended; or it refuses what it was told.
+        """
+        try:
+            message = await asyncio.wait_for(self.receive(), max(deadline - time.monotonic(), 0.1))
+        except TimeoutError:
+            raise UserError(otherwise) from None
+        if message is None:
+            raise UserError("the load generator's process ended before the run began; see its message above")
+        if message["op"] == "refused":
+            raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
+        return message
+
     async def close(self, grace_s: float = 15.0) -> None:
         """Hang up and wait until it and its injectors are gone."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        try:
-            await asyncio.wait_for(self._process.wait(), grace_s)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        await gone(self._process, grace_s)
+
+
+def locustfile_message(spec: RunSpec, *, for_workers: bool = False) -> dict[str, Any] | None:
+    """What Locust's process is told of the locustfile; None without one.
+
+    Workers have a copy of their own, since code doesn't go over the network: they are told its digest as well.
+    """
+    workload = spec.workload
+    if workload.locustfile is None:
+        return None
+    message = {
+        "path": str(workload.locustfile),
+        "name": workload.locustfile.name,
+        "tags": list(workload.tags),
+        "exclude_tags": list(workload.exclude_tags),
+    }
+    return {**message, "digest": file_digest(workload.locustfile)} if for_workers else message

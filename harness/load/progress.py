@@ -20,7 +20,7 @@ _EVERY_S = 10.0
 _WINDOW_S = 10.0
 
 
-class Recent:
+class RecentTicks:
     """The injectors' last ten seconds, put together from their ticks."""
 
     def __init__(self, due_s: npt.NDArray[np.float64] | None) -> None:
@@ -31,7 +31,6 @@ class Recent:
         self._sent: deque[tuple[float, int]] = deque([(0.0, 0)])
 
     def add(self, elapsed_s: float, tick: dict[str, Any]) -> None:
-        """An injector's second has ended."""
         self._statuses[tick["injector"]] = Counter(tick["statuses"])
         self._in_flight[tick["injector"]] = tick["in_flight"]
         self._ticks.append((elapsed_s, tick))
@@ -46,7 +45,6 @@ class Recent:
         return sum(self._statuses.values(), Counter[str]())
 
     def line(self, elapsed_s: float) -> str:
-        """Everything in one line, without the time."""
         ended = self._ended
         ok = ended.pop("ok", 0)
         window_s = min(max(elapsed_s, 1.0), _WINDOW_S)
@@ -93,16 +91,14 @@ class Progress(Watcher):
         self._seconds = 0.0
         self._said_s = 0.0
         self._gpu = ""
-        self._recent = Recent(None)
+        self._recent = RecentTicks(None)
 
     def note(self, text: str) -> None:
-        """One line about what happens now."""
         print(text, file=sys.stderr, flush=True)
 
     def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
-        """Load starts."""
         self._began, self._seconds = time.monotonic(), seconds
-        self._recent = Recent(due_s)
+        self._recent = RecentTicks(due_s)
         if self._live:
             from rich.console import Console
 
@@ -110,7 +106,6 @@ class Progress(Watcher):
             self._status.start()
 
     def tick(self, message: dict[str, Any]) -> None:
-        """An injector's second."""
         elapsed = time.monotonic() - self._began
         self._recent.add(elapsed, message)
         if self._status is not None:
@@ -120,11 +115,9 @@ class Progress(Watcher):
             self.note(self._line(elapsed))
 
     def gpu(self, text: str) -> None:
-        """What the GPUs do, in a few words."""
         self._gpu = f"  {text}"
 
     def ended(self) -> None:
-        """Load is over."""
         if self._status is not None:
             self._status.stop()
 

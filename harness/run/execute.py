@@ -25,18 +25,17 @@ from tailgate.harness.load.gpu_watch import gpu_events, look_for_gpus, show
 from tailgate.harness.load.interrupts import Interrupts
 from tailgate.harness.load.kill_switch import KillSwitch
 from tailgate.harness.load.listener import Listener, Watcher
-from tailgate.harness.load.locust_process import Control, Message
+from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.run import run_directory
-from tailgate.harness.run.jobs import extend_plan, injector_count, make_jobs
-from tailgate.harness.run.locust_messages import prepare_message
+from tailgate.harness.run.jobs import extend_plan, make_jobs, prepare_message
+from tailgate.harness.run.preflight import require_linux
 from tailgate.harness.run.prepare import Planning, Prepared, prepare
-from tailgate.harness.run.resources import require_linux
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target, unless_gone
 from tailgate.harness.targets.make import make_target
 from tailgate.harness.telemetry.gpu.sources import GpuSource
 from tailgate.harness.telemetry.host import HostSampler
-from tailgate.harness.telemetry.server import Found, ServerScraper
+from tailgate.harness.telemetry.server import FirstScrape, ServerScraper
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.cost.prices import price_of
 from tailgate.reports.rundir.manifest import Manifest
@@ -65,9 +64,9 @@ async def execute(
     switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
     switch.refuse_unreachable(spec)
     target = target or make_target(spec)
-    with Interrupts() as interrupts, run_directory.measured(out, spec.name) as made:
+    with Interrupts() as interrupts, run_directory.new_run_directory(out, spec.name) as made:
         run_dir = made.path
-        control = await distributed.spawn(spec, injector_count(spec))
+        locust = await distributed.spawn(spec, spec.injector_count)
         manifest: Manifest | None = None
         try:
             planning = Planning(spec)
@@ -75,18 +74,18 @@ async def execute(
             work = prepare(spec, target, urls, planning, credentials, run_dir, command_line, watcher)
             ready = await unless_gone(target, work)
             manifest = ready.manifest
-            armed = await unless_gone(target, _arm(ready, run_dir, control, credentials, target, watcher))
+            armed = await unless_gone(target, _arm(ready, run_dir, locust, credentials, target, watcher))
             made.keep()
             target.keep_log(run_dir)
-            await _load(ready, armed, run_dir, control, credentials, target, watcher, switch, interrupts)
+            await _load(ready, armed, run_dir, locust, credentials, target, watcher, switch, interrupts)
         finally:
             interrupts.hold()
             try:
-                await control.close()
+                await locust.close()
             finally:
                 await target.stop()
                 if manifest is not None and target.life is not None:
-                    manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+                    manifest.target.life = target.life.as_dict()
                     manifest.notices += target.life.notices
                     manifest.save(run_dir)
         return run_dir
@@ -94,7 +93,7 @@ async def execute(
 
 @dataclass(frozen=True)
 class _Armed:
-    """The injectors are ready, the samplers have looked; the run's time zero lies just ahead."""
+    """The injectors are ready and the first samples are taken; the run's time zero lies just ahead."""
 
     joined: list[Message]
     gpus: GpuSource | None
@@ -103,7 +102,12 @@ class _Armed:
 
 
 async def _arm(
-    ready: Prepared, run_dir: Path, control: Control, credentials: auth.Credentials, target: Target, watcher: Watcher
+    ready: Prepared,
+    run_dir: Path,
+    locust: LocustProcess,
+    credentials: auth.Credentials,
+    target: Target,
+    watcher: Watcher,
 ) -> _Armed:
     """The injectors' preparation and the first scrape.
 
@@ -115,8 +119,8 @@ async def _arm(
     # Workers find the key in their own environment.
     ours = {} if spec.workers else key
     jobs = make_jobs(spec, ready.plan, manifest, ready.identity, ready.prompts, run_dir, ours)
-    control.send(prepare_message(spec, ready.plan, manifest, jobs[0]))
-    joined = await distributed.ready(control, spec, manifest, watcher)
+    locust.send(prepare_message(spec, ready.plan, manifest, jobs[0]))
+    joined = await distributed.ready(locust, spec, manifest, watcher)
     gpus = await look_for_gpus(spec, ready.identity, target, run_dir, manifest)
     try:
         scraper, t0 = await _start_scraping(spec, ready.identity, {**spec.target.headers, **key}, run_dir, manifest)
@@ -128,7 +132,7 @@ async def _arm(
 
 
 async def _load(
-    ready: Prepared, armed: _Armed, run_dir: Path, control: Control, credentials: auth.Credentials,
+    ready: Prepared, armed: _Armed, run_dir: Path, locust: LocustProcess, credentials: auth.Credentials,
     target: Target, watcher: Watcher, switch: KillSwitch, interrupts: Interrupts,
 ) -> None:  # fmt: skip
     """From "go" to the last scrape; the manifest says how it ended."""
@@ -137,10 +141,10 @@ async def _load(
     if gpus is not None:
         await gpus.go(t0)
     host = HostSampler(t0, spool=run_dir / "spool" / "host.arrows", wanted=spec.telemetry.host)
-    for role, pid in {**target.processes(), "locust": control.pid, "cli": os.getpid()}.items():
+    for role, pid in {**target.processes(), "locust": locust.pid, "cli": os.getpid()}.items():
         host.watch(role, pid)
     await host.start()
-    control.send({"op": "go", "t0_unix_ns": t0})
+    locust.send({"op": "go", "t0_unix_ns": t0})
     switch.load_begins(t0)
     manifest.t0_unix_ns = t0
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
@@ -150,11 +154,11 @@ async def _load(
     events.follow("workers", distributed.on_run_clock(armed.joined, t0))
     credentials.told = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
     refreshing = asyncio.create_task(
-        credentials.keep_fresh(spec.target.headers, [partial(_renew_injectors, control), scraper.renew])
+        credentials.keep_fresh(spec.target.headers, [partial(_renew_injectors, locust), scraper.renew])
     )
     showing = asyncio.create_task(show(gpus, watcher, events, t0)) if gpus is not None else None
     with interrupts.gently() as interruption:
-        outcome = await Listener(control, manifest, watcher, target, switch, events, credentials.refused).until_over(
+        outcome = await Listener(locust, manifest, watcher, target, switch, events, credentials.refused).until_over(
             interruption
         )
     interrupts.hold()
@@ -187,7 +191,7 @@ async def _load(
 
 
 def _done(steps: Mapping[str, Callable[[], None]]) -> str:
-    """Do every step, whatever becomes of the others; the first that could not be done, in words."""
+    """Do every step, even if others fail; the first failure, in words."""
     problems = []
     for name, do in steps.items():
         try:
@@ -199,8 +203,8 @@ def _done(steps: Mapping[str, Callable[[], None]]) -> str:
     return next(iter(problems), "")
 
 
-def _renew_injectors(control: Control, headers: dict[str, str]) -> None:
-    control.send({"op": "headers", "headers": headers})
+def _renew_injectors(locust: LocustProcess, headers: dict[str, str]) -> None:
+    locust.send({"op": "headers", "headers": headers})
 
 
 def _on_run_clock(events: Sequence[dict[str, Any]], t0_unix_ns: int) -> list[dict[str, Any]]:
@@ -210,7 +214,7 @@ def _on_run_clock(events: Sequence[dict[str, Any]], t0_unix_ns: int) -> list[dic
 async def _start_scraping(
     spec: RunSpec, identity: Identity, headers: dict[str, str], run_dir: Path, manifest: Manifest
 ) -> tuple[ServerScraper, int]:
-    """The first scrape is done and the run's time zero lies far enough ahead for the message to go."""
+    """Scrape for the first time, with the run's time zero far enough ahead for the message to reach the injectors."""
     urls = [] if spec.telemetry.server == "none" else list(identity.urls)
     lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
     while True:
@@ -225,14 +229,14 @@ async def _start_scraping(
         lead *= 4
 
 
-def _lacking(found: Found) -> str | None:
-    """What a report will not have, where a server's metrics can't be had or are not vLLM's."""
+def _lacking(found: FirstScrape) -> str | None:
+    """What the report will lack because a server's metrics can't be had or are not vLLM's."""
     where = f"{public_name(found.endpoint)}/metrics"
     lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
     if found.problem:
-        return f"{where}: {found.problem}; unknown are its {lost}"
+        return f"{where}: {found.problem}; its {lost} are unknown"
     other = found.server == "other"
-    return f"{where} is not vLLM's; it is kept as it is, and unknown are its {lost}" if other else None
+    return f"{where} is not vLLM's: it is stored as it is, and its {lost} are unknown" if other else None
 
 
 def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
@@ -256,5 +260,4 @@ def _priced(spec: RunSpec) -> RunSpec:
 
 
 def _dollars_per_hour(spec: RunSpec) -> float | None:
-    """Of the whole deployment."""
     return None if spec.gpus.price_per_hour is None else spec.gpus.price_per_hour * spec.gpus.count

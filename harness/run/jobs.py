@@ -1,4 +1,7 @@
-"""From a spec, a plan and a target to the injectors' jobs; and the rows that a closed loop adds to its plan."""
+"""What the load generator is told of a run: the injectors' jobs, and the message that has Locust prepare for them.
+
+Afterwards, the rows that a closed loop added to its plan.
+"""
 
 import secrets
 from dataclasses import replace
@@ -6,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
-from tailgate.harness.host.cores import half_of_the_cores
+from tailgate.harness.load.distributed import key_order
+from tailgate.harness.load.locust_process import Message, locustfile_message
 from tailgate.harness.run.preflight import adapters
 from tailgate.harness.run.prompt_content import Prompts
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import Job
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.plan.plan import Plan, write_plan
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 from tailgate.workloads.table.hashing import plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 # However short the drain: a server may take this long for a first token.
 _LEAST_STALL_S = 10.0
+# A closed loop without an end of its own is ended by its number of requests, or by the manifest's measure end.
+_FOREVER_NS = 1 << 62
 
 
 def make_jobs(
@@ -29,13 +35,13 @@ def make_jobs(
     run_dir: Path,
     key: dict[str, str],
 ) -> list[Job]:
-    """One job for each injector; ``key`` is the header that proves who we are."""
+    """One job for each injector; ``key`` is the header with the API key."""
     shared = Job(
         plan=str((run_dir / "plan.parquet").resolve()),
         spool=str((run_dir / "spool").resolve()),
         injector=0,
-        injectors=injector_count(spec),
-        loop="asked" if spec.workload.locustfile is not None else plan.loop,
+        injectors=spec.injector_count,
+        loop="locustfile" if spec.workload.locustfile is not None else plan.loop,
         urls=identity.urls,
         api=spec.target.endpoint,
         model=identity.model,
@@ -66,7 +72,7 @@ def make_jobs(
 
 
 def _with_memory(spec: RunSpec) -> tuple[str, ...]:
-    """Classes whose sessions send the model's own answers again."""
+    """Classes whose sessions send the model's own answers back."""
     kinds = {} if spec.workload.locustfile is not None else spec.workload.class_specs()
     return tuple(name for name, kind in kinds.items() if kind.sessions and kind.sessions.history == "answers")
 
@@ -78,8 +84,46 @@ def _extension(spec: RunSpec, plan: Plan) -> dict[str, Any] | None:
     return {"workload": spec.workload.model_dump(mode="json", exclude_none=True), "seed": spec.seed}
 
 
+def prepare_message(spec: RunSpec, plan: Plan, manifest: Manifest, job: Job) -> Message:
+    """The `prepare` message: who sends, in which stages, until when, and the injectors' job."""
+    return {
+        "op": "prepare",
+        "loop": manifest.loop,
+        "stages": _stages(spec),
+        "warmup_ns": manifest.warmup_ns,
+        "measure_end_ns": manifest.measure_end_ns,
+        "drain_ns": job.drain_ns,
+        "requests": spec.workload.requests if manifest.loop == "closed" else None,
+        "job": {**job.to_dict(), "by_class": spec.ui is not None},
+        "plan": _plan_order(spec, plan),
+        "key": key_order(spec),
+        "locustfile": locustfile_message(spec, for_workers=True),
+    }
+
+
+def _plan_order(spec: RunSpec, plan: Plan) -> dict[str, Any]:
+    """How a worker gets the plan: from spec and seed, or, where that needs files of this machine, as a file."""
+    if spec.workload.locustfile is not None:
+        return {"how": "none"}
+    if spec.workload.trace is not None or spec.workload.content.file is not None:
+        return {"how": "file", "hash": plan.plan_hash}
+    workload = spec.workload.model_dump(mode="json", exclude_none=True)
+    return {"how": "spec", "hash": plan.plan_hash, "workload": workload, "seed": spec.seed}
+
+
+def _stages(spec: RunSpec) -> list[dict[str, Any]]:
+    """Users over the measure phase; empty for an open loop."""
+    workload = spec.workload
+    if workload.stages:
+        return [
+            {"users": stage.users, "for_ns": int(stage.for_ * 1e9), "ramp_ns": int(stage.ramp * 1e9)}
+            for stage in workload.stages
+        ]
+    return [{"users": workload.users, "for_ns": _FOREVER_NS}] if workload.users else []
+
+
 def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
-    """A closed loop may have started rows beyond the plan's file: make it hold them all."""
+    """Add to the plan's file the rows that a closed loop has started beyond it."""
     if plan.loop == "open" or spec.workload.locustfile is not None:
         return
     import pyarrow as pa
@@ -95,13 +139,6 @@ def extend_plan(spec: RunSpec, plan: Plan, run_dir: Path) -> None:
         more = closed_rows(spec.workload, spec.seed, have, last + 1 - have)
         table = pa.concat_tables([plan.table, more]).cast(PLAN_SCHEMA)
         write_plan(replace(plan, table=table, plan_hash=plan_hash(table)), run_dir / "plan.parquet")
-
-
-def injector_count(spec: RunSpec) -> int:
-    """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
-    if spec.injectors == "auto":
-        return half_of_the_cores()
-    return spec.injectors
 
 
 def _stall_ns(spec: RunSpec, plan: Plan) -> int | None:

@@ -5,16 +5,14 @@ from pathlib import Path
 
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.host.facts import host_facts, versions
-from tailgate.harness.run.jobs import injector_count
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.rundir.manifest import Target as ManifestTarget
+from tailgate.reports.rundir.manifest import TargetRecord as ManifestTarget
 from tailgate.workloads.plan.plan import Plan
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:
-    """The manifest of a run that is about to begin."""
     owned = spec.target.kind != "url"
     end_ns = measure_end_ns(spec, plan)
     return Manifest(
@@ -44,7 +42,7 @@ def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path,
         ),
         host=host_facts(),
         versions=versions(),
-        injectors=injector_count(spec),
+        injectors=spec.injector_count,
         notices=list(plan.notices),
         insecure_tls=spec.target.tls.insecure,
         isolation=spec.isolation or ("exclusive" if owned else "shared"),

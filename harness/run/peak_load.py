@@ -4,7 +4,6 @@ import numpy as np
 
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.host import calibration
-from tailgate.harness.run.jobs import injector_count
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.plan.plan import Plan
 
@@ -18,7 +17,7 @@ def beyond_calibration(spec: RunSpec, plan: Plan) -> str | None:
     """
     if plan.loop == "closed" or spec.workers is not None or not plan.table.num_rows:
         return None
-    injectors = injector_count(spec)
+    injectors = spec.injector_count
     requests, chunks = busiest(plan, injectors)
     return calibration.warning(requests, chunks, injectors)
 

@@ -1,14 +1,97 @@
-"""What a target allows of a workload, and what would make its figures lie: looked at before any load.
+"""Looked at before any load: has this machine what it takes, does the target allow the workload, would figures lie?
 
-identified -> its context limits lengths -> plan -> `admit`: lengths, adapters and content fit the target
+identified -> its context limits lengths -> plan -> `check_resources`: descriptors, local ports -> `admit`: lengths,
+adapters and content fit the target. What nevertheless runs short while load is sent is `client_resources` in
+`reports.validity.client`.
 """
 
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.run.logged_bodies import check_bodies
 from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.job import PATHS
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.content_check import asks_for_grammar, refuse_misleading
+from tailgate.workloads.traces.logged_bodies import Bodies
+
+# What a process has open besides its connections: files, sockets to others, its event loop.
+_OWN: Final = 32
+_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Hardly a server under load is as fast: the requests in flight will be more than this says.
+_TOKEN_NS: Final = 5_000_000
+_HOLDS: Final = {"chat": "messages", "completions": "prompt"}
+
+
+def require_linux() -> None:
+    """The injector stands on epoll and timerfd, and so does what it says of its own lateness.
+
+    Raises:
+        UserError: this is another system.
+    """
+    if sys.platform != "linux":
+        raise UserError(
+            f"load is sent from Linux only (epoll, timerfd, kernel time stamps), and this is {sys.platform}",
+            remedy="Run it in a Linux container or virtual machine; reports and comparisons work here.",
+        )
+
+
+def check_resources(spec: RunSpec, plan: Plan) -> list[str]:
+    """Whether all connections can be open at once that there will be; notices for the person are returned.
+
+    Raises:
+        UserError: a closed loop has more users than there can be connections.
+    """
+    if spec.workers is not None:  # it is their machines that count
+        return []
+    each = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # injectors raise the soft limit to this
+    descriptors = spec.injector_count * max(each - _OWN, 0)
+    limits = [
+        (descriptors, f"the limit of open files is {each:,}", "Raise it (ulimit -n), or use more --injectors."),
+        (
+            _local_ports() * max(len(spec.target.all_urls), 1),
+            "there are too few local ports",
+            f"Widen {_PORTS}, or name more target addresses.",
+        ),
+    ]
+    room, why, remedy = min(limits)
+    users = spec.workload.most_users
+    if users > room:
+        raise UserError(
+            f"{users:,} users need as many connections, and {room:,} can be open: {why}",
+            where="workload.users", remedy=remedy,
+        )  # fmt: skip
+    if plan.loop == "open" and (many := at_once(plan)) > room:
+        return [
+            f"even at {_TOKEN_NS / 1e6:g} ms a token {many:,} requests are in flight at once, and {room:,} connections "
+            f"can be open: {why}. {remedy}"
+        ]
+    return []
+
+
+def at_once(plan: Plan) -> int:
+    """The largest number of a plan's requests in flight, if a server made a token every `_TOKEN_NS`."""
+    at = plan.table["at_ns"].to_numpy().astype(np.float64)
+    timed = np.isfinite(at)
+    begin = np.sort(at[timed])
+    end = np.sort(at[timed] + plan.table["output_tokens"].to_numpy()[timed] * _TOKEN_NS)
+    ended = np.searchsorted(end, begin, side="right")
+    return int((np.arange(1, len(begin) + 1) - ended).max(initial=0))
+
+
+def _local_ports() -> int:
+    try:
+        low, high = map(int, _PORTS.read_text().split())
+    except (OSError, ValueError):
+        return 1 << 16
+    return high - low + 1
 
 
 def needs_context(spec: RunSpec) -> bool:
@@ -40,7 +123,7 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
         grammar = found.grammar
         if found.repeated:
             many = f"{found.repeated:,} of {plan.table.num_rows:,} requests"
-            notices.append(f"{many} repeat a body of the log that was sent before: a prefix cache finds them")
+            notices.append(f"{many} have the same body as an earlier one: a prefix cache will find them")
     check_content(spec, identity, grammar=grammar)
     return notices
 
@@ -110,7 +193,54 @@ def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -
 
 
 def decodes_speculatively(spec: RunSpec, identity: Identity) -> bool:
-    """What the resolved configuration says; of a server that we launch, also what it was told."""
     config = identity.fingerprint.get("config") or {}
     told = {key.replace("_", "-"): value for key, value in spec.target.args.items()}
     return bool(config.get("speculative_config") or told.get("speculative-config"))
+
+
+@dataclass(frozen=True)
+class LoggedBodies:
+    """What the planned bodies are like: how many different ones, rows that repeat one, structured output asked for."""
+
+    bodies: int
+    repeated: int
+    grammar: bool
+
+
+def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
+    """Look at every planned body.
+
+    Args:
+        file: the log; a plan row's `content_seed` is a line of it.
+        plan: what is to be sent.
+        endpoint: completions | chat.
+
+    Raises:
+        UserError: a line without a body, one that is of another endpoint, or one that asks for several answers.
+    """
+    bodies = Bodies(file)
+    lines = np.unique(plan.table["content_seed"].to_numpy())
+    grammar = False
+    for line in lines.tolist():
+        body = bodies.body(line)
+        _check_body(body, endpoint, f"{file}, line {line}")
+        grammar = grammar or asks_for_grammar(body)
+    return LoggedBodies(len(lines), plan.table.num_rows - len(lines), grammar)
+
+
+def _check_body(body: Mapping[str, Any], endpoint: str, where: str) -> None:
+    if _HOLDS[endpoint] not in body:
+        other = next((name for name, key in _HOLDS.items() if key in body), None)
+        raise UserError(
+            f"the body holds no {_HOLDS[endpoint]}, which {PATHS[endpoint]} needs",
+            where=where,
+            remedy=f"Set target.endpoint: {other} (--endpoint)" if other else "Log requests to completions or chat",
+        )
+    prompt = body.get("prompt")
+    several = isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
+    if several or any((body.get(name) or 1) != 1 for name in ("n", "best_of")):
+        raise UserError(
+            "the body asks for several answers at once, whose tokens can't be told apart",
+            where=where,
+            remedy="Leave such requests out of the log",
+        )

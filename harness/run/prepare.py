@@ -14,9 +14,8 @@ from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
 from tailgate.harness.run.manifest import first_manifest
 from tailgate.harness.run.peak_load import beyond_calibration
-from tailgate.harness.run.preflight import admit, needs_context, with_context
-from tailgate.harness.run.resources import check_resources
-from tailgate.harness.run.warmup import Refused, settle
+from tailgate.harness.run.preflight import admit, check_resources, needs_context, with_context
+from tailgate.harness.run.warmup import WarmupRefused, warm_up
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target
 from tailgate.harness.targets.inspect.caches import prepare_caches
@@ -32,7 +31,7 @@ T = TypeVar("T")
 COLD_KINDS: Final = ("vllm", "command")
 
 
-def settles(spec: RunSpec) -> bool:
+def warms_up(spec: RunSpec) -> bool:
     """Whether the target is warmed up by requests of our own; the embedded engine has nothing to compile."""
     return spec.settle == "auto" and spec.target.kind != "sim"
 
@@ -110,11 +109,11 @@ async def prepare(
         write_plan(plan, run_dir / "plan.parquet")
         prompts = await prompt_content.prepare(http, identity, spec, plan, run_dir)
         settled = None
-        if settles(spec) and plan.table.num_rows:
-            watcher.note("warming up until the server's pace is steady")
+        if warms_up(spec) and plan.table.num_rows:
+            watcher.note("warming up until the server's speed is steady")
             try:
-                settled = await settle(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
-            except Refused as error:
+                settled = await warm_up(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
+            except WarmupRefused as error:
                 if spec.target.kind in COLD_KINDS:
                     raise
                 notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
@@ -122,8 +121,8 @@ async def prepare(
         vram = await memory(http, identity, target.life)
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
-    manifest.target.memory = vram  # type: ignore[attr-defined]
-    manifest.target.instance = told.instance  # type: ignore[attr-defined]
+    manifest.target.memory = vram
+    manifest.target.instance = told.instance
     manifest.content = prompts.facts
     manifest.notices += [*told.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
@@ -132,7 +131,7 @@ async def prepare(
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
     if target.life is not None:
-        manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+        manifest.target.life = target.life.as_dict()
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)

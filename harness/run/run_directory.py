@@ -15,34 +15,33 @@ _RESERVE_BYTES: Final = 256 << 10
 
 
 class Unfinished(Exception):
-    """What nobody foresaw ended a run whose load had begun; its cause says what. `run_dir` holds what was measured."""
+    """An unforeseen error ended a run whose load had begun; its cause says which. `run_dir` holds what was measured."""
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(f"the run in {run_dir} broke off")
         self.run_dir = run_dir
 
 
-class Made:
-    """A run directory that goes again unless something is measured into it."""
+class RunDirectory:
+    """A run directory that is removed again unless something is measured into it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.kept = False
 
     def keep(self) -> None:
-        """From now on it holds measurements."""
         self.kept = True
 
 
 @contextlib.contextmanager
-def measured(out: Path | None, name: str) -> Iterator[Made]:
+def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
     """A new run directory; one that nothing was measured into is removed, so that its name can be given again.
 
     Raises:
         UserError: as `make`.
         Unfinished: an error that nobody foresaw, where anything was measured.
     """
-    made = Made(make(out, name))
+    made = RunDirectory(make(out, name))
     try:
         yield made
     except UserError:
@@ -57,10 +56,26 @@ def measured(out: Path | None, name: str) -> Iterator[Made]:
 
 
 def make(out: Path | None, name: str) -> Path:
-    """A new, empty run directory: ``out`` itself, or runs/<utc>-<name>.
+    """A new run directory: ``out`` itself, or runs/<utc>-<name>.
 
     Raises:
         UserError: it can't be made or written, or holds files already.
+    """
+    out = make_empty(out, name)
+    try:
+        (out / "spool").mkdir()
+        # Kept back, so that even on a disk that fills up the run can write down how it ended.
+        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    return out
+
+
+def make_empty(out: Path | None, name: str) -> Path:
+    """A new, empty directory: ``out`` itself, or runs/<utc>-<name>.
+
+    Raises:
+        UserError: it can't be made, or holds files already.
     """
     if out is None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -77,14 +92,15 @@ def make(out: Path | None, name: str) -> Path:
             raise UserError(
                 "is not empty", where=f"--out {out}", remedy="Name a new folder; runs are never overwritten."
             )
-        (out / "spool").mkdir()
-        # Kept back, so that even on a disk that fills up the run can write down how it ended.
-        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
     except OSError as error:
-        raise UserError(f"can't be written: {error.strerror}", where=f"--out {out}") from error
+        raise _unwritable(out, error) from error
     return out
 
 
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"can't be written: {error.strerror}", where=f"--out {out}")
+
+
 def release(run_dir: Path) -> None:
-    """The load is over: give back the room that was kept for its last words."""
+    """The load is over: free the space that was reserved for recording how it ended."""
     (run_dir / _RESERVE).unlink(missing_ok=True)

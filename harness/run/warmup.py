@@ -22,6 +22,7 @@ import numpy as np
 
 from tailgate.harness.targets.base import Identity, TargetGone
 from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.loadgen.job import PATHS
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.corpus import corpus_text
 
@@ -37,16 +38,16 @@ _PATIENCE: Final = aiohttp.ClientTimeout(total=300)  # a first request may compi
 _SEED: Final = 0x5E771E
 
 
-class Refused(TargetGone):
+class WarmupRefused(TargetGone):
     """The server answers a warm-up request with something else than 200."""
 
 
-class _Full(Refused):
-    """It has as many as it admits (429, 503): no fault, but no more at once."""
+class _Full(WarmupRefused):
+    """The server has as many requests as it admits (429, 503): that is no fault, but there can't be more at once."""
 
 
 @dataclass(frozen=True)
-class Settled:
+class WarmupResult:
     """How it went.
 
     Attributes:
@@ -64,7 +65,6 @@ class Settled:
     extended: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
         return {
             "steady": self.steady,
             "requests": self.requests,
@@ -75,10 +75,10 @@ class Settled:
         }
 
 
-async def settle(
+async def warm_up(
     http: aiohttp.ClientSession, identity: Identity, endpoint: str, plan: Plan, users: int = 0,
     budget_s: float = BUDGET_S,
-) -> Settled:  # fmt: skip
+) -> WarmupResult:  # fmt: skip
     """Send rounds until they are steady or `budget_s` is spent twice.
 
     Rounds of one size are the same set of requests but for its text, so that they compare. A server that admits
@@ -90,7 +90,7 @@ async def settle(
         users: of a closed loop, at most.
 
     Raises:
-        Refused: an answer that is not 200, or no request is admitted alone.
+        WarmupRefused: an answer that is not 200, or no request is admitted alone.
         TargetGone: no answer.
     """
     rng = random.Random(_SEED)
@@ -121,12 +121,12 @@ async def settle(
         wanted = _in_flight(plan, users, min(rounds)) / len(identity.urls) if len(rounds) > 1 else 0
         if len(rounds) > 1 and at_once < min(wanted, most):
             at_once, alike = min(2 * at_once, most), 0
-        elif alike >= WINDOW and steady(rounds):
-            return Settled(True, tuple(rounds), requests, at_once, time.monotonic() - began > budget_s)
-    return Settled(False, tuple(rounds), requests, at_once, extended=True)
+        elif alike >= WINDOW and is_steady(rounds):
+            return WarmupResult(True, tuple(rounds), requests, at_once, time.monotonic() - began > budget_s)
+    return WarmupResult(False, tuple(rounds), requests, at_once, extended=True)
 
 
-def steady(rounds_s: Sequence[float]) -> bool:
+def is_steady(rounds_s: Sequence[float]) -> bool:
     """Whether the last `WINDOW` rounds show no trend.
 
     The slope is Theil and Sen's (the median of all pairwise slopes), which one slow round doesn't bend.
@@ -180,7 +180,7 @@ def _body(
 
 
 async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """A round; the first that fails ends it. Where the server is full, what it admitted is waited for."""
+    """Send a round; the first failure ends it. Where the server is full, what it admitted is waited for."""
     asking = [asyncio.create_task(_ask(http, url, endpoint, body)) for url, body in bodies]
     try:
         await asyncio.gather(*asking)
@@ -194,8 +194,8 @@ async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tupl
 
 
 async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[str, Any]) -> None:
-    """One request; what it says doesn't matter here, the measured ones are judged."""
-    path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
+    """Send one request; its answer doesn't matter here, since only measured ones are judged."""
+    path = PATHS[endpoint]
     try:
         async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:
             said = await response.text()
@@ -204,7 +204,7 @@ async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[
             f"no answer to a warm-up request within {_PATIENCE.total:g} s", where=public_name(url)
         ) from error
     if response.status != 200:
-        raise (_Full if response.status in (429, 503) else Refused)(
+        raise (_Full if response.status in (429, 503) else WarmupRefused)(
             f"answers warm-up requests with HTTP {response.status}: {' '.join(said.split())[:300]}",
             where=f"{public_name(url)}{path}",
             remedy="Does the model serve target.endpoint? settle: none (--no-settle) leaves the warm-up out.",

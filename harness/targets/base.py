@@ -1,7 +1,7 @@
 """What every kind of deployment can do. A run starts it, asks what it is, measures it, and stops it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -12,7 +12,7 @@ from tailgate.harness.config.masking import masked_words
 from tailgate.workloads.common.errors import UserError
 
 # A broken connection is heard before the end of the process that broke it.
-_LAST_WORD_S: Final = 1.0
+LAST_WORD_S: Final = 1.0
 _QUOTED_LINES: Final = 15
 
 T = TypeVar("T")
@@ -46,20 +46,13 @@ class Ended:
 
     @property
     def text(self) -> str:
-        """One line for a person."""
         if self.code is None:
             return "the server can't be reached any more"
         how = f"was killed by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
         return f"the server {how}"
 
     def error(self, while_: str) -> TargetGone:
-        """What is raised when it ends before the load."""
-        said = "\n    ".join(line[-300:] for line in self.log[-_QUOTED_LINES:])
-        return TargetGone(
-            f"{self.text} {while_}",
-            where="target",
-            remedy=f"Its log ({self.path}) ends with\n    {said}" if said else "It said nothing.",
-        )
+        return TargetGone(f"{self.text} {while_}", where="target", remedy=end_of_log(self.log, self.path))
 
 
 @dataclass
@@ -75,7 +68,7 @@ class Life:
     exit_code: int | None = None
     stop_exit_code: int | None = None  # of the spec's `stop` command
     port_free: bool | None = None  # its port could be listened at again after its end; None: not known
-    vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `vram.Vram`; empty without NVML
+    vram: dict[str, dict[str, float]] = field(default_factory=dict)  # see `launch.gpu_memory`; empty without NVML
     memory_back_s: float | None = None  # after its end, until its GPUs had their memory again; None: not, or not seen
     container: dict[str, str] = field(default_factory=dict)  # of a `docker run`: kind, image, image_digest
     instance: dict[str, str] = field(default_factory=dict)  # which container it was
@@ -83,11 +76,9 @@ class Life:
 
     @property
     def ready_s(self) -> float:
-        """From the spawn until it answers."""
         return sum(self.phases.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
         return {**asdict(self), "command": masked_words(self.command), "ready_s": self.ready_s}
 
 
@@ -96,7 +87,7 @@ class Target(Protocol):
 
     @property
     def life(self) -> Life | None:
-        """None: not ours to start."""
+        """None: somebody else started it."""
         ...
 
     async def start(self) -> tuple[str, ...]:
@@ -116,12 +107,18 @@ class Target(Protocol):
         ...
 
     def keep_log(self, run_dir: Path) -> None:
-        """The server's log belongs into the run directory from now on."""
+        """Move the server's log into the run directory."""
         ...
 
     async def stop(self) -> None:
         """Take down what `start` brought up."""
         ...
+
+
+def end_of_log(lines: Sequence[str], path: object) -> str:
+    """The last lines of a server's log, as part of an error message."""
+    quoted = "\n    ".join(line[-300:] for line in lines[-_QUOTED_LINES:])
+    return f"Its log ({path}) ends with\n    {quoted}" if quoted else "It wrote no log."
 
 
 async def never() -> Ended:
@@ -139,12 +136,12 @@ async def unless_gone(target: Target, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if doing.done() and _lost_connection(doing.exception()) and target.life is not None:
-            await asyncio.wait({ending}, timeout=_LAST_WORD_S)
+            await asyncio.wait({ending}, timeout=LAST_WORD_S)
         if ending.done():
             raise ending.result().error("before the load began")
         return doing.result()
     except aiohttp.ClientError as error:
-        raise TargetGone(f"breaks connections off before the load began: {error}", where="target") from error
+        raise TargetGone(f"closes connections before the load began: {error}", where="target") from error
     finally:
         doing.cancel()
         ending.cancel()

@@ -49,18 +49,15 @@ class Credentials:
             try:
                 await self._renew(spec)
             except UserError as error:
-                self._note(f"the key could not be renewed ({error.what}); the old one serves")
+                self._note(f"the key could not be renewed ({error.what}); the old one is used")
         return self._header(spec)
 
     def refused(self) -> None:
-        """The target said 401: the key is renewed now, whatever its age."""
+        """The target answered 401: renew the key now, whatever its age."""
         self._refused.set()
 
     async def keep_fresh(
-        self,
-        others: dict[str, str],
-        tell: Sequence[Callable[[dict[str, str]], None]],
-        retry_s: float = _RETRY_S,
+        self, others: dict[str, str], tell: Sequence[Callable[[dict[str, str]], None]], retry_s: float = _RETRY_S
     ) -> None:
         """Renew a command's key when it is `refresh` old or the target refuses it, until cancelled.
 
@@ -79,14 +76,14 @@ class Credentials:
             except UserError as error:
                 pause = min(retry_s * 2**failures, _RETRY_MOST_S)
                 failures += 1
-                self._note(f"the key could not be renewed ({error.what}); the old one serves, next try in {pause:g} s")
+                self._note(f"the key could not be renewed ({error.what}); the old one is used, next try in {pause:g} s")
                 await asyncio.sleep(pause)
                 pause = 0.0
                 continue
             if failures:
-                self._note(f"the key is renewed, after {failures} failed tries")
+                self._note(f"the key was renewed after {failures} failed tries")
             elif refusals:
-                self._note("the target refused the key (401): it is renewed")
+                self._note("the target refused the key (401): it was renewed")
             failures = 0
             headers = {**others, **self._header(spec)}
             for renew in tell:
@@ -104,7 +101,7 @@ class Credentials:
         self._fetched = time.monotonic()
 
     def _due_in_s(self) -> float:
-        """How long the key will do, from when it was fetched; without `refresh` for ever."""
+        """How long the key is still good, counted from when it was fetched; without `refresh` for ever."""
         if self._spec is None or self._spec.refresh is None:
             return math.inf
         return self._fetched + self._spec.refresh - time.monotonic()
@@ -142,7 +139,6 @@ async def _fetch(spec: AuthSpec) -> str:
 
 
 async def _said(command: str) -> str:
-    """What a shell command prints, without the space around it."""
     where = "target.auth.command"
     try:
         process = await asyncio.create_subprocess_shell(
@@ -171,5 +167,4 @@ async def _said(command: str) -> str:
 
 
 def credentials(target: TargetSpec) -> Credentials:
-    """Of a target."""
     return Credentials(target.auth)

@@ -14,19 +14,17 @@ class UrlTarget:
         self._urls = urls
 
     async def start(self) -> tuple[str, ...]:
-        """Nothing to start."""
         return self._urls
 
     def processes(self) -> dict[str, int]:
-        """None is ours."""
         return {}
 
     async def ended(self) -> Ended:
-        """Not ours to watch: the injector and `/metrics` see it go."""
+        """Never returns: the injector and `/metrics` see it go."""
         return await never()
 
     def keep_log(self, run_dir: Path) -> None:
-        """Its log is elsewhere."""
+        """Does nothing: its log is elsewhere."""
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Does nothing: it isn't ours."""

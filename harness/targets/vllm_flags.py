@@ -4,7 +4,6 @@ Asking the parser takes some seconds (it imports vLLM), so the answer is kept by
 the user's cache folder. Names, choices and numbers are checked; what vLLM parses itself is left to it.
 """
 
-import asyncio
 import difflib
 import hashlib
 import json
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tailgate.harness.host.child_process import output_of
 from tailgate.workloads.common.errors import UserError
 
 _ASK_S = 120.0
@@ -65,7 +65,6 @@ class Flag:
 
     @property
     def several(self) -> bool:
-        """Whether it takes more than one value."""
         return self.nargs in ("*", "+") or (isinstance(self.nargs, int) and self.nargs > 1)
 
 
@@ -119,7 +118,7 @@ def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value:
     if "." in name:
         return  # a part of a JSON object, whose shape is vLLM's
     if known.nargs == 0 and values:
-        raise UserError(f"{value!r} is no value for a switch", where=where, remedy="Write true or false.")
+        raise UserError(f"{value!r} is not a value for a switch", where=where, remedy="Write true or false.")
     if not values and known.nargs not in (0, "?", "*"):
         number = {"int": "a whole number", "float": "a number"}.get(known.kind, "a value")
         raise UserError(f"{value!r} is not {number}", where=where)
@@ -127,7 +126,7 @@ def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value:
         raise UserError(f"{value!r} is a list, and the flag takes one value", where=where)
     for one in values:
         if known.choices is not None and one not in known.choices:
-            raise UserError(f"{one!r} is none of {', '.join(known.choices)}", where=where)
+            raise UserError(f"{one!r} is not one of {', '.join(known.choices)}", where=where)
         if known.kind in ("int", "float") and not _is_number(one, known.kind):
             raise UserError(f"{one!r} is not {'a whole number' if known.kind == 'int' else 'a number'}", where=where)
 
@@ -167,22 +166,8 @@ def find_python(given: str | None) -> str:
 
 async def _ask(python: str, *arguments: str) -> dict[str, Any] | None:
     """The answer of `_ASK`; None if that interpreter can't give one."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            python, "-c", _ASK, *arguments,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-    except OSError:
-        return None
-    try:
-        out, _ = await asyncio.wait_for(process.communicate(), _ASK_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-    if process.returncode != 0:
-        return None
-    answer: dict[str, Any] = json.loads(out.decode().strip().splitlines()[-1])
+    output = await output_of(python, "-c", _ASK, *arguments, within_s=_ASK_S)
+    answer: dict[str, Any] | None = json.loads(output.strip().splitlines()[-1]) if output is not None else None
     return answer
 
 

@@ -58,7 +58,6 @@ class HostSampler:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End, with a last sample."""
         if self._task is None:
             return
         self._task.cancel()
@@ -68,11 +67,9 @@ class HostSampler:
         self.sample()
 
     def write(self, path: Path) -> None:
-        """Write `host.parquet`."""
         self._samples.write(path)
 
     def sample(self) -> None:
-        """Take one sample now."""
         t_ns = time.time_ns() - self._t0
         network = psutil.net_io_counters()
         rows: list[tuple[str, int | None, str, float]] = [

@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tailgate.reports.compare.comparison import SCHEMA, Comparison, Point
-from tailgate.reports.compare.runs import Metric
+from tailgate.reports.compare.comparison import SCHEMA, Comparison, Configuration
 from tailgate.reports.documents.html_page import figure, page, section, table, text
 from tailgate.reports.documents.plots.comparison import against_load, forest, pareto
 from tailgate.reports.documents.plots.run import Figure
 from tailgate.reports.documents.run_markdown import LIMIT_BYTES, cell, cut, md_table
-from tailgate.reports.rundir.manifest import write_atomic
-from tailgate.reports.stats.between_runs import Estimate, Ratio
-from tailgate.reports.summary.parts import jsonable
+from tailgate.reports.metrics.catalogue import Metric
+from tailgate.reports.rundir.json_files import jsonable, write_atomic
+from tailgate.reports.stats.between_runs import Ratio, RunsMean
 from tailgate.workloads.common.formatting import plain
 
 _LOADED = ("ttft.p50", "ttft.p99", "tpot.mean", "e2e.p50")
@@ -38,7 +37,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
                 "title": front.title,
                 "x": front.x.key,
                 "y": front.y.key,
-                "dominated_by": [None if b is None else found.points[b].name for b in front.beaten_by],
+                "dominated_by": [None if b is None else found.points[b].name for b in front.dominated_by],
             }
             for front in found.fronts
         ],
@@ -46,7 +45,7 @@ def to_json(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _point_json(point: Point, metrics: tuple[Metric, ...]) -> dict[str, Any]:
+def _point_json(point: Configuration, metrics: tuple[Metric, ...]) -> dict[str, Any]:
     return {
         "label": point.label,
         "load": point.load,
@@ -57,7 +56,7 @@ def _point_json(point: Point, metrics: tuple[Metric, ...]) -> dict[str, Any]:
     }
 
 
-def value_text(one: Estimate, metric: Metric) -> str:
+def value_text(one: RunsMean, metric: Metric) -> str:
     """A figure with its interval, e.g. `103 (98 to 108)`."""
     if one.value is None:
         return "-"
@@ -108,13 +107,13 @@ def print_comparison(found: Comparison, console: Console) -> None:
         console.print(f"differs: {escape(key)} ({escape(told)})", highlight=False)
 
 
-def _runs(point: Point) -> str:
+def _runs(point: Configuration) -> str:
     return f"{len(point.runs)} run{'s' if len(point.runs) > 1 else ''}"
 
 
 def _beaten(found: Comparison) -> Iterator[str]:
     for front in found.fronts:
-        for point, beaten in zip(found.points, front.beaten_by, strict=True):
+        for point, beaten in zip(found.points, front.dominated_by, strict=True):
             if beaten is not None:
                 other = found.points[beaten].name
                 yield f"{front.title}: {point.name} is dominated by {other}"
@@ -229,7 +228,7 @@ def _differences(found: Comparison) -> str:
 
 def _runs_listed(found: Comparison) -> str:
     rows = [
-        [point.name, str(run.path), run.manifest.started_at, run.summary["verdict"], str(run.manifest.seed)]
+        [point.name, str(run.path), run.manifest.started_at, run.summary.verdict, str(run.manifest.seed)]
         for point in found.points
         for run in point.runs
     ]

@@ -21,7 +21,7 @@ import numpy as np
 PASS_ERROR: Final = 0.05
 FAIL_ERROR: Final = 0.025
 PASS_ERROR_PAIRED: Final = 0.033
-# Parts of the budgets spent at the first of two looks. docs/gate.md has the operating curve they give.
+# Parts of the budgets spent at the first of two looks. docs/gate-operating-tables.md has the operating curve they give.
 PASS_FIRST: Final = 0.5
 FAIL_FIRST: Final = 0.6
 _NODES: Final = 40
@@ -45,7 +45,6 @@ class Design:
 
     @property
     def looks(self) -> int:
-        """How many there may be."""
         return 1 if self.extended is None else 2
 
     def pass_tail(self) -> float:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.loadgen.job import Job
 from tailgate.workloads.prompts.content_table import table_from_ids
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 MS = 1_000_000
 S = 1_000_000_000

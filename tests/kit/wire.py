@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 
 from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.endpoint import Endpoint
@@ -36,7 +36,7 @@ class Wire:
     def __init__(self, kind: type[Connection] = Connection) -> None:
         self._kind = kind
         self._stamps = StampKeeper()  # from here on the kernel stamps
-        self.loop = Loop()
+        self.loop = EventLoop()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = endpoint(self._listener.getsockname())
 
@@ -63,7 +63,7 @@ class Wire:
                 it.conclude()
             self.loop.stop()
 
-        connection = self._kind(self.loop, self.endpoint, Conduct(0), on_end)
+        connection = self._kind(self.loop, self.endpoint, ClientStats(0), on_end)
         connection.send(exchange)
         server, _ = self._listener.accept()
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

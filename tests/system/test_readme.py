@@ -1,26 +1,19 @@
 """The README is kept true: every command it shows is run against the embedded engine."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.kit.docs import commands, requires_no_excuse, tailgate
 from tests.kit.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tailgate ")]
+COMMANDS = commands(ROOT / "README.md")
 # Only what makes a command quicker is changed: how long it sends, and how many rows of the trace.
 QUICKER = {"--duration": "1s", "--users": "4", "--rate": "5/s", "--step": "2"}
-# ... and how many loads `calibrate` tries.
-FEWER_STEPS = (
-    "from tailgate.harness.calibrate import steps; steps.CHUNK_RATES = (20_000,); steps.REQUEST_RATES = (500,); "
-)
 POLICY = """
 baseline: {sim: h100-sxm/llama-3.1-8b}
 candidate: {sim: h100-sxm/llama-3.1-8b}
@@ -40,14 +33,6 @@ def quicker(command: str, target: str, run: Path) -> list[str]:
     if "--trace" in words:
         words += ["--requests", "10", "--speed", "10"]
     return words[1:]
-
-
-def tailgate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    before = FEWER_STEPS if words[0] == "calibrate" else ""
-    return subprocess.run(
-        [sys.executable, "-c", f"{before}from tailgate.harness.cli import main; raise SystemExit(main())", *words],
-        capture_output=True, text=True, check=False, timeout=120, cwd=cwd, env={**os.environ},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +60,7 @@ def test_a_command_of_the_readme_works(command: str, run: Path) -> None:
         words += ["--out", str(run.parent / f"again-{COMMANDS.index(command)}")]
     if words[0] == "compare":
         words += ["--anyway", "--out", str(run.parent / "compare.html")]
-    said = tailgate(*words, cwd=ROOT)
-    for _ in range(2):  # a moment in which the machine was too busy to be calibrated may pass
-        if words[0] == "calibrate" and said.returncode == 2:
-            said = tailgate(*words, cwd=ROOT)
-    # 3: the sample is too small for the objective, which is what a quickened run must say; 4: this machine is busy.
-    # Too busy to be calibrated at all is 2, and said in those words.
-    busy = words[0] == "calibrate" and said.returncode == 2 and "the null server itself was late" in said.stderr
-    assert said.returncode in (0, 3, 4) or busy, (said.returncode, said.stdout, said.stderr)
+    requires_no_excuse(words, ROOT)
 
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
@@ -97,7 +75,10 @@ def test_the_main_jobs_spec_is_the_one_the_readme_describes(run: Path) -> None:
     assert "azure-2023-conv.yaml" in (ROOT / "Makefile").read_text()
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "workloads" / "data" / "README.md"]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "workloads/data/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -40,5 +40,5 @@ def dollars(value: float | None) -> str:
 
 
 def optional(value: float | None) -> str:
-    """As `plain`, but nothing for none."""
+    """As `plain`, but empty for none."""
     return "" if value is None else plain(value)

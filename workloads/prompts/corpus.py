@@ -80,12 +80,12 @@ def _prose() -> str:
 
 
 def _code(n_chars: int) -> str:
-    found: list[str] = []
+    sources: list[str] = []
     for name in _MODULES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue  # another version keeps it elsewhere; there is plenty
-        found.append(Path(spec.origin).read_text(encoding="utf-8"))
-        if sum(map(len, found)) > n_chars:
+        sources.append(Path(spec.origin).read_text(encoding="utf-8"))
+        if sum(map(len, sources)) > n_chars:
             break
-    return "\n\n".join(found)
+    return "\n\n".join(sources)

@@ -14,7 +14,7 @@
                | clip(expression, low, high)
                | scale(expression, factor)
 
-The laws themselves are of `workloads.sampling.distributions`.
+The distributions themselves are in `workloads.sampling.distributions`.
 """
 
 import re
@@ -26,18 +26,18 @@ from pydantic import BeforeValidator
 from tailgate.workloads.sampling import portable_math
 from tailgate.workloads.sampling.distributions import (
     Clip,
+    Distribution,
     Exponential,
     Fixed,
-    GammaLaw,
+    GammaDistribution,
     Lognormal,
     LogQuantiles,
     Mixture,
-    Numbers,
     Pareto,
     Quantiles,
     Scale,
     Uniform,
-    WeibullLaw,
+    WeibullDistribution,
 )
 from tailgate.workloads.sampling.quantile_grids import grid
 
@@ -58,20 +58,20 @@ _FORMS: Final = (
 
 
 @lru_cache(maxsize=256)
-def parse(text: str | float) -> Numbers:
-    """The law that an expression names.
+def parse(text: str | float) -> Distribution:
+    """The distribution that an expression names.
 
     Raises:
-        ValueError: with what was read, where it went wrong, and the forms that are understood.
+        ValueError: it is none; the message has the text, the column, and the forms that are understood.
     """
     reader = _Reader(str(text))
-    law = reader.expression()
+    distribution = reader.expression()
     reader.expect_end()
-    return law
+    return distribution
 
 
 class _Reader:
-    """A recursive-descent reader of one expression."""
+    """A recursive-descent parser of one expression."""
 
     def __init__(self, text: str) -> None:
         self._text = text.strip()
@@ -81,7 +81,7 @@ class _Reader:
             self._tokens.append((kind, match[match.lastindex or 0], match.start(match.lastindex or 0)))
         self._at = 0
 
-    def expression(self) -> Numbers:
+    def expression(self) -> Distribution:
         kind, token = self._next()
         if kind == "number":
             if float(token) < 0:
@@ -93,15 +93,15 @@ class _Reader:
         if kind != "name":
             raise self._error("expected a length", back=1)
         self._sign("(")
-        law = self._call(token)
+        distribution = self._call(token)
         self._sign(")")
-        return law
+        return distribution
 
     def expect_end(self) -> None:
         if self._at < len(self._tokens):
-            raise self._error(f"nothing may follow, but there is {self._tokens[self._at][1]!r}")
+            raise self._error(f"nothing may follow here, but there is {self._tokens[self._at][1]!r}")
 
-    def _call(self, name: str) -> Numbers:
+    def _call(self, name: str) -> Distribution:
         match name:
             case "quantiles" | "logquantiles":
                 shares, values = self._points()
@@ -122,11 +122,11 @@ class _Reader:
                 inner = self.expression()
                 return Scale(inner, self._positive(self._then_number(), "factor"))
             case _:
-                return self._law(name)
+                return self._named(name)
 
-    def _law(self, name: str) -> Numbers:
+    def _named(self, name: str) -> Distribution:
         if name not in _ARITY:
-            raise self._error(f"there is no law called {name!r}", back=2)
+            raise self._error(f"there is no distribution called {name!r}", back=2)
         names = _ARITY[name]
         values = [self._number()]
         while self._peek() == ",":
@@ -148,10 +148,10 @@ class _Reader:
             case "exponential":
                 return Exponential(self._positive(first, "mean"))
             case "gamma":
-                return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
+                return GammaDistribution(self._positive(first, "shape"), self._positive(second, "mean"))
             case "weibull":
                 shape = self._positive(first, "shape")
-                return WeibullLaw(
+                return WeibullDistribution(
                     shape, self._positive(second, "mean") / portable_math.gamma_function(1.0 + 1.0 / shape)
                 )
             case _:
@@ -166,17 +166,18 @@ class _Reader:
             raise self._error("quantiles go from 0: to 1:, shares and values ascending")
         return shares, values
 
-    def _mixture(self) -> Numbers:
-        parts = []
-        while True:
-            weight = self._positive(self._number(), "weight")
-            self._sign(":")
-            parts.append((weight, self.expression()))
-            if self._peek() != ",":
-                break
+    def _mixture(self) -> Distribution:
+        parts = [self._weighted()]
+        while self._peek() == ",":
             self._sign(",")
+            parts.append(self._weighted())
         total = sum(weight for weight, _ in parts)
         return Mixture(tuple((weight / total, part) for weight, part in parts))
+
+    def _weighted(self) -> tuple[float, Distribution]:
+        weight = self._positive(self._number(), "weight")
+        self._sign(":")
+        return weight, self.expression()
 
     def _after_colon(self) -> float:
         self._sign(":")
@@ -207,7 +208,7 @@ class _Reader:
 
     def _next(self) -> tuple[str, str]:
         if self._at >= len(self._tokens):
-            raise self._error("it ends too early")
+            raise self._error("the expression ends too early")
         kind, token, _ = self._tokens[self._at]
         self._at += 1
         return kind, token
@@ -232,9 +233,9 @@ Length = Annotated[int | float | str, BeforeValidator(_check)]
 
 def _check_tokens(value: Any) -> Any:
     checked = _check(value)
-    law = parse(checked)
-    if isinstance(law, Fixed) and (law.value < 1 or law.value != int(law.value)):
-        raise ValueError(f"{value!r} is no number of tokens: a whole number of at least 1")
+    length = parse(checked)
+    if isinstance(length, Fixed) and (length.value < 1 or length.value != int(length.value)):
+        raise ValueError(f"{value!r} is not a number of tokens: it must be a whole number of at least 1")
     return checked
 
 

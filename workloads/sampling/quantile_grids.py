@@ -27,7 +27,6 @@ def grid(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def names() -> list[str]:
-    """All grids, as `TRACE.COLUMN`."""
     return [f"{trace}.{column}" for trace, columns in _content()["traces"].items() for column in columns]
 
 

@@ -41,7 +41,6 @@ class BlockPool:
 
     @property
     def usage(self) -> float:
-        """Share of blocks in use."""
         return 1 - len(self._free) / self.size
 
     def find(self, chain: list[int], limit: int) -> tuple[list[int], int]:
@@ -57,7 +56,6 @@ class BlockPool:
         return blocks, unused
 
     def share(self, blocks: list[int]) -> None:
-        """Count one more user of each of these blocks."""
         for block in blocks:
             if self._users[block] == 0:
                 del self._free[block]

@@ -26,7 +26,7 @@ class State(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class EngineSequence:
     """One request inside the engine. The length of its output is known to the simulation from the start.
 
     `chain` are the block hashes of prompt and output together (empty: nothing is shared). Times are seconds
@@ -53,19 +53,19 @@ class Sequence:
 
 
 @dataclass(slots=True)
-class Step:
+class EngineStep:
     """The sequences of a step with the number of tokens each computes, and what that amounts to."""
 
-    parts: list[tuple[Sequence, int]]
+    parts: list[tuple[EngineSequence, int]]
     shape: StepShape
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a finished step brought: sequences with a new token, and those of them that are complete."""
+class StepOutcome:
+    """What a finished step produced: the sequences that have a new token, and those of them that are complete."""
 
-    emitted: list[Sequence]
-    ended: list[Sequence]
+    emitted: list[EngineSequence]
+    ended: list[EngineSequence]
 
 
 @dataclass(slots=True)
@@ -103,18 +103,17 @@ class Scheduler:
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.by_priority = by_priority
-        self.running: list[Sequence] = []
+        self.running: list[EngineSequence] = []
         self.counters = Counters()
-        self._waiting: list[tuple[int, int, Sequence]] = []  # a heap; sequences that ended are skipped
+        self._waiting: list[tuple[int, int, EngineSequence]] = []  # a heap; sequences that ended are skipped
         self._waiting_count = 0
         self._submitted = 0
 
     @property
     def waiting_count(self) -> int:
-        """Sequences in the queue."""
         return self._waiting_count
 
-    def submit(self, sequence: Sequence) -> None:
+    def submit(self, sequence: EngineSequence) -> None:
         """Put a new sequence into the queue. ValueError if the whole cache could not hold it."""
         if self._blocks_for(sequence.prompt_tokens + sequence.output_tokens) > self.pool.size:
             raise ValueError("the KV cache is smaller than this one request")
@@ -122,7 +121,7 @@ class Scheduler:
         self._submitted += 1
         self._enqueue(sequence)
 
-    def abort(self, sequence: Sequence) -> bool:
+    def abort(self, sequence: EngineSequence) -> bool:
         """Take a sequence out, wherever it is, and free its blocks; False if it had ended already."""
         if sequence.state is State.ENDED:
             return False
@@ -135,9 +134,9 @@ class Scheduler:
         self.counters.aborted += 1
         return True
 
-    def schedule(self, now_s: float) -> Step:
+    def schedule(self, now_s: float) -> EngineStep:
         """Choose the sequences of the next step and give them their blocks. An empty step: nothing to do."""
-        step = Step([], StepShape())
+        step = EngineStep([], StepShape())
         budget = self.max_num_batched_tokens
         preempted = False
         at = 0
@@ -166,9 +165,9 @@ class Scheduler:
             _add_to_shape(step.shape, sequence, count)
         return step
 
-    def complete(self, step: Step, now_s: float) -> Outcome:
-        """Book the work of a step that ended at `now_s`; sequences aborted meanwhile are passed over."""
-        outcome = Outcome([], [])
+    def complete(self, step: EngineStep, now_s: float) -> StepOutcome:
+        """Record the work of a step that ended at `now_s`; sequences aborted meanwhile are skipped."""
+        outcome = StepOutcome([], [])
         for sequence, count in step.parts:
             if sequence.state is not State.RUNNING:
                 continue
@@ -190,7 +189,7 @@ class Scheduler:
             self.running = [s for s in self.running if s.state is State.RUNNING]
         return outcome
 
-    def _admit(self, step: Step, budget: int, now_s: float) -> None:
+    def _admit(self, step: EngineStep, budget: int, now_s: float) -> None:
         while budget > 0 and len(self.running) < self.max_num_seqs:
             while self._waiting and self._waiting[0][2].state is State.ENDED:
                 heapq.heappop(self._waiting)
@@ -218,12 +217,12 @@ class Scheduler:
             step.parts.append((sequence, count))
             budget -= count
 
-    def _victim(self) -> Sequence:
+    def _victim(self) -> EngineSequence:
         if self.by_priority:
             return max(self.running, key=lambda s: (s.priority, s.order))
         return self.running[-1]
 
-    def _preempt(self, victim: Sequence, step: Step) -> int:
+    def _preempt(self, victim: EngineSequence, step: EngineStep) -> int:
         """Send a running sequence back to the queue; returns the tokens it had been given in this step."""
         self.running.remove(victim)
         self._release(victim)
@@ -237,13 +236,13 @@ class Scheduler:
                 return count
         return 0
 
-    def _enqueue(self, sequence: Sequence) -> None:
+    def _enqueue(self, sequence: EngineSequence) -> None:
         sequence.state = State.WAITING
         self._waiting_count += 1
         key = sequence.priority if self.by_priority else 0
         heapq.heappush(self._waiting, (key, sequence.order, sequence))
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: EngineSequence) -> None:
         self.pool.release(sequence.blocks)
         sequence.blocks = []
 
@@ -251,7 +250,7 @@ class Scheduler:
         return -(-tokens // self.block_size)
 
 
-def _add_to_shape(shape: StepShape, sequence: Sequence, count: int) -> None:
+def _add_to_shape(shape: StepShape, sequence: EngineSequence, count: int) -> None:
     context = sequence.computed
     if context + count == sequence.prompt_tokens + sequence.generated:
         shape.sampled += 1

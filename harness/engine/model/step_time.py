@@ -26,7 +26,7 @@ ACTIVATION_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class Accelerator:
     """One accelerator; `source` says where the figures are from. `fp8_flops` is None where it has none."""
 
     source: str
@@ -61,7 +61,6 @@ class ModelShape:
 
     @property
     def head_parameters(self) -> int:
-        """Weights of the output head (or of the embedding that serves as one)."""
         return self.vocabulary * self.hidden
 
     @property
@@ -70,7 +69,6 @@ class ModelShape:
         return self.layer_parameters + self.head_parameters * (1 if self.tied_embeddings else 2)
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        """Keys and values of one token over all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
 
 
@@ -86,7 +84,6 @@ class StepShape:
 
     @property
     def tokens(self) -> int:
-        """Tokens run through the model."""
         return self.prefill_tokens + self.decode_sequences
 
 
@@ -94,7 +91,7 @@ class StepShape:
 class StepTime:
     """The formula of this module with a machine and a model put in."""
 
-    gpu: Gpu
+    gpu: Accelerator
     shape: ModelShape
     gpus: int = 1
     weights: Literal["bf16", "fp8"] = "bf16"
@@ -105,7 +102,6 @@ class StepTime:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all weights, over all GPUs."""
         return self.shape.parameters * (1 if self.weights == "fp8" else 2)
 
     @property
@@ -118,11 +114,9 @@ class StepTime:
 
     @property
     def bandwidth(self) -> float:
-        """Attainable bytes/s of all GPUs together."""
         return self.gpu.bandwidth_bytes_per_s * self.mbu * self.gpus
 
     def seconds(self, step: StepShape) -> float:
-        """Duration of `step` in seconds."""
         shape = self.shape
         weight_size = 1 if self.weights == "fp8" else 2
         linear = max(

@@ -30,7 +30,6 @@ _PIECES = sorted((first, kind) for kind, first in _FIRST.items())
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of `text`."""
     raw = text.encode()
     ids: list[int] = []
     at = 0

@@ -1,6 +1,6 @@
 """Where a request's tokens go: a server-sent event each, or one JSON body at the end.
 
-The life of a streamed token: `Stream.token` joins three ready byte strings (before, the token's text, after)
+The life of a streamed token: `StreamedAnswer.token` joins three ready byte strings (before, the token's text, after)
 into one HTTP chunk and hands it to the transport: one `send` a token, about 5 us. No object outlives it.
 The shapes, field for field and in their order, are those of vLLM 0.32's answers.
 """
@@ -12,17 +12,17 @@ from typing import Any
 import orjson
 
 from tailgate.harness.engine.config import Resolved
-from tailgate.harness.engine.model.scheduler import Sequence
+from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.model.tokenizer import Babble
-from tailgate.harness.engine.server.requests import Asked
+from tailgate.harness.engine.server.requests import ApiRequest
 
 FINGERPRINT = "tailgate-simulated"
 
 
-class Answer:
-    """Common to both: the identity of an answer, its usage and its metrics."""
+class EngineAnswer:
+    """What both kinds of answer share: the identity of an answer, its usage and its metrics."""
 
-    def __init__(self, sequence: Sequence, asked: Asked, resolved: Resolved, babble: Babble) -> None:
+    def __init__(self, sequence: EngineSequence, asked: ApiRequest, resolved: Resolved, babble: Babble) -> None:
         self.sequence = sequence
         self.asked = asked
         self.resolved = resolved
@@ -33,19 +33,14 @@ class Answer:
         self.created = int(time.time())
 
     def usage(self) -> dict[str, Any]:
-        """Tokens so far."""
         prompt, output = self.sequence.prompt_tokens, self.sequence.generated
-        usage: dict[str, Any] = {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + output,
-            "completion_tokens": output,
-        }
+        usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
         if self.resolved.settings.enable_prompt_tokens_details:
             usage["prompt_tokens_details"] = {"cached_tokens": self.sequence.cached_tokens}
         return usage
 
     def metrics(self) -> dict[str, float] | None:
-        """The request's own times in milliseconds, where the server was told to give them."""
+        """The request's own times in milliseconds; None where the server was not told to give them."""
         s = self.sequence
         if not self.resolved.settings.enable_per_request_metrics:
             return None
@@ -61,27 +56,23 @@ class Answer:
         }
 
     def text(self) -> str:
-        """The whole answer's text."""
         words = self.babble.text
         start = self.asked.babble_offset
         return "".join(orjson.loads(words[(start + i) % len(words)]) for i in range(self.sequence.generated))
 
     def token_ids(self) -> list[int]:
-        """The whole answer's token ids."""
         ids, start = self.babble.ids, self.asked.babble_offset
         return [ids[(start + i) % len(ids)] for i in range(self.sequence.generated)]
 
 
-class Whole(Answer):
+class WholeAnswer(EngineAnswer):
     """An answer that is not streamed."""
 
     def token(self, last: bool) -> None:
-        """Count; the body is made when the last token is there."""
         if last and not self.done.done():
             self.done.set_result(None)
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
         asked = self.asked
         end = {"logprobs": None, "finish_reason": self.sequence.finish_reason, "stop_reason": None}
         ids = self.token_ids() if asked.return_token_ids else None
@@ -113,13 +104,13 @@ class Whole(Answer):
         }
 
 
-class Stream(Answer):
+class StreamedAnswer(EngineAnswer):
     """An answer as server-sent events, each its own HTTP chunk."""
 
     def __init__(
         self,
-        sequence: Sequence,
-        asked: Asked,
+        sequence: EngineSequence,
+        asked: ApiRequest,
         resolved: Resolved,
         babble: Babble,
         transport: asyncio.WriteTransport,

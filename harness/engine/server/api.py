@@ -16,7 +16,7 @@ from tailgate.harness.engine import SIMULATED_OWNER
 from tailgate.harness.engine.config import as_dict
 from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.realtime import Engine
-from tailgate.harness.engine.server.answers import Stream, Whole
+from tailgate.harness.engine.server.answers import StreamedAnswer, WholeAnswer
 from tailgate.harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
 
 VERSION = "0.32.0+tailgate.simulated"
@@ -25,7 +25,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(engine: Engine) -> web.Application:
-    """The routes. The engine's `run` task is the caller's."""
     api = _Api(engine)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals])
     app.router.add_post("/v1/completions", api.completions)
@@ -80,7 +79,7 @@ class _Api:
         self._in_flight += 1
         try:
             if not asked.stream:
-                whole = Whole(sequence, asked, self._resolved, self._babble)
+                whole = WholeAnswer(sequence, asked, self._resolved, self._babble)
                 self._engine.submit(sequence, whole)
                 await whole.done
                 return _json(whole.body())
@@ -90,7 +89,7 @@ class _Api:
             transport = request.transport
             if transport is None:  # gone while the head was written
                 return response
-            stream = Stream(sequence, asked, self._resolved, self._babble, transport)
+            stream = StreamedAnswer(sequence, asked, self._resolved, self._babble, transport)
             self._engine.submit(sequence, stream)
             await stream.done
             await response.write_eof()

@@ -1,41 +1,19 @@
 """The engine's figures under vLLM's names: plain counts, cheap to add to, rendered by prometheus_client."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from collections.abc import Sequence as Values
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tailgate.harness.engine.config import Resolved, as_dict
-from tailgate.harness.engine.model.scheduler import Outcome, Scheduler, Sequence, Step
+from tailgate.harness.engine.model.scheduler import EngineSequence, EngineStep, Scheduler, StepOutcome
 
 # Bucket bounds of vLLM 0.32.
 _TTFT = (
-    0.001,
-    0.005,
-    0.01,
-    0.02,
-    0.04,
-    0.06,
-    0.08,
-    0.1,
-    0.25,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    7.5,
-    10,
-    20,
-    40,
-    80,
-    160,
-    640,
-    2560,
-)
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
 _ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _REQUEST = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 _ITERATION = tuple(float(2**k) for k in (0, *range(3, 15)))
@@ -43,29 +21,28 @@ _LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 
 _LATENESS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 
-class Histogram:
+class EngineHistogram:
     """Counts per bucket (the last one open-ended) and the sum of what was observed."""
 
     __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self, bounds: Values[float]) -> None:
+    def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts, as Prometheus wants them."""
+        """Cumulative counts, as Prometheus expects them."""
         names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
 class EngineMetrics(Collector):
-    """Told of every step and every ended request; asked by `/metrics`."""
+    """Counts every step and every ended request; `/metrics` reads the counts."""
 
     def __init__(self, resolved: Resolved, scheduler: Scheduler) -> None:
         self._resolved = resolved
@@ -77,20 +54,20 @@ class EngineMetrics(Collector):
         self.rejected = 0
         self.overruns = 0
         self.success = dict.fromkeys(("stop", "length", "abort", "error"), 0)
-        self.iteration = Histogram(_ITERATION)
-        self.ttft = Histogram(_TTFT)
-        self.itl = Histogram(_ITL)
-        self.e2e = Histogram(_REQUEST)
-        self.queue = Histogram(_REQUEST)
-        self.prefill = Histogram(_REQUEST)
-        self.decode = Histogram(_REQUEST)
-        self.inference = Histogram(_REQUEST)
-        self.request_prompt = Histogram(_LENGTHS)
-        self.request_generation = Histogram(_LENGTHS)
-        self.lateness = Histogram(_LATENESS)
+        self.iteration = EngineHistogram(_ITERATION)
+        self.ttft = EngineHistogram(_TTFT)
+        self.itl = EngineHistogram(_ITL)
+        self.e2e = EngineHistogram(_REQUEST)
+        self.queue = EngineHistogram(_REQUEST)
+        self.prefill = EngineHistogram(_REQUEST)
+        self.decode = EngineHistogram(_REQUEST)
+        self.inference = EngineHistogram(_REQUEST)
+        self.request_prompt = EngineHistogram(_LENGTHS)
+        self.request_generation = EngineHistogram(_LENGTHS)
+        self.lateness = EngineHistogram(_LATENESS)
 
-    def stepped(self, step: Step, outcome: Outcome, now_s: float) -> None:
-        """Book a step that ended at `now_s`, and stamp its sequences' token times."""
+    def stepped(self, step: EngineStep, outcome: StepOutcome, now_s: float) -> None:
+        """Record a step that ended at `now_s`, and set its sequences' token times."""
         self.iteration.observe(step.shape.tokens)
         self.generation_tokens += len(outcome.emitted)
         observe_gap = self.itl.observe
@@ -105,8 +82,8 @@ class EngineMetrics(Collector):
             self.prompt_tokens += sequence.prompt_tokens
             self.cached_tokens += sequence.cached_tokens
 
-    def ended(self, sequence: Sequence, reason: str) -> None:
-        """Book a request that ended. Of aborted ones only the count is kept, as in vLLM."""
+    def ended(self, sequence: EngineSequence, reason: str) -> None:
+        """Record a request that ended. Of aborted ones only the count is kept, as in vLLM."""
         self.success[reason] += 1
         first, last, scheduled = sequence.first_token_s, sequence.last_token_s, sequence.scheduled_s
         if reason == "abort" or first is None or last is None or scheduled is None:
@@ -120,7 +97,6 @@ class EngineMetrics(Collector):
         self.request_generation.observe(sequence.generated)
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as prometheus_client asks for them."""
         scheduler, counters = self._scheduler, self._scheduler.counters
         yield self._gauge("vllm:num_requests_running", "Requests in the running batch", len(scheduler.running))
         yield self._gauge("vllm:num_requests_waiting", "Requests in the queue", scheduler.waiting_count)
@@ -137,11 +113,7 @@ class EngineMetrics(Collector):
             ("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache", counters.prefix_queries),
             ("vllm:prefix_cache_hits", "Tokens found in the prefix cache", counters.prefix_hits),
             ("vllm:num_preemptions", "Preemptions", counters.preemptions),
-            (
-                "vllm:prompt_tokens",
-                "Prompt tokens of requests that got their first token",
-                self.prompt_tokens,
-            ),
+            ("vllm:prompt_tokens", "Prompt tokens of requests that got their first token", self.prompt_tokens),
             ("vllm:prompt_tokens_cached", "Those of them found in the prefix cache", self.cached_tokens),
             ("vllm:generation_tokens", "Tokens generated", self.generation_tokens),
             (

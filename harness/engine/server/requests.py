@@ -14,18 +14,12 @@ import numpy as np
 from tailgate.harness.engine.config import Resolved
 from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.model.kv_cache import block_hashes
-from tailgate.harness.engine.model.scheduler import Sequence
+from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.realtime import natural_length
 
 _UNSUPPORTED = (
-    "logprobs",
-    "top_logprobs",
-    "prompt_logprobs",
-    "echo",
-    "use_beam_search",
-    "prompt_embeds",
-    "structured_outputs",
-)
+    "logprobs", "top_logprobs", "prompt_logprobs", "echo", "use_beam_search", "prompt_embeds", "structured_outputs",
+)  # fmt: skip
 
 
 class ApiError(Exception):
@@ -36,17 +30,15 @@ class ApiError(Exception):
         self.status, self.message, self.kind, self.param = status, message, kind, param
 
     def body(self) -> dict[str, Any]:
-        """The JSON body."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 
 def bad(message: str, param: str | None = None) -> ApiError:
-    """A 400."""
     return ApiError(400, message, "BadRequestError", param)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ApiRequest:
     """What a body asks for, beside the sequence itself."""
 
     chat: bool
@@ -94,17 +86,14 @@ def prompt_ids(prompt: Any, vocabulary: int) -> list[int]:
 
 def read(
     body: Any, *, chat: bool, request_id: str, now_s: float, resolved: Resolved, babble: tokenizer.Babble
-) -> tuple[Sequence, Asked]:
-    """The sequence that a body asks for. ApiError says why it can't be had."""
+) -> tuple[EngineSequence, ApiRequest]:
+    """The sequence and the options that a body asks for; an ApiError says why they can't be had."""
     if not isinstance(body, dict):
         raise bad("the body must be a JSON object")
     model = body.get("model")
     if model is not None and model != resolved.model_name:
         raise ApiError(
-            404,
-            f"The model `{model}` does not exist. Valid aliases: {resolved.model_name}.",
-            "NotFoundError",
-            "model",
+            404, f"The model `{model}` does not exist. Valid aliases: {resolved.model_name}.", "NotFoundError", "model"
         )
     for name in _UNSUPPORTED:
         if body.get(name):
@@ -149,7 +138,7 @@ def read(
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise bad("stream_options must be an object", "stream_options")
-    sequence = Sequence(
+    sequence = EngineSequence(
         request_id=request_id,
         prompt_tokens=len(ids),
         output_tokens=length,
@@ -158,7 +147,7 @@ def read(
         priority=_integer(body, "priority", 0),
         finish_reason="length" if length == limit else "stop",
     )
-    asked = Asked(
+    asked = ApiRequest(
         chat=chat,
         stream=bool(body.get("stream")),
         include_usage=bool(options.get("include_usage")),

@@ -48,7 +48,6 @@ class Timer:
         await self._waiter
 
     def close(self) -> None:
-        """Give the descriptor back."""
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 
 from tailgate.harness.targets.base import Identity, Life
+from tailgate.harness.targets.inspect.probe import get_json
 from tailgate.harness.targets.launch.container import own_container
 
 # Section of vLLM's configuration -> the settings that change how it serves.
@@ -72,7 +73,7 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
     if unlike:
         found["replicas_differ"] = {key: [one.get(key, "not told") for one in (first, *others)] for key in unlike}
         told = ", ".join(_difference(key, [first, *others]) for key in unlike)
-        notices.append(f"the {len(identity.urls)} endpoints are not alike: {told}")
+        notices.append(f"the {len(identity.urls)} endpoints differ: {told}")
     instance: dict[str, str] = {}
     if life is not None:
         # A container that our command started, else the one that we and so the server are in.
@@ -83,12 +84,11 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
 
 
 async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
-    """One server's version and settings."""
     found: dict[str, Any] = {}
-    told = await _json(http, f"{url}/version")
+    told = await get_json(http, f"{url}/version")
     if isinstance(told, dict) and told.get("version"):
         found["version"] = str(told["version"])
-    info = await _json(http, f"{url}/server_info?config_format=json")
+    info = await get_json(http, f"{url}/server_info?config_format=json")
     config = info.get("vllm_config") if isinstance(info, dict) else None
     if isinstance(config, dict):
         found["config"] = resolved_settings(config)
@@ -104,7 +104,7 @@ async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dic
 
 
 def _difference(key: str, servers: Sequence[Mapping[str, Any]]) -> str:
-    """In a few words: which values, or which settings."""
+    """Which values differ, or which settings, in a few words."""
     values = [one.get(key, "not told") for one in servers]
     if key != "config":
         return f"{key} {' / '.join(dict.fromkeys(map(str, values)))}"
@@ -166,11 +166,3 @@ async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str
         for sample in family.samples:
             return dict(sample.labels), speculative
     return {}, speculative
-
-
-async def _json(http: aiohttp.ClientSession, url: str) -> Any:
-    try:
-        async with http.get(url) as response:
-            return await response.json(content_type=None) if response.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return None

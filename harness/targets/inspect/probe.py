@@ -58,7 +58,7 @@ async def identify(
                 remedy=f"It serves: {', '.join(served)}.",
             )
     entry = next(entry for entry in listed[0] if entry["id"] == chosen)
-    version = await _get_json(http, urls[0], "/version")
+    version = await get_json(http, f"{urls[0]}/version")
     is_vllm = entry.get("owned_by") == "vllm" or (isinstance(version, dict) and "version" in version)
     limit = entry.get("max_model_len")
     return Identity(
@@ -104,10 +104,10 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
         await _refuse_http2_only(url)
     if status in (401, 403):
         raise UserError(
-            f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+            f"refuses access (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
         )
     if status >= 500:
-        raise TargetGone(f"does not work: /v1/models answered HTTP {status}", where=where, remedy="Is the server up?")
+        raise TargetGone(f"answers /v1/models with HTTP {status}", where=where, remedy="Is the server up?")
     data = listing.get("data") if isinstance(listing, dict) else None
     if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
         raise UserError(
@@ -132,9 +132,10 @@ async def _refuse_http2_only(url: str) -> None:
         )
 
 
-async def _get_json(http: aiohttp.ClientSession, url: str, path: str) -> Any:
+async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
+    """The JSON at a URL; None where there is none, whatever the reason."""
     try:
-        async with http.get(f"{url}{path}") as response:
+        async with http.get(url) as response:
             return await response.json(content_type=None) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

@@ -3,11 +3,12 @@
 What was run (kind, image) belongs into the fingerprint; which one it was (pod, container's id) is told beside it.
 """
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from tailgate.harness.host.child_process import output_of
 
 _RUNTIMES: Final = ("docker", "podman", "nerdctl")
 _PATIENCE_S: Final = 10.0
@@ -38,16 +39,17 @@ async def started_container(command: Sequence[str], port: int | None) -> tuple[d
     runtime = command[0]
     wanted = _name(command)
     if wanted is None and port is not None:
-        listed = await _said(runtime, "ps", "--no-trunc", "--quiet", "--filter", f"publish={port}")
+        words = (runtime, "ps", "--no-trunc", "--quiet", "--filter", f"publish={port}")
+        listed = await output_of(*words, within_s=_PATIENCE_S) or ""
         wanted = next(iter(listed.split()), None)
     if wanted is None:
         return {}, {}
-    told = _json(await _said(runtime, "inspect", wanted))
-    if not told:
+    facts = _first_object(await output_of(runtime, "inspect", wanted, within_s=_PATIENCE_S) or "")
+    if not facts:
         return {}, {}
-    image = told.get("Config", {}).get("Image") or told.get("ImageName", "")
-    what = {"kind": Path(runtime).name, "image": str(image), "image_digest": str(told.get("Image", ""))}
-    return what, {"container_id": str(told.get("Id", ""))}
+    image = facts.get("Config", {}).get("Image") or facts.get("ImageName", "")
+    what = {"kind": Path(runtime).name, "image": str(image), "image_digest": str(facts.get("Image", ""))}
+    return what, {"container_id": str(facts.get("Id", ""))}
 
 
 def _name(command: Sequence[str]) -> str | None:
@@ -59,26 +61,9 @@ def _name(command: Sequence[str]) -> str | None:
     return None
 
 
-def _json(text: str) -> dict[str, Any]:
+def _first_object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        objects = json.loads(text)
     except ValueError:
         return {}
-    return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else {}
-
-
-async def _said(*words: str) -> str:
-    """What a command prints; nothing if it fails or takes too long."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-    except OSError:
-        return ""
-    try:
-        out, _ = await asyncio.wait_for(process.communicate(), _PATIENCE_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return ""
-    return out.decode(errors="replace") if process.returncode == 0 else ""
+    return objects[0] if isinstance(objects, list) and objects and isinstance(objects[0], dict) else {}

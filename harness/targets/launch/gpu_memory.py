@@ -5,32 +5,32 @@ import time
 from typing import Final
 
 from tailgate.harness.targets.base import Life
-from tailgate.harness.telemetry.gpu.memory import GpuMemory, Memory
+from tailgate.harness.telemetry.gpu.memory import Memory, MemoryReader
 
 _NEAR_BYTES: Final = 128 * 2**20  # contexts of others come and go
 _BACK_S: Final = 20.0
 _LOOK_S: Final = 0.2
 
 
-class Vram:
+class MemoryOverLife:
     """Keeps `Life.vram`: UUID -> total, before_start, loaded, before_stop, after_stop, in bytes."""
 
-    def __init__(self, source: GpuMemory, life: Life) -> None:
+    def __init__(self, source: MemoryReader, life: Life) -> None:
         self._source = source
         self._life = life
 
     @classmethod
-    async def open(cls, gpus: str | None, life: Life) -> "Vram | None":
+    async def open(cls, gpus: str | None, life: Life) -> "MemoryOverLife | None":
         """Start looking; None where nothing is to be seen.
 
         Args:
             gpus: indices or UUIDs; empty: all; None: none.
         """
-        source = None if gpus is None else await GpuMemory.open(gpus)
+        source = None if gpus is None else await MemoryReader.open(gpus)
         return None if source is None else cls(source, life)
 
     async def look(self, when: str) -> Memory:
-        """What is used now is what was used `when`."""
+        """Record the memory in use now under the name `when`."""
         now = await self._source.now()
         for uuid, memory in now.items():
             kept = self._life.vram.setdefault(uuid, {"total": memory["total_bytes"]})
@@ -38,7 +38,7 @@ class Vram:
         return now
 
     async def until_back(self, within_s: float = _BACK_S) -> None:
-        """Wait until the GPUs that the server took memory of have it again; the life says how long, or that not."""
+        """Wait until the GPUs have the memory again that the server took; `Life` says how long that took."""
         mine = {
             uuid: one["before_start"]
             for uuid, one in self._life.vram.items()
@@ -62,5 +62,4 @@ class Vram:
             )
 
     async def close(self) -> None:
-        """No more looks."""
         await self._source.close()

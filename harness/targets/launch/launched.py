@@ -1,11 +1,14 @@
 """What the deployments that we start have in common: one process of ours, its life, its log, its end."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tailgate.harness.targets.base import Ended, Life, TargetGone, never
-from tailgate.harness.targets.launch.gpu_memory import Vram
+from tailgate.harness.targets.inspect.probe import Access, session
+from tailgate.harness.targets.launch.gpu_memory import MemoryOverLife
 from tailgate.harness.targets.launch.process import GRACE_S, OwnProcess, port_is_free
+from tailgate.harness.targets.launch.ready import Readiness, first_token, wait_until_ready
 
 LOG_NAME = "server.log"
 
@@ -25,7 +28,7 @@ class LaunchedTarget:
         self._fell = False  # it did not come up, and the error names its log
         self.life: Life = Life()
         self.gpus = gpus
-        self._vram: Vram | None = None
+        self._memory: MemoryOverLife | None = None
 
     async def launch(self) -> tuple[str, ...]:
         """Start it and wait until it answers; its base URLs.
@@ -36,33 +39,58 @@ class LaunchedTarget:
         """
         raise NotImplementedError
 
+    async def serve(
+        self, command: Sequence[str], env: Mapping[str, str], port: int | None, access: Access, readiness: Readiness,
+        url: str, model: str | None, endpoint: str,
+    ) -> None:  # fmt: skip
+        """Run a server's command and wait until it is ready and has given a first token.
+
+        Args:
+            command: program and arguments.
+            env: added to its environment.
+            port: where it listens, if that is on this machine.
+            access: how it is asked whether it is ready.
+            readiness: how its start is followed.
+            url: its base URL.
+            model: asked for the first token; None: the first that it lists.
+            endpoint: completions | chat, of the first token.
+
+        Raises:
+            UserError: it can't be run, or refuses us.
+            TargetGone: it ends, or isn't ready in time.
+        """
+        self.life.command = list(command)
+        headers = await access.headers()
+        began_s = time.monotonic()
+        self.process = process = await OwnProcess.spawn(command, env=env, port=port)
+        async with session(headers, access.trust) as http:
+            ready_s = await wait_until_ready(process, self.life, http, began_s, readiness)
+            await first_token(process, self.life, http, ready_s, url, model, endpoint)
+
     async def before_stop(self) -> None:
-        """What is done to end it before its process is told to."""
+        """Do what ends the server before its process gets a signal."""
 
     async def start(self) -> tuple[str, ...]:
-        """As `launch`, with GPU memory looked at before and after."""
-        self._vram = await Vram.open(self.gpus, self.life)
-        if self._vram is not None:
-            await self._vram.look("before_start")
+        """Launch it, with GPU memory read before and after."""
+        self._memory = await MemoryOverLife.open(self.gpus, self.life)
+        if self._memory is not None:
+            await self._memory.look("before_start")
         try:
             urls = await self.launch()
         except TargetGone:
             self._fell = True
             raise
-        if self._vram is not None:
-            await self._vram.look("loaded")
+        if self._memory is not None:
+            await self._memory.look("loaded")
         return urls
 
     def processes(self) -> dict[str, int]:
-        """The server, if it is a process of ours; its children are found from it."""
         return {self.role: self.process.pid} if self.process and not self.life.detached else {}
 
     async def ended(self) -> Ended:
-        """Return when the server is gone by itself."""
         return await (self.process.ended() if self.process else never())
 
     def keep_log(self, run_dir: Path) -> None:
-        """Move the log into the run directory."""
         if self.process:
             self.process.move_log(run_dir / LOG_NAME)
 
@@ -74,16 +102,16 @@ class LaunchedTarget:
         if self.process is not None:
             await self._end(self.process)
             self.process = None
-        if self._vram is not None:
-            await self._vram.close()
-            self._vram = None
+        if self._memory is not None:
+            await self._memory.close()
+            self._memory = None
 
     async def _end(self, process: OwnProcess) -> None:
-        """SIGTERM, then SIGKILL for what is left."""
+        """Send SIGTERM, then SIGKILL to what is left."""
         life = self.life
         well = not self._fell and (life.detached or process.exit_code is None)
-        if self._vram is not None:
-            await self._vram.look("before_stop")
+        if self._memory is not None:
+            await self._memory.look("before_stop")
         began = time.monotonic()
         await self.before_stop()
         life.killed = await process.stop(self.grace_s)
@@ -95,8 +123,8 @@ class LaunchedTarget:
                 life.notices.append(
                     f"port {process.port} was still taken {life.stop_s:.0f} s after the server was told to end"
                 )
-        if self._vram is not None:
-            await self._vram.until_back()
+        if self._memory is not None:
+            await self._memory.until_back()
         unnamed = well or not process.log.stat().st_size
         if unnamed and process.log.name != LOG_NAME:
             process.log.unlink()

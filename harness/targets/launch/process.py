@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None)
 
 
 class OwnProcess:
-    """Spawned, watched and stopped. Use `spawn`."""
+    """A server process: started by `spawn`, watched, and stopped with all that it started."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path, port: int | None) -> None:
         self._process = process
@@ -73,12 +73,10 @@ class OwnProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process itself; also its session's id."""
         return self._process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
         return self._process.returncode
 
     async def ended(self) -> Ended:
@@ -89,7 +87,6 @@ class OwnProcess:
         return Ended(code, self.tail(), str(self.log))
 
     async def ended_within(self, seconds: float) -> Ended | None:
-        """How it ended; None if it still runs then."""
         try:
             return await asyncio.wait_for(self.ended(), seconds)
         except TimeoutError:
@@ -173,7 +170,6 @@ def free_port() -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -184,7 +180,7 @@ def port_is_free(port: int) -> bool:
 
 
 def require_free(port: int, where: str) -> None:
-    """UserError, naming who has it, if `port` is taken."""
+    """Raise a UserError that names the holder if `port` is taken."""
     if port_is_free(port):
         return
     holder = "another process"
@@ -197,7 +193,7 @@ def require_free(port: int, where: str) -> None:
 
 
 async def _gone(processes: list[psutil.Process], within_s: float) -> list[psutil.Process]:
-    """Wait for processes to end; those that haven't."""
+    """Wait for processes to end; those that haven't are returned."""
     until = time.monotonic() + within_s
     while (left := [p for p in processes if _alive(p)]) and time.monotonic() < until:
         await asyncio.sleep(_LOOK_S)

@@ -8,17 +8,18 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
-from tailgate.harness.targets.base import Life, TargetGone
+from tailgate.harness.targets.base import LAST_WORD_S, Life, TargetGone, end_of_log
+from tailgate.harness.targets.inspect.probe import get_json
 from tailgate.harness.targets.launch.process import OwnProcess
+from tailgate.loadgen.job import PATHS
 from tailgate.workloads.common.errors import UserError
 
 _LOOK_S = 0.05
-_LAST_WORD_S = 1.0  # a broken connection is heard before the end of the process that broke it
 # Of ordinary length: a first prompt of four tokens or fewer kills the worker of vLLM 0.32's CPU build.
 _FIRST_PROMPT = "A server that has just been started is asked for its first token before anything is measured."
 _PATIENCE_S = 5.0  # for one answer of the readiness URL
@@ -40,40 +41,51 @@ class Detail:
     pattern: re.Pattern[str]
 
 
+@dataclass(frozen=True)
+class Readiness:
+    """How a server's start is followed.
+
+    Attributes:
+        health_url: answers 200 once the server can serve.
+        timeout_s: from the spawn.
+        where: the part of the spec that errors name.
+        milestones: lines of its log that end a phase, in order.
+        details: figures in its log.
+        problems: pattern of a log line that tells why a start failed, to what to do about it.
+        detaches: the process may end with 0, and what it started goes on; `Life.detached` says so then.
+    """
+
+    health_url: str
+    timeout_s: float
+    where: str
+    milestones: Sequence[Milestone] = ()
+    details: Sequence[Detail] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    detaches: bool = False
+
+
 async def wait_until_ready(
-    process: OwnProcess,
-    life: Life,
-    http: aiohttp.ClientSession,
-    *,
-    began_s: float,
-    health_url: str,
-    timeout_s: float,
-    where: str,
-    milestones: Sequence[Milestone] = (),
-    details: Sequence[Detail] = (),
-    problems: Mapping[str, str] | None = None,
-    detaches: bool = False,
+    process: OwnProcess, life: Life, http: aiohttp.ClientSession, began_s: float, readiness: Readiness
 ) -> float:
-    """When `health_url` answered 200 (time.monotonic); `life` has the phases then.
+    """When the health URL answered 200 (time.monotonic); `life` has the phases then.
 
     Args:
-        began_s: when it was spawned (time.monotonic).
-        problems: pattern of a log line that tells why a start failed, to what to do about it.
-        detaches: the process may end with 0, and what it started goes on; `life` says so then.
+        began_s: when the process was spawned (time.monotonic).
 
     Raises:
         TargetGone: it ended, or isn't ready in time; with the lines of its log that say why.
     """
-    marks = _Marks(process, life, began_s, milestones, details)
+    where, problems, health_url = readiness.where, readiness.problems, readiness.health_url
+    marks = _Marks(process, life, began_s, readiness.milestones, readiness.details)
     ending = asyncio.create_task(process.ended())
-    deadline = began_s + timeout_s
+    deadline = began_s + readiness.timeout_s
     try:
         while True:
             marks.look()
             if ending.done() and not life.detached:
                 code = ending.result().code
                 assert code is not None
-                life.detached = detaches and code == 0
+                life.detached = readiness.detaches and code == 0
                 if not life.detached:
                     how = f"signal {-code}" if code < 0 else f"exit code {code}"
                     hint = "; if it goes on in the background, `stop` must say how it is ended" if code == 0 else ""
@@ -82,7 +94,7 @@ async def wait_until_ready(
                 marks.look()
                 return marks.reached("server start")
             if time.monotonic() > deadline:
-                what = f"the server was not ready within {timeout_s:g} s ({health_url})"
+                what = f"the server was not ready within {readiness.timeout_s:g} s ({health_url})"
                 raise failure(process, what, where, problems)
             await (asyncio.sleep(_LOOK_S) if ending.done() else asyncio.wait([ending], timeout=_LOOK_S))
     finally:
@@ -90,38 +102,51 @@ async def wait_until_ready(
 
 
 async def first_token(
-    process: OwnProcess, life: Life, http: aiohttp.ClientSession, since_s: float, url: str, model: str, endpoint: str
-) -> None:
+    process: OwnProcess, life: Life, http: aiohttp.ClientSession, since_s: float, url: str, model: str | None,
+    endpoint: str,
+) -> None:  # fmt: skip
     """Ask for one token; the time since ``since_s`` is a phase: late compilation belongs to the start.
+
+    Args:
+        model: None: the first that the server lists; where it lists none, nothing is asked.
+        endpoint: completions | chat.
 
     Raises:
         TargetGone: it ended, or fails.
         UserError: it refuses us.
     """
+    model = model or _first_model(await get_json(http, f"{url}/v1/models"))
+    if model is None:  # `probe.identify` will complain of it
+        return
     body: dict[str, Any] = {"model": model, "max_tokens": 1}
     if endpoint == "chat":
         body["messages"] = [{"role": "user", "content": _FIRST_PROMPT}]
     else:
         body["prompt"] = _FIRST_PROMPT
-    path = "/v1/chat/completions" if endpoint == "chat" else "/v1/completions"
     try:
-        async with http.post(f"{url}{path}", json=body, timeout=_FIRST_TOKEN) as response:
-            status, said = response.status, await response.text()
+        async with http.post(f"{url}{PATHS[endpoint]}", json=body, timeout=_FIRST_TOKEN) as response:
+            status, text = response.status, await response.text()
     except (aiohttp.ClientError, TimeoutError) as error:
-        ended = None if life.detached else await process.ended_within(_LAST_WORD_S)
+        ended = None if life.detached else await process.ended_within(LAST_WORD_S)
         if ended is not None:
-            raise failure(process, f"{ended.text} when it was asked for its first token", "target", None) from error
-        raise failure(process, f"the server gave no first token: {error!r}", "target", None) from error
+            raise failure(process, f"{ended.text} when it was asked for its first token", "target") from error
+        raise failure(process, f"the server gave no first token: {error!r}", "target") from error
     if status in (401, 403):
         raise UserError(
-            f"the server refuses us (HTTP {status})",
+            f"the server refuses access (HTTP {status})",
             where="target.auth",
             remedy="Say where its API key is: auth: {env: NAME} (--api-key-env).",
         )
     if status != 200:
-        what = f"the server is up but answers HTTP {status}: {said[:300]}"
-        raise failure(process, what, "target", None)
+        raise failure(process, f"the server is up but answers HTTP {status}: {text[:300]}", "target")
     life.phases["first token"] = time.monotonic() - since_s
+
+
+def _first_model(listing: Any) -> str | None:
+    try:
+        return str(listing["data"][0]["id"])
+    except (LookupError, TypeError):
+        return None
 
 
 class _Marks:
@@ -144,7 +169,6 @@ class _Marks:
         self._rest = ""
 
     def look(self) -> None:
-        """Read what is new."""
         with self._process.log.open("rb") as file:
             file.seek(self._at)
             new = file.read()
@@ -153,8 +177,7 @@ class _Marks:
         for line in lines:
             for detail in self._details:
                 if match := detail.pattern.search(line):
-                    found = {k: float(v.replace(",", "")) for k, v in match.groupdict().items() if v}
-                    self._life.details.update(found)
+                    self._life.details |= {k: float(v.replace(",", "")) for k, v in match.groupdict().items() if v}
             for number, milestone in enumerate(self._milestones):
                 if milestone.pattern.search(line):
                     self.reached(milestone.phase)
@@ -162,7 +185,6 @@ class _Marks:
                     break
 
     def reached(self, phase: str) -> float:
-        """The phase ends now (time.monotonic)."""
         now = time.monotonic()
         self._life.phases[phase] = now - self._last
         self._last = now
@@ -178,16 +200,14 @@ async def _answers(http: aiohttp.ClientSession, url: str, within_s: float) -> bo
         return False
 
 
-def failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None) -> TargetGone:
-    """The error, with the log's own word where one of `problems` is found in it, else with its last lines."""
+def failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None = None) -> TargetGone:
+    """The error, with the line of the log that one of `problems` matches, else with its last lines."""
     lines = process.tail(400)
     for pattern, remedy in (problems or {}).items():
-        found = [line for line in lines if re.search(pattern, line)]
-        if found:
-            what = f"{what}: {found[-1].strip()[-400:]}"
+        matching = [line for line in lines if re.search(pattern, line)]
+        if matching:
+            what = f"{what}: {matching[-1].strip()[-400:]}"
             return TargetGone(what, where=where, remedy=f"{remedy} Its whole log: {process.log}")
     if process.exit_code == -signal.SIGKILL:
         what += "; if nobody killed it by hand, the machine ran out of memory (dmesg says so)"
-    said = "\n    ".join(line[-300:] for line in lines[-15:])
-    remedy = f"Its log ({process.log}) ends with\n    {said}" if said else "It said nothing."
-    return TargetGone(what, where=where, remedy=remedy)
+    return TargetGone(what, where=where, remedy=end_of_log(lines, process.log))

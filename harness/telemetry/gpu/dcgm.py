@@ -68,7 +68,6 @@ class DcgmScraper:
         self._counted: dict[str, float] = {}
 
     async def start(self) -> GpusFound:
-        """One scrape: which GPUs, which fields."""
         self._session = aiohttp.ClientSession(headers=self._headers, timeout=_TIMEOUT, trust_env=True)
         page = await self._page()
         if isinstance(page, str):
@@ -96,12 +95,10 @@ class DcgmScraper:
         return found
 
     async def go(self, t0_unix_ns: int) -> None:
-        """Begin."""
         self._t0 = t0_unix_ns
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End, with a last scrape."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -111,7 +108,6 @@ class DcgmScraper:
             await self._session.close()
 
     def write(self, path: Path) -> None:
-        """Write `gpu.parquet`."""
         self._samples.write(path)
 
     async def _run(self) -> None:

@@ -11,9 +11,9 @@ from typing import Final
 
 import pynvml
 
+from tailgate.harness.host.child_process import LineProcess
 from tailgate.harness.telemetry.gpu import nvml
 from tailgate.harness.telemetry.gpu.sources import nvml_is_installed
-from tailgate.workloads.common.import_paths import python_module
 
 _PATIENCE_S: Final = 20.0
 _END_S: Final = 5.0
@@ -23,7 +23,6 @@ Memory = dict[str, dict[str, float]]
 
 
 def main() -> int:
-    """Answer until stdin ends."""
     try:
         nvml.open_nvml()
     except pynvml.NVMLError:
@@ -33,16 +32,16 @@ def main() -> int:
     return 0
 
 
-class GpuMemory:
+class MemoryReader:
     """Asks that process. Use `open`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, wanted: frozenset[str]) -> None:
+    def __init__(self, process: LineProcess, wanted: frozenset[str]) -> None:
         self._process = process
         self._wanted = wanted
         self._silent = False
 
     @classmethod
-    async def open(cls, gpus: str) -> "GpuMemory | None":
+    async def open(cls, gpus: str) -> "MemoryReader | None":
         """Start it; None where there is no NVML.
 
         Args:
@@ -50,42 +49,31 @@ class GpuMemory:
         """
         if not nvml_is_installed():
             return None
-        process = await asyncio.create_subprocess_exec(
-            *python_module("tailgate.harness.telemetry.gpu.memory"),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        return cls(process, frozenset(one for one in gpus.split(",") if one))
+        process = await LineProcess.spawn("tailgate.harness.telemetry.gpu.memory")
+        return cls(process, frozenset(gpu for gpu in gpus.split(",") if gpu))
 
     async def now(self) -> Memory:
-        """Every GPU's and MIG instance's memory; empty where NVML doesn't tell, or hangs."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if self._silent or stdin is None or stdout is None:
+        """The memory of every GPU and MIG instance; empty where NVML doesn't say, or hangs."""
+        if self._silent:
             return {}
+        await self._process.send(b"")
         try:
-            stdin.write(b"\n")
-            await stdin.drain()
-            line = await asyncio.wait_for(stdout.readline(), _PATIENCE_S)
-        except (ConnectionError, TimeoutError):
-            line = b""
-        if not line:
+            gpus: dict[str, dict[str, float | str]] | None = await asyncio.wait_for(
+                self._process.receive(), _PATIENCE_S
+            )
+        except TimeoutError:
+            gpus = None
+        if gpus is None:
             self._silent = True
             return {}
-        told: dict[str, dict[str, float | str]] = json.loads(line)
         return {
-            uuid: {key: float(one[key]) for key in ("total_bytes", "used_bytes")}
-            for uuid, one in told.items()
-            if not self._wanted or self._wanted & {uuid, str(one["index"]), str(one.get("parent"))}
+            uuid: {key: float(gpu[key]) for key in ("total_bytes", "used_bytes")}
+            for uuid, gpu in gpus.items()
+            if not self._wanted or self._wanted & {uuid, str(gpu["index"]), str(gpu.get("parent"))}
         }
 
     async def close(self) -> None:
-        """End it by the end of its input."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), _END_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        await self._process.close(_END_S)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,6 @@ class EnergyCounter:
         self.restarts = 0
 
     def joules(self, millijoules: int, now_s: float, power_w: float) -> float:
-        """Total so far, counting from the first reading."""
         if self._last_mj is not None:
             grown = millijoules - self._last_mj
             if grown < 0 and self._last_mj < _WRAP_MJ and grown + _WRAP_MJ < 10_000_000:
@@ -136,7 +135,6 @@ def _between(one: Any, other: Any) -> str:
 
 
 def processes(gpu: Gpu) -> dict[int, int]:
-    """Bytes by process id; empty where NVML can't say."""
     try:
         listed = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
     except pynvml.NVMLError:
@@ -228,7 +226,7 @@ def _probe_pcie(gpu: Gpu) -> None:
 
 
 def _learn_facts(gpu: Gpu) -> None:
-    """What doesn't change: for the fingerprint."""
+    """Read what doesn't change, for the fingerprint."""
     facts: dict[str, Callable[[], float]] = {
         "memory_bytes": lambda: float(pynvml.nvmlDeviceGetMemoryInfo(gpu.handle).total),
         "power_limit_w": lambda: pynvml.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000.0,

@@ -29,7 +29,6 @@ _FLUSH_TICKS = round(1.0 / _TICK_S)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Sample until stdin ends."""
     parser = argparse.ArgumentParser(prog="python -m harness.telemetry.gpu.sampler", description=__doc__)
     parser.add_argument("--spool", type=Path, required=True)
     parser.add_argument("--gpus", default="", help="indices or UUIDs, comma-separated; empty: all")
@@ -183,7 +182,6 @@ class _Sampler:
                     self._keep(gpu, "PCIe throughput", lambda g=gpu: nvml.pcie(g))  # type: ignore[misc]
 
     def _listen(self) -> None:
-        """The run's start, then the end."""
         for line in sys.stdin:
             self._t0 = int(line)
         self._ended.set()

@@ -4,9 +4,7 @@
 """
 
 import asyncio
-import contextlib
 import ctypes
-import json
 import os
 import sys
 import time
@@ -15,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tailgate.harness.host.child_process import LineProcess
 from tailgate.harness.telemetry.sample_store import write_spool
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.common.import_paths import python_module
 
 _LOOK_S = 20.0
 _END_S = 5.0
@@ -48,15 +46,15 @@ class GpuSource(Protocol):
     now: Latest
 
     async def start(self) -> GpusFound:
-        """Look what is there."""
+        """Find out which GPUs there are."""
         ...
 
     async def go(self, t0_unix_ns: int) -> None:
-        """The run's clock begins; samples are kept from now on."""
+        """Begin the run's clock: samples are kept from now on."""
         ...
 
     async def stop(self) -> None:
-        """No more samples."""
+        """Take no more samples."""
         ...
 
     def write(self, path: Path) -> None:
@@ -65,7 +63,7 @@ class GpuSource(Protocol):
 
 
 def latest(readings: Iterable[tuple[str, str, float]]) -> Latest:
-    """Of (GPU, name, value) in order of time, the last of each that is shown."""
+    """The last value of each figure that is shown, from (GPU, name, value) in order of time."""
     found: Latest = {}
     for gpu, name, value in readings:
         if name in _SHOWN:
@@ -98,14 +96,14 @@ def gpu_source(
 
             return DcgmScraper(url, spool, headers)
     raise UserError(
-        f"{wanted!r} names no source of GPU figures",
+        f"{wanted!r} is not a source of GPU metrics",
         where="telemetry.gpu",
-        remedy="It is none, auto, nvml, nvml:0,1, nvml:GPU-UUID or dcgm:http://HOST:9400/metrics.",
+        remedy="Write none, auto, nvml, nvml:0,1, nvml:GPU-UUID or dcgm:http://HOST:9400/metrics.",
     )
 
 
 def nvml_is_installed() -> bool:
-    """Whether the sampler will find the library that the driver brings; nothing is initialised."""
+    """Whether the sampler will find the library that comes with the driver; nothing is initialised."""
     # The loader reads the variable when a process starts: the sampler's folders may be others than ours.
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     if any(folder and (Path(folder) / _LIBRARY).exists() for folder in folders):
@@ -118,12 +116,12 @@ def nvml_is_installed() -> bool:
 
 
 class NvmlProcess:
-    """The sampler process; see `gpu_sampler`."""
+    """The sampler process; see `telemetry.gpu.sampler`."""
 
     def __init__(self, spool: Path, gpus: str, pids: Sequence[int]) -> None:
         self._spool = spool
         self._arguments = ["--spool", str(spool), "--gpus", gpus, *(t for p in pids for t in ("--pid", str(p)))]
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: LineProcess | None = None
         self._listening: asyncio.Task[None] | None = None
         self._stopping = False
         self.faults: list[dict[str, Any]] = []
@@ -131,74 +129,52 @@ class NvmlProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the sampler, for its own cost."""
         return self._process.pid if self._process else None
 
     async def start(self) -> GpusFound:
-        """Start it and hear what it found. Where there is no NVML at all, no process is spent on learning that."""
+        """Start it and read what it found. Where there is no NVML at all, no process is started."""
         if sys.platform == "linux" and not nvml_is_installed():
             return GpusFound(problem="NVML: NVML Shared Library Not Found")
-        self._process = await asyncio.create_subprocess_exec(
-            *python_module("tailgate.harness.telemetry.gpu.sampler"), *self._arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
+        self._process = await LineProcess.spawn("tailgate.harness.telemetry.gpu.sampler", *self._arguments)
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), _LOOK_S)
+            answer = await asyncio.wait_for(self._process.receive(), _LOOK_S)
         except TimeoutError:
             await self.stop()
-            return GpusFound(problem=f"the GPU sampler said nothing within {_LOOK_S:g} s: NVML hangs")
-        if not line:
-            return GpusFound(problem="the GPU sampler ended without a word")
-        told = json.loads(line)
-        found = GpusFound(told.get("driver", ""), told.get("gpus", []), told["problem"])
-        found.topology = told.get("topology", {})
-        if told.get("notice"):
-            found.notices.append(told["notice"])
-        for gpu in found.gpus:
+            return GpusFound(problem=f"the GPU sampler did not answer within {_LOOK_S:g} s: NVML hangs")
+        if answer is None:
+            return GpusFound(problem="the GPU sampler ended without a message")
+        gpus = answer.get("gpus", [])
+        notices = [answer["notice"]] if answer.get("notice") else []
+        for gpu in gpus:
             if gpu["missing"]:
                 lacks = "; ".join(f"{name}: {why}" for name, why in gpu["missing"].items())
-                found.notices.append(f"GPU {gpu['index']} ({gpu['uuid']}) can't tell all: {lacks}")
-        self._listening = asyncio.create_task(self._listen())
-        return found
+                notices.append(f"GPU {gpu['index']} ({gpu['uuid']}) doesn't report everything: {lacks}")
+        self._listening = asyncio.create_task(self._listen(self._process))
+        return GpusFound(answer.get("driver", ""), gpus, answer["problem"], notices, answer.get("topology", {}))
 
     async def go(self, t0_unix_ns: int) -> None:
-        """Tell it the run's start."""
-        if self._process is None or self._process.stdin is None or self._process.returncode is not None:
-            return
-        self._process.stdin.write(b"%d\n" % t0_unix_ns)
-        with contextlib.suppress(ConnectionError):
-            await self._process.stdin.drain()
+        if self._process is not None:
+            await self._process.send(b"%d" % t0_unix_ns)
 
     async def stop(self) -> None:
-        """End it by the end of its input."""
         if self._process is None:
             return
         self._stopping = True
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), _END_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        await self._process.close(_END_S)
         if self._listening is not None:
             await self._listening
         self._process = None
 
     def write(self, path: Path) -> None:
-        """The spool as Parquet."""
         write_spool(self._spool, GPU_SCHEMA, path)
 
-    async def _listen(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            told = json.loads(line)
-            if "now" in told:
-                self.now = told["now"]
+    async def _listen(self, process: LineProcess) -> None:
+        while (message := await process.receive()) is not None:
+            if "now" in message:
+                self.now = message["now"]
             else:
-                self.faults.append(told)
+                self.faults.append(message)
         if not self._stopping:
-            code = await self._process.wait()
+            code = await process.wait()
             text = f"the GPU sampler ended in the middle of the run (exit code {code}); no samples from here on"
             self.faults.append({"unix_ns": time.time_ns(), "gpu": "", "text": text})

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.rundir.json_files import check_schema
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 

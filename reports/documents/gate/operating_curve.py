@@ -1,6 +1,7 @@
 """The operating curve in words: the simulation's tables, and what the gate promises held against them.
 
-`tailgate gate --self-test` prints it; docs/gate.md holds it, put there by `tests/bench/bench_gate_curve.py`.
+`tailgate gate --self-test` prints it; docs/gate-operating-tables.md holds it, put there by
+`tests/bench/bench_gate_curve.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,8 +10,21 @@ from dataclasses import dataclass
 from tailgate.reports.documents.run_markdown import md_table
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
-from tailgate.reports.verdicts.gate.operating_curve import MARGIN, SPREADS, Cell, Rate, grid, one, whole_policy
-from tailgate.reports.verdicts.gate.operating_curve_errors import BURSTS, REQUESTS, SHARE, TIMES, ErrorCell, error_grid
+from tailgate.reports.verdicts.gate.operating_curve import (
+    BURSTS,
+    MARGIN,
+    REQUESTS,
+    SHARE,
+    SPREADS,
+    TIMES,
+    CurvePoint,
+    ErrorCurvePoint,
+    Frequency,
+    error_grid,
+    grid,
+    single_condition,
+    whole_policy,
+)
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
 
 
@@ -67,7 +81,7 @@ def report(sets: int) -> Report:
     return Report("\n".join(lines), held)
 
 
-def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> Iterator[Promise]:
+def promises(cells: Sequence[CurvePoint], errors: Sequence[ErrorCurvePoint], sets: int) -> Iterator[Promise]:
     """Each promise of the gate's operating curve."""
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
@@ -80,7 +94,7 @@ def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> I
     at_margin = [c.passed for c in cells if abs(c.slowdown - c.margin) < 1e-12]
     yield _at_most("PASS where the slowdown is the margin, anywhere in the grid", at_margin, 0.05)
     design = Design(5, 10)
-    slow = one(design, 0.04, 0.15, sets=sets)
+    slow = single_condition(design, 0.04, 0.15, sets=sets)
     what = "FAIL of a true +15 %, one metric, CV 4 %"
     yield _at_least(f"{what}, first look", slow.failed_first, 0.90)
     yield _at_least(f"{what}, after the extension", slow.failed, 0.97)
@@ -92,16 +106,16 @@ def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> I
     yield _at_most("false FAIL of the error rule, anywhere in its table", same_errors, ERROR_TAIL)
 
 
-def _at_most(what: str, rates: Iterable[Rate], limit: float) -> Promise:
+def _at_most(what: str, rates: Iterable[Frequency], limit: float) -> Promise:
     worst = max(rates, key=lambda rate: rate.share)
     return Promise(what, f"≤ {100 * limit:g} %", shown(worst), worst.share <= limit)
 
 
-def _at_least(what: str, rate: Rate, limit: float) -> Promise:
+def _at_least(what: str, rate: Frequency, limit: float) -> Promise:
     return Promise(what, f"≥ {100 * limit:g} %", shown(rate), rate.share >= limit)
 
 
-def shown(rate: Rate) -> str:
+def shown(rate: Frequency) -> str:
     """`1.05 % (0.91 to 1.20)`."""
     low, high = rate.interval
     return f"{100 * rate.share:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
@@ -111,7 +125,7 @@ def _name(design: Design) -> str:
     return f"{design.pairs} → {design.extended}" if design.extended else str(design.pairs)
 
 
-def _plain(cells: Sequence[Cell]) -> list[str]:
+def _plain(cells: Sequence[CurvePoint]) -> list[str]:
     calm = [c for c in cells if not c.drift and not c.correlation]
     slowdowns = list(dict.fromkeys(c.slowdown for c in calm))
     rows = []
@@ -122,11 +136,11 @@ def _plain(cells: Sequence[Cell]) -> list[str]:
     return md_table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
 
 
-def _three(cell: Cell) -> str:
+def _three(cell: CurvePoint) -> str:
     return " / ".join(f"{100 * rate.share:.1f}" for rate in (cell.passed, cell.failed, cell.unsure))
 
 
-def _worst(cells: Sequence[Cell]) -> list[str]:
+def _worst(cells: Sequence[CurvePoint]) -> list[str]:
     rows = []
     for spread in SPREADS:
         for design in dict.fromkeys(c.design for c in cells):
@@ -145,7 +159,7 @@ def _policy(sets: int) -> list[str]:
     return md_table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
 
 
-def _errors(cells: Sequence[ErrorCell]) -> list[str]:
+def _errors(cells: Sequence[ErrorCurvePoint]) -> list[str]:
     rows = []
     for bursts in BURSTS:
         for design in dict.fromkeys(c.design for c in cells):
@@ -160,7 +174,7 @@ def _errors(cells: Sequence[ErrorCell]) -> list[str]:
     ]
 
 
-def _all(cells: Sequence[Cell]) -> list[str]:
+def _all(cells: Sequence[CurvePoint]) -> list[str]:
     rows = [
         [
             f"{100 * c.spread:g} %", f"{100 * c.drift:g} %", f"{c.correlation:g}", _name(c.design),

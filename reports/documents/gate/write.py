@@ -9,7 +9,7 @@ from tailgate.reports.documents.gate.history import Entry
 from tailgate.reports.documents.gate.html import html
 from tailgate.reports.documents.gate.junit import junit
 from tailgate.reports.documents.gate.markdown import markdown
-from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 

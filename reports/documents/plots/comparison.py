@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tailgate.reports.compare.comparison import Comparison, Front, Point
-from tailgate.reports.compare.runs import Metric
+from tailgate.reports.compare.comparison import Comparison, Configuration, Front
 from tailgate.reports.documents.plots.run import Figure, log_axis, plain_text, short
+from tailgate.reports.metrics.catalogue import Metric
 from tailgate.workloads.common.formatting import plain
 
 _COLOURS = ("--c1", "--c2", "--c3", "--c5", "--c6", "--c4")
@@ -60,7 +60,7 @@ def forest(found: Comparison) -> Figure | None:
 
 def against_load(found: Comparison, metric: Metric) -> Figure | None:
     """A latency over the offered load, one line a label; None unless some label ran at several loads."""
-    by_label: dict[str, list[Point]] = {}
+    by_label: dict[str, list[Configuration]] = {}
     for point in found.points:
         if point.offered_rps is not None and point.figures[metric.key].value is not None:
             by_label.setdefault(point.label, []).append(point)
@@ -107,7 +107,7 @@ def pareto(found: Comparison, front: Front) -> Figure:
     widest = max(
         (value for point in found.points if (value := point.figures[front.x.key].value) is not None), default=0.0
     )
-    for point, beaten in zip(found.points, front.beaten_by, strict=True):
+    for point, beaten in zip(found.points, front.dominated_by, strict=True):
         x, y = point.figures[front.x.key].value, point.figures[front.y.key].value
         if x is None or y is None:
             continue

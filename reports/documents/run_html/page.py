@@ -20,7 +20,8 @@ from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.slowest import slowest
 from tailgate.reports.metrics.timeline import timeline
 from tailgate.reports.rundir.events import read_events
-from tailgate.reports.rundir.manifest import Manifest, write_atomic
+from tailgate.reports.rundir.json_files import write_atomic
+from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.formatting import ms, percent, plain, whole
 
 FILE_NAME = "report.html"

@@ -70,7 +70,7 @@ def test_a_closed_loop_s_messages_carry_no_key_either(tmp_path: Path) -> None:
     with ScriptedServer(_error_body) as server, Driven(tmp_path, [server.url], rows, job) as driven:
         driven.prepare()
         driven.go()
-        driven.tell(op="hand", user=0, at=time.time_ns())
+        driven.tell(op="dispatch-next", user=0, at=time.time_ns())
         done = driven.until("done")
         driven.tell(op="finish")
         driven.finish()

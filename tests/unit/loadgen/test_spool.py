@@ -66,7 +66,7 @@ def test_a_write_that_fails_leaves_whole_batches_only(tmp_path: Path) -> None:
     spool.add((1, b""))
     spool.flush()
     size = (tmp_path / "s.arrows").stat().st_size
-    spool._file = Full(spool._file)  # type: ignore[assignment]
+    spool._stream._file = Full(spool._stream._file)  # type: ignore[assignment]
     spool.add((2, b""))
     with pytest.raises(OSError, match="No space left"):
         spool.flush()
@@ -91,13 +91,13 @@ def test_an_exchange_s_row_fits_the_schema_in_any_state(tmp_path: Path) -> None:
 
 
 def test_the_client_s_row_fits_its_schema(tmp_path: Path) -> None:
-    from tailgate.loadgen.injector.client_stats import Conduct
+    from tailgate.loadgen.injector.client_stats import ClientStats
 
-    conduct = Conduct(3)
-    conduct.start(0)
-    conduct.began(5)
+    client_stats = ClientStats(3)
+    client_stats.start(0)
+    client_stats.began(5)
     spool = Spool(tmp_path / "s.arrows", CLIENT_SCHEMA)
-    spool.add(conduct.close_interval(7))
+    spool.add(client_stats.close_interval(7))
     spool.flush()
     (row,) = read_spool(tmp_path / "s.arrows")
     assert (row["injector"], row["dispatched"], row["loop_max_ns"], sum(row["dispatch_lag"])) == (3, 1, 7, 1)

@@ -7,16 +7,15 @@ its session, comes that long after the other's answer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats.batching import Request, pieces
 from tailgate.workloads.traces.formats.csv_stream import (
@@ -84,7 +83,7 @@ def read_records(
     source = _parquet(file, columns) if parquet else records(file, faults)
     requests = _requests(source, faults, columns, unit)
     for rows in pieces(requests, block_tokens if "blocks" in columns else None):
-        yield rows if "time" in columns else _untimed(rows)
+        yield replace(rows, has_times="time" in columns)
 
 
 def _requests(
@@ -107,7 +106,7 @@ def _requests(
                 session=session,
                 think_ns=think_ns,
                 blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
-                kind=str(value(record, columns["class"])) if "class" in columns else None,
+                class_name=str(value(record, columns["class"])) if "class" in columns else None,
                 tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
             )
         except BadValueError as error:
@@ -116,20 +115,20 @@ def _requests(
 
 @dataclass
 class _Before:
-    """The last request with a time of its own, behind which others of its session may stand without one."""
+    """The last request with a time of its own; requests of its session without one may follow."""
 
     at_ns: int = 0
     session: int = -1
 
-    def times(self, at_ns: Ints, session: Ints, think_ns: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """Times, of those that have none the time of the one before that has; and whether it is of their session."""
+    def times(self, at_ns: Ints, session: Ints, think_ns: Ints) -> tuple[Ints, Mask]:
+        """The times, those of the last request with one where there is none; whether that is of the same session."""
         own = think_ns == NO_PAUSE
         place = np.maximum.accumulate(np.where(own, np.arange(1, len(own) + 1), 0))
         at_ns = np.concatenate([[self.at_ns], at_ns])[place]
-        of = np.concatenate([[self.session], session])[place]
+        session_before = np.concatenate([[self.session], session])[place]
         if len(own):
-            self.at_ns, self.session = int(at_ns[-1]), int(of[-1])
-        return at_ns, of == session
+            self.at_ns, self.session = int(at_ns[-1]), int(session_before[-1])
+        return at_ns, session_before == session
 
 
 def _at_or_behind(
@@ -151,8 +150,8 @@ def _think_unit_ns(unit: TimeUnit) -> int:
     return _UNIT_NS["s" if unit == "calendar" else unit]
 
 
-def _filled(batch: Batch, columns: dict[str, str], waits: npt.NDArray[np.bool_]) -> Batch:
-    """Without empty fields: a time for those that have none (not to be read), no pause for those that have one."""
+def _filled(batch: Batch, columns: dict[str, str], waits: Mask) -> Batch:
+    """The batch without empty fields: any time for requests that have none, a pause of 0 for those that have one."""
     time, think = columns["time"], columns["think"]
     some = next(iter(batch.columns[time].filter(pa.array(~waits))), "0")
     filled = {
@@ -197,9 +196,3 @@ def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:
         raise UserError(
             f"there is no column {', '.join(missing)}", where=str(file), remedy=f"It has: {', '.join(there)}"
         )
-
-
-def _untimed(rows: Rows) -> Rows:
-    from dataclasses import replace
-
-    return replace(rows, has_times=False)

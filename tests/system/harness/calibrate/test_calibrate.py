@@ -18,7 +18,7 @@ import psutil
 import pytest
 from tests.kit.command import SIM, Tailgate, command
 
-from tailgate.harness.calibrate.ladder import Step, _judged, highest, ladder, measure
+from tailgate.harness.calibrate.ladder import LadderStep, _judged, highest, ladder, measure
 from tailgate.harness.calibrate.peers import against
 from tailgate.workloads.common.errors import UserError
 
@@ -89,7 +89,7 @@ def test_a_step_lasts_until_its_tails_are_known(
 ) -> None:
     asked: list[float] = []
 
-    async def measured(_url: str, rate: float, tokens: int, length_s: float, _injectors: int) -> Step:
+    async def measured(_url: str, rate: float, tokens: int, length_s: float, _injectors: int) -> LadderStep:
         asked.append(length_s)
         return _judged(rate, tokens, summary(ttft_p99=50.1 if len(asked) >= known_after else None), 0.1)
 
@@ -99,11 +99,11 @@ def test_a_step_lasts_until_its_tails_are_known(
     assert step.honest is (known_after <= 2)
 
 
-def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[Step]:
+def ladder_of(monkeypatch: pytest.MonkeyPatch, *honest: bool) -> list[LadderStep]:
     """The steps that a ladder climbs where the steps' honesty is known; the last of ``honest`` holds for the rest."""
     steps = iter([*honest, *[honest[-1]] * 20])
 
-    async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> Step:
+    async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> LadderStep:
         return _judged(rate, tokens, summary(ttft_p99=50.1 if next(steps) else 70.0), 0.1)
 
     monkeypatch.setattr("tailgate.harness.calibrate.ladder.measure", measure)
@@ -126,8 +126,8 @@ def test_a_machine_that_fails_the_first_step_is_told_why(monkeypatch: pytest.Mon
 
 def test_a_run_beyond_the_calibration_says_so_in_its_notes(tailgate: Tailgate, tmp_path: Path) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    made = "store.Calibration(10.0, 1.0, False, False, 1, '2026-01-01', [])"
-    script = f"from tailgate.harness.calibrate import store; store.save({made})"
+    made = "calibration.Calibration(10.0, 1.0, False, False, 1, '2026-01-01', [])"
+    script = f"from tailgate.harness.host import calibration; calibration.save({made})"
     subprocess.run([sys.executable, "-c", script], env={**env, "PATH": "/usr/bin:/bin"}, check=True)
     load = ["--rate", "20/s", "--duration", "1s", "--prompt-tokens", "32", "--output-tokens", "4"]
     tailgate("run", "--target", SIM, *load, "--out", "run", "--quiet", env=env)

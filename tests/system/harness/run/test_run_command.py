@@ -12,7 +12,7 @@ import pytest
 from tests.kit.command import SHORT, SIM, Tailgate, command
 from tests.kit.engine import engine_process
 
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 
 # On a machine that is busy with other things a run may rightly be INVALID; these tests are about other matters.
 MEASURED = (0, 4)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from aiohttp import web
 
-from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle
+from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, WarmupRefused, WarmupResult, warm_up
 from tailgate.harness.targets.base import Identity, TargetGone
 
 
@@ -56,7 +56,7 @@ def plan(*prompt_tokens: int, span_s: float = 0.0, output_tokens: int = 32) -> A
 def against(
     *scripts: Scripted, endpoint: str = "completions", dialect: str = "vllm", budget_s: float = 20,
     sent: Any = None, users: int = 0,
-) -> Settled:  # fmt: skip
+) -> WarmupResult:  # fmt: skip
     async def serve(script: Scripted) -> web.AppRunner:
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/{tail:.*}", script.answer)
@@ -65,13 +65,13 @@ def against(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner
 
-    async def scenario() -> Settled:
+    async def scenario() -> WarmupResult:
         runners = [await serve(script) for script in scripts]
         urls = tuple(f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
         identity = Identity(urls, "m", ("m",), dialect, "1", 2000)
         try:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-                return await settle(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
+                return await warm_up(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
         finally:
             for runner in runners:
                 await runner.cleanup()
@@ -132,12 +132,12 @@ def test_a_server_that_admits_only_so_many_gets_no_more_at_once(admits: int):
 
 
 def test_a_server_that_admits_none_is_refused():
-    with pytest.raises(Refused, match="503"):
+    with pytest.raises(WarmupRefused, match="503"):
         against(Scripted(0.01, 0.01, 0, admits=0))
 
 
 def test_an_answer_that_is_not_200_is_no_warm_up():
-    with pytest.raises(Refused, match=r"v1/completions: answers warm-up requests with HTTP 400: .*busy") as error:
+    with pytest.raises(WarmupRefused, match=r"v1/completions: answers warm-up requests with HTTP 400: .*busy") as error:
         against(Scripted(0.01, 0.01, 0, status=400))
     assert isinstance(error.value, TargetGone)
 

@@ -16,7 +16,7 @@ from tests.kit.paths import SMALL_SERVER as SERVER
 
 from tailgate.harness.targets.base import Life
 from tailgate.harness.targets.command import CommandTarget
-from tailgate.harness.targets.launch.gpu_memory import Vram
+from tailgate.harness.targets.launch.gpu_memory import MemoryOverLife
 
 GIB = 2**30
 SOURCE = FAKE_NVML
@@ -89,7 +89,7 @@ def test_memory_that_does_not_come_back_is_said(using: Callable[[str, float], No
     life = Life()
 
     async def scenario() -> None:
-        vram = await Vram.open("", life)
+        vram = await MemoryOverLife.open("", life)
         assert vram is not None
         await vram.look("before_start")
         using("b", 40)

@@ -7,19 +7,19 @@ BROKEN = """
 import locust
 from gevent.lock import RLock
 from locust.exception import RPCError, RPCReceiveError, RPCSendError
-from tailgate.loadgen.distributed.master_link import Link
-from tailgate.loadgen.distributed.locust_runners import Worker
+from tailgate.loadgen.distributed.master_link import MasterLink
+from tailgate.loadgen.distributed.locust_runners import TailgateWorkerRunner
 
 class Broken:
     def send_message(self, kind, data):
         raise kind("the socket takes no more")
 
-link = object.__new__(Link)
+link = object.__new__(MasterLink)
 link._sending, link._runner = RLock(), Broken()
 for kind in (RPCError, RPCSendError, RPCReceiveError):
-    link.tell(kind, {})
+    link.send(kind, {})
 # Locust's own would end the worker after a minute without its master.
-assert Worker.heartbeat_timeout_checker(object()) is None
+assert TailgateWorkerRunner.heartbeat_timeout_checker(object()) is None
 """
 
 

@@ -264,7 +264,7 @@ def test_a_controller_that_is_killed_ends_the_load_whatever_was_being_said(tmp_p
     with ScriptedServer(answer) as server, Driven(tmp_path, [server.url], rows, job) as driven:
         driven.prepare()
         driven.go()
-        driven.tell(op="hand", user=0, at=time.time_ns())
+        driven.tell(op="dispatch-next", user=0, at=time.time_ns())
         wait_for(lambda: server.requests)
         driven.process.send_signal(signal.SIGSTOP)  # so that it learns of the end by its own `done`
         driven.hang_up()

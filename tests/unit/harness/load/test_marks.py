@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tailgate.harness.cli import main
-from tailgate.harness.load.marks import mark
+from tailgate.harness.load.event_log import mark
 from tailgate.reports.rundir.events import read_events
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError

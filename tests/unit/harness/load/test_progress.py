@@ -7,9 +7,9 @@ import pytest
 
 from tailgate.harness.load import progress
 from tailgate.harness.load.gpu_watch import in_words
-from tailgate.harness.load.progress import Progress, Recent
+from tailgate.harness.load.progress import Progress, RecentTicks
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.recording.live_stats import Recent as RecentOfInjector
+from tailgate.loadgen.injector.recording.live_stats import LiveStats
 from tailgate.loadgen.records import Status
 
 
@@ -21,7 +21,7 @@ def tick(injector: int = 0, ok: int = 0, failed: int = 0, in_flight: int = 0, **
 
 
 def test_totals_are_of_all_injectors_latest_words() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(0, ok=5, in_flight=2))
     recent.add(1.1, tick(1, ok=7, failed=1, in_flight=3))
     recent.add(2.0, tick(0, ok=9, failed=2, in_flight=1))
@@ -30,7 +30,7 @@ def test_totals_are_of_all_injectors_latest_words() -> None:
 
 
 def test_rates_are_of_the_last_ten_seconds() -> None:
-    recent = Recent(np.arange(0.0, 60.0, 0.1))  # 10/s offered
+    recent = RecentTicks(np.arange(0.0, 60.0, 0.1))  # 10/s offered
     for second in range(1, 31):
         recent.add(float(second), tick(ok=8 * min(second, 20) + 2 * max(second - 20, 0), tokens=30))
     line = recent.line(30.0)
@@ -40,7 +40,7 @@ def test_rates_are_of_the_last_ten_seconds() -> None:
 
 
 def test_latencies_are_shown_as_middle_and_tail_and_old_ones_forgotten() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ttft_ms=[9000.0] * 100))
     recent.add(20.0, tick(ttft_ms=[50.0] * 99 + [80.0], itl_ms=[20.0]))
     assert "TTFT 50/50 ms" in recent.line(20.0)
@@ -48,7 +48,7 @@ def test_latencies_are_shown_as_middle_and_tail_and_old_ones_forgotten() -> None
 
 
 def test_what_was_picked_of_a_busy_second_stands_for_all_of_it() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ttft_ms=[900.0] * 200, ttft_n=2000))
     recent.add(2.0, tick(ttft_ms=[50.0] * 200))
     recent.add(3.0, tick(ttft_ms=[50.0] * 200))
@@ -56,7 +56,7 @@ def test_what_was_picked_of_a_busy_second_stands_for_all_of_it() -> None:
 
 
 def test_a_closed_loop_offers_nothing() -> None:
-    recent = Recent(None)
+    recent = RecentTicks(None)
     recent.add(1.0, tick(ok=3))
     assert "offered" not in recent.line(1.0)
     assert "TTFT -" in recent.line(1.0)
@@ -68,7 +68,7 @@ def test_the_itl_of_a_second_is_that_of_gaps_and_not_of_answers_means() -> None:
 
     gaps_us = np.array([10_000] * 98 + [500_000] * 2)
     arrivals = np.concatenate([[0], np.cumsum(gaps_us)])
-    recent = RecentOfInjector()
+    recent = LiveStats()
     exchange = Exchange(0, "", b"", Reading(), streamed=True)  # type: ignore[arg-type]
     exchange.status, exchange.scheduled_ns = Status.OK, 1_000
     exchange.stream.first_ns, exchange.stream.last_ns = 2_000, 2_000 + int(arrivals[-1]) * 1_000
@@ -104,7 +104,7 @@ def waiting(*reads: bytes) -> Exchange:
 def test_what_is_in_flight_is_told_with_how_long_it_waits(
     reads: list[bytes], ttft: float | None, silent: float | None
 ) -> None:
-    told = RecentOfInjector().tick([waiting(*reads)], 1_001_000_000)
+    told = LiveStats().tick([waiting(*reads)], 1_001_000_000)
     assert told["open"] == [(1_000.0, ttft, silent)]
 
 
@@ -112,7 +112,7 @@ def test_of_many_in_flight_at_most_200_are_told_evenly() -> None:
     many = [waiting() for _ in range(5_000)]
     for k, exchange in enumerate(many):
         exchange.scheduled_ns = (k + 1) * 1_000_000
-    ages = [age for age, _, _ in RecentOfInjector().tick(many, 5_001_000_000)["open"]]
+    ages = [age for age, _, _ in LiveStats().tick(many, 5_001_000_000)["open"]]
     assert len(ages) == 200
     assert (ages[0], ages[-1]) == (5_000.0, 1.0)
     assert np.median(ages) == pytest.approx(2_500, rel=0.02)

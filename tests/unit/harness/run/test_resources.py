@@ -6,18 +6,18 @@ import sys
 import pytest
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.run import resources
+from tailgate.harness.run import preflight
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
 
 
 def checked(limit: int, monkeypatch: pytest.MonkeyPatch, ports: int = 30_000, **workload: object) -> list[str]:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (limit, limit))
-    monkeypatch.setattr(resources, "_local_ports", lambda: ports)
+    monkeypatch.setattr(preflight, "_local_ports", lambda: ports)
     spec = RunSpec.model_validate(
         {"target": {"url": "http://x"}, "workload": {"prompt_tokens": 8, "output_tokens": 200, **workload}}
     )
-    return resources.check_resources(spec, make_plan(spec.workload, 0))
+    return preflight.check_resources(spec, make_plan(spec.workload, 0))
 
 
 def test_more_users_than_descriptors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +43,4 @@ def test_an_open_loop_that_would_need_more_even_of_a_fast_server_is_warned_of(mo
 def test_another_system_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(UserError, match=r"Linux only .* this is darwin"):
-        resources.require_linux()
+        preflight.require_linux()

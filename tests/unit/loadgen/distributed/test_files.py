@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.distributed.file_transfer import Files, described
+from tailgate.loadgen.distributed.file_transfer import FileReceiver, describe_file
 from tailgate.workloads.common.errors import UserError
 
 
@@ -27,14 +27,14 @@ def test_files_are_complete_with_their_last_piece_whatever_the_order(
     pieces = [piece for path in paths for piece in pieces_of(path, size)]
     dice.shuffle(pieces)
     told: list[int] = []
-    files = Files(there, lambda: told.append(1))
+    files = FileReceiver(there, lambda: told.append(1))
     early = pieces[: len(pieces) // 2]  # some may come before what they belong to is known
     for piece in early:
-        files.take(*piece)
-    files.expect({path.name: described(path) for path in paths})
+        files.write_piece(*piece)
+    files.expect({path.name: describe_file(path) for path in paths})
     for piece in pieces[len(early) :]:
         assert not told
-        files.take(*piece)
+        files.write_piece(*piece)
     assert told
     files.check()
     assert [(there / path.name).read_bytes() for path in paths] == contents
@@ -43,9 +43,9 @@ def test_files_are_complete_with_their_last_piece_whatever_the_order(
 def test_a_file_that_is_not_the_masters_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (sent := tmp_path / "content.npz").write_bytes(b"0123456789")
-    files = Files(tmp_path / "there", lambda: None)
-    files.expect({"content.npz": described(sent)})
-    files.take("content.npz", 0, b"01234x6789")
+    files = FileReceiver(tmp_path / "there", lambda: None)
+    files.expect({"content.npz": describe_file(sent)})
+    files.write_piece("content.npz", 0, b"01234x6789")
     with pytest.raises(UserError, match="did not come from the master") as refused:
         files.check()
     assert refused.value.where == "content.npz"

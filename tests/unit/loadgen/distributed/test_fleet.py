@@ -7,10 +7,10 @@ import pytest
 
 from tailgate.loadgen.control.address import split_address
 from tailgate.loadgen.control.stages import Stage
-from tailgate.loadgen.distributed.liveness import Vigil
+from tailgate.loadgen.distributed.liveness import Liveness
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.loadgen.distributed.rebuild_plan import check
-from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.loadgen.distributed.workers import Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 
@@ -18,45 +18,45 @@ def about(**other: Any) -> dict[str, Any]:
     return {"version": VERSION, "protocol": PROTOCOL, "name": "", "pid": 1, "injectors": 2, "alone_s": 30.0, **other}
 
 
-def admitted(fleet: Fleet, client: str, **other: Any) -> Remote:
-    answer = fleet.admit(client, about(**other))
-    assert isinstance(answer, Remote)
+def admitted(workers: Workers, client: str, **other: Any) -> Worker:
+    answer = workers.admit(client, about(**other))
+    assert isinstance(answer, Worker)
     return answer
 
 
 def test_workers_are_numbered_as_they_come_and_keep_their_names() -> None:
-    fleet = Fleet(3)
-    assert [admitted(fleet, "x").name, admitted(fleet, "y", name="gpu-box").name] == ["worker-1", "gpu-box"]
-    assert not fleet.complete
-    assert admitted(fleet, "z").number == 3
-    assert fleet.complete
+    workers = Workers(3)
+    assert [admitted(workers, "x").name, admitted(workers, "y", name="gpu-box").name] == ["worker-1", "gpu-box"]
+    assert not workers.complete
+    assert admitted(workers, "z").number == 3
+    assert workers.complete
 
 
 def test_a_worker_that_says_hello_again_is_the_same_worker() -> None:
-    fleet = Fleet(1)
-    assert admitted(fleet, "x") is admitted(fleet, "x")
+    workers = Workers(1)
+    assert admitted(workers, "x") is admitted(workers, "x")
 
 
 def test_another_version_is_refused_with_both_versions_named() -> None:
-    answer = Fleet(1).admit("x", about(version="0.0.7"))
+    answer = Workers(1).admit("x", about(version="0.0.7"))
     assert isinstance(answer, UserError)
     assert "0.0.7" in answer.what and VERSION in answer.what
 
 
 def test_one_more_than_expected_is_too_late() -> None:
-    fleet = Fleet(1)
-    admitted(fleet, "x")
-    answer = fleet.admit("y", about())
+    workers = Workers(1)
+    admitted(workers, "x")
+    answer = workers.admit("y", about())
     assert isinstance(answer, UserError) and "has its 1 workers" in answer.what
 
 
 def test_injectors_are_numbered_through_all_workers() -> None:
-    fleet = Fleet(3)
+    workers = Workers(3)
     for client, injectors in (("x", 2), ("y", 1), ("z", 3)):
-        admitted(fleet, client, injectors=injectors)
-    fleet.number_injectors()
-    assert [remote.facts()["injectors"] for remote in fleet.remotes.values()] == [[0, 1], [2], [3, 4, 5]]
-    assert fleet.injectors == 6
+        admitted(workers, client, injectors=injectors)
+    workers.number_injectors()
+    assert [worker.facts()["injectors"] for worker in workers.by_id.values()] == [[0, 1], [2], [3, 4, 5]]
+    assert workers.injectors == 6
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,22 @@ def test_injectors_are_numbered_through_all_workers() -> None:
 def test_requests_are_shared_out_in_proportion_to_users_without_a_rest(
     requests: int | None, users: int, shares: list[int | None]
 ) -> None:
-    fleet = Fleet(3)
-    clients = [admitted(fleet, client).id for client in ("a_1", "b_1", "c_1")]
-    found = fleet.shares(requests, [Stage(users, 1 << 62)])
+    workers = Workers(3)
+    clients = [admitted(workers, client).id for client in ("a_1", "b_1", "c_1")]
+    found = workers.shares(requests, [Stage(users, 1 << 62)])
     assert [found[client] for client in clients] == shares
 
 
 def test_a_worker_that_went_away_before_the_run_leaves_its_place_to_another() -> None:
-    fleet = Fleet(2)
-    gone, stays = admitted(fleet, "x"), admitted(fleet, "y")
-    fleet.forget(gone)
-    assert not fleet.complete
-    again = admitted(fleet, "z")
-    assert fleet.complete and again.name not in (gone.name, stays.name)
-    assert [fleet.takes_part(client) for client in "xyz"] == [None] * 3
-    fleet.number_injectors()
-    assert [fleet.takes_part(client) for client in "xyz"] == [False, True, True]
+    workers = Workers(2)
+    gone, stays = admitted(workers, "x"), admitted(workers, "y")
+    workers.forget(gone)
+    assert not workers.complete
+    again = admitted(workers, "z")
+    assert workers.complete and again.name not in (gone.name, stays.name)
+    assert [workers.takes_part(client) for client in "xyz"] == [None] * 3
+    workers.number_injectors()
+    assert [workers.takes_part(client) for client in "xyz"] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_a_worker_that_went_away_before_the_run_leaves_its_place_to_another() ->
     ],
 )  # fmt: skip
 def test_a_missing_worker_is_waited_for_as_long_as_it_may_send(missing_s: float, over_s: float, given_up: bool) -> None:
-    fleet = Fleet(1)
-    admitted(fleet, "x").missing_since = time.monotonic() - missing_s
-    found = Vigil(fleet, lambda _client: False, lambda _text: None).newly_given_up(over_s)
-    assert [remote.id for remote in found] == ["x"] * given_up
+    workers = Workers(1)
+    admitted(workers, "x").missing_since = time.monotonic() - missing_s
+    found = Liveness(workers, lambda _client: False, lambda _text: None).newly_given_up(over_s)
+    assert [worker.id for worker in found] == ["x"] * given_up
 
 
 def test_a_plan_of_another_hash_is_refused_with_both_hashes() -> None:

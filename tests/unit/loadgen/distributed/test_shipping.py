@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tailgate.loadgen.distributed import record_transfer
-from tailgate.loadgen.distributed.record_transfer import Shipper, Store, number_of
+from tailgate.loadgen.distributed.record_transfer import RecordSender, RecordStore, number_of
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def test_files_arrive_whole_over_a_line_that_loses_repeats_and_reorders(
 ) -> None:
     dice = random.Random(seed)
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
-    store = Store(there)
+    store = RecordStore(there)
     line: list[tuple[str, int, bytes]] = []
-    shipper = Shipper(here, lambda *piece: line.append(piece))
+    shipper = RecordSender(here, lambda *piece: line.append(piece))
     growing = here / "injector-3.arrows"
     growing.touch()
     rounds = 0
@@ -34,14 +34,14 @@ def test_files_arrive_whole_over_a_line_that_loses_repeats_and_reorders(
         if sizes:
             with growing.open("ab") as file:
                 file.write(dice.randbytes(sizes.pop()))
-        shipper.look()
+        shipper.send_new()
         line = line * 2 if dice.random() < 0.2 else line
         dice.shuffle(line)
         for name, offset, piece in line:
             if dice.random() >= loss:
-                upto = store.take(name, offset, piece)
+                upto = store.write(name, offset, piece)
                 if dice.random() >= loss:
-                    shipper.stored(name, upto)
+                    shipper.acknowledge(name, upto)
         line.clear()
         rounds += 1
         assert rounds < 10_000
@@ -50,37 +50,37 @@ def test_files_arrive_whole_over_a_line_that_loses_repeats_and_reorders(
 
 
 def test_a_piece_that_comes_twice_is_stored_once(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.take("injector-0.arrows", 0, b"abcd") == 4
-    assert store.take("injector-0.arrows", 0, b"abcd") == 4
-    assert store.take("injector-0.arrows", 2, b"cdef") == 6
+    store = RecordStore(tmp_path)
+    assert store.write("injector-0.arrows", 0, b"abcd") == 4
+    assert store.write("injector-0.arrows", 0, b"abcd") == 4
+    assert store.write("injector-0.arrows", 2, b"cdef") == 6
     assert (tmp_path / "injector-0.arrows").read_bytes() == b"abcdef"
     assert store.repeated == 6
 
 
 def test_a_piece_behind_a_gap_waits_for_the_gap(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.take("injector-0.arrows", 4, b"efgh") == 0
+    store = RecordStore(tmp_path)
+    assert store.write("injector-0.arrows", 4, b"efgh") == 0
     assert not (tmp_path / "injector-0.arrows").exists()
 
 
 def test_what_is_in_order_is_not_sent_twice(tmp_path: Path) -> None:
     (tmp_path / "client-0.arrows").write_bytes(b"x" * 1000)
     sent: list[int] = []
-    shipper = Shipper(tmp_path, lambda _name, offset, piece: sent.append(offset))
-    shipper.look()
-    shipper.look()
+    shipper = RecordSender(tmp_path, lambda _name, offset, piece: sent.append(offset))
+    shipper.send_new()
+    shipper.send_new()
     assert sent == [0]
     assert not shipper.all_stored
-    shipper.stored("client-0.arrows", 1000)
+    shipper.acknowledge("client-0.arrows", 1000)
     assert shipper.all_stored
 
 
 def test_no_more_than_a_window_is_under_way(tmp_path: Path) -> None:
     (tmp_path / "injector-0.arrows").write_bytes(bytes(10 << 20))
     sent: list[int] = []
-    shipper = Shipper(tmp_path, lambda _name, _offset, piece: sent.append(len(piece)))
-    shipper.look()
+    shipper = RecordSender(tmp_path, lambda _name, _offset, piece: sent.append(len(piece)))
+    shipper.send_new()
     assert sum(sent) == 8 * 256 * 1024
 
 

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.injector.control_socket import Line
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.control_socket import ControlSocket
+from tailgate.loadgen.injector.event_loop import EventLoop
 
 
 class Pair:
     """A line and the socket of its other end."""
 
     def __init__(self) -> None:
-        self.loop = Loop()
+        self.loop = EventLoop()
         ours, self.theirs = socket.socketpair()
         self.taken: list[dict[str, Any]] = []
         self.gone = 0
-        self.line = Line(self.loop, ours, self.taken.append, self._on_gone)
+        self.line = ControlSocket(self.loop, ours, self.taken.append, self._on_gone)
 
     def _on_gone(self) -> None:
         self.gone += 1

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 MS = 1_000_000
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    made = Loop()
+def loop() -> Iterator[EventLoop]:
+    made = EventLoop()
     yield made
     made.close()
 
 
 @given(st.lists(st.integers(-1_000_000, 3 * MS), max_size=20))
 def test_deadlines_are_met_in_order_and_never_early(offsets: list[int]) -> None:
-    loop = Loop()
+    loop = EventLoop()
     rung: list[tuple[int, int]] = []
     start = time.monotonic_ns()
     for offset in offsets:
@@ -36,7 +36,7 @@ def test_deadlines_are_met_in_order_and_never_early(offsets: list[int]) -> None:
     assert all(at >= start + offset for offset, at in rung)
 
 
-def test_equal_deadlines_are_met_in_the_order_they_were_set(loop: Loop) -> None:
+def test_equal_deadlines_are_met_in_the_order_they_were_set(loop: EventLoop) -> None:
     rung: list[int] = []
     at = time.monotonic_ns() + MS
     for k in range(5):
@@ -46,7 +46,7 @@ def test_equal_deadlines_are_met_in_the_order_they_were_set(loop: Loop) -> None:
     assert rung == [0, 1, 2, 3, 4]
 
 
-def test_a_deadline_set_by_a_deadline_is_met(loop: Loop) -> None:
+def test_a_deadline_set_by_a_deadline_is_met(loop: EventLoop) -> None:
     start = time.monotonic_ns()
     loop.at(start + MS, lambda: loop.at(start + 2 * MS, loop.stop))
     loop.run()
@@ -54,12 +54,12 @@ def test_a_deadline_set_by_a_deadline_is_met(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("past", [0, 1, -5])
-def test_a_deadline_that_has_passed_rings_at_once(loop: Loop, past: int) -> None:
+def test_a_deadline_that_has_passed_rings_at_once(loop: EventLoop, past: int) -> None:
     loop.at(past, loop.stop)
     loop.run()  # does not hang
 
 
-def test_a_handler_may_close_what_is_ready_in_the_same_batch(loop: Loop) -> None:
+def test_a_handler_may_close_what_is_ready_in_the_same_batch(loop: EventLoop) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     called: list[int] = []
 
@@ -80,7 +80,7 @@ def test_a_handler_may_close_what_is_ready_in_the_same_batch(loop: Loop) -> None
             end.close()
 
 
-def test_what_was_ready_on_a_closed_descriptor_is_not_taken_for_its_successor_s(loop: Loop) -> None:
+def test_what_was_ready_on_a_closed_descriptor_is_not_taken_for_its_successor_s(loop: EventLoop) -> None:
     """The successor has the same number; being told `ready` would make it believe that it is connected."""
     first, theirs = socket.socketpair()
     second, theirs_too = socket.socketpair()
@@ -110,7 +110,7 @@ def test_what_was_ready_on_a_closed_descriptor_is_not_taken_for_its_successor_s(
         sock.close()
 
 
-def test_both_directions_are_told_apart(loop: Loop) -> None:
+def test_both_directions_are_told_apart(loop: EventLoop) -> None:
     ours, theirs = socket.socketpair()
     masks: list[int] = []
 
@@ -129,7 +129,7 @@ def test_both_directions_are_told_apart(loop: Loop) -> None:
     theirs.close()
 
 
-def test_idle_work_is_done_between_events_without_delaying_them(loop: Loop) -> None:
+def test_idle_work_is_done_between_events_without_delaying_them(loop: EventLoop) -> None:
     ours, theirs = socket.socketpair()
     work = iter(range(10**9))
     loop.idle = lambda _now_ns: next(work) >= 0  # there is always more to do
@@ -141,14 +141,14 @@ def test_idle_work_is_done_between_events_without_delaying_them(loop: Loop) -> N
     theirs.close()
 
 
-def test_the_longest_turn_is_measured(loop: Loop) -> None:
+def test_the_longest_turn_is_measured(loop: EventLoop) -> None:
     loop.at(time.monotonic_ns(), lambda: time.sleep(0.03))
     loop.at(time.monotonic_ns() + 40 * MS, loop.stop)
     loop.run()
     assert loop.take_turn_max() >= 30 * MS
 
 
-def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: Loop) -> None:
+def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: EventLoop) -> None:
     """A hundred sockets become ready at once and each takes a millisecond: the last waited for all others."""
     loop.stamp_by_reading()
     pairs = [socket.socketpair() for _ in range(100)]
@@ -181,7 +181,7 @@ def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: Loop) ->
             end.close()
 
 
-def test_an_idle_loop_without_kernel_stamps_says_that_bytes_waited_for_less_than_its_beat(loop: Loop) -> None:
+def test_an_idle_loop_without_kernel_stamps_says_that_bytes_waited_for_less_than_its_beat(loop: EventLoop) -> None:
     loop.stamp_by_reading()
     ours, theirs = socket.socketpair()
     said: list[int] = []
@@ -202,7 +202,7 @@ def test_an_idle_loop_without_kernel_stamps_says_that_bytes_waited_for_less_than
     theirs.close()
 
 
-def test_an_alarm_that_rings_early_is_set_again(loop: Loop) -> None:
+def test_an_alarm_that_rings_early_is_set_again(loop: EventLoop) -> None:
     """Cores' clocks may differ by nanoseconds; a deadline must not be lost over it."""
     due = time.monotonic_ns() + 20 * MS
     loop.at(due, loop.stop)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from tailgate.workloads.arrivals.spec import ArrivalSpec, build
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.statistics.arrivals import counts_in, dispersion, gap_cv
 
 SPAN = 2000.0
@@ -19,7 +19,7 @@ SPAN = 2000.0
 
 def times(seed: int = 1, until: float = SPAN, span: float | None = None, **spec: Any) -> np.ndarray:
     process = build(ArrivalSpec.model_validate({"rate": "10/s"} | spec))
-    return process.times_ns(partial(Stream, seed, "arrivals"), until, span or until) / 1e9
+    return process.times_ns(partial(RandomStream, seed, "arrivals"), until, span or until) / 1e9
 
 
 def test_constant_arrivals_are_equally_spaced_from_zero_on() -> None:
@@ -82,7 +82,7 @@ def test_bursts_and_pauses_have_the_asked_lengths() -> None:
 
 
 def test_pauses_that_leave_too_little_of_the_rate_are_refused() -> None:
-    with pytest.raises(UserError, match="on for too little of 10 s to reach 10 requests/s"):
+    with pytest.raises(UserError, match="on for too little of the 10 s to reach 10 requests/s"):
         times(1, 10.0, bursts={"burst": 1, "pause": 500})
 
 
@@ -149,7 +149,7 @@ def test_a_longer_look_only_appends(seed: int, spec: dict[str, Any], more: float
     ("spec", "says"),
     [
         ({"process": "gamma"}, "needs `shape`"),
-        ({"process": "poisson", "shape": 2}, "not of poisson"),
+        ({"process": "poisson", "shape": 2}, "not for poisson"),
         ({"process": "gama", "shape": 2}, "'constant', 'poisson', 'gamma' or 'weibull'"),
         ({"stages": [{"rate": 1, "for": 1}]}, "leave `rate` out"),
         ({"rate": None, "stages": [{"rate": 1, "for": 10, "ramp": 20}]}, "doesn't fit"),

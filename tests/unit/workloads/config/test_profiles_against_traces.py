@@ -10,7 +10,7 @@ import pytest
 from tailgate.workloads.arrivals.spec import build
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.plan.plan import Plan, make_plan
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.statistics.arrivals import dispersion, ks_distance, on_off, peak_to_mean
 from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 
@@ -33,7 +33,7 @@ def arrivals(profile: str, span: float, rate: float) -> list[np.ndarray]:
     spec = WorkloadSpec.model_validate({"profile": profile, "arrivals": {"rate": rate}}).resolved(Path())
     assert spec.arrivals is not None
     process = build(spec.arrivals)
-    return [process.times_ns(partial(Stream, seed, "arrivals", "shared"), span, span) / 1e9 for seed in SEEDS]
+    return [process.times_ns(partial(RandomStream, seed, "arrivals", "shared"), span, span) / 1e9 for seed in SEEDS]
 
 
 @pytest.mark.parametrize(("profile", "name"), [("chat-gateway", "conv"), ("code-completion", "code")])

@@ -36,7 +36,10 @@ def test_an_unknown_key_says_what_was_meant() -> None:
         ({"duration": None}, "`duration` or `requests` is missing"),
         ({"users": 3}, "exclude each other"),
         ({"users": 0}, "users: input should be greater than or equal to 1, not 0"),
-        ({"output_tokens": "normal(3)"}, "output_tokens: 'normal(3)', column 1: there is no law called 'normal'"),
+        (
+            {"output_tokens": "normal(3)"},
+            "output_tokens: 'normal(3)', column 1: there is no distribution called 'normal'",
+        ),
         ({"output_tokens": [3]}, "output_tokens: [3] is not a length"),
         ({"requests": "many"}, "requests: input should be a valid integer"),
         ({"trace": {"file": "a.csv", "format": "azur"}}, "trace.format: input should be 'auto', 'azure', "),

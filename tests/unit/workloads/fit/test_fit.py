@@ -20,17 +20,17 @@ from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.profiles import Profile
 from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
 from tailgate.workloads.fit.arrivals.arrivals import ArrivalFit, fit_arrivals
-from tailgate.workloads.fit.arrivals.binned_counts import Arrivals
+from tailgate.workloads.fit.arrivals.binned_counts import LoggedArrivals
 from tailgate.workloads.fit.arrivals.daily import fit_days
-from tailgate.workloads.fit.arrivals.timestamp_resolution import resolution_ns
-from tailgate.workloads.fit.estimate import Estimate, quantile
-from tailgate.workloads.fit.lengths import correlation, law_of
+from tailgate.workloads.fit.arrivals.gaps import resolution_ns
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, quantile
+from tailgate.workloads.fit.lengths import correlation, expression_of
 from tailgate.workloads.fit.profile import Fit, fit_profile, to_yaml
 from tailgate.workloads.fit.sessions import fit_sessions
 from tailgate.workloads.fit.workload import fit_workload
 from tailgate.workloads.plan.plan import make_plan
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import stateless
 
 HOUR = 3600.0
@@ -40,11 +40,13 @@ def times_ns(
     seed: int, rate: float, shape: float, cv: float = 0.0, correlation_s: float = 0.0, span: float = HOUR
 ) -> np.ndarray:
     shapes = (Modulated(cv, correlation_s),) if cv else ()
-    return Process(Gamma(shape), Rates(rate, shapes, scaled=False)).times_ns(partial(Stream, seed, "fit"), span, span)
+    return Process(Gamma(shape), Rates(rate, shapes, scaled=False)).times_ns(
+        partial(RandomStream, seed, "fit"), span, span
+    )
 
 
 def fitted(at_ns: np.ndarray, tick_ns: int = 1) -> ArrivalFit:
-    return fit_arrivals(Arrivals(at_ns // tick_ns * tick_ns / 1e9, HOUR, tick_ns / 1e9))
+    return fit_arrivals(LoggedArrivals(at_ns // tick_ns * tick_ns / 1e9, HOUR, tick_ns / 1e9))
 
 
 def covered(hits: list[bool]) -> bool:
@@ -52,7 +54,7 @@ def covered(hits: list[bool]) -> bool:
     return int(stats.binom.ppf(0.0005, len(hits), 0.95)) <= sum(hits)
 
 
-def holds(estimate: Estimate | None, truth: float) -> bool:
+def holds(estimate: FittedValue | None, truth: float) -> bool:
     return estimate is not None and estimate.known and estimate.low <= truth <= estimate.high
 
 
@@ -83,7 +85,7 @@ def test_the_resolution_of_stamps_is_told_from_them(tick_ns: int, blurred: bool)
 
 def test_few_arrivals_are_refused() -> None:
     with pytest.raises(UserError, match="150 arrivals are too few"):
-        fit_arrivals(Arrivals(np.arange(150.0), 150.0))
+        fit_arrivals(LoggedArrivals(np.arange(150.0), 150.0))
 
 
 def test_days_give_their_shape_and_their_rate() -> None:
@@ -102,10 +104,10 @@ def test_the_shape_of_a_day_is_no_modulation() -> None:
     span = 5 * 86400.0
     for seed in range(5):
         process = Process(Gamma(0.6), Rates(0.1, (daily,), scaled=False))
-        times = process.times_ns(partial(Stream, seed, "fit"), span, span) / 1e9
+        times = process.times_ns(partial(RandomStream, seed, "fit"), span, span) / 1e9
         days = fit_days(times, span)
         assert days is not None
-        found = fit_arrivals(Arrivals(times, span, factors=days.over(span)))
+        found = fit_arrivals(LoggedArrivals(times, span, factors=days.over(span)))
         assert found.cv is None and holds(days.rate, 0.1), seed
 
 
@@ -134,7 +136,7 @@ def test_the_interval_of_a_rank_correlation_covers_it() -> None:
     "values", [np.full(50, 7), np.arange(1, 301), np.array([1] * 90 + [500] * 10), np.array([3, 9])]
 )
 def test_a_law_of_values_draws_values_like_them(values: np.ndarray) -> None:
-    law = parse(law_of(values))
+    law = parse(expression_of(values))
     drawn = law.quantile((np.arange(2000) + 0.5) / 2000)
     assert np.quantile(drawn, [0.05, 0.5, 0.95]) == pytest.approx(
         np.quantile(values, [0.05, 0.5, 0.95]), abs=0.02 * values.max()

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.plan.plan import Plan, closed_rows, make_plan, read_plan, write_plan
-from tailgate.workloads.plan.request_classes import kinds_of
+from tailgate.workloads.plan.request_classes import classes_of
 from tailgate.workloads.plan.requests import longest
 from tailgate.workloads.statistics.arrivals import spearman
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 from tailgate.workloads.table.hashing import plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 OPEN: dict[str, Any] = {
     "prompt_tokens": "lognormal(6, 1)",
@@ -336,4 +336,4 @@ def test_no_request_of_a_class_is_longer_than_its_bound(sessions: dict[str, Any]
     workload = WorkloadSpec.model_validate(spec | {"users": 1, "requests": 5000})
     table = make_plan(workload, 3).table
     total = int((column(table, "prompt_tokens") + column(table, "output_tokens")).max())
-    assert longest(kinds_of(workload)[0]) == bound >= total > 0.7 * bound
+    assert longest(classes_of(workload)[0]) == bound >= total > 0.7 * bound

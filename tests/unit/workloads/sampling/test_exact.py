@@ -4,7 +4,7 @@ import numpy as np
 from scipy import special, stats
 
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 
 
 def test_logarithm_and_exponential_are_within_two_units_in_the_last_place() -> None:
@@ -35,25 +35,25 @@ def test_interpolation_holds_its_ends_and_takes_the_later_side_of_a_jump() -> No
 
 def test_the_bits_of_streams_and_fields_are_pinned() -> None:
     # If this fails, every plan hash ever stored is void: bump hashing.GENERATOR.
-    assert Stream(7, "a").u64(2).tolist() == [2549140616962646461, 11927982930552699829]
-    assert Field(7, "a").u64(np.arange(2), 3).tolist() == [4052420153301085224, 11932641913312481832]
-    assert Stream(7, "a").gamma(0.4, 3).tolist() == [0.03019173241156187, 0.2591914356478751, 0.09527183368109414]
+    assert RandomStream(7, "a").u64(2).tolist() == [2549140616962646461, 11927982930552699829]
+    assert RandomField(7, "a").u64(np.arange(2), 3).tolist() == [4052420153301085224, 11932641913312481832]
+    assert RandomStream(7, "a").gamma(0.4, 3).tolist() == [0.03019173241156187, 0.2591914356478751, 0.09527183368109414]
 
 
 def test_a_streams_laws_are_the_asked_ones() -> None:
-    assert stats.kstest(Stream(1, "n").normal(50_000), "norm").pvalue > 1e-3
-    assert stats.kstest(Stream(1, "e").exponential(50_000), "expon").pvalue > 1e-3
+    assert stats.kstest(RandomStream(1, "n").normal(50_000), "norm").pvalue > 1e-3
+    assert stats.kstest(RandomStream(1, "e").exponential(50_000), "expon").pvalue > 1e-3
     for shape in (0.05, 0.4, 0.94, 3.0):
-        assert stats.kstest(Stream(1, "g", str(shape)).gamma(shape, 50_000), "gamma", args=(shape,)).pvalue > 1e-3
+        assert stats.kstest(RandomStream(1, "g", str(shape)).gamma(shape, 50_000), "gamma", args=(shape,)).pvalue > 1e-3
 
 
 def test_a_field_is_uniform_and_uncorrelated_along_both_indices() -> None:
-    grid = Field(3, "f").uniform(np.repeat(np.arange(300), 300), np.tile(np.arange(300), 300)).reshape(300, 300)
+    grid = RandomField(3, "f").uniform(np.repeat(np.arange(300), 300), np.tile(np.arange(300), 300)).reshape(300, 300)
     assert stats.kstest(grid.ravel(), "uniform").pvalue > 1e-3
     for a, b in ((grid[1:], grid[:-1]), (grid[:, 1:], grid[:, :-1])):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 4 / 300
 
 
 def test_streams_of_other_names_are_independent() -> None:
-    a, b = Stream(1, "arrivals", "x").uniform(50_000), Stream(1, "arrivals", "y").uniform(50_000)
+    a, b = RandomStream(1, "arrivals", "x").uniform(50_000), RandomStream(1, "arrivals", "y").uniform(50_000)
     assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(50_000)

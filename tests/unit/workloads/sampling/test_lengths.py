@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.random_streams import Field, Stream
+from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 
 U = (np.arange(20_000) + 0.5) / 20_000
 
@@ -29,23 +29,23 @@ def test_a_laws_quantiles_are_scipys(text: str, law: Any) -> None:
 
 
 def test_uniform_gives_both_ends_their_full_share() -> None:
-    values = parse("uniform(1, 4)").sample(Stream(1, "u"), 40_000)
+    values = parse("uniform(1, 4)").sample(RandomStream(1, "u"), 40_000)
     assert np.bincount(values)[1:].tolist() == pytest.approx([10_000] * 4, rel=0.05)
 
 
 def test_a_mixture_keeps_the_shares_of_its_parts() -> None:
-    values = parse("mixture(3: 100, 1: uniform(900, 1000))").sample(Stream(1, "m"), 40_000)
+    values = parse("mixture(3: 100, 1: uniform(900, 1000))").sample(RandomStream(1, "m"), 40_000)
     assert (values == 100).mean() == pytest.approx(0.75, abs=0.01)
     assert values.max() <= 1000
 
 
 def test_clip_and_scale_do_what_they_say() -> None:
-    values = parse("clip(scale(uniform(1, 100), 10), 50, 500)").sample(Stream(1, "c"), 10_000)
+    values = parse("clip(scale(uniform(1, 100), 10), 50, 500)").sample(RandomStream(1, "c"), 10_000)
     assert (values.min(), values.max()) == (50, 500)
 
 
 def test_samples_of_a_grid_have_the_grids_quantiles() -> None:
-    values = parse("grid:azure_2023_conv.input").sample(Stream(1, "g"), 100_000)
+    values = parse("grid:azure_2023_conv.input").sample(RandomStream(1, "g"), 100_000)
     assert np.median(values) == pytest.approx(1020, rel=0.01)
     assert np.quantile(values, 0.9) == pytest.approx(2734, rel=0.05)
 
@@ -58,13 +58,13 @@ def test_samples_of_a_grid_have_the_grids_quantiles() -> None:
 def test_quantile_functions_ascend_and_samples_are_at_least_one(text: str) -> None:
     law = parse(text)
     assert (np.diff(law.quantile(U)) >= 0).all()
-    assert law.sample(Stream(1, text), 1000).min() >= 1
+    assert law.sample(RandomStream(1, text), 1000).min() >= 1
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("lognorm(1, 2)", "column 1: there is no law called 'lognorm'"),
+        ("lognorm(1, 2)", "column 1: there is no distribution called 'lognorm'"),
         ("lognormal(1)", "lognormal takes mu, sigma: 2 numbers, not 1"),
         ("lognormal(600, 2)", "natural logarithm"),
         ("512 tokens", "column 5: nothing may follow"),
@@ -89,4 +89,4 @@ def test_any_text_is_a_law_or_a_value_error(text: str) -> None:
         law = parse(text)
     except ValueError:
         return
-    assert np.isfinite(law.quantile(Field(1, "x").uniform(np.arange(5)))).all()
+    assert np.isfinite(law.quantile(RandomField(1, "x").uniform(np.arange(5)))).all()

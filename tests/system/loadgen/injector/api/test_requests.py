@@ -15,8 +15,8 @@ from tests.kit.driving import MS, S, drive
 from tests.kit.scripted import Peer, Request, ScriptedServer, answer_ok, chunk, event, head
 from tests.kit.wire import endpoint, new_exchange
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.connection import Connection
 
@@ -374,10 +374,10 @@ def test_without_local_ports_or_buffers_it_is_our_own_fault(code: str, monkeypat
         def connect_ex(self, _address: Any) -> int:
             return int(getattr(errno, code))
 
-    loop = Loop()
+    loop = EventLoop()
     there = endpoint(("127.0.0.1", 9))
     monkeypatch.setattr(socket, "socket", Exhausted)
-    Connection(loop, there, Conduct(0), lambda _connection, it: ended.append(it)).send(new_exchange())
+    Connection(loop, there, ClientStats(0), lambda _connection, it: ended.append(it)).send(new_exchange())
     loop.close()
     assert [str(it.status) for it in ended] == ["client_error"]
     assert ended[0].error == {"EADDRNOTAVAIL": "no free local port", "ENOBUFS": "No buffer space available"}[code]

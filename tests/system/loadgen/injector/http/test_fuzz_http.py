@@ -16,7 +16,7 @@ from tests.kit.wire import Wire, new_exchange, record
 from tailgate.loadgen.injector.api.openai_response import Reading
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.connection import Connection
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import Status
 
 # What depends on how the bytes came, not on what they were.
@@ -159,7 +159,7 @@ def test_nothing_is_left_for_the_garbage_collector(wire: Wire) -> None:
             wire.answer([answer[:-9]])
             wire.answer([answer[:-9]], then="stay")
         wire.answer([b"no HTTP at all\r\n\r\n"])
-        ours = (Connection, Exchange, Stream, Reading)
+        ours = (Connection, Exchange, TokenStream, Reading)
         left = [thing for thing in gc.get_objects() if isinstance(thing, ours)]
     finally:
         gc.enable()

@@ -14,10 +14,10 @@ from tests.kit.scripted import CHUNKED, END, chunk
 from tests.kit.wire import Wire, record
 from tests.system.loadgen.injector.http.test_fuzz_http import ANSWERS, EVENTS, garbled, steady
 
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection
-from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.fast_connection import FastConnection
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.injector.kernel_timestamps import stamps_available
 from tailgate.loadgen.records import Status, lag_histogram
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def both() -> Iterator[tuple[Wire, Wire]]:
     """Read in Python, read by the extension."""
-    made = Wire(Connection), Wire(IntakeConnection)
+    made = Wire(Connection), Wire(FastConnection)
     yield made
     for wire in made:
         wire.close()
@@ -106,16 +106,16 @@ def test_every_read_is_counted_in_the_bucket_of_its_lag(
     from tailgate.loadgen.injector.http import _intake  # not there without a compiler
 
     lags: list[int] = []
-    drain = Stream.catch_up
+    drain = TokenStream.catch_up
 
-    def seen(stream: Stream) -> None:
+    def seen(stream: TokenStream) -> None:
         if stream.intake is not None:
             start = len(stream.stamps)
             drain(stream)
             lags.extend(r - s for s, r in zip(stream.stamps[start:], stream.reads[start:], strict=True))
 
-    monkeypatch.setattr(Stream, "catch_up", seen)
-    poll = both[1].loop.other_poll
+    monkeypatch.setattr(TokenStream, "catch_up", seen)
+    poll = both[1].loop.other_poller
     assert isinstance(poll, _intake.Poll)
     poll.drain_lags()
     for late_us in (0, 3, 40, 700, 5_000, 30_000):

@@ -21,9 +21,9 @@ from tests.kit.scripted import CHUNKED, END, Peer, Request, ScriptedServer, answ
 from tests.kit.wire import REQUEST, endpoint
 
 from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.records import CLIENT_SCHEMA, LAG_EDGES_NS
 
@@ -203,7 +203,7 @@ class Misdated(Exchange):
 
 
 def test_the_injector_s_books_don_t_take_the_records_word_for_when_a_request_ended() -> None:
-    loop, booked = Loop(), Conduct(0)
+    loop, booked = EventLoop(), ClientStats(0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         dispatcher = Dispatcher(loop, [endpoint(listener.getsockname())], 1, booked, lambda _it: loop.stop(), S)
         booked.start(time.time_ns())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tailgate.loadgen.injector.api.openai_request import body_maker
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
@@ -38,12 +38,12 @@ def rows_and_bodies(job: Job, injectors: int) -> dict[int, tuple[Any, ...]]:
     found: dict[int, tuple[Any, ...]] = {}
     for k in range(injectors):
         mine = replace(job, injector=k, injectors=injectors)
-        share, bodies = Share.read(mine), body_maker(mine)
+        share, make_body = PlanShare.read(mine), body_maker(mine)
         for position in range(len(share)):
             row = share.row(position)
             assert row.index not in found
             found[row.index] = (
-                row.at_ns, row.session, row.turn, row.think_ns, row.prompt_tokens, row.output_tokens, bodies.body(row),
+                row.at_ns, row.session, row.turn, row.think_ns, row.prompt_tokens, row.output_tokens, make_body(row),
             )  # fmt: skip
     return found
 
@@ -63,7 +63,7 @@ def test_the_merged_arrivals_keep_their_law(tmp_path: Path, window_s: int) -> No
     job = job_of(plan, tmp_path)
 
     def merged(injectors: int) -> np.ndarray:
-        shares = [Share.read(replace(job, injector=k, injectors=injectors)) for k in range(injectors)]
+        shares = [PlanShare.read(replace(job, injector=k, injectors=injectors)) for k in range(injectors)]
         return np.sort(np.concatenate([np.array(share.timed_at_ns) for share in shares])) / 1e9
 
     single = arrivals.dispersion(merged(1), window_s, plan.span_s)

@@ -126,7 +126,7 @@ class Users:
             self.in_flight += 1
             at = time.time_ns()
             self.asked[user].append(at)
-            self.driven.tell(op="hand", user=user, at=at)
+            self.driven.tell(op="dispatch-next", user=user, at=at)
 
 
 def closed(folder: Path, urls: Sequence[str], rows: list[dict[str, Any]], users: int, requests: int, **job: Any) -> Any:
@@ -187,7 +187,7 @@ def test_a_closed_loop_of_so_many_requests_ends_when_its_server_says_nothing_any
 
     def meanwhile(driven: Driven) -> None:
         for user in range(2):
-            driven.tell(op="hand", user=user, at=time.time_ns())
+            driven.tell(op="dispatch-next", user=user, at=time.time_ns())
         stalled = driven.until("stalled", "end")
         assert stalled["why"] == "the server sent nothing for 1 s"
         driven.until("done")
@@ -217,7 +217,7 @@ def test_a_slow_answer_that_goes_on_coming_is_not_taken_for_silence(tmp_path: Pa
         peer.send(chunk(event(token(finish="stop"))), chunk(event(b"[DONE]")), scripted.END)
 
     def meanwhile(driven: Driven) -> None:
-        driven.tell(op="hand", user=0, at=time.time_ns())
+        driven.tell(op="dispatch-next", user=0, at=time.time_ns())
         driven.until("done")
         driven.tell(op="finish", open=[])
 

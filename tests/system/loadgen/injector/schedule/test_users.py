@@ -32,7 +32,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
     def meanwhile(driven: Driven) -> None:
         for late_ms in (0, 300, 3_000):
             asked.append(time.time_ns() + late_ms * MS)
-            driven.tell(op="hand", user=0, at=asked[-1])
+            driven.tell(op="dispatch-next", user=0, at=asked[-1])
             driven.until("done")
         driven.tell(op="left", user=0)
         driven.tell(op="finish", open=[])
@@ -51,7 +51,7 @@ def test_how_late_a_user_comes_back_is_booked_from_its_last_request_s_end_and_it
 def test_who_has_not_come_back_by_the_end_is_as_late_as_that(tmp_path: Path) -> None:
     def meanwhile(driven: Driven) -> None:
         for user in range(3):
-            driven.tell(op="hand", user=user, at=time.time_ns())
+            driven.tell(op="dispatch-next", user=user, at=time.time_ns())
         for _ in range(3):
             driven.until("done")
         driven.tell(op="left", user=2)  # a ramp took it away: it is not late
@@ -77,7 +77,7 @@ def ask(driven: Driven, user: int, number: int, **more: Any) -> None:
         "class": "A", "turn": 0, "api": "completions", "output_tokens": 3, "body": body, "at": now, "after": 0,
         "woke": now,
     }  # fmt: skip
-    driven.tell(op="ask", user=user, number=number, **{**told, **more})
+    driven.tell(op="dispatch-body", user=user, number=number, **{**told, **more})
 
 
 def over(driven: Driven, numbers: Sequence[int]) -> None:
@@ -98,7 +98,7 @@ def test_of_a_locustfile_s_users_only_the_answer_s_way_to_them_is_ours(tmp_path:
         over(driven, [1, 2])
 
     with ScriptedServer(answer_ok) as server:
-        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S)
+        outcome = drive(tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S)
     ((low, high),) = ways_back(outcome.client)
     assert low <= woke[0] - outcome.t0_ns - outcome.records[0]["end_ns"] < high
 
@@ -111,7 +111,7 @@ def test_a_locustfile_s_users_have_a_patience_that_ends(tmp_path: Path) -> None:
 
     with ScriptedServer(lambda peer, _request: peer.wait_hung_up() and None) as server:
         outcome = drive(
-            tmp_path, [server.url], [], meanwhile, loop="asked", measure_end_ns=60 * S, patience="0.2"
+            tmp_path, [server.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S, patience="0.2"
         )  # fmt: skip
     assert outcome.statuses() == {0: "cancelled"}
     assert 200 * MS <= outcome.records[0]["end_ns"] - outcome.records[0]["handed_over_ns"] < 2 * S
@@ -135,7 +135,7 @@ def test_a_locustfile_s_requests_avoid_a_server_that_is_stuck_whichever_api_they
 
     with ScriptedServer(stuck) as first, ScriptedServer(answer_ok) as second:
         drive(
-            tmp_path, [first.url, second.url], [], meanwhile, loop="asked", measure_end_ns=60 * S,
+            tmp_path, [first.url, second.url], [], meanwhile, loop="locustfile", measure_end_ns=60 * S,
             balance="least-in-flight",
         )  # fmt: skip
     assert (len(first.requests), len(second.requests)) == (1, 5)

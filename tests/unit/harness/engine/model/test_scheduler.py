@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailgate.harness.engine.model.kv_cache import BlockPool, block_hashes
-from tailgate.harness.engine.model.scheduler import Scheduler, Sequence, State, Step
+from tailgate.harness.engine.model.scheduler import EngineSequence, EngineStep, Scheduler, State
 
 BLOCK = 4
 
 
-def sequence(name: str, prompt: int, output: int, arrival_s: float = 0.0, **more: object) -> Sequence:
-    return Sequence(name, prompt, output, arrival_s, **more)  # type: ignore[arg-type]
+def sequence(name: str, prompt: int, output: int, arrival_s: float = 0.0, **more: object) -> EngineSequence:
+    return EngineSequence(name, prompt, output, arrival_s, **more)  # type: ignore[arg-type]
 
 
 def scheduler(blocks: int = 100, seqs: int = 8, budget: int = 32, **more: bool) -> Scheduler:
@@ -26,10 +26,10 @@ class Trace:
     computed: dict[str, int] = field(default_factory=dict)
     emitted: dict[str, int] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[EngineStep] = field(default_factory=list)
 
 
-def simulate(engine: Scheduler, arrivals: list[tuple[int, Sequence]], limit: int = 20_000) -> Trace:
+def simulate(engine: Scheduler, arrivals: list[tuple[int, EngineSequence]], limit: int = 20_000) -> Trace:
     """Run until everything has ended; `arrivals` are (step number, sequence)."""
     trace = Trace()
     pending = sorted(arrivals, key=lambda a: a[0])
@@ -51,7 +51,7 @@ def simulate(engine: Scheduler, arrivals: list[tuple[int, Sequence]], limit: int
     raise AssertionError("never ended")
 
 
-def check(engine: Scheduler, step: Step) -> None:
+def check(engine: Scheduler, step: EngineStep) -> None:
     """What must hold in every step."""
     assert sum(count for _, count in step.parts) <= engine.max_num_batched_tokens
     assert step.shape.tokens == sum(count for _, count in step.parts)

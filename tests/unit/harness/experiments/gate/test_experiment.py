@@ -1,20 +1,18 @@
 """What a gate would run: sides, seeds, order, minutes, dollars, and what can't decide is refused first."""
 
-import asyncio
 import math
 from pathlib import Path
 
 import pytest
 from tests.kit.command import SIM
-from tests.kit.gate_runs import latency, policy, summary
+from tests.kit.gate_runs import latency, policy, summary, typed
 
 from tailgate.harness.cli import main
-from tailgate.harness.experiments.gate.estimate import estimate, order_of, require_budget, steps
+from tailgate.harness.experiments.gate.estimate import estimate, order_of, planned_runs, require_budget
 from tailgate.harness.experiments.gate.feasibility import planned_requests, require_decidable
 from tailgate.harness.experiments.gate.load_points import load_for
 from tailgate.harness.experiments.gate.pilot import proposal, spreads
 from tailgate.harness.experiments.gate.run_specs import experiment
-from tailgate.harness.experiments.gate.shared_target import Kept
 from tailgate.reports.verdicts.gate.operating_curve import whole_policy
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
@@ -69,16 +67,16 @@ def test_points_change_the_load_and_nothing_else():
 
 def test_pairs_are_interleaved_ab_ba_ab():
     assert [order_of(pair)[0] for pair in (1, 2, 3)] == ["baseline", "candidate", "baseline"]
-    found = [(step.pair, step.side) for step in steps(made(), 2)]
-    assert found == [(1, "baseline"), (1, "candidate"), (2, "candidate"), (2, "baseline")]
+    labels = [run.label.split()[1:3] for run in planned_runs(made(), 2)]
+    assert labels == [["1", "baseline"], ["1", "candidate"], ["2", "candidate"], ["2", "baseline"]]
 
 
 def test_the_estimate_counts_runs_launches_minutes_and_dollars():
-    found = estimate(made(pairs=5, launch="30s"))
-    assert (len(found.steps), found.launches) == (10, 10)
+    found, extended = estimate(made(pairs=5, launch="30s"))
+    assert (len(found.runs), found.launches) == (10, 10)
     assert found.seconds == pytest.approx(10 * (30 + 5 + 60 + 4))
     assert found.dollars == pytest.approx(found.seconds / 3600 * 3.6)
-    assert found.seconds_extended == pytest.approx(2 * found.seconds)
+    assert extended.seconds == pytest.approx(2 * found.seconds) and extended.launches == 20
 
 
 def test_runs_that_a_number_of_requests_ends_are_not_guessed_at():
@@ -89,45 +87,45 @@ def test_runs_that_a_number_of_requests_ends_are_not_guessed_at():
         "more": {"workload": by_number},
     }
     found = made(pairs=3, extension=None, **keys)
-    costs = estimate(found)
-    assert costs.open_end and costs.seconds == pytest.approx(13 * (1.5 + 1 + 4))
-    assert require_budget(found, costs) is False  # no extension was declared, and the rest may fit
-    assert [one.open_end for one in estimate(found.with_rate("busy", 100.0)).steps[1:3]] == [False, True]
+    declared, extended = estimate(found)
+    assert declared.open_end and declared.seconds == pytest.approx(13 * (1.5 + 1 + 4))
+    assert require_budget(found.policy, declared, extended) is False  # no extension was declared, and the rest may fit
+    assert [run.open_end for run in estimate(found.with_rate("busy", 100.0))[0].runs[1:3]] == [False, True]
 
 
 def test_a_cold_server_is_given_time_to_settle():
     launched = {"kind": "vllm", "model": "m", "python": "/p"}
-    cold = estimate(made(launch="30s", baseline=launched, candidate=launched)).seconds
-    assert cold == pytest.approx(estimate(made(launch="30s")).seconds + 10 * 10)
+    cold = estimate(made(launch="30s", baseline=launched, candidate=launched))[0].seconds
+    assert cold == pytest.approx(estimate(made(launch="30s"))[0].seconds + 10 * 10)
 
 
 @pytest.mark.parametrize(("restart", "launches"), [("each", 6), ("block", 4), ("never", 2)])
 def test_launches_follow_the_policy(restart: str, launches: int):
     """A B B A A B: with `block` neighbours of one side share a launch."""
-    assert estimate(made(pairs=3, restart=restart)).launches == launches
+    assert estimate(made(pairs=3, restart=restart))[0].launches == launches
 
 
 class TestBudget:
     def test_one_that_is_too_small_says_what_fits(self):
         found = made(budget="at most 10 min")
         with pytest.raises(UserError, match=r"5 pairs take about 11\.\d min, the budget is 10\.0 min: 4 pairs .* fit"):
-            require_budget(found, estimate(found))
+            require_budget(found.policy, *estimate(found))
 
     def test_without_room_for_the_extension_there_is_one_look(self):
         found = made(budget="at most 15 min")
-        assert require_budget(found, estimate(found)) is False
+        assert require_budget(found.policy, *estimate(found)) is False
         roomy = made(budget="at most 1 h")
-        assert require_budget(roomy, estimate(roomy)) is True
+        assert require_budget(roomy.policy, *estimate(roomy)) is True
 
     def test_dollars_need_a_price(self):
         found = made(budget="at most $5", more={"gpus": {}})
         with pytest.raises(UserError, match="needs a price"):
-            require_budget(found, estimate(found))
+            require_budget(found.policy, *estimate(found))
 
     def test_dollars_are_limited_too(self):
         found = made(budget="at most $0.50")
         with pytest.raises(UserError, match=r"\$0\.\d\d, the budget is \$0\.50"):
-            require_budget(found, estimate(found))
+            require_budget(found.policy, *estimate(found))
 
 
 class TestDecidable:
@@ -287,40 +285,9 @@ class TestCommandLine:
         assert "--baseline and --spec" in capsys.readouterr().err
 
 
-class TestKept:
-    class Target:
-        life = None
-        started = stopped = 0
-
-        async def start(self):
-            self.started += 1
-            return ("http://127.0.0.1:1",)
-
-        def keep_log(self, run_dir):
-            self.log = [*getattr(self, "log", []), run_dir]
-
-        async def stop(self):
-            self.stopped += 1
-
-    def test_one_launch_serves_several_runs_until_its_end(self):
-        inner = self.Target()
-        kept = Kept(inner)
-
-        async def scenario():
-            for run in ("a", "b", "c"):
-                assert await kept.start() == ("http://127.0.0.1:1",)
-                kept.keep_log(Path(run))
-                await kept.stop()
-            assert (inner.started, inner.stopped) == (1, 0)
-            await kept.end()
-
-        asyncio.run(scenario())
-        assert inner.stopped == 1 and inner.log == [Path("a")]
-
-
 class TestPilot:
     def runs(self, spread: float):
-        return [summary(100 * (1 + spread * k), 20 * (1 + spread * k)) for k in (-1, 0, 1)]
+        return [typed(summary(100 * (1 + spread * k), 20 * (1 + spread * k))) for k in (-1, 0, 1)]
 
     def test_steady_runs_keep_the_default_margins_and_five_pairs(self):
         found = proposal(spreads(self.runs(0.01)))
@@ -355,5 +322,7 @@ class TestPilot:
 
     def test_a_metric_that_a_run_lacks_is_left_out(self):
         runs = self.runs(0.01)
-        runs[1]["latency_failed_as_inf_ms"]["ttft"] = latency(None)
-        assert "ttft.p90" not in {one.metric.key for one in spreads(runs)}
+        lacking = summary()
+        lacking["latency_failed_as_inf_ms"]["ttft"] = latency(None)
+        keys = {spread.metric.key for spread in spreads([*runs, typed(lacking)])}
+        assert "ttft.p90" not in keys and "tpot.mean" in keys

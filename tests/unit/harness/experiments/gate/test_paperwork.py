@@ -8,8 +8,9 @@ import yaml
 from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli import main
-from tailgate.harness.cli.gate import _command
-from tailgate.harness.experiments.gate import folder, outputs
+from tailgate.harness.cli.experiments.gate import _command
+from tailgate.harness.experiments.gate import outputs
+from tailgate.harness.experiments.gate.policy_copy import POLICY, public_policy
 from tailgate.reports.build import build
 from tailgate.reports.documents.gate import history
 from tailgate.workloads.common.errors import UserError
@@ -63,7 +64,7 @@ def test_every_verdict_is_remembered_and_drawn(checkout: Path):
 def test_a_folder_that_is_judged_again_is_not_remembered_twice(checkout: Path):
     (checkout / "folder").mkdir()
     policy = "metrics: {ttft.p50: 5%}\npairs: 3\nextension: null\nhistory: kept/h.jsonl\n"
-    (checkout / "folder" / folder.POLICY).write_text(policy)
+    (checkout / "folder" / POLICY).write_text(policy)
     for side in ("main", "pr"):
         for k in range(3):
             (checkout / f"{side}-{k}").rename(checkout / "folder" / f"{side}-{k}")
@@ -113,7 +114,7 @@ metrics: {ttft.p50: 5%}
 
     def kept(self, tmp_path: Path, text: str) -> str:
         (tmp_path / "p.yaml").write_text(text)
-        return (folder.make(tmp_path / "out", "gate", tmp_path / "p.yaml") / folder.POLICY).read_text()
+        return public_policy(tmp_path / "p.yaml")
 
     def test_holds_no_secret(self, tmp_path: Path):
         text = self.kept(tmp_path, self.SECRETS)

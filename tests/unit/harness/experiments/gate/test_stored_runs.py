@@ -14,7 +14,7 @@ from tailgate.harness.cli import main
 from tailgate.reports.build import build
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
-from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.reports.verdicts.gate.runs import GateRecord
 
 REQUESTS = 400
 POLICY = "metrics: {ttft.p50: 5%, tpot.mean: 5%}\npairs: 3\nextension: null\n"
@@ -94,7 +94,7 @@ def paired_folder(store: Path, folder: Path, candidate: str) -> Path:
             manifest = Manifest.load(folder / f"pair{k + 1:02}-{side}")
             manifest.model_copy(update={"plan_hash": f"p{k}"}).save(folder / f"pair{k + 1:02}-{side}")
             runs.append((f"pair{k + 1:02}-{side}", side, "load", k + 1))
-    Campaign(runs=tuple(runs), seconds=60.0, extension=False).save(folder)
+    GateRecord(runs=tuple(runs), seconds=60.0, extension=False).save(folder)
     (folder / "policy.yaml").write_text(POLICY)
     return folder
 

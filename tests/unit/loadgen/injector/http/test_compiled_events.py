@@ -8,8 +8,7 @@ from tests.unit.loadgen.injector.http.test_fuzz_stream import chats, completions
 
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.extensions import AVAILABLE
-from tailgate.loadgen.injector.http import sse, sse_scan
+from tailgate.loadgen.injector.http import AVAILABLE, sse, sse_scan
 from tailgate.loadgen.injector.http.sse_scan import Events, usual_events
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the extension was not built")

@@ -15,7 +15,7 @@ from tests.kit.wire import new_exchange, record
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_payloads
 from tailgate.loadgen.injector.http import sse
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import SPOOL_SCHEMA, Status
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -66,9 +66,9 @@ def cut(draw: st.DrawFn, body: bytes) -> list[bytes]:
     return [body[a:b] for a, b in pairwise(edges) if a < b]
 
 
-def read_all(pieces: Sequence[bytes], reading: Reading, digest_after: set[int] = frozenset()) -> Stream:  # type: ignore[assignment]
+def read_all(pieces: Sequence[bytes], reading: Reading, digest_after: set[int] = frozenset()) -> TokenStream:  # type: ignore[assignment]
     """A stream that got these reads, the k-th at stamp 1,000 k us, digested early after some of them."""
-    stream = Stream(reading)
+    stream = TokenStream(reading)
     for k, piece in enumerate(pieces):
         stream.pieces.append(piece)
         stream.size += len(piece)
@@ -247,7 +247,7 @@ def test_any_answer_gives_a_record_that_can_be_written(
 
 
 def test_an_event_without_an_end_is_refused_before_it_fills_the_memory() -> None:
-    stream = Stream(Reading(chat=False, vllm=True))
+    stream = TokenStream(Reading(chat=False, vllm=True))
 
     def fill() -> None:
         for _ in range(2_000):
@@ -262,7 +262,7 @@ def test_an_event_without_an_end_is_refused_before_it_fills_the_memory() -> None
 
 
 def test_long_events_are_not_copied_again_at_every_read() -> None:
-    stream = Stream(Reading(chat=False, vllm=True))
+    stream = TokenStream(Reading(chat=False, vllm=True))
     digests = 0
     for _ in range(600):  # 9.4 MiB
         stream.pieces.append(b"x" * 16_384)

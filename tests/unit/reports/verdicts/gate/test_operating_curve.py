@@ -1,4 +1,4 @@
-"""The operating curve: what docs/gate.md promises holds, and the simulation decides as the real code does."""
+"""docs/gate-operating-tables.md keeps its promises, and the simulation decides as the code does."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ from tests.kit.gate_runs import campaign, pairs, policy, run, summary
 
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import error_rule
-from tailgate.reports.verdicts.gate.operating_curve import decide, differences, grid
-from tailgate.reports.verdicts.gate.operating_curve_errors import failing
+from tailgate.reports.verdicts.gate.operating_curve import decide, differences, failing, grid
 from tailgate.reports.verdicts.gate.verdict import judge
 
 

@@ -179,7 +179,7 @@ def test_all_optional_lines_of_the_written_policy_go_together():
     assert len(found.metrics) == 4 and found.launch == 120 and str(found.history) == "gate-history.jsonl"
     checked = experiment(found, Path())
     require_decidable(checked)
-    assert estimate(checked).dollars
+    assert estimate(checked)[0].dollars
 
 
 def test_a_workload_that_does_not_go_with_a_point_says_which(tmp_path: Path):
