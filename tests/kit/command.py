@@ -1,6 +1,7 @@
 """Runs the command line as a person would: a process of its own, its output and exit code read."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,3 +34,11 @@ def command(*arguments: str | Path) -> list[str]:
         "from tailgate.harness.cli import main; raise SystemExit(main())",
         *map(str, arguments),
     ]
+
+
+def free_port() -> int:
+    """A loopback port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

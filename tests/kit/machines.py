@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tailgate.reports.rundir.spool import whole_batches
+from tests.kit.command import command, free_port
 from tests.kit.paths import EXACT_SERVER
 
 # How long a test waits for what must come; a pass never waits it out.
 PATIENCE_S = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def compiled(folder: Path) -> Path:
@@ -51,15 +43,6 @@ def serving(binary: Path, *options: str, within: Sequence[str] = ()) -> Iterator
     finally:
         process.terminate()
         process.wait()
-
-
-def tailgate(*arguments: str | Path) -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        "from tailgate.harness.cli import main; raise SystemExit(main())",
-        *map(str, arguments),
-    ]
 
 
 def load(port: int, rate: int, seconds: int, tokens: int = 3) -> list[str]:
@@ -107,7 +90,7 @@ class Distributed:
         address = f"{self.bind}:{free_port()}"
         self.address = address
         flags = ["--expect-workers", str(self.workers), "--bind", address, "--out", self.out]
-        self.master = started(tailgate("run", *self.run, *flags), self.master_within)
+        self.master = started(command("run", *self.run, *flags), self.master_within)
         self.started.append(self.master)
         for k in range(self.workers):
             self.join(self.worker_within[k] if self.worker_within else ())
@@ -117,7 +100,7 @@ class Distributed:
         """One more worker."""
         flags = ["--master", self.address, "--injectors", str(self.injectors), "--alone", f"{self.alone_s}s"]
         flags += ["--spool", str(self.folder / "spools"), *self.worker_flags]
-        self.started.append(started(tailgate("worker", *flags, *more), within))
+        self.started.append(started(command("worker", *flags, *more), within))
         return self.started[-1]
 
     @property

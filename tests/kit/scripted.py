@@ -116,6 +116,7 @@ class ScriptedServer:
 
     answer: Answer
     host: str = "127.0.0.1"
+    port: int = 0  # 0: any that is free
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
@@ -123,8 +124,8 @@ class ScriptedServer:
 
     def __enter__(self) -> "ScriptedServer":
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._listener = socket.create_server((self.host, 0), family=family, backlog=512)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = socket.create_server((self.host, self.port), family=family, backlog=512)
+        self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
         return self
@@ -186,6 +187,11 @@ def head(status: int = 200, *lines: str, content_type: str = "text/event-stream"
     """A response's head."""
     whole = [f"HTTP/{version} {status} Whatever", f"Content-Type: {content_type}", *lines]
     return ("\r\n".join(whole) + "\r\n\r\n").encode()
+
+
+def whole(body: bytes, status: int = 200, content_type: str = "text/plain") -> bytes:
+    """A response of a known length."""
+    return head(status, f"Content-Length: {len(body)}", content_type=content_type) + body
 
 
 CHUNKED = head(200, "Transfer-Encoding: chunked")

@@ -2,45 +2,21 @@
 
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from tests.kit.command import SHORT, SIM, Said, Tailgate
+from tests.kit.scripted import ScriptedServer, whole
 
 NOWHERE = "http://127.0.0.1:9"
 
 
-class _Web(BaseHTTPRequestHandler):
-    """A web server that is no OpenAI API; counts what it is sent."""
-
-    posts = 0
-
-    def do_GET(self) -> None:
-        self.send_response(404)
-        self.send_header("content-length", "5")
-        self.end_headers()
-        self.wfile.write(b"hello")
-
-    def do_POST(self) -> None:
-        type(self).posts += 1
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def web() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Web)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def web() -> Iterator[ScriptedServer]:
+    """A web server that is no OpenAI API."""
+    with ScriptedServer(lambda peer, _request: peer.send(whole(b"hello", 404))) as server:
+        yield server
 
 
 def refused(said: Said, *words: str) -> None:
@@ -97,10 +73,9 @@ def test_an_unreachable_target_is_said_before_any_load(tailgate: Tailgate, tmp_p
     assert not (tmp_path / "a").exists()
 
 
-def test_a_target_that_is_no_openai_api_is_said_and_gets_no_load(tailgate: Tailgate, web: str) -> None:
-    _Web.posts = 0
-    refused(tailgate("run", "--target", web, *SHORT), "not an OpenAI API")
-    assert _Web.posts == 0
+def test_a_target_that_is_no_openai_api_is_said_and_gets_no_load(tailgate: Tailgate, web: ScriptedServer) -> None:
+    refused(tailgate("run", "--target", web.url, *SHORT), "not an OpenAI API")
+    assert {request.method for request in web.requests} == {"GET"}
 
 
 def test_a_wrong_model_name_says_which_models_there_are(tailgate: Tailgate) -> None:

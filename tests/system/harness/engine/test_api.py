@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.system.harness.engine.conftest import engine_process
+from tests.kit.engine import engine_process
 
 FORCED = {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
 

@@ -2,56 +2,40 @@
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.kit.command import SIM, Tailgate
+from tests.kit.scripted import Peer, Request, ScriptedServer, ok, whole
 
 
-class _Hung(BaseHTTPRequestHandler):
+class _Hung:
     """Has a model and answers until the load begins; from then on it takes every request and answers none."""
 
-    over = threading.Event()
-    begun: Path  # is there when the load begins
+    def __init__(self, begun: Path) -> None:
+        self.begun = begun  # is there when the load begins
+        self.over = threading.Event()
 
-    def do_GET(self) -> None:
-        body = b'{"object": "list", "data": [{"id": "m"}]}' if self.path == "/v1/models" else b""
-        self.send_response(200 if body else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self) -> None:
-        if self.path == "/tokenize":
-            self.do_GET()
-            return
-        if self.begun.exists():
-            self.over.wait(60)
-        event = {"choices": [{"index": 0, "text": "x", "finish_reason": "length"}]}
-        usage = {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9}}
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        self.wfile.write(f"data: {json.dumps(event)}\n\ndata: {json.dumps(usage)}\n\ndata: [DONE]\n\n".encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def __call__(self, peer: Peer, request: Request) -> None:
+        if request.target == "/v1/models":
+            peer.send(whole(b'{"object": "list", "data": [{"id": "m"}]}'))
+        elif request.method == "GET" or request.target == "/tokenize":
+            peer.send(whole(b"", 404))
+        else:
+            if self.begun.exists():
+                self.over.wait(60)
+            peer.send(ok(tokens=1, prompt=8))
 
 
 def test_a_server_that_hangs_stops_a_run(tailgate: Tailgate, tmp_path: Path) -> None:
-    _Hung.begun = tmp_path / "run" / "manifest.json"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hung)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    (tmp_path / "hung.yaml").write_text(f"""
-target: {{url: "http://127.0.0.1:{server.server_port}"}}
+    hung = _Hung(tmp_path / "run" / "manifest.json")
+    with ScriptedServer(hung) as server:
+        (tmp_path / "hung.yaml").write_text(f"""
+target: {{url: "{server.url}"}}
 workload: {{prompt_tokens: 8, output_tokens: 2, arrivals: {{process: constant, rate: 20/s}}, duration: 60s}}
 abort_if: {{ttft: p99 > 1s}}
 """)
-    said = tailgate("run", "hung.yaml", "--out", "run", "--json")
-    _Hung.over.set()
-    server.shutdown()
-    server.server_close()
+        said = tailgate("run", "hung.yaml", "--out", "run", "--json")
+        hung.over.set()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["state"], manifest["aborted_by"]) == ("aborted", "ttft"), said.err
     assert 1e9 < manifest["ended_ns"] < 20e9

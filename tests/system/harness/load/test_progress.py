@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import http.server
 import os
 import pty
 import re
@@ -10,34 +9,19 @@ import select
 import struct
 import subprocess
 import termios
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kit.machines import serving, tailgate
+from tests.kit.command import command
+from tests.kit.machines import serving
+from tests.kit.scripted import ScriptedServer, whole
 
 
-@contextlib.contextmanager
-def exporter() -> Iterator[str]:
+def exporter() -> ScriptedServer:
     """A DCGM exporter with one GPU."""
     labels = 'gpu="0",UUID="GPU-a",modelName="NVIDIA H100"'
     page = f"DCGM_FI_DEV_POWER_USAGE{{{labels}}} 412.5\nDCGM_FI_DEV_GPU_UTIL{{{labels}}} 87\n".encode()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(page)))
-            self.end_headers()
-            self.wfile.write(page)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
-        server.shutdown()
+    return ScriptedServer(lambda peer, _request: peer.send(whole(page)))
 
 
 def seen_on_a_terminal(command: list[str]) -> str:
@@ -70,9 +54,9 @@ workload:
   duration: 3s
   prompt_tokens: 16
   output_tokens: 4
-telemetry: {{gpu: "dcgm:{gpu}"}}
+telemetry: {{gpu: "dcgm:{gpu.url}/metrics"}}
 """)
-        said = seen_on_a_terminal(tailgate("run", spec, "--out", tmp_path / "run"))
+        said = seen_on_a_terminal(command("run", spec, "--out", tmp_path / "run"))
     lines = re.findall(
         r"(\d+)/3 s  offered ([\d.]+)/s  sent ([\d.]+)/s  in flight (\d+)  ok (\d+)  failed 0"
         r"  TTFT (\d+)/(\d+) ms  ITL (\d+)/(\d+) ms  (\d+) tokens/s  GPU 87 % 412 W",

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from tests.kit.command import SHORT, SIM, Tailgate, command
+from tests.kit.command import SHORT, SIM, Tailgate, command, free_port
 from tests.kit.paths import SMALL_SERVER as SERVER
 
 from tailgate.harness.config.run_spec import build, load
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
-from tailgate.harness.targets.launch.process import free_port, port_is_free
+from tailgate.harness.targets.launch.process import port_is_free
 
 WORKLOAD = {
     "prompt_tokens": 8,

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from tests.kit.command import SHORT, SIM, Tailgate, command
+from tests.kit.engine import engine_process
 
 from tailgate.loadgen.injector.http import AVAILABLE
 
@@ -85,18 +85,8 @@ def test_chat_prompts_have_the_planned_length_too(tailgate: Tailgate, tmp_path: 
 
 
 def test_an_engine_that_is_only_a_url_is_marked_all_the_same(tailgate: Tailgate) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tailgate.harness.engine", "--preset", SIM.removeprefix("sim:")],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        port = json.loads(process.stdout.readline())["port"]
-        said = tailgate("run", "--target", f"http://127.0.0.1:{port}", *SHORT, "--out", "a", "--json")
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with engine_process(preset=SIM.removeprefix("sim:")) as (url, _):
+        said = tailgate("run", "--target", url, *SHORT, "--out", "a", "--json")
     assert said.summary["simulated"] is True
 
 

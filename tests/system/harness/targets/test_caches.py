@@ -1,14 +1,14 @@
 """Cache policies and fingerprints against small servers and against the embedded engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
+from tests.kit.scripted import Peer, Request, ScriptedServer, whole
 
 from tailgate.harness.targets.base import Identity, Life
 from tailgate.harness.targets.inspect.caches import prepare_caches
@@ -22,31 +22,22 @@ def identity(url: str, dialect: str = "vllm") -> Identity:
     return Identity((url,), "m", ("m",), dialect, "1", 4096)
 
 
-@asynccontextmanager
-async def answering(routes: dict[tuple[str, str], tuple[int, Any]]) -> AsyncIterator[str]:
-    async def answer(request: web.Request) -> web.Response:
-        status, body = routes.get((request.method, request.path), (404, {}))
-        return (
-            web.Response(text=body, status=status) if isinstance(body, str) else web.json_response(body, status=status)
-        )
+def routed(routes: dict[tuple[str, str], tuple[int, Any]]) -> ScriptedServer:
+    def answer(peer: Peer, request: Request) -> None:
+        status, body = routes.get((request.method, request.target.partition("?")[0]), (404, {}))
+        text, kind = (body, "text/plain") if isinstance(body, str) else (json.dumps(body), "application/json")
+        peer.send(whole(text.encode(), status, content_type=kind))
 
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    return ScriptedServer(answer)
 
 
 def against(
     routes: dict[tuple[str, str], tuple[int, Any]], ask: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]
 ) -> Any:
     async def scenario() -> Any:
-        async with answering(routes) as url, aiohttp.ClientSession() as http:
-            return await ask(http, url)
+        with routed(routes) as server:
+            async with aiohttp.ClientSession() as http:
+                return await ask(http, server.url)
 
     return asyncio.run(scenario())
 
@@ -133,8 +124,9 @@ def test_two_launches_have_equal_fingerprints_and_a_changed_flag_is_the_one_diff
 
 def both(first: dict[tuple[str, str], tuple[int, Any]], second: dict[tuple[str, str], tuple[int, Any]]) -> Fingerprint:
     async def scenario() -> Fingerprint:
-        async with answering(first) as a, answering(second) as b, aiohttp.ClientSession() as http:
-            return await fingerprint(http, Identity((a, b), "m", ("m",), "vllm", "1", 4096), None)
+        with routed(first) as a, routed(second) as b:
+            async with aiohttp.ClientSession() as http:
+                return await fingerprint(http, Identity((a.url, b.url), "m", ("m",), "vllm", "1", 4096), None)
 
     return asyncio.run(scenario())
 

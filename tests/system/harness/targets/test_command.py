@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.kit.command import free_port
 from tests.kit.paths import SMALL_SERVER
 
 from tailgate.harness.targets.base import TargetGone
 from tailgate.harness.targets.command import CommandTarget
-from tailgate.harness.targets.launch.process import OwnProcess, free_port, port_is_free
+from tailgate.harness.targets.launch.process import OwnProcess, port_is_free
 from tailgate.workloads.common.errors import UserError
 
 SERVER = """

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.kit.command import free_port
 from tests.kit.paths import FAKE_NVML
 from tests.kit.paths import SMALL_SERVER as SERVER
 
 from tailgate.harness.targets.base import Life
 from tailgate.harness.targets.command import CommandTarget
 from tailgate.harness.targets.launch.gpu_memory import MemoryOverLife
-from tailgate.harness.targets.launch.process import free_port
 
 GIB = 2**30
 SOURCE = FAKE_NVML

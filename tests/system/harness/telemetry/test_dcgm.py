@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from aiohttp import web
+from tests.kit.scripted import ScriptedServer, whole
 
 from tailgate.harness.telemetry.gpu.dcgm import DcgmScraper
 from tailgate.harness.telemetry.gpu.sources import GpusFound
@@ -26,23 +26,12 @@ DCGM_FI_DEV_XID_ERRORS{{{LABELS}}} 0
 
 def scrape(tmp_path: Path, page: str, status: int = 200) -> tuple[GpusFound, list[dict[str, object]], list[str]]:
     async def scenario() -> tuple[GpusFound, list[str]]:
-        now = [page]
-
-        async def answer(_request: web.Request) -> web.Response:
-            return web.Response(text=now[0], status=status)
-
-        app = web.Application()
-        app.router.add_get("/metrics", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        scraper = DcgmScraper(f"http://127.0.0.1:{runner.addresses[0][1]}/metrics", tmp_path / "gpu.arrows")
-        found = await scraper.start()
-        if found.gpus:
-            await scraper.go(0)
-            await runner.cleanup()
+        with ScriptedServer(lambda peer, _request: peer.send(whole(page.encode(), status))) as server:
+            scraper = DcgmScraper(f"{server.url}/metrics", tmp_path / "gpu.arrows")
+            found = await scraper.start()
+            if found.gpus:
+                await scraper.go(0)
         await scraper.stop()
-        await runner.cleanup()
         scraper.write(tmp_path / "gpu.parquet")
         return found, [str(f["text"]) for f in scraper.faults]
 

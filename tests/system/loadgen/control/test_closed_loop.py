@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from tests.kit.answering import answering
-from tests.kit.machines import Ended, serving, started, tailgate
+from tests.kit.command import command
+from tests.kit.machines import Ended, serving, started
+from tests.kit.openai import answering
 
 from tailgate.reports.rundir.spool import whole_batches
 
@@ -22,7 +23,7 @@ SESSIONS = "{turns: 4, think: 0.1, new_tokens: 8}"
 def run(folder: Path, url: str, workload: str, *flags: str) -> Ended:
     spec = folder / "spec.yaml"
     spec.write_text(f"workload: {workload}\n")
-    process = started(tailgate("run", spec, "--target", url, "--out", folder / "run", "--no-settle", *flags))
+    process = started(command("run", spec, "--target", url, "--out", folder / "run", "--no-settle", *flags))
     out, err = process.communicate(timeout=120)
     assert "Traceback" not in err
     return Ended(folder / "run", process.returncode, out, err, [])
@@ -64,7 +65,7 @@ def test_users_who_are_held_up_for_a_third_of_the_run_make_it_invalid(exact: Pat
     with serving(exact, "--ttft-us", "50000") as port:
         (tmp_path / "spec.yaml").write_text("workload: {prompt_tokens: 8, output_tokens: 1, users: 8, duration: 4s}\n")
         process = started(
-            tailgate(
+            command(
                 "run", tmp_path / "spec.yaml", "--target", f"http://127.0.0.1:{port}", "--out", tmp_path / "run",
                 "--no-settle",
             )

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kit.answering import Answering, answering
+from tests.kit.openai import Answering, answering
 
 # As one of the user's own could be: whoever imports it instead of ours ends at once.
 POISON = "raise SystemExit('a module of the user was imported for one of ours')\n"

@@ -13,8 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.kit.answering import Answering, answering
-from tests.kit.machines import Distributed, Ended, killed, started, tailgate
+from tests.kit.command import command
+from tests.kit.machines import Distributed, Ended, killed, started
+from tests.kit.openai import Answering, answering
 from tests.kit.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -42,7 +43,7 @@ def seven_every_third_time() -> Any:
 
 def run(folder: Path, server: Answering, file: Path, *flags: str, **env: str) -> Ended:
     process = started(
-        tailgate("run", "--target", server.url, "--locustfile", file, "--out", folder / "run", *flags), **env
+        command("run", "--target", server.url, "--locustfile", file, "--out", folder / "run", *flags), **env
     )
     out, err = process.communicate(timeout=120)
     return Ended(folder / "run", process.returncode, out, err, [])
@@ -291,7 +292,7 @@ def test_what_a_users_code_fails_counts_as_an_error_for_abort_if(tmp_path: Path)
     with answering(seven_every_third_time()) as server:
         spec.write_text(f"target: {{url: '{server.url}'}}\nabort_if: {{errors: 50%}}\n"
                         f"workload: {{locustfile: {file}, users: 2, duration: 30s}}\n")  # fmt: skip
-        process = started(tailgate("run", spec, "--out", tmp_path / "run"))
+        process = started(command("run", spec, "--out", tmp_path / "run"))
         out, err = process.communicate(timeout=120)
     ended = Ended(tmp_path / "run", process.returncode, out, err, [])
     assert ended.manifest["state"] == "aborted" and ended.manifest["aborted_by"] == "errors"
@@ -330,7 +331,7 @@ def test_a_worker_without_the_same_locustfile_is_refused(tmp_path: Path, copy: s
 def test_after_kill_9_what_was_asked_is_recovered(tmp_path: Path) -> None:
     with answering(lambda _body: ["one", "seven"]) as server:
         process = started(
-            tailgate("run", "--target", server.url, "--locustfile", locustfile(tmp_path, ONE), "--users", "3",
+            command("run", "--target", server.url, "--locustfile", locustfile(tmp_path, ONE), "--users", "3",
                      "--duration", "60s", "--out", tmp_path / "run")
         )  # fmt: skip
         spool = tmp_path / "run" / "spool" / "injector-0.arrows"
@@ -342,7 +343,7 @@ def test_after_kill_9_what_was_asked_is_recovered(tmp_path: Path) -> None:
                 continue
         killed(process)
         process.communicate()
-    report = subprocess.run(tailgate("report", tmp_path / "run", "--json"), capture_output=True, text=True, check=False)
+    report = subprocess.run(command("report", tmp_path / "run", "--json"), capture_output=True, text=True, check=False)
     assert report.returncode == 4, report.stderr
     assert json.loads(report.stdout)["load"]["all_phases"]["ok"] > 10
 

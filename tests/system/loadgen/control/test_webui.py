@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.kit.machines import Distributed, Ended, free_port, serving, started, tailgate
+from tests.kit.command import command, free_port
+from tests.kit.machines import Distributed, Ended, serving, started
 
 SPEC = """
 workload:
@@ -63,7 +64,7 @@ def test_it_shows_latencies_by_class_and_its_stop_ends_the_run_with_a_report(
                 stop(ui)
                 ended = run.ended()
         else:
-            alone = started(tailgate("run", *flags, "--out", tmp_path / "run"))
+            alone = started(command("run", *flags, "--out", tmp_path / "run"))
             found = until_rows(alone, ui)
             listening = {
                 c.laddr.ip
@@ -92,7 +93,7 @@ def test_a_port_in_use_is_named(exact: Path, tmp_path: Path) -> None:
     with serving(exact) as port, socket.create_server(("127.0.0.1", 0)) as taken:
         ui = f"127.0.0.1:{taken.getsockname()[1]}"
         flags = ["--rate", "5/s", "--duration", "1s", "--prompt-tokens", "8", "--output-tokens", "2", "--ui", ui]
-        process = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *flags, "--out", tmp_path / "run"))
+        process = started(command("run", "--target", f"http://127.0.0.1:{port}", *flags, "--out", tmp_path / "run"))
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"--ui: can't listen on {ui}" in err

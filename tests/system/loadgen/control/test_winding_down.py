@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.kit.machines import Distributed, Ended, serving, started, tailgate, until_line
+from tests.kit.command import command
+from tests.kit.machines import Distributed, Ended, serving, started, until_line
 
 from tailgate.reports.rundir.spool import whole_batches
 
@@ -51,7 +52,7 @@ def was_drained(ended: Ended) -> None:
 @pytest.mark.parametrize("loop", ["open", "closed"])
 def test_ctrl_c_lets_what_is_in_flight_end_and_ends_the_measure_phase(exact: Path, tmp_path: Path, loop: str) -> None:
     with serving(exact, "--ttft-us", "1500000") as port:
-        process = started(tailgate("run", *flags(port, loop), "--out", tmp_path / "run"))
+        process = started(command("run", *flags(port, loop), "--out", tmp_path / "run"))
         under_load(tmp_path / "run", process, 2)
         process.send_signal(signal.SIGINT)
         ended = ending(tmp_path / "run", process)
@@ -76,7 +77,7 @@ def test_a_second_ctrl_c_and_sigterm_wait_for_nothing(
     exact: Path, tmp_path: Path, signals: list[signal.Signals]
 ) -> None:
     with serving(exact, "--ttft-us", "50000000") as port:
-        process = started(tailgate("run", *flags(port, "open"), "--out", tmp_path / "run"))
+        process = started(command("run", *flags(port, "open"), "--out", tmp_path / "run"))
         under_load(tmp_path / "run", process, 1)
         process.send_signal(signals[0])
         for number in signals[1:]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.kit.machines import Distributed, Ended, load, serving, started, tailgate
+from tests.kit.command import command
+from tests.kit.machines import Distributed, Ended, load, serving, started
 
 pytestmark = pytest.mark.alone
 
@@ -25,7 +26,7 @@ def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_o
             two = run.ended()
         served = [requests_served(port)]
         alone = subprocess.run(
-            tailgate("run", *flags, "--out", tmp_path / "one", "--quiet"), capture_output=True, text=True, check=False
+            command("run", *flags, "--out", tmp_path / "one", "--quiet"), capture_output=True, text=True, check=False
         )
         served.append(requests_served(port))
     one = Ended(tmp_path / "one", alone.returncode, alone.stdout, alone.stderr, [])
@@ -177,7 +178,7 @@ def test_a_worker_without_the_trace_goes_on_with_a_closed_loops_plan(exact: Path
 def test_an_injector_that_can_not_go_on_fails_the_run(exact: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     with serving(exact, "--ttft-us", "16000", "--itl-us", "100") as port:
-        process = started(tailgate("run", *closed_over(trace, port), "--out", tmp_path / "run"))
+        process = started(command("run", *closed_over(trace, port), "--out", tmp_path / "run"))
         spool = tmp_path / "run" / "spool" / "injector-0.arrows"
         while not (spool.exists() and spool.stat().st_size > 1_000):
             with contextlib.suppress(subprocess.TimeoutExpired):

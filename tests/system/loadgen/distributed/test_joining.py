@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.kit.machines import Distributed, free_port, serving, started, tailgate, until_line
+from tests.kit.command import command, free_port
+from tests.kit.machines import Distributed, serving, started, until_line
 
 LOAD = ["--rate", "20/s", "--duration", "2s", "--prompt-tokens", "16", "--output-tokens", "2", "--no-settle"]
 
@@ -35,7 +36,7 @@ raise SystemExit(main())
 
 
 def said(*arguments: str | Path, **env: str) -> tuple[int, str]:
-    process = started(tailgate(*arguments), **env)
+    process = started(command(*arguments), **env)
     out, err = process.communicate(timeout=120)
     assert "Traceback" not in err
     return process.returncode, out + err
@@ -56,8 +57,8 @@ def test_too_few_workers_are_named(exact: Path, tmp_path: Path) -> None:
     bind = f"127.0.0.1:{free_port()}"
     with serving(exact) as port:
         flags = ["--expect-workers", "3", "--bind", bind, "--wait", "6s", "--out", str(tmp_path / "run")]
-        master = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
-        worker = started(tailgate("worker", "--master", bind, "--name", "lonely", "--alone", "5s"))
+        master = started(command("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
+        worker = started(command("worker", "--master", bind, "--name", "lonely", "--alone", "5s"))
         _, err = master.communicate(timeout=60)
         worker.communicate(timeout=60)
     assert master.returncode == 2
@@ -99,8 +100,8 @@ def test_a_key_is_read_from_the_workers_own_environment_and_missing_there_it_is_
     bind = f"127.0.0.1:{free_port()}"
     with serving(exact) as port:
         flags = ["--expect-workers", "1", "--bind", bind, "--out", str(tmp_path / "run"), "--api-key-env", "TG_KEY"]
-        master = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags), TG_KEY="sesame-42")
-        worker = started(tailgate("worker", "--master", bind))
+        master = started(command("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags), TG_KEY="sesame-42")
+        worker = started(command("worker", "--master", bind))
         _, err = master.communicate(timeout=60)
         _, worker_err = worker.communicate(timeout=60)
     assert master.returncode == worker.returncode == 2
@@ -152,7 +153,7 @@ def test_a_worker_whose_plan_differs_is_refused_with_both_hashes(exact: Path, tm
     bind = f"127.0.0.1:{free_port()}"
     with serving(exact) as port:
         flags = ["--expect-workers", "1", "--bind", bind, "--out", str(tmp_path / "run")]
-        master = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
+        master = started(command("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
         until_line(master, "waiting for 1 workers")
         host, port_of_master = bind.split(":")
         arguments = ["--host", host, "--port", port_of_master, "--injectors", "1", "--folder", str(tmp_path / "worker")]

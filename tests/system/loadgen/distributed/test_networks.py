@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kit.machines import Distributed, free_port, serving
+from tests.kit.command import free_port
+from tests.kit.machines import Distributed, serving
 
 pytestmark = pytest.mark.alone
 

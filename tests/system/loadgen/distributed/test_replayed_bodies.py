@@ -3,22 +3,19 @@
 import gzip
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kit.machines import Distributed, Ended, tailgate
+from tests.kit.command import command
+from tests.kit.engine import engine_process
+from tests.kit.machines import Distributed, Ended
 
 
 @pytest.fixture
 def engine() -> Iterator[str]:
-    command = [sys.executable, "-m", "tailgate.harness.engine", "--preset", "h100-sxm/llama-3.1-8b", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-    process.terminate()
-    process.communicate()
+    with engine_process(preset="h100-sxm/llama-3.1-8b") as (url, _):
+        yield url
 
 
 def test_two_workers_send_the_bodies_that_one_machine_sends(engine: str, tmp_path: Path) -> None:
@@ -32,7 +29,7 @@ def test_two_workers_send_the_bodies_that_one_machine_sends(engine: str, tmp_pat
     flags += ["--content", "replay", "--quiet", "--no-settle"]
     with Distributed(tmp_path / "two", flags) as run:
         two = run.ended()
-    alone = subprocess.run(tailgate("run", *flags, "--out", tmp_path / "one"), capture_output=True, check=False)
+    alone = subprocess.run(command("run", *flags, "--out", tmp_path / "one"), capture_output=True, check=False)
     assert alone.returncode in (0, 4), alone.stderr
     one = Ended(tmp_path / "one", alone.returncode, "", "", []).requests()
     assert set(two.requests()["status"].to_pylist()) == {"ok"}, two.err

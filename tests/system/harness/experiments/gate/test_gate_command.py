@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from tests.kit.command import command
 
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.plan.plan import read_plan
@@ -37,17 +38,8 @@ metrics: {{ttft.p50: 5%, output_tokens_per_s: -3%}}
 """
 
 
-def tailgate(*arguments: str | Path) -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        "from tailgate.harness.cli import main; raise SystemExit(main())",
-        *map(str, arguments),
-    ]
-
-
 def call(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(tailgate(*arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +191,7 @@ def test_an_interrupted_gate_keeps_its_runs_and_exits_130(tmp_path: Path):
     text = text.replace("points: {calm: 0.4x, saturated: closed 6}\n", "").replace(", output_tokens_per_s: -3%", "")
     (tmp_path / "p.yaml").write_text(text.replace("duration:", "arrivals: {rate: 40/s}, duration:"))
     process = subprocess.Popen(
-        tailgate("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
+        command("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
     )  # fmt: skip
     spool = tmp_path / "out" / "pair01-1-baseline" / "spool" / "injector-0.arrows"
@@ -222,7 +214,7 @@ def test_a_gate_that_was_killed_goes_on_and_makes_no_finished_run_again(tmp_path
     text = text.replace("points: {calm: 0.4x, saturated: closed 6}\n", "")
     (tmp_path / "p.yaml").write_text(text.replace("duration:", "arrivals: {rate: 40/s}, duration:"))
     process = subprocess.Popen(
-        tailgate("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
+        command("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     journal = tmp_path / "out" / "campaign.json"

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -18,6 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.kit.command import command
+from tests.kit.engine import engine_process
 from tests.kit.paths import FAKE_NVML
 
 pytestmark = pytest.mark.alone
@@ -35,8 +36,7 @@ def gate(folder: Path, spec: dict[str, Any], side: Any = None, **env: str) -> di
     policy = {"name": "aa", **keys, "pairs": 3, "extension": None, "repeat_invalid": 0}
     (folder / "p.yaml").write_text(yaml.safe_dump(policy))
     done = subprocess.run(
-        [sys.executable, "-c", "from tailgate.harness.cli import main; raise SystemExit(main())",
-         "gate", "--policy", "p.yaml", "--out", "out", "--json"],
+        command("gate", "--policy", "p.yaml", "--out", "out", "--json"),
         cwd=folder, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, **env},
     )  # fmt: skip
     assert done.returncode == 4, done.stdout + done.stderr
@@ -76,28 +76,12 @@ def test_a_gpu_that_is_slowed_down_by_heat(tmp_path: Path):
 
 
 def test_somebody_elses_requests_on_the_server(tmp_path: Path):
-    with engine(tmp_path) as url, somebody_else(url):
+    with engine_process(preset=ENGINE) as (url, _), somebody_else(url):
         found = gate(tmp_path, {"workload": LOAD, "isolation": "exclusive"}, url)
     assert "foreign_traffic" in checks(found)
     assert "requests on the server that are not ours" in next(
         one["says"] for one in found["obstacles"] if one["check"] == "foreign_traffic"
     )
-
-
-@contextmanager
-def engine(folder: Path) -> Iterator[str]:
-    """The embedded engine as a server of its own."""
-    with (folder / "engine.err").open("wb") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tailgate.harness.engine", "--preset", ENGINE, "--port", "0"],
-            stdout=subprocess.PIPE, stderr=err, text=True,
-        )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @contextmanager

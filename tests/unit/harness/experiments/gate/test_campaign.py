@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.kit.command import SIM
 from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli import main
@@ -19,7 +20,6 @@ from tailgate.harness.targets.base import TargetGone
 from tailgate.reports.verdicts.gate.runs import GateRecord
 from tailgate.workloads.common.errors import UserError
 
-SIM = "sim:h100-sxm/llama-3.1-8b"
 POLICY = f"""
 baseline: {SIM}
 candidate: {SIM}

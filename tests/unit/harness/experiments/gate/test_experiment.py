@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from tests.kit.command import SIM
 from tests.kit.gate_runs import latency, policy, summary, typed
 
 from tailgate.harness.cli import main
@@ -16,7 +17,6 @@ from tailgate.reports.verdicts.gate.operating_curve import whole_policy
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
 
-SIM = "sim:h100-sxm/llama-3.1-8b"
 WORKLOAD = {
     "prompt_tokens": 128, "output_tokens": 16, "arrivals": {"process": "gamma", "shape": 0.5, "rate": "20/s"},
     "duration": "60s", "warmup": "5s",
