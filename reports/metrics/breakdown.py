@@ -1,4 +1,4 @@
-"""The same figures by class, tenant, endpoint, prompt length and turn; and how fairly tenants were served.
+"""Figures by class, tenant, endpoint, prompt length and turn, and how fairly tenants were served.
 
 A split is given where it splits: a run of one class has no split by class. Beyond _MOST_GROUPS groups the
 smallest are shown together; what is worked out over all of them (cost, fairness) is. Within a group everything
