@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from tailgate.reports.compare.runs import StoredRun
+from tailgate.reports.rundir.json_files import from_json
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
+from tailgate.reports.summary.model import Summary
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
-from tailgate.reports.verdicts.gate.runs import GateRecord, GateRun, Side
+from tailgate.reports.verdicts.gate.runs import GateRecord, Side
 
 
 def policy(**keys: Any) -> Policy:
@@ -26,8 +29,10 @@ def summary(
 ) -> dict[str, Any]:  # fmt: skip
     ok = requests - failed
     return {
-        "schema": "tailgate.summary/1", "valid": True, "invalid_reasons": [], "simulated": False, "why": "",
-        "load": {"loop": "open", "requests": {"planned": requests, "ok": ok}, "overloaded": False,
+        "schema": "tailgate.summary/1", "run": "", "name": "", "valid": True, "invalid_reasons": [],
+        "simulated": False, "state": "complete", "verdict": "PASS", "exit_code": 0, "why": "",
+        "load": {"loop": "open", "offered_rps": None, "sent_rps": None, "duration_s": 60.0,
+                 "requests": {"planned": requests, "ok": ok}, "overloaded": False,
                  "users": {"mean": 8.0, "max": 8}, "in_flight": {"mean": 7.9, "max": 8, "growth": 0.0}},
         "latency_ms": {name: latency(20.0, ok) for name in ("itl", "stall", "normalized_e2e")}
         | {"ttft": latency(ttft, ok), "tpot": latency(tpot, ok), "e2e": latency(500.0, ok)},
@@ -38,6 +43,9 @@ def summary(
         "cost": {}, "energy": {}, "server": {}, "gpu": {}, "findings": [],
         "checks": [{"name": "dispatch_lag", "status": "ok", "value": 1.0, "bound": 5.0, "unit": "ms",
                     "why": "p99 of the dispatch lag", "remedy": "Lower the rate."}],
+        "streaming": {"arrivals": 0}, "connections": {"sent": requests, "new": 1, "set_up_ms": latency(1.0)},
+        "workload": {"mismatched": 0, "prompt_mismatched": 0},
+        "client": {"injectors": 1, "stamp": "kernel"},
     } | more  # fmt: skip
 
 
@@ -46,21 +54,62 @@ def good(requests: int) -> dict[str, Any]:
     return {"good": requests, "good_means": ["ttft < 500 ms"]}
 
 
+def phase(mean_ms: float) -> dict[str, Any]:
+    """A phase of the server's work that always takes as long."""
+    return {"n": 1000.0, "mean_ms": mean_ms, "p50_ms": [mean_ms] * 3, "p99_ms": [mean_ms] * 3}
+
+
+def gpus(slowdown: float | None = None, clock_mhz: float | None = None) -> dict[str, Any]:
+    """One GPU: how much of the window it was slowed down for, and its clock."""
+    gpu = {"gpu": "GPU-0", "sm_clock_mhz": clock_mhz, "energy_source": "power"}
+    return {"count": 1, "slowdown_share_max": slowdown, "gpus": [gpu]}
+
+
+def finding(kind: str) -> dict[str, Any]:
+    """A finding about nothing else."""
+    return {"kind": kind, "says": "", "figures": {}, "remedy": ""}
+
+
+def bill(per_million_output: float) -> dict[str, Any]:
+    """A cost of which only one figure is known."""
+    words = dict.fromkeys(("label", "model", "server", "gpu", "price_source"), "")
+    return {**words, "gpus": 1, "per_million_output": per_million_output}
+
+
+class MadeRun(StoredRun):
+    """A run whose `figures` (as `summary.json` holds them) a test may change; its summary is made of them."""
+
+    def __init__(self, figures: dict[str, Any], multi_token_share: float | None, **attributes: Any) -> None:
+        vars(self).update(attributes, figures=figures, multi_token_share=multi_token_share)
+
+    figures: dict[str, Any]
+
+    @property
+    def summary(self) -> Summary:  # type: ignore[override]
+        return typed(self.figures)
+
+
+def typed(figures: dict[str, Any]) -> Summary:
+    """As it is read from `summary.json`."""
+    summary: Summary = from_json(Summary, figures)
+    return summary
+
+
 def run(
     side: Side, pair: int | None, figures: Mapping[str, Any] | None = None, *, point: str = WHOLE,
     multi_token_share: float | None = 0.0, **manifest: Any,
-) -> GateRun:  # fmt: skip
+) -> MadeRun:  # fmt: skip
     defaults: dict[str, Any] = {
         "run": f"{side}{pair}", "state": "complete", "plan_hash": f"plan{pair}", "workload_hash": "w", "loop": "open",
         "t0_unix_ns": (pair or 0) * 10**12, "target": TargetRecord(kind="url", model="m", version="1"),
     }  # fmt: skip
-    found = dict(figures) if figures is not None else summary()
-    return GateRun(
-        side, point, pair, Path(f"pair{pair}-{side}"), Manifest(**(defaults | manifest)), found, multi_token_share
-    )
+    return MadeRun(
+        dict(figures) if figures is not None else summary(), multi_token_share, path=Path(f"pair{pair}-{side}"),
+        label=side, point=point, pair=pair, manifest=Manifest(**(defaults | manifest)),
+    )  # fmt: skip
 
 
-def pairs(ratios: Sequence[float], *, point: str = WHOLE, **candidate: Any) -> list[GateRun]:
+def pairs(ratios: Sequence[float], *, point: str = WHOLE, **candidate: Any) -> list[MadeRun]:
     """Pairs whose TTFT and TPOT differ by `ratios`; each pair has its own level."""
     found = []
     for number, ratio in enumerate(ratios, 1):

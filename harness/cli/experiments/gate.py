@@ -76,7 +76,6 @@ def _outputs(policy: "Policy", policy_file: Path, options: argparse.Namespace) -
 
 
 def _judged_again(options: argparse.Namespace) -> bool:
-    """Whether a gate's folder is to be judged again."""
     from tailgate.reports.verdicts.gate.runs import FILE_NAME
 
     return len(options.runs) == 1 and (Path(options.runs[0]) / FILE_NAME).exists()
@@ -144,8 +143,8 @@ def _stored(policy: "Policy", options: argparse.Namespace, argv: list[str]) -> "
     if both:
         raise UserError(f"{sorted(both)[0].name} is on both sides", where="--baseline, --candidate")
     runs = placed([*baseline, *candidate], policy)
-    chosen = newest([run for run in runs if run.side == "baseline"], policy.window)
-    chosen += [run for run in runs if run.side == "candidate"]
+    chosen = newest([run for run in runs if run.label == "baseline"], policy.window)
+    chosen += [run for run in runs if run.label == "candidate"]
     return replace(judge(chosen, policy), command=command), options.out
 
 
@@ -166,7 +165,6 @@ def _names_folder(word: str) -> bool:
 
 
 def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) -> None:
-    """What a person or a script sees."""
     if options.json:
         from tailgate.reports.documents.gate.write import json_text
 
@@ -218,7 +216,6 @@ def _self_test(options: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All flags."""
     p = Parser(
         prog="tailgate gate",
         description="Is the candidate slower than the baseline? Interleaved pairs now, stored runs, or limits only.",

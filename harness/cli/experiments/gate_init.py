@@ -46,14 +46,14 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
         "candidate": options.baseline,
         "spec": _relative(options.spec, options.policy),
     }
-    pilots = experiment(parse_policy(data, "command line"), where)
+    planned = experiment(parse_policy(data, "command line"), where)
     out = make_empty(options.out, "pilot")
     summaries = asyncio.run(
-        pilot.pilot(pilots, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
+        pilot.pilot(planned, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
     )
-    found = pilot.proposal(pilot.spreads(summaries))
-    print("\n".join(found.notes))
-    return found.metrics, found.pairs, found.notes
+    proposal = pilot.proposal(pilot.spreads(summaries))
+    print("\n".join(proposal.notes))
+    return proposal.metrics, proposal.pairs, proposal.notes
 
 
 def _relative(spec: Path, policy: Path) -> str:
@@ -62,7 +62,6 @@ def _relative(spec: Path, policy: Path) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All flags."""
     p = Parser(prog="tailgate gate init", description=__doc__)
     p.add_argument("policy", nargs="?", type=Path, default=Path("gate.yaml"), help="file to write (gate.yaml)")
     p.add_argument("--baseline", metavar="URL|sim:PRESET", help="the deployment that is known to be good")

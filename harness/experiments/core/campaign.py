@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.core.estimate import Deployment, dollars
@@ -27,12 +27,12 @@ from tailgate.harness.run.execute import execute
 from tailgate.harness.targets.base import TargetGone
 from tailgate.harness.targets.make import make_target
 from tailgate.reports.build import build
+from tailgate.reports.compare.runs import StoredRun, read_run
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.verdicts.budget import Budget
 from tailgate.workloads.common.errors import UserError
 
 Notify = Callable[[str], None]
-Run = TypeVar("Run")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -125,8 +125,8 @@ class Campaign:
             return "the money of the budget was spent"
         return ""
 
-    async def run(self, request: RunRequest) -> Path:
-        """The directory of one run, its documents written; a finished one is not made again.
+    async def run(self, request: RunRequest) -> StoredRun:
+        """One run, its documents written; one that is finished is not made again.
 
         Raises:
             ServerLost: its server did not come up, although it or another deployment had been measured before.
@@ -138,11 +138,14 @@ class Campaign:
         else:
             await self._make(request)
         self._measured.add(request.deployment)
-        return self.folder / request.label
+        return read_run(self.folder / request.label, request.deployment)
 
     async def until_valid(
-        self, what: str, make: Callable[[str], Awaitable[Sequence[Run]]], fault: Callable[[Sequence[Run]], str]
-    ) -> Sequence[Run]:
+        self,
+        what: str,
+        make: Callable[[str], Awaitable[Sequence[StoredRun]]],
+        fault: Callable[[Sequence[StoredRun]], str],
+    ) -> Sequence[StoredRun]:
         """Runs, made again while their measuring failed, as often as that is allowed and paid for.
 
         Args:

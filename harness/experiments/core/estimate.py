@@ -31,7 +31,6 @@ class Deployment:
 
     @property
     def launched(self) -> bool:
-        """Whether the campaign launches its servers."""
         return self.spec.target.kind != "url"
 
 
@@ -79,7 +78,6 @@ class Overrun:
 
 
 def estimate_runs(runs: Sequence[PlannedRun], deployments: Mapping[str, Deployment]) -> CampaignEstimate:
-    """Minutes, dollars and launches of planned runs."""
     seconds = {name: sum(run.seconds for run in runs if run.deployment == name) for name in deployments}
     whole = sum(seconds.values())
     launched = [run for run in runs if deployments[run.deployment].launched]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tailgate.harness.run.run_directory import make_empty
-from tailgate.reports.rundir.json_files import check_schema, write_atomic
+from tailgate.reports.rundir.json_files import read_json, write_atomic
 from tailgate.workloads.common.errors import UserError
 
 FILE_NAME: Final = "campaign.json"
@@ -70,19 +70,11 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     Raises:
         UserError: there is no campaign, or its file is damaged or of a newer version.
     """
-    path = folder / FILE_NAME
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not (folder / FILE_NAME).exists():
         raise UserError(
             f"holds no campaign: it has no {FILE_NAME}", where=str(folder), remedy="Name the folder of one."
-        ) from None
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except ValueError as error:
-        raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
-    check_schema(data, SCHEMA, str(path))
-    return [FinishedRun(**run) for run in data["finished"]]
+        )
+    return [FinishedRun(**run) for run in read_json(folder / FILE_NAME, SCHEMA)["finished"]]
 
 
 def save_finished(folder: Path, runs: list[FinishedRun]) -> None:

@@ -37,11 +37,9 @@ class SharedTarget:
         return self._urls
 
     def processes(self) -> dict[str, int]:
-        """What we started."""
         return self._inner.processes()
 
     async def ended(self) -> Ended:
-        """Return when it is gone by itself."""
         return await self._inner.ended()
 
     def keep_log(self, run_dir: Path) -> None:
@@ -51,10 +49,8 @@ class SharedTarget:
             self._log_kept = True
 
     async def stop(self) -> None:
-        """Another run may follow if it stays."""
         if not self.stays:
             await self.end()
 
     async def end(self) -> None:
-        """Take it down."""
         await self._inner.stop()

@@ -22,9 +22,10 @@ from tailgate.harness.experiments.gate.estimate import (
 )
 from tailgate.harness.experiments.gate.feasibility import require_decidable, require_figures
 from tailgate.harness.experiments.gate.run_specs import Experiment
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.verdicts.gate.comparability import obstacles_of
 from tailgate.reports.verdicts.gate.result import Verdict
-from tailgate.reports.verdicts.gate.runs import GateRecord, GateRun, Side, read_run, recorded_runs
+from tailgate.reports.verdicts.gate.runs import GateRecord, Side, recorded_runs
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
 
@@ -39,7 +40,6 @@ class _Gate:
     notify: Notify
 
     def note(self, **changes: object) -> None:
-        """Change the record."""
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]
 
     def save(self) -> None:
@@ -54,7 +54,6 @@ class _Gate:
         self.record.save(self.campaign.folder)
 
     def look(self) -> Verdict:
-        """The verdict on what was measured so far."""
         return judge(recorded_runs(self.campaign.folder, self.record), self.experiment.policy, self.record)
 
 
@@ -107,14 +106,14 @@ async def _find_rates(gate: _Gate) -> bool:
     saturated = str(gate.experiment.policy.saturated)
     gate.notify(f"what the baseline carries at {saturated}, for {', '.join(shares)}")
 
-    async def measure(suffix: str) -> list[GateRun]:
+    async def measure(suffix: str) -> list[StoredRun]:
         return [await _run(gate, "baseline", saturated, CALIBRATION, f"rates-{saturated}{suffix}")]
 
     (run,) = await gate.campaign.until_valid("what the baseline carries", measure, _fault)
     if _fault([run]) or _dead([run]):
         _record(gate, [run], CALIBRATION)
         return False
-    carried = run.summary["throughput"].get("requests_per_s")
+    carried = run.summary.value(("throughput", "requests_per_s"))
     if not carried:
         raise UserError("the baseline carried nothing there", where=f"policy: points.{saturated}")
     for name, share in shares.items():
@@ -141,7 +140,7 @@ async def _measure_pairs(gate: _Gate, pairs: int) -> None:
             gate.campaign.stopped = f"{reason} after {complete} pairs"
             break
 
-        async def measure(suffix: str, pair: int = pair) -> list[GateRun]:
+        async def measure(suffix: str, pair: int = pair) -> list[StoredRun]:
             return await _pair(gate, pair, pairs, suffix)
 
         runs = await gate.campaign.until_valid(
@@ -153,30 +152,29 @@ async def _measure_pairs(gate: _Gate, pairs: int) -> None:
             break
 
 
-def _dead(runs: Sequence[GateRun]) -> bool:
-    return any(run.died or run.refused_all for run in runs)
+def _dead(runs: Sequence[StoredRun]) -> bool:
+    return any(run.target_died or run.refused_all for run in runs)
 
 
-def _fault(runs: Sequence[GateRun]) -> str:
+def _fault(runs: Sequence[StoredRun]) -> str:
     """Why the measuring of these runs failed; nothing where a dead target is the result."""
     if _dead(runs):
         return ""
     return next((obstacle.says for run in runs for obstacle in obstacles_of(run)), "")
 
 
-def _record(gate: _Gate, runs: Sequence[GateRun], pair: int) -> None:
-    """These runs count."""
-    counted = tuple((run.path.name, run.side, run.point, pair) for run in runs)
+def _record(gate: _Gate, runs: Sequence[StoredRun], pair: int) -> None:
+    counted = tuple((run.path.name, run.label, run.point, pair) for run in runs)
     gate.note(runs=(*gate.record.runs, *counted))
 
 
-async def _pair(gate: _Gate, pair: int, pairs: int, suffix: str) -> list[GateRun]:
+async def _pair(gate: _Gate, pair: int, pairs: int, suffix: str) -> list[StoredRun]:
     """The runs of a pair; fewer if a side's server did not come up, which the record then says.
 
     Raises:
         UserError: a run could not be made, and the target is not to blame.
     """
-    runs: list[GateRun] = []
+    runs: list[StoredRun] = []
     points = gate.experiment.points
     for place, side in enumerate(order_of(pair), 1):
         for point in points:
@@ -196,7 +194,7 @@ async def _pair(gate: _Gate, pair: int, pairs: int, suffix: str) -> list[GateRun
     return runs
 
 
-async def _run(gate: _Gate, side: Side, point: str, pair: int, label: str) -> GateRun:
+async def _run(gate: _Gate, side: Side, point: str, pair: int, label: str) -> StoredRun:
     """One run, its documents written.
 
     Raises:
@@ -208,4 +206,4 @@ async def _run(gate: _Gate, side: Side, point: str, pair: int, label: str) -> Ga
     launch = launch_of(policy.restart, side, pair)
     spec = gate.experiment.spec(side, point, pair)
     request = RunRequest(label, spec, side, launch, alone=policy.restart != "never")
-    return read_run(await gate.campaign.run(request), side, point, pair)
+    return replace(await gate.campaign.run(request), point=point, pair=pair)

@@ -22,7 +22,7 @@ from tailgate.reports.verdicts.gate.operating_curve import (
     Frequency,
     error_grid,
     grid,
-    one,
+    single_condition,
     whole_policy,
 )
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
@@ -94,7 +94,7 @@ def promises(cells: Sequence[CurvePoint], errors: Sequence[ErrorCurvePoint], set
     at_margin = [c.passed for c in cells if abs(c.slowdown - c.margin) < 1e-12]
     yield _at_most("PASS where the slowdown is the margin, anywhere in the grid", at_margin, 0.05)
     design = Design(5, 10)
-    slow = one(design, 0.04, 0.15, sets=sets)
+    slow = single_condition(design, 0.04, 0.15, sets=sets)
     what = "FAIL of a true +15 %, one metric, CV 4 %"
     yield _at_least(f"{what}, first look", slow.failed_first, 0.90)
     yield _at_least(f"{what}, after the extension", slow.failed, 0.97)

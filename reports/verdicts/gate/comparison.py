@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats.between_runs import (
     Shift,
     detectable,
@@ -31,7 +32,6 @@ from tailgate.reports.stats.between_runs import (
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
 from tailgate.reports.verdicts.gate.metrics import GateMetric, itl_refused, lacking, load_limited, require_load
-from tailgate.reports.verdicts.gate.runs import GateRun
 from tailgate.workloads.common.arrays import Floats
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
@@ -123,7 +123,7 @@ def passes(shift: Shift, margin: float, point: float) -> Any:
 
 
 def compare(
-    metric: GateMetric, point: str, baseline: Sequence[GateRun], candidate: Sequence[GateRun], design: Design, *,
+    metric: GateMetric, point: str, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], design: Design, *,
     window: bool = False, fewer_good: float = 0.0,
 ) -> Compared:  # fmt: skip
     """Compare the runs of both sides at one point; a FAIL is not decided here.
@@ -147,7 +147,7 @@ def compare(
         return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
     if metric.figure == "itl" and (why := itl_refused(baseline, candidate)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
-    a, b = ([metric.value(run.summary) for run in side] for side in (baseline, candidate))
+    a, b = ([run.value(metric) for run in side] for side in (baseline, candidate))
     blank = replace(blank, baseline=tuple(a), candidate=tuple(b))
     if why := lacking(metric, (a, baseline), (b, candidate)):
         remedy = "Make the runs longer, or gate a lower percentile."
@@ -161,7 +161,6 @@ def compare(
 
 
 def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
-    """The comparison of a metric before it is made."""
     return MetricVerdict(
         metric.key, metric.label, metric.unit, point, metric.margin, metric.higher, "", "can't tell",
         limit=metric.ratio(metric.log_margin),
@@ -169,8 +168,8 @@ def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
 
 
 def _by_logs(
-    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[GateRun], candidate: Sequence[GateRun], design: Design,
-    window: bool,
+    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun],
+    design: Design, window: bool,
 ) -> Compared:  # fmt: skip
     x, y = (
         np.array([metric.worse_log(v) for v in side if v is not None]) for side in (blank.baseline, blank.candidate)
@@ -203,7 +202,7 @@ def _by_logs(
 
 
 def _unless_overloaded(
-    metric: GateMetric, passed: bool, beyond: bool, runs: Sequence[GateRun]
+    metric: GateMetric, passed: bool, beyond: bool, runs: Sequence[StoredRun]
 ) -> tuple[bool, str, str]:
     """(whether it may pass, why not, what to do): latencies of overloaded runs may fail, not pass."""
     if not metric.latency or beyond or not any(run.overloaded for run in runs):
@@ -213,9 +212,8 @@ def _unless_overloaded(
 
 
 def _shift(
-    x: Floats, y: Floats, baseline: Sequence[GateRun], candidate: Sequence[GateRun], window: bool
+    x: Floats, y: Floats, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], window: bool
 ) -> tuple[Shift, How]:
-    """The difference, and how it was found."""
     if baseline[0].pair is not None:
         return paired(y - x), "paired"
     if window and has_trend(baseline, candidate):
@@ -224,7 +222,7 @@ def _shift(
     return unpaired(x, y), "unpaired"
 
 
-def has_trend(baseline: Sequence[GateRun], candidate: Sequence[GateRun]) -> bool:
+def has_trend(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> bool:
     """Whether a trend over time can be told from these runs of one point."""
     return (
         len({run.manifest.t0_unix_ns for run in baseline}) >= _TREND_TIMES
@@ -233,8 +231,8 @@ def has_trend(baseline: Sequence[GateRun], candidate: Sequence[GateRun]) -> bool
 
 
 def _by_good_requests(
-    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[GateRun], candidate: Sequence[GateRun], design: Design,
-    margin: float,
+    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun],
+    design: Design, margin: float,
 ) -> Compared:  # fmt: skip
     """Failures make a percentile infinite somewhere: the shares of good requests decide, if an SLO says what is good.
 

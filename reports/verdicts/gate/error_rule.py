@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats.proportions import Proportion, counts, p_more, shares
-from tailgate.reports.verdicts.gate.runs import GateRun
 
 # The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
 ERROR_TAIL: Final = 0.005
@@ -38,7 +38,6 @@ class ErrorRule:
 
     @property
     def says(self) -> str:
-        """One sentence."""
         a, b = self.baseline, self.candidate
         text = f"{b.hits:,} of {b.trials:,} requests failed, {a.hits:,} of {a.trials:,} on the baseline"
         if self.outcome == "fail":
@@ -46,7 +45,9 @@ class ErrorRule:
         return f"{text}: not provably more (at most {100 * max(self.most, 0.0):.2g} points more)"
 
 
-def error_rule(baseline: Sequence[GateRun], candidate: Sequence[GateRun], allowed: float, looks: int = 1) -> ErrorRule:
+def error_rule(
+    baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], allowed: float, looks: int = 1
+) -> ErrorRule:
     """Judge the failed requests of both sides' runs, of all points; `looks` in all at growing data."""
     points = dict.fromkeys(run.point for run in (*baseline, *candidate))
     loads = [
@@ -78,12 +79,11 @@ class GoodShare:
 
     @property
     def lost(self) -> float:
-        """How much smaller the candidate's share is."""
         return self.baseline.share - self.candidate.share
 
 
 def good_share(
-    baseline: Sequence[GateRun], candidate: Sequence[GateRun], margin: float, tail: float
+    baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], margin: float, tail: float
 ) -> GoodShare | None:
     """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
 

@@ -2,7 +2,7 @@
 
 Every set of runs is drawn in logarithms: a run's figure is the truth, a drift over the whole gate that both sides
 share, and noise of the given run-to-run spread, which may be correlated from run to run (first-order autoregressive
-in the order in which they are made: AB, BA, AB, ...). What decides is what judges real runs: `paired_tests.paired`,
+in the order in which they are made: AB, BA, AB, ...). What decides is what judges real runs: `between_runs.paired`,
 `comparison.passes`, `sequential_design.Design`; Holm's procedure is spelled out for all sets at once.
 
 For the error rule every set has a share of failing requests a run: the truth, or (errors come in bursts)
@@ -47,19 +47,17 @@ ALLOWED: Final = 0.001
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often something happened among the simulated sets, with an exact 95 % interval."""
+    """How often something happened among the simulated sets, with an exact 95 % interval (Clopper and Pearson)."""
 
     hits: int
     sets: int
 
     @property
     def share(self) -> float:
-        """Of all sets."""
         return self.hits / self.sets
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Clopper and Pearson."""
         return share_bounds(self.hits, self.sets, tail=0.025)
 
 
@@ -99,16 +97,16 @@ def grid(sets: int = SETS, seed: int = 0, margin: float = MARGIN) -> Iterator[Cu
         for design, effect in product(DESIGNS, EFFECTS):
             slowdown = effect * margin
             outcome = decide([(noise + np.log1p(slowdown), np.log1p(margin))], design)
-            yield _cell(design, spread, drift, correlation, slowdown, margin, outcome)
+            yield _curve_point(design, spread, drift, correlation, slowdown, margin, outcome)
 
 
-def one(
+def single_condition(
     design: Design, spread: float, slowdown: float, margin: float = MARGIN, sets: int = SETS, seed: int = 0
 ) -> CurvePoint:
     """One condition without drift or correlation."""
     noise = differences(sets, design.extended or design.pairs, spread, 0.0, 0.0, seed)
     outcome = decide([(noise + np.log1p(slowdown), np.log1p(margin))], design)
-    return _cell(design, spread, 0.0, 0.0, slowdown, margin, outcome)
+    return _curve_point(design, spread, 0.0, 0.0, slowdown, margin, outcome)
 
 
 def whole_policy(policy: Policy, spread: float, sets: int = SETS, seed: int = 0) -> CurvePoint:
@@ -120,7 +118,7 @@ def whole_policy(policy: Policy, spread: float, sets: int = SETS, seed: int = 0)
         (differences(sets, most, spread, 0.0, 0.0, seed + place), metric.log_margin)
         for place, (_, metric) in enumerate(metrics)
     ]
-    return _cell(design, spread, 0.0, 0.0, 0.0, metrics[0][1].margin, decide(data, design))
+    return _curve_point(design, spread, 0.0, 0.0, 0.0, metrics[0][1].margin, decide(data, design))
 
 
 def differences(sets: int, pairs: int, spread: float, drift: float, correlation: float, seed: int) -> Floats:
@@ -184,16 +182,16 @@ def _look(data: Sequence[tuple[Floats, float]], design: Design) -> tuple[Mask, M
     return all_pass & ~any_fail, any_fail
 
 
-def _cell(
-    design: Design, spread: float, drift: float, correlation: float, slowdown: float, margin: float, found: Outcomes
+def _curve_point(
+    design: Design, spread: float, drift: float, correlation: float, slowdown: float, margin: float, outcomes: Outcomes
 ) -> CurvePoint:
     def rate(mask: Mask) -> Frequency:
         return Frequency(int(np.count_nonzero(mask)), len(mask))
 
     return CurvePoint(
         design, spread, drift, correlation, slowdown, margin,
-        passed=rate(found.passed), failed=rate(found.failed), unsure=rate(~(found.passed | found.failed)),
-        passed_first=rate(found.passed_first), failed_first=rate(found.failed_first),
+        passed=rate(outcomes.passed), failed=rate(outcomes.failed), unsure=rate(~(outcomes.passed | outcomes.failed)),
+        passed_first=rate(outcomes.passed_first), failed_first=rate(outcomes.failed_first),
     )  # fmt: skip
 
 
@@ -214,12 +212,12 @@ def error_grid(sets: int, seed: int = 0) -> Iterator[ErrorCurvePoint]:
     """
     most = max(design.extended or design.pairs for design in DESIGNS)
     for bursts in BURSTS:
-        base = _failures(sets, most, bursts, SHARE, seed)
+        baseline = _failures(sets, most, bursts, SHARE, seed)
         for times in TIMES:
             some = sets if times == 1 else max(sets // 5, 1)
-            other = _failures(some, most, bursts, times * SHARE, seed + 1)
+            candidate = _failures(some, most, bursts, times * SHARE, seed + 1)
             for design in DESIGNS:
-                failed = failing(base[:some], other, design)
+                failed = failing(baseline[:some], candidate, design)
                 yield ErrorCurvePoint(design, bursts, times, Frequency(int(np.count_nonzero(failed)), some))
 
 
@@ -229,21 +227,21 @@ def _failures(sets: int, pairs: int, bursts: float, share: float, seed: int) -> 
     return rng.binomial(REQUESTS, np.minimum(each, 1.0)).astype(np.float64)
 
 
-def failing(base: Floats, other: Floats, design: Design) -> Mask:
+def failing(baseline: Floats, candidate: Floats, design: Design) -> Mask:
     """Which sets FAIL at any look: a look's part of the error, and more than is allowed."""
-    failed = np.zeros(len(base), np.bool_)
+    failed = np.zeros(len(baseline), np.bool_)
     for pairs in (design.pairs, design.extended):
         if pairs is not None:
-            failed |= _errors_fail(base[:, :pairs], other[:, :pairs], ERROR_TAIL / design.looks)
+            failed |= _errors_fail(baseline[:, :pairs], candidate[:, :pairs], ERROR_TAIL / design.looks)
     return failed
 
 
-def _errors_fail(base: Floats, other: Floats, tail: float) -> Mask:
-    trials = np.full(base.shape, float(REQUESTS))
-    sides: list[Counts] = [(base, trials), (other, trials)]
-    more = (other.sum(-1) - base.sum(-1)) / trials.sum(-1)
+def _errors_fail(baseline: Floats, candidate: Floats, tail: float) -> Mask:
+    trials = np.full(baseline.shape, float(REQUESTS))
+    sides: list[Counts] = [(baseline, trials), (candidate, trials)]
+    more = (candidate.sum(-1) - baseline.sum(-1)) / trials.sum(-1)
     failed = np.asarray((p_more_by_runs([sides]) <= tail) & (more > 0) & (more >= ALLOWED))
-    n = base.shape[1] * REQUESTS
+    n = baseline.shape[1] * REQUESTS
     for place in np.flatnonzero(failed):
-        failed[place] = fisher_more((int(base[place].sum()), n), (int(other[place].sum()), n)) <= tail
+        failed[place] = fisher_more((int(baseline[place].sum()), n), (int(candidate[place].sum()), n)) <= tail
     return failed

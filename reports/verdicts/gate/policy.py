@@ -28,7 +28,10 @@ WHOLE: Final = "load"  # the name of the only point, where a policy names none
 
 
 class LoadPoint(Strict):
-    """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users."""
+    """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users.
+
+    Users saturate: what is carried is up to the target then.
+    """
 
     rate: float | None = None
     share: float | None = None
@@ -36,12 +39,10 @@ class LoadPoint(Strict):
 
     @property
     def saturated(self) -> bool:
-        """Whether what is carried is up to the target."""
         return self.users is not None
 
     @property
     def text(self) -> str:
-        """As it is written."""
         if self.users is not None:
             return f"closed {self.users}"
         return f"{self.share:g}x" if self.share is not None else f"{self.rate:g}/s"
@@ -51,10 +52,10 @@ def _point(value: Any) -> Any:
     if isinstance(value, LoadPoint | dict):
         return value
     text = str(value).strip()
-    if found := re.fullmatch(r"closed\s+([1-9]\d*)", text):
-        return LoadPoint(users=int(found[1]))
-    if (found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(found[1]):
-        return LoadPoint(share=float(found[1]))
+    if users := re.fullmatch(r"closed\s+([1-9]\d*)", text):
+        return LoadPoint(users=int(users[1]))
+    if (share := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(share[1]):
+        return LoadPoint(share=float(share[1]))
     try:
         return LoadPoint(rate=parse_rate(text))
     except ValueError:
@@ -138,17 +139,14 @@ class Policy(Strict):
 
     @cached_property
     def gate_metrics(self) -> tuple[GateMetric, ...]:
-        """The figures that decide."""
         return tuple(gate_metric(key, margin) for key, margin in self.metrics.items())
 
     @cached_property
     def limits(self) -> slo_grammar.Slo:
-        """The thresholds, parsed."""
         return slo_grammar.parse(self.thresholds, "thresholds")
 
     @property
     def saturated(self) -> str | None:
-        """The name of the first saturated point."""
         return next((name for name, point in self.points.items() if point.saturated), None)
 
     def tests(self) -> list[tuple[str, GateMetric]]:
@@ -159,8 +157,8 @@ class Policy(Strict):
         if not self.points:
             return [(WHOLE, metric) for metric in self.gate_metrics]
         calm = [name for name, point in self.points.items() if not point.saturated] or [*self.points]
-        full = [name for name, point in self.points.items() if point.saturated]
-        return [(point, metric) for metric in self.gate_metrics for point in (calm if metric.latency else full)]
+        saturated = [name for name, point in self.points.items() if point.saturated]
+        return [(point, metric) for metric in self.gate_metrics for point in (calm if metric.latency else saturated)]
 
 
 def parse_policy(data: Any, where: str) -> Policy:

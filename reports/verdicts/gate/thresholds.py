@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
 from tailgate.reports.stats.between_runs import over_runs
@@ -17,7 +18,6 @@ from tailgate.reports.stats.order_statistics import LEVEL
 from tailgate.reports.stats.proportions import counts, shares
 from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
-from tailgate.reports.verdicts.gate.runs import GateRun
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ThresholdVerdict:
         return self.below is not None and self.above is not None and self.below <= self.limit <= self.above
 
 
-def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdVerdict]:
+def judge_thresholds(runs: Sequence[StoredRun], policy: Policy) -> list[ThresholdVerdict]:
     """Judge the candidate's runs (or those of the only side) against every threshold.
 
     Rates are judged at saturated points where there are any, everything else at the others.
@@ -73,7 +73,6 @@ def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdV
 
 
 def applies(threshold: Threshold, point: str, policy: Policy) -> bool:
-    """Whether a threshold is judged at a point."""
     full = {name for name, load in policy.points.items() if load.saturated}
     if not full or full == set(policy.points):
         return True

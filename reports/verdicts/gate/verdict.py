@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.causes import Cause, causes
 from tailgate.reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
@@ -20,13 +21,13 @@ from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, ha
 from tailgate.reports.verdicts.gate.error_rule import error_rule
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.reports.verdicts.gate.result import Outcome, Verdict
-from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, GateRun, sides_of
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, sides_of
 from tailgate.reports.verdicts.gate.thresholds import judge_thresholds
 from tailgate.reports.verdicts.gate.wording import advice_of, why_of
 from tailgate.workloads.common.errors import UserError
 
 
-def judge(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None = None) -> Verdict:
+def judge(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None = None) -> Verdict:
     """Judge the runs of a gate, or stored ones, by a policy.
 
     Args:
@@ -39,7 +40,7 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None =
     """
     if not runs:
         raise UserError("there are no runs to judge")
-    one_sided = len({run.side for run in runs}) == 1 and campaign is None
+    one_sided = len({run.label for run in runs}) == 1 and campaign is None
     if one_sided and not policy.limits.thresholds:
         raise UserError(
             "there is nothing to judge: one side only, and the policy has no thresholds", where="policy",
@@ -52,7 +53,7 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None =
     if one_sided:
         thresholds = () if dead else tuple(judge_thresholds(runs, policy))
         return _worded(replace(verdict, thresholds=thresholds), dead, policy)
-    baseline, candidate = ([run for run in runs if run.side == side] for side in SIDES)
+    baseline, candidate = ([run for run in runs if run.label == side] for side in SIDES)
     errors, design = None, _design(runs, policy, campaign)
     if baseline and candidate and not (dead and dead[0] == "baseline"):
         errors = error_rule(baseline, candidate, policy.errors, 1 if design is None else design.looks)
@@ -72,9 +73,9 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None =
     return _worded(replace(verdict, causes=tuple(_causes(verdict, runs))), dead, policy)
 
 
-def _frame(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Verdict:
+def _frame(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Verdict:
     """What is known before anything is judged."""
-    pairs = [{run.pair for run in runs if run.pair is not None and run.side == side} for side in SIDES]
+    pairs = [{run.pair for run in runs if run.pair is not None and run.label == side} for side in SIDES]
     return Verdict(
         verdict="INVALID",
         why="",
@@ -87,52 +88,52 @@ def _frame(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None)
         notes=tuple(_notes(runs, policy, campaign)),
         baseline=_named_side(runs, "baseline"),
         candidate=_named_side(runs, "candidate"),
-        simulated=any(run.summary["simulated"] for run in runs),
+        simulated=any(run.summary.simulated for run in runs),
         inconclusive=policy.inconclusive,
         spent=campaign,
         command=() if campaign is None else campaign.command,
     )  # fmt: skip
 
 
-def _checks(runs: Sequence[GateRun]) -> Iterator[tuple[str, str, str, str]]:
+def _checks(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str, str, str]]:
     for run in runs:
-        for check in run.summary["checks"]:
-            yield run.path.name, check["name"], check["status"], f"{check['why']}. {check['remedy']}"
+        for check in run.summary.checks:
+            yield run.path.name, check.name, check.status, f"{check.why}. {check.remedy}"
 
 
-def _named_side(runs: Sequence[GateRun], side: str) -> str:
-    targets = [run.manifest.target for run in runs if run.side == side]
+def _named_side(runs: Sequence[StoredRun], side: str) -> str:
+    targets = [run.manifest.target for run in runs if run.label == side]
     return ", ".join(dict.fromkeys(f"{target.model} {target.version}".strip() for target in targets))
 
 
-def _holds_for(runs: Sequence[GateRun], campaign: GateRecord | None) -> str:
+def _holds_for(runs: Sequence[StoredRun], campaign: GateRecord | None) -> str:
     if campaign is None:
-        one_sided = len({run.side for run in runs}) == 1
+        one_sided = len({run.label for run in runs}) == 1
         return "" if one_sided else "stored runs, which were made at different times, on whatever servers ran then"
     if campaign.restart == "never":
         return "these launches only, since the servers were not restarted between runs"
     return ""
 
 
-def _notes(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Iterator[str]:
+def _notes(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Iterator[str]:
     if campaign is not None:
         yield from campaign.repeated
         yield from campaign.notes
         yield from [campaign.stopped] if campaign.stopped else []
-    elif len({run.side for run in runs}) == 2:
+    elif len({run.label for run in runs}) == 2:
         yield "unpaired comparison: its intervals are wider than those of as many interleaved pairs"
         yield from _without_trend(runs, policy)
     unchecked: dict[str, int] = {}
     for run in runs:
-        for check in run.summary["checks"]:
-            if check["status"] == "unchecked":
-                unchecked[check["name"]] = unchecked.get(check["name"], 0) + 1
+        for check in run.summary.checks:
+            if check.status == "unchecked":
+                unchecked[check.name] = unchecked.get(check.name, 0) + 1
     if unchecked:
         names = [f"{name} (in {'all' if n == len(runs) else f'{n} of {len(runs)}'})" for name, n in unchecked.items()]
         yield f"some checks could not be made in every run: {', '.join(names)}"
 
 
-def _without_trend(runs: Sequence[GateRun], policy: Policy) -> Iterator[str]:
+def _without_trend(runs: Sequence[StoredRun], policy: Policy) -> Iterator[str]:
     """A window asks for the drift to be taken into account; a few runs don't show any."""
     for point in dict.fromkeys(run.point for run in runs):
         baseline, candidate = sides_of(runs, point)
@@ -144,7 +145,7 @@ def _without_trend(runs: Sequence[GateRun], policy: Policy) -> Iterator[str]:
             )
 
 
-def _design(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None) -> Design | None:
+def _design(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Design | None:
     """The look that these runs are; None if there are fewer pairs than were declared.
 
     Raises:
@@ -152,7 +153,7 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None
     """
     if runs[0].pair is None:
         for point, side in product(dict.fromkeys(run.point for run in runs), SIDES):
-            if (n := sum((run.point, run.side) == (point, side) for run in runs)) < 2:
+            if (n := sum((run.point, run.label) == (point, side) for run in runs)) < 2:
                 at = "" if point == WHOLE else f" at the point {point}"
                 raise UserError(
                     f"one run can't tell how much runs differ by themselves ({n} of the {side}{at})", where=f"--{side}",
@@ -160,7 +161,7 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None
                 )  # fmt: skip
         return Design(len(runs), paired=False)
     pairs = len(
-        {run.pair for run in runs if run.side == "baseline"} & {run.pair for run in runs if run.side != "baseline"}
+        {run.pair for run in runs if run.label == "baseline"} & {run.pair for run in runs if run.label != "baseline"}
     )
     extended = policy.extended if campaign is None or campaign.extension else None
     if pairs < policy.pairs:
@@ -170,25 +171,25 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: GateRecord | None
     return Design(policy.pairs, pairs, look=2)
 
 
-def _dead(runs: Sequence[GateRun], campaign: GateRecord | None) -> tuple[str, str] | None:
+def _dead(runs: Sequence[StoredRun], campaign: GateRecord | None) -> tuple[str, str] | None:
     """(side, what happened) if a side's target died or refused everything; the baseline first."""
     for side in SIDES:
         if campaign is not None and campaign.gone is not None and campaign.gone[0] == side:
             return campaign.gone
-        own = [run for run in runs if run.side == side]
-        if died := [run for run in own if run.died]:
+        own = [run for run in runs if run.label == side]
+        if died := [run for run in own if run.target_died]:
             return side, f"its server was gone in {len(died)} of {len(own)} runs ({died[0].manifest.state_reason})"
         if refused := [run for run in own if run.refused_all]:
             return side, f"no request ended ok in {len(refused)} of {len(own)} runs{_example(refused[0])}"
     return None
 
 
-def _example(run: GateRun) -> str:
-    kinds = run.summary["errors"]["kinds"]
-    return f" ({kinds[0]['count']:,} {kinds[0]['status']})" if kinds else ""
+def _example(run: StoredRun) -> str:
+    kinds = run.summary.errors.kinds
+    return f" ({kinds[0].count:,} {kinds[0].status})" if kinds else ""
 
 
-def _causes(verdict: Verdict, runs: Sequence[GateRun]) -> list[Cause]:
+def _causes(verdict: Verdict, runs: Sequence[StoredRun]) -> list[Cause]:
     """Of the point where it is worst."""
     slower = sorted((m for m in verdict.metrics if m.result == "fail"), key=lambda metric: metric.p or 0.0)
     each = (causes(*sides_of(runs, point)) for point in dict.fromkeys(metric.point for metric in slower))
@@ -202,7 +203,6 @@ def _invalid_words(reasons: Sequence[Obstacle]) -> dict[str, Any]:
 
 
 def _worded(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
-    """The word, one sentence why, and what to do."""
     outcome, design = _outcome(verdict, dead), verdict.design
     more = design is not None and design.look == 1 and design.extended is not None
     extend = outcome == "INCONCLUSIVE" and more and not dead and _more_helps(verdict)

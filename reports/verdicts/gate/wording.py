@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
+from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.stats.between_runs import MOST_PAIRS
 from tailgate.reports.verdicts.gate.comparability import Declared
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
@@ -78,12 +79,10 @@ def _median(values: tuple[float | None, ...], unit: str) -> str:
 
 def threshold_figures(threshold: ThresholdVerdict) -> str:
     """Value and bounds in the threshold's own unit."""
-    metric = threshold.metric
-    share = metric in ("errors", "attained")
-    unit = " %" if share else "/s" if metric.endswith("_per_s") or metric == "goodput" else " ms"
+    metric = METRICS[threshold.metric]
+    unit = metric.unit if metric.unit.startswith("/") else f" {metric.unit}"
     parts = [("", threshold.value), ("at least ", threshold.below), ("at most ", threshold.above)]
-    scale = 100 if share else 1
-    return ", ".join(f"{word}{plain(value * scale)}{unit}" for word, value in parts if value is not None) or "-"
+    return ", ".join(f"{word}{plain(value * metric.scale)}{unit}" for word, value in parts if value is not None) or "-"
 
 
 def why_of(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:

@@ -25,7 +25,7 @@ QUIET = {"pairs": 5, "extension": None}
 def verdicts(**keys):
     p = policy(**QUIET, **keys)
     broken = pairs([1.0] * 5)
-    broken[0].summary["checks"][0]["status"] = "fail"
+    broken[0].figures["checks"][0]["status"] = "fail"
     return {
         "PASS": judge(pairs(noisy(0.0, 0.005, 5)), p, campaign(5)),
         "FAIL": judge(pairs(noisy(0.4, 0.01, 5)), p, campaign(5)),
@@ -48,7 +48,7 @@ def test_markdown_stands_alone(word: str):
 def test_markdown_stays_under_the_limit_and_nothing_in_it_becomes_markup():
     runs = pairs([1.0] * 5)
     for one in runs:
-        one.manifest.spec = {"target": {"args": {f"<b>|{k}": f"`{one.side}`" * 50 for k in range(2000)}}}
+        one.manifest.spec = {"target": {"args": {f"<b>|{k}": f"`{one.label}`" * 50 for k in range(2000)}}}
     text = markdown(judge(runs, policy(under_test=["*"], **QUIET), campaign(5)))
     assert len(text.encode()) <= LIMIT_BYTES
     assert "<b>" not in text
@@ -155,7 +155,7 @@ class TestHistory:
 def test_simulated_targets_are_said_in_every_document():
     runs = pairs([1.0] * 5)
     for one in runs:
-        one.summary["simulated"] = True
+        one.figures["simulated"] = True
         one.manifest.target.simulated = True
     found = judge(runs, policy(**QUIET), campaign(5))
     assert "SIMULATED" in markdown(found) and "SIMULATED" in html(found)
@@ -173,6 +173,6 @@ def test_pairs_measured_again_are_mentioned():
 
 def test_a_single_run_against_thresholds_names_no_sides():
     one = run("candidate", None, summary())
-    one.summary["checks"][0]["status"] = "fail"
+    one.figures["checks"][0]["status"] = "fail"
     text = markdown(judge([one], policy(thresholds={"ttft": "p99 < 1s"})))
     assert "→" not in text

@@ -215,3 +215,33 @@ def test_an_interrupted_gate_keeps_its_runs_and_exits_130(tmp_path: Path):
     assert Manifest.load(tmp_path / "out" / "pair01-1-baseline").state == "interrupted"
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
+
+
+def test_a_gate_that_was_killed_goes_on_and_makes_no_finished_run_again(tmp_path: Path):
+    text = POLICY.replace("{restart}", "each").replace(", output_tokens_per_s: -3%", "")
+    text = text.replace("points: {calm: 0.4x, saturated: closed 6}\n", "")
+    (tmp_path / "p.yaml").write_text(text.replace("duration:", "arrivals: {rate: 40/s}, duration:"))
+    process = subprocess.Popen(
+        tailgate("gate", "--policy", "p.yaml", "--out", "out", "--quiet"),
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    journal = tmp_path / "out" / "campaign.json"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if journal.exists() and len(json.loads(journal.read_text())["finished"]) >= 2:
+            break
+        time.sleep(0.05)  # between two looks
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    finished = [run["label"] for run in json.loads(journal.read_text())["finished"]]
+    before = {label: (tmp_path / "out" / label / "manifest.json").stat().st_mtime_ns for label in finished}
+    done = call("gate", "--policy", "p.yaml", "--resume", "out", "--json", cwd=tmp_path)
+    assert done.returncode in (1, 4), done.stderr
+    verdict = json.loads(done.stdout)
+    assert before == {label: (tmp_path / "out" / label / "manifest.json").stat().st_mtime_ns for label in finished}
+    if verdict["verdict"] != "INVALID":
+        assert verdict["pairs"] == 3
+    assert call("gate", "out", "--json", cwd=tmp_path).stdout == done.stdout

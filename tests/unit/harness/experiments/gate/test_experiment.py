@@ -1,14 +1,12 @@
 """What a gate would run: sides, seeds, order, minutes, dollars, and what can't decide is refused first."""
 
-import asyncio
 import math
 from pathlib import Path
 
 import pytest
-from tests.kit.gate_runs import latency, policy, summary
+from tests.kit.gate_runs import latency, policy, summary, typed
 
 from tailgate.harness.cli import main
-from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.experiments.gate.estimate import estimate, order_of, planned_runs, require_budget
 from tailgate.harness.experiments.gate.feasibility import planned_requests, require_decidable
 from tailgate.harness.experiments.gate.load_points import load_for
@@ -287,40 +285,9 @@ class TestCommandLine:
         assert "--baseline and --spec" in capsys.readouterr().err
 
 
-class TestKept:
-    class Target:
-        life = None
-        started = stopped = 0
-
-        async def start(self):
-            self.started += 1
-            return ("http://127.0.0.1:1",)
-
-        def keep_log(self, run_dir):
-            self.log = [*getattr(self, "log", []), run_dir]
-
-        async def stop(self):
-            self.stopped += 1
-
-    def test_one_launch_serves_several_runs_until_its_end(self):
-        inner = self.Target()
-        kept = SharedTarget(inner)
-
-        async def scenario():
-            for run in ("a", "b", "c"):
-                assert await kept.start() == ("http://127.0.0.1:1",)
-                kept.keep_log(Path(run))
-                await kept.stop()
-            assert (inner.started, inner.stopped) == (1, 0)
-            await kept.end()
-
-        asyncio.run(scenario())
-        assert inner.stopped == 1 and inner.log == [Path("a")]
-
-
 class TestPilot:
     def runs(self, spread: float):
-        return [summary(100 * (1 + spread * k), 20 * (1 + spread * k)) for k in (-1, 0, 1)]
+        return [typed(summary(100 * (1 + spread * k), 20 * (1 + spread * k))) for k in (-1, 0, 1)]
 
     def test_steady_runs_keep_the_default_margins_and_five_pairs(self):
         found = proposal(spreads(self.runs(0.01)))
@@ -355,5 +322,7 @@ class TestPilot:
 
     def test_a_metric_that_a_run_lacks_is_left_out(self):
         runs = self.runs(0.01)
-        runs[1]["latency_failed_as_inf_ms"]["ttft"] = latency(None)
-        assert "ttft.p90" not in {one.metric.key for one in spreads(runs)}
+        lacking = summary()
+        lacking["latency_failed_as_inf_ms"]["ttft"] = latency(None)
+        keys = {spread.metric.key for spread in spreads([*runs, typed(lacking)])}
+        assert "ttft.p90" not in keys and "tpot.mean" in keys

@@ -1,13 +1,13 @@
 """Where a slower side is looked at first: by what its server says."""
 
-from tests.kit.gate_runs import campaign, noisy, pairs, policy, run, summary
+from tests.kit.gate_runs import campaign, gpus, noisy, pairs, phase, policy, run, summary
 
 from tailgate.reports.verdicts.gate.causes import causes
 from tailgate.reports.verdicts.gate.verdict import judge
 
 
 def server(queue=1.0, prefill=50.0, decode=400.0, **more):
-    phases = {"queue": {"mean_ms": queue}, "prefill": {"mean_ms": prefill}, "decode": {"mean_ms": decode}}
+    phases = {"queue": phase(queue), "prefill": phase(prefill), "decode": phase(decode)}
     return {"phases": phases, "waiting": {"mean": queue / 10}, "running": {"mean": 5.0}, "max_num_seqs": 16} | more
 
 
@@ -44,15 +44,15 @@ def test_a_cold_cache_goes_before_the_prefill_that_it_lengthens():
 
 
 def test_lower_clocks_and_more_preemptions_are_seen():
-    base = [run("baseline", 1, summary(server=server(preemptions=0), gpu={"gpus": [{"sm_clock_mhz": 1980.0}]}))]
-    other = [run("candidate", 1, summary(server=server(preemptions=40), gpu={"gpus": [{"sm_clock_mhz": 1400.0}]}))]
+    base = [run("baseline", 1, summary(server=server(preemptions=0), gpu=gpus(clock_mhz=1980.0)))]
+    other = [run("candidate", 1, summary(server=server(preemptions=40), gpu=gpus(clock_mhz=1400.0)))]
     assert {one.place for one in causes(base, other)} == {"throttle", "preemption"}
 
 
 def test_a_fail_says_where_to_look_first():
     runs = pairs(noisy(0.5, 0.01, 5))
     for one in runs:
-        one.summary["server"] = server(queue=1.0 if one.side == "baseline" else 400.0)
+        one.figures["server"] = server(queue=1.0 if one.label == "baseline" else 400.0)
     found = judge(runs, policy(pairs=5, extension=None), campaign(5))
     assert found.causes[0].place == "queue"
     assert found.advice[0].startswith("Look first at the queue: Requests wait longer")

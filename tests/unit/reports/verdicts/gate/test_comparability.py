@@ -1,7 +1,7 @@
 """Runs that can't be compared are INVALID, whatever their figures say; and the reason says what to do."""
 
 import pytest
-from tests.kit.gate_runs import campaign, pairs, policy, run, summary
+from tests.kit.gate_runs import campaign, gpus, pairs, policy, run, summary
 
 from tailgate.reports.documents.gate.html import html
 from tailgate.reports.documents.gate.markdown import markdown
@@ -18,7 +18,7 @@ def judged(runs, **keys):
 
 def test_a_check_of_the_measuring_that_failed_is_named_with_its_run_and_remedy():
     runs = pairs([5.0] * 5)
-    runs[4].summary["checks"][0] |= {"status": "fail", "value": 30.0}
+    runs[4].figures["checks"][0] |= {"status": "fail", "value": 30.0}
     found = judged(runs)
     assert (found.verdict, found.exit_code) == ("INVALID", 4)
     assert found.obstacles[0].check == "dispatch_lag"
@@ -55,7 +55,7 @@ class TestWhatIsUnderTest:
     def runs(self):
         runs = pairs([1.0] * 5)
         for one in runs:
-            version = "0.32.0" if one.side == "baseline" else "0.33.0"
+            version = "0.32.0" if one.label == "baseline" else "0.33.0"
             one.manifest.target = TargetRecord(
                 kind="vllm", model="m", version=version, fingerprint={"gpus": [{"name": "H100"}], "port": one.pair}
             )
@@ -81,7 +81,7 @@ class TestWhatIsUnderTest:
         candidate = {"kind": "vllm", "model": "m", "args": {"max-num-seqs": 1}}
         runs = pairs([1.0] * 5)
         for one in runs:
-            seqs = 16 if one.side == "baseline" else 1
+            seqs = 16 if one.label == "baseline" else 1
             one.manifest.spec = {"target": {"args": {"max-num-seqs": seqs}}}
             one.manifest.target.fingerprint = {"config": {"scheduler_config": {"max_num_seqs": seqs}}}
         found = judged(runs, baseline=baseline, candidate=candidate)
@@ -105,7 +105,7 @@ class TestWhatIsUnderTest:
     ):
         runs = pairs([1.0] * 5)
         for one in runs:
-            seqs = 256 if one.side == "baseline" else 1
+            seqs = 256 if one.label == "baseline" else 1
             one.manifest.target.fingerprint = {"config": {"scheduler_config": {"max_num_seqs": seqs}}}
         common = {"kind": "vllm", "model": "m"}
         sides = [{**side, "target": {**common, **side.get("target", {})}} for side in (baseline, candidate)]
@@ -125,7 +125,7 @@ class TestWhatIsUnderTest:
     def test_the_pod_that_a_run_was_made_in_is_no_difference(self):
         runs = pairs([1.0] * 5)
         for one in runs:
-            pod = {"kind": "kubernetes", "pod": one.path.name, "namespace": one.side}
+            pod = {"kind": "kubernetes", "pod": one.path.name, "namespace": one.label}
             one.manifest.target.fingerprint = {"container": pod}
         found = judged(runs)
         assert (found.verdict, found.differences) == ("PASS", ())
@@ -139,7 +139,7 @@ class TestRefusals:
     def runs(self, check: str) -> list:
         runs = pairs([1.0] * 5)
         runs[1] = run("candidate", 1, summary(None, None, failed=1000))
-        runs[1].summary["checks"][0] |= {"name": check, "status": "fail", "value": 5.0}
+        runs[1].figures["checks"][0] |= {"name": check, "status": "fail", "value": 5.0}
         return runs
 
     @pytest.mark.parametrize("check", ["token_counts", "cache", "warmth"])
@@ -156,19 +156,19 @@ class TestGpus:
     def test_a_slowdown_of_more_than_a_hundredth_of_the_window(self):
         runs = pairs([1.0] * 5)
         for one in runs:
-            one.summary["gpu"] = {"slowdown_share_max": 0.02}
+            one.figures["gpu"] = gpus(0.02)
         assert {one.check for one in judged(runs).obstacles} == {"gpu_slowdown"}
 
     def test_a_slowdown_on_one_side_only(self):
         runs = pairs([1.0] * 5)
         for one in runs:
-            one.summary["gpu"] = {"slowdown_share_max": 0.005 if one.side == "candidate" else 0.0}
+            one.figures["gpu"] = gpus(0.005 if one.label == "candidate" else 0.0)
         assert "candidate's side only" in judged(runs).why
 
     def test_a_small_one_on_both_sides_does_not_matter(self):
         runs = pairs([1.0] * 5)
         for one in runs:
-            one.summary["gpu"] = {"slowdown_share_max": 0.005}
+            one.figures["gpu"] = gpus(0.005)
         assert judged(runs).verdict == "PASS"
 
 
@@ -176,8 +176,8 @@ class TestGpus:
 def test_other_traffic_on_one_side_only(percent: float, verdict: str):
     runs = pairs([1.0] * 5)
     for one in runs:
-        value = percent if one.side == "candidate" else 0.1
-        one.summary["checks"].append(
+        value = percent if one.label == "candidate" else 0.1
+        one.figures["checks"].append(
             {
                 "name": "foreign_traffic",
                 "status": "ok",
@@ -197,5 +197,5 @@ def test_sound_runs_have_no_obstacle():
 
 def test_thresholds_of_a_run_whose_measuring_failed_are_not_judged():
     one = run("candidate", None, summary())
-    one.summary["checks"][0]["status"] = "fail"
+    one.figures["checks"][0]["status"] = "fail"
     assert judge([one], policy(thresholds={"ttft": "p99 < 1s"})).verdict == "INVALID"

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.kit.gate_runs import campaign, good, latency, noisy, pairs, policy, run, summary
+from tests.kit.gate_runs import bill, campaign, finding, good, latency, noisy, pairs, policy, run, summary
 
 from tailgate.reports.documents.gate.html import html
 from tailgate.reports.documents.gate.markdown import markdown
@@ -85,15 +85,15 @@ class TestExtension:
 
     def test_a_refused_metric_is_not_even_beside_noise(self):
         found = self.judged(
-            self.noise(findings=[{"kind": "gateway_coalesced"}]), metrics={"itl.p99": "10%", "ttft.p50": "5%"}
+            self.noise(findings=[finding("gateway_coalesced")]), metrics={"itl.p99": "10%", "ttft.p50": "5%"}
         )
         assert [one.result for one in found.metrics] == ["refused", "can't tell"] and not found.extend
 
     def test_a_percentile_that_lacks_requests_is_not_and_the_advice_is_longer_runs(self):
         runs = self.noise()
         for one in runs:
-            one.summary["latency_failed_as_inf_ms"]["ttft"]["p90"] = None
-            one.summary["percentile_needs"] = {"ttft": {"p90": 400}}
+            one.figures["latency_failed_as_inf_ms"]["ttft"]["p90"] = None
+            one.figures["percentile_needs"] = {"ttft": {"p90": 400}}
         found = self.judged(runs)
         assert not found.extend
         assert found.advice[0] == "TTFT p90: Make the runs longer, or gate a lower percentile."
@@ -101,7 +101,7 @@ class TestExtension:
     def test_overloaded_latencies_are_not_and_no_number_of_pairs_is_promised(self):
         runs = pairs(noisy(0.0, 0.001, 5))
         for one in runs:
-            one.summary["load"]["overloaded"] = True
+            one.figures["load"]["overloaded"] = True
         found = self.judged(runs)
         assert found.verdict == "INCONCLUSIVE" and not found.extend
         assert [one.settle_pairs for one in found.metrics] == [None, None]
@@ -110,7 +110,7 @@ class TestExtension:
     def test_overloaded_latencies_that_look_worse_than_the_margin_are_since_they_can_fail(self):
         runs = pairs(noisy(0.13, 0.08, 5))
         for one in runs:
-            one.summary["load"]["overloaded"] = True
+            one.figures["load"]["overloaded"] = True
         assert self.judged(runs).extend
 
 
@@ -130,7 +130,8 @@ def test_more_is_better_for_throughput_and_its_margin_points_down():
     assert found.result == "fail"
     assert found.limit == pytest.approx(0.97) and found.ratio == pytest.approx(0.8, rel=1e-3)
     assert found.at_least < found.ratio < found.at_most
-    swapped = [run("candidate" if r.side == "baseline" else "baseline", r.pair, r.summary, loop="closed") for r in runs]
+    sides = {"baseline": "candidate", "candidate": "baseline"}
+    swapped = [run(sides[r.label], r.pair, r.figures, loop="closed") for r in runs]
     assert judge(swapped, p, campaign(5)).verdict == "PASS"
 
 
@@ -144,7 +145,7 @@ def test_throughput_is_judged_only_where_users_do_nothing_but_wait(waiting: floa
     runs = pairs([1.0] * 5)
     for one in runs:
         one.manifest.loop = "closed"
-    runs[4].summary["load"] |= {"in_flight": {"mean": waiting} if waiting else {}}
+    runs[4].figures["load"] |= {"in_flight": {"mean": waiting, "max": 8, "growth": 0.0} if waiting else {}}
     found = judge(runs, policy(metrics={"output_tokens_per_s": "-3%"}, **QUIET), campaign(5))
     assert found.metrics[0].result == result
     assert found.verdict == ("PASS" if result == "pass" else "INCONCLUSIVE")
@@ -155,14 +156,14 @@ def test_throughput_is_judged_only_where_users_do_nothing_but_wait(waiting: floa
 def test_throughput_of_an_open_loop_that_is_overloaded_may_be_judged():
     runs = pairs(noisy(0.0, 0.001, 5))
     for one in runs:
-        one.summary["load"]["overloaded"] = True
+        one.figures["load"]["overloaded"] = True
     assert judge(runs, policy(metrics={"output_tokens_per_s": "-3%"}, **QUIET), campaign(5)).verdict == "PASS"
 
 
 def test_latencies_that_grow_with_duration_can_fail_but_not_pass():
     calm, slow = pairs(noisy(0.0, 0.001, 5)), pairs(noisy(0.5, 0.001, 5))
     for one in (*calm, *slow):
-        one.summary["load"]["overloaded"] = one.side == "candidate"
+        one.figures["load"]["overloaded"] = one.label == "candidate"
     assert judge(calm, policy(**QUIET), campaign(5)).verdict == "INCONCLUSIVE"
     assert judge(slow, policy(**QUIET), campaign(5)).verdict == "FAIL"
 
@@ -170,9 +171,9 @@ def test_latencies_that_grow_with_duration_can_fail_but_not_pass():
 def test_pass_needs_every_metric():
     runs = pairs(noisy(0.0, 0.002, 5))
     for one in runs:
-        if one.side == "candidate":
+        if one.label == "candidate":
             noise = [1.4, 0.7, 1.3, 0.8, 1.0][(one.pair or 1) - 1]
-            one.summary["latency_ms"]["tpot"] = latency(20.0 * noise)
+            one.figures["latency_ms"]["tpot"] = latency(20.0 * noise)
     found = judge(runs, policy(**QUIET), campaign(5))
     assert [one.result for one in found.metrics] == ["pass", "can't tell"]
     assert found.verdict == "INCONCLUSIVE"
@@ -200,8 +201,8 @@ def test_fail_is_corrected_for_the_number_of_metrics():
 
 def test_holm_goes_on_with_a_larger_level_once_the_smallest_p_is_rejected():
     runs = pairs([1.02, 1.30, 1.11, 1.25, 1.06])
-    for k, slower in enumerate(r for r in runs if r.side == "candidate"):
-        slower.summary["latency_ms"]["itl"] = latency(20.0 * (2.0 + 0.001 * k))
+    for k, slower in enumerate(r for r in runs if r.label == "candidate"):
+        slower.figures["latency_ms"]["itl"] = latency(20.0 * (2.0 + 0.001 * k))
     found = judge(runs, policy(metrics={"ttft.p50": "5%", "itl.p50": "5%"}, **QUIET), campaign(5)).metrics
     assert [one.result for one in found] == ["fail", "fail"]
     assert [one.holm for one in found] == [pytest.approx(0.025), pytest.approx(0.0125)]
@@ -216,8 +217,8 @@ def test_what_comes_after_the_first_that_holm_does_not_reject_is_held_against_th
 
 def test_a_percentile_that_a_run_can_not_support_is_inconclusive_and_says_what_it_needs():
     runs = pairs([1.0] * 5)
-    runs[3].summary["latency_failed_as_inf_ms"]["ttft"]["p90"] = None
-    runs[3].summary["percentile_needs"] = {"ttft": {"p90": 400}}
+    runs[3].figures["latency_failed_as_inf_ms"]["ttft"]["p90"] = None
+    runs[3].figures["percentile_needs"] = {"ttft": {"p90": 400}}
     found = judge(runs, policy(**QUIET), campaign(5))
     assert found.verdict == "INCONCLUSIVE" and "needs 400 requests" in found.why
 
@@ -226,7 +227,7 @@ def test_a_metric_that_one_side_lacks_is_the_users_error():
     runs = pairs([1.0] * 5)
     for one in runs:
         one.manifest.loop = "closed"
-        one.summary["cost"] = {"per_million_output": 2.0} if one.side == "baseline" else {}
+        one.figures["cost"] = bill(2.0) if one.label == "baseline" else {}
     with pytest.raises(UserError, match=r"candidate\) has no cost.per_million_output.*price"):
         judge(runs, policy(metrics={"cost.per_million_output": "3%"}, **QUIET), campaign(5))
 
@@ -234,7 +235,7 @@ def test_a_metric_that_one_side_lacks_is_the_users_error():
 def test_checks_that_could_not_be_made_are_counted_over_all_runs():
     runs = pairs([1.0] * 5)
     for place, name in ((3, "cache"), (4, "warmth"), (5, "warmth")):
-        runs[place].summary["checks"].append({"name": name, "status": "unchecked", "why": "", "remedy": ""})
+        runs[place].figures["checks"].append({"name": name, "status": "unchecked", "why": "", "remedy": ""})
     assert judge(runs, policy(**QUIET), campaign(5)).notes[-1].endswith("cache (in 1 of 10), warmth (in 2 of 10)")
 
 
@@ -256,7 +257,7 @@ class TestMultiTokenChunks:
         assert judge(runs, policy(metrics={"itl.p99": "10%"}, **QUIET), campaign(5)).verdict == "PASS"
 
     def test_itl_is_refused_behind_a_gateway_that_bundles_tokens(self):
-        runs = pairs([1.0] * 5, findings=[{"kind": "gateway_coalesced"}])
+        runs = pairs([1.0] * 5, findings=[finding("gateway_coalesced")])
         found = judge(runs, policy(metrics={"itl.p99": "10%", "tpot.p90": "10%"}, **QUIET), campaign(5))
         assert [one.result for one in found.metrics] == ["refused", "pass"]
 
@@ -274,7 +275,7 @@ class TestFailures:
 
     def test_errors_that_chance_explains_do_not_fail(self):
         runs = pairs([1.0] * 5)
-        runs[1].summary["errors"] = {"share": 0.001, "failed": 1, "kinds": []}
+        runs[1].figures["errors"] = {"share": 0.001, "failed": 1, "kinds": []}
         assert judge(runs, policy(**QUIET), campaign(5)).verdict == "PASS"
 
     def test_more_errors_than_chance_but_fewer_than_allowed_do_not_fail(self):
@@ -311,7 +312,7 @@ class TestFailures:
     def test_a_candidate_whose_server_dies_fails(self):
         runs = pairs([0.9] * 5)
         runs[3].manifest.failed_side, runs[3].manifest.state_reason = "target", "the server was killed by signal 11"
-        runs[3].summary["checks"][0]["status"] = "fail"  # what a dead server does to the checks is its own doing
+        runs[3].figures["checks"][0]["status"] = "fail"  # what a dead server does to the checks is its own doing
         found = judge(runs, policy(**QUIET), campaign(5))
         assert found.verdict == "FAIL" and "killed by signal 11" in found.why
         assert {one.result for one in found.metrics} == {"withheld"}
@@ -329,7 +330,7 @@ class TestFailures:
 
     def test_one_failed_request_does_not_hide_a_slowdown_of_the_mean(self):
         runs = pairs([2.0] * 5)
-        first = runs[0].summary
+        first = runs[0].figures
         first["errors"] = {"share": 0.001, "failed": 1, "kinds": []}
         first["latency_failed_as_inf_ms"]["ttft"]["mean"] = "inf"
         found = judge(runs, policy(metrics={"ttft.mean": "5%"}, **QUIET), campaign(5))
@@ -368,7 +369,7 @@ class TestEndlessPercentiles:
     def test_thresholds_alone_do_not_say_what_is_good(self):
         runs = self.runs(candidate_ms=1000.0)
         for one in runs:
-            one.summary["slo"] = {"good": one.judged - one.failed, "good_means": [], "good_means_by_class": {}}
+            one.figures["slo"] = {"good": one.judged - one.failed, "good_means": [], "good_means_by_class": {}}
         assert self.judged(runs).metrics[0].good is None
 
     @pytest.mark.parametrize(("goods", "word"), [((9700, 9700), "PASS"), ((9700, 9000), "FAIL")])
@@ -393,7 +394,7 @@ class TestEndlessPercentiles:
     def test_shares_of_overloaded_runs_can_not_pass(self):
         runs = self.runs(goods=(9700, 9700), requests=10_000)
         for one in runs:
-            one.summary["load"]["overloaded"] = True
+            one.figures["load"]["overloaded"] = True
         assert self.judged(runs).verdict == "INCONCLUSIVE"
 
     def test_good_is_what_the_slo_says(self):
