@@ -27,7 +27,7 @@ def build(run_dir: Path | str) -> Summary:
 
 
 def build_with_analysis(run_dir: Path | str) -> tuple[Summary, Analysis]:
-    """As `build`; also the analysed run, for a document that needs its columns."""
+    """Do what `build` does, and return the analysed run too, for a document that needs its columns."""
     run_dir = Path(run_dir)
     manifest = Manifest.load(run_dir)
     _refuse_running(run_dir, manifest)
