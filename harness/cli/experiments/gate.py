@@ -50,11 +50,7 @@ def run(argv: list[str]) -> int:
 
 
 def _policy_file(options: argparse.Namespace) -> Path:
-    """The policy given, or that of the gate's folder to be judged again.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The policy given, or that of the gate's folder to be judged again."""
     from tailgate.harness.experiments.gate.policy_copy import POLICY
 
     if options.policy is not None:
@@ -103,11 +99,7 @@ def _measure(
 
 
 def _planned(policy: "Policy", policy_file: Path) -> "tuple[Experiment, tuple[CampaignEstimate, ...], bool]":
-    """The experiment, what it takes, and whether its extension fits into the budget.
-
-    Raises:
-        UserError: it could decide nothing, or the budget is too small.
-    """
+    """The experiment, what it takes, and whether its extension fits into the budget."""
     from tailgate.harness.experiments.gate.estimate import estimate, require_budget
     from tailgate.harness.experiments.gate.feasibility import require_decidable
     from tailgate.harness.experiments.gate.run_specs import experiment
