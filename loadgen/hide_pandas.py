@@ -1,4 +1,4 @@
-"""pyarrow imports pandas at its first conversion of a list, where it is installed: not in our processes."""
+"""Keeps pandas out of our processes: where it is installed, pyarrow imports it at its first conversion of a list."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What an injector is told: one frozen description of its part of a run. Plain JSON, sent over its control socket.
+"""The job of an injector: its part of a run, as plain JSON over its control socket.
 
 Secrets (API keys in `headers`) travel only there: never in a file, an argument or the environment.
 """
@@ -14,7 +14,7 @@ PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Job:
-    """One injector's part. Durations and times in nanoseconds."""
+    """One injector's part of a run. Durations and times are in nanoseconds."""
 
     plan: str  # path of plan.parquet
     spool: str  # directory for records
@@ -58,15 +58,12 @@ class Job:
     extend_plan: dict[str, Any] | None = None
 
     def for_injector(self, k: int) -> "Job":
-        """The same job for injector ``k``."""
         return replace(self, injector=k)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the control socket."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":
-        """From the control socket."""
         lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
         return cls(**{**data, **lists, "trust": Trust(**data["trust"])})

@@ -1,4 +1,4 @@
-"""Users of one's own: a Locust user whose client speaks to an LLM, timed by the injector.
+"""The user class for locustfiles: a Locust user whose client speaks to an LLM, timed by the injector.
 
     from tailgate.loadgen import LLMUser, task
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
-# Of a task that never ends: so many answers are kept for a verdict.
+# In a task that never ends, its code can fail only so many of the latest answers.
 _MOST_OPEN: Final = 64
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request. Times are milliseconds from its sending, None where nothing came.
+    """The outcome of one request. Times are milliseconds from its sending, None where nothing came.
 
     `ok` says that the answer arrived whole; `status` and `error` say otherwise (`loadgen.records.Status`).
     """
@@ -88,7 +88,7 @@ class Client:
         return self._send("chat", {"messages": as_messages, **fields}, kind)
 
     def complete(self, prompt: str | Sequence[int], *, kind: str | None = None, **fields: Any) -> Answer:
-        """One call of `/v1/completions`; a prompt of numbers is one of token ids."""
+        """One call of `/v1/completions`. A prompt of numbers is one of token ids."""
         return self._send(
             "completions", {"prompt": prompt if isinstance(prompt, str) else list(prompt), **fields}, kind
         )
@@ -120,16 +120,14 @@ class Client:
         self._coordinator.release_answer(self._number, answer.number)
 
     def settle(self) -> None:
-        """The task has ended: nothing more will be said of its answers."""
+        """Let go of the answers of a task that has ended: its code can't fail them any more."""
         while self._open:
             self._settle(self._open.popleft())
 
     def start(self) -> None:
-        """The user is there."""
         self._coordinator.user_started()
 
     def end(self) -> None:
-        """The user is gone."""
         self.settle()
         self._coordinator.user_left(self._number)
 
@@ -147,7 +145,7 @@ class LLMUser(locust.User):
 
     abstract = True
     # Plain `locust -f` only; under `tailgate run` the spec says these.
-    model: str | None = None  # default: the first that the server tells
+    model: str | None = None  # default: the first that the server lists
     api_key_env: str | None = None  # the environment variable with the API key
 
     def __init__(self, environment: locust.env.Environment) -> None:
@@ -163,7 +161,7 @@ class LLMUser(locust.User):
         self.wait_time = after_the_task  # type: ignore[method-assign]
 
     def run(self) -> None:  # type: ignore[misc]
-        """Its whole life; it counts as a user for as long, however that ends."""
+        """Live as a Locust user does. It counts as a user for as long, however that ends."""
         self.client.start()
         try:
             super().run()  # type: ignore[no-untyped-call]
@@ -178,20 +176,20 @@ def _coordinator_of(user: LLMUser) -> "Coordinator":
     return coordinator
 
 
-def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
+def _llm_user_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
     return [kind for kind in environment.user_classes if issubclass(kind, LLMUser)]
 
 
 def _on_init(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_early
 
-    start_early(environment, _own_classes(environment))
+    start_early(environment, _llm_user_classes(environment))
 
 
 def _on_test_start(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_late
 
-    start_late(environment, _own_classes(environment))
+    start_late(environment, _llm_user_classes(environment))
 
 
 # Locust's global events are fired by plain `locust` only: under `tailgate run` the environment has its own.

@@ -16,11 +16,7 @@ END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class ArrowStream:
-    """One growing file of record batches of one schema, which has no dictionary columns.
-
-    Raises:
-        OSError: the file can't be written.
-    """
+    """One growing file of record batches of one schema, which has no dictionary columns. Raises OSError."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = path.open("wb", buffering=0)
@@ -29,11 +25,7 @@ class ArrowStream:
         self._write_whole(sink.getvalue().to_pybytes().removesuffix(END_OF_STREAM))
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write a batch whole or not at all.
-
-        Raises:
-            OSError: the disk is full or gone. What was written before stays readable.
-        """
+        """Write a batch whole or not at all, raising OSError. What was written before stays readable."""
         self._write_whole(batch.serialize())
 
     def _write_whole(self, data: Any) -> None:
@@ -70,11 +62,7 @@ class Spool:
         self._rows.append(row)
 
     def flush(self) -> int:
-        """Write what has been added; the number of rows written.
-
-        Raises:
-            OSError: the disk is full or gone. The rows wait for the next flush.
-        """
+        """Write the added rows and return their number. On an OSError they wait for the next flush."""
         if not self._rows:
             return 0
         columns = zip(*self._rows, strict=True)

@@ -69,8 +69,8 @@ def telemetry(run_dir: Path | str) -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
-    for source, found in (("server", read_server(Path(run_dir))), ("gpu", read_gpu(Path(run_dir)))):
-        if found is not None:
-            parts.append(found.table.to_pandas().assign(source=source))
+    for source, samples in (("server", read_server(Path(run_dir))), ("gpu", read_gpu(Path(run_dir)))):
+        if samples is not None:
+            parts.append(samples.table.to_pandas().assign(source=source))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"t_ns": [], "source": []})
     return frame.assign(t_s=frame["t_ns"] / 1e9)

@@ -11,15 +11,18 @@ from tailgate.workloads.common.import_paths import installed_first
 
 # name -> (module, one line for --help)
 COMMANDS: Final = {
-    "run": ("tailgate.harness.cli.run", "one run: run directory, summary, report.html"),
-    "gate": ("tailgate.harness.cli.experiments.gate", "is the candidate slower? PASS, FAIL, INCONCLUSIVE or INVALID"),
-    "calibrate": ("tailgate.harness.cli.calibrate", "what this machine can measure honestly"),
+    "run": ("tailgate.harness.cli.run", "run a load test: run directory, summary, report.html"),
+    "gate": (
+        "tailgate.harness.cli.experiments.gate",
+        "test whether a candidate is slower: PASS, FAIL, INCONCLUSIVE or INVALID",
+    ),
+    "calibrate": ("tailgate.harness.cli.calibrate", "find out how much load this machine can measure honestly"),
     "worker": ("tailgate.harness.cli.worker", "join a distributed run and send its share of the load"),
-    "workload": ("tailgate.harness.cli.workload", "profiles and traces: list, show, plan, preview, fit, convert"),
-    "serve": ("tailgate.harness.cli.serve", "the embedded engine as a server"),
-    "mark": ("tailgate.harness.cli.mark", "put a mark on a running run's timeline"),
+    "workload": ("tailgate.harness.cli.workload", "list, show, plan, preview, fit and convert profiles and traces"),
+    "serve": ("tailgate.harness.cli.serve", "serve the embedded engine"),
+    "mark": ("tailgate.harness.cli.mark", "put a mark on the timeline of a run that is going on"),
     "report": ("tailgate.harness.cli.report", "rebuild the documents of a run from its files"),
-    "compare": ("tailgate.harness.cli.compare", "side by side: table, intervals, Pareto fronts, cost"),
+    "compare": ("tailgate.harness.cli.compare", "compare runs side by side: table, intervals, Pareto fronts, cost"),
 }
 
 _USAGE: Final = "usage: tailgate COMMAND [...]"
@@ -74,10 +77,10 @@ def _help() -> str:
             _USAGE,
             "",
             "Load tests, benchmarks and performance gates for LLM servers.",
-            "A number it prints is true, or it says that it is not.",
+            "Every number it prints is true, or marked as doubtful.",
             "",
             *lines,
             "",
-            "tailgate COMMAND --help says more.",
+            "Run tailgate COMMAND --help for more.",
         ]
     )

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import Parser, number
 
 if TYPE_CHECKING:
     from tailgate.harness.calibrate.ladder import LadderStep
@@ -32,15 +32,23 @@ _COLUMNS = (
 
 def run(argv: list[str]) -> int:
     """Calibrate, print the table and the result in one line, and store the result."""
-    parser = Parser(prog="tailgate calibrate", description=__doc__)
-    parser.add_argument("--step", type=_seconds, default=6.0, metavar="SECONDS", help="length of a step (default: 6)")
-    parser.add_argument("--injectors", type=_count, default=1, help="injector processes (default: 1)")
-    parser.add_argument(
-        "--against", default="", metavar="TOOLS", help="also run these, if on the PATH: vllm-bench,aiperf"
+    parser = Parser(
+        prog="tailgate calibrate",
+        description="Find out how much load this machine can measure honestly.",
     )
-    parser.add_argument("--tokenizer", metavar="DIR", help="for tools that can't do without one")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else on stdout")
-    parser.add_argument("--quiet", action="store_true", help="print only the one line")
+    parser.add_argument(
+        "--step", type=number(float, 2, 600), default=6.0, metavar="SECONDS", help="The length of a step (default: 6)."
+    )
+    parser.add_argument("--injectors", type=number(int, 1, 1024), default=1, help="Injector processes (default: 1).")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="TOOLS",
+        help="Also run these, if they are on the PATH: vllm-bench,aiperf.",
+    )
+    parser.add_argument("--tokenizer", metavar="DIR", help="A tokenizer for the tools that need one.")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON and nothing else on stdout.")
+    parser.add_argument("--quiet", action="store_true", help="Print only the last line.")
     given = parser.parse_args(argv)
     from tailgate.harness.calibrate import peers
     from tailgate.harness.host import calibration as store
@@ -102,22 +110,6 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
         steps=[step.to_json() for step in table],
     )
     return calibration, reported
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 2.0 <= seconds <= 600.0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a step takes 2 to 600 seconds")
-    return seconds
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 1024):
-        raise argparse.ArgumentTypeError(f"{text!r}: 1 to 1024 injectors")
-    return int(text)
 
 
 def _width(title: str) -> int:

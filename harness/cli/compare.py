@@ -34,15 +34,17 @@ def run(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tailgate compare",
-        description="Compare runs: figures with intervals, ratios to the first, Pareto fronts, what differed.",
-        epilog="Replicates share a label: tailgate compare 'bf16=runs/bf16-*' 'fp8=runs/fp8-*'.",
+        description="Compare runs: metrics with intervals, ratios to the first, Pareto fronts, and what differed.",
+        epilog="Repeated runs share a label: tailgate compare 'bf16=runs/bf16-*' 'fp8=runs/fp8-*'.",
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="[LABEL=]RUN", help="run directory or glob; the first is the baseline"
+        "runs", nargs="+", metavar="[LABEL=]RUN", help="Run directories or globs; the first is the baseline."
     )
-    parser.add_argument("--anyway", action="store_true", help="compare invalid runs or different workloads, and say so")
-    parser.add_argument("--out", type=Path, default=Path("compare.html"), help="HTML page to write (compare.html)")
-    parser.add_argument("--format", choices=["json", "md"], help="print this document on stdout instead of the table")
-    parser.add_argument("--json", action="store_true", help="the same as --format json")
-    parser.add_argument("--quiet", action="store_true", help="write the page, print nothing")
+    parser.add_argument("--anyway", action="store_true", help="Compare even invalid runs or different workloads.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("compare.html"), help="The page to write (default: compare.html)."
+    )
+    parser.add_argument("--format", choices=["json", "md"], help="Print this document on stdout instead of the table.")
+    parser.add_argument("--json", action="store_true", help="The same as --format json.")
+    parser.add_argument("--quiet", action="store_true", help="Write the page and print nothing.")
     return parser

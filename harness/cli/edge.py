@@ -56,7 +56,7 @@ def unforeseen(command: str, error: Exception) -> int:
         traceback.print_exception(error)
         where = "please report it with the traceback above"
     what = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
-    print(f"tailgate {command}: unforeseen: {what}; {where}", file=sys.stderr)
+    print(f"tailgate {command}: unexpected error: {what}; {where}", file=sys.stderr)
     if kept is not None:
         print(f"  what was measured is kept: tailgate report {kept}", file=sys.stderr)
     return UNFORESEEN_MEASURED if kept is not None or command == "gate" else UNFORESEEN

@@ -7,10 +7,13 @@ from tailgate.harness.load.event_log import mark
 
 
 def run(argv: list[str]) -> int:
-    parser = Parser(prog="tailgate mark", description="Put a mark on a running run's timeline; the report shows it.")
-    parser.add_argument("run", help="run directory")
-    parser.add_argument("text", help='what happened, e.g. "deployed canary"')
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser = Parser(
+        prog="tailgate mark",
+        description="Put a mark on the timeline of a run that is going on.",
+    )
+    parser.add_argument("run", help="The run directory.")
+    parser.add_argument("text", help='What happened, e.g. "deployed canary".')
+    parser.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
     options = parser.parse_args(argv)
     seconds = mark(Path(options.run), options.text)
     if not options.quiet:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.reports.build import build_with_analysis
 from tailgate.reports.documents.export import FORMATS, export
 from tailgate.reports.documents.run_terminal import print_summary
@@ -32,11 +32,11 @@ def run(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tailgate report",
-        description="Rebuild summary.json and report.html of a run from its files; print the summary.",
-        epilog="Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted.",
+        description="Rebuild summary.json and report.html of a run from its files, and print the summary.",
+        epilog=EXIT_CODES,
     )
-    parser.add_argument("run", help="run directory")
-    parser.add_argument("--format", choices=sorted(FORMATS), help="print this document on stdout instead of the table")
-    parser.add_argument("--json", action="store_true", help="the same as --format json")
-    parser.add_argument("--quiet", action="store_true", help="write the files, print nothing")
+    parser.add_argument("run", help="The run directory.")
+    parser.add_argument("--format", choices=sorted(FORMATS), help="Print this document on stdout instead of the table.")
+    parser.add_argument("--json", action="store_true", help="The same as --format json.")
+    parser.add_argument("--quiet", action="store_true", help="Write the files and print nothing.")
     return parser

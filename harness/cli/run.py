@@ -5,13 +5,17 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
 
 _STDIN = Path("/dev/stdin")
+_FILES: Final = (
+    *(f"target.tls.{name}" for name in ("ca", "cert", "key")),
+    *(f"workload.{name}" for name in ("trace.file", "content.file", "locustfile", "profile")),
+)
 
 
 def run(argv: list[str]) -> int:
@@ -54,16 +58,23 @@ def run(argv: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
-    p = Parser(prog="tailgate run", description=__doc__)
-    p.add_argument("spec", nargs="?", type=Path, help="YAML spec, - for standard input; flags override it")
+    p = Parser(
+        prog="tailgate run",
+        usage="tailgate run [SPEC] [FLAG ...]",
+        description="Run a load test from a spec, from flags, or from both, and write its run directory with a report.",
+        epilog=EXIT_CODES,
+    )
+    p.add_argument(
+        "spec", nargs="?", type=Path, help="A spec (YAML), or - for standard input; flags override what it says."
+    )
     add_flags(p, TARGET, "target")
     add_flags(p, WORKLOAD, "workload")
     add_flags(p, RUN, "run")
     add_flags(p, WORKERS, "several machines (see tailgate worker)")
     output = p.add_argument_group("output")
-    output.add_argument("--out", type=Path, help="the run directory itself (default: runs/<utc>-<name>)")
-    output.add_argument("--json", action="store_true", help="print summary.json and nothing else on stdout")
-    output.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument("--out", type=Path, help="The run directory itself (default: runs/<utc>-<name>).")
+    output.add_argument("--json", action="store_true", help="Print summary.json and nothing else on stdout.")
+    output.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
     return p
 
 
@@ -85,24 +96,14 @@ def _has_trace(a: argparse.Namespace, data: dict[str, Any]) -> bool:
 
 def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
     """File names in a spec are relative to it; flags may come from elsewhere, so this is done before merging."""
-    target, workload = data.get("target"), data.get("workload")
-    tls = target.get("tls") if isinstance(target, dict) else None
-    if isinstance(tls, dict):
-        tls |= {
-            name: str((folder / tls[name]).resolve())
-            for name in ("ca", "cert", "key")
-            if isinstance(tls.get(name), str)
-        }
-    if not isinstance(workload, dict):
-        return
-    for part in (workload.get("trace"), workload.get("content")):
-        if isinstance(part, dict) and isinstance(part.get("file"), str):
-            part["file"] = str((folder / part["file"]).resolve())
-    if isinstance(workload.get("locustfile"), str):
-        workload["locustfile"] = str((folder / workload["locustfile"]).resolve())
-    profile = workload.get("profile")
-    if isinstance(profile, str) and profile.endswith((".yaml", ".yml")):
-        workload["profile"] = str((folder / profile).resolve())
+    for path in _FILES:
+        *sections, name = path.split(".")
+        place: Any = data
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        file = place.get(name) if isinstance(place, dict) else None
+        if isinstance(file, str) and (name != "profile" or file.endswith((".yaml", ".yml"))):
+            place[name] = str((folder / file).resolve())
 
 
 def _command_line(argv: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`tailgate worker --master HOST[:PORT]`: this machine sends its share of a run that another one commands."""
+"""`tailgate worker --master HOST[:PORT]`: this machine sends its share of a run that another one controls."""
 
 import argparse
 import os
@@ -68,20 +68,25 @@ def _folder(spool: Path | None) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="tailgate worker",
-        description="Join a run that `tailgate run SPEC --expect-workers N` commands, send a share of its load, ship "
-        "the records, and exit.",
+        description="Join a run that was started with `tailgate run SPEC --expect-workers N`, send a share of its "
+        "load, hand over the records, and exit.",
         epilog="Exit codes: 0 done, 1 the master went away, 2 wrong input or turned away, 130 interrupted.",
     )
-    parser.add_argument("--master", required=True, metavar="HOST[:PORT]", help="where the master waits (port: 5557)")
-    parser.add_argument("--injectors", default="1", metavar="K|auto", help="injector processes here (default: 1)")
-    parser.add_argument("--name", help="what reports call this worker (default: worker-N)")
-    parser.add_argument("--wait", default="60s", metavar="TIME", help="wait this long for the master (default: 60s)")
+    parser.add_argument("--master", required=True, metavar="HOST[:PORT]", help="Where the master waits (port: 5557).")
+    parser.add_argument("--injectors", default="1", metavar="K|auto", help="Injector processes here (default: 1).")
+    parser.add_argument("--name", help="This worker's name in reports (default: worker-N).")
+    parser.add_argument("--wait", default="60s", metavar="TIME", help="Wait this long for the master (default: 60s).")
     parser.add_argument(
-        "--alone", default="30s", metavar="TIME", help="end the load when the master is gone for so long (default: 30s)"
+        "--alone",
+        default="30s",
+        metavar="TIME",
+        help="End the load when the master is gone so long (default: 30s).",
     )
     parser.add_argument(
-        "--api-key-env", metavar="VARIABLE", help="variable that holds the API key here (default: as the spec names it)"
+        "--api-key-env",
+        metavar="VARIABLE",
+        help="The variable that holds the API key here (default: the spec's).",
     )
-    parser.add_argument("--locustfile", type=Path, metavar="FILE", help="this machine's copy of the run's locustfile")
-    parser.add_argument("--spool", type=Path, help="where records are kept until the master holds them")
+    parser.add_argument("--locustfile", type=Path, metavar="FILE", help="This machine's copy of the run's locustfile.")
+    parser.add_argument("--spool", type=Path, help="Where records are kept until the master has them.")
     return parser

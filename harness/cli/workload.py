@@ -171,7 +171,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="tailgate workload", description="Profiles and traces: what is sent, and when.",
+        prog="tailgate workload", description="Look at, plan, fit and convert workloads: what is sent, and when.",
         epilog="Exit codes: 0 done, 2 wrong input.",
     )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="list|show|plan|preview|fit|convert")
@@ -179,33 +179,33 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=what, description=what)
         found.set_defaults(command=command)
-        found.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
-        found.add_argument("--quiet", action="store_true", help="print nothing but errors")
+        found.add_argument("--json", action="store_true", help="Print JSON and nothing else on stdout.")
+        found.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
         return found
 
-    add("list", _list, "the built-in profiles")
-    show = add("show", _show, "figures of a profile, a spec or a trace, and where they come from")
-    show.add_argument("--svg", type=Path, metavar="FILE", help="draw it")
-    plan = add("plan", _plan, "the plan as a file: the same rows a run would send")
-    plan.add_argument("-o", "--output", type=Path, default=Path("plan.parquet"), help="default: plan.parquet")
-    preview = add("preview", _preview, "a page of figures, and the same on the terminal")
-    preview.add_argument("-o", "--output", type=Path, help="default: NAME.html")
+    add("list", _list, "List the built-in profiles.")
+    show = add("show", _show, "Show statistics of a profile, a spec or a trace, and where they come from.")
+    show.add_argument("--svg", type=Path, metavar="FILE", help="Also draw it.")
+    plan = add("plan", _plan, "Write the plan to a file: the same rows that a run would send.")
+    plan.add_argument("-o", "--output", type=Path, default=Path("plan.parquet"), help="The default is plan.parquet.")
+    preview = add("preview", _preview, "Write a page of statistics and figures, and print them.")
+    preview.add_argument("-o", "--output", type=Path, help="The page to write (default: NAME.html).")
     for one in (show, plan, preview):
-        one.add_argument("source", help="a profile's name, a spec or profile (.yaml), or a trace")
+        one.add_argument("source", help="A profile's name, a spec or profile (.yaml), or a trace.")
         add_workload_flags(one)
         add_trace_flags(one)
-    fit = add("fit", _fit, "a profile fitted to a log of your own")
-    fit.add_argument("log", type=Path, help="any trace format; see --trace-format")
+    fit = add("fit", _fit, "Fit a profile to a log of your own.")
+    fit.add_argument("log", type=Path, help="A log in any trace format; see --trace-format.")
     fit.add_argument("-o", "--output", type=Path, required=True, metavar="PROFILE.yaml")
-    fit.add_argument("--title", help="the profile's title")
-    fit.add_argument("--duration", help="this much of the log")
+    fit.add_argument("--title", help="The profile's title.")
+    fit.add_argument("--duration", help="Use this much of the log.")
     add_trace_flags(fit)
-    convert = add("convert", _convert, "a trace in another format")
+    convert = add("convert", _convert, "Convert a trace to another format.")
     convert.add_argument("source", type=Path)
     convert.add_argument("output", type=Path)
-    convert.add_argument("--to", required=True, help="mooncake, azure, csv, jsonl or parquet")
-    convert.add_argument("--seed", type=int, default=0, help="of what is spread or drawn (default: 0)")
-    convert.add_argument("--duration", help="this much of the trace")
-    convert.add_argument("--rate", help="another mean rate, e.g. 12/s")
+    convert.add_argument("--to", required=True, help="The format: mooncake, azure, csv, jsonl or parquet.")
+    convert.add_argument("--seed", type=int, default=0, help="The seed of what is spread or drawn (default: 0).")
+    convert.add_argument("--duration", help="Use this much of the trace.")
+    convert.add_argument("--rate", help="Change the mean rate, e.g. to 12/s.")
     add_trace_flags(convert)
     return parser

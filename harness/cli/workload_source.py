@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 _TRACE_FLAGS: Final = (
     *TRACE,
-    Flag("--block-tokens", "workload.trace.block_tokens", "tokens of a prefix block, if `blocks` is named", type=int),
+    Flag("--block-tokens", "workload.trace.block_tokens", "Tokens of a prefix block, if `blocks` is named.", type=int),
 )  # fmt: skip
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, LOAD)
-    parser.add_argument("--seed", type=int, help="default: the spec's, else 0")
+    parser.add_argument("--seed", type=int, help="The seed (default: the spec's, else 0).")
 
 
 def add_trace_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,10 +73,10 @@ def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
         return {"profile": path.name}, 0
     found = data.get("workload", data)
     if not isinstance(found, dict):
-        raise UserError("`workload` is no mapping", where=str(path))
+        raise UserError("`workload` is not a mapping", where=str(path))
     seed = data.get("seed", 0) if "workload" in data else 0
     if not isinstance(seed, int) or seed < 0:
-        raise UserError(f"`seed` is {seed!r}, no whole number of at least 0", where=str(path))
+        raise UserError(f"`seed` is {seed!r}, not a whole number of at least 0", where=str(path))
     return dict(found), seed
 
 

@@ -5,9 +5,10 @@ import math
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 N = TypeVar("N", int, float)
+EXIT_CODES: Final = "Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted."
 
 
 class Parser(argparse.ArgumentParser):

@@ -53,7 +53,7 @@ class AuthSpec(Strict):
         if (self.env is None) == (self.command is None):
             raise ValueError("give either `env` (a variable's name) or `command` (what prints the key)")
         if self.env is not None and self.refresh is not None:
-            raise ValueError("`refresh` is of `command`: a variable doesn't change while we run")
+            raise ValueError("`refresh` belongs to `command`: a variable doesn't change during a run")
         return self
 
 
@@ -116,17 +116,17 @@ class TargetSpec(Strict):
                 )
             )
         if self.stop is not None and self.kind != "command":
-            raise ValueError("`stop` is of `kind: command`: nothing else is started by a command of yours")
+            raise ValueError("`stop` belongs to `kind: command`: no other kind is started by a command of yours")
         others = {"url": bool(self.all_urls), "sim": self.sim is not None, "command": self.command is not None}
         # A command says where it serves; a sim or a vLLM of ours has its own address.
         fits = {"url": {"url"}, "sim": {"sim"}, "command": {"command", "url"}, "vllm": set[str]()}[self.kind]
         for name, given in others.items():
             if given and name not in fits:
-                raise ValueError(f"`{name}` is not of `kind: {self.kind}`: keep one")
+                raise ValueError(f"`{name}` doesn't belong to `kind: {self.kind}`: keep one of them")
         if self.args and self.kind in ("url", "command"):
             raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
         if self.prompt == "text" and self.endpoint == "chat":
-            raise ValueError("`prompt` is of `endpoint: completions`: a chat's prompt is text anyway")
+            raise ValueError("`prompt` belongs to `endpoint: completions`: a chat's prompt is always text")
         return self
 
     @property
@@ -164,7 +164,9 @@ class TelemetrySpec(Strict):
         kind, colon, detail = value.partition(":")
         fits = (kind in ("none", "auto") and not colon) or (kind == "nvml" and (detail or not colon))
         if not fits and not (kind == "dcgm" and detail.startswith("http")):
-            raise ValueError(f"{value!r} names no source of GPU figures: none, auto, nvml, nvml:0,1, dcgm:http://...")
+            raise ValueError(
+                f"{value!r} is not a source of GPU metrics; write none, auto, nvml, nvml:0,1 or dcgm:http://..."
+            )
         return value
 
 

@@ -75,12 +75,15 @@ def _end_with_parent() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="tailgate engine", description=__doc__)
+    made = Parser(
+        prog="tailgate engine",
+        description="Serve the embedded engine, which behaves like vLLM without a GPU. The flags are vLLM's.",
+    )
     add, count = made.add_argument, number(int, 1)
-    add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b")
+    add("--preset", required=True, help="GPU/MODEL, e.g. h100-sxm/llama-3.1-8b.")
     add("--host", default="127.0.0.1")
-    add("--port", type=number(int, 0, 65535), default=0, help="0: any free one")
-    add("--detach", action="store_true", help="outlive the process that started this one")
+    add("--port", type=number(int, 0, 65535), default=0, help="The port; 0: any free one.")
+    add("--detach", action="store_true", help="Go on when the process that started this one ends.")
     add("--served-model-name")
     add("--max-model-len", type=count)
     add("--max-num-seqs", type=count)
@@ -98,8 +101,13 @@ def parser() -> argparse.ArgumentParser:
     add("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction, default=False)
     add("--seed", type=int, default=0)
     jitter = number(float, 0.0, 5.0)
-    add("--jitter", type=jitter, default=0.0, help="standard deviation of a step's log duration, e.g. 0.05")
-    add("--natural-output-tokens", type=count, default=200, help="median length of answers left to the model")
+    add("--jitter", type=jitter, default=0.0, help="Standard deviation of a step's log duration, e.g. 0.05.")
+    add(
+        "--natural-output-tokens",
+        type=count,
+        default=200,
+        help="Median length of answers that the model ends.",
+    )
     return made
 
 

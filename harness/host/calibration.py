@@ -64,23 +64,22 @@ def warning(requests_per_s: float, chunks_per_s: float, injectors: int) -> str |
 
     Near is 70 % of a limit that was found, or beyond all that was tried where none was.
     """
-    known = load(injectors)
-    if known is None:
+    calibration = load(injectors)
+    if calibration is None:
         return None
     for name, planned, limit, is_open in (
-        ("chunks/s", chunks_per_s, known.chunks_per_s, known.chunks_open),
-        ("requests/s", requests_per_s, known.requests_per_s, known.requests_open),
+        ("chunks/s", chunks_per_s, calibration.chunks_per_s, calibration.chunks_open),
+        ("requests/s", requests_per_s, calibration.requests_per_s, calibration.requests_open),
     ):
         if is_open and planned > limit:
             return (
-                f"the plan's {planned:,.0f} {name} in its busiest second are beyond all that this machine was tried "
-                f"with ({limit:,.0f} {name}, {known.made_at[:10]}): the report's checks will tell"
+                f"in its busiest second the plan has {planned:,.0f} {name}, more than this machine was calibrated with "
+                f"({limit:,.0f} {name}, {calibration.made_at[:10]}): the report's checks will show whether it kept up"
             )
         if not is_open and planned > WARN_ABOVE * limit:
             return (
-                f"the plan's {planned:,.0f} {name} in its busiest second are {planned / limit:.0%} of what this "
-                f"machine measured honestly ({limit:,.0f} {name}, {known.made_at[:10]}): add --injectors, a core, or "
-                f"workers"
+                f"in its busiest second the plan has {planned:,.0f} {name}, {planned / limit:.0%} of what this machine "
+                f"measured honestly ({limit:,.0f} {name}, {calibration.made_at[:10]}): add injectors, cores or workers"
             )
     return None
 

@@ -31,7 +31,7 @@ def check(spec: RunSpec) -> None:
         return
     if "injectors" in spec.model_fields_set:
         raise UserError(
-            "this machine commands and sends nothing itself: it has no injectors",
+            "this machine only controls the run and sends nothing itself, so it has no injectors",
             where="injectors",
             remedy="Say on each worker how many it has: tailgate worker --injectors N.",
         )

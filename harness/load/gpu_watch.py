@@ -41,7 +41,7 @@ async def look_for_gpus(
     if source is None:
         if not asked_for:
             manifest.notices.append(
-                "no GPU figures: the target runs elsewhere; name its DCGM exporter (telemetry: {gpu: dcgm:URL})"
+                "no GPU metrics: the target runs elsewhere; name its DCGM exporter (telemetry: {gpu: dcgm:URL})"
             )
         return None
     found = await source.start()
@@ -49,7 +49,7 @@ async def look_for_gpus(
         await source.stop()
         if asked_for:
             raise UserError(f"no GPU can be watched: {found.problem}", where="telemetry.gpu")
-        manifest.notices.append(f"no GPU figures: {found.problem}")
+        manifest.notices.append(f"no GPU metrics: {found.problem}")
         return None
     manifest.notices += found.notices
     manifest.telemetry["gpu"] = {"source": wanted, "driver": found.driver, "gpus": found.gpus}

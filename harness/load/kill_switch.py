@@ -107,7 +107,7 @@ class KillSwitch:
             least = 1 if threshold.statistic == "max" or metric == "itl" else least
             why = ""
             if spec.workload.requests is not None and spec.workload.requests < least:
-                why = f"it takes {least} requests to tell, and it has {spec.workload.requests}"
+                why = f"{least} requests are needed to judge it, and the run has {spec.workload.requests}"
             elif metric == "errors":
                 if threshold.limit >= 1 and threshold.op == ">":
                     why = "no share is above 100 %"

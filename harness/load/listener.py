@@ -100,7 +100,7 @@ class Listener:
                     self._outcome.reason = "the load generator did not end by its deadline"
                     break
                 if not self._told_to_stop and at_once in done:
-                    self._watcher.note("interrupted: keeping what was measured")
+                    self._watcher.note("interrupted: what was measured is kept")
                     self._stop("interrupted", _INTERRUPTED)
                 elif not self._told_to_stop and death in done:
                     self._on_target_died(death.result())
@@ -129,7 +129,7 @@ class Listener:
         """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
         self._watcher.note(
-            f"interrupted: nothing more is sent; what is in flight has {self._drain_s:.0f} s (Ctrl-C again: none)"
+            f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
         self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
         self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))

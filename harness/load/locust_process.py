@@ -112,7 +112,7 @@ class LocustProcess:
         except TimeoutError:
             raise UserError(otherwise) from None
         if message is None:
-            raise UserError("the load generator's process ended before the run began; its message stands above")
+            raise UserError("the load generator's process ended before the run began; see its message above")
         if message["op"] == "refused":
             raise UserError(message["what"], where=message["where"], remedy=message["remedy"])
         return message

@@ -234,9 +234,9 @@ def _lacking(found: FirstScrape) -> str | None:
     where = f"{public_name(found.endpoint)}/metrics"
     lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
     if found.problem:
-        return f"{where}: {found.problem}; unknown are its {lost}"
+        return f"{where}: {found.problem}; its {lost} are unknown"
     other = found.server == "other"
-    return f"{where} is not vLLM's; it is kept as it is, and unknown are its {lost}" if other else None
+    return f"{where} is not vLLM's: it is stored as it is, and its {lost} are unknown" if other else None
 
 
 def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:

@@ -123,7 +123,7 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
         grammar = found.grammar
         if found.repeated:
             many = f"{found.repeated:,} of {plan.table.num_rows:,} requests"
-            notices.append(f"{many} repeat a body of the log that was sent before: a prefix cache finds them")
+            notices.append(f"{many} have the same body as an earlier one: a prefix cache will find them")
     check_content(spec, identity, grammar=grammar)
     return notices
 

@@ -110,7 +110,7 @@ async def prepare(
         prompts = await prompt_content.prepare(http, identity, spec, plan, run_dir)
         settled = None
         if warms_up(spec) and plan.table.num_rows:
-            watcher.note("warming up until the server's pace is steady")
+            watcher.note("warming up until the server's speed is steady")
             try:
                 settled = await warm_up(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
             except WarmupRefused as error:

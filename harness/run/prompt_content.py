@@ -128,7 +128,9 @@ async def _overhead(
         return counts[0], []
     kind = "chat" if chat else "text"
     off = int(np.ptp(counts))
-    return min(counts), [f"{kind} prompts can't be cut exactly with this tokenizer: off by up to {off}"]
+    return min(counts), [
+        f"{kind} prompts can't be cut exactly with this tokenizer: lengths are off by up to {off} tokens"
+    ]
 
 
 async def _tokenize(http: aiohttp.ClientSession, identity: Identity, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -141,7 +141,7 @@ async def unless_gone(target: Target, work: Coroutine[Any, Any, T]) -> T:
             raise ending.result().error("before the load began")
         return doing.result()
     except aiohttp.ClientError as error:
-        raise TargetGone(f"breaks connections off before the load began: {error}", where="target") from error
+        raise TargetGone(f"closes connections before the load began: {error}", where="target") from error
     finally:
         doing.cancel()
         ending.cancel()

@@ -12,6 +12,7 @@ Two kinds, told by what the command does:
 import asyncio
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -31,45 +32,26 @@ _REFUSED: Final = 3  # times in a row, so that it is gone and not only busy
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
+@dataclass(eq=False)
 class CommandTarget(LaunchedTarget):
-    """`kind: command`.
+    """`kind: command`."""
 
-    Args:
-        command: split as a shell would; no shell runs it.
-        urls: base URLs that it answers at.
-        ready: URL that answers 200 once it can serve; default: `/health` of the first.
-        env: added to its environment.
-        ready_timeout_s: from the spawn.
-        access: how it is asked whether it is ready.
-        gpus: see `LaunchedTarget`.
-        stop: command that ends what `command` started.
-        model: asked for a first token; None: the first that it lists.
-        endpoint: completions | chat, of the first token.
-    """
+    command: str  # split as a shell would; no shell runs it
+    urls: tuple[str, ...]  # base URLs that it answers at
+    ready: str | None  # URL that answers 200 once it can serve; None: `/health` of the first
+    env: Mapping[str, str]  # added to its environment
+    ready_timeout_s: float  # from the spawn
+    access: Access = OPEN  # how it is asked whether it is ready
+    gpus: str | None = None  # see `LaunchedTarget`
+    stop_command: str | None = None  # ends what `command` started
+    model: str | None = None  # asked for a first token; None: the first that it lists
+    endpoint: str = "completions"  # of the first token
 
-    def __init__(
-        self,
-        command: str,
-        urls: tuple[str, ...],
-        ready: str | None,
-        env: Mapping[str, str],
-        ready_timeout_s: float,
-        access: Access = OPEN,
-        gpus: str | None = None,
-        stop: str | None = None,
-        model: str | None = None,
-        endpoint: str = "completions",
-    ) -> None:
-        super().__init__(gpus)
-        self._command = _words(command, "target.command")
-        self._stop = None if stop is None else _words(stop, "target.stop")
-        self._urls = urls
-        self._ready = ready or f"{urls[0]}/health"
-        self._env = env
-        self._ready_timeout_s = ready_timeout_s
-        self._access = access
-        self._model = model
-        self._endpoint = endpoint
+    def __post_init__(self) -> None:
+        super().__init__(self.gpus)
+        self._command = _words(self.command, "target.command")
+        self._stop = None if self.stop_command is None else _words(self.stop_command, "target.stop")
+        self._ready = self.ready or f"{self.urls[0]}/health"
 
     async def launch(self) -> tuple[str, ...]:
         """Run the command, wait for the readiness URL and for a first token.
@@ -78,18 +60,16 @@ class CommandTarget(LaunchedTarget):
             UserError: it can't be run, or its port is taken.
             TargetGone: it ends, or isn't ready in time.
         """
-        url = URL(self._urls[0])
+        url = URL(self.urls[0])
         local = url.host in _LOOPBACK
         if local and url.port:
             require_free(url.port, "target.url")
         port = url.port if local else None
         detaches = self._stop is not None
-        readiness = Readiness(self._ready, self._ready_timeout_s, "target.command", detaches=detaches)
-        await self.serve(
-            self._command, self._env, port, self._access, readiness, self._urls[0], self._model, self._endpoint
-        )
+        readiness = Readiness(self._ready, self.ready_timeout_s, "target.command", detaches=detaches)
+        await self.serve(self._command, self.env, port, self.access, readiness, self.urls[0], self.model, self.endpoint)
         self.life.container, self.life.instance = await started_container(self._command, port)
-        return self._urls
+        return self.urls
 
     async def ended(self) -> Ended:
         if self.process is None:
@@ -133,7 +113,7 @@ class CommandTarget(LaunchedTarget):
         """Return when the readiness URL can't be connected to."""
         refused = 0
         timeout = aiohttp.ClientTimeout(total=1.0)
-        async with session(await self._access.headers(), self._access.trust) as http:
+        async with session(await self.access.headers(), self.access.trust) as http:
             while refused < _REFUSED:
                 try:
                     async with http.get(self._ready, timeout=timeout):

@@ -49,7 +49,7 @@ class Credentials:
             try:
                 await self._renew(spec)
             except UserError as error:
-                self._note(f"the key could not be renewed ({error.what}); the old one serves")
+                self._note(f"the key could not be renewed ({error.what}); the old one is used")
         return self._header(spec)
 
     def refused(self) -> None:
@@ -76,14 +76,14 @@ class Credentials:
             except UserError as error:
                 pause = min(retry_s * 2**failures, _RETRY_MOST_S)
                 failures += 1
-                self._note(f"the key could not be renewed ({error.what}); the old one serves, next try in {pause:g} s")
+                self._note(f"the key could not be renewed ({error.what}); the old one is used, next try in {pause:g} s")
                 await asyncio.sleep(pause)
                 pause = 0.0
                 continue
             if failures:
-                self._note(f"the key is renewed, after {failures} failed tries")
+                self._note(f"the key was renewed after {failures} failed tries")
             elif refusals:
-                self._note("the target refused the key (401): it is renewed")
+                self._note("the target refused the key (401): it was renewed")
             failures = 0
             headers = {**others, **self._header(spec)}
             for renew in tell:

@@ -44,7 +44,7 @@ class SimTarget(LaunchedTarget):
             while not (line := self._port_line()):
                 if ending.done() or time.monotonic() > began + _READY_S:
                     said = self.process.tail()
-                    what = said[-1] if said else "it ended without a word"
+                    what = said[-1] if said else "it ended without a message"
                     raise TargetGone(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,41 +52,26 @@ _KEY: Final = "api-key"
 _DETAILS: Final = "--enable-prompt-tokens-details"
 
 
+@dataclass(eq=False)
 class VllmTarget(LaunchedTarget):
-    """`kind: vllm`.
+    """`kind: vllm`."""
 
-    Args:
-        model: a name or a folder; `--model`.
-        args: vLLM's flags.
-        env: added to its environment.
-        python: vLLM's interpreter; None: found (see `vllm_flags.find_python`).
-        ready_timeout_s: from the spawn.
-        access: how it is asked whether it is ready.
-        gpus: see `LaunchedTarget`.
-    """
+    model: str  # a name or a folder
+    args: Mapping[str, Any]  # vLLM's flags
+    env: Mapping[str, str]  # added to its environment
+    python: str | None  # vLLM's interpreter; None: found (see `vllm_flags.find_python`)
+    ready_timeout_s: float  # from the spawn
+    access: Access = OPEN  # how it is asked whether it is ready
+    gpus: str | None = None  # see `LaunchedTarget`
 
-    def __init__(
-        self,
-        model: str,
-        args: Mapping[str, Any],
-        env: Mapping[str, str],
-        python: str | None,
-        ready_timeout_s: float,
-        access: Access = OPEN,
-        gpus: str | None = None,
-    ) -> None:
-        super().__init__(gpus)
-        self._model = model
-        self._args = {key.replace("_", "-"): value for key, value in args.items()}
-        self._env = env
-        self._python = python
-        self._ready_timeout_s = ready_timeout_s
-        self._access = access
+    def __post_init__(self) -> None:
+        super().__init__(self.gpus)
+        self.args = {key.replace("_", "-"): value for key, value in self.args.items()}
         self.installed: vllm_flags.Installed | None = None
 
     @property
     def served_model(self) -> str:
-        name = self._args.get("served-model-name", self._model)
+        name = self.args.get("served-model-name", self.model)
         return str(name[0] if isinstance(name, list) else name)
 
     async def launch(self) -> tuple[str, ...]:
@@ -94,30 +80,30 @@ class VllmTarget(LaunchedTarget):
         Raises:
             UserError: no vLLM, an unknown flag, no such model folder, the port is taken, or it doesn't come up.
         """
-        if self._model.startswith(("/", ".", "~")) and not Path(self._model).expanduser().is_dir():
-            raise UserError(f"there is no folder {self._model}", where="target.model")
-        self.installed = await vllm_flags.inspect(vllm_flags.find_python(self._python))
-        vllm_flags.check(self.installed, self._args)
+        if self.model.startswith(("/", ".", "~")) and not Path(self.model).expanduser().is_dir():
+            raise UserError(f"there is no folder {self.model}", where="target.model")
+        self.installed = await vllm_flags.inspect(vllm_flags.find_python(self.python))
+        vllm_flags.check(self.installed, self.args)
         if self.installed.flags is None:
             self.life.notices.append(
-                f"the flags were not checked: vLLM {self.installed.version} didn't tell its parser's"
+                f"the flags were not checked: vLLM {self.installed.version} could not list its own"
             )
-        port = int(self._args.get("port") or free_port())
+        port = int(self.args.get("port") or free_port())
         await asyncio.to_thread(require_free, port, "target.args.port")
-        host = str(self._args.get("host", "127.0.0.1"))
+        host = str(self.args.get("host", "127.0.0.1"))
         command = self._command(self.installed, host, port)
-        url = _url(self._args, host, port)
-        readiness = Readiness(f"{url}/health", self._ready_timeout_s, "target", MILESTONES, DETAILS, PROBLEMS)
+        url = _url(self.args, host, port)
+        readiness = Readiness(f"{url}/health", self.ready_timeout_s, "target", MILESTONES, DETAILS, PROBLEMS)
         env = self._environment(host)
-        await self.serve(command, env, port, self._access, readiness, url, self.served_model, "completions")
+        await self.serve(command, env, port, self.access, readiness, url, self.served_model, "completions")
         return (url,)
 
     def _environment(self, host: str) -> dict[str, str]:
         """The server's environment: an API key is passed here, where no list of processes shows it."""
-        found = dict(self._env)
+        found = dict(self.env)
         if _is_here(host):  # nobody else reaches what this adds: resolved settings, resetting the cache
             found = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **found}
-        key = self._args.get(_KEY)
+        key = self.args.get(_KEY)
         if isinstance(key, list | tuple) and len(key) == 1:
             key = key[0]
         if isinstance(key, list | tuple):
@@ -128,8 +114,8 @@ class VllmTarget(LaunchedTarget):
         return found
 
     def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
-        model = os.path.expanduser(self._model)
-        settings = {**self._args, "host": host, "port": port}
+        model = os.path.expanduser(self.model)
+        settings = {**self.args, "host": host, "port": port}
         if _DETAILS in (
             installed.flags or {}
         ):  # usage tells cached tokens: what shows whether the cache was as declared

@@ -118,7 +118,7 @@ def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value:
     if "." in name:
         return  # a part of a JSON object, whose shape is vLLM's
     if known.nargs == 0 and values:
-        raise UserError(f"{value!r} is no value for a switch", where=where, remedy="Write true or false.")
+        raise UserError(f"{value!r} is not a value for a switch", where=where, remedy="Write true or false.")
     if not values and known.nargs not in (0, "?", "*"):
         number = {"int": "a whole number", "float": "a number"}.get(known.kind, "a value")
         raise UserError(f"{value!r} is not {number}", where=where)
@@ -126,7 +126,7 @@ def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value:
         raise UserError(f"{value!r} is a list, and the flag takes one value", where=where)
     for one in values:
         if known.choices is not None and one not in known.choices:
-            raise UserError(f"{one!r} is none of {', '.join(known.choices)}", where=where)
+            raise UserError(f"{one!r} is not one of {', '.join(known.choices)}", where=where)
         if known.kind in ("int", "float") and not _is_number(one, known.kind):
             raise UserError(f"{one!r} is not {'a whole number' if known.kind == 'int' else 'a number'}", where=where)
 

@@ -71,22 +71,11 @@ class ServerScraper:
         self._headers = dict(headers or {})
         self._readers = {url.rstrip("/").removesuffix("/v1"): PageReader() for url in urls}
         self._samples = TidySamples(SERVER_SCHEMA, spool)
-        self._latest: dict[str, dict[SeriesKey, float]] = {}
-        self._first: dict[str, dict[SeriesKey, float]] = {}
+        self._series: dict[str, int] = {}  # of the latest page
         self._up: dict[str, bool] = {}
         self._session: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.problems: list[Problem] = []
-
-    @property
-    def t0_unix_ns(self) -> int:
-        """The run's start. Setting it anew (the first scrape took long) moves the samples so far."""
-        return self._t0
-
-    @t0_unix_ns.setter
-    def t0_unix_ns(self, t0_unix_ns: int) -> None:
-        self._samples.shift(self._t0 - t0_unix_ns)
-        self._t0 = t0_unix_ns
 
     async def start(self) -> list[FirstScrape]:
         """Scrape once and return what came; then go on in the background."""
@@ -118,23 +107,6 @@ class ServerScraper:
 
     def write(self, path: Path) -> None:
         self._samples.write(path)
-
-    def latest(self, name: str) -> float | None:
-        """The newest value of `name`, summed over labels and endpoints; None if it was never there."""
-        return _total(self._latest, name)
-
-    def increase(self, name: str) -> float | None:
-        """Growth of counter `name` since the first scrape, summed; a restarted server counts from 0."""
-        if _total(self._latest, name) is None:
-            return None
-        grown = 0.0
-        for endpoint, values in self._latest.items():
-            first = self._first[endpoint]
-            for key, value in values.items():
-                if key.name == name:
-                    before = first.get(key, 0.0)
-                    grown += value - before if value >= before else value
-        return grown
 
     async def _run(self, endpoint: str) -> None:
         """Rounds of one endpoint: one that hangs holds up no other."""
@@ -171,8 +143,7 @@ class ServerScraper:
         t_ns = (began + ended) // 2 - self._t0
         self._keep(endpoint, t_ns, [*keys, _UP, _DURATION], [*values, float(problem is None), (ended - began) / 1e9])
         if problem is None:
-            self._latest[endpoint] = dict(zip(keys, values, strict=True))
-            self._first.setdefault(endpoint, self._latest[endpoint])
+            self._series[endpoint] = len(keys)
         elif self._up.get(endpoint, True) and len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(Problem(t_ns, endpoint, problem))
         self._up[endpoint] = problem is None
@@ -190,15 +161,10 @@ class ServerScraper:
         )
 
     def _found(self, endpoint: str) -> FirstScrape:
-        series = len(self._latest.get(endpoint, ()))
+        series = self._series.get(endpoint, 0)
         if not self._up[endpoint]:
             problem = next(p.text for p in reversed(self.problems) if p.endpoint == endpoint)
             return FirstScrape(endpoint, None, 0, problem)
         if not series:
             return FirstScrape(endpoint, None, 0, "/metrics is empty")
         return FirstScrape(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
-
-
-def _total(by_endpoint: Mapping[str, Mapping[SeriesKey, float]], name: str) -> float | None:
-    found = [value for values in by_endpoint.values() for key, value in values.items() if key.name == name]
-    return sum(found) if found else None

@@ -1,7 +1,7 @@
-"""One machine's part of a run: its injectors, and the users who ask them for requests.
+"""One machine's part of a run: its injectors, and the users for whom they send requests.
 
-The same whether a run is of one machine (`local`) or this is one of several (`worker`): whoever commands it hears of
-everything through ``report``.
+It is the same in a run on one machine (`local_run`) and on each of several (`worker`). It reports everything to its
+owner by ``report``.
 """
 
 import time
@@ -15,7 +15,6 @@ from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.injector_processes import Injectors
-from tailgate.loadgen.control.user_counts import UserCounts
 
 if TYPE_CHECKING:
     from tailgate.loadgen.llm_user import Answer
@@ -24,7 +23,7 @@ END_OF_USER = gevent.GreenletExit
 
 
 class Coordinator:
-    """Lives from the injectors' start until `over` is set."""
+    """Passes messages between users and injectors, which have all ended when `over` is set."""
 
     def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
         self._report = report
@@ -36,7 +35,7 @@ class Coordinator:
         self._turn_ends: dict[int, AsyncResult] = {}  # user -> the end of its session's turn, if it waits for one
         self._answers: dict[int, AsyncResult] = {}  # request of a locustfile -> its answer, if anybody waits for it
         self._open: set[int] = set()  # requests of locustfiles whose answers may yet be judged
-        self._asked = 0
+        self._request_count = 0
         self._last_wakeups: dict[int, tuple[int, int]] = {}  # user of a locustfile -> last answer, and when it came
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
@@ -51,7 +50,7 @@ class Coordinator:
     # --- commands --------------------------------------------------------------------------------------
 
     def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
-        """Tell the injectors their jobs: numbers ``first`` ... of ``of``; at most ``requests`` are asked for."""
+        """Send the injectors their jobs, numbered ``first`` ... of ``of``. At most ``requests`` are dispatched."""
         self._first = first
         self._request_limit = requests
         self._job = job
@@ -59,25 +58,25 @@ class Coordinator:
             self._injectors.send(k, {"op": "job", "job": {**job, "injector": first + k, "injectors": of}})
 
     def go(self, t0_unix_ns: int) -> None:
-        """The run's clock starts at this time (CLOCK_REALTIME)."""
+        """Start the run's clock at this time (CLOCK_REALTIME)."""
         self._began = True
         self._injectors.send_all({"op": "go", "t0_unix_ns": t0_unix_ns})
         if self._request_limit == 0:  # all of them are others'
             self.finish()
 
     def close_at(self, unix_ns: int) -> None:
-        """Closed loop: from this time on nobody asks any more."""
+        """End a closed loop at this time (CLOCK_REALTIME)."""
         gevent.spawn_later(max(unix_ns - time.time_ns(), 0) / 1e9, self.finish)
 
     def finish(self, early: bool = False) -> None:
-        """Closed loop: nobody asks any more, what is in flight drains."""
+        """End a closed loop: users get no further request, and requests in flight drain."""
         if not self.closing:
             self.closing = True
             self._report_users(early)
             self._injectors.send_all({"op": "finish", "open": sorted(self._open.union(self._answers))})
 
     def wind_down(self, why: str) -> None:
-        """Nothing more is sent from now on; what is in flight may end, within the plan's drain."""
+        """Send nothing more, and let requests in flight end within the plan's drain."""
         if not self._began:
             self.stop(why)
         elif self._job["loop"] == "open":
@@ -86,7 +85,7 @@ class Coordinator:
             self.finish(early=True)
 
     def stop(self, why: str) -> None:
-        """End now: what is in flight is cancelled, what was measured is kept."""
+        """End now: requests in flight are cancelled, and records are kept."""
         if not self.closing:
             self.closing = True
             if self._began and self._job["loop"] != "open":
@@ -98,38 +97,35 @@ class Coordinator:
         self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": users, "early": early})
 
     def renew_headers(self, message: Message) -> None:
-        """Other headers from now on."""
         self._injectors.send_all(message)
 
     def close(self) -> None:
-        """End the injectors."""
         self._injectors.close()
 
     # --- the users -------------------------------------------------------------------------------------
 
     def next_user(self) -> int:
-        """A number for a new user; its injector is that number modulo their count."""
+        """A number for a new user. Its injector is that number modulo the number of injectors."""
         self._users_made += 1
         return self._users_made - 1
 
     def user_started(self) -> None:
-        """A user has begun."""
         self.user_counts.change(+1)
 
     def user_left(self, user: int) -> None:
-        """A user has ended; its request in flight, if any, goes on and is recorded."""
+        """Count a user out. Its request in flight, if any, goes on and is recorded."""
         self._turn_ends.pop(user, None)
         self._last_wakeups.pop(user, None)
         self._injectors.send(user % len(self._injectors), {"op": "left", "user": user})
         self.user_counts.change(-1)
 
     def follow_plan(self) -> None:
-        """The open loop's dispatcher: waits until every injector has ended."""
+        """Wait until every injector has ended: the open loop needs nothing of its one user."""
         self.over.wait()
         raise END_OF_USER
 
     def dispatch_next(self, user: int) -> int:
-        """Have the user's next request sent; returns when it has ended, with the think time in ns."""
+        """Have the user's next request sent, wait for its end, and return the think time in ns."""
         self._count_request()
         ended = self._turn_ends[user] = AsyncResult()
         self._injectors.send(user % len(self._injectors), {"op": "dispatch-next", "user": user, "at": time.time_ns()})
@@ -137,22 +133,22 @@ class Coordinator:
         return think_ns
 
     def _count_request(self) -> None:
-        """One more request, or the end of the user who wants it."""
-        if self.closing or (self._request_limit is not None and self._asked >= self._request_limit):
+        """Count one more request, or end the user who wants it if there are none left."""
+        if self.closing or (self._request_limit is not None and self._request_count >= self._request_limit):
             self.finish()
             raise END_OF_USER
-        self._asked += 1
+        self._request_count += 1
 
     # --- users of locustfiles (loadgen.llm_user) ------------------------------------------------------------
 
     def request(self, user: int, message: Message) -> Message:
-        """Have a body sent; what the injector tells of the answer, under the request's `number`.
+        """Have a body sent, and return the injector's message about the answer, under the request's `number`.
 
-        An answer goes to who asked for it and to nobody else: if they wait no longer (a timeout of their own, or the
-        user's end), it is recorded and not told.
+        An answer goes only to the user who asked for it. If that one waits no longer (a timeout of its own, or its
+        end), the answer is only recorded.
         """
         self._count_request()
-        number = self._asked
+        number = self._request_count
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
         answer = self._answers[number] = AsyncResult()
         now = time.time_ns()
@@ -175,21 +171,21 @@ class Coordinator:
         return done
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """A user found an answer wrong."""
+        """Record that a user found an answer wrong."""
         verdict = {"op": "judge", "index": answer.index, "class": answer.kind, "error": reason}
         self._injectors.send(user % len(self._injectors), verdict)
 
     def release_answer(self, user: int, number: int) -> None:
-        """Nothing more will be said of an answer. Told only at the end, when the injectors wait for it."""
+        """No user can fail this answer any more. Injectors need to know that only when the run is closing."""
         self._open.discard(number)
         if self.closing:
             self._injectors.send(user % len(self._injectors), {"op": "settled", "number": number})
 
     def on_answer(self, answer: "Answer") -> None:
-        """An answer has come; what it counts as is in the records."""
+        """For subclasses: an answer has come."""
 
     def on_settled(self, user: User, answer: "Answer") -> None:
-        """Nothing more will be said of an answer."""
+        """For subclasses: no user can fail this answer any more."""
 
     # --- from the injectors ----------------------------------------------------------------------------
 
@@ -225,7 +221,7 @@ def _streamed(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_failed_assertions(environment: Environment) -> None:
-    """An `assert` that fails in a locustfile's task is an error of the answer before it."""
+    """Make a failed `assert` in a locustfile's task an error of the answer before it."""
 
     def listen(user_instance: User, exception: Exception, **_: Any) -> None:
         answer = getattr(getattr(user_instance, "client", None), "last", None)
@@ -233,3 +229,39 @@ def count_failed_assertions(environment: Environment) -> None:
             answer.fail(str(exception) or "an assertion failed")
 
     environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]
+
+
+class UserCounts:
+    """How many users there are, counted as they come and leave, and the integral of their number over time."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._most = 0
+        self._user_ns = 0
+        self._since_ns: int | None = None
+        self._changed_ns = 0
+
+    def change(self, by: int) -> None:
+        """Count users in (positive) or out (negative)."""
+        now = time.monotonic_ns()
+        if self._since_ns is None:
+            self._since_ns = now
+        else:
+            self._user_ns += self._now * (now - self._changed_ns)
+        self._changed_ns = now
+        self._now += by
+        self._most = max(self._most, self._now)
+
+    def restart(self) -> None:
+        """Begin the average anew with the users of now, because the measure phase begins."""
+        if self._since_ns is not None:
+            self._since_ns = self._changed_ns = time.monotonic_ns()
+            self._user_ns, self._most = 0, self._now
+
+    def summary(self) -> dict[str, float]:
+        """The time-weighted mean and the largest number."""
+        if self._since_ns is None:
+            return {"mean": 0.0, "max": 0.0}
+        now = time.monotonic_ns()
+        whole = self._user_ns + self._now * (now - self._changed_ns)
+        return {"mean": whole / max(now - self._since_ns, 1), "max": float(self._most)}

@@ -1,4 +1,4 @@
-"""The injector processes of this machine, seen from Locust: started, told, listened to, ended."""
+"""The injector processes of this machine: started, sent messages, and ended by the Locust process."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 
 class Injectors:
-    """``count`` injector children. ``heard(k, message)`` is called for all they say."""
+    """``count`` child processes. ``on_message(k, message)`` is called for each message of injector k."""
 
     def __init__(self, count: int, on_message: Callable[[int, Message], None]) -> None:
         self._on_message = on_message
@@ -51,20 +51,17 @@ class Injectors:
 
     @property
     def all_ended(self) -> bool:
-        """Whether none is at work any more."""
         return len(self.ended) == len(self._children)
 
     def send(self, k: int, message: Message) -> None:
-        """One message to one injector."""
         self._channels[k].send(message)
 
     def send_all(self, message: Message) -> None:
-        """One message to each."""
         for channel in self._channels:
             channel.send(message)
 
     def close(self, grace_s: float = 10.0) -> None:
-        """Wait for them to exit; one that doesn't is killed."""
+        """Wait for the processes to exit, and kill those that don't."""
         for channel in self._channels:
             channel.close()
         for child in self._children:

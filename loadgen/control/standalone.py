@@ -37,11 +37,7 @@ _ASK_S = 10.0
 
 
 class StandaloneCoordinator(Coordinator):
-    """A station without a run around it.
-
-    Raises:
-        UserError: the target can't be asked for its model, or the injector refused.
-    """
+    """A coordinator without a run around it. Raises a UserError if the target or the injector can't serve."""
 
     def __init__(self, environment: Environment, user: type["LLMUser"]) -> None:
         url = _host(environment, user)
@@ -80,7 +76,7 @@ class StandaloneCoordinator(Coordinator):
                     waiting.set_exception(why)
 
     def on_answer(self, answer: "Answer") -> None:
-        """Its tokens count at once, the request when the user has had its say."""
+        """Count its tokens at once. The request counts when the user can't fail it any more."""
         self._unsettled.add(answer.index)
         entries: Any = self._environment.stats.entries
         if answer.ok and answer.ttft_ms is not None:
@@ -89,14 +85,12 @@ class StandaloneCoordinator(Coordinator):
                 entries[answer.kind, "ITL"].log(gap, 0)
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """A user found an answer wrong."""
         if answer.index in self._unsettled:
             self._wrong[answer.index] = reason
         else:  # its request counts already
             self._environment.stats.log_error(answer.api, answer.kind, reason)
 
     def on_settled(self, user: User, answer: "Answer") -> None:
-        """Now it counts."""
         self._unsettled.discard(answer.index)
         error = self._wrong.pop(answer.index, None) or (None if answer.ok else f"{answer.status}: {answer.error}")
         took_ms = answer.last_token_ms if answer.ok and answer.last_token_ms is not None else answer.e2e_ms
@@ -115,11 +109,7 @@ class StandaloneCoordinator(Coordinator):
 
 
 def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
-
-    Raises:
-        SystemExit: it can't be; why is said.
-    """
+    """On Locust's `init`, so that no run time is spent on the injector's start. If it fails, print why and exit."""
     if not _wanted(environment, users) or not _host(environment, users[0]):
         return  # the web UI asks for the host later, and a worker's master tells it
     try:
@@ -130,11 +120,7 @@ def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> N
 
 
 def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `test_start`.
-
-    Raises:
-        UserError: it can't be.
-    """
+    """On Locust's `test_start`, if the host was not known before."""
     if _wanted(environment, users):
         environment.coordinator = StandaloneCoordinator(environment, users[0])  # type: ignore[attr-defined]
 
@@ -157,11 +143,7 @@ def _key(user: type["LLMUser"]) -> dict[str, str]:
 
 
 def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, str]:
-    """The model to ask for, and whose dialect the server speaks.
-
-    Raises:
-        UserError: nobody answers there, or not an OpenAI API.
-    """
+    """The model to ask for and the server's dialect, or a UserError if no OpenAI API answers there."""
     request = urllib.request.Request(f"{url}/v1/models", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_ASK_S) as response:

@@ -1,6 +1,6 @@
 """The Locust users of plain runs: one dispatcher for the open loop, one user per session for the closed.
 
-They find their machine's station as `environment.station`.
+They find their machine's coordinator as `environment.coordinator`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ class OpenLoopUser(_CoordinatedUser):
 
     @task
     def follow_plan(self) -> None:
-        """From go to the last record."""
         self.coordinator.follow_plan()
 
 
@@ -41,7 +40,7 @@ class SessionUser(_CoordinatedUser):
     """
 
     def run(self) -> None:  # type: ignore[misc]
-        """Its whole life; it counts as a user for as long, however that ends."""
+        """Live as a Locust user does. It counts as a user for as long, however that ends."""
         self.coordinator.user_started()
         try:
             super().run()  # type: ignore[no-untyped-call]
@@ -50,7 +49,7 @@ class SessionUser(_CoordinatedUser):
 
     @task
     def turns(self) -> None:
-        """All its requests: Locust's own bookkeeping between tasks would cost more than the hand-over."""
+        """Send all requests in one task: Locust's bookkeeping between tasks would cost more than a dispatch."""
         while True:
             think_ns = self.coordinator.dispatch_next(self.number)
             if think_ns:

@@ -1,4 +1,4 @@
-"""The master before the run: workers join or are turned away, get their shards, and say that they are ready."""
+"""The master's work before the run: it lets workers join, sends them their shards, and waits until all are ready."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tailgate.loadgen.distributed.workers import Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 _PREPARE_S: Final = 120.0
-# What of a `prepare` message every worker is told.
+# What every worker gets of a `prepare` message.
 _COMMON: Final = ("stages", "warmup_ns", "measure_end_ns", "plan", "key", "locustfile")
 
 # (worker's connection, kind, data)
@@ -24,7 +24,7 @@ Send = Callable[[str, str, dict[str, Any]], None]
 
 
 class Join:
-    """Gathers a fleet. Its methods are called with what workers say, `ready` by who waits for them."""
+    """Gathers the workers of a run: `on_...` is called for their messages, `wait_until_ready` by the master."""
 
     def __init__(self, workers: Workers, send: Send, event: Callable[[str], None]) -> None:
         self._workers = workers
@@ -35,11 +35,7 @@ class Join:
         self._refusal: UserError | None = None
 
     def wait_until_ready(self, message: Message, wait_s: float) -> None:
-        """Wait for the workers, send each its shard, and wait until all can begin.
-
-        Raises:
-            UserError: too few came, or one can't serve its shard.
-        """
+        """Wait for the workers and send each its shard, or raise a UserError if too few came or one can't serve it."""
         if not self._arrived.wait(wait_s):
             raise UserError(
                 f"{len(self._workers.by_id)} of {self._workers.expected} workers came within {wait_s:.0f} s: "
@@ -86,11 +82,11 @@ class Join:
                 offset += len(piece)
                 gevent.sleep(0)  # heartbeats between the pieces
 
-    # --- what workers say ------------------------------------------------------------------------------
+    # --- messages of workers ------------------------------------------------------------------------------
 
     def on_hello(self, client: str, about: dict[str, Any]) -> None:
-        """Somebody wants to join, or has not heard that it has."""
-        known = client in self._workers.by_id
+        """Let a worker join or turn it away. It asks again until it has an answer."""
+        already_in = client in self._workers.by_id
         answer = self._workers.admit(client, about)
         if isinstance(answer, UserError):
             self._send(client, protocol.TURNED_AWAY, {"what": answer.what, "remedy": answer.remedy})
@@ -99,7 +95,7 @@ class Join:
                 self._workers.turned_away.append(named)
                 self._event(f"turned away {named}")
             return
-        if not known:
+        if not already_in:
             several = "1 injector" if answer.injectors == 1 else f"{answer.injectors} injectors"
             self._event(f"{answer.name} joined with {several}")
         self._send(client, protocol.WELCOME, {"number": answer.number, "name": answer.name})
@@ -107,25 +103,22 @@ class Join:
             self._arrived.set()
 
     def on_ping(self, client: str, data: dict[str, Any]) -> None:
-        """Somebody asks for our time."""
         received = time.time_ns()
         pong = {"sent": data["sent"], "received": received, "answered": time.time_ns()}
         self._send(client, protocol.PONG, pong)
 
     def on_prepared(self, worker: Worker, data: dict[str, Any]) -> None:
-        """A worker can begin."""
         worker.prepared, worker.stamps = True, data["stamps"]
         worker.offset_ns, worker.error_ns = data["offset_ns"], data["error_ns"]
-        if all(one.prepared for one in self._workers.by_id.values()):
+        if all(other.prepared for other in self._workers.by_id.values()):
             self._prepared.set()
 
     def on_refused(self, worker: Worker, data: dict[str, Any]) -> None:
-        """A worker can't serve its shard."""
         where = f"{worker.name}: {data['where']}" if data["where"] else worker.name
         self._fail(UserError(data["what"], where=where, remedy=data["remedy"]))
 
     def on_missing(self, worker: Worker) -> None:
-        """A worker is missing before the run began: another may come in its place, unless shards are handed out."""
+        """Forget a worker that is missing before the run: another may take its place unless shards are out already."""
         if self._workers.sharded:
             self._fail(UserError(f"{worker.name} went away before the run began", where="workers"))
             return

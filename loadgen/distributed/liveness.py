@@ -1,4 +1,4 @@
-"""Who of the workers is there: missing, back again, given up. When all are accounted for the run may end."""
+"""Which workers are there, missing, back again or given up. The run may end when all are accounted for."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from typing import Final
 
 from tailgate.loadgen.distributed.workers import Worker, Workers
 
-# Neither a word nor a heartbeat of Locust's for so long: missing.
+# A worker is missing after so long without a message or a heartbeat of Locust.
 _SILENT_S: Final = 4.0
-# Missing for so long when all the others are done, and nothing is sent any more: given up.
+# It is given up when it has been missing for so long, all others are done, and nothing is sent any more.
 _PATIENCE_S: Final = 8.0
 
 
 class Liveness:
-    """Looks after a fleet. ``beats(client)`` says whether Locust counts a connection as alive."""
+    """Watches the workers. ``beats(client)`` says whether Locust counts a connection as alive."""
 
     def __init__(self, workers: Workers, beats: Callable[[str], bool], event: Callable[[str], None]) -> None:
         self._workers = workers
@@ -21,19 +21,19 @@ class Liveness:
         self._event = event
 
     def newly_missing(self) -> list[Worker]:
-        """Look at each worker; those that were not missing before."""
+        """The workers that have gone missing since the last look."""
         now = time.monotonic()
-        found = []
+        missing_workers = []
         for worker in list(self._workers.by_id.values()):
             missing = now - worker.last_heard_s > _SILENT_S and not self._beats(worker.id)
             if missing and worker.missing_since is None and worker.here:
                 worker.missing_since = now
                 self._event(f"{worker.name} is missing: it died, or the network between is down")
-                found.append(worker)
+                missing_workers.append(worker)
             elif not missing and worker.missing_since is not None:
                 self._event(f"{worker.name} is back after {now - worker.missing_since:.0f} s")
                 worker.missing_since, worker.given_up = None, False
-        return found
+        return missing_workers
 
     def newly_given_up(self, over_s: float) -> list[Worker]:
         """Those that don't come back, once nobody else is waited for.

@@ -1,11 +1,11 @@
-"""A run of several machines, on the one that commands: a Locust master runner, and what comes back from its workers.
+"""The commanding side of a run on several machines: a Locust master runner, and what its workers send back.
 
-The same messages from and to the harness as `local`; behind them are workers (`worker`) instead of this machine's own
+It exchanges the same messages with the harness as `local_run`, but behind it are workers instead of this machine's own
 injectors. Users, stages and the web UI are Locust's business, spread over the workers by it; the plan's rows are
-spread by their session (`session % injectors`). Records arrive while the run goes on (`shipping`).
+spread by their session (`session % injectors`). Records arrive while the run goes on (`record_transfer`).
 
 The end is a barrier: the run is over when every worker has drained and all it recorded is here, or is given up
-(`vigil`). Whose rows never came back is known by then.
+(`liveness`). By then it is known whose rows never came back.
 """
 
 import time
@@ -36,7 +36,7 @@ _AGAIN_S: Final = 1.0
 
 
 class MasterRun:
-    """Lives until `over` is set."""
+    """A run of several workers, which has ended when `over` is set."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class MasterRun:
         self._join = Join(self._workers, self._send, self._event)
         self._liveness = Liveness(self._workers, self._beats, self._event)
         self._setup: RunSetup | None = None
-        self._own_classes: list[type[User]] = []
+        self._locustfile_classes: list[type[User]] = []
         self._store: RecordStore | None = None
         self._t0_unix_ns = 0
         self._drain_end_ns = 0  # run time by which every request has ended
-        self._stopping: tuple[str, dict[str, Any]] | None = None  # what workers are told, again and again
+        self._stopping: tuple[str, dict[str, Any]] | None = None  # the message that workers get again and again
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
@@ -71,7 +71,7 @@ class MasterRun:
     # --- from the harness ------------------------------------------------------------------------------
 
     def on_message(self, message: Message) -> None:
-        """One message from the harness."""
+        """Act on one message from the harness."""
         match message["op"]:
             case "load":
                 self._load(message)
@@ -91,25 +91,25 @@ class MasterRun:
                 raise ValueError(f"unknown message {other!r}")
 
     def on_harness_gone(self) -> None:
-        """The harness is gone: end, keep what was measured."""
+        """End the run when the harness is gone, and keep the records."""
         self._stop("the command line process is gone")
         gevent.spawn_later(5, self._dismiss)
 
     def _load(self, message: Message) -> None:
         try:
-            self._own_classes = load_classes(message)
+            self._locustfile_classes = load_classes(message)
         except UserError as error:
             self._refuse(error)
         else:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def _refuse(self, error: UserError) -> None:
-        self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        self._report({"op": "refused", **error.parts})
 
     def _prepare(self, message: Message) -> None:
         self._store = RecordStore(Path(message["job"]["spool"]))
         self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
-        self._setup = RunSetup.of(message, self._report, self._own_classes)
+        self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
         self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
         try:
@@ -220,7 +220,7 @@ class MasterRun:
     # --- the closed loop's users -----------------------------------------------------------------------
 
     def _close_when_all_have(self) -> None:
-        """Closed loop: the measure phase ends when the last worker's users stopped asking."""
+        """In a closed loop the measure phase ends when the last worker's users have stopped asking."""
         workers = [r for r in self._workers.by_id.values() if not r.given_up and (r.closed_at_ns or not r.drained)]
         if not workers or any(worker.closed_at_ns is None for worker in workers):
             return
@@ -231,13 +231,13 @@ class MasterRun:
         self._report({"op": "closing", "at_unix_ns": at, "users": users, "planned_users": planned})
 
     def _left_early(self, worker: Worker, how: str) -> None:
-        """A closed loop lacks a worker's users from then on: no record shows that, so the run says it."""
+        """Fail a closed loop that lacks a worker's users from now on, since no record would show it."""
         if self._setup is not None and self._setup.closed and self._stopping is None:
             self._report({"op": "failed", "why": f"{worker.name} {how}: its users were missing from then on"})
             self._close_when_all_have()
 
     def _given_up(self, worker: Worker) -> None:
-        """Nobody knows what became of its requests: no report shows them."""
+        """Fail the run: what became of this worker's requests is in no report."""
         if self._stopping is None:
             users = "its users were missing from then on, and " if self._setup and self._setup.closed else ""
             why = f"{worker.name} did not come back: {users}what it did not report is lost"
@@ -247,15 +247,15 @@ class MasterRun:
     # --- the barrier -----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        told = time.monotonic()
+        repeated_at = time.monotonic()
         while not self.over.is_set():
             gevent.sleep(_WATCH_S)
             for worker in self._liveness.newly_missing():
                 if not self._t0_unix_ns:
                     self._runner.clients.pop(worker.id, None)
                     self._join.on_missing(worker)
-            if time.monotonic() - told > _AGAIN_S:
-                told = time.monotonic()
+            if time.monotonic() - repeated_at > _AGAIN_S:
+                repeated_at = time.monotonic()
                 self._repeat()
             if self._t0_unix_ns:
                 over_s = (time.time_ns() - self._t0_unix_ns - self._drain_end_ns) / 1e9
@@ -265,7 +265,7 @@ class MasterRun:
                     self._end()
 
     def _repeat(self) -> None:
-        """What must not be lost: the start and the stop."""
+        """Send again what must not be lost: the start and the stop."""
         for worker in self._workers.by_id.values():
             if self._stopping is not None and worker.here:
                 self._send(worker.id, *self._stopping)
@@ -273,7 +273,7 @@ class MasterRun:
                 self._send(worker.id, protocol.GO, {"t0_unix_ns": self._t0_unix_ns})
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        """Locust's own stop (its web UI, its last worker gone): nothing ends before the records are here."""
+        """Hold Locust back when it stops by itself (web UI, last worker gone) until all records are here."""
         if self.over.is_set() or not self._t0_unix_ns or self._runner.worker_count == 0:
             return
         if self._stopping is None:
@@ -282,7 +282,7 @@ class MasterRun:
         self.over.wait()
 
     def _on_crash(self, greenlet: gevent.Greenlet) -> None:
-        """Our own fault: the run ends now instead of at its deadline."""
+        """End the run now, not at its deadline, when the master itself failed."""
         self._end_badly(f"the master failed: {greenlet.exception!r}")
 
     def _end_badly(self, why: str) -> None:
@@ -301,7 +301,6 @@ class MasterRun:
         self.over.set()
 
     def close(self) -> None:
-        """End Locust: its workers hear of it, too."""
         if self._ui is not None:
             self._ui.close()
         self._runner.quit()

@@ -1,4 +1,4 @@
-"""A worker's end of the line to its master: Locust's own connection, and how far the two clocks are apart."""
+"""A worker's connection to its master, which is Locust's own, and how far the two clocks are apart."""
 
 import time
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class MasterLink:
             self._on_message(msg.type, data)
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
-        """Send; what matters is said again by whoever says it."""
+        """Send a message, which may be lost: what matters is repeated by the caller."""
         with self._sending:
             try:
                 self._runner.send_message(kind, data)
@@ -64,26 +64,21 @@ class MasterLink:
                 return
 
     def report(self, message: Message) -> None:
-        """Pass on what the station says."""
+        """Pass on a report of the coordinator."""
         self.send(protocol.REPORT, {"message": message})
 
     def silent_s(self) -> float:
-        """How long nothing was heard of the master, neither of ours nor of Locust's heartbeats."""
+        """How long nothing was heard from the master, heartbeats of Locust included."""
         beat = self._runner.last_heartbeat_timestamp or 0.0
         return float(min(time.monotonic() - self._last_heard_s, time.time() - beat))
 
     # --- clocks ----------------------------------------------------------------------------------------
 
     def ping(self) -> None:
-        """Ask for the master's time."""
         self.send(protocol.PING, {"sent": time.time_ns()})
 
     def measure_clock(self, pings: int) -> None:
-        """Exchange so many pings.
-
-        Raises:
-            UserError: they are not answered.
-        """
+        """Exchange so many pings. Raises a UserError if they are not answered."""
         wanted = len(self._pings) + pings
         with gevent.Timeout(_PONG_S, UserError("the master does not answer pings", where=f"--master {self.master}")):
             while len(self._pings) < wanted:
@@ -91,15 +86,15 @@ class MasterLink:
                 gevent.sleep(_PING_S)
 
     def offset(self, latest: int | None = None) -> Offset:
-        """The master's clock less ours, of all pings or the latest few."""
+        """The master's clock less ours, by all pings or the latest few."""
         return estimate(self._pings if latest is None else self._pings[-latest:])
 
     def close(self, grace_s: float = 5.0) -> None:
-        """Leave; the master's Locust is told."""
+        """Leave, and let the master's Locust know."""
         self._environment.events.quitting.fire(environment=self._environment)  # type: ignore[no-untyped-call]
         gevent.spawn(self._runner.quit).join(grace_s)
 
 
 def wait_for_any(*events: Event, timeout_s: float | None = None) -> None:
-    """Until one of them is set, or the time is over."""
+    """Wait until one of the events is set or the time is over."""
     gevent.wait(list(events), timeout=timeout_s, count=1)

@@ -1,4 +1,4 @@
-"""A worker's plan, made in a process of its own.
+"""Makes a worker's plan, in a process of its own.
 
 ``python -m tailgate.loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
 
@@ -19,11 +19,7 @@ from tailgate.workloads.table.hashing import plan_hash
 
 
 def rebuild(order: dict[str, Any], folder: Path) -> str:
-    """Leave ``plan.parquet`` in the folder and return its hash.
-
-    Raises:
-        UserError: it is not the master's plan.
-    """
+    """Leave ``plan.parquet`` in the folder and return its hash. Raises a UserError if it is not the master's plan."""
     path = folder / "plan.parquet"
     if order["how"] == "spec":
         plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
@@ -36,11 +32,7 @@ def rebuild(order: dict[str, Any], folder: Path) -> str:
 
 
 def check(plan_hash_here: str, expected: str) -> None:
-    """Refuse another plan than the master's.
-
-    Raises:
-        UserError: with both hashes.
-    """
+    """Raise a UserError with both hashes if the plan is not the master's."""
     if plan_hash_here != expected:
         raise UserError(
             f"the worker's plan is not the master's: its hash is {plan_hash_here}, the master's {expected}",
@@ -50,12 +42,12 @@ def check(plan_hash_here: str, expected: str) -> None:
 
 
 def main() -> int:
-    """Entry: a UserError goes to stdout as JSON."""
+    """Read the order, print the answer as JSON."""
     order = orjson.loads(sys.stdin.buffer.read())
     try:
         answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}
     except UserError as error:
-        answer = {"refused": {"what": error.what, "where": error.where, "remedy": error.remedy}}
+        answer = {"refused": error.parts}
     sys.stdout.write(orjson.dumps(answer).decode())
     return 0
 

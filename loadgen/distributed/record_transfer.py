@@ -1,4 +1,4 @@
-"""Records on their way from a worker's spool to the master's: pieces of growing files, acknowledged by offset.
+"""Sends records from a worker's spool to the master's: pieces of growing files, acknowledged by offset.
 
 Spool files only ever grow (Arrow IPC streams, a batch at a time), so "everything up to byte N is stored" is all there
 is to know: a piece that comes twice is stored once, a gap is sent again. What a dead worker had sent stays readable up
@@ -37,7 +37,7 @@ class _Progress:
 
 
 class RecordSender:
-    """The worker's side. `look` now and then, `stored` when the master says so."""
+    """The worker's side: call `send_new` now and then, `acknowledge` when the master says what it holds."""
 
     def __init__(self, folder: Path, send: Send) -> None:
         self._folder = folder
@@ -45,7 +45,7 @@ class RecordSender:
         self._files: dict[str, _Progress] = {}
 
     def send_new(self) -> None:
-        """Send what is new, as far as the window allows; send again what was lost."""
+        """Send what is new, as far as the window allows, and again what was lost."""
         now = time.monotonic()
         for path in sorted(self._folder.glob("*.arrows")):
             if number_of(path.name) is None:
@@ -62,7 +62,7 @@ class RecordSender:
                     progress.sent += len(piece)
 
     def acknowledge(self, name: str, upto: int) -> None:
-        """The master holds the file up to this byte."""
+        """Note that the master holds the file up to this byte."""
         progress = self._files.get(name)
         if progress is not None and upto > progress.acknowledge:
             progress.acknowledge = upto
@@ -80,7 +80,7 @@ class RecordSender:
 
 
 class RecordStore:
-    """The master's side: files in its own run directory's spool."""
+    """The master's side, which writes the files into the spool of its run directory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -88,11 +88,7 @@ class RecordStore:
         self.repeated = 0  # bytes that came more than once
 
     def write(self, name: str, offset: int, piece: bytes) -> int:
-        """Store what is new of a piece; everything up to the returned byte is held.
-
-        Raises:
-            OSError: the disk is full or gone.
-        """
+        """Store what is new of a piece, and return up to which byte all is held. Raises OSError on a full disk."""
         have = self._have.get(name, 0)
         if offset > have:
             return have  # a gap: the pieces before it were lost and come again

@@ -1,6 +1,6 @@
-"""A worker's shard made ready: the plan made and checked, this machine's own key and locustfile.
+"""Makes a worker's shard ready: makes and checks the plan, and adds this machine's own key and locustfile.
 
-Neither keys nor code come over the network: the master names the variable and the locustfile's digest.
+Neither keys nor code come over the network: the master only names the variable and the locustfile's digest.
 """
 
 import os
@@ -20,7 +20,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 @dataclass(frozen=True)
 class LocalInputs:
-    """What this machine brings along."""
+    """What this machine itself contributes to its shard."""
 
     folder: Path  # where plan, content and records are kept
     key_variable: str | None = None
@@ -28,11 +28,7 @@ class LocalInputs:
 
 
 def make_job(shard: dict[str, Any], inputs: LocalInputs) -> dict[str, Any]:
-    """The injectors' job on this machine; the plan is made and checked.
-
-    Raises:
-        UserError: another plan than the master's, or no key.
-    """
+    """The injectors' job on this machine, or a UserError if its plan is not the master's or a key is missing."""
     _make_plan(shard["plan"], inputs.folder)
     job = {**shard["job"], "plan": str(inputs.folder / "plan.parquet"), "spool": str(inputs.folder / "spool")}
     if job["content"] is not None:
@@ -62,7 +58,7 @@ def _make_plan(order: dict[str, Any], folder: Path) -> None:
 
 
 def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
-    """The header with the API key, from this machine's environment."""
+    """The header with the API key, which comes from this machine's environment."""
     if wanted is None:
         return {}
     variable = inputs.key_variable or wanted["variable"]
@@ -77,11 +73,7 @@ def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
 
 
 def load_classes(wanted: dict[str, Any] | None, inputs: LocalInputs) -> list[type[User]]:
-    """The user classes of this machine's copy of the locustfile; none for a run without.
-
-    Raises:
-        UserError: no copy, another one than the master's, or one that can't be used.
-    """
+    """The user classes of this machine's copy of the locustfile, or a UserError if that can't be used."""
     if wanted is None:
         return []
     if inputs.locustfile is None:

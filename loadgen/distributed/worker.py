@@ -1,4 +1,4 @@
-"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load, ships its records.
+"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load and its records.
 
 Started by `tailgate worker`. Its records are spooled in a folder of its own first; the master acknowledges what it
 holds, and nothing is deleted before that. When the master has not been heard of for `alone_s` the load ends: nobody
@@ -46,7 +46,7 @@ _INTERRUPTED: Final = 130
 
 
 class WorkerRun:
-    """Joins, runs once, and leaves. `serve` returns the exit code."""
+    """A worker that joins a master, takes part in one run, and leaves."""
 
     def __init__(self, injectors: int, inputs: LocalInputs, name: str, alone_s: float) -> None:
         self._inputs = inputs
@@ -64,24 +64,19 @@ class WorkerRun:
         self._welcomed = AsyncResult()
         self._shard = AsyncResult()
         self._stamps: bool | None = None  # known when the injectors are ready
-        self._went = Event()
+        self._load_started = Event()
         self._dismissed = Event()
         self._over = Event()  # for whatever reason
         self._exit_code = 0
 
     @property
-    def went(self) -> bool:
-        """Whether load was sent."""
-        return bool(self._went.is_set())
+    def load_started(self) -> bool:
+        return bool(self._load_started.is_set())
 
     # --- from joining to leaving -----------------------------------------------------------------------
 
     def serve(self, host: str, port: int, wait_s: float) -> int:
-        """Join within ``wait_s``, take part in one run; the exit code.
-
-        Raises:
-            UserError: no master, turned away, or the shard can't be served.
-        """
+        """Join within ``wait_s``, take part in one run, return the exit code. Raises a UserError without a run."""
         try:
             self._join(host, port, wait_s)
             keeper = gevent.spawn(self._watch)
@@ -108,17 +103,17 @@ class WorkerRun:
             while not self._welcomed.ready():
                 self._link.send(protocol.HELLO, about)
                 self._welcomed.wait(_AGAIN_S)
-        say(f"joined {self._link.master} as {self._welcomed.get()['name']}")
+        print_line(f"joined {self._link.master} as {self._welcomed.get()['name']}")
 
     def _take_part(self) -> None:
         wait_for_any(self._shard, self._over)
         if not self._shard.ready():
             return
         self._prepare(self._shard.get())
-        while not (self._went.is_set() or self._over.is_set()):
+        while not (self._load_started.is_set() or self._over.is_set()):
             self._report_prepared()
-            wait_for_any(self._went, self._over, timeout_s=_AGAIN_S)
-        if self._went.is_set():
+            wait_for_any(self._load_started, self._over, timeout_s=_AGAIN_S)
+        if self._load_started.is_set():
             self._coordinator.over.wait()
             self._drain()
 
@@ -135,7 +130,7 @@ class WorkerRun:
             self._environment.shape_class = None  # the master has it
             self._coordinator.prepare(job, shard["first"], shard["of"], shard["requests"])
         except UserError as error:
-            self._refuse({"what": error.what, "where": error.where, "remedy": error.remedy})
+            self._refuse(error.parts)
             raise
 
     def _report_prepared(self) -> None:
@@ -143,14 +138,14 @@ class WorkerRun:
             self._link.send(protocol.PREPARED, {"stamps": self._stamps, **_clock_fields(self._link.offset())})
 
     def _go(self, t0_unix_ns: int) -> None:
-        if not self._went.is_set():
+        if not self._load_started.is_set():
             t0_here = t0_unix_ns - self._link.offset().offset_ns
             self._coordinator.go(t0_here)
             self._setup.watch_the_clock(self._coordinator, t0_here)
-            self._went.set()
+            self._load_started.set()
 
     def _drain(self) -> None:
-        """Ship the rest, and say so until dismissed: a worker that left too early would lose its records."""
+        """Send the rest and report it until dismissed: a worker that left too early would lose its records."""
         deadline = time.monotonic() + _SHIP_S
         sender = self._record_sender
         while not (sender.all_stored or self._dismissed.is_set() or self._alone or time.monotonic() > deadline):
@@ -167,13 +162,13 @@ class WorkerRun:
         if self._record_sender.all_stored:
             shutil.rmtree(self._inputs.folder, ignore_errors=True)
         else:
-            say(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
+            print_line(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
             self._exit_code = self._exit_code or _ALONE
         self._link.close()
         return self._exit_code
 
     def interrupted(self) -> None:
-        """Ctrl-C or SIGTERM: end, ship what was measured, leave."""
+        """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
         if hasattr(self, "_link"):
             self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
@@ -184,8 +179,8 @@ class WorkerRun:
             os._exit(_INTERRUPTED)
 
     def _end(self, why: str) -> None:
-        if not self.went and not self._over.is_set():
-            say(f"the run ended before it began: {why}")
+        if not self.load_started and not self._over.is_set():
+            print_line(f"the run ended before it began: {why}")
             self._exit_code = self._exit_code or _REFUSED
         self._over.set()
         self._coordinator.stop(why)
@@ -196,13 +191,13 @@ class WorkerRun:
         pinged = time.monotonic()
         while True:
             gevent.sleep(_LOOK_S)
-            if self.went:
+            if self.load_started:
                 self._record_sender.send_new()
             if time.monotonic() - pinged > _PING_EVERY_S:
                 pinged = time.monotonic()
                 self._link.ping()
             if self._alone and not self._over.is_set():
-                say(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
+                print_line(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
                 self._exit_code = _ALONE
                 self._end("the master is gone")
 
@@ -217,7 +212,7 @@ class WorkerRun:
         self._link.send(protocol.REFUSED, why)
         gevent.sleep(0.5)  # it must be on its way before the connection closes
 
-    # --- from the station and from the master ----------------------------------------------------------
+    # --- messages of the coordinator and the master ----------------------------------------------------------
 
     def _on_coordinator_message(self, message: Message) -> None:
         match message["op"]:
@@ -254,7 +249,7 @@ class WorkerRun:
                 self._go(data["t0_unix_ns"])
             case protocol.STORED:
                 self._record_sender.acknowledge(data["name"], data["upto"])
-            case protocol.WIND_DOWN if self.went:
+            case protocol.WIND_DOWN if self.load_started:
                 self._coordinator.wind_down(data["why"])
             case protocol.WIND_DOWN | protocol.STOP:
                 self._end(data["why"])
@@ -267,13 +262,12 @@ def _clock_fields(offset: Offset) -> dict[str, int]:
     return {"offset_ns": offset.offset_ns, "error_ns": offset.error_ns}
 
 
-def say(text: str) -> None:
-    """One line for the person at the worker's keyboard."""
+def print_line(text: str) -> None:
+    """Print a line for the person who started the worker."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Entry of the worker's process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -285,16 +279,16 @@ def main() -> int:
     parser.add_argument("--alone", type=float, required=True)
     parser.add_argument("--locustfile", type=Path, default=None)
     a = parser.parse_args()
-    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
     run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, run.interrupted)
     try:
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
-        if not run.went:
+        if not run.load_started:
             shutil.rmtree(a.folder, ignore_errors=True)
-        say(f"tailgate worker: {error}")
+        print_line(f"tailgate worker: {error}")
         return _REFUSED
 
 

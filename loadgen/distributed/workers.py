@@ -13,7 +13,7 @@ from tailgate.workloads.common.errors import UserError
 
 @dataclass
 class Worker:
-    """One worker."""
+    """One worker, with its part of the run and its progress."""
 
     id: str  # Locust's name for the connection
     number: int
@@ -26,7 +26,7 @@ class Worker:
     offset_ns: int = 0  # the master's clock less its own
     error_ns: int = 0
     drift_ns: int = 0  # how far the offset moved through the run
-    began: bool = False  # has said something since go
+    began: bool = False  # has reported something since go
     closed_at_ns: int | None = None  # closed loop: when it asked for its last request, on the master's clock
     users: dict[str, float] = field(default_factory=dict)
     drained: bool = False
@@ -41,7 +41,6 @@ class Worker:
         return not (self.drained or self.given_up)
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
         return {
             "name": self.name,
             "injectors": list(range(self.first, self.first + self.injectors)),
@@ -88,7 +87,7 @@ class Workers:
         self._admitted = 0
 
     def admit(self, client: str, about: dict[str, Any]) -> Worker | UserError:
-        """Let a worker in, or say why not. One that is in stays in."""
+        """Let a worker in, or say why not. A worker that is in stays in."""
         if client in self.by_id:
             return self.by_id[client]
         version, number = str(about.get("version", "unknown")), self._admitted + 1
@@ -107,25 +106,23 @@ class Workers:
         return worker
 
     def forget(self, worker: Worker) -> None:
-        """One went away before it had a shard: another may take its place."""
         del self.by_id[worker.id]
 
     def takes_part(self, client: str) -> bool | None:
-        """Whether a connection is one of a worker that was let in; None while others still may be."""
+        """Whether this connection's worker was let in; None while others still may be."""
         return client in self.by_id if self.sharded else None
 
     @property
     def complete(self) -> bool:
-        """Whether all that are expected are there."""
         return len(self.by_id) == self.expected
 
     @property
     def injectors(self) -> int:
-        """Of all workers together."""
+        """The number of injectors of all workers."""
         return sum(worker.injectors for worker in self.by_id.values())
 
     def number_injectors(self) -> None:
-        """Give each worker its injectors' numbers; from now on nobody is let in."""
+        """Give each worker the numbers of its injectors. From now on no worker is let in."""
         self.sharded = True
         first = 0
         for worker in self.by_id.values():
@@ -148,6 +145,6 @@ class Workers:
         return dict(apportioned(requests, weights))
 
     def who_came(self) -> str:
-        """For a person: names, or nobody; and who was turned away."""
+        """The names of those who came, and who was turned away."""
         came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.by_id.values()) or "nobody"
-        return came + "".join(f"; turned away: {one}" for one in self.turned_away)
+        return came + "".join(f"; turned away: {worker}" for worker in self.turned_away)

@@ -16,7 +16,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def main() -> int:
-    """Serve one run; 0 when it ended as told, 1 when it could not."""
+    """Serve one run and return 0, or 1 if the injector could not."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd
@@ -40,7 +40,7 @@ def main() -> int:
         loop.run()
     except Exception as error:  # noqa: BLE001 - the process's outermost edge: what was measured is kept
         if isinstance(error, UserError) and not injector.began:
-            control.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            control.send({"op": "refused", **error.parts})
             return 1
         text = f"{type(error).__name__}: {error}"
         control.send({"op": "crashed", "error": text, "traceback": traceback.format_exc()})

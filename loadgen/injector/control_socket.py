@@ -1,4 +1,4 @@
-"""JSON lines over the control socket, inside the injector's loop: never blocks it."""
+"""Reads and writes JSON lines on the control socket without ever blocking the injector's event loop."""
 
 import contextlib
 import socket
@@ -12,15 +12,19 @@ from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 
 class ControlSocket:
-    """Messages to and from the Locust process. ``gone`` is called when the other end hangs up."""
+    """Messages to and from the Locust process. ``on_closed`` is called when the other end hangs up."""
 
     def __init__(
-        self, loop: EventLoop, sock: socket.socket, take: Callable[[dict[str, Any]], None], gone: Callable[[], None]
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        on_message: Callable[[dict[str, Any]], None],
+        on_closed: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
-        self._on_message = take
-        self._on_closed = gone
+        self._on_message = on_message
+        self._on_closed = on_closed
         self._in = b""
         self._out = b""
         self._open = True
@@ -73,7 +77,7 @@ class ControlSocket:
             self._on_closed()
 
     def close(self) -> None:
-        """Deliver what is left, then close."""
+        """Send what is left, then close."""
         if self._open:
             self._loop.unwatch(self._sock.fileno())
             self._open = False

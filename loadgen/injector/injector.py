@@ -1,6 +1,6 @@
-"""The injector: wires loop, feed, dispatcher and books together, and lives through one run.
+"""The injector: wires event loop, request source, dispatcher and recorder together for one run.
 
-    job -> ready -> go -> (hand, finish, stop, headers)* -> end
+    job -> ready -> go -> (dispatch-next, finish, stop, headers)* -> end
 
 Its process is the data plane: no gevent, no asyncio, one thread. Garbage collection is off while it measures;
 nothing on the hot path makes cycles, so memory stays flat without it.
@@ -39,7 +39,7 @@ _FLUSH_NS = 250_000_000
 
 
 class Injector:
-    """One injector's life. `take` is called with each message from the control socket."""
+    """One injector for one run. `on_message` is called with each message from the control socket."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -49,18 +49,18 @@ class Injector:
         self._started = False
         self._progress = (-1, -1)  # reads and ended requests, when there was last something new
         self._progress_ns = 0
-        self._refused_key_reported_ns = 0  # when a refused key was last told of
+        self._refused_key_reported_ns = 0  # when a refused key was last reported
         self._unread: deque[Exchange] = deque()  # answers that came whole and wait to be read
         self._stamps = StampKeeper()
         self._secrets = Secrets()
 
     @property
     def began(self) -> bool:
-        """Whether load is being sent: from then on nothing can be refused."""
+        """Whether load is being sent; from then on nothing can be refused."""
         return self._started
 
     def on_message(self, message: dict[str, Any]) -> None:
-        """One message from the control socket."""
+        """Act on one message from the control socket."""
         match message["op"]:
             case "job":
                 self._prepare(Job.from_dict(message["job"]))
@@ -115,7 +115,7 @@ class Injector:
         source = make_source(job, self._loop, endpoints, self._dispatcher, self._stats)
         self._schedule, self._maker = source.schedule, source.maker
         if isinstance(self._schedule, LocustfileLoop):
-            self._recorder.add_writer(self._schedule)
+            self._recorder.write_first(self._schedule.spools)
         self._live_stats = LiveStats(source.class_of if job.by_class else None)
         while self._schedule.prepare(time.monotonic_ns()):
             pass
@@ -125,7 +125,7 @@ class Injector:
         self._send({"op": "ready", "injector": job.injector, "rows": source.rows, "stamps": self._stats.kernel_stamps})
 
     def _renew(self, headers: dict[str, str]) -> None:
-        """Other headers from now on, unless they are unfit: then the old ones serve on, and the run says so."""
+        """Use other headers from now on. If they are unfit the old ones stay, and the run is warned."""
         try:
             self._maker.renew_headers(headers)
         except UserError as error:
@@ -153,7 +153,7 @@ class Injector:
             self._finish()
 
     def _at_zero(self) -> None:
-        """The run's time zero: the first interval of its conduct begins."""
+        """Begin the first interval of client statistics at the run's time zero."""
         self._stats.forget_cpu()
         self._loop.take_turn_max()
         self._tenth()
@@ -169,7 +169,7 @@ class Injector:
             self._finish()
 
     def _idle(self, now_ns: int) -> bool:
-        """Between reads: one answer is read, one request made; whether there is more to do at once."""
+        """Between reads, evaluate one answer and make one request; returns whether there is more to do at once."""
         if self._unread:
             # More than one where they pile up, so that a busy loop can't be left behind.
             for _ in range(1 + len(self._unread) // 64):
@@ -207,7 +207,7 @@ class Injector:
             self._finish()
 
     def _report_refused_key(self) -> None:
-        """At most once a second."""
+        """Report it at most once a second."""
         now = time.monotonic_ns()
         if now - self._refused_key_reported_ns > _SECOND_NS:
             self._refused_key_reported_ns = now
@@ -243,7 +243,7 @@ class Injector:
         self._loop.at(self._second_at + _SECOND_NS, self._second)
 
     def _watch_for_life(self, now_ns: int) -> None:
-        """A closed loop that ends by a number of requests would wait for a server that hangs."""
+        """End a closed loop with a number of requests when the server hangs, or it would wait for ever."""
         if self._job.stall_ns is None:
             return
         progress = (self._stats.all_reads, self._live_stats.ended)
@@ -265,7 +265,7 @@ class Injector:
             self._finish()
 
     def stop(self, why: str) -> None:
-        """End now: what is in flight is cancelled, what was measured is kept."""
+        """End now: requests in flight are cancelled, and records are kept."""
         if self._over or not self._started:
             self._loop.stop()
             return

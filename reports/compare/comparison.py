@@ -47,7 +47,6 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """Label and load."""
         return f"{self.label} @ {self.load}"
 
 
@@ -109,59 +108,57 @@ def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
 
 
 def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
-    """Why these runs can't be compared."""
-    found = []
+    obstacles = []
     bad = [run for run in runs if not run.summary.valid]
     if bad:
         why = bad[0].summary.invalid_reasons[0]
-        found.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
+        obstacles.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
     workloads = {run.manifest.workload_hash for run in runs}
     if len(workloads) > 1 or "" in workloads:
         others = [run.path.name for run in runs if run.manifest.workload_hash != runs[0].manifest.workload_hash]
         what = (
             f"{', '.join(others[:3])} had another workload than {runs[0].path.name}" if others else "no workload hash"
         )
-        found.append(f"different workloads: {what}")
+        obstacles.append(f"different workloads: {what}")
     for label in dict.fromkeys(run.label for run in runs):
         mixed = deployments_differ([run for run in runs if run.label == label])
         if mixed:
-            found.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
+            obstacles.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
     if len({run.manifest.loop for run in runs}) > 1:
-        found.append("open and closed loops are mixed: their latencies mean different things")
+        obstacles.append("open and closed loops are mixed: their latencies mean different things")
     if len({run.summary.simulated for run in runs}) > 1:
-        found.append("simulated and real targets are mixed")
-    return found
+        obstacles.append("simulated and real targets are mixed")
+    return obstacles
 
 
 def _remarks(runs: Sequence[StoredRun], points: Sequence[Configuration]) -> list[str]:
-    """What a reader must know besides."""
-    found = []
+    remarks = []
     gpus = {gpus_in_words(run.manifest) for run in runs}
     if len(gpus) > 1:
-        found.append(f"different GPUs: {', '.join(sorted(gpus))}")
+        remarks.append(f"different GPUs: {', '.join(sorted(gpus))}")
     lonely = [point.name for point in points if not point.ratios and point.label != points[0].label]
     if lonely:
-        found.append(f"{points[0].label} did not run at the load of {', '.join(lonely)}: no ratios there")
+        remarks.append(f"{points[0].label} did not run at the load of {', '.join(lonely)}: no ratios there")
     failed = {point.name: point.figures["errors"].value for point in points}
     shares = [share for share in failed.values() if share is not None]
     if shares and max(shares) - min(shares) > _FAILED_APART:
-        told = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
-        found.append(f"latencies are of ok requests only, and {told}: see the rows with failures as infinitely late")
+        shown = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
+        remarks.append(f"latencies are of ok requests only, and {shown}: see the rows with failures as infinitely late")
     if any(run.overloaded for run in runs):
         names = sorted({run.path.name for run in runs if run.overloaded})
-        found.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
+        remarks.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
     elif runs[0].manifest.loop == "open" and len({run.label for run in runs}) > 1:
-        found.append(
+        remarks.append(
             "load-limited: below saturation throughput and cost are those of the offered load, not of capacity"
         )
     if (fitted := _fitted_price_ratio(runs)) is not None:
-        found.append(
+        remarks.append(
             f"an output token's price over an input token's, fitted from these saturated mixes, is {fitted:.2f}; "
             "the costs use what each run states (gpus.price_ratio, default 4)"
         )
     if any(len(point.runs) < 2 for point in points):
-        found.append("single runs have no interval: how much runs differ by themselves is not known")
-    return found
+        remarks.append("single runs have no interval: how much runs differ by themselves is not known")
+    return remarks
 
 
 def _fitted_price_ratio(runs: Sequence[StoredRun]) -> float | None:
@@ -185,9 +182,9 @@ def _point(label: str, load: str, runs: Sequence[StoredRun], base: Sequence[Stor
         figures[metric.key] = runs_mean([value for _, value in mine])
         if base and runs is not base:
             plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
-            found = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
-            if found is not None:
-                ratios[metric.key] = found
+            over_base = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
+            if over_base is not None:
+                ratios[metric.key] = over_base
     offered = [r for run in runs if (r := run.summary.load.offered_rps) is not None]
     return Configuration(label, load, tuple(runs), sum(offered) / len(offered) if offered else None, figures, ratios)
 
@@ -207,13 +204,13 @@ def _fronts(points: Sequence[Configuration]) -> list[Front]:
         ("Throughput against speed", "tokens_per_s_per_user", "tokens_per_s_per_gpu"),
         ("Cost against time to first token", tail, "cost.per_million_output"),
     )
-    found = []
+    fronts = []
     for title, x_key, y_key in wanted:
         x, y = by_key[x_key], by_key[y_key]
         places = [_place(point, x, y) for point in points]
         if sum(place is not None for place in places) >= 2:
-            found.append(Front(title, x, y, tuple(dominated_by(places, (x.higher, y.higher)))))
-    return found
+            fronts.append(Front(title, x, y, tuple(dominated_by(places, (x.higher, y.higher)))))
+    return fronts
 
 
 def _place(point: Configuration, x: Metric, y: Metric) -> tuple[float, float] | None:

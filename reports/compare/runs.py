@@ -112,13 +112,12 @@ class StoredRun:
 
     @property
     def overloaded(self) -> bool:
-        """Requests in flight grew all along."""
-        return self.summary.load.overloaded
+        return bool(self.summary.load.overloaded)
 
     @property
     def waiting_share(self) -> float | None:
         """Closed loop: share of the users' time in which they wait for an answer; None where it isn't known."""
-        users, flight = self.summary.load.users.get("mean"), self.summary.load.in_flight
+        users, flight = (self.summary.load.users or {}).get("mean"), self.summary.load.in_flight
         return flight.mean / users if users and flight is not None else None
 
     @cached_property

@@ -102,7 +102,6 @@ PER_REQUEST: Final = tuple(metric.key for metric in LATENCIES if metric.per_requ
 
 
 def keys(metrics: Iterable[Metric]) -> tuple[str, ...]:
-    """Their names."""
     return tuple(metric.key for metric in metrics)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.arrivals import padded_sum
 from tailgate.reports.metrics.throughput import (
     answer_began_ns,
     answer_ended_ns,
@@ -48,7 +49,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
                 return None
             return _counted(analysis, analysis.begin_ns, good)
         case "requests_per_s":
-            return _counted(analysis, last, rows & run.ok & _inside(analysis, last))
+            return _counted(analysis, last, rows & run.ok & run.inside(last))
         case "input_tokens_per_s":
             prompt = np.where(rows, prompt_tokens_inside(run), 0.0)
             return _weighted(analysis, first, prompt)
@@ -71,7 +72,7 @@ def _tokens(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
     bins = np.zeros(max(high, len(scan.arrivals_per_bin)))
     bins[: len(scan.arrivals_per_bin)] = scan.arrivals_per_bin * (float(output.sum()) / arrivals)
     if metric == "total_tokens_per_s":
-        bins = _added(bins, _per_bin(analysis, answer_began_ns(run), prompt))
+        bins = padded_sum(bins, _per_bin(analysis, answer_began_ns(run), prompt))
     return _bounded(analysis, total / seconds, bins[low:high])
 
 
@@ -92,11 +93,11 @@ def _weighted(analysis: Analysis, times_ns: Floats, weights: Floats) -> RateInte
 
 
 def _bounded(analysis: Analysis, value: float, per_bin: Floats) -> RateInterval:
-    found = mean_interval(per_bin, 2 * LEVEL - 1)
-    if found is None:
+    interval = mean_interval(per_bin, 2 * LEVEL - 1)
+    if interval is None:
         return RateInterval(value, None, None)
     bin_s = analysis.scan.bin_ns / 1e9
-    half = (found[1] - found[0]) / 2 / bin_s
+    half = (interval[1] - interval[0]) / 2 / bin_s
     return RateInterval(value, max(0.0, value - half), value + half)
 
 
@@ -111,15 +112,3 @@ def _per_bin(analysis: Analysis, times_ns: Floats, weights: Floats) -> Floats:
     wanted = np.isfinite(times_ns) & (weights != 0)
     slots = np.maximum(times_ns[wanted] // analysis.scan.bin_ns, 0).astype(np.int64)
     return np.bincount(slots, weights=weights[wanted], minlength=_bins(analysis)[1]).astype(np.float64)
-
-
-def _inside(analysis: Analysis, times_ns: Floats) -> Mask:
-    start, end = analysis.run.window_ns
-    return (times_ns >= start) & (times_ns < end)
-
-
-def _added(a: Floats, b: Floats) -> Floats:
-    total = np.zeros(max(len(a), len(b)))
-    total[: len(a)] += a
-    total[: len(b)] += b
-    return total

@@ -71,7 +71,6 @@ class WorkloadAsSent:
 
 
 def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:
-    """Compare what was sent with what was planned."""
     run = analysis.run
     planned = _inside(run, run.column("scheduled_ns"))
     sent = _inside(run, run.column("dispatched_ns"))
@@ -83,7 +82,7 @@ def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:
         gap_cv_planned=_gap_cv(planned),
         gap_cv_sent=_gap_cv(sent),
         dispersion=tuple(
-            found for window in WINDOWS_S if (found := _dispersion(planned, sent, window, seconds)) is not None
+            at_window for window in WINDOWS_S if (at_window := _dispersion(planned, sent, window, seconds)) is not None
         ),
         prompt_ks=_ks(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[analysis.offered]),
         output_ks=_ks(run.column("output_tokens")[ok], run.column("output_tokens_planned")[analysis.offered]),
@@ -104,9 +103,7 @@ def planned_reuse(run: Run, rows: Mask, granularity: int = 1) -> float | None:
 
 def _inside(run: Run, times_ns: Floats) -> Floats:
     """Rising times of the measured requests inside the steady window, seconds from its start."""
-    start, end = run.window_ns
-    known = times_ns[run.measured & np.isfinite(times_ns)]
-    return np.sort(known[(known >= start) & (known < end)] - start) / 1e9
+    return np.sort(times_ns[run.measured & run.inside(times_ns)] - run.window_ns[0]) / 1e9
 
 
 def _gap_cv(times_s: Floats) -> float | None:
@@ -126,8 +123,8 @@ def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float)
 
 def _mismatched(run: Run, rows: Mask, name: str) -> int:
     """Requests whose length by usage is known and not the planned one."""
-    told, planned = run.column(name)[rows], run.column(f"{name}_planned")[rows]
-    return int(np.count_nonzero(np.isfinite(told) & (told != planned)))
+    by_usage, planned = run.column(name)[rows], run.column(f"{name}_planned")[rows]
+    return int(np.count_nonzero(np.isfinite(by_usage) & (by_usage != planned)))
 
 
 def _ks(a: Floats, b: Floats) -> float | None:
@@ -138,15 +135,15 @@ def _ks(a: Floats, b: Floats) -> float | None:
 
 def _cached_share(run: Run, rows: Mask) -> float | None:
     cached, prompt = run.column("cached_tokens")[rows], run.column("prompt_tokens")[rows]
-    known = np.isfinite(cached) & np.isfinite(prompt)
-    total = prompt[known].sum()
-    return float(cached[known].sum() / total) if total else None
+    both = np.isfinite(cached) & np.isfinite(prompt)
+    total = prompt[both].sum()
+    return float(cached[both].sum() / total) if total else None
 
 
 def lengths(analysis: Analysis, name: str) -> tuple[Floats, Ints]:
     """(values, counts) of a length column over the measure phase, values rising."""
-    values = pa.array(analysis.run.column(name)[analysis.run.measured])
-    counted = pc.value_counts(values.filter(pc.is_finite(values)))
-    found = counted.field("values").to_numpy()
-    order = np.argsort(found)
-    return found[order], counted.field("counts").to_numpy()[order]
+    column = pa.array(analysis.run.column(name)[analysis.run.measured])
+    counted = pc.value_counts(column.filter(pc.is_finite(column)))
+    values = counted.field("values").to_numpy()
+    order = np.argsort(values)
+    return values[order], counted.field("counts").to_numpy()[order]

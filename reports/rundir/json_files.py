@@ -34,20 +34,20 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     return dict(data)
 
 
-def check_schema(data: object, known: str, where: str) -> None:
+def check_schema(data: object, supported: str, where: str) -> None:
     """Refuse a document that isn't of `known`'s family (`tailgate.x/1`), or of a newer major version.
 
     Raises:
         UserError: with what to do about it.
     """
-    family, _, major = known.partition("/")
+    family, _, major = supported.partition("/")
     schema = data.get("schema") if isinstance(data, dict) else None
     name, _, version = str(schema).partition("/")
     if name != family or not version.split(".")[0].isdigit():
         raise UserError(f"is not a {family} document (schema: {schema!r})", where=where)
     if int(version.split(".")[0]) > int(major):
         raise UserError(
-            f"was written by a newer tailgate (schema {schema}; this one reads up to {known})",
+            f"was written by a newer tailgate (schema {schema}; this one reads up to {supported})",
             where=where,
             remedy="Upgrade tailgate: pip install -U tailgate.",
         )
@@ -69,7 +69,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 def jsonable(value: Any) -> Any:
     """Nested values as JSON has them: dataclasses as mappings, no NumPy numbers, NaN as null, infinity as "inf".
 
-    A class with a `to_json` of its own is asked for its value.
+    A class with a `to_json` of its own is asked for its value; one with OPTIONAL leaves those fields out when None.
     """
     match value:
         case dict():
@@ -85,7 +85,9 @@ def jsonable(value: Any) -> Any:
         case _ if hasattr(value, "to_json"):
             return value.to_json()
         case _ if dataclasses.is_dataclass(value):
-            return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            optional = getattr(value, "OPTIONAL", ())
+            items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            return {k: jsonable(item) for k, item in items.items() if item is not None or k not in optional}
         case _:
             return value
 

@@ -21,7 +21,7 @@ _ALWAYS: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "clien
 # ... and everything that was measured or happened is in one of these; documents are made from it.
 MEASURED: Final = (*_ALWAYS, "server.parquet", "gpu.parquet", "host.parquet", "events.jsonl")
 
-State = Literal["running", "complete", "interrupted", "failed", "aborted"]
+RunState = Literal["running", "complete", "interrupted", "failed", "aborted"]
 
 
 class TargetRecord(pydantic.BaseModel):
@@ -57,7 +57,7 @@ class Manifest(pydantic.BaseModel):
     run: str
     name: str = ""
     # `running` in a file that nobody writes any more means: killed.
-    state: State = "running"
+    state: RunState = "running"
     started_at: str = ""  # ISO 8601, UTC
     t0_unix_ns: int = 0
     tailgate_version: str = ""
@@ -126,7 +126,6 @@ class Manifest(pydantic.BaseModel):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -138,14 +137,14 @@ def checksums(run_dir: Path) -> dict[str, str]:
 
 def altered(run_dir: Path, manifest: Manifest) -> dict[str, str]:
     """How files are not what the run wrote, by name: `missing` or `changed`."""
-    found = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
-    for name, known in manifest.checksums.items():
+    how = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
+    for name, checksum in manifest.checksums.items():
         path = run_dir / name
         if not path.is_file():
-            found[name] = "missing"
-        elif sha256_of(path) != known:
-            found[name] = "changed"
-    return found
+            how[name] = "missing"
+        elif sha256_of(path) != checksum:
+            how[name] = "changed"
+    return how
 
 
 def unsummed(run_dir: Path, manifest: Manifest) -> list[str]:

@@ -45,9 +45,9 @@ def is_closed(path: Path) -> bool:
 
 def spool_files(run_dir: Path, kind: str) -> dict[int, Path]:
     """`spool/KIND-K.arrows` by injector number K; kind is `injector` or `client`."""
-    found = {}
+    files = {}
     for path in (run_dir / "spool").glob(f"{kind}-*.arrows"):
         number = path.stem.rpartition("-")[2]
         if number.isdigit():
-            found[int(number)] = path
-    return dict(sorted(found.items()))
+            files[int(number)] = path
+    return dict(sorted(files.items()))

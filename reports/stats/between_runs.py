@@ -198,7 +198,6 @@ def _expected(room: Callable[[Floats], Floats], error: float, df: float, tail: f
 
 @cache
 def _quadrature() -> tuple[Floats, Floats]:
-    """Nodes and weights of Gauss and Legendre on (-1, 1)."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     return nodes, weights
 
@@ -249,7 +248,6 @@ def hodges_lehmann(d: Floats) -> float:
 
 
 def hodges_lehmann_shift(base: Floats, other: Floats) -> float:
-    """Median of all differences between the two samples."""
     return float(np.median(other[:, None] - base[None, :]))
 
 

@@ -43,7 +43,6 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """Hits / trials."""
         return self.hits / self.trials if self.trials else 0.0
 
     def bounds(self, tail: float) -> tuple[float, float]:
@@ -57,8 +56,8 @@ class Proportion:
 
 def counts(pairs: Sequence[tuple[int, int]]) -> Counts:
     """(hits, trials) of runs as arrays; runs without trials say nothing."""
-    known = [(hits, trials) for hits, trials in pairs if trials]
-    return np.array([h for h, _ in known], np.float64), np.array([n for _, n in known], np.float64)
+    with_trials = [(hits, trials) for hits, trials in pairs if trials]
+    return np.array([h for h, _ in with_trials], np.float64), np.array([n for _, n in with_trials], np.float64)
 
 
 def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:
@@ -68,7 +67,6 @@ def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:
 
 
 def _totals(loads: Sequence[Sequence[Counts]]) -> list[tuple[int, int]]:
-    """(hits, trials) of each side."""
     sides = list(zip(*loads, strict=True))
     return [(int(sum(h.sum() for h, _ in side)), int(sum(n.sum() for _, n in side))) for side in sides]
 

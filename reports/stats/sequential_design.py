@@ -45,7 +45,6 @@ class Design:
 
     @property
     def looks(self) -> int:
-        """How many there may be."""
         return 1 if self.extended is None else 2
 
     def pass_tail(self) -> float:

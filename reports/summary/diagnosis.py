@@ -64,6 +64,7 @@ class Evidence:
     analysis: Analysis
     checks: Sequence[Check] = ()
     flight: InFlight | None = None
+    overloaded: bool = False
     server: ServerView | None = None
     gpus: Sequence[GpuView] = ()
     workload: WorkloadAsSent | None = None
@@ -127,7 +128,7 @@ def _throttled(e: Evidence) -> Iterator[Finding]:
 
 
 def _overloaded(e: Evidence) -> Iterator[Finding]:
-    if e.flight is not None and e.flight.overloaded:
+    if e.flight is not None and e.overloaded:
         says = f"Requests in flight grew by {e.flight.growth:.0f} over the window: more comes in than is served."
         figures = {"in_flight_growth": e.flight.growth, "in_flight_mean": e.flight.mean}
         yield Finding(
@@ -228,31 +229,30 @@ def _decode(e: Evidence) -> Iterator[Finding]:
     if share <= 0.8:
         return
     figures = {"decode_share": share, "running_mean": running}
-    said = f"{running:.1f} sequences share a step"
+    steps = f"{running:.1f} sequences share a step"
     if server.max_num_seqs:
         figures["batch_fill"] = running / server.max_num_seqs
-        said += f" with room for {server.max_num_seqs:.0f}"
+        steps += f" with room for {server.max_num_seqs:.0f}"
     if server.tokens_per_step and server.steps_per_s:
         figures |= {"tokens_per_step": server.tokens_per_step, "step_ms": 1000 / server.steps_per_s}
-        said += f"; one takes {1000 / server.steps_per_s:.1f} ms and works on {server.tokens_per_step:.1f} tokens"
+        steps += f"; one takes {1000 / server.steps_per_s:.1f} ms and works on {server.tokens_per_step:.1f} tokens"
     remedy = "Faster steps: quantised weights, speculative decoding, more tensor parallelism."
     if figures.get("batch_fill", 1.0) < 0.5:
         remedy = f"More load: steps that are half empty carry it for little more time. {remedy}"
-    says = f"Decoding takes {100 * share:.0f} % of a request's time; {said}."
+    says = f"Decoding takes {100 * share:.0f} % of a request's time; {steps}."
     yield Finding(FindingKind.DECODE_BOUND, says, figures, remedy)
 
 
 def _cache(e: Evidence) -> Iterator[Finding]:
     """The plan repeats a tenth of its prompt tokens or more, and less than half of that was found in the cache."""
     planned = e.workload.planned_reuse if e.workload else None
-    found = e.server.prefix_hit_share if e.server else None
-    if found is None and e.workload is not None:
-        found = e.workload.cached_share
-    if planned is not None and planned >= 0.1 and found is not None and found < planned / 2:
-        says = (
-            f"The prompts repeat {100 * planned:.0f} % of their tokens; {100 * found:.0f} % came from the prefix cache."
-        )
-        figures = {"planned_reuse": planned, "prefix_hit_share": found}
+    hit_share = e.server.prefix_hit_share if e.server else None
+    if hit_share is None and e.workload is not None:
+        hit_share = e.workload.cached_share
+    if planned is not None and planned >= 0.1 and hit_share is not None and hit_share < planned / 2:
+        says = f"The prompts repeat {100 * planned:.0f} % of their tokens, "
+        says += f"but only {100 * hit_share:.0f} % came from the prefix cache."
+        figures = {"planned_reuse": planned, "prefix_hit_share": hit_share}
         remedy = (
             "Check that prefix caching is on, that the cache is large enough, and that sessions stick to an endpoint."
         )
@@ -302,13 +302,13 @@ def _imbalance(e: Evidence) -> Iterator[Finding]:
 def _under_used(e: Evidence) -> Iterator[Finding]:
     """No kernel ran for more than two fifths of the time, or the stated demand leaves that much capacity idle."""
     if e.cost is not None and e.cost.idle_share is not None and e.cost.idle_share > 0.4:
-        says = f"Idle share {100 * e.cost.idle_share:.0f} % at the stated demand."
+        says = f"At the stated demand {100 * e.cost.idle_share:.0f} % of the capacity is idle."
         figures = {"idle_share": e.cost.idle_share}
         yield Finding(FindingKind.UNDER_USED, says, figures, "A smaller GPU, fewer of them, or more load.")
         return
     used = [gpu.utilization for gpu in e.gpus if gpu.utilization is not None]
     if used and (share := 1 - sum(used) / len(used)) > 0.4:
-        says = f"Idle share {100 * share:.0f} %: in that part of the time no kernel ran."
+        says = f"No kernel ran in {100 * share:.0f} % of the time."
         yield Finding(FindingKind.UNDER_USED, says, {"idle_share": share}, "A smaller GPU or more load.")
 
 

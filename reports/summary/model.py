@@ -8,19 +8,20 @@ that a run has nothing for are None, stored as `{}`. `reports.summary.summary` m
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 from tailgate.reports.cost.cost import Cost
 from tailgate.reports.cost.energy import Energy
 from tailgate.reports.metrics.breakdown import Fairness, GroupFigures
 from tailgate.reports.metrics.in_flight import InFlight
-from tailgate.reports.metrics.requests import Distribution
+from tailgate.reports.metrics.requests import LatencyDistribution
 from tailgate.reports.metrics.throughput import Throughput
 from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
 from tailgate.reports.stats.order_statistics import Quantile
 from tailgate.reports.summary.diagnosis import Finding
+from tailgate.reports.summary.objectives import Judgement
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
@@ -38,10 +39,16 @@ class Percentiles:
     percentiles: dict[str, float | None]
     intervals: dict[str, Interval | None]
 
-    @classmethod
-    def of(cls, quantiles: tuple[Quantile, ...]) -> "Percentiles":
-        """From percentiles as they were worked out."""
-        return cls(*_by_name(quantiles))
+    @staticmethod
+    def by_name(quantiles: tuple[Quantile, ...]) -> dict[str, Any]:
+        ends = {f"p{q.q:g}": None if q.value is None else (q.low, q.high) for q in quantiles}
+        return {"percentiles": {f"p{q.q:g}": q.value for q in quantiles}, "intervals": ends}
+
+    @staticmethod
+    def from_flat(data: Mapping[str, Any]) -> dict[str, Any]:
+        names = [name for name in data if re.fullmatch(r"p\d+(\.\d+)?", name)]
+        ends = {name: from_json(Interval | None, data.get(f"{name}_ci")) for name in names}
+        return {"percentiles": {name: from_json(float | None, data[name]) for name in names}, "intervals": ends}
 
     def to_json(self) -> dict[str, Any]:
         """One level: `p99` and `p99_ci`."""
@@ -49,12 +56,11 @@ class Percentiles:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Percentiles":
-        """As `to_json` wrote it."""
-        return cls(*_from_flat(data))
+        return cls(**cls.from_flat(data))
 
 
 @dataclass(frozen=True)
-class LatencySummary:
+class LatencySummary(Percentiles):
     """One latency over some requests; `n_eff` is how many independent requests would know as much."""
 
     n: int
@@ -62,16 +68,14 @@ class LatencySummary:
     min: float | None
     max: float | None
     mean_ci: Interval | None
-    percentiles: dict[str, float | None]
-    intervals: dict[str, Interval | None]
     n_eff: dict[str, float]
 
     @classmethod
-    def of(cls, values: Distribution) -> "LatencySummary":
-        """From a distribution as it was worked out."""
+    def of(cls, values: LatencyDistribution) -> "LatencySummary":
         n_eff = {f"p{quantile.q:g}": round(quantile.n_eff, 1) for quantile in values.quantiles}
-        by_name = _by_name(values.quantiles)
-        return cls(values.n, values.mean, values.least, values.most, values.mean_ci or None, *by_name, n_eff)
+        by_name = cls.by_name(values.quantiles)
+        return cls(**by_name, n=values.n, mean=values.mean, min=values.least, max=values.most,
+                   mean_ci=values.mean_ci, n_eff=n_eff)  # fmt: skip
 
     def statistic(self, name: str) -> float | None:
         """`mean`, `min`, `max` or a percentile such as `p99`; None where it is not known."""
@@ -83,29 +87,15 @@ class LatencySummary:
 
     def to_json(self) -> dict[str, Any]:
         """One level: `mean`, `p99`, `p99_ci`, ..."""
-        intervals = {f"{name}_ci": ends for name, ends in self.intervals.items()}
         whole = {"n": self.n, "mean": self.mean, "min": self.min, **self.percentiles, "max": self.max}
+        intervals = {f"{name}_ci": ends for name, ends in self.intervals.items()}
         return dict(jsonable({**whole, "mean_ci": self.mean_ci, **intervals, "n_eff": self.n_eff}))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "LatencySummary":
-        """As `to_json` wrote it."""
-        mean, least, most = (from_json(float | None, data.get(name)) for name in ("mean", "min", "max"))
+        ends = {name: from_json(float | None, data.get(name)) for name in ("mean", "min", "max")}
         mean_ci = from_json(Interval | None, data.get("mean_ci"))
-        return cls(data["n"], mean, least, most, mean_ci, *_from_flat(data), data.get("n_eff") or {})
-
-
-def _by_name(quantiles: tuple[Quantile, ...]) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
-    values = {f"p{quantile.q:g}": quantile.value for quantile in quantiles}
-    ends = {f"p{q.q:g}": None if q.value is None else (q.low, q.high) for q in quantiles}
-    return values, ends
-
-
-def _from_flat(data: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[str, Interval | None]]:
-    names = [name for name in data if re.fullmatch(r"p\d+(\.\d+)?", name)]
-    values = {name: from_json(float | None, data[name]) for name in names}
-    ends = {name: from_json(Interval | None, data.get(f"{name}_ci")) for name in names}
-    return values, ends
+        return cls(**cls.from_flat(data), n=data["n"], **ends, mean_ci=mean_ci, n_eff=data.get("n_eff") or {})
 
 
 def short_of(latencies: Mapping[str, tuple[Quantile, ...]]) -> Needs:
@@ -115,12 +105,13 @@ def short_of(latencies: Mapping[str, tuple[Quantile, ...]]) -> Needs:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadSummary:
     """What was sent, by status, and what was in flight.
 
     Attributes:
         requests: `planned`, `ok` and the other statuses that came, of the measure phase; `all_phases` of all.
         users: of a closed loop their time-weighted `mean` and `max`.
+        overloaded: whether requests in flight grew all along.
     """
 
     loop: str
@@ -129,31 +120,11 @@ class Load:
     duration_s: float
     requests: dict[str, int]
     all_phases: dict[str, int]
-    users: dict[str, float] = field(default_factory=dict)
+    users: dict[str, float] | None = None
     in_flight: InFlight | None = None
+    overloaded: bool | None = None
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether requests in flight grew all along."""
-        return self.in_flight is not None and self.in_flight.overloaded
-
-    def to_json(self) -> dict[str, Any]:
-        """`users` and `in_flight` are left out where there are none."""
-        data = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
-        if not self.users:
-            del data["users"]
-        if (flight := data.pop("in_flight")) is not None:
-            overloaded = flight.pop("overloaded")
-            data |= {"in_flight": flight, "overloaded": overloaded}
-        return data
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Load":
-        """As `to_json` wrote it."""
-        flight = data.get("in_flight")
-        in_flight = InFlight(**flight, overloaded=bool(data.get("overloaded"))) if flight else None
-        plain = {name: data[name] for name in ("loop", "offered_rps", "sent_rps", "duration_s", "requests")}
-        return cls(**plain, all_phases=data.get("all_phases") or {}, users=data.get("users") or {}, in_flight=in_flight)
+    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
 
 
 @dataclass(frozen=True)
@@ -164,7 +135,7 @@ class Objective:
     """
 
     objective: str
-    result: str
+    result: Judgement
     value: float | None
     lower_bound: float | None
     upper_bound: float | None
@@ -245,14 +216,13 @@ class GroupSummary:
 
     @classmethod
     def of(cls, group: GroupFigures) -> "GroupSummary":
-        """From a group as it was worked out."""
         quantiles = {name: values.quantiles for name, values in group.latencies.items()} | {"itl": group.itl}
         quantiles |= {f"{name}_failed_as_inf": values.quantiles for name, values in group.failed_as_inf.items()}
         return cls(
             **{name: getattr(group, name) for name in _OF_GROUP},
             latencies=latencies(group.latencies),
             failed_as_inf=latencies(group.failed_as_inf),
-            itl=Percentiles.of(group.itl),
+            itl=Percentiles(**Percentiles.by_name(group.itl)),
             needs=short_of(quantiles),
             stands_for=group.stands_for,
         )
@@ -264,7 +234,6 @@ class GroupSummary:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "GroupSummary":
-        """As `to_json` wrote it."""
         own = {*_OF_GROUP, "failed_as_inf", "itl", "needs", "stands_for"}
         by_name = dict[str, LatencySummary]
         counts: dict[str, Any] = {name: data.get(name) for name in _OF_GROUP}
@@ -306,12 +275,7 @@ class ClientSummary:
     stamp: str
     turnaround_lag_ms: dict[str, float | None] | None = None  # of a closed loop
 
-    def to_json(self) -> dict[str, Any]:
-        """The turnaround's lag is left out of an open loop's."""
-        data = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
-        if self.turnaround_lag_ms is None:
-            del data["turnaround_lag_ms"]
-        return data
+    OPTIONAL: ClassVar = ("turnaround_lag_ms",)
 
 
 @dataclass(frozen=True)
@@ -328,7 +292,7 @@ class Summary:
     verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
     exit_code: int  # 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted
     why: str
-    load: Load
+    load: LoadSummary
     latency_ms: dict[str, LatencySummary]
     latency_failed_as_inf_ms: dict[str, LatencySummary]
     percentile_needs: Needs
@@ -374,11 +338,10 @@ class Summary:
         return float(at) if is_number else None
 
     def to_json(self) -> dict[str, Any]:
-        """As `summary.json` holds it."""
         sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
         return {name: {} if section is None else section for name, section in sections.items()}
 
 
-def latencies(distributions: Mapping[str, Distribution]) -> dict[str, LatencySummary]:
+def latencies(distributions: Mapping[str, LatencyDistribution]) -> dict[str, LatencySummary]:
     """Each distribution's summary."""
     return {name: LatencySummary.of(values) for name, values in distributions.items()}

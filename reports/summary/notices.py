@@ -20,7 +20,6 @@ _WITHOUT: Final = {
 
 
 def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], unreadable_events: int) -> Iterator[str]:
-    """One sentence each."""
     run, sample = analysis.run, analysis.scan.sample
     for name, why in run.problems.items():
         if _is_news(name, why):

@@ -17,7 +17,7 @@ from tailgate.reports.summary.model import (
     Errors,
     GpuSummary,
     LatencySummary,
-    Load,
+    LoadSummary,
     Objective,
     SloSummary,
     Streaming,
@@ -30,23 +30,23 @@ from tailgate.workloads.common.arrays import Floats
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
 
 
-def load(analysis: Analysis, flight: InFlight | None) -> Load:
-    """Loop, rates, requests by status, requests in flight."""
+def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> LoadSummary:
     run = analysis.run
     seconds = run.duration_s
     codes, names = run.texts("status")
     counts = np.bincount(codes[run.measured], minlength=len(names))
     by_status = dict(zip(names, counts.tolist(), strict=True))
     in_order = {status.value: by_status[status.value] for status in Status if by_status.get(status.value)}
-    return Load(
+    return LoadSummary(
         loop=run.manifest.loop,
         offered_rps=int(np.count_nonzero(analysis.offered)) / seconds if seconds else None,
         sent_rps=analysis.sent_rps,
         duration_s=seconds,
         requests={"planned": int(counts.sum()), "ok": 0, **in_order},
         all_phases={"planned": len(run), "ok": int(np.count_nonzero(run.ok))},
-        users=run.manifest.users,
+        users=run.manifest.users or None,
         in_flight=flight,
+        overloaded=overloaded if flight else None,
     )
 
 
@@ -60,7 +60,6 @@ def gpus(views: list[GpuView]) -> GpuSummary | None:
 
 
 def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
-    """Attainment, goodput, each objective judged; None without an SLO."""
     if not judged and not analysis.has_good:
         return None
     seconds, offered = analysis.run.duration_s, int(np.count_nonzero(analysis.judged))
@@ -75,7 +74,7 @@ def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
         good_output_tokens_per_s=analysis.good_tokens_inside / seconds if seconds else None,
         good_means=_conditions(analysis.slo),
         good_means_by_class={name: _conditions(slo) for name, slo in analysis.class_slos.items() if slo.good},
-        thresholds=[_objective(one) for one in judged],
+        thresholds=[_objective(objective) for objective in judged],
     )
 
 
@@ -100,19 +99,18 @@ def _conditions(slo: Slo) -> list[str]:
 
 
 def streaming(analysis: Analysis) -> Streaming:
-    """How answers came over the wire, in the measure phase."""
     run = analysis.run
     rows = run.measured & (run.column("chunks") > 0)
     chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
-    told = np.isfinite(several)
-    total, of_told = float(chunks.sum()), float(chunks[told].sum())
+    by_server = np.isfinite(several)
+    total, of_told = float(chunks.sum()), float(chunks[by_server].sum())
 
     def share(name: str) -> float | None:
         return float(run.column(name)[rows].sum()) / total if total else None
 
     return Streaming(
         arrivals=int(total),
-        multi_token_share=float(several[told].sum()) / of_told if of_told else None,
+        multi_token_share=float(several[by_server].sum()) / of_told if of_told else None,
         client_coalesced_share=share("client_coalesced"),
         server_coalesced_share=share("server_coalesced"),
     )
@@ -145,14 +143,13 @@ def _kind(requests: Any, status: str, places: Any) -> ErrorKind:
     import pyarrow.compute as pc
 
     rows = requests.take(pa.array(places)).select(["index", "request_id", "http_status", "error"])
-    told = rows.filter(pc.is_valid(rows["error"])).slice(0, 1).to_pylist() or rows.slice(0, 1).to_pylist()
+    example = rows.filter(pc.is_valid(rows["error"])).slice(0, 1).to_pylist() or rows.slice(0, 1).to_pylist()
     codes = {str(v["values"]): v["counts"] for v in pc.value_counts(rows["http_status"]).to_pylist()}
     codes.pop("None", None)
-    return ErrorKind(status, len(places), told[0], codes)
+    return ErrorKind(status, len(places), example[0], codes)
 
 
 def client(analysis: Analysis) -> ClientSummary:
-    """The injectors' own conduct."""
     run = analysis.run
     turns, steps = client_column(run, "loop_max_ns"), client_column(run, "clock_step_ns")
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.model import Errors, Load
-from tailgate.reports.summary.objectives import Judged
+from tailgate.reports.summary.model import Errors, LoadSummary
+from tailgate.reports.summary.objectives import Judged, Judgement
 from tailgate.reports.validity.client import Check
 
 
@@ -21,7 +21,7 @@ class RunVerdict:
 
 
 def run_verdict(
-    manifest: Manifest, failed: Sequence[Check], load: Load, errors: Errors, judged: Sequence[Judged]
+    manifest: Manifest, failed: Sequence[Check], load: LoadSummary, errors: Errors, judged: Sequence[Judged]
 ) -> RunVerdict:
     """What a run's end, its failed checks, its requests and its objectives come to."""
     if failed:
@@ -33,8 +33,8 @@ def run_verdict(
         return RunVerdict("FAIL", 1, f"The run was aborted: {why}.")
     if not load.requests["ok"] and (errors.failed or not by_budget):
         return RunVerdict("FAIL", 1, "No request of the measure phase ended ok.")
-    broken = [j for j in judged if j.result == "broken"]
-    unsure = [j for j in judged if j.result == "can't tell"]
+    broken = [j for j in judged if j.result is Judgement.BROKEN]
+    unsure = [j for j in judged if j.result is Judgement.UNDECIDED]
     if broken:
         return RunVerdict("FAIL", 1, f"Broken: {_listed(broken)}.")
     if by_budget:
@@ -63,6 +63,6 @@ def _in_words(judged: Judged) -> str:
         for name, value in (("found", judged.value), ("at least", judged.below), ("at most", judged.above))
         if value is not None
     )
-    why = "" if judged.as_measured and judged.result == "met" else judged.why
+    why = "" if judged.as_measured and judged.result is Judgement.MET else judged.why
     details = ", ".join(part for part in (figures, why) if part)
     return f"{judged.scope + ': ' if judged.scope else ''}{judged.threshold.text} ({details})"

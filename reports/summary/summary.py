@@ -51,7 +51,6 @@ def write_summary(run_dir: Path | str) -> Summary:
 
 
 def save_summary(run_dir: Path | str, summary: Summary) -> None:
-    """Write `run_dir/summary.json` in one step, and its checksum into the manifest."""
     import orjson
 
     text = orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2) + b"\n"
@@ -111,11 +110,11 @@ def _typed(data: dict[str, Any]) -> Summary:
 def summary_of(analysis: Analysis) -> Summary:
     """Work out everything there is to know of an analysed run."""
     manifest = analysis.run.manifest
-    flight, gpus, server = in_flight(analysis.run), gpu_views(analysis), server_view(analysis)
+    (flight, overloaded), gpus, server = in_flight(analysis.run), gpu_views(analysis), server_view(analysis)
     checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
     checks = without_lost(analysis.run, checks)
     failed = [check for check in checks if check.status == "fail"]
-    judged = judge(analysis, overloaded=bool(flight and flight.overloaded))
+    judged = judge(analysis, overloaded)
     groups, workload = splits(analysis), workload_as_sent(analysis)
     events, unreadable = read_events(analysis.run.path)
     remarks = [*manifest.notices, *notices(analysis, groups, unreadable)]
@@ -125,7 +124,7 @@ def summary_of(analysis: Analysis) -> Summary:
         money = None
         remarks.append(f"no cost: {error}")
     stated = manifest.spec.get("gpus") or {}
-    load, errors = parts.load(analysis, flight), parts.errors(analysis)
+    load, errors = parts.load(analysis, flight, overloaded), parts.errors(analysis)
     verdict = run_verdict(manifest, failed, load, errors, judged)
     failures_late = analysis.latencies_failed_as_inf
     return Summary(
@@ -159,7 +158,7 @@ def summary_of(analysis: Analysis) -> Summary:
         gpu=parts.gpus(gpus),
         life=lifecycle(manifest),
         vram=deployment_memory(manifest, analysis.gpu),
-        findings=diagnose(Evidence(analysis, checks, flight, server, gpus, workload, money, events)),
+        findings=diagnose(Evidence(analysis, checks, flight, overloaded, server, gpus, workload, money, events)),
         client=parts.client(analysis),
         notices=remarks,
     )

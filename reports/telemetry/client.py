@@ -16,7 +16,6 @@ _LEAST_NS: Final = 500_000_000
 
 
 def client_column(run: Run, name: str) -> Floats:
-    """A numeric column of `client.parquet`."""
     return np.asarray(run.client[name].to_numpy(), np.float64)
 
 

@@ -91,18 +91,18 @@ def deployment_memory(manifest: Manifest, telemetry: Telemetry | None) -> Deploy
 
 
 def _gpus(telemetry: Telemetry) -> Iterator[str]:
-    for one in telemetry.series("mem_used_bytes"):
-        yield one.key[0]
+    for source in telemetry.series("mem_used_bytes"):
+        yield source.key[0]
 
 
 def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemoryUse:
     def extreme(name: str, choose: Any) -> float | None:
-        found = [one.values for one in (telemetry.series(name) if telemetry else ()) if one.key[0] == gpu]
-        return float(choose(np.concatenate(found))) if found else None
+        values = [source.values for source in (telemetry.series(name) if telemetry else ()) if source.key[0] == gpu]
+        return float(choose(np.concatenate(values))) if values else None
 
     names = telemetry.names if telemetry else ()
     held = [extreme(name, np.max) for name in names if name.startswith(PROCESS)]
-    told = [one for one in held if one is not None]
+    seen = [source for source in held if source is not None]
     before, loaded = life.get("before_start"), life.get("loaded")
     return GpuMemoryUse(
         gpu=gpu,
@@ -114,5 +114,5 @@ def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> Gp
         peak=extreme("mem_used_bytes", np.max),
         headroom=extreme("mem_free_bytes", np.min),
         reserved=extreme("mem_reserved_bytes", np.max),
-        processes=sum(told) if told else None,
+        processes=sum(seen) if seen else None,
     )

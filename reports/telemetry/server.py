@@ -11,7 +11,15 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import HistogramGrowth, Series, Telemetry, histogram, labels_of, on_grid
+from tailgate.reports.rundir.telemetry import (
+    HistogramGrowth,
+    Series,
+    Telemetry,
+    histogram,
+    labels_of,
+    longest_gap_s,
+    on_grid,
+)
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",
@@ -130,15 +138,15 @@ def server_view(analysis: Analysis) -> ServerView | None:
         phases={k: _phase(h) for k, name in _PHASES.items() if (h := histogram(server, name, start, end)) and h.n},
         draft_acceptance=accepted / drafted if drafted and accepted is not None else None,
         endpoints=_endpoints(server, start, end),
-        gap_s=_gap(server, start, end),
+        gap_s=longest_gap_s(server.times_ns, start, end),
     )
 
 
 def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> Gauge | None:
     if not series:
         return None
-    means = [mean for one in series if (mean := one.mean(start, end)) is not None]
-    times = np.unique(np.concatenate([one.t_ns for one in series]))
+    means = [mean for source in series if (mean := source.mean(start, end)) is not None]
+    times = np.unique(np.concatenate([source.t_ns for source in series]))
     times = times[(times >= start) & (times <= end)]
     total = on_grid(series, times)
     total = total[np.isfinite(total)]
@@ -149,18 +157,18 @@ def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> G
 
 
 def _by_reason(server: Telemetry, start: int, end: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in server.series("vllm:num_requests_waiting_by_reason"):
-        reason = labels_of(one).get("reason", "")
-        found[reason] = found.get(reason, 0.0) + (one.mean(start, end) or 0.0)
-    return found
+    means: dict[str, float] = {}
+    for source in server.series("vllm:num_requests_waiting_by_reason"):
+        reason = labels_of(source).get("reason", "")
+        means[reason] = means.get(reason, 0.0) + (source.mean(start, end) or 0.0)
+    return means
 
 
 def _kv_tokens(server: Telemetry) -> float | None:
     """Tokens that all engines' KV caches hold, from the labels of `cache_config_info`."""
     total = 0.0
-    for one in server.series("vllm:cache_config_info"):
-        labels = labels_of(one)
+    for source in server.series("vllm:cache_config_info"):
+        labels = labels_of(source)
         try:
             size = labels.get("kv_cache_size_tokens")
             total += float(size) if size else float(labels["num_gpu_blocks"]) * float(labels["block_size"])
@@ -178,10 +186,10 @@ def _phase(growth: HistogramGrowth) -> PhaseTime:
 
 
 def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint, ...]:
-    urls = sorted({one.key[0] for one in server.series("vllm:num_requests_running")})
+    urls = sorted({source.key[0] for source in server.series("vllm:num_requests_running")})
 
     def of(name: str, url: str) -> list[Series]:
-        return [one for one in server.series(name) if one.key[0] == url]
+        return [source for source in server.series(name) if source.key[0] == url]
 
     def mean(name: str, url: str) -> float | None:
         gauge = _gauge(of(name, url), start, end)
@@ -189,7 +197,7 @@ def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint,
 
     def finished(url: str) -> float | None:
         series = of("vllm:request_success_total", url)
-        return sum(one.delta(start, end) for one in series) if series else None
+        return sum(source.delta(start, end) for source in series) if series else None
 
     return tuple(
         ServerEndpoint(
@@ -199,21 +207,15 @@ def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint,
     )
 
 
-def _gap(server: Telemetry, start: int, end: int) -> float:
-    """Longest time without a scrape inside the window, seconds."""
-    times = server.times_ns[(server.times_ns > start) & (server.times_ns < end)]
-    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9
-
-
 def find_number(tree: object, name: str) -> float | None:
     """The first number under `name` (underscores or dashes) anywhere in nested mappings."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            if str(key).replace("-", "_").lstrip("_") == name and (found := _as_number(value)) is not None:
-                return found
+            if str(key).replace("-", "_").lstrip("_") == name and (number := _as_number(value)) is not None:
+                return number
         tree = list(tree.values())
     if isinstance(tree, list | tuple):
-        return next((found for item in tree if (found := find_number(item, name)) is not None), None)
+        return next((number for item in tree if (number := find_number(item, name)) is not None), None)
     return None
 
 

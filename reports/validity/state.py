@@ -25,7 +25,6 @@ _NEED_EVERY_ROW: Final = ("offered_load", "turnaround_lag", "bookkeeping", "toke
 
 
 def state_checks(analysis: Analysis, gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """All checks of this module."""
     yield warmth_check(analysis)
     yield cache_check(analysis)
     yield from telemetry_check(gpus)
@@ -70,12 +69,12 @@ def cache_check(analysis: Analysis) -> Check:
     policy = run.manifest.cache
     rows = run.ok & run.measured
     prompt, cached = run.column("prompt_tokens")[rows], run.column("cached_tokens")[rows]
-    told = np.isfinite(prompt) & np.isfinite(cached)
-    total = float(prompt[told].sum())
-    share = float(cached[told].sum()) / total if total else None
+    by_usage = np.isfinite(prompt) & np.isfinite(cached)
+    total = float(prompt[by_usage].sum())
+    share = float(cached[by_usage].sum()) / total if total else None
     if policy not in ("isolated", "cold"):
-        found = "" if share is None else f": {100 * share:.1f} % of the prompt tokens were cached"
-        return Check("cache", "ok", None, None, "", f"declared {policy}, which is only reported{found}")
+        cached_text = "" if share is None else f": {100 * share:.1f} % of the prompt tokens were cached"
+        return Check("cache", "ok", None, None, "", f"declared {policy}, which is only reported{cached_text}")
     if share is None:
         return Check("cache", "unchecked", None, bound, "%", "the server does not tell cached tokens in its usage")
     implied = planned_reuse(run, rows)
@@ -85,14 +84,13 @@ def cache_check(analysis: Analysis) -> Check:
     if run.manifest.content.get("kind") == "replay":
         return Check("cache", "unchecked", None, bound, "%", "replayed bodies share what their log's users shared")
     # What every prompt begins with (a chat template) is found from the second request on.
-    allowed = (implied or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(told) / total
+    allowed = (implied or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(by_usage) / total
     why = "prompt tokens found in the cache beyond what the plan repeats and a chat template's length"
     excess = 100 * max(0.0, share - allowed)
     return at_most("cache", excess, bound, "%", why, "Something else filled the cache: use cache: isolated or cold.")
 
 
 def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """Where GPU figures are used: no pause of the sampling. Nothing without GPUs."""
     if gpus:
         yield at_most(
             "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
@@ -107,9 +105,9 @@ def files_check(run: Run) -> Iterator[Check]:
         why = f"the manifest keeps no checksum of {', '.join(unknown)}"
         yield Check("files", "unchecked", None, 0.0, "files", why)
         return
-    why = "files that were changed or taken away after the run"
+    why = "no file was changed or taken away after the run"
     if run.altered:
-        why += f": {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
+        why = f"after the run {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
     yield at_most("files", float(len(run.altered)), 0.0, "files", why, "Restore them, or measure again.")
 
 
@@ -122,12 +120,13 @@ def records_check(run: Run) -> Iterator[Check]:
     manifest = run.manifest
     if manifest.duplicates is None:
         return
-    why = "requests that were reported more than once: they were sent more than once, or are counted wrongly"
+    why = f"{manifest.duplicates:,} requests were reported more than once: sent more than once, or counted wrongly"
     remedy = "Please report it with the run directory."
     yield at_most("duplicates", float(manifest.duplicates), 0.0, "rows", why, remedy)
     if manifest.loop == "closed":
-        why = "injectors that never closed their records: what their users had in flight is unknown"
-        unclosed, remedy = float(len(manifest.unclosed)), "An injector or worker died: see events.jsonl."
+        count = len(manifest.unclosed)
+        why = f"{count} injectors never closed their records: what their users had in flight is not known"
+        unclosed, remedy = float(count), "An injector or worker died: see events.jsonl."
         yield at_most("unclosed_injectors", unclosed, 0.0, "injectors", why, remedy)
 
 

@@ -93,15 +93,3 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
             titles = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
             slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert heading in slugs, f"{document.name}: {link}"
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_and_module_that_a_document_names_exists(document: Path) -> None:
-    text = document.read_text()
-    for name in re.findall(r"`((?:harness|loadgen|reports|workloads|src|tests|ci|examples|docs|\.ci)/[\w./-]*)", text):
-        assert (ROOT / name).exists(), f"{document.name}: {name}"
-    for name in re.findall(r"`(?:tailgate\.)?((?:harness|loadgen|reports|workloads)(?:\.\w+)+)", text):
-        parts = name.split(".")
-        # `package.module` or `package.module.NAME`
-        places = [ROOT.joinpath(*parts[:n]) for n in (len(parts), len(parts) - 1)]
-        assert any(place.is_dir() or place.with_suffix(".py").exists() for place in places), f"{document.name}: {name}"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from tailgate.workloads.arrivals.process import Process, Superposed
 from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates, Shape
 from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
+from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.sampling import portable_math
 from tailgate.workloads.sampling.distributions import Distribution
 
@@ -32,7 +32,7 @@ class Clients:
     shapes: Distribution | None
     modulation: tuple[Shape, ...]
 
-    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
         laws = [self.law] * self.count

@@ -11,11 +11,10 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates
 from tailgate.workloads.arrivals.renewal import Renewal
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 
 _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
@@ -23,7 +22,7 @@ _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 class Arrivals(Protocol):
     """Arrival times of requests or sessions."""
 
-    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         """Arrival times in [0, until_s), ascending, ns.
 
         `span_s` is the time over which the asked mean rate is to hold (warm-up and measured part): a random
@@ -41,11 +40,11 @@ class Process:
     law: Renewal
     rates: Rates
 
-    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         edges, expected, rates = self.rates.cumulative(streams, until_s, span_s)
         gaps, total = streams("gaps"), float(expected[-1])
         position, chunk = self.law.first(gaps), _FIRST_CHUNK
-        parts: list[npt.NDArray[np.int64]] = []
+        parts: list[Ints] = []
         while position < total:
             # Chunks double up to a bound whatever the total is, so that a longer run only appends.
             steps = self.law.gaps(gaps, chunk)
@@ -79,7 +78,7 @@ class Superposed:
 
     clients: tuple[Arrivals, ...]
 
-    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         parts = [
             client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]

@@ -78,7 +78,7 @@ class Rates:
             wanted, got = (float(np.cumsum(part * inside)[-1]) for part in (fixed, drawn * fixed))
             if got < 0.25 * wanted:
                 raise UserError(
-                    f"the random rate is on for too little of {span_s:g} s to reach {self.mean:g} requests/s",
+                    f"the random rate is on for too little of the {span_s:g} s to reach {self.mean:g} requests/s",
                     where="workload.arrivals",
                     remedy="Run longer, take another seed, or shorten its pauses",
                 )

@@ -50,7 +50,7 @@ def load(name: str) -> Profile:
         if name not in names():
             near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
             raise UserError(
-                f"there is no profile {name!r}", where="workload.profile", remedy=f"There is: {', '.join(near)}"
+                f"there is no profile {name!r}", where="workload.profile", remedy=f"Known profiles: {', '.join(near)}"
             )
         text = resources.files("tailgate.workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
         content = parse_yaml(text, name)

@@ -1,7 +1,7 @@
-"""What a person may write under `workload:`: one pydantic model for YAML, flags and profiles.
+"""What a person may write under `workload:`, as one pydantic model for YAML, flags and profiles.
 
-It says what is asked for; `workloads.plan.plan` makes the rows. `resolved` fills in the profile and makes file
-names absolute: what comes of it needs no other file than the trace.
+`workloads.plan.plan` makes the requests from it. `resolved` fills in the profile and makes file names absolute, so that
+the result needs no other file than the trace.
 """
 
 from pathlib import Path
@@ -35,11 +35,11 @@ _COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class
 class TraceSpec(Strict):
     """A recorded trace to replay.
 
-    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives what comes of it
-    another mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by
-    `speed`; `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false.
-    `columns` names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The
-    format `auto` is detected when the file is read.
+    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives the result another
+    mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by `speed`;
+    `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false. `columns`
+    names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The format
+    `auto` is detected when the file is read.
     """
 
     file: Path
@@ -65,7 +65,7 @@ class TraceSpec(Strict):
             return self
         unknown = [key for key in self.columns if key not in _COLUMNS]
         if unknown:
-            raise ValueError(f"`columns` has {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
+            raise ValueError(f"`columns` has an unknown key {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
         missing = [key for key in ("prompt_tokens", "output_tokens") if key not in self.columns]
         if missing:
             raise ValueError(f"name the columns of {' and '.join(missing)}, e.g. `columns: {{{missing[0]}: in}}`")
@@ -180,7 +180,7 @@ class WorkloadSpec(RequestSpec):
         if self.users is not None and self.stages:
             raise ValueError("`users` and `stages` exclude each other: a stage has its own users")
         if self.stages and not self.most_users:
-            raise ValueError("no stage has a user")
+            raise ValueError("none of the `stages` has users")
         if self.trace is not None and self.profile is not None:
             raise ValueError("`trace` and `profile` exclude each other: keep one")
         if self.trace is not None:
@@ -194,7 +194,7 @@ class WorkloadSpec(RequestSpec):
         if self.content.kind != "corpus" and self.content.file is not None:
             raise ValueError("`content.file` is for `kind: corpus`")
         if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
-            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
+            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: the bodies in it are sent")
         if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
             raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
         if self.locustfile is not None:
@@ -210,7 +210,7 @@ class WorkloadSpec(RequestSpec):
             if getattr(self, name) is not None:
                 raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
         if self.arrivals is not None and self.arrivals.mean_rate() is None:
-            raise ValueError("`arrivals.rate` is missing: arrivals instead of the trace's own times need one")
+            raise ValueError("`arrivals.rate` is missing: `arrivals` that replace the trace's own times need one")
 
     def _check_own_code(self) -> None:
         others = ("trace", "profile", "arrivals", "prompt_tokens", "output_tokens", "sessions", "prefix", "classes")
@@ -240,7 +240,7 @@ class WorkloadSpec(RequestSpec):
         shared = any(class_spec.arrivals is None for class_spec in self.class_specs().values())
         own = [class_spec.arrivals for class_spec in self.classes.values() if class_spec.arrivals is not None]
         if shared and (self.arrivals is None or self.arrivals.mean_rate() is None):
-            raise ValueError("`arrivals.rate` is missing: how many a second? (or `users` for a closed loop)")
+            raise ValueError("`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)")
         if any(arrivals.mean_rate() is None for arrivals in own):
             raise ValueError("a class's own `arrivals` need a `rate`")
         if self.arrivals is not None and not shared:

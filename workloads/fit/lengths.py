@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.fit.goodness_of_fit import Z95, FittedValue
 from tailgate.workloads.statistics.arrivals import spearman
 
@@ -27,7 +28,7 @@ def expression_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str
     return f"{'log' if logarithmic else ''}quantiles({points})"
 
 
-def _with_jumps(ordered: npt.NDArray[np.float64], shares: list[float]) -> list[float]:
+def _with_jumps(ordered: Floats, shares: list[float]) -> list[float]:
     """The shares with more points where one value is so frequent (2 % and more) that lines would smear it."""
     values, counts = np.unique(ordered, return_counts=True)
     n = len(ordered)

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.fit.goodness_of_fit import FittedValue
 from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.fit.think_times import Turns, estimates, follow_ups
@@ -22,16 +21,16 @@ class SessionFit:
     """The `sessions` of a profile, with intervals of its figures; `first` marks the rows that begin a session."""
 
     spec: dict[str, Any]
-    first: npt.NDArray[np.bool_]
+    first: Mask
     turns: FittedValue
     think_s: FittedValue
     notes: tuple[str, ...] = field(default=())
 
 
 def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
-    """Sessions of a log in order of time; None where hardly any request follows another within the log's reach.
+    """The sessions of a log in order of time; None where hardly any request follows another within the log's reach.
 
-    Pauses are from one request's time to the next's, so the profile has them `by the clock`.
+    Pauses are measured from one request's time to the next, so the profile has them `by the clock`.
     """
     order = np.lexsort((columns.turn, columns.session))
     session, turn = columns.session[order], columns.turn[order]
@@ -73,10 +72,10 @@ def _turns_of(session: Ints, turn: Ints, at_ns: Ints, follows: Ints) -> Turns:
 
 
 def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
-    """Conversations told from prefix blocks: a request continues the latest one whose full blocks it repeats.
+    """Conversations inferred from prefix blocks: a request continues the latest one whose full blocks it repeats.
 
-    The first `common` blocks, a system prompt, don't count. Where two requests continue the same one, the second
-    begins a session of its own.
+    The first `common` blocks, a system prompt, don't count. Where two requests continue the same one, the second begins
+    a session of its own.
     """
     if columns.prefix_blocks is None:
         return columns
@@ -97,7 +96,7 @@ def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
 
 
 def _turns(counts: Ints) -> str:
-    """Shares of 1 to 10 turns, and even lengths up to the longest beyond."""
+    """Shares of 1 to 10 turns, and beyond that quantiles up to the longest session."""
     parts = [f"{(counts == k).mean():.4g}: {k}" for k in range(1, 11) if (counts == k).any()]
     tail = counts[counts > 10]
     if len(tail):

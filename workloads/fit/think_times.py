@@ -1,9 +1,10 @@
 """Pauses between turns and numbers of turns, from sessions that a log's end may have cut.
 
-A follow-up is seen only if its pause is over before the log ends: seen pauses are too short, sessions have too few
-turns. The law of pauses is the product-limit estimate for truncated data, which asks of each pause only how it compares
-with those that could have been seen in its place (Lynden-Bell, MNRAS 155, 1971; Woodroofe, Annals of Statistics 13,
-1985). With it, the chance of a turn's having a follow-up is the follow-ups seen over those seen if all had one.
+A follow-up is seen only if its pause is over before the log ends, so the pauses seen are too short and the sessions
+have too few turns. The distribution of pauses is the product-limit estimate for truncated data, which compares each
+pause only with those that could have been seen in its place (Lynden-Bell, MNRAS 155, 1971; Woodroofe, Annals of
+Statistics 13, 1985). The chance that a turn has a follow-up is then the number of follow-ups seen over the number that
+would be seen if every turn had one.
 """
 
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ _LEAST_SESSIONS: Final = 50
 
 @dataclass(frozen=True)
 class Turns:
-    """A row a request: session and turn, both from 0; seconds to the log's end and to the session's next request.
+    """Each request's session and turn, from 0, and the seconds to the log's end and to its session's next request.
 
-    The latter are infinite where no other is seen.
+    The latter are infinite where no other request is seen.
     """
 
     session: Ints
@@ -35,7 +36,7 @@ class Turns:
     pause_s: Floats
 
     def within_reach(self) -> "Turns":
-        """Without pauses so long that hardly a turn (2 %, and 50) has as much of the log left: they end a session."""
+        """The turns, where a pause too long to be seen from all but a few (2 %, and 50) ends its session."""
         least = max(_LEAST_AT_RISK, int(_AT_RISK * len(self.left_s)))
         reach = float(np.sort(self.left_s)[-min(least, len(self.left_s))])
         pause_s = np.where(self.pause_s <= reach, self.pause_s, np.inf)
@@ -55,22 +56,21 @@ class FollowUps:
         return float(self.pauses_s[min(int(np.searchsorted(self.shares, share)), len(self.pauses_s) - 1)])
 
     def share_up_to(self, pause_s: float) -> float:
-        """The share of pauses that are no longer."""
+        """The share of pauses that are no longer than this."""
         return float(np.concatenate([[0.0], self.shares])[np.searchsorted(self.pauses_s, pause_s, side="right")])
 
     def turns_mean(self) -> float:
-        """Mean number of turns."""
         return 1.0 + float(np.cumprod(self.going_on).sum())
 
     def sample(self, n: int) -> tuple[Floats, Ints]:
-        """n pauses and n numbers of turns at evenly spaced quantiles of their laws."""
+        """n pauses and n numbers of turns at evenly spaced quantiles of their distributions."""
         u = (np.arange(n) + 0.5) / n
         place = np.minimum(np.searchsorted(self.shares, u), len(self.pauses_s) - 1)
         return self.pauses_s[place], 1 + np.searchsorted(-np.cumprod(self.going_on), -u)
 
 
 def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
-    """The laws; `weights` counts each session so many times."""
+    """The distributions of pauses and follow-ups, with `weights` counting each session so many times."""
     each = np.ones(len(turns.turn)) if weights is None else weights[turns.session]
     seen = np.isfinite(turns.pause_s)
     pause, left, weight = turns.pause_s[seen], turns.left_s[seen], each[seen]
@@ -95,10 +95,10 @@ def follow_ups(turns: Turns, weights: Floats | None = None) -> FollowUps:
 
 
 def estimates(turns: Turns, law: FollowUps, tick_s: float) -> tuple[FittedValue, FittedValue]:
-    """Mean number of turns and median pause, their errors from resampled sessions (bootstrap).
+    """Mean number of turns and median pause, with errors from resampled sessions (bootstrap).
 
-    Without intervals where one pause in twenty is longer than a quarter of the log: then too few are seen whole. Nor
-    of fewer than 50 sessions.
+    There are no intervals where one pause in twenty is longer than a quarter of the log, so that too few are seen
+    whole, nor for fewer than 50 sessions.
     """
     mean, median, sessions = law.turns_mean(), law.pause(0.5), int(turns.session.max()) + 1
     if law.pause(_LONG) > _LONGEST * float(turns.left_s.max()) or sessions < _LEAST_SESSIONS:

@@ -28,7 +28,7 @@ _LEAST_MISS: Final = 0.02
 
 @dataclass(frozen=True)
 class Fitted:
-    """A workload fitted to a log's requests: its spec, its figures with intervals, and what could not be told.
+    """A workload fitted to a log's requests: its spec, its figures with intervals, and notes on what was left out.
 
     `tick_s` is the resolution of the log's stamps.
     """
@@ -41,27 +41,19 @@ class Fitted:
     notes: list[str] = field(default_factory=list)
 
     def keep(self, name: str, estimate: FittedValue) -> None:
-        """An estimate, if it has an interval."""
+        """Keep a figure if it has an interval."""
         if estimate.known:
             self.estimates[name] = estimate
 
 
 def fit_workload(trace: TraceSpec) -> Fitted:
-    """Fit a log.
-
-    Raises:
-        UserError: it can't be read, or holds fewer than 200 requests.
-    """
+    """Fit a log of at least 200 requests; a UserError where it has fewer or can't be read."""
     # As they were stamped: arrivals spread within a coarse grid would tell the law of the spreading.
     return fit_replay(load(trace.model_copy(update={"spread": False}), 0), str(trace.file))
 
 
 def fit_replay(replay: Replay, where: str) -> Fitted:
-    """Fit the requests of a log, read from `where`.
-
-    Raises:
-        UserError: they are fewer than 200.
-    """
+    """Fit the requests of a log that was read from `where`; a UserError where they are fewer than 200."""
     columns, size = replay.columns, replay.block_tokens or 64
     if len(columns) < LEAST_ARRIVALS:
         raise UserError(f"{len(columns)} requests are too few to fit anything ({LEAST_ARRIVALS} at least)", where=where)
@@ -93,7 +85,7 @@ def fit_replay(replay: Replay, where: str) -> Fitted:
 def _conversations(
     columns: Columns, block_tokens: int, common: int, tick_s: float, notes: list[str]
 ) -> tuple[Columns, SessionFit | None]:
-    """The log's own sessions, or those told from prefix blocks if what was said before is in their prompts."""
+    """The log's own sessions, or those inferred from prefix blocks if prompts hold what was said before."""
     if columns.prefix_blocks is None or (columns.turn > 0).any():
         return columns, fit_sessions(columns, tick_s)
     inferred = infer_sessions(columns, block_tokens, common)
@@ -163,7 +155,7 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
 
 
 def _fit_sharing(fitted: Fitted, common: int) -> None:
-    """A pool of contexts, where the system prompt and the conversations don't explain what prompts share."""
+    """Add a pool of contexts where the system prompt and the conversations don't explain what prompts share."""
     columns, workload = fitted.columns, fitted.workload
     if columns.prefix_blocks is None:
         fitted.notes.append(

@@ -1,4 +1,4 @@
-"""Content that would make a figure lie is refused, with the reason."""
+"""Refuses content that would make the figures of a run misleading."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -42,13 +42,13 @@ def refuse_misleading(spec: WorkloadSpec, *, speculative: bool, grammar: bool, f
     """
     if speculative and spec.content.kind == "random":
         raise UserError(
-            "random tokens with speculative decoding: no draft model guesses noise, so acceptance would be near zero",
+            "no draft model can guess random tokens: with speculative decoding their acceptance would be near zero",
             where="workload.content",
             remedy="Use content: corpus, or your own text",
         )
     if grammar and forced_output:
         raise UserError(
-            "a forced output length with a grammar: a complete answer can't be followed by more tokens",
+            "the output length is forced, but a complete answer in a grammar can't be followed by more tokens",
             where="output",
             remedy="Use output: natural (--natural-output)",
         )

@@ -24,6 +24,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.corpus import corpus_text
 from tailgate.workloads.sampling.random_streams import RandomField
@@ -46,8 +47,8 @@ class ContentTable:
 
     ids: Ids
     text: str = ""
-    starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    safe: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    safe: Mask = field(default_factory=lambda: np.zeros(0, bool))
     words: tuple[str, ...] = ()
 
     @property
@@ -122,7 +123,7 @@ def table_from_tokens(pieces: Sequence[tuple[str, Sequence[int], Sequence[str] |
     SentencePiece with its low line for spaces) or plain. Where they are None or don't spell the text, the
     table is one for ids only.
     """
-    safe_pieces: list[tuple[str, Ids, npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+    safe_pieces: list[tuple[str, Ids, Ints, Mask]] = []
     for text, ids, strings in pieces:
         starts = None if strings is None or len(strings) != len(ids) else _starts(text, strings)
         if starts is None:
@@ -178,12 +179,12 @@ def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTabl
     return ContentTable((low + uniform * (high - low)).astype(np.int32))
 
 
-def lengths_of(parts: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.int64]:
+def lengths_of(parts: Sequence[str] | Sequence[bytes]) -> Ints:
     """The length of each; shape (len(parts),)."""
     return np.fromiter(map(len, parts), np.int64, len(parts))
 
 
-def _starts(text: str, strings: Sequence[str]) -> npt.NDArray[np.int64] | None:
+def _starts(text: str, strings: Sequence[str]) -> Ints | None:
     """The first character of each token in an ASCII text, or None if the strings don't spell it."""
     for spell in (None, _byte_level, _sentence_piece):
         spelled = strings if spell is None else [spell(string) for string in strings]
@@ -191,7 +192,7 @@ def _starts(text: str, strings: Sequence[str]) -> npt.NDArray[np.int64] | None:
         shift = 1 if whole == " " + text else 0  # SentencePiece puts a space before the text
         if whole[shift:] == text:
             ends = np.cumsum(lengths_of(spelled))
-            starts: npt.NDArray[np.int64] = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
+            starts: Ints = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
             return starts
     return None
 
@@ -207,7 +208,7 @@ def _sentence_piece(string: str) -> str:
     return string.replace("\u2581", " ")
 
 
-def _safe(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _safe(text: str, starts: Ints) -> Mask:
     """Whether a token begins with a space and a letter after a letter, digit or simple punctuation."""
     letters = np.frombuffer(text.encode("ascii", "replace") + b"  ", np.uint8)
     is_alpha = ((letters | 0x20) >= ord("a")) & ((letters | 0x20) <= ord("z"))
@@ -215,12 +216,12 @@ def _safe(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     safe = (letters[starts] == ord(" ")) & is_alpha[starts + 1] & (starts > 0)
     safe &= is_end[np.maximum(starts - 1, 0)]
     # Two tokens that begin at one character (a byte each) are no place to cut.
-    repeated: npt.NDArray[np.bool_] = np.concatenate([[False], starts[1:] == starts[:-1]])
-    good: npt.NDArray[np.bool_] = safe & ~repeated
+    repeated: Mask = np.concatenate([[False], starts[1:] == starts[:-1]])
+    good: Mask = safe & ~repeated
     return good
 
 
-def _words(text: str, starts: npt.NDArray[np.int64], safe: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+def _words(text: str, starts: Ints, safe: Mask) -> tuple[str, ...]:
     """The most frequent words that are one token: a safe token, followed by another safe place."""
     places = np.flatnonzero(safe & np.append(safe[1:], True))
     counts = Counter(text[starts[k] : starts[k + 1]] for k in places.tolist())

@@ -20,7 +20,7 @@ def with_format(spec: TraceSpec) -> TraceSpec:
 
 
 def guess_format(file: Path, *, named: bool = False) -> str:
-    """The format's name; with `named`, the person has named columns, so it is one of the plain formats.
+    """The name of the format; with `named`, the person has named columns, so it is one of the plain formats.
 
     Raises:
         UserError: it can't be opened, or looks like none of them.
@@ -30,7 +30,7 @@ def guess_format(file: Path, *, named: bool = False) -> str:
             return "servegen"
         if any(file.glob("*.json")) or any(file.glob("*.json.gz")):
             return "kv-cache-tester"
-        raise UserError("the folder looks like no trace", where=str(file), remedy=_HOW)
+        raise UserError("the folder doesn't look like a trace of a known format", where=str(file), remedy=_HOW)
     name = file.name.removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
         return "parquet"
@@ -43,7 +43,9 @@ def guess_format(file: Path, *, named: bool = False) -> str:
         return "azure"
     if {"Timestamp", "Request tokens", "Response tokens"} <= set(columns):
         return "burstgpt"
-    raise UserError(f"its format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW)
+    raise UserError(
+        f"the trace's format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW
+    )
 
 
 def _of_json(file: Path, *, named: bool) -> str:
@@ -66,4 +68,4 @@ def _of_json(file: Path, *, named: bool) -> str:
             return "ragpulse" if isinstance(record.get("hash_ids"), dict) else "mooncake"
         if b'"usage"' in line or b'"error"' in line:
             return "openai"
-    raise UserError("its format isn't known", where=str(file), remedy=_HOW)
+    raise UserError("the trace's format isn't known", where=str(file), remedy=_HOW)

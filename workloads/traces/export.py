@@ -44,7 +44,7 @@ def export(replay: Replay, path: Path, format: str) -> list[str]:
     block = replay.block_tokens
     if format == "mooncake" and replay.columns.prefix_blocks is not None and block != mooncake.BLOCK_TOKENS:
         raise UserError(
-            f"mooncake's blocks are of {mooncake.BLOCK_TOKENS} tokens, the trace's of {block}",
+            f"mooncake's blocks have {mooncake.BLOCK_TOKENS} tokens each, the trace's {block}",
             where="--to",
             remedy="Write jsonl or parquet, and name `block_tokens` where it is read",
         )

@@ -69,7 +69,8 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
     rows = joined(_sliced(_reader(spec, seed, faults), spec))
     if rows is None:
         raise UserError(
-            "it holds no requests" if not faults.skipped else "all its rows are broken", where=str(spec.file)
+            "all rows of the trace are broken" if faults.skipped else "the trace holds no requests",
+            where=str(spec.file),
         )
     notices = faults.summary()
     rows = _answerable(rows, spec, notices)
@@ -108,7 +109,9 @@ def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
 def _reader(spec: TraceSpec, seed: int, faults: Faults) -> Reader:
     if spec.format == "servegen":
         if spec.duration is None:
-            raise UserError("ServeGen's clients go on for days: say how long", where="workload.trace.duration")
+            raise UserError(
+                "ServeGen's clients send for days: say how long the slice is to be", where="workload.trace.duration"
+            )
         rate = None if spec.rate is None else spec.rate / spec.speed  # its clients' time is not yet compressed
         yield servegen.generate(spec.file, faults, seed, spec.start, spec.duration, rate)
     else:

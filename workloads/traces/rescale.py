@@ -35,7 +35,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
     length_s = None if spec.duration is None else spec.duration / spec.speed
     span_s = length_s or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
     if not span_s:
-        raise UserError("a trace without times, or with one, has no rate to change", where="workload.trace.rate")
+        raise UserError("a trace with fewer than two times has no rate to change", where="workload.trace.rate")
     own = len(timed) / span_s
     ratio = rate / own
     way = spec.rate_by if spec.rate_by != "auto" else ("thin" if ratio <= 1 else "superpose")

@@ -18,14 +18,8 @@ from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.realtime import natural_length
 
 _UNSUPPORTED = (
-    "logprobs",
-    "top_logprobs",
-    "prompt_logprobs",
-    "echo",
-    "use_beam_search",
-    "prompt_embeds",
-    "structured_outputs",
-)
+    "logprobs", "top_logprobs", "prompt_logprobs", "echo", "use_beam_search", "prompt_embeds", "structured_outputs",
+)  # fmt: skip
 
 
 class ApiError(Exception):

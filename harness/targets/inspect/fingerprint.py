@@ -73,7 +73,7 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
     if unlike:
         found["replicas_differ"] = {key: [one.get(key, "not told") for one in (first, *others)] for key in unlike}
         told = ", ".join(_difference(key, [first, *others]) for key in unlike)
-        notices.append(f"the {len(identity.urls)} endpoints are not alike: {told}")
+        notices.append(f"the {len(identity.urls)} endpoints differ: {told}")
     instance: dict[str, str] = {}
     if life is not None:
         # A container that our command started, else the one that we and so the server are in.

@@ -104,10 +104,10 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
         await _refuse_http2_only(url)
     if status in (401, 403):
         raise UserError(
-            f"refuses us (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+            f"refuses access (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
         )
     if status >= 500:
-        raise TargetGone(f"does not work: /v1/models answered HTTP {status}", where=where, remedy="Is the server up?")
+        raise TargetGone(f"answers /v1/models with HTTP {status}", where=where, remedy="Is the server up?")
     data = listing.get("data") if isinstance(listing, dict) else None
     if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
         raise UserError(

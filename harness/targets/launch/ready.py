@@ -133,7 +133,7 @@ async def first_token(
         raise failure(process, f"the server gave no first token: {error!r}", "target") from error
     if status in (401, 403):
         raise UserError(
-            f"the server refuses us (HTTP {status})",
+            f"the server refuses access (HTTP {status})",
             where="target.auth",
             remedy="Say where its API key is: auth: {env: NAME} (--api-key-env).",
         )

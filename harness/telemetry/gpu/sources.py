@@ -96,9 +96,9 @@ def gpu_source(
 
             return DcgmScraper(url, spool, headers)
     raise UserError(
-        f"{wanted!r} names no source of GPU figures",
+        f"{wanted!r} is not a source of GPU metrics",
         where="telemetry.gpu",
-        remedy="It is none, auto, nvml, nvml:0,1, nvml:GPU-UUID or dcgm:http://HOST:9400/metrics.",
+        remedy="Write none, auto, nvml, nvml:0,1, nvml:GPU-UUID or dcgm:http://HOST:9400/metrics.",
     )
 
 
@@ -140,15 +140,15 @@ class NvmlProcess:
             answer = await asyncio.wait_for(self._process.receive(), _LOOK_S)
         except TimeoutError:
             await self.stop()
-            return GpusFound(problem=f"the GPU sampler said nothing within {_LOOK_S:g} s: NVML hangs")
+            return GpusFound(problem=f"the GPU sampler did not answer within {_LOOK_S:g} s: NVML hangs")
         if answer is None:
-            return GpusFound(problem="the GPU sampler ended without a word")
+            return GpusFound(problem="the GPU sampler ended without a message")
         gpus = answer.get("gpus", [])
         notices = [answer["notice"]] if answer.get("notice") else []
         for gpu in gpus:
             if gpu["missing"]:
                 lacks = "; ".join(f"{name}: {why}" for name, why in gpu["missing"].items())
-                notices.append(f"GPU {gpu['index']} ({gpu['uuid']}) can't tell all: {lacks}")
+                notices.append(f"GPU {gpu['index']} ({gpu['uuid']}) doesn't report everything: {lacks}")
         self._listening = asyncio.create_task(self._listen(self._process))
         return GpusFound(answer.get("driver", ""), gpus, answer["problem"], notices, answer.get("topology", {}))
 

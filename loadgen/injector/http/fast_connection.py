@@ -1,9 +1,9 @@
-"""A connection whose usual reads are compiled: `Connection` as it is, and a short cut through a chunked body.
+"""A connection whose usual reads are compiled: `Connection` with a short cut through chunked bodies.
 
 Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
 within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
-unusual it takes over again, from the very byte, and stays. Where the extension isn't there (`compiled`), `Connection`
-does it all. Both ways give the same record (tests/system/loadgen/injector/http/test_intake.py).
+unusual it takes over again, from the very byte, and stays. Where the extension isn't there, `Connection` does
+it all. Both ways give the same record (tests/system/loadgen/injector/http/test_intake.py).
 """
 
 import os
@@ -24,7 +24,7 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def _poll_of(loop: EventLoop) -> "_intake.Poll":
-    """The poll that waits for this loop, from the first time it is asked for."""
+    """The compiled poll that waits in place of this loop."""
     if loop.other_poller is None:
         loop.other_poller = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
     assert isinstance(loop.other_poller, _intake.Poll)
@@ -32,7 +32,7 @@ def _poll_of(loop: EventLoop) -> "_intake.Poll":
 
 
 class FastConnection(Connection):
-    """Plain TCP, kernel stamps."""
+    """A connection over plain TCP with kernel stamps, read by the compiled `_intake`."""
 
     def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
         super().__init__(loop, endpoint, stats, ended)
@@ -46,11 +46,10 @@ class FastConnection(Connection):
     # --- into the short cut ------------------------------------------------------------------------------
 
     def on_chunk_header(self) -> None:
-        """A chunk has begun."""
         self._between_chunks = False
 
     def on_chunk_complete(self) -> None:
-        """A chunk has ended; if the bytes end here as well, the next one's size comes next."""
+        """Note the end of a chunk. If the bytes end here as well, the next ones are a chunk's size."""
         self._between_chunks = True
 
     def _take(self, data: bytes, stamp: int, read: int) -> None:
@@ -68,7 +67,7 @@ class FastConnection(Connection):
     # --- in it -------------------------------------------------------------------------------------------
 
     def _take_in(self, minus_came: int) -> None:
-        """The poll has read something that is for us to see to."""
+        """Act on what the poll has read and can't handle by itself."""
         came = -minus_came
         if came == _intake.ODD:
             self._take_odd()
@@ -79,7 +78,7 @@ class FastConnection(Connection):
             self._take_last(came == _intake.WHOLE)
 
     def _take_last(self, whole: bool) -> None:
-        """The answer is whole, or has become so long that part of it is read now."""
+        """Finish an answer that is whole, or read part of one that has become long."""
         exchange, intake = self._exchange, self._intake
         assert exchange is not None and self._parser is not None
         if whole:
@@ -92,7 +91,7 @@ class FastConnection(Connection):
             intake.limit = exchange.stream.digest_at
 
     def _take_odd(self) -> None:
-        """Back to Python with what came last, and the parser to where we are."""
+        """Return to Python with the last bytes, and bring the parser to the same place."""
         exchange, intake = self._exchange, self._intake
         assert exchange is not None and self._parser is not None
         self._leave()

@@ -1,6 +1,6 @@
 """Requests of users' own locustfiles: bodies come ready, one at a time, and are sent at once.
 
-There is no plan to follow. What was asked for is written down instead (`asked-K.arrows`), and becomes the run's plan
+There is no plan to follow. Requests are written down instead (`asked-K.arrows`), and become the run's plan
 when its records are collected; what a user's code said of an answer (`answer.fail`) likewise (`verdicts-K.arrows`).
 Chat and completions may be mixed: the endpoints of the one stand before those of the other.
 """
@@ -25,55 +25,48 @@ APIS: Final = ("chat", "completions")
 _ERROR_CHARS: Final = 500
 
 
-class _NoRows:
-    """There are no rows to make bodies from."""
-
-    def body(self, row: Row) -> bytes:
-        raise NotImplementedError
+def _no_rows(_row: Row) -> bytes:
+    raise NotImplementedError("users' code makes the bodies")
 
 
 class LocustfileLoop:
-    """Feeds the dispatcher with what users ask for."""
+    """Passes the requests of users' own code to the dispatcher."""
 
     def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats, job: Job) -> None:
         self._dispatcher = dispatcher
         self._stats = stats
         self._job = job
-        self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _NoRows()) for api in APIS}
+        self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _no_rows) for api in APIS}
         folder = Path(job.spool)
-        self._spool = Spool(folder / f"asked-{job.injector}.arrows", LOCUSTFILE_REQUEST_SCHEMA)
+        self._requests = Spool(folder / f"asked-{job.injector}.arrows", LOCUSTFILE_REQUEST_SCHEMA)
         self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", LOCUSTFILE_VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
         self._last_answers: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
-        self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
+        self._numbers: dict[int, int] = {}  # index -> the request's number for its user
         self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
 
     @property
     def finished(self) -> bool:
-        """Whether nobody asks any more, and nobody has anything to say of an answer."""
+        """Whether users have stopped asking and can't fail an answer any more."""
         return self._stopped and not self._unsettled
 
     def prepare(self, _now_ns: int) -> bool:
-        """Nothing can be made ahead."""
+        """Return False: nothing can be made ahead."""
         return False
 
     def class_of(self, index: int) -> str:
-        """Of a request in flight."""
+        """The class of a request in flight."""
         return self._users[index][1]
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on.
-
-        Raises:
-            UserError: they can't be sent; the old ones stay.
-        """
+        """Use other headers from now on."""
         for maker in self._makers.values():
             maker.renew_headers(headers)
 
     def dispatch_body(self, message: dict[str, Any]) -> None:
-        """A user wants this body sent."""
+        """Send the body that a user asked for."""
         if self._stopped:
             return
         index = self._count * self._job.injectors + self._job.injector
@@ -96,11 +89,11 @@ class LocustfileLoop:
         self._users[index] = user, kind
         self._numbers[index] = message["number"]
         session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
-        self._spool.add((index, session, message["turn"], kind, message["output_tokens"]))
+        self._requests.add((index, session, message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> dict[str, Any]:
-        """What the user is told of its answer."""
+        """Return what the user is told of its answer."""
         user, _ = self._users.pop(exchange.index)
         number = self._numbers.pop(exchange.index)
         self._unsettled.add(number)
@@ -132,7 +125,7 @@ class LocustfileLoop:
         }
 
     def _gaps_ms(self, exchange: Exchange) -> list[float]:
-        """Between the tokens' arrivals, where nobody else writes them down."""
+        """The gaps between tokens, where no record keeps them."""
         if not self._job.report_gaps:
             return []
         arrivals_us = np.frombuffer(exchange.stream.arrivals_us, np.uint32).astype(np.int64)
@@ -140,31 +133,21 @@ class LocustfileLoop:
         return gaps_ms
 
     def judge(self, index: int, error: str) -> None:
-        """The user's own code says that an answer was wrong."""
+        """Record that the user's own code found an answer wrong."""
         self._verdicts.add((index, error[:_ERROR_CHARS]))
 
     def settled(self, number: int) -> None:
-        """Nothing more will be said of an answer."""
+        """Note that no user can fail this answer any more."""
         self._unsettled.discard(number)
 
     def only_open(self, numbers: list[int]) -> None:
-        """Nobody asks any more, and of the answers that have come only these may yet be judged."""
+        """Users have stopped asking, and can fail only these answers yet."""
         self._unsettled.intersection_update(numbers)
 
-    def flush(self) -> None:
-        """Write down what was asked and said.
-
-        Raises:
-            OSError: the disk is full or gone.
-        """
-        self._spool.flush()
-        self._verdicts.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._spool.close()
-        self._verdicts.close()
+    @property
+    def spools(self) -> list[Spool]:
+        """What users asked for, and what their code said of the answers."""
+        return [self._requests, self._verdicts]
 
     def stop(self) -> None:
-        """Send nothing more."""
         self._stopped = True

@@ -26,7 +26,7 @@ _FOLLOW_AHEAD_NS = 50_000_000
 
 
 class OpenLoop:
-    """Feeds the dispatcher from a share of the plan. Times are ns from the run's start unless named otherwise."""
+    """Dispatches a share of the plan at its planned times. Times are ns from the run's start unless named otherwise."""
 
     def __init__(
         self, loop: EventLoop, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, job: Job
@@ -99,7 +99,6 @@ class OpenLoop:
         return self._maker.exchange(row, row.index % self._endpoints, followed=followed)
 
     def start(self, t0_real_ns: int, t0_mono_ns: int) -> None:
-        """The run begins: arm the first deadline."""
         self._t0_real_ns, self._t0_mono_ns = t0_real_ns, t0_mono_ns
         self._arm()
 
@@ -139,7 +138,7 @@ class OpenLoop:
         self._dispatcher.dispatch(exchange, due)
 
     def _look_ahead(self, position: int) -> None:
-        """The turn after one that is sent now: if it is due as soon as this one has ended, it is made meanwhile."""
+        """Make the turn after one that is sent now, if it is due as soon as this one has ended."""
         follower = self._share.follower(position)
         assert follower is not None
         row = self._share.row(follower)
@@ -151,7 +150,7 @@ class OpenLoop:
             self._to_make[position] = None
 
     def ended(self, exchange: Exchange) -> None:
-        """A request has ended: the session's next turn comes after its think time."""
+        """Schedule the session's next turn after its think time."""
         position = self._position_of.pop(exchange.index, None)
         if position is None or self._stopped:
             return
@@ -175,7 +174,6 @@ class OpenLoop:
         self._send(exchange, at_ns)
 
     def stop(self) -> None:
-        """Send nothing more."""
         self._stopped = True
         self._ready.clear()
         self._made.clear()

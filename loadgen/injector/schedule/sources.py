@@ -30,11 +30,7 @@ class RequestSource:
 def make_source(
     job: Job, loop: EventLoop, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats
 ) -> RequestSource:
-    """The request source of a job.
-
-    Raises:
-        UserError: the content doesn't fit the way of asking.
-    """
+    """The request source of a job, or a UserError if its content doesn't fit."""
     schedule: OpenLoop | ClosedLoop
     if job.loop == "locustfile":
         users = LocustfileLoop(endpoints, dispatcher, stats, job)
@@ -48,9 +44,9 @@ def make_source(
 
 
 def _request_maker(job: Job, endpoints: list[Endpoint]) -> RequestMaker:
-    """What makes requests of rows; with a memory where sessions send the model's own answers again."""
+    """What makes requests of rows, with a memory where sessions send the model's own answers again."""
     if not job.answers:
         return RequestMaker(job, endpoints, body_maker(job))
     prompts = prompt_maker(job)
     bodies = MadeBodies(job, prompts)
-    return RequestMaker(job, endpoints, bodies, Conversations(job, prompts, bodies))
+    return RequestMaker(job, endpoints, bodies.body, Conversations(job, prompts, bodies))

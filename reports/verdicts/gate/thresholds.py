@@ -83,7 +83,7 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     if len(judged) == 1:
         (run,) = judged
         value, below, above, result, why = run.value, run.below, run.above, run.result, run.why
-        if value is None and result != "can't tell":
+        if value is None and result is not Judgement.UNDECIDED:
             why = "by the share of requests beyond the limit"
     elif threshold.metric in SHARES:
         value, below, above = _share(threshold, runs)
@@ -91,10 +91,10 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     else:
         value, below, above, why = _between(judged)
         result = compare(threshold, below, above)
-        held_back = next((run.why for run in judged if run.result == "can't tell" and "duration" in run.why), "")
-        if result == "met" and held_back:
-            result, why = "can't tell", held_back
-    if result == "can't tell" and not why:
+        held_back = next((run.why for run in judged if run.result is Judgement.UNDECIDED and "duration" in run.why), "")
+        if result is Judgement.MET and held_back:
+            result, why = Judgement.UNDECIDED, held_back
+    if result is Judgement.UNDECIDED and not why:
         why = "the bounds lie on both sides of the limit"
     return ThresholdVerdict(
         point, threshold.text, threshold.metric, value, below, above, threshold.limit, result,

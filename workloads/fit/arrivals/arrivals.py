@@ -1,4 +1,4 @@
-"""The law of arrivals from their times: shape of the gaps, slow modulation of the rate, the rate; with intervals.
+"""The arrival process from the times of arrivals: shape of the gaps, slow modulation of the rate, the rate itself.
 
     shape        of gamma gaps: `gaps`
     modulation   of the rate, from counts in bins: `modulation`; where that can't tell it, the modulation whose
@@ -7,8 +7,8 @@
                  noise / n + the variance of the mean rate, noise = 1 / shape
                  (Cox and Lewis, "Statistical Analysis of Series of Events", 1966, ch. 4)
 
-Known shapes of the day (`days`) are taken out of the rate first. What stamps on a coarse grid, or too few arrivals,
-can't tell is left out with the reason.
+Known shapes of the day (`daily`) are taken out of the rate first. What can't be told from stamps on a coarse grid or
+from too few arrivals is left out, with the reason.
 """
 
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ import numpy as np
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.fit.arrivals.binned_counts import (
     LoggedArrivals,
-    alike,
-    averaged_rate,
+    averaged_rate_variance,
     dispersion_of,
+    match_dispersion,
     overdispersed,
 )
 from tailgate.workloads.fit.arrivals.gaps import fit_shape
@@ -74,10 +74,9 @@ def fit_arrivals(arrivals: LoggedArrivals) -> ArrivalFit:
     if modulation is not None and span_s / modulation[1].value >= _LEAST_CORRELATIONS:
         cv, correlation = modulation
         return ArrivalFit(_rate(n, span_s, noise, cv.value, correlation.value), gaps, cv, correlation, ())
-    _, cv_like, correlation_like = alike(
-        arrivals, _COUNTS_TO_MATCH / rate, noise, None if modulation is None else span_s / 10.0
-    )
-    return _without_interval(arrivals, gaps, cv_like, correlation_like, "too fast for counts to tell how")
+    matched_s = None if modulation is None else span_s / 10.0
+    _, matched_cv, matched_s = match_dispersion(arrivals, _COUNTS_TO_MATCH / rate, noise, matched_s)
+    return _without_interval(arrivals, gaps, matched_cv, matched_s, "too fast for counts to tell how")
 
 
 def _from_counts(arrivals: LoggedArrivals, rate: float, reason: str) -> ArrivalFit:
@@ -92,7 +91,7 @@ def _from_counts(arrivals: LoggedArrivals, rate: float, reason: str) -> ArrivalF
     n, span_s = len(arrivals.times_s), arrivals.span_s
     if not overdispersed(arrivals, width, noise, len(finest.values) - 1):
         return ArrivalFit(_rate(n, span_s, noise), point(1.0 / noise), None, None, (note,))
-    noise, cv, correlation = alike(arrivals, width, None, None)
+    noise, cv, correlation = match_dispersion(arrivals, width, None, None)
     how = "in a way that coarse stamps don't tell"
     fit = _without_interval(arrivals, point(1.0 / max(noise, _LEAST_NOISE)), cv, correlation, how)
     return replace(fit, notes=(note, *fit.notes))
@@ -118,7 +117,9 @@ def _rate(n: int, span_s: float, noise: float, cv: float = 0.0, correlation_s: f
     """The rate of a renewal process whose rate wanders."""
     pieces = span_s / correlation_s
     freedom = max(pieces / 4.0, 3.0) if cv else None
-    return log_normal(float(np.log(n / span_s)), float(np.sqrt(noise / n + averaged_rate(cv, pieces))), freedom)
+    return log_normal(
+        float(np.log(n / span_s)), float(np.sqrt(noise / n + averaged_rate_variance(cv, pieces))), freedom
+    )
 
 
 def _rate_of_few(arrivals: LoggedArrivals) -> FittedValue:

@@ -58,18 +58,18 @@ class LoggedArrivals:
         return np.asarray(np.maximum(means / means.mean(), _LEAST_FACTOR))
 
 
-def averaged(x: float) -> float:
+def averaged_variance(x: float) -> float:
     """The variance of an Ornstein-Uhlenbeck process of variance 1 averaged over x correlation times."""
     return 2.0 * (x - 1.0 + float(np.exp(-x))) / (x * x) if x > 1e-4 else 1.0 - x / 3.0
 
 
-def averaged_rate(cv: float, x: float) -> float:
+def averaged_rate_variance(cv: float, x: float) -> float:
     """The variance of a log-normal rate of mean 1 averaged over x correlation times of its logarithm.
 
     The covariance exp(s^2 r) - 1 as a series in r = e^-t, s^2 = ln(1 + cv^2).
     """
     square = float(np.log1p(cv * cv))
-    return sum(square**k / factorial(k) * averaged(k * x) for k in range(1, 30))
+    return sum(square**k / factorial(k) * averaged_variance(k * x) for k in range(1, 30))
 
 
 def dispersion_of(counts: Counts) -> float:
@@ -95,15 +95,15 @@ def overdispersed(arrivals: LoggedArrivals, width_s: float, noise: float, freedo
     return False
 
 
-def alike(
+def match_dispersion(
     arrivals: LoggedArrivals, width_s: float, noise: float | None, correlation_s: float | None
 ) -> tuple[float, float, float]:
     """Noise, coefficient of variation and correlation time whose dispersion is the log's at windows from `width_s` on.
 
-    noise + rate w cv^2 (g(w / tau) - g(span / tau)), g of `averaged`: a log's own mean is subtracted from its counts,
-    so what varies over the whole of it is not seen. A known noise is that of gamma gaps, less (noise^2 - 1) / 6 counts
-    for what a window's ends cut (Cox, "Renewal Theory", 1962, ch. 4.5). Least squares, each window by its sampling
-    error; what is None is fitted.
+    noise + rate w cv^2 (g(w / tau) - g(span / tau)), g of `averaged_variance`: a log's own mean is subtracted from its
+    counts, so what varies over the whole of it is not seen. A known noise is that of gamma gaps, less (noise^2 - 1) / 6
+    counts for what a window's ends cut (Cox, "Renewal Theory", 1962, ch. 4.5). Least squares, each window by its
+    sampling error; what is None is fitted.
     """
     from scipy.optimize import nnls
 
@@ -116,8 +116,8 @@ def alike(
     cut = 0.0 if noise is None else (noise * noise - 1.0) / (6.0 * rate)
     best, error = (1.0, 0.0, longest), np.inf
     for tau in np.geomspace(width_s / 4.0, longest, 60).tolist() if correlation_s is None else [correlation_s]:
-        whole = averaged(arrivals.span_s / tau)
-        slope = np.array([rate * width * (averaged(width / tau) - whole) for width in widths.tolist()])
+        whole = averaged_variance(arrivals.span_s / tau)
+        slope = np.array([rate * width * (averaged_variance(width / tau) - whole) for width in widths.tolist()])
         if noise is None:
             terms = np.stack([np.ones(len(dispersions)), slope], axis=1) * weights[:, None]
             # Poisson's noise, give or take as much, where counts hardly tell it.

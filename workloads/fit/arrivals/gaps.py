@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.fit.goodness_of_fit import FittedValue, log_normal
 
 _LEAST_PAIRS: Final = 50
@@ -20,11 +20,11 @@ _DECADES_NS: Final = (10**9, 10**8, 10**7, 10**6, 10**5, 10**4, 10**3)
 _COMMON_TIE: Final = 0.01
 
 
-def resolution_ns(at_ns: npt.NDArray[np.int64]) -> int:
+def resolution_ns(at_ns: Ints) -> int:
     """The largest tick that all stamps are whole numbers of, a decimal one also where floats have blurred them.
 
-    Where stamps often coincide it is at least the least time between two that don't: Mooncake's ticks are 3 s apart to
-    a few ms. 1 where nothing tells.
+    Where stamps often coincide it is at least the shortest time between two that don't: Mooncake's ticks are 3 s apart
+    to a few ms. It is 1 where there is nothing to tell it from.
     """
     times = np.sort(at_ns)
     gaps = np.diff(times)
@@ -37,7 +37,7 @@ def resolution_ns(at_ns: npt.NDArray[np.int64]) -> int:
     return max(int(np.gcd.reduce(positive)), next(blurred, 1), tied)
 
 
-def _on(since_ns: npt.NDArray[np.int64], tick_ns: int) -> bool:
+def _on(since_ns: Ints, tick_ns: int) -> bool:
     off = np.abs(since_ns - np.rint(since_ns / tick_ns).astype(np.int64) * tick_ns)
     return bool((off <= min(_FLOAT_NS, tick_ns // 4)).all())
 
@@ -47,8 +47,8 @@ def fit_shape(times_s: Floats, tick_s: float) -> FittedValue | str:
 
     b is Beta(k, k) and independent of the sum (Lukacs, "A Characterization of the Gamma Distribution", 1955), so it
     does not depend on the rate, as long as that changes slowly against two gaps, and pairs may be chosen by their sum.
-    A gap of less than 20 ticks is known to be one, and no better: its pair counts as P(min(b, 1 - b) < 20 ticks / sum);
-    pairs of less than 40 ticks in all say nothing.
+    Of a gap below 20 ticks no more is known than that: its pair counts as P(min(b, 1 - b) < 20 ticks / sum). Pairs of
+    less than 40 ticks in all are left out.
 
     Returns:
         The shape, or why there is none.

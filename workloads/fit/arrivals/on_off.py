@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.fit.goodness_of_fit import FittedValue, quantile
 from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.statistics.arrivals import on_off
@@ -25,11 +25,11 @@ class Bursts:
     estimates: dict[str, FittedValue]
 
 
-def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts | None:
+def fit_bursts(times_s: Floats, tick_s: float = 1e-9) -> Bursts | None:
     """Bursts and pauses, where pauses of at least 30 times the mean gap within bursts take a fifth of the time.
 
-    A pause has five ticks of the stamps at least. The shape of gaps within bursts is left to be Poisson's where those
-    are not 20 ticks long on average.
+    A pause lasts at least five ticks of the stamps. Gaps within bursts are taken as Poisson's where they are shorter
+    than 20 ticks on average.
     """
     gaps = np.diff(times_s)
     mean_s = max(float(np.quantile(gaps, 0.9)) / 2.3, float(np.median(gaps)))
@@ -48,7 +48,7 @@ def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts
     )
 
 
-def _process(gaps: npt.NDArray[np.float64], tick_s: float) -> dict[str, Any]:
+def _process(gaps: Floats, tick_s: float) -> dict[str, Any]:
     gaps = gaps[gaps > 0]
     if len(gaps) < 2 or gaps.var() == 0 or gaps.mean() < _TICKS_A_GAP * tick_s:
         return {"process": "poisson"}

@@ -1,12 +1,11 @@
 """ServeGen: not recorded requests but clients, each with rates, gap laws and length distributions over time.
 
-A folder holds, for client N, `chunk-N-trace.csv` (no header; a row a 600 s window:
-`start_s, requests/s, CV of gaps, Gamma|Weibull, shape, scale`; idle windows have rate 0 and no law) and
-`chunk-N-dataset.json` (windows of 6 h; per field a Python dict literal of token count -> probability). Gzip or
-not. Requests are drawn from them: in each window a renewal process of the window's law, lengths independent of
-each other. (ServeGen's own sampler uses one random number for all fields of a request, which makes input and
-output rise together; the data don't say that they do.)
-Xiang et al., "ServeGen", NSDI 2026, arXiv 2505.09999, github.com/alibaba/ServeGen, Apache-2.0.
+A folder holds, for client N, `chunk-N-trace.csv` (no header; a row a 600 s window: `start_s, requests/s, CV of gaps,
+Gamma|Weibull, shape, scale`; idle windows have rate 0 and no law) and `chunk-N-dataset.json` (windows of 6 h; per field
+a Python dict literal of token count -> probability). They may be gzipped. Requests are drawn from them: in each window
+a renewal process of the window's law, lengths independent of each other. (ServeGen's own sampler uses one random number
+for all fields of a request, which makes input and output rise together; the data don't say that they do.) Xiang et al.,
+"ServeGen", NSDI 2026, arXiv 2505.09999, github.com/alibaba/ServeGen, Apache-2.0.
 """
 
 import ast
@@ -66,10 +65,10 @@ class ServeGenClient:
 def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
     """All clients of a folder, by number."""
     if folder.is_file():
-        raise UserError("ServeGen is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
+        raise UserError("a ServeGen trace is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
     if not files:
-        raise UserError("there is no chunk-N-trace.csv in it", where=str(folder))
+        raise UserError("the folder has no chunk-N-trace.csv", where=str(folder))
     read_clients: list[ServeGenClient] = []
     ignored: set[str] = set()
     for number, path in sorted(files.items()):
@@ -186,7 +185,7 @@ def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
             if prompt is not None and output is not None:
                 lengths.append(Lengths(float(start), prompt, output))
     except (OSError, ValueError, SyntaxError, KeyError, StopIteration, AttributeError) as error:
-        raise UserError(f"is no dataset of ServeGen: {error}", where=str(path)) from error
+        raise UserError(f"is not a ServeGen dataset: {error}", where=str(path)) from error
     return lengths
 
 

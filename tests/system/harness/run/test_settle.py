@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from aiohttp import web
 
-from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, Refused, Settled, settle
+from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, WarmupRefused, WarmupResult, warm_up
 from tailgate.harness.targets.base import Identity, TargetGone
 
 

@@ -288,7 +288,7 @@ def detached(tmp_path: Path, port: int, stop: bool = True, ready: str | None = N
     (tmp_path / "stop.py").write_text(STOP)
     return CommandTarget(
         f"{sys.executable} {tmp_path}/detach.py {tmp_path}/pid {port}", (f"http://127.0.0.1:{port}",), ready, {}, 20,
-        stop=f"{sys.executable} {tmp_path}/stop.py {tmp_path}/pid" if stop else None,
+        stop_command=f"{sys.executable} {tmp_path}/stop.py {tmp_path}/pid" if stop else None,
     )  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def test_a_stop_command_goes_before_the_signal(tmp_path: Path):
     async def scenario() -> None:
         touch = f"{sys.executable} -c \"open('{tmp_path}/stopped', 'w')\""
         server = CommandTarget(
-            f"{sys.executable} {SMALL_SERVER} {port}", (f"http://127.0.0.1:{port}",), None, {}, 20, stop=touch
+            f"{sys.executable} {SMALL_SERVER} {port}", (f"http://127.0.0.1:{port}",), None, {}, 20, stop_command=touch
         )
         await server.start()
         assert not server.life.detached

@@ -73,11 +73,11 @@ def test_known_flags_pass_with_dashes_or_underscores_switched_on_or_off(installe
         ("max-num-seqs", "many", "'many' is not a whole number"),
         ("max-num-seqs", True, "True is not a whole number"),
         ("gpu-memory-utilization", "all", "not a number"),
-        ("kv-cache-dtype", "int4", "'int4' is none of auto, fp8"),
+        ("kv-cache-dtype", "int4", "'int4' is not one of auto, fp8"),
         ("kv-cache-dtype", ["auto", "fp8"], "is a list, and the flag takes one value"),
-        ("middleware-kinds", ["a", "c"], "'c' is none of a, b"),
+        ("middleware-kinds", ["a", "c"], "'c' is not one of a, b"),
         ("enforce-eager", False, "has no flag --no-enforce-eager"),
-        ("enforce-eager", "yes", "'yes' is no value for a switch. Write true or false"),
+        ("enforce-eager", "yes", "'yes' is not a value for a switch. Write true or false"),
         ("max-num-seqs", None, "has no value"),
         ("kv-cache-dtype", True, "True is not a value"),
     ],
@@ -171,7 +171,7 @@ def test_only_a_server_that_nobody_else_reaches_tells_its_resolved_settings(tmp_
 
 
 def test_a_server_whose_key_is_not_told_says_where_to_name_it(tmp_path: Path):
-    with pytest.raises(UserError, match=r"target\.auth: the server refuses us \(HTTP 401\).*auth: \{env"):
+    with pytest.raises(UserError, match=r"target\.auth: the server refuses access \(HTTP 401\).*auth: \{env"):
         launched(tmp_path, "key=sesame", {"api-key": "sesame"}, OPEN)
 
 

@@ -182,7 +182,7 @@ def test_planned_history_is_the_same_tokens_again(tmp_path: Path) -> None:
         ("[{users: 8, for: 5s, ramp: 6s}]", "longer than the stage"),
         ("[{users: -1, for: 5s}]", "greater than or equal to 0"),
         ("[{users: 8, for: 5s, rampe: 1s}]", "ramp"),
-        ("[{users: 0, for: 5s}]", "no stage has a user"),
+        ("[{users: 0, for: 5s}]", "none of the `stages` has users"),
         ("7", "stages"),
     ],
 )

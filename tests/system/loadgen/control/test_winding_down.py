@@ -55,7 +55,7 @@ def test_ctrl_c_lets_what_is_in_flight_end_and_ends_the_measure_phase(exact: Pat
         under_load(tmp_path / "run", process, 2)
         process.send_signal(signal.SIGINT)
         ended = ending(tmp_path / "run", process)
-    assert "nothing more is sent" in ended.err
+    assert "no more requests are sent" in ended.err
     was_drained(ended)
 
 
@@ -80,7 +80,7 @@ def test_a_second_ctrl_c_and_sigterm_wait_for_nothing(
         under_load(tmp_path / "run", process, 1)
         process.send_signal(signals[0])
         for number in signals[1:]:
-            until_line(process, "nothing more is sent")
+            until_line(process, "no more requests are sent")
             process.send_signal(number)
         ended = ending(tmp_path / "run", process)
     counts = Counter(ended.requests()["status"].to_pylist())

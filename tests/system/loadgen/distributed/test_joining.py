@@ -22,10 +22,12 @@ raise SystemExit(main())
 OTHER_PLANS = """
 import locust, sys
 from tailgate.loadgen.distributed import shard
-REBUILD = (
-    "import sys; from tailgate.workloads.table import hashing; hashing.GENERATOR = 'another'; "
-    "from tailgate.loadgen.distributed.rebuild_plan import main; raise SystemExit(main())"
-)
+REBUILD = '''
+from tailgate.workloads.table import hashing
+hashing.GENERATOR = "another"
+from tailgate.loadgen.distributed.rebuild_plan import main
+raise SystemExit(main())
+'''
 shard.python_module = lambda module: [sys.executable, "-c", REBUILD]
 from tailgate.loadgen.distributed.worker import main
 raise SystemExit(main())
@@ -153,8 +155,8 @@ def test_a_worker_whose_plan_differs_is_refused_with_both_hashes(exact: Path, tm
         master = started(tailgate("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags))
         until_line(master, "waiting for 1 workers")
         host, port_of_master = bind.split(":")
-        arguments = ["--host", host, "--port", port_of_master, "--folder", str(tmp_path)]
-        worker = started([sys.executable, "-c", OTHER_PLANS, *arguments])
+        arguments = ["--host", host, "--port", port_of_master, "--injectors", "1", "--folder", str(tmp_path / "worker")]
+        worker = started([sys.executable, "-c", OTHER_PLANS, *arguments, "--wait", "30", "--alone", "10"])
         _, err = master.communicate(timeout=60)
         worker.communicate(timeout=60)
     assert master.returncode == worker.returncode == 2

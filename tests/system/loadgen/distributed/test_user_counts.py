@@ -7,16 +7,16 @@ from typing import Any
 
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
-from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.loadgen.distributed.workers import Worker, Workers
 
 
 def about(**other: Any) -> dict[str, Any]:
     return {"version": VERSION, "protocol": PROTOCOL, "name": "", "pid": 1, "injectors": 2, "alone_s": 30.0, **other}
 
 
-def admitted(fleet: Fleet, client: str, **other: Any) -> Remote:
-    answer = fleet.admit(client, about(**other))
-    assert isinstance(answer, Remote)
+def admitted(workers: Workers, client: str, **other: Any) -> Worker:
+    answer = workers.admit(client, about(**other))
+    assert isinstance(answer, Worker)
     return answer
 
 
@@ -43,8 +43,8 @@ def test_users_are_counted_on_the_workers_on_which_locust_puts_them() -> None:
     command = [sys.executable, "-c", DEAL]
     dealt = subprocess.run(command, input=json.dumps(cases), capture_output=True, text=True, timeout=120, check=True)
     for (users, clients), put in zip(cases, json.loads(dealt.stdout), strict=True):
-        fleet = Fleet(len(clients))
+        workers = Workers(len(clients))
         for client in clients:
-            admitted(fleet, client)
+            admitted(workers, client)
         wanted = {client: 1000 * n for client, n in put.items()}
-        assert fleet.shares(1000 * users, [Stage(users, 1)]) == wanted, (users, clients)
+        assert workers.shares(1000 * users, [Stage(users, 1)]) == wanted, (users, clients)

@@ -310,7 +310,7 @@ def test_a_whole_week_of_rag_starts_at_zero(traces: Path) -> None:
 
 def test_blocks_of_another_length_are_not_written_as_mooncakes(traces: Path, tmp_path: Path) -> None:
     replay = load(spec(traces / "ragpulse" / "0_trace.first300.jsonl", "ragpulse"))
-    with pytest.raises(UserError, match="blocks are of 512 tokens"):
+    with pytest.raises(UserError, match="blocks have 512 tokens"):
         export(replay, tmp_path / "t.jsonl", "mooncake")
 
 

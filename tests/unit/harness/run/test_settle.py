@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.harness.run.warmup import WINDOW, steady
+from tailgate.harness.run.warmup import WINDOW, is_steady
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ from tailgate.harness.run.warmup import WINDOW, steady
     ],
 )
 def test_steady_means_no_trend_and_no_late_hiccup(rounds: list[float], verdict: bool):
-    assert steady(rounds) is verdict
+    assert is_steady(rounds) is verdict
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=WINDOW, max_size=20), st.sampled_from([0.25, 2.0, 1024.0]))
 def test_steadiness_knows_no_unit(rounds: list[float], factor: float):
-    assert steady(rounds) == steady([r * factor for r in rounds])
+    assert is_steady(rounds) == is_steady([r * factor for r in rounds])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 MS = 1_000_000
@@ -148,7 +148,7 @@ def test_the_longest_turn_is_measured(loop: EventLoop) -> None:
     assert loop.take_turn_max() >= 30 * MS
 
 
-def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: Loop) -> None:
+def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: EventLoop) -> None:
     """A hundred sockets become ready at once and each takes a millisecond: the last waited for all others."""
     loop.stamp_by_reading()
     pairs = [socket.socketpair() for _ in range(100)]

@@ -99,5 +99,5 @@ def test_a_percentile_without_bounds_of_its_own_says_how_it_was_told(tmp_path):
     rows = [Row(at=10.0 * i, ttft=100.0 + 50.0 * float(np.sin(i / 60))) for i in range(900)]
     found, one = judged(tmp_path / "run", rows, {"ttft": "p99 < 5s"})
     assert (one["value"], one["lower_bound"], one["upper_bound"]) == (None, None, None)
-    assert (one["result"], one["why"]) == ("met", "told by the share of requests beyond the limit")
+    assert (one["result"], one["why"]) == ("met", "judged by the share of requests beyond the limit")
     assert found["verdict"] == "PASS"

@@ -196,7 +196,7 @@ def test_endpoints_that_carry_unequal_loads(tmp_path):
 def test_an_idle_deployment_is_under_used_at_the_stated_demand(tmp_path):
     gpus = {"type": "l4", "price_per_hour": 1.0, "demand_rps": 3.8, "capacity_rps": 10}
     finding = found(tmp_path / "run", spec={"gpus": gpus})[FindingKind.UNDER_USED]
-    assert finding.says == "Idle share 62 % at the stated demand."
+    assert finding.says == "At the stated demand 62 % of the capacity is idle."
 
 
 def test_lengths_that_were_not_obeyed(tmp_path):

@@ -173,7 +173,7 @@ def test_where_an_injector_died_what_needs_every_row_is_not_checked(tmp_path):
     collect(run)
     found = summarize(run).to_json()
     first, *others = found["invalid_reasons"]
-    assert "400 of 900 rows are missing" in first
+    assert "400 of 900 requests were not sent or not recorded" in first
     assert [reason.partition(":")[0] for reason in others] == ["lost_rows"]
     unchecked = {check["name"]: check["why"] for check in found["checks"] if check["status"] == "unchecked"}
     assert "101 requests were lost" in unchecked["offered_load"]
@@ -232,7 +232,7 @@ class TestRecovery:
         found = build(self.killed(tmp_path / "run")).to_json()
         assert found["load"]["requests"]["ok"] == 500
         assert (found["verdict"], found["exit_code"]) == ("INVALID", 4)
-        assert "interrupted: 400 rows" in found["invalid_reasons"][0]
+        assert ": 400 of 900 requests were not sent" in found["invalid_reasons"][0]
         assert (tmp_path / "run" / "report.html").exists()
 
     def test_it_stays_marked_when_reported_again(self, tmp_path):
@@ -297,7 +297,7 @@ def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path
         def column(self, name):
             return self.columns[name]
 
-    flagged = sum(in_flight.in_flight(Steady()).overloaded for _ in range(150))
+    flagged = sum(in_flight.in_flight(Steady())[1] for _ in range(150))
     assert flagged <= 7
 
 

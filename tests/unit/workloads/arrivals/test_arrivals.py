@@ -82,7 +82,7 @@ def test_bursts_and_pauses_have_the_asked_lengths() -> None:
 
 
 def test_pauses_that_leave_too_little_of_the_rate_are_refused() -> None:
-    with pytest.raises(UserError, match="on for too little of 10 s to reach 10 requests/s"):
+    with pytest.raises(UserError, match="on for too little of the 10 s to reach 10 requests/s"):
         times(1, 10.0, bursts={"burst": 1, "pause": 500})
 
 

@@ -62,7 +62,7 @@ def spec(kind: str) -> WorkloadSpec:
 
 
 def test_random_content_with_speculative_decoding_is_refused_with_the_reason() -> None:
-    with pytest.raises(UserError, match="no draft model guesses noise"):
+    with pytest.raises(UserError, match="no draft model can guess random tokens"):
         refuse_misleading(spec("random"), speculative=True, grammar=False, forced_output=True)
     refuse_misleading(spec("corpus"), speculative=True, grammar=False, forced_output=True)
     refuse_misleading(spec("random"), speculative=False, grammar=False, forced_output=True)
@@ -101,5 +101,5 @@ def test_an_unknown_format_asks_for_it(tmp_path: Path) -> None:
         guess_format(tmp_path / "x.csv")
     with pytest.raises(UserError, match="format isn't known"):
         guess_format(log(tmp_path, {"a": 1}))
-    with pytest.raises(UserError, match="looks like no trace"):
+    with pytest.raises(UserError, match="doesn't look like a trace"):
         guess_format(tmp_path)

@@ -38,12 +38,12 @@ def rows_and_bodies(job: Job, injectors: int) -> dict[int, tuple[Any, ...]]:
     found: dict[int, tuple[Any, ...]] = {}
     for k in range(injectors):
         mine = replace(job, injector=k, injectors=injectors)
-        share, bodies = PlanShare.read(mine), body_maker(mine)
+        share, make_body = PlanShare.read(mine), body_maker(mine)
         for position in range(len(share)):
             row = share.row(position)
             assert row.index not in found
             found[row.index] = (
-                row.at_ns, row.session, row.turn, row.think_ns, row.prompt_tokens, row.output_tokens, bodies.body(row),
+                row.at_ns, row.session, row.turn, row.think_ns, row.prompt_tokens, row.output_tokens, make_body(row),
             )  # fmt: skip
     return found
 

@@ -74,7 +74,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     [
         UserError("can't be written: No space left on device", where="--out out"),
         UserError("the command failed (exit code 1)", where="target.auth.command"),
-        UserError("the load generator's process ended before the run began; its message stands above"),
+        UserError("the load generator's process ended before the run began; see its message above"),
     ],
 )
 @pytest.mark.parametrize("place", [3, 4])

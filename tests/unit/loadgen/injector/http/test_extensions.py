@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 
 HEADERS = Path(sysconfig.get_paths()["include"], "Python.h").exists()
 

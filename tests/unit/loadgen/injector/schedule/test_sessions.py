@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.kit.driving import plan
 
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, unique=True), st.integers(1, 5))
@@ -16,10 +16,10 @@ def test_any_number_of_shares_holds_every_row_once_and_every_follower_with_its_p
     pairs: list[tuple[int, int]], injectors: int
 ) -> None:
     table = plan({"at_ms": 0.0 if turn == 0 else None, "session": session, "turn": turn} for session, turn in pairs)
-    whole = Share(table)
+    whole = PlanShare(table)
     seen: list[int] = []
     for k in range(injectors):
-        share = Share(table.filter(pa.array(table["session"].to_numpy() % injectors == k)))
+        share = PlanShare(table.filter(pa.array(table["session"].to_numpy() % injectors == k)))
         for position in range(len(share)):
             row, follower = share.row(position), share.follower(position)
             seen.append(row.index)
@@ -43,11 +43,11 @@ def test_a_share_that_grows_is_the_share_of_the_whole_plan(sessions: list[int], 
         {0, len(rows), *(sum(lengths[: k + 1]) for k in range(len(lengths)) if sum(lengths[: k + 1]) < len(rows))}
     )
     pieces = iter([plan(rows).slice(a, b - a) for a, b in pairwise(cuts)])
-    grown = Share(next(pieces), 0, lambda _start, _count: next(pieces))
+    grown = PlanShare(next(pieces), 0, lambda _start, _count: next(pieces))
     starts = grown.session_starts().tolist()
     for _ in range(len(cuts) - 2):
         starts += grown.extend().tolist()
-    whole = Share(plan(rows))
+    whole = PlanShare(plan(rows))
     assert len(grown) == len(whole) == len(rows) and grown.endless and not whole.endless
     assert starts == whole.session_starts().tolist()
     for position in range(len(rows)):

@@ -9,13 +9,13 @@ from tests.kit.driving import MS, S, plan
 
 from tailgate.loadgen.injector.api.openai_response import Reading
 from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
 from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 
 ROWS: Sequence[dict[str, Any]] = [
@@ -57,18 +57,18 @@ def test_a_later_turn_is_made_between_reads_while_its_user_thinks_and_not_when_i
     maker, sent = Made(), Sent()
     job = Job(plan="", spool="", injector=0, injectors=1, loop="closed", urls=("x",), api="completions", model="m",
               dialect="vllm", measure_end_ns=S)  # fmt: skip
-    share = Share(plan(ROWS))
-    feed = ClosedLoop(share, maker, cast(Dispatcher, sent), Conduct(0), job)
+    share = PlanShare(plan(ROWS))
+    feed = ClosedLoop(share, maker, cast(Dispatcher, sent), ClientStats(0), job)
     while feed.prepare(0):
         pass
     assert maker.rows == list(range(0, 128, 2))  # the first 64 sessions' first turns
-    feed.hand_over(7, 0)
+    feed.dispatch_next(7, 0)
     sent.last.end_ns = 5
     assert feed.ended(sent.last) == (7, 40 * MS)
     assert feed.prepare(0)
     assert maker.rows[-1] == 1
     before = list(maker.rows)
-    feed.hand_over(7, 45 * MS)
+    feed.dispatch_next(7, 45 * MS)
     assert (sent.last.index, maker.rows) == (1, before)
 
 
@@ -98,7 +98,7 @@ def test_in_the_open_loop_a_later_turn_is_made_before_its_time(
     rows = [{"at_ms": 0.0, "session": 5}, {"at_ms": None, "session": 5, "turn": 1, "think_ms": think_ms}]
     job = Job(plan="", spool="", injector=0, injectors=1, loop="open", urls=("x",), api="completions", model="m",
               dialect="vllm", measure_end_ns=S)  # fmt: skip
-    feed = OpenLoop(cast(Loop, timers), Share(plan(rows)), maker, cast(Dispatcher, sent), job)
+    feed = OpenLoop(cast(EventLoop, timers), PlanShare(plan(rows)), maker, cast(Dispatcher, sent), job)
 
     def made_now() -> list[int]:
         before = len(maker.rows)

@@ -1,4 +1,4 @@
-"""The operating curve: docs/gate-operating-tables.md keeps its promises, and simulation decides as the code does."""
+"""docs/gate-operating-tables.md keeps its promises, and the simulation decides as the code does."""
 
 import numpy as np
 import pytest
