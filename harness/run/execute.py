@@ -221,21 +221,21 @@ async def _start_scraping(
         t0 = time.time_ns() + lead
         spool = run_dir / "spool" / "server.arrows"
         scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
-        found = await scraper.start()
+        scrapes = await scraper.start()
         if time.time_ns() < t0 - _LEAD_NS // 3:
-            manifest.notices += [notice for one in found if (notice := _lacking(one)) is not None]
+            manifest.notices += [notice for scrape in scrapes if (notice := _lacking(scrape)) is not None]
             return scraper, t0
         await scraper.stop()  # a slow server: its first scrape took longer than the lead
         lead *= 4
 
 
-def _lacking(found: FirstScrape) -> str | None:
+def _lacking(scrape: FirstScrape) -> str | None:
     """What the report will lack because a server's metrics can't be had or are not vLLM's."""
-    where = f"{public_name(found.endpoint)}/metrics"
+    where = f"{public_name(scrape.endpoint)}/metrics"
     lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
-    if found.problem:
-        return f"{where}: {found.problem}; its {lost} are unknown"
-    other = found.server == "other"
+    if scrape.problem:
+        return f"{where}: {scrape.problem}; its {lost} are unknown"
+    other = scrape.server == "other"
     return f"{where} is not vLLM's: it is stored as it is, and its {lost} are unknown" if other else None
 
 

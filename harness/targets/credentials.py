@@ -151,7 +151,7 @@ async def _said(command: str) -> str:
     except OSError as error:
         raise UserError(f"can't be started: {error.strerror}", where=where) from error
     try:
-        said, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
+        output, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
     except TimeoutError:
         raise UserError(f"no key within {_COMMAND_S:.0f} s", where=where) from None
     finally:
@@ -159,7 +159,7 @@ async def _said(command: str) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    key = said.decode(errors="replace").strip()
+    key = output.decode(errors="replace").strip()
     if process.returncode or not key:
         why = complaint.decode(errors="replace").strip()[-300:]
         raise UserError(f"exit code {process.returncode}, no key: {why}", where=where)
