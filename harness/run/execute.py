@@ -152,7 +152,7 @@ async def _load(
     watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
     events = EventLog(run_dir)
     events.follow("workers", distributed.on_run_clock(armed.joined, t0))
-    credentials.told = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
+    credentials.on_event = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
     refreshing = asyncio.create_task(
         credentials.keep_fresh(spec.target.headers, [partial(_renew_injectors, locust), scraper.renew])
     )
