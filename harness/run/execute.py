@@ -109,11 +109,7 @@ async def _arm(
     target: Target,
     watcher: Watcher,
 ) -> _Armed:
-    """The injectors' preparation and the first scrape.
-
-    Raises:
-        UserError: an injector refuses its job, or GPUs were asked for that aren't there.
-    """
+    """The injectors' preparation and the first scrape."""
     spec, manifest = ready.spec, ready.manifest
     key = await credentials.headers()
     # Workers find the key in their own environment.
@@ -247,11 +243,7 @@ def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
 
 
 def _priced(spec: RunSpec) -> RunSpec:
-    """The spec with the price of its GPUs filled in from the catalogue, where it names their type.
-
-    Raises:
-        UserError: a type that the catalogue doesn't know, and no price.
-    """
+    """The spec with the price of its GPUs filled in from the catalogue, where it names their type."""
     price = price_of(spec.gpus.model_dump(exclude_none=True))
     if price is None:
         return spec
