@@ -14,19 +14,19 @@ def run(argv: list[str]) -> int:
     from tailgate.reports.compare.runs import load_runs
     from tailgate.reports.documents import comparison as docs
 
-    found = compare(load_runs(options.runs), anyway=options.anyway)
-    docs.write_html(found, options.out)
+    comparison = compare(load_runs(options.runs), anyway=options.anyway)
+    docs.write_html(comparison, options.out)
     if options.json or options.format == "json":
         import orjson
 
-        sys.stdout.write(orjson.dumps(docs.to_json(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(docs.to_json(comparison), option=orjson.OPT_INDENT_2).decode() + "\n")
     elif options.format == "md":
-        sys.stdout.write(docs.markdown(found))
+        sys.stdout.write(docs.markdown(comparison))
     elif not options.quiet:
         from rich.console import Console
 
         console = Console()
-        docs.print_comparison(found, console)
+        docs.print_comparison(comparison, console)
         console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
     return 0
 

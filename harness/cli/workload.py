@@ -27,12 +27,12 @@ def run(argv: list[str]) -> int:
 def _list(options: argparse.Namespace) -> int:
     from tailgate.workloads.config.profiles import load, names
 
-    found = [{"name": name, "title": load(name).title} for name in names()]
+    profiles = [{"name": name, "title": load(name).title} for name in names()]
     if options.json:
-        print_json(found)
+        print_json(profiles)
     elif not options.quiet:
-        width = max(len(one["name"]) for one in found) + 2
-        print("\n".join(f"{one['name']:<{width}}{one['title']}" for one in found))
+        width = max(len(profile["name"]) for profile in profiles) + 2
+        print("\n".join(f"{profile['name']:<{width}}{profile['title']}" for profile in profiles))
     return 0
 
 
@@ -177,11 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="list|show|plan|preview|fit|convert")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=what, description=what)
-        found.set_defaults(command=command)
-        found.add_argument("--json", action="store_true", help="Print JSON and nothing else on stdout.")
-        found.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
-        return found
+        subparser = commands.add_parser(name, help=what, description=what)
+        subparser.set_defaults(command=command)
+        subparser.add_argument("--json", action="store_true", help="Print JSON and nothing else on stdout.")
+        subparser.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
+        return subparser
 
     add("list", _list, "List the built-in profiles.")
     show = add("show", _show, "Show statistics of a profile, a spec or a trace, and where they come from.")
