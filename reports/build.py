@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.documents.run.write import write_report
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Manifest

@@ -148,7 +148,7 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
     elif not options.quiet:
         from rich.console import Console
 
-        from tailgate.reports.documents.gate.terminal import print_verdict
+        from tailgate.reports.documents.gate.write import print_verdict
 
         console = Console()
         print_verdict(verdict, console)

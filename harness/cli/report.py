@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tailgate.harness.config.arguments import Parser
 from tailgate.reports.build import build_with_analysis
-from tailgate.reports.documents.export import FORMATS, export
-from tailgate.reports.documents.run_terminal import print_summary
+from tailgate.reports.documents.run.write import FORMATS, export, print_summary
 from tailgate.reports.summary.summary import exit_code
 from tailgate.workloads.common.errors import UserError
 
@@ -37,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted.",
     )
     parser.add_argument("run", help="run directory")
-    parser.add_argument("--format", choices=sorted(FORMATS), help="print this document on stdout instead of the table")
+    parser.add_argument("--format", choices=FORMATS, help="print this document on stdout instead of the table")
     parser.add_argument("--json", action="store_true", help="the same as --format json")
     parser.add_argument("--quiet", action="store_true", help="write the files, print nothing")
     return parser

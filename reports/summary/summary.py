@@ -2,7 +2,7 @@
 
 The shape is stable: keys are added, never renamed. A percentile its sample can't support is null (see
 `percentile_needs`); an infinite one (failures counted as infinitely late) is the string "inf".
-The documents for people (`reports.documents.run_terminal`, `reports.documents.run_html.page`) are made from it.
+The documents for people (`reports.documents.run`) are made from it.
 """
 
 import hashlib

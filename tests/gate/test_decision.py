@@ -8,9 +8,7 @@ import pytest
 from rich.console import Console
 from tests.gate.made import campaign, good, latency, noisy, pairs, policy, run, summary
 
-from tailgate.reports.documents.gate.html import html
-from tailgate.reports.documents.gate.markdown import markdown
-from tailgate.reports.documents.gate.terminal import print_verdict
+from tailgate.reports.documents.gate.write import html, markdown, print_verdict
 from tailgate.reports.stats.paired_tests import paired, pairs_to_settle
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import compare

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from fabricate import Row, S, fabricate
 
-from tailgate.reports.documents.run_html.page import write_report
-from tailgate.reports.documents.run_markdown import markdown
+from tailgate.reports.documents.run.write import export, write_report
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Target
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
@@ -69,7 +68,7 @@ def test_report_and_markdown_show_them(tmp_path: Path):
     row = page.split("max-num-seqs</td>")[1].split("</tr>")[0]
     assert "300" in row and "256" in row  # as given, as resolved
     assert "not told" in page.split("kv-cache-dtype</td>")[1].split("</tr>")[0]
-    said = markdown(run_dir, summary)
+    said = export(run_dir, summary, "md")
     assert "cold start 25.0 s (process start 4.0, model load 20.5, first token 0.5)" in said
     assert "GPU memory: peak 75.0 GiB, least free 4.0 GiB" in said
 

@@ -16,10 +16,9 @@ from rich.console import Console
 
 from tailgate.harness.cli.report import run as command
 from tailgate.reports.build import build
-from tailgate.reports.documents.export import export
-from tailgate.reports.documents.html_page import table, text
-from tailgate.reports.documents.run_html.page import render
-from tailgate.reports.documents.run_terminal import print_summary
+from tailgate.reports.documents.model import Document, Table, section
+from tailgate.reports.documents.render.html import html
+from tailgate.reports.documents.run.write import export, print_summary, report
 from tailgate.reports.rundir.manifest import Target
 from tailgate.reports.summary.summary import summarize
 from tailgate.workloads.common.formatting import dollars, ms, plain
@@ -107,8 +106,8 @@ def test_markdown_stays_under_60_kb_whatever_the_run_says(tmp_path):
 def test_the_same_run_makes_the_same_page(run_dir):
     from tailgate.reports.metrics.analysis import analyse
 
-    first = render(summarize(run_dir), analyse(run_dir))
-    assert render(summarize(run_dir), analyse(run_dir)) == first
+    first = report(summarize(run_dir), analyse(run_dir))
+    assert report(summarize(run_dir), analyse(run_dir)) == first
 
 
 def test_a_page_holds_no_address_to_load_from(run_dir):
@@ -201,9 +200,10 @@ def test_latencies_and_amounts_are_said_like_people_do():
 
 
 def test_foreign_text_in_a_table_is_text():
-    page = table(["<th>"], [["<script>"]])
-    assert "<script>" not in page
-    assert text("\"'<&>") == "&quot;&#x27;&lt;&amp;&gt;"
+    page = html(Document("<t>", "<h1>x", [section("<h2>x", Table(["<th>x"], [["<td>x", "\"'<&>"]]))]))
+    for foreign in ("<t>", "<h1>x", "<h2>x", "<th>x", "<td>x", "\"'<&>"):
+        assert foreign not in page
+    assert "&#34;&#39;&lt;&amp;&gt;" in page
 
 
 def test_terminal_markup_in_foreign_text_is_text(tmp_path):
@@ -233,7 +233,7 @@ class TestWhatReadersAreTold:
         rows = [Row(at=10.0 * i, gaps=[5.0] * 3, status="truncated" if i % 4 == 0 else "ok") for i in range(200)]
         summary, page = self.page(tmp_path, rows)
         assert "25.00 % of it estimated" in page
-        assert "25.00 % estimated" in export(tmp_path / "run", summary, "md")
+        assert "25.00 % of the output estimated" in export(tmp_path / "run", summary, "md")
 
     def test_a_table_of_latencies_has_intervals_and_says_what_is_lacking(self, tmp_path):
         rows = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[5.0], klass="ab"[i % 2]) for i in range(400)]
@@ -248,7 +248,7 @@ class TestWhatReadersAreTold:
         rows = [Row(at=10.0 * i, gaps=[5.0]) for i in range(100)]
         rows += [Row(at=2000.0 + i, ttft=None, status="timeout", end_after=500.0) for i in range(10)]
         _, page = self.page(tmp_path, rows, spec={"gpus": {"type": "l4", "price_per_hour": 36.0}})
-        assert "unknown: the server&#x27;s work on 10 that ended before a token is not known" in page
+        assert "unknown: the server&#39;s work on 10 that ended before a token is not known" in page
 
     def test_objectives_of_a_class_and_on_a_stall_are_drawn(self, tmp_path):
         from tailgate.reports.documents.plots.run import over_time

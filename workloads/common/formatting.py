@@ -42,3 +42,8 @@ def dollars(value: float | None) -> str:
 def optional(value: float | None) -> str:
     """As `plain`, but nothing for none."""
     return "" if value is None else plain(value)
+
+
+def gib(size_bytes: float | None) -> str:
+    """Bytes in GiB with a decimal; empty for none."""
+    return "" if size_bytes is None else f"{size_bytes / 2**30:,.1f}"

@@ -40,20 +40,18 @@ class Entry:
     metrics: tuple[Remembered, ...]
 
     def metric(self, point: str, key: str) -> Remembered | None:
-        """One of its metrics."""
-        return next((one for one in self.metrics if (one.point, one.key) == (point, key)), None)
+        """What is remembered of a metric at a point; None if it was not estimated."""
+        return next((m for m in self.metrics if (m.point, m.key) == (point, key)), None)
 
 
-def entry_of(found: Verdict, at: str) -> Entry:
+def entry_of(verdict: Verdict, at: str) -> Entry:
     """What is remembered of a verdict."""
-    kept = []
-    for one in found.metrics:
-        sides = [[v for v in side if v is not None] for side in (one.baseline, one.candidate)]
-        if one.ratio is not None and one.at_least is not None and one.at_most is not None and all(sides):
-            kept.append(
-                Remembered(one.point, one.key, one.ratio, one.at_least, one.at_most, *(median(side) for side in sides))
-            )
-    return Entry(at, found.name, found.verdict, found.baseline, found.candidate, found.pairs, tuple(kept))
+    metrics = []
+    for m in verdict.metrics:
+        sides = [[v for v in side if v is not None] for side in (m.baseline, m.candidate)]
+        if m.ratio is not None and m.at_least is not None and m.at_most is not None and all(sides):
+            metrics.append(Remembered(m.point, m.key, m.ratio, m.at_least, m.at_most, *map(median, sides)))
+    return Entry(at, verdict.name, verdict.verdict, verdict.baseline, verdict.candidate, verdict.pairs, tuple(metrics))
 
 
 def append(path: Path, entry: Entry) -> None:
@@ -82,7 +80,7 @@ def read(path: Path) -> list[Entry]:
     """
     if not path.exists():
         return []
-    found = []
+    entries = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         where = f"{path}:{number}"
         try:
@@ -90,13 +88,13 @@ def read(path: Path) -> list[Entry]:
         except ValueError as error:
             raise UserError(f"is not JSON: {error}", where=where, remedy="Remove the damaged line.") from error
         check_schema(data, SCHEMA, where)
-        found.append(_entry(data, where))
-    return found
+        entries.append(_entry(data, where))
+    return entries
 
 
 def _entry(data: dict[str, Any], where: str) -> Entry:
     try:
-        metrics = tuple(Remembered(**one) for one in data["metrics"])
+        metrics = tuple(Remembered(**metric) for metric in data["metrics"])
         return Entry(**{k: v for k, v in data.items() if k not in ("schema", "metrics")}, metrics=metrics)
     except (KeyError, TypeError) as error:
         raise UserError(f"is not a verdict: {error}", where=where, remedy="Remove the damaged line.") from error
