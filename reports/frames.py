@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tailgate.reports.metrics.analysis import analyse
-from tailgate.reports.metrics.requests import PER_REQUEST
+from tailgate.reports.metrics.catalogue import PER_REQUEST
 from tailgate.reports.rundir.telemetry import read_gpu, read_server
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from pathlib import Path
 from tailgate.harness.config.arguments import Parser
 from tailgate.reports.build import build_with_analysis
 from tailgate.reports.documents.run.write import FORMATS, export, print_summary
-from tailgate.reports.summary.summary import exit_code
 from tailgate.workloads.common.errors import UserError
 
 
@@ -26,7 +25,7 @@ def run(argv: list[str]) -> int:
         console = Console()
         print_summary(summary, console)
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

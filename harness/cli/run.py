@@ -31,7 +31,6 @@ def run(argv: list[str]) -> int:
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
     run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
     from tailgate.reports.build import build
-    from tailgate.reports.summary.summary import exit_code
 
     try:
         summary = build(run_dir)
@@ -47,7 +46,7 @@ def run(argv: list[str]) -> int:
 
         print_summary(summary, Console())
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from tailgate.harness.run.jobs import injector_count
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.rundir.manifest import Target as ManifestTarget
+from tailgate.reports.rundir.manifest import TargetRecord as ManifestTarget
 from tailgate.workloads.plan.plan import Plan
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tailgate.reports.compare.comparison import SCHEMA, Comparison, Point
-from tailgate.reports.compare.runs import Metric
+from tailgate.reports.compare.comparison import SCHEMA, Comparison, Configuration
 from tailgate.reports.documents.model import (
     Depth,
     Document,
@@ -24,9 +23,9 @@ from tailgate.reports.documents.plots.comparison import against_load, forest, pa
 from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import markdown as markdown_text
 from tailgate.reports.documents.render.terminal import print_document
-from tailgate.reports.rundir.manifest import write_atomic
-from tailgate.reports.stats.between_runs import Estimate, Ratio
-from tailgate.reports.summary.parts import jsonable
+from tailgate.reports.metrics.catalogue import Metric
+from tailgate.reports.rundir.json_files import jsonable, write_atomic
+from tailgate.reports.stats.between_runs import Ratio, RunsMean
 from tailgate.workloads.common.formatting import plain
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
                 "title": front.title,
                 "x": front.x.key,
                 "y": front.y.key,
-                "dominated_by": [None if better is None else points[better].name for better in front.beaten_by],
+                "dominated_by": [None if better is None else points[better].name for better in front.dominated_by],
             }
             for front in comparison.fronts
         ],
@@ -56,7 +55,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _point_json(point: Point, metrics: tuple[Metric, ...]) -> dict[str, Any]:
+def _point_json(point: Configuration, metrics: tuple[Metric, ...]) -> dict[str, Any]:
     return {
         "label": point.label,
         "load": point.load,
@@ -97,7 +96,7 @@ def comparison_document(comparison: Comparison) -> Document:
     labels = list(dict.fromkeys(point.label for point in points))
     loads = [f for key in _LOADED if key in by_key and (f := against_load(comparison, by_key[key])) is not None]
     runs = [
-        [point.name, str(run.path), run.manifest.started_at, run.summary["verdict"], str(run.manifest.seed)]
+        [point.name, str(run.path), run.manifest.started_at, run.summary.verdict, str(run.manifest.seed)]
         for point in points
         for run in point.runs
     ]
@@ -147,7 +146,7 @@ def _label(metric: Metric) -> str:
     return f"{metric.label}, {metric.unit}" if metric.unit in ("ms", "%", "W") else metric.label
 
 
-def _cell(point: Point, metric: Metric) -> TableCell:
+def _cell(point: Configuration, metric: Metric) -> TableCell:
     """A figure with its interval, e.g. `103 (98 to 108)`; below it the ratio, and whether it is shown to be better."""
     ratio = point.ratios.get(metric.key)
     better = _better(ratio, metric) if ratio else None
@@ -157,13 +156,13 @@ def _cell(point: Point, metric: Metric) -> TableCell:
     return TableCell(_value(point.figures[metric.key], metric), below, tone)
 
 
-def _value(estimate: Estimate, metric: Metric) -> str:
+def _value(estimate: RunsMean, metric: Metric) -> str:
     if estimate.value is None:
         return "-"
     return ("$" if metric.unit == "$" else "") + plain(estimate.value) + _ends(estimate, plain)
 
 
-def _ends(interval: Estimate | Ratio, shown: Any) -> str:
+def _ends(interval: RunsMean | Ratio, shown: Any) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f" ({shown(interval.low)} to {shown(interval.high)})"
@@ -179,6 +178,6 @@ def _better(ratio: Ratio, metric: Metric) -> bool | None:
 def _worse(comparison: Comparison) -> Iterable[Note]:
     points = comparison.points
     for front in comparison.fronts:
-        for point, better in zip(points, front.beaten_by, strict=True):
+        for point, better in zip(points, front.dominated_by, strict=True):
             if better is not None:
                 yield Note(f"{point.name} is worse on both than {points[better].name}.", f"{front.title}:")

@@ -26,7 +26,7 @@ _BANDS: Final = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 13107
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupFigures:
     """One group of one split.
 
     Attributes:
@@ -84,7 +84,7 @@ def key(analysis: Analysis, name: str) -> Key:
             return Key(*run.texts(name))
 
 
-def splits(analysis: Analysis) -> dict[str, list[Group]]:
+def splits(analysis: Analysis) -> dict[str, list[GroupFigures]]:
     """Groups by split, of those that split."""
     found = {name: _groups(analysis, key(analysis, name)) for name in NAMES}
     return {name: groups for name, groups in found.items() if len(groups) > 1}
@@ -110,7 +110,7 @@ def _tiers(analysis: Analysis) -> Key:
     return Key(place[codes], found)
 
 
-def _groups(analysis: Analysis, key: Key) -> list[Group]:
+def _groups(analysis: Analysis, key: Key) -> list[GroupFigures]:
     """One group per code that occurs among measured requests; the smallest together where they are many."""
     present, counts = key.present(analysis.judged), np.bincount(key.codes[analysis.judged], minlength=len(key.names))
     if len(present) < 2:
@@ -124,7 +124,7 @@ def _groups(analysis: Analysis, key: Key) -> list[Group]:
     return found
 
 
-def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
+def _group(analysis: Analysis, name: str, rows: Mask) -> GroupFigures:
     run, seconds = analysis.run, analysis.run.duration_s
     judged, ok = rows & analysis.judged, rows & run.ok & run.measured
     n = int(np.count_nonzero(judged))
@@ -140,7 +140,7 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
     known = analysis.has_good and not (judged & analysis.unknown).any()
     good = int(np.count_nonzero(rows & analysis.good)) if known else None
     tokens = float(output_tokens_inside(run, analysis.scan)[0][rows].sum())
-    return Group(
+    return GroupFigures(
         name=name,
         n=n,
         ok=int(np.count_nonzero(ok)),
@@ -171,7 +171,7 @@ def _gap_percentiles(analysis: Analysis, rows: Mask) -> tuple[Quantile, ...]:
 
 
 @dataclass(frozen=True)
-class Share:
+class TenantShare:
     """One tenant's part of what was asked for and of what was served.
 
     Attributes:
@@ -199,7 +199,7 @@ class Fairness:
         too_few: tenants whose sample doesn't, so that they are left out of it.
     """
 
-    shares: tuple[Share, ...]
+    shares: tuple[TenantShare, ...]
     percentile: float
     worst_over_best: float | None
     too_few: int = 0
@@ -223,7 +223,7 @@ def fairness(analysis: Analysis) -> Fairness | None:
     known = figures[np.isfinite(figures)]
     ratio = float(known.max() / known.min()) if len(known) > 1 and known.min() > 0 else None
     shares = tuple(
-        Share(tenants.names[code], float(demand[code]), float(served[code]), None if np.isnan(ms) else float(ms))
+        TenantShare(tenants.names[code], float(demand[code]), float(served[code]), None if np.isnan(ms) else float(ms))
         for code, ms in zip(present, figures, strict=True)
     )
     return Fairness(shares, q, ratio, len(figures) - len(known))

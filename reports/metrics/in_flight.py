@@ -20,13 +20,13 @@ class InFlight:
 
     Attributes:
         mean: time-weighted.
-        most: largest.
+        max: largest.
         growth: fitted change from the window's begin to its end.
         overloaded: whether that growth exceeds sampling error.
     """
 
     mean: float
-    most: float
+    max: float
     growth: float
     overloaded: bool
 

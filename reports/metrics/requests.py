@@ -8,7 +8,6 @@ them are made by `distribution`; throughput is `reports.metrics.throughput`; wha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -28,8 +27,6 @@ from tailgate.reports.stats.order_statistics import (
     t_quantile,
 )
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
-
-PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
 
 
 @dataclass(frozen=True)

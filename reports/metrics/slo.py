@@ -15,19 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tailgate.reports.metrics import catalogue
 from tailgate.workloads.common.errors import UserError
 
-LATENCIES: Final = ("ttft", "ttft_from_send", "ttfa", "itl", "tpot", "stall", "e2e", "normalized_e2e")
-SHARES: Final = ("errors", "attained")
-RATES: Final = (
-    "requests_per_s",
-    "input_tokens_per_s",
-    "output_tokens_per_s",
-    "total_tokens_per_s",
-    "goodput",
-)
-# ITL is pooled over requests and has no value of one request.
-OF_ONE_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
+LATENCIES: Final = catalogue.keys(metric for metric in catalogue.LATENCIES if metric.objective)
+SHARES: Final = catalogue.keys(catalogue.SHARES)
+RATES: Final = catalogue.keys(catalogue.RATES)
+# What `good:` may name: pooled gaps between tokens have no value of one request.
+OF_ONE_REQUEST: Final = catalogue.keys(m for m in catalogue.LATENCIES if m.objective and m.per_request)
 
 _MS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4}
 _TOKEN: Final = re.compile(r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:\.\d+)?|\.\d+)([a-zµ%]+|/s)?)")

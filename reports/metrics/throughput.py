@@ -24,17 +24,14 @@ class Throughput:
         output_tokens_per_s: tokens that arrived inside it.
         estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
             or was cut off): counted as arrivals times the run's mean tokens per arrival.
+        total_tokens_per_s: input and output tokens.
     """
 
     requests_per_s: float
     input_tokens_per_s: float
     output_tokens_per_s: float
     estimated_share: float
-
-    @property
-    def total_tokens_per_s(self) -> float:
-        """Input and output tokens."""
-        return self.input_tokens_per_s + self.output_tokens_per_s
+    total_tokens_per_s: float
 
 
 def came_whole(run: Run) -> Mask:
@@ -113,9 +110,11 @@ def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | N
     tokens, estimated = output_tokens_inside(run, scan)
     tokens = np.where(mine, tokens, 0.0)
     total = float(tokens.sum())
+    input_tokens_per_s = float(prompt_tokens_inside(run)[mine].sum()) / seconds
     return Throughput(
         requests_per_s=float(np.count_nonzero(mine & ended_inside(run))) / seconds,
-        input_tokens_per_s=float(prompt_tokens_inside(run)[mine].sum()) / seconds,
+        input_tokens_per_s=input_tokens_per_s,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
+        total_tokens_per_s=input_tokens_per_s + total / seconds,
     )

@@ -22,7 +22,7 @@ _LEAST_GAPS: Final = 10
 
 
 @dataclass(frozen=True)
-class Dispersion:
+class DispersionAsSent:
     """Index of dispersion at one window length, as planned and as sent.
 
     A process of which counts in different windows are independent lies in [sent_low, sent_high] with 95 %
@@ -39,7 +39,7 @@ class Dispersion:
 
 
 @dataclass(frozen=True)
-class Workload:
+class WorkloadAsSent:
     """What was sent in the measure phase.
 
     Attributes:
@@ -60,7 +60,7 @@ class Workload:
     sent_rps: float | None
     gap_cv_planned: float | None
     gap_cv_sent: float | None
-    dispersion: tuple[Dispersion, ...]
+    dispersion: tuple[DispersionAsSent, ...]
     prompt_ks: float | None
     output_ks: float | None
     mismatched: int
@@ -70,14 +70,14 @@ class Workload:
     cache_block_tokens: int | None
 
 
-def workload_as_sent(analysis: Analysis) -> Workload:
+def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:
     """Compare what was sent with what was planned."""
     run = analysis.run
     planned = _inside(run, run.column("scheduled_ns"))
     sent = _inside(run, run.column("dispatched_ns"))
     seconds = run.duration_s
     ok = run.ok & run.measured
-    return Workload(
+    return WorkloadAsSent(
         planned_rps=len(planned) / seconds if seconds and run.manifest.loop == "open" else None,
         sent_rps=analysis.sent_rps,
         gap_cv_planned=_gap_cv(planned),
@@ -113,7 +113,7 @@ def _gap_cv(times_s: Floats) -> float | None:
     return arrivals.gap_cv(times_s) if len(times_s) > _LEAST_GAPS else None
 
 
-def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float) -> Dispersion | None:
+def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float) -> DispersionAsSent | None:
     sent = arrivals.dispersion(sent_s, window_s, span_s)
     if sent.value is None:
         return None
@@ -121,7 +121,7 @@ def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float)
     # For Poisson counts (n - 1) I is about chi-square with n - 1 degrees; Wilson and Hilferty (1931).
     df = sent.windows - 1
     low, high = ((1 - 2 / (9 * df) + z * np.sqrt(2 / (9 * df))) ** 3 for z in (-1.959964, 1.959964))
-    return Dispersion(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
+    return DispersionAsSent(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
 
 
 def _mismatched(run: Run, rows: Mask, name: str) -> int:

@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
-from tailgate.reports.rundir.integrity import checksums
 from tailgate.reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest, checksums
 from tailgate.reports.rundir.parquet_files import read_table
 from tailgate.reports.rundir.spool import is_closed, spool_files, whole_batches
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA

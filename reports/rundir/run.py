@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
-from tailgate.reports.rundir.integrity import altered
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Floats, Ints, Mask

@@ -208,7 +208,7 @@ def rate_on_grid(series: Iterable[Series], edges_ns: Ints) -> Floats:
 
 
 @dataclass(frozen=True)
-class Histogram:
+class HistogramGrowth:
     """A Prometheus histogram's increase: `counts[i]` values in (edges[i-1], edges[i]], edges[-1] is inf."""
 
     edges: Floats
@@ -240,7 +240,7 @@ class Histogram:
 
 def histogram(
     telemetry: Telemetry, name: str, start_ns: float | None = None, end_ns: float | None = None
-) -> Histogram | None:
+) -> HistogramGrowth | None:
     """The increase of histogram `name` (without `_bucket`), summed over sources; None if never sampled."""
     by_edge: dict[float, float] = {}
     for one in telemetry.series(f"{name}_bucket"):
@@ -250,7 +250,7 @@ def histogram(
         return None
     edges = np.array(sorted(by_edge))
     counts = np.maximum(np.diff([by_edge[e] for e in edges], prepend=0.0), 0.0)
-    return Histogram(edges, counts, telemetry.delta(f"{name}_sum", start_ns=start_ns, end_ns=end_ns) or 0.0)
+    return HistogramGrowth(edges, counts, telemetry.delta(f"{name}_sum", start_ns=start_ns, end_ns=end_ns) or 0.0)
 
 
 def read_server(run_dir: Path) -> Telemetry | None:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tailgate.reports.stats.between_runs import t_point
 from tailgate.reports.stats.order_statistics import share_bounds
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.workloads.common.arrays import Floats
 
 # (hits, trials) of a side's runs at one load.
@@ -27,7 +27,7 @@ Counts = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """Hits among trials over the runs of a side.
 
     Attributes:
@@ -61,10 +61,10 @@ def counts(pairs: Sequence[tuple[int, int]]) -> Counts:
     return np.array([h for h, _ in known], np.float64), np.array([n for _, n in known], np.float64)
 
 
-def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Share, ...]:
+def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:
     """One Share a side, of the loads together; `loads` has the sides' counts at each load."""
     dispersion, df = dispersion_of(loads)
-    return tuple(Share(hits, trials, float(dispersion), int(df)) for hits, trials in _totals(loads))
+    return tuple(Proportion(hits, trials, float(dispersion), int(df)) for hits, trials in _totals(loads))
 
 
 def _totals(loads: Sequence[Sequence[Counts]]) -> list[tuple[int, int]]:

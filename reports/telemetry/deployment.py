@@ -17,7 +17,7 @@ PROCESS = "process_mem_bytes:"
 
 
 @dataclass(frozen=True)
-class Lived:
+class Lifecycle:
     """A deployment that we started and stopped; seconds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Lived:
 
 
 @dataclass(frozen=True)
-class GpuMemory:
+class GpuMemoryUse:
     """One GPU's memory in bytes; None where it wasn't seen.
 
     Attributes:
@@ -66,30 +66,28 @@ class GpuMemory:
 
 
 @dataclass(frozen=True)
-class Vram:
+class DeploymentMemory:
     """Where GPU memory goes. `server`: of its log and metrics: model_gib, graph_gib, kv_cache_gib, kv_blocks, ..."""
 
     server: dict[str, float] = field(default_factory=dict)
-    gpus: tuple[GpuMemory, ...] = ()
+    gpus: tuple[GpuMemoryUse, ...] = ()
 
 
-def lived(manifest: Manifest) -> Lived | None:
+def lifecycle(manifest: Manifest) -> Lifecycle | None:
     """None for a deployment that wasn't ours to start."""
-    told = getattr(manifest.target, "life", None)
-    if not isinstance(told, dict) or not told.get("phases"):
+    life = manifest.target.life
+    if not life.get("phases"):
         return None
-    kept = {key: told[key] for key in Lived.__dataclass_fields__ if key in told}
-    return Lived(**kept)
+    return Lifecycle(**{name: life[name] for name in Lifecycle.__dataclass_fields__ if name in life})
 
 
-def vram(manifest: Manifest, telemetry: Telemetry | None) -> Vram | None:
+def deployment_memory(manifest: Manifest, telemetry: Telemetry | None) -> DeploymentMemory | None:
     """None where nothing is known of it."""
-    server = dict(getattr(manifest.target, "memory", None) or {})
-    over_life: dict[str, dict[str, float]] = (getattr(manifest.target, "life", None) or {}).get("vram") or {}
+    server, over_life = manifest.target.memory, manifest.target.life.get("vram") or {}
     sampled = set(_gpus(telemetry)) if telemetry is not None else set()
     # Of all GPUs that were seen at the start, those of the deployment: sampled in the run, or with memory taken.
     gpus = tuple(_memory(gpu, over_life.get(gpu, {}), telemetry) for gpu in sorted(sampled or over_life))
-    return Vram(server, gpus) if server or gpus else None
+    return DeploymentMemory(server, gpus) if server or gpus else None
 
 
 def _gpus(telemetry: Telemetry) -> Iterator[str]:
@@ -97,7 +95,7 @@ def _gpus(telemetry: Telemetry) -> Iterator[str]:
         yield one.key[0]
 
 
-def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemory:
+def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemoryUse:
     def extreme(name: str, choose: Any) -> float | None:
         found = [one.values for one in (telemetry.series(name) if telemetry else ()) if one.key[0] == gpu]
         return float(choose(np.concatenate(found))) if found else None
@@ -106,7 +104,7 @@ def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> Gp
     held = [extreme(name, np.max) for name in names if name.startswith(PROCESS)]
     told = [one for one in held if one is not None]
     before, loaded = life.get("before_start"), life.get("loaded")
-    return GpuMemory(
+    return GpuMemoryUse(
         gpu=gpu,
         total=life.get("total"),
         before_start=before,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import Histogram, Series, Telemetry, histogram, labels_of, on_grid
+from tailgate.reports.rundir.telemetry import HistogramGrowth, Series, Telemetry, histogram, labels_of, on_grid
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",
@@ -52,7 +52,7 @@ class PhaseTime:
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ServerEndpoint:
     """One endpoint's part."""
 
     url: str
@@ -96,7 +96,7 @@ class ServerView:
     max_num_batched_tokens: float | None = None
     phases: dict[str, PhaseTime] = field(default_factory=dict)
     draft_acceptance: float | None = None
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[ServerEndpoint, ...] = ()
     gap_s: float | None = None
 
 
@@ -169,7 +169,7 @@ def _kv_tokens(server: Telemetry) -> float | None:
     return total or None
 
 
-def _phase(growth: Histogram) -> PhaseTime:
+def _phase(growth: HistogramGrowth) -> PhaseTime:
     def scaled(q: float) -> tuple[float, float, float | None]:
         value, low, high = growth.percentile(q) or (0.0, 0.0, 0.0)
         return 1000 * value, 1000 * low, None if np.isinf(high) else 1000 * high
@@ -177,7 +177,7 @@ def _phase(growth: Histogram) -> PhaseTime:
     return PhaseTime(growth.n, 1000 * (growth.mean or 0.0), scaled(50), scaled(99))
 
 
-def _endpoints(server: Telemetry, start: int, end: int) -> tuple[Endpoint, ...]:
+def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint, ...]:
     urls = sorted({one.key[0] for one in server.series("vllm:num_requests_running")})
 
     def of(name: str, url: str) -> list[Series]:
@@ -192,7 +192,9 @@ def _endpoints(server: Telemetry, start: int, end: int) -> tuple[Endpoint, ...]:
         return sum(one.delta(start, end) for one in series) if series else None
 
     return tuple(
-        Endpoint(url, mean("vllm:num_requests_running", url), mean("vllm:num_requests_waiting", url), finished(url))
+        ServerEndpoint(
+            url, mean("vllm:num_requests_running", url), mean("vllm:num_requests_waiting", url), finished(url)
+        )
         for url in urls
     )
 

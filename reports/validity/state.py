@@ -5,13 +5,14 @@ What the injector knows of itself is `reports.validity.client`, what the server'
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.workload_as_sent import planned_reuse
-from tailgate.reports.rundir.integrity import unsummed
+from tailgate.reports.rundir.manifest import unsummed
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.validity.client import Check, at_most
@@ -20,6 +21,7 @@ WARMTH_SHARE: Final = 0.3
 CACHE_SHARE: Final = 0.02
 TEMPLATE_TOKENS: Final = 64
 TELEMETRY_GAP_S: Final = 3.0
+_NEED_EVERY_ROW: Final = ("offered_load", "turnaround_lag", "bookkeeping", "token_counts", "foreign_traffic")
 
 
 def state_checks(analysis: Analysis, gpus: Sequence[GpuView]) -> Iterator[Check]:
@@ -127,3 +129,21 @@ def records_check(run: Run) -> Iterator[Check]:
         why = "injectors that never closed their records: what their users had in flight is unknown"
         unclosed, remedy = float(len(manifest.unclosed)), "An injector or worker died: see events.jsonl."
         yield at_most("unclosed_injectors", unclosed, 0.0, "injectors", why, remedy)
+
+
+def without_lost(run: Run, checks: Sequence[Check]) -> list[Check]:
+    """The checks, those that need every row unchecked where a crash took some.
+
+    The last second of an injector that died is missing from the records and from its own counters. Checks that hold
+    the two, or the server's counters, against each other would fail for that alone, and name a wrong remedy.
+    """
+    lost = int(run.is_text("status", "lost").sum())
+    if not lost or run.manifest.state in ("complete", "aborted"):
+        return list(checks)
+    why = f"{lost:,} requests were lost with their injector: what they did is not known"
+    return [
+        replace(check, status="unchecked", why=why, remedy="")
+        if check.name in _NEED_EVERY_ROW and check.status == "fail"
+        else check
+        for check in checks
+    ]

@@ -10,7 +10,7 @@ from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare
 from tailgate.reports.compare.runs import load_runs
 from tailgate.reports.documents.comparison import write_html
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +42,7 @@ def page(tmp_path_factory) -> Path:
                             "workload": {"arrivals": {"rate": rate}},
                             "target": {"args": {"quantization": label}},
                         },
-                        target=Target(kind="sim", simulated=True, model="tiny"),
+                        target=TargetRecord(kind="sim", simulated=True, model="tiny"),
                     )
                 )  # fmt: skip
                 names.append(str(folder / name))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy, parse_policy
 from tailgate.reports.verdicts.gate.runs import Campaign, GateRun, Side
 
@@ -52,7 +52,7 @@ def run(
 ) -> GateRun:  # fmt: skip
     defaults: dict[str, Any] = {
         "run": f"{side}{pair}", "state": "complete", "plan_hash": f"plan{pair}", "workload_hash": "w", "loop": "open",
-        "t0_unix_ns": (pair or 0) * 10**12, "target": Target(kind="url", model="m", version="1"),
+        "t0_unix_ns": (pair or 0) * 10**12, "target": TargetRecord(kind="url", model="m", version="1"),
     }  # fmt: skip
     found = dict(figures) if figures is not None else summary()
     return GateRun(

@@ -4,7 +4,7 @@ import pytest
 from tests.gate.made import campaign, pairs, policy, run, summary
 
 from tailgate.reports.documents.gate.write import html, markdown
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.verdicts.gate.comparability import obstacles, own_differences
 from tailgate.reports.verdicts.gate.verdict import judge
 
@@ -55,7 +55,7 @@ class TestWhatIsUnderTest:
         runs = pairs([1.0] * 5)
         for one in runs:
             version = "0.32.0" if one.side == "baseline" else "0.33.0"
-            one.manifest.target = Target(
+            one.manifest.target = TargetRecord(
                 kind="vllm", model="m", version=version, fingerprint={"gpus": [{"name": "H100"}], "port": one.pair}
             )
         return runs

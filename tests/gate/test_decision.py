@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.gate.made import campaign, good, latency, noisy, pairs, policy, run, summary
 
 from tailgate.reports.documents.gate.write import html, markdown, print_verdict
-from tailgate.reports.stats.paired_tests import paired, pairs_to_settle
+from tailgate.reports.stats.between_runs import paired, pairs_to_settle
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import compare
 from tailgate.reports.verdicts.gate.error_rule import error_rule, good_share

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as truth
 
-from tailgate.reports.stats.paired_tests import (
+from tailgate.reports.stats.between_runs import (
     Shift,
     detectable,
     drifting,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA, lag_histogram
-from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 from tailgate.workloads.table.schema import PLAN_SCHEMA
 
@@ -212,7 +212,7 @@ def fabricate(
         "measure_start_ns": round(warmup * S),
         "measure_end_ns": round((warmup + seconds) * S),
         "drain_end_ns": round((warmup + seconds + drain) * S),
-        "target": Target(kind="url", urls=["http://127.0.0.1:8000"], model="tiny", endpoint="completions"),
+        "target": TargetRecord(kind="url", urls=["http://127.0.0.1:8000"], model="tiny", endpoint="completions"),
     }
     Manifest(**(defaults | manifest)).save(run_dir)
     return run_dir

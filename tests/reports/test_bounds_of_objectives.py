@@ -12,7 +12,7 @@ from tailgate.reports.summary.summary import summarize
 
 def judged(run_dir, rows, slo, **options):
     collect(fabricate(run_dir, rows, slo=slo, **options))
-    found = summarize(run_dir)
+    found = summarize(run_dir).to_json()
     return found, found["slo"]["thresholds"][0]
 
 

@@ -11,12 +11,11 @@ from scipy import stats as truth
 
 from tailgate.harness.cli.compare import run as command
 from tailgate.reports.build import build
-from tailgate.reports.compare.comparison import compare
+from tailgate.reports.compare.comparison import compare, dominated_by
 from tailgate.reports.compare.runs import load_runs
 from tailgate.reports.documents import comparison as docs
-from tailgate.reports.rundir.manifest import Target
-from tailgate.reports.stats.between_runs import estimate, ratio
-from tailgate.reports.stats.pareto import dominated_by
+from tailgate.reports.rundir.manifest import TargetRecord
+from tailgate.reports.stats.between_runs import ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
 
 
@@ -34,7 +33,7 @@ def one(folder, name, *, slow=1.0, plan="p0", rate=20.0, price=2.0, label="", ro
             "workload": {"arrivals": {"rate": rate}},
             "target": {"args": {"dtype": label or name}},
         },
-        "target": Target(kind="vllm", fingerprint={"scheduler": {"max_num_seqs": 256, "port": id(name)}}),
+        "target": TargetRecord(kind="vllm", fingerprint={"scheduler": {"max_num_seqs": 256, "port": id(name)}}),
     }
     build(fabricate(folder / name, rows, **(defaults | manifest)))
     return str(folder / name)
@@ -86,7 +85,7 @@ class TestGrouping:
 
 class TestStatistics:
     def test_replicates_have_an_interval_between_runs_on_logarithms(self):
-        found = estimate([100.0, 110.0, 121.0])
+        found = runs_mean([100.0, 110.0, 121.0])
         assert found.value == pytest.approx(110.0)
         half = truth.t.ppf(0.975, 2) * math.log(1.1) / math.sqrt(3)
         assert (found.low, found.high) == (pytest.approx(110 * math.exp(-half)), pytest.approx(110 * math.exp(half)))
@@ -138,9 +137,9 @@ class TestStatistics:
 
 class TestFronts:
     def test_gpus_are_those_that_were_seen_where_none_are_stated(self, tmp_path):
-        seen = Target(kind="url", fingerprint={"gpus": [{"name": "A100"}] * 4})
+        seen = TargetRecord(kind="url", fingerprint={"gpus": [{"name": "A100"}] * 4})
         spec = {"workload": {"arrivals": {"rate": 20.0}}}
-        nobody = Target(kind="url")
+        nobody = TargetRecord(kind="url")
         found = compared(
             one(tmp_path, "a", spec=spec, target=seen), one(tmp_path, "b", spec=spec, target=nobody), anyway=True
         )
@@ -152,8 +151,8 @@ class TestFronts:
     def test_dominated_points_are_named(self, tmp_path):
         found = compared(one(tmp_path, "slow", slow=2.0), one(tmp_path, "fast", slow=1.0, price=2.0))
         speed, cost = found.fronts
-        assert speed.beaten_by[0] == 1 or speed.beaten_by[0] is None
-        assert [found.points[b].label if b is not None else None for b in cost.beaten_by] == ["fast", None]
+        assert speed.dominated_by[0] == 1 or speed.dominated_by[0] is None
+        assert [found.points[b].label if b is not None else None for b in cost.dominated_by] == ["fast", None]
 
     def test_tokens_per_second_are_per_gpu(self, tmp_path):
         found = compared(one(tmp_path, "a"), one(tmp_path, "b"))
@@ -195,7 +194,7 @@ class TestRefusals:
         [
             ({"workload_hash": "other"}, "different workloads"),
             ({"loop": "closed"}, "open and closed loops"),
-            ({"target": Target(kind="sim", simulated=True)}, "simulated and real"),
+            ({"target": TargetRecord(kind="sim", simulated=True)}, "simulated and real"),
             ({"state": "interrupted", "ended_ns": 5_000_000_000}, "INVALID"),
         ],
     )

@@ -190,8 +190,10 @@ def test_work_for_requests_that_failed_before_a_token_is_unknown_not_free(tmp_pa
 
 
 def test_the_bill_says_whose_it_is(tmp_path):
-    from tailgate.reports.rundir.manifest import Target
+    from tailgate.reports.rundir.manifest import TargetRecord
 
-    target = Target(kind="vllm", model="org/m", server="vllm", version="0.32.0", fingerprint={"a": {"revision": "abc"}})
+    target = TargetRecord(
+        kind="vllm", model="org/m", server="vllm", version="0.32.0", fingerprint={"a": {"revision": "abc"}}
+    )
     found = bill(tmp_path / "run", many(5), name="fp8", target=target)
     assert (found.label, found.model, found.server) == ("fp8", "org/m abc", "vllm 0.32.0")

@@ -59,10 +59,10 @@ class TestRecordsThatAreGone:
 
     def test_what_has_checksums_is_not_made_again_from_what_is_left_of_a_spool(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
-        first = build(run_dir)
+        first = build(run_dir).to_json()
         fabricate(tmp_path / "other", ROWS[:3])
         (tmp_path / "other" / "spool").rename(run_dir / "spool")
-        assert build(run_dir) == first
+        assert build(run_dir).to_json() == first
 
 
 class TestWithoutArrivals:
@@ -73,11 +73,11 @@ class TestWithoutArrivals:
 
     def run(self, tmp_path, keep_sums=True):
         run_dir = fabricate(tmp_path / "run", self.SLOW, slo=None, spec=PRICE | {"slo": self.SLO})
-        assert build(run_dir)["verdict"] == "FAIL"
+        assert build(run_dir).to_json()["verdict"] == "FAIL"
         (run_dir / "arrivals.parquet").unlink()
         if not keep_sums:
             Manifest.load(run_dir).model_copy(update={"checksums": {}}).save(run_dir)
-        return build(run_dir)
+        return build(run_dir).to_json()
 
     @pytest.mark.parametrize("keep_sums", [True, False])
     def test_a_file_that_was_taken_away_makes_the_run_invalid_by_name(self, tmp_path, keep_sums):
@@ -104,7 +104,7 @@ class TestWithoutArrivals:
         run_dir = fabricate(tmp_path / "run", [Row(at=10.0 * i) for i in range(900)], slo=self.SLO)
         build(run_dir)
         (run_dir / "arrivals.parquet").unlink()
-        assert summarize(run_dir)["slo"]["attained"] == 1.0
+        assert summarize(run_dir).to_json()["slo"]["attained"] == 1.0
 
 
 class TestDamage:
@@ -112,7 +112,7 @@ class TestDamage:
         run_dir = fabricate(tmp_path / "run", ROWS)
         build(run_dir)
         flip(run_dir / "arrivals.parquet")
-        found = build(run_dir)
+        found = build(run_dir).to_json()
         assert found["exit_code"] == 4
         assert found["latency_ms"]["ttft"]["n"] == 400
         assert any("arrivals.parquet" in reason for reason in found["invalid_reasons"])
@@ -131,13 +131,13 @@ class TestDamage:
         collect(run_dir)
         rewrite(run_dir, "requests.parquet", lambda table: table.drop_columns([column]))
         with pytest.raises(UserError, match=rf"requests\.parquet: has no column {column}"):
-            summarize(run_dir)
+            summarize(run_dir).to_json()
 
     def test_a_column_that_can_be_done_without_is_null_and_said(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
         collect(run_dir)
         rewrite(run_dir, "requests.parquet", lambda table: table.drop_columns(["error", "multi_token_chunks"]))
-        found = summarize(run_dir)
+        found = summarize(run_dir).to_json()
         assert found["verdict"] == "PASS"
         assert any("has no column error, multi_token_chunks" in notice for notice in found["notices"]) or any(
             "has no column multi_token_chunks, error" in notice for notice in found["notices"]
@@ -149,14 +149,14 @@ class TestDamage:
         texts = pa.array(["x"] * len(ROWS))
         rewrite(run_dir, "requests.parquet", lambda t: t.set_column(t.column_names.index("sent_ns"), "sent_ns", texts))
         with pytest.raises(UserError, match="column sent_ns holds string, not int64"):
-            summarize(run_dir)
+            summarize(run_dir).to_json()
 
     def test_rows_out_of_order_are_refused(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
         collect(run_dir)
         rewrite(run_dir, "requests.parquet", lambda table: table.take(list(reversed(range(len(ROWS))))))
         with pytest.raises(UserError, match="order of index"):
-            summarize(run_dir)
+            summarize(run_dir).to_json()
 
     @pytest.mark.parametrize(
         ("name", "column"), [("server.parquet", "labels"), ("client.parquet", "receive_lag"), ("plan.parquet", "index")]
@@ -165,7 +165,7 @@ class TestDamage:
         run_dir = fabricate(tmp_path / "run", ROWS, server=[(0.0, "other", "{}", 1.0)])
         collect(run_dir)
         rewrite(run_dir, name, lambda table: table.drop_columns([column]))
-        assert any(f"{name} has no column {column}" in notice for notice in summarize(run_dir)["notices"])
+        assert any(f"{name} has no column {column}" in notice for notice in summarize(run_dir).to_json()["notices"])
 
     def test_empty_lists_of_arrivals_are_no_arrivals(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
@@ -177,12 +177,12 @@ class TestDamage:
             return table.set_column(1, table.schema.field(1), pa.array(lists, table.schema.field(1).type))
 
         rewrite(run_dir, "arrivals.parquet", emptied)
-        assert summarize(run_dir)["latency_ms"]["itl"]["n"] == 399
+        assert summarize(run_dir).to_json()["latency_ms"]["itl"]["n"] == 399
 
     def test_events_that_can_not_be_read_are_counted(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
         (run_dir / "events.jsonl").write_text('{"t_ns": 5, "kind": "mark", "text": "x"}\n{"t_ns": \n[]\n')
-        found = build(run_dir)
+        found = build(run_dir).to_json()
         said = "events.jsonl: 2 lines can't be read and are left out"
         assert said in found["notices"]
         assert "2 lines can&#39;t be read" in (run_dir / "report.html").read_text()
@@ -196,13 +196,13 @@ class TestChecksums:
         build(run_dir)
         assert {"server.parquet", "events.jsonl"} <= set(Manifest.load(run_dir).checksums)
         (run_dir / "events.jsonl").write_text("")
-        assert any("events.jsonl is changed" in reason for reason in build(run_dir)["invalid_reasons"])
+        assert any("events.jsonl is changed" in reason for reason in build(run_dir).to_json()["invalid_reasons"])
 
     def test_files_without_one_are_unchecked_by_name(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
         collect(run_dir)
         Manifest.load(run_dir).model_copy(update={"checksums": {}}).save(run_dir)
-        (check,) = [one for one in summarize(run_dir)["checks"] if one["name"] == "files"]
+        (check,) = [one for one in summarize(run_dir).to_json()["checks"] if one["name"] == "files"]
         assert check["status"] == "unchecked"
         assert "plan.parquet, requests.parquet, arrivals.parquet, client.parquet" in check["why"]
 
@@ -210,11 +210,13 @@ class TestChecksums:
 class TestStoredSummary:
     def built(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
-        return run_dir, build(run_dir)
+        return run_dir, build(run_dir).to_json()
 
     def test_the_one_that_was_written_is_relied_on(self, tmp_path):
         run_dir, summary = self.built(tmp_path)
-        assert stored_summary(run_dir) == json.loads(json.dumps(summary))
+        stored = stored_summary(run_dir)
+        assert stored is not None
+        assert json.dumps(stored.to_json()) == json.dumps(summary)
 
     def test_an_edited_one_is_not(self, tmp_path):
         run_dir, summary = self.built(tmp_path)

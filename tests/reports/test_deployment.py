@@ -10,7 +10,7 @@ from fabricate import Row, S, fabricate
 
 from tailgate.reports.documents.run.write import export, write_report
 from tailgate.reports.rundir.collect import collect
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 from tailgate.reports.summary.summary import summarize
 
@@ -31,7 +31,7 @@ SAMPLES = {"mem_used_bytes": (71, 75, 72), "mem_free_bytes": (8, 4, 7), "mem_res
 def launched(run_dir: Path, **target: Any) -> Path:
     fingerprint = {"config": {"scheduler_config": {"max_num_seqs": 256, "policy": "fcfs"}}}
     memory = {"model_gib": 15.0, "kv_cache_gib": 50.0, "kv_blocks": 1000.0}
-    whole = Target(kind="vllm", urls=["http://h"], life=LIFE, memory=memory, fingerprint=fingerprint, **target)  # type: ignore[call-arg]
+    whole = TargetRecord(kind="vllm", urls=["http://h"], life=LIFE, memory=memory, fingerprint=fingerprint, **target)  # type: ignore[call-arg]
     spec = {"target": {"args": {"max-num-seqs": 300, "kv-cache-dtype": "fp8"}}}
     collect(fabricate(run_dir, [Row(at=100.0 * i, gaps=[10.0]) for i in range(40)], target=whole, spec=spec))
     rows = [
@@ -44,13 +44,13 @@ def launched(run_dir: Path, **target: Any) -> Path:
 
 
 def test_the_summary_has_the_cold_start_and_the_end(tmp_path: Path):
-    life = summarize(launched(tmp_path / "run"))["life"]
+    life = summarize(launched(tmp_path / "run")).to_json()["life"]
     assert life["ready_s"] == pytest.approx(sum(life["phases"].values())) == 25.0
     assert (life["stop_s"], life["port_free"], life["memory_back_s"]) == (2.5, True, 0.7)
 
 
 def test_the_summary_has_what_each_gpu_of_the_deployment_holds(tmp_path: Path):
-    vram = summarize(launched(tmp_path / "run"))["vram"]
+    vram = summarize(launched(tmp_path / "run")).to_json()["vram"]
     (gpu,) = vram["gpus"]  # the other one was seen before the start and isn't the deployment's
     assert {key: value if key == "gpu" else value / GIB for key, value in gpu.items()} == {
         "gpu": "GPU-a", "total": 80, "before_start": 1, "loaded": 71, "taken": 70, "peak": 75, "headroom": 4,
@@ -76,5 +76,5 @@ def test_report_and_markdown_show_them(tmp_path: Path):
 def test_of_somebody_elses_deployment_there_is_none(tmp_path: Path):
     collect(fabricate(tmp_path / "run", [Row(at=0.0, gaps=[10.0])]))
     summary = summarize(tmp_path / "run")
-    assert summary["life"] == {} == summary["vram"]
+    assert summary.life is None and summary.vram is None
     assert "The deployment" not in write_report(tmp_path / "run", summary).read_text()

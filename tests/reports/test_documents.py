@@ -19,7 +19,7 @@ from tailgate.reports.build import build
 from tailgate.reports.documents.model import Document, Table, section
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.run.write import export, print_summary, report
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.summary.summary import summarize
 from tailgate.workloads.common.formatting import dollars, ms, plain
 
@@ -49,7 +49,7 @@ def run_dir(tmp_path_factory):
             "gpus": {"type": "l4", "count": 1, "price_per_hour": 0.8},
         },
         command_line=["tailgate", "run", "demo.yaml"],
-        target=Target(kind="vllm", model="tiny", server="vllm", version="0.32.0", endpoint="chat"),
+        target=TargetRecord(kind="vllm", model="tiny", server="vllm", version="0.32.0", endpoint="chat"),
     )
     build(path)
     return path
@@ -72,7 +72,7 @@ def test_the_table_on_a_terminal_is_the_golden_one(run_dir):
 def test_junit_has_a_case_for_each_check_and_objective(run_dir):
     summary = summarize(run_dir)
     suite = ET.fromstring(export(run_dir, summary, "junit"))
-    assert len(suite.findall("testcase")) == len(summary["checks"]) + len(summary["slo"]["thresholds"])
+    assert len(suite.findall("testcase")) == len(summary.checks) + len(summary.objectives)
     failures = [case.get("name") for case in suite if case.find("failure") is not None]
     assert failures == ["e2e: p99.9 < 9s"]
     assert suite.get("skipped") == "2"
@@ -127,21 +127,21 @@ def test_an_invalid_run_says_so_above_everything(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_run_of_hardly_any_requests_has_a_report(tmp_path, count):
     summary = build(fabricate(tmp_path / "run", [Row(at=10.0 * i, gaps=[5.0]) for i in range(count)]))
-    assert summary["verdict"] == ("PASS" if count else "FAIL")
+    assert summary.verdict == ("PASS" if count else "FAIL")
     assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_run_where_everything_failed_has_a_report(tmp_path):
     rows = [Row(at=10.0 * i, status="connect_error", http_status=None, ttft=None, error="refused") for i in range(50)]
     summary = build(fabricate(tmp_path / "run", rows))
-    assert summary["exit_code"] == 1
-    assert summary["errors"]["kinds"][0]["example"]["error"] == "refused"
+    assert summary.exit_code == 1
+    assert summary.errors.kinds[0].example["error"] == "refused"
 
 
 def test_a_closed_loop_is_labelled_as_one(tmp_path):
     rows = [Row(at=100.0 * i, gaps=[5.0] * 4) for i in range(90)]
     run_dir = fabricate(tmp_path / "run", rows, loop="closed")
-    assert build(run_dir)["load"]["loop"] == "closed"
+    assert build(run_dir).load.loop == "closed"
     page = (run_dir / "report.html").read_text()
     assert "Closed loop" in page
     assert "(closed loop)" in page
@@ -224,8 +224,8 @@ class TestWhatReadersAreTold:
     def test_set_up_of_new_connections_stands_apart(self, tmp_path):
         rows = [Row(at=10.0 * i, connect=4.0 if i % 3 == 0 else 0.0, gaps=[5.0]) for i in range(300)]
         summary, page = self.page(tmp_path, rows)
-        assert summary["connections"]["new"] == 100
-        assert summary["connections"]["set_up_ms"]["p50"] == 4.0
+        assert summary.connections.new == 100
+        assert summary.connections.set_up_ms.statistic("p50") == 4.0
         assert "100 of 300 requests" in page
         assert "100 new connections: p50 4.00" in export(tmp_path / "run", summary, "md")
 

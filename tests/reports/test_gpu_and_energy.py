@@ -99,7 +99,7 @@ def test_the_power_cap_is_told_apart_from_slowdown(tmp_path):
 def test_a_pause_of_the_sampling_fails_the_run(tmp_path):
     samples = [sample for sample in steady() if not 10 < sample[0] < 15]
     run_with(tmp_path / "run", samples)
-    summary = summarize(tmp_path / "run")
+    summary = summarize(tmp_path / "run").to_json()
     check = next(check for check in summary["checks"] if check["name"] == "telemetry")
     assert (check["status"], check["value"]) == ("fail", pytest.approx(5.0))
     assert summary["gpu"]["slowdown_share_max"] == 0.0
@@ -111,7 +111,7 @@ def test_what_the_driver_does_against_heat_is_told_apart_from_the_hardwares_own_
     (view,) = gpu_views(run_with(tmp_path / "run", mixed))
     assert (view.slowdown_share, view.mild_slowdown_share) == (pytest.approx(2 / 40), pytest.approx(2 / 40))
     assert len(view.slowdown_reasons) == 4
-    found = summarize(tmp_path / "run")
+    found = summarize(tmp_path / "run").to_json()
     assert found["gpu"]["slowdown_share_max"] == pytest.approx(2 / 40)
     (finding,) = [one for one in found["findings"] if one["kind"] == "throttled_gpu"]
     assert finding["figures"]["mild_slowdown_share"] == pytest.approx(2 / 40)
@@ -142,7 +142,7 @@ def test_an_instance_is_a_part_of_a_gpu_and_not_another_one(tmp_path):
     analysis.run.manifest.telemetry["gpu"] = {"gpus": told}
     views = gpu_views(analysis)
     assert [view.parent for view in views] == [None, "GPU-a"]
-    assert parts.gpus(views)["count"] == 1
+    assert parts.gpus(views).count == 1
     assert not energy(analysis, views).warnings
 
 

@@ -144,7 +144,7 @@ def test_failures_are_infinitely_late_where_failures_count(tmp_path):
     for at in (50, 30, 10):
         rows.insert(at, Row(at=10.0 * at, status="timeout", ttft=None))
     collect(fabricate(tmp_path / "run", rows))
-    summary = summarize(tmp_path / "run")
+    summary = summarize(tmp_path / "run").to_json()
     assert summary["latency_ms"]["ttft"]["n"] == 60
     assert summary["latency_ms"]["ttft"]["max"] == 159.0
     worst = summary["latency_failed_as_inf_ms"]["ttft"]
@@ -166,7 +166,7 @@ def test_attainment_counts_everything_that_was_scheduled(tmp_path):
     ]
     rows.append(Row(at=30.0, status="not_sent", ttft=None))
     collect(fabricate(tmp_path / "run", rows, slo={"good": "ttft < 100ms"}))
-    slo = summarize(tmp_path / "run")["slo"]
+    slo = summarize(tmp_path / "run").to_json()["slo"]
     assert slo["attained"] == 1 / 4
     assert slo["attained_of_admitted"] == 1 / 3
     assert slo["goodput_rps"] == 1 / 10
@@ -180,7 +180,7 @@ def test_statuses_add_up_to_what_was_planned(tmp_path):
         Row(at=3.0, phase="warmup"),
     ]
     collect(fabricate(tmp_path / "run", rows))
-    load = summarize(tmp_path / "run")["load"]
+    load = summarize(tmp_path / "run").to_json()["load"]
     assert load["requests"] == {"planned": 3, "ok": 1, "reset": 1, "not_sent": 1}
     assert load["all_phases"] == {"planned": 4, "ok": 2}
 

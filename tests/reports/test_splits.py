@@ -117,13 +117,13 @@ class TestClasses:
 
     def test_a_class_is_good_by_its_own_objective(self, tmp_path):
         collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
-        slo = summarize(tmp_path / "run")["slo"]
+        slo = summarize(tmp_path / "run").to_json()["slo"]
         assert slo["attained"] == 1.0  # 300 ms is good for batch, and would not be for chat
         assert slo["good_means_by_class"] == {"batch": ["ttft < 400 ms"]}
 
     def test_its_objectives_are_judged_over_its_own_requests(self, tmp_path):
         collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
-        summary = summarize(tmp_path / "run")
+        summary = summarize(tmp_path / "run").to_json()
         judged = {one["objective"]: one for one in summary["slo"]["thresholds"]}
         assert judged["class batch: ttft: p95 < 400ms"]["value"] == 300.0
         assert judged["class batch: errors: < 20%"]["result"] == "met"
@@ -132,20 +132,20 @@ class TestClasses:
     def test_a_broken_objective_of_one_class_fails_the_run(self, tmp_path):
         spec = self.SPEC | {"workload": {"classes": {"batch": {"slo": {"ttft": "p95 < 250ms"}}}}}
         collect(fabricate(tmp_path / "run", self.rows(), spec=spec))
-        summary = summarize(tmp_path / "run")
+        summary = summarize(tmp_path / "run").to_json()
         assert summary["exit_code"] == 1
         assert "class batch: ttft: p95 < 250ms" in summary["why"]
 
     def test_price_tiers_share_the_bill(self, tmp_path):
         collect(fabricate(tmp_path / "run", self.rows(), spec=self.SPEC))
-        summary = summarize(tmp_path / "run")
+        summary = summarize(tmp_path / "run").to_json()
         assert [one["name"] for one in summary["splits"]["tier"]] == ["basic", "premium"]
         assert sum(one["usd"] for one in summary["cost"]["by_tier"]) == pytest.approx(summary["cost"]["usd"])
 
 
 def test_how_answers_came_over_the_wire_is_reported(tmp_path):
     collect(fabricate(tmp_path / "run", many(10, gaps=[5.0] * 3, client_coalesced=1)))
-    found = summarize(tmp_path / "run")["streaming"]
+    found = summarize(tmp_path / "run").to_json()["streaming"]
     assert (found["arrivals"], found["client_coalesced_share"], found["multi_token_share"]) == (40, 0.25, None)
 
 
@@ -156,7 +156,7 @@ class TestManyTenants:
         rows = [Row(at=15.0 * i, gaps=[10.0] * 3, tenant=f"t{i % 29:02d}") for i in range(29 * 20)]
         rows += [Row(at=9000.0 + i, ttft=5000.0, gaps=[10.0] * 3, tenant="tiny") for i in range(6)]
         collect(fabricate(tmp_path / "run", rows))
-        return summarize(tmp_path / "run")
+        return summarize(tmp_path / "run").to_json()
 
     def test_fairness_sees_all_of_them(self, tmp_path):
         fair = self.summary(tmp_path)["fairness"]
@@ -175,7 +175,7 @@ class TestManyTenants:
 def test_a_group_says_how_many_requests_its_percentiles_need(tmp_path):
     rows = merged(many(90, klass="a"), many(90, klass="b"))
     collect(fabricate(tmp_path / "run", rows))
-    group = summarize(tmp_path / "run")["splits"]["class"][0]
+    group = summarize(tmp_path / "run").to_json()["splits"]["class"][0]
     assert group["ttft"]["p99"] is None
     assert group["needs"]["ttft"] == {"p99": 299}
 

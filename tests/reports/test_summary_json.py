@@ -9,8 +9,8 @@ from fabricate import Row, S, fabricate
 from tailgate.reports.build import build
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.rundir.collect import collect
-from tailgate.reports.rundir.manifest import Manifest, Target
-from tailgate.reports.summary.summary import exit_code, summarize, write_summary
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
+from tailgate.reports.summary.summary import read_summary, summarize, write_summary
 from tailgate.workloads.common.errors import UserError
 
 GOOD = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[20.0] * 4) for i in range(900)]
@@ -18,7 +18,7 @@ GOOD = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[20.0] * 4) for i in ran
 
 def summary(run_dir, rows=GOOD, **options):
     collect(fabricate(run_dir, rows, **options))
-    return summarize(run_dir)
+    return summarize(run_dir).to_json()
 
 
 def test_the_shape_is_the_one_that_scripts_were_promised(tmp_path):
@@ -54,7 +54,7 @@ def test_rates_are_over_the_steady_window(tmp_path):
 def test_it_is_json_that_every_parser_reads(tmp_path):
     rows = [*GOOD, Row(at=9100.0, status="timeout", ttft=None)]
     collect(fabricate(tmp_path / "run", rows))
-    written = write_summary(tmp_path / "run")
+    written = write_summary(tmp_path / "run").to_json()
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -92,7 +92,7 @@ def test_a_percentile_that_is_null_says_what_it_needs(tmp_path):
 )
 def test_verdict_and_exit_code_follow_the_confidence_bound(tmp_path, rows, slo, verdict, code):
     found = summary(tmp_path / "run", rows, slo=slo)
-    assert (found["verdict"], exit_code(found)) == (verdict, code), found["why"]
+    assert (found["verdict"], found["exit_code"]) == (verdict, code), found["why"]
 
 
 def test_failures_break_a_latency_objective_that_the_survivors_meet(tmp_path):
@@ -106,12 +106,12 @@ def test_failures_break_a_latency_objective_that_the_survivors_meet(tmp_path):
 def test_invalid_comes_before_any_result(tmp_path):
     late = [replace(row, late=40.0) for row in GOOD]
     found = summary(tmp_path / "run", late, slo={"ttft": "p99 < 1ms"})
-    assert (found["verdict"], exit_code(found), found["valid"]) == ("INVALID", 4, False)
+    assert (found["verdict"], found["exit_code"], found["valid"]) == ("INVALID", 4, False)
 
 
 def test_an_interrupted_run_is_invalid_and_exits_130(tmp_path):
     found = summary(tmp_path / "run", state="interrupted", ended_ns=9 * S)
-    assert (found["verdict"], exit_code(found)) == ("INVALID", 130)
+    assert (found["verdict"], found["exit_code"]) == ("INVALID", 130)
     assert found["invalid_reasons"][0].startswith("interrupted:")
 
 
@@ -126,7 +126,7 @@ def test_rows_after_an_interruption_are_no_misses(tmp_path):
 def test_a_run_that_stopped_itself_fails(tmp_path):
     rule = {"aborted_by": "errors", "state_reason": "errors 7 % > 5 %"}
     found = summary(tmp_path / "run", state="aborted", ended_ns=9 * S, **rule)
-    assert (found["verdict"], exit_code(found)) == ("FAIL", 1)
+    assert (found["verdict"], found["exit_code"]) == ("FAIL", 1)
     assert "errors 7 % > 5 %" in found["why"]
 
 
@@ -161,7 +161,7 @@ def test_a_target_that_died_makes_the_run_invalid_by_name(tmp_path):
     found = summary(
         tmp_path / "run", state="failed", failed_side="target", state_reason="exit code 137", ended_ns=9 * S
     )
-    assert exit_code(found) == 4
+    assert found["exit_code"] == 4
     assert found["invalid_reasons"][0].startswith("target: the run failed (exit code 137)")
 
 
@@ -171,7 +171,7 @@ def test_where_an_injector_died_what_needs_every_row_is_not_checked(tmp_path):
     spool = run / "spool" / "injector-0.arrows"
     spool.write_bytes(spool.read_bytes()[:-8])  # as a killed writer leaves it
     collect(run)
-    found = summarize(run)
+    found = summarize(run).to_json()
     first, *others = found["invalid_reasons"]
     assert "400 of 900 rows are missing" in first
     assert [reason.partition(":")[0] for reason in others] == ["lost_rows"]
@@ -182,14 +182,14 @@ def test_where_an_injector_died_what_needs_every_row_is_not_checked(tmp_path):
 def test_a_run_that_was_killed_before_its_load_began_sent_nothing(tmp_path):
     run = fabricate(tmp_path / "run", [replace(row, reported=False) for row in GOOD], client=[], state="running")
     (run / "spool" / "injector-0.arrows").write_bytes(b"")
-    found = build(run)
+    found = build(run).to_json()
     assert found["load"]["requests"] == {"planned": 900, "ok": 0, "not_sent": 900}
     assert "before its load began" in found["why"]
     assert len(found["invalid_reasons"]) == 1
 
 
 def test_a_simulation_says_so(tmp_path):
-    found = summary(tmp_path / "run", target=Target(kind="sim", simulated=True))
+    found = summary(tmp_path / "run", target=TargetRecord(kind="sim", simulated=True))
     assert found["simulated"] is True
 
 
@@ -204,7 +204,7 @@ class TestOverload:
         by_name = {one["objective"]: one for one in found["slo"]["thresholds"]}
         assert by_name["ttft: p99 < 90s"]["result"] == "can't tell"
         assert by_name["errors: < 1%"]["result"] == "met"
-        assert exit_code(found) == 3
+        assert found["exit_code"] == 3
 
     def test_growth_counts_however_many_were_in_flight_before(self, tmp_path):
         # about 2,000 in flight from the start, and 340 more by the end of 10 s: straight up
@@ -229,15 +229,15 @@ class TestRecovery:
         return run_dir
 
     def test_a_killed_run_is_reported_with_all_that_was_spooled(self, tmp_path):
-        found = build(self.killed(tmp_path / "run"))
+        found = build(self.killed(tmp_path / "run")).to_json()
         assert found["load"]["requests"]["ok"] == 500
-        assert (found["verdict"], exit_code(found)) == ("INVALID", 4)
+        assert (found["verdict"], found["exit_code"]) == ("INVALID", 4)
         assert "interrupted: 400 rows" in found["invalid_reasons"][0]
         assert (tmp_path / "run" / "report.html").exists()
 
     def test_it_stays_marked_when_reported_again(self, tmp_path):
-        first = build(self.killed(tmp_path / "run"))
-        assert build(tmp_path / "run") == first
+        first = build(self.killed(tmp_path / "run")).to_json()
+        assert build(tmp_path / "run").to_json() == first
         assert Manifest.load(tmp_path / "run").state == "interrupted"
 
     def test_a_run_that_goes_on_is_left_alone(self, tmp_path):
@@ -257,7 +257,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
     path = tmp_path / "run" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=name):
-        summarize(tmp_path / "run")
+        summarize(tmp_path / "run").to_json()
 
 
 def test_a_manifest_of_a_newer_major_schema_says_to_upgrade(tmp_path):
@@ -299,3 +299,24 @@ def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path
 
     flagged = sum(in_flight.in_flight(Steady()).overloaded for _ in range(150))
     assert flagged <= 7
+
+
+def test_a_summary_that_was_read_back_is_the_one_that_was_written(tmp_path):
+    collect(fabricate(tmp_path / "run", [*GOOD, Row(at=9000.0, status="timeout")], slo={"ttft": "p99 < 800ms"}))
+    written = write_summary(tmp_path / "run")
+    read = read_summary(tmp_path / "run")
+    assert json.dumps(read.to_json()) == json.dumps(written.to_json())
+    assert (read.latency_ms["ttft"].statistic("p99"), read.slo.thresholds[0].result) == (
+        written.latency_ms["ttft"].statistic("p99"),
+        "met",
+    )
+
+
+@pytest.mark.parametrize("damage", [{"load": None}, {"checks": [{"name": 3}]}, {"valid": "yes"}])
+def test_a_damaged_summary_is_said_to_be_so(tmp_path, damage):
+    collect(fabricate(tmp_path / "run", GOOD))
+    write_summary(tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(UserError, match="damaged"):
+        read_summary(path)

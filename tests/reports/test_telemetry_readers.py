@@ -10,9 +10,9 @@ from fabricate import Row, fabricate
 
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.rundir.collect import collect
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA, Series, histogram, on_grid, rate_on_grid, read_server
-from tailgate.reports.summary.results import work_out
+from tailgate.reports.summary.summary import summary_of
 from tailgate.workloads.common.errors import UserError
 
 S = 1_000_000_000
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_named(tmp_path):
 @pytest.mark.parametrize(("late_ms", "said"), [(0.1, False), (6.0, True)])
 def test_a_simulation_that_could_not_keep_its_time_says_so(tmp_path, late_ms, said):
     rows = [Row(at=100.0 * i, gaps=[20.0] * 9) for i in range(100)]
-    target = Target(kind="sim", simulated=True)
+    target = TargetRecord(kind="sim", simulated=True)
     run = fabricate(tmp_path / "run", rows, client=[], seconds=10.0, target=target)
     collect(run)
     name = "tailgate_engine_step_lateness_seconds"
@@ -140,5 +140,5 @@ def test_a_simulation_that_could_not_keep_its_time_says_so(tmp_path, late_ms, sa
         for part, value in (("sum", late_ms / 1000 * 50), ("count", 50.0))
     ]
     pq.write_table(pa.Table.from_pylist(samples, SERVER_SCHEMA), run / "server.parquet")
-    notices = work_out(analyse(run)).notices
+    notices = summary_of(analyse(run)).notices
     assert any("too slow for the load that it simulates" in notice for notice in notices) is said

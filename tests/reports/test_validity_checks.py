@@ -194,7 +194,7 @@ def test_a_short_last_interval_is_not_a_second(tmp_path):
     rows = client_rows(spool_rows(ROWS), 10)
     rows[9] |= {"dur_ns": 40 * MS, "cpu_fraction": 1.0, "in_flight_ns": 0}
     assert checks(tmp_path / "run", client=rows)["injector_busy"].status == "ok"
-    assert summarize(tmp_path / "run")["client"]["cpu_fraction_max"] == 0.25
+    assert summarize(tmp_path / "run").to_json()["client"]["cpu_fraction_max"] == 0.25
 
 
 class TestBookkeeping:
@@ -324,7 +324,7 @@ def test_lost_rows_beyond_a_thousandth_make_the_run_invalid(tmp_path):
     stream = run_dir / "spool" / "injector-0.arrows"
     stream.write_bytes(stream.read_bytes()[:-8])
     collect(run_dir)
-    summary = summarize(run_dir)
+    summary = summarize(run_dir).to_json()
     assert summary["valid"] is False
     assert summary["load"]["requests"]["lost"] == 1
     assert any(reason.startswith("lost_rows: 0.25%") for reason in summary["invalid_reasons"])
@@ -351,7 +351,7 @@ class TestFiles:
         run_dir = self.run(tmp_path / "run")
         table = pq.read_table(run_dir / "requests.parquet")
         pq.write_table(table.slice(0, 300), run_dir / "requests.parquet")
-        summary = summarize(run_dir)
+        summary = summarize(run_dir).to_json()
         assert summary["exit_code"] == 4
         assert any("files: 1 files" in reason and "requests.parquet" in reason for reason in summary["invalid_reasons"])
 
@@ -362,7 +362,7 @@ class TestFiles:
     def test_without_an_optional_file_the_rest_is_reported(self, tmp_path, name, lacks):
         run_dir = self.run(tmp_path / "run")
         (run_dir / name).unlink()
-        summary = summarize(run_dir)
+        summary = summarize(run_dir).to_json()
         assert summary["latency_ms"]["ttft"]["n"] == 400
         assert any(name in notice and lacks in notice for notice in summary["notices"])
 
@@ -370,12 +370,12 @@ class TestFiles:
         run_dir = self.run(tmp_path / "run", server=scrapes())
         path = run_dir / "server.parquet"
         path.write_bytes(path.read_bytes()[:-20])
-        summary = summarize(run_dir)
+        summary = summarize(run_dir).to_json()
         assert summary["server"] == {}
         assert any("server.parquet is damaged" in notice for notice in summary["notices"])
 
     def test_telemetry_that_was_never_sampled_is_no_news(self, tmp_path):
-        assert summarize(self.run(tmp_path / "run"))["notices"] == []
+        assert summarize(self.run(tmp_path / "run")).to_json()["notices"] == []
 
 
 class TestWarmth:

@@ -10,7 +10,7 @@ from scipy import stats as truth
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.metrics.workload_as_sent import workload_as_sent
 from tailgate.reports.rundir.collect import collect
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.workloads.statistics.arrivals import dispersion, ks_distance
 
 
@@ -74,7 +74,7 @@ class TestReuse:
 
     def test_hits_count_in_whole_blocks_of_the_servers_cache(self, tmp_path):
         config = {"config": {"cache_config": {"block_size": 24}}}
-        target = Target(kind="url", urls=["http://127.0.0.1:8000"], fingerprint=config)
+        target = TargetRecord(kind="url", urls=["http://127.0.0.1:8000"], fingerprint=config)
         found = sent(tmp_path / "run", self.SHARED, target=target)
         assert (found.cache_block_tokens, found.planned_reuse) == (24, pytest.approx(0.9 * 0.24))
 

@@ -13,7 +13,7 @@ from tailgate.reports.documents.gate import history as gate_history
 from tailgate.reports.documents.gate import write
 from tailgate.reports.documents.gate.history import Entry
 from tailgate.reports.documents.gate.write import junit, markdown
-from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.policy import Policy
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError

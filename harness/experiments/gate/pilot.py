@@ -16,7 +16,7 @@ from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
 from tailgate.reports.build import build
-from tailgate.reports.stats.paired_tests import POWER
+from tailgate.reports.stats.between_runs import POWER
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.reports.verdicts.gate.operating_curve import decide, differences
@@ -81,7 +81,7 @@ async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], No
         own_jitter = found.spec("baseline", found.points[0], number).target
         spec = found.spec("baseline", found.points[0], 1).model_copy(update={"target": own_jitter})
         await execute(spec, folder, ["tailgate", "gate", "init", "--pilot", str(runs)], Watcher())
-        summary = await asyncio.to_thread(build, folder)
+        summary = (await asyncio.to_thread(build, folder)).to_json()
         if not summary["valid"]:
             raise UserError(f"the pilot's measuring failed: {summary['why']}", where=str(folder))
         summaries.append(summary)

@@ -1,13 +1,13 @@
 """Verdicts over time: one JSON line each, appended; read again for the trend."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.rundir.events import append_line
+from tailgate.reports.rundir.json_files import check_schema
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 
@@ -55,19 +55,14 @@ def entry_of(verdict: Verdict, at: str) -> Entry:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one line, in a single write.
+    """Add one line to the file.
 
     Raises:
         UserError: it can't be written.
     """
-    line = json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        append_line(path, json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False))
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 

@@ -14,7 +14,7 @@ from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import junit as junit_xml
 from tailgate.reports.documents.render import markdown as markdown_text
 from tailgate.reports.documents.render.terminal import print_document
-from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from tailgate.reports.compare.comparison import Comparison, Front, Point
-from tailgate.reports.compare.runs import Metric
+from tailgate.reports.compare.comparison import Comparison, Configuration, Front
 from tailgate.reports.documents.model import Figure, Row, Table
 from tailgate.reports.documents.plots.primitives import (
     Json,
@@ -16,6 +15,7 @@ from tailgate.reports.documents.plots.primitives import (
     points,
     reference,
 )
+from tailgate.reports.metrics.catalogue import Metric
 from tailgate.workloads.common.formatting import plain
 
 _COLOURS: Final = ("--c1", "--c2", "--c3", "--c5", "--c6", "--c4")
@@ -60,7 +60,7 @@ def forest(comparison: Comparison) -> Figure | None:
 
 def against_load(comparison: Comparison, metric: Metric) -> Figure | None:
     """A latency over the offered load, one line a label; None unless some label ran at several loads."""
-    by_label: dict[str, list[Point]] = {}
+    by_label: dict[str, list[Configuration]] = {}
     for point in comparison.points:
         if point.offered_rps is not None and point.figures[metric.key].value is not None:
             by_label.setdefault(point.label, []).append(point)
@@ -93,7 +93,7 @@ def pareto(comparison: Comparison, front: Front) -> Figure:
     colours = _colours(comparison)
     placed = [
         (point, x, y, None if better is None else comparison.points[better].name)
-        for point, better in zip(comparison.points, front.beaten_by, strict=True)
+        for point, better in zip(comparison.points, front.dominated_by, strict=True)
         if (x := point.figures[front.x.key].value) is not None and (y := point.figures[front.y.key].value) is not None
     ]
     widest = max((x for _, x, _, _ in placed), default=0.0)

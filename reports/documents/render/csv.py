@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.metrics.requests import PER_REQUEST
+from tailgate.reports.metrics.catalogue import PER_REQUEST
 
 _COLUMNS = (
     "index", "session", "turn", "class", "tenant", "phase", "endpoint", "status", "http_status", "error", "request_id",

@@ -4,6 +4,8 @@ from typing import Any, Final
 
 from tailgate.reports.documents.model import Block, Depth, Note, Row, Section, Table, facts, section
 from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.model import Summary
+from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.workloads.common.formatting import gib
 
 _SERVER: Final = {
@@ -28,9 +30,9 @@ _MEMORY: Final = {
 }
 
 
-def deployment(summary: dict[str, Any], manifest: Manifest | None) -> Section:
+def deployment(summary: Summary, manifest: Manifest | None) -> Section:
     """How it came up, what it holds, what it was told and what it made of it."""
-    life, vram = summary["life"], summary["vram"]
+    life, vram = summary.life, summary.vram
     return section(
         "The deployment",
         *(_lifecycle(life) if life else ()),
@@ -39,40 +41,42 @@ def deployment(summary: dict[str, Any], manifest: Manifest | None) -> Section:
     )
 
 
-def _lifecycle(life: dict[str, Any]) -> list[Block]:
-    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in life["phases"].items())
+def _lifecycle(life: Lifecycle) -> list[Block]:
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in life.phases.items())
     rows = [
-        *((name, f"{seconds:.2f}") for name, seconds in life["phases"].items()),
-        ("from spawn to ready", f"{life['ready_s']:.2f}"),
-        *((f"its log: {name}", f"{value:,.4g}") for name, value in life["details"].items()),
+        *((name, f"{seconds:.2f}") for name, seconds in life.phases.items()),
+        ("from spawn to ready", f"{life.ready_s:.2f}"),
+        *((f"its log: {name}", f"{value:,.4g}") for name, value in life.details.items()),
     ]
     return [
-        Note(f"cold start {life['ready_s']:.1f} s ({phases})", depth=Depth.BRIEF),
+        Note(f"cold start {life.ready_s:.1f} s ({phases})", depth=Depth.BRIEF),
         facts(rows, "Cold start, seconds", head=("phase", "s")),
         Note(_end(life), depth=Depth.PAGE),
     ]
 
 
-def _end(life: dict[str, Any]) -> str:
-    if life["stop_s"] is None:
+def _end(life: Lifecycle) -> str:
+    if life.stop_s is None:
         return "It was not stopped by this run."
-    how = "had to be killed" if life["killed"] else "ended by SIGTERM"
-    text = f"Its end: it {how} within {life['stop_s']:.1f} s (exit code {life['exit_code']})"
-    if life["port_free"] is False:
+    how = "had to be killed" if life.killed else "ended by SIGTERM"
+    text = f"Its end: it {how} within {life.stop_s:.1f} s (exit code {life.exit_code})"
+    if life.port_free is False:
         text += "; its port did not come back"
-    if life["memory_back_s"] is not None:
-        text += f"; its GPU memory was back {life['memory_back_s']:.1f} s later"
+    if life.memory_back_s is not None:
+        text += f"; its GPU memory was back {life.memory_back_s:.1f} s later"
     return f"{text}."
 
 
-def _memory(vram: dict[str, Any]) -> list[Block]:
-    server = {label: vram["server"][key] for key, label in _SERVER.items() if key in vram["server"]}
-    peaks, free = ([one[key] for one in vram["gpus"] if one[key] is not None] for key in ("peak", "headroom"))
+def _memory(vram: DeploymentMemory) -> list[Block]:
+    server = {label: vram.server[key] for key, label in _SERVER.items() if key in vram.server}
+    peaks, free = (
+        [value for one in vram.gpus if (value := getattr(one, name)) is not None] for name in ("peak", "headroom")
+    )
     parts = [f"peak {gib(max(peaks))} GiB"] if peaks else []
     parts += [f"least free {gib(min(free))} GiB"] if free else []
     parts += [f"{label} {value:,.4g}" for label, value in server.items()]
-    shown = [key for key in _MEMORY if any(one[key] is not None for one in vram["gpus"])]
-    rows = [[one["gpu"], *(gib(one[key]) for key in shown)] for one in vram["gpus"]] if shown else []
+    shown = [key for key in _MEMORY if any(getattr(one, key) is not None for one in vram.gpus)]
+    rows = [[one.gpu, *(gib(getattr(one, key)) for key in shown)] for one in vram.gpus] if shown else []
     return [
         Note(f"GPU memory: {', '.join(parts)}" if parts else "", depth=Depth.BRIEF),
         facts(

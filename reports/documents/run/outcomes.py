@@ -9,13 +9,14 @@ import orjson
 from tailgate.reports.documents.model import Code, Depth, Note, Row, Section, Table, TableCell, section
 from tailgate.reports.rundir.events import Event
 from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.model import ErrorKind, Summary
 
 _MOST_EVENTS: Final = 200
 
 
-def outcomes(summary: dict[str, Any]) -> Section:
+def outcomes(summary: Summary) -> Section:
     """Requests by status, and errors with an example each."""
-    counts = dict(summary["load"]["requests"])
+    counts = dict(summary.load.requests)
     planned = max(counts.pop("planned"), 1)
     rows: list[Row] = []
     for status, n in counts.items():
@@ -23,7 +24,7 @@ def outcomes(summary: dict[str, Any]) -> Section:
         bar = TableCell(share, bar=n / planned, tone="" if status == "ok" else "fail")
         rows.append([status, f"{n:,}", share, bar])
     heads = ["error", "count", "HTTP status", "example", "its request id"]
-    kinds = [*map(_error, summary["errors"]["kinds"])]
+    kinds = [*map(_error, summary.errors.kinds)]
     return section(
         "Requests by status",
         Table(["status", "requests", "share", ""], rows, words=(0, 3), depth=Depth.PAGE),
@@ -31,10 +32,10 @@ def outcomes(summary: dict[str, Any]) -> Section:
     )
 
 
-def _error(kind: dict[str, Any]) -> Row:
-    codes = ", ".join(f"{code}: {count}" for code, count in kind["http_status"].items())
-    example, status = kind["example"], TableCell(kind["status"], tone="fail")
-    return [status, f"{kind['count']:,}", codes, example["error"] or "", example["request_id"] or ""]
+def _error(kind: ErrorKind) -> Row:
+    codes = ", ".join(f"{code}: {count}" for code, count in kind.http_status.items())
+    example, status = kind.example, TableCell(kind.status, tone="fail")
+    return [status, f"{kind.count:,}", codes, example["error"] or "", example["request_id"] or ""]
 
 
 def events_section(events: Sequence[Event]) -> Section:

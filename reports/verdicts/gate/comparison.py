@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tailgate.reports.stats.paired_tests import (
+from tailgate.reports.stats.between_runs import (
     Shift,
     drifting,
     hodges_lehmann,

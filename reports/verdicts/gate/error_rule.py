@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tailgate.reports.stats.proportions import Share, counts, p_more, shares
+from tailgate.reports.stats.proportions import Proportion, counts, p_more, shares
 from tailgate.reports.verdicts.gate.runs import GateRun
 
 # The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
@@ -28,8 +28,8 @@ class ErrorRule:
         outcome: `fail` if more were proved and the difference is beyond what is allowed.
     """
 
-    baseline: Share
-    candidate: Share
+    baseline: Proportion
+    candidate: Proportion
     p: float
     tail: float
     allowed: float
@@ -70,8 +70,8 @@ class GoodShare:
         margin: how much smaller is acceptable; both as a difference of shares.
     """
 
-    baseline: Share
-    candidate: Share
+    baseline: Proportion
+    candidate: Proportion
     p: float
     most: float
     margin: float
@@ -98,6 +98,6 @@ def good_share(base: Sequence[GateRun], other: Sequence[GateRun], margin: float,
     return GoodShare(a, b, p_more([bad]), largest_difference(b, a, tail), margin)
 
 
-def largest_difference(a: Share, b: Share, tail: float) -> float:
+def largest_difference(a: Proportion, b: Proportion, tail: float) -> float:
     """Upper bound of share b - share a: the ends of two exact intervals, together wrong in at most `tail`."""
     return b.bounds(tail / 2)[1] - a.bounds(tail / 2)[0]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tailgate.reports.stats.paired_tests import Shift, detectable, pairs_to_settle
+from tailgate.reports.stats.between_runs import Shift, detectable, pairs_to_settle
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import Compared, MetricVerdict
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from tailgate.reports.stats.between_runs import paired, t_point
 from tailgate.reports.stats.order_statistics import share_bounds
-from tailgate.reports.stats.paired_tests import paired, t_point
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import passes
 from tailgate.reports.verdicts.gate.metrics import GateMetric

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.rundir.json_files import check_schema, jsonable
 from tailgate.reports.stats.sequential_design import Design
-from tailgate.reports.summary.parts import jsonable
 from tailgate.reports.verdicts.gate.causes import Cause
 from tailgate.reports.verdicts.gate.comparability import Declared, Obstacle
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict

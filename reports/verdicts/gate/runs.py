@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tailgate.reports.rundir.manifest import Manifest, check_schema, write_atomic
+from tailgate.reports.rundir.json_files import check_schema, write_atomic
+from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.verdicts.gate.policy import WHOLE
 from tailgate.workloads.common.errors import UserError
 
@@ -201,7 +202,7 @@ def read_run(path: Path, side: Side, point: str, pair: int | None) -> GateRun:
     from tailgate.reports.compare.runs import load_runs
 
     one = load_runs([str(path)])[0]
-    return GateRun(side, point, pair, path, one.manifest, one.summary, multi_token_share(path))
+    return GateRun(side, point, pair, path, one.manifest, one.summary.to_json(), multi_token_share(path))
 
 
 def multi_token_share(path: Path) -> float | None:

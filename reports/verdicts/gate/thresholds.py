@@ -12,8 +12,8 @@ import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
+from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.reports.stats.proportions import counts, shares
 from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
@@ -122,15 +122,5 @@ def _between(
         if endless == len(known):
             return math.inf, math.inf, math.inf, ""
         return None, None, None, f"it is infinite (failures) in {endless} of {len(known)} runs"
-    return *over_runs(known), ""
-
-
-def over_runs(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, lower, upper bound) of what runs had, geometric; arithmetic if one is 0, which has no logarithm."""
-    by_logs = min(values) > 0
-    sample = np.log(values) if by_logs else np.array(values, np.float64)
-    half = t_point(1 - LEVEL, len(values) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(values))
-    mean = float(sample.mean())
-    if by_logs:
-        return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-    return mean, max(mean - half, 0.0), mean + half
+    mean, below, above = over_runs(known, 1 - LEVEL)
+    return mean, max(below, 0.0), above, ""

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
-from tailgate.reports.stats.paired_tests import MOST_PAIRS
+from tailgate.reports.stats.between_runs import MOST_PAIRS
 from tailgate.reports.verdicts.gate.comparability import Declared
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
