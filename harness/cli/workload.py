@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tailgate.harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
 from tailgate.harness.config.arguments import Parser
-from tailgate.reports.documents.workload import preview_page, print_preview
+from tailgate.reports.documents.model import Document
+from tailgate.reports.documents.workload import workload_document
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.formatting import plain
 
@@ -55,7 +56,7 @@ def _show(options: argparse.Namespace) -> int:
             print(f"{name}: {profile.title}\n\n{profile.about.strip()}\n")
             print("\n".join(f"  source: {source}" for source in profile.sources))
             print(f"  context: {profile.rule}\n")
-        _print_preview(figures, facts=profile.facts if profile else None)
+        _print_document(workload_document(figures, facts=profile.facts if profile else None))
     return 0
 
 
@@ -74,12 +75,13 @@ def _plan(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"name": name, "plan": str(options.output), "figures": figures})
     elif not options.quiet:
-        _print_preview(figures)
+        _print_document(workload_document(figures))
         print(f"plan: {options.output} ({plan.table.num_rows:,} rows, plan_hash {plan.plan_hash})")
     return 0
 
 
 def _preview(options: argparse.Namespace) -> int:
+    from tailgate.reports.documents.render.html import html
     from tailgate.workloads.config.profiles import load
     from tailgate.workloads.plan.summary import plan_figures
 
@@ -88,11 +90,12 @@ def _preview(options: argparse.Namespace) -> int:
     plan = _plan_of(source)
     output = options.output or Path(f"{name}.html")
     about = load(spec.based_on).about if spec.based_on else ""
-    _write(output, preview_page(plan, name, about).encode())
+    document = workload_document(plan_figures(plan), plan, name=name, about=about)
+    _write(output, html(document).encode())
     if options.json:
         _print_json({"name": name, "page": str(output), "figures": plan_figures(plan)})
     elif not options.quiet:
-        _print_preview(plan_figures(plan), plan)
+        _print_document(document)
         print(f"page: {output}")
     return 0
 
@@ -158,10 +161,12 @@ def _print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=1) + "\n")
 
 
-def _print_preview(figures: dict[str, Any], plan: "Plan | None" = None, facts: dict[str, Any] | None = None) -> None:
+def _print_document(document: Document) -> None:
     from rich.console import Console
 
-    print_preview(figures, Console(), plan, facts)
+    from tailgate.reports.documents.render.terminal import print_document
+
+    print_document(document, Console())
 
 
 def _plan_of(source: Source) -> "Plan":

@@ -1,35 +1,16 @@
-"""A comparison on every medium, and as JSON; what it says is worked out in `reports.compare.comparison`."""
+"""A comparison as a document and as JSON; what it says is worked out in `reports.compare.comparison`."""
 
 import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tailgate.reports.compare.comparison import SCHEMA, Comparison, Configuration
-from tailgate.reports.documents.model import (
-    Depth,
-    Document,
-    Figures,
-    Note,
-    Notes,
-    Row,
-    Table,
-    TableCell,
-    Tone,
-    section,
-    simulated,
-)
+from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.plots.comparison import against_load, forest, pareto
-from tailgate.reports.documents.render import html as html_page
-from tailgate.reports.documents.render import markdown as markdown_text
-from tailgate.reports.documents.render.terminal import print_document
 from tailgate.reports.metrics.catalogue import Metric
-from tailgate.reports.rundir.json_files import jsonable, write_atomic
+from tailgate.reports.rundir.json_files import jsonable
 from tailgate.reports.stats.between_runs import Ratio, RunsMean
 from tailgate.workloads.common.formatting import plain
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _LOADED: Final = ("ttft.p50", "ttft.p99", "tpot.mean", "e2e.p50")
 
@@ -66,31 +47,7 @@ def _point_json(point: Configuration, metrics: tuple[Metric, ...]) -> dict[str, 
     }
 
 
-def write_html(comparison: Comparison, path: Path) -> None:
-    """Write the comparison as one self-contained page.
-
-    Raises:
-        UserError: it can't be written.
-    """
-    write_atomic(path, html(comparison).encode())
-
-
-def html(comparison: Comparison) -> str:
-    """The page."""
-    return html_page.html(comparison_document(comparison))
-
-
-def markdown(comparison: Comparison) -> str:
-    """For a job's summary, under 60 kB."""
-    return markdown_text.markdown(comparison_document(comparison))
-
-
-def print_comparison(comparison: Comparison, console: "Console") -> None:
-    """Print the comparison to a terminal."""
-    print_document(comparison_document(comparison), console)
-
-
-def comparison_document(comparison: Comparison) -> Document:
+def comparison_document(comparison: Comparison) -> doc.Document:
     """Ratios to the first configuration, which one to ship, all figures, and what differed."""
     points, by_key = comparison.points, {metric.key: metric for metric in comparison.metrics}
     labels = list(dict.fromkeys(point.label for point in points))
@@ -101,44 +58,43 @@ def comparison_document(comparison: Comparison) -> Document:
         for run in point.runs
     ]
     facts = [[key, *(values.get(label, "-") for label in labels)] for key, values in comparison.differences]
-    same = None if facts else Note("Nothing that is known of these deployments.", depth=Depth.PAGE)
-    return Document(
+    differences = doc.Table(["", *labels], facts, words=range(len(labels) + 1), depth=doc.Depth.FOLDED)
+    same = None if facts else doc.Note("Nothing that is known of these deployments.", depth=doc.Depth.PAGE)
+    return doc.Document(
         title=f"Comparison of {len(points)} configurations",
         heading=" against ".join(labels[:6]),
         about=(
             f"{len(runs)} runs, {len(points)} configurations; ratios are to {labels[0]} at the same load. "
             "Intervals show how much whole runs differ: 95 %, each figure by itself."
         ),
-        banners=[simulated(several=True)] if comparison.simulated else [],
+        banners=[doc.simulated(several=True)] if comparison.simulated else [],
         sections=[
-            section("", Notes([Note(warning, tone="unsure") for warning in comparison.warnings])),
-            section("Against the first", forest(comparison)),
-            section("All figures", _figures(comparison)),
-            section(
+            doc.section("", doc.Notes([doc.Note(warning, tone="unsure") for warning in comparison.warnings])),
+            doc.section("Against the first", forest(comparison)),
+            doc.section("All figures", _figures(comparison)),
+            doc.section(
                 "What to ship",
-                Notes([*_worse(comparison)]),
-                Figures([pareto(comparison, front) for front in comparison.fronts]),
+                doc.Notes([*_worse(comparison)]),
+                doc.Figures([pareto(comparison, front) for front in comparison.fronts]),
             ),
-            section("Latency against load", Figures(loads)),
-            section(
-                "What differed", Table(["", *labels], facts, words=range(len(labels) + 1), depth=Depth.FOLDED), same
-            ),
-            section(
+            doc.section("Latency against load", doc.Figures(loads)),
+            doc.section("What differed", differences, same),
+            doc.section(
                 "Runs",
-                Table(["configuration", "directory", "started", "verdict", "seed"], runs, words=range(5)),
-                depth=Depth.PAGE,
+                doc.Table(["configuration", "directory", "started", "verdict", "seed"], runs, words=range(5)),
+                depth=doc.Depth.PAGE,
             ),
         ],
     )
 
 
-def _figures(comparison: Comparison) -> Table:
+def _figures(comparison: Comparison) -> doc.Table:
     runs = ((point, len(point.runs)) for point in comparison.points)
     head = ["", *(f"{point.name} ({n} run{'s' if n > 1 else ''})" for point, n in runs)]
-    rows: list[Row] = [
+    rows: list[doc.Row] = [
         [_label(metric), *(_cell(point, metric) for point in comparison.points)] for metric in comparison.metrics
     ]
-    return Table(head, rows)
+    return doc.Table(head, rows)
 
 
 def _label(metric: Metric) -> str:
@@ -146,14 +102,14 @@ def _label(metric: Metric) -> str:
     return f"{metric.label}, {metric.unit}" if metric.unit in ("ms", "%", "W") else metric.label
 
 
-def _cell(point: Configuration, metric: Metric) -> TableCell:
+def _cell(point: Configuration, metric: Metric) -> doc.TableCell:
     """A figure with its interval, e.g. `103 (98 to 108)`; below it the ratio, and whether it is shown to be better."""
     ratio = point.ratios.get(metric.key)
     better = _better(ratio, metric) if ratio else None
-    words: dict[bool | None, tuple[str, Tone]] = {True: (" better", "ok"), False: (" worse", "fail")}
+    words: dict[bool | None, tuple[str, doc.Tone]] = {True: (" better", "ok"), False: (" worse", "fail")}
     word, tone = words.get(better, ("", "faint"))
     below = f"× {ratio.value:.3f}{_ends(ratio, '{:.3f}'.format)}{word}" if ratio else ""
-    return TableCell(_value(point.figures[metric.key], metric), below, tone)
+    return doc.TableCell(_value(point.figures[metric.key], metric), below, tone)
 
 
 def _value(estimate: RunsMean, metric: Metric) -> str:
@@ -175,9 +131,9 @@ def _better(ratio: Ratio, metric: Metric) -> bool | None:
     return (ratio.low > 1) == metric.higher
 
 
-def _worse(comparison: Comparison) -> Iterable[Note]:
+def _worse(comparison: Comparison) -> Iterable[doc.Note]:
     points = comparison.points
     for front in comparison.fronts:
         for point, better in zip(points, front.dominated_by, strict=True):
             if better is not None:
-                yield Note(f"{point.name} is worse on both than {points[better].name}.", f"{front.title}:")
+                yield doc.Note(f"{point.name} is worse on both than {points[better].name}.", f"{front.title}:")

@@ -220,7 +220,6 @@ def facts(
 
 
 def simulated(several: bool) -> Banner:
-    """Says that no real server was measured."""
     what = (
         "the targets are the embedded engine, not real servers"
         if several

@@ -5,26 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tailgate.reports.documents.model import Depth, Document, Note, Notes, Row, Table, section
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tailgate.workloads.plan.plan import Plan
-
-
-def preview_page(plan: "Plan", name: str, about: str = "") -> str:
-    """The page of a plan."""
-    from tailgate.reports.documents.render.html import html
-    from tailgate.workloads.plan.summary import plan_figures
-
-    return html(workload_document(plan_figures(plan), plan, name=name, about=about))
-
-
-def print_preview(
-    figures: dict[str, Any], console: "Console", plan: "Plan | None" = None, facts: dict[str, Any] | None = None
-) -> None:
-    """Print a plan's numbers, beside those of its source where a profile states them; with the plan, its curves."""
-    from tailgate.reports.documents.render.terminal import print_document
-
-    print_document(workload_document(figures, plan, facts), console)
 
 
 def workload_document(

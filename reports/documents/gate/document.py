@@ -5,25 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
+from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.gate.history import Entry
-from tailgate.reports.documents.model import (
-    TONES,
-    Banner,
-    Block,
-    Card,
-    Cards,
-    Code,
-    Depth,
-    Document,
-    Note,
-    Notes,
-    Row,
-    Section,
-    Table,
-    TableCell,
-    section,
-    simulated,
-)
 from tailgate.reports.documents.plots.gate import pairs, trend
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
@@ -44,10 +27,9 @@ from tailgate.workloads.common.formatting import plain
 _RESTARTS: Final = {"each": "restarted for every run", "block": "restarted at each change of sides"}
 
 
-def gate_document(verdict: Verdict, history: Sequence[Entry] = ()) -> Document:
-    """The document; the history gives it a trend."""
-    nothing = Banner("INVALID", "nothing can be said about the candidate")
-    return Document(
+def gate_document(verdict: Verdict, history: Sequence[Entry] = ()) -> doc.Document:
+    nothing = doc.Banner("INVALID", "nothing can be said about the candidate")
+    return doc.Document(
         title=f"{verdict.name}: {verdict.verdict}",
         heading=verdict.name,
         about=_sides(verdict),
@@ -55,15 +37,15 @@ def gate_document(verdict: Verdict, history: Sequence[Entry] = ()) -> Document:
         why=verdict.why,
         points=verdict.advice,
         banners=[
-            *([simulated(several=True)] if verdict.simulated else []),
+            *([doc.simulated(several=True)] if verdict.simulated else []),
             *([nothing] if verdict.verdict == "INVALID" else []),
         ],
         sections=[
             _head(verdict),
             _metrics(verdict),
-            section("Thresholds", _thresholds(verdict)),
+            doc.section("Thresholds", _thresholds(verdict)),
             _causes(verdict),
-            section("Over time", trend(history, verdict), depth=Depth.PAGE),
+            doc.section("Over time", trend(history, verdict), depth=doc.Depth.PAGE),
             _validity(verdict),
             _what_was_run(verdict),
         ],
@@ -74,13 +56,13 @@ def _sides(verdict: Verdict) -> str:
     return " → ".join(part for part in (verdict.baseline, verdict.candidate) if part)
 
 
-def _head(verdict: Verdict) -> Section:
+def _head(verdict: Verdict) -> doc.Section:
     errors = f"{verdict.errors.says}." if verdict.errors is not None else ""
-    return section(
+    return doc.section(
         "",
-        Note(f"{verdict.holds_for}." if verdict.holds_for else "", "It holds for"),
-        Cards(_cards(verdict)),
-        Note(errors, "Errors:"),
+        doc.Note(f"{verdict.holds_for}." if verdict.holds_for else "", "It holds for"),
+        doc.Cards(_cards(verdict)),
+        doc.Note(errors, "Errors:"),
     )
 
 
@@ -88,73 +70,73 @@ def _size(verdict: Verdict) -> str:
     return f"{verdict.pairs} pairs" if verdict.pairs else f"{verdict.runs} runs"
 
 
-def _cards(verdict: Verdict) -> list[Card]:
+def _cards(verdict: Verdict) -> list[doc.Card]:
     count, name = _size(verdict).split()
-    cards, spent, errors = [Card(name, count)], verdict.spent, verdict.errors
+    cards, spent, errors = [doc.Card(name, count)], verdict.spent, verdict.errors
     if spent is not None:
-        cards.append(Card("took", duration(spent.seconds)))
-        cards += [] if spent.dollars is None else [Card("spent", f"${spent.dollars:.2f}")]
+        cards.append(doc.Card("took", duration(spent.seconds)))
+        cards += [] if spent.dollars is None else [doc.Card("spent", f"${spent.dollars:.2f}")]
     if errors is not None:
         for name, side in (("baseline", errors.baseline), ("candidate", errors.candidate)):
-            cards.append(Card(f"failed, {name}", f"{100 * side.share:.2f} %"))
+            cards.append(doc.Card(f"failed, {name}", f"{100 * side.share:.2f} %"))
     return cards
 
 
-def _result(result: str) -> TableCell:
-    return TableCell(result, tone=TONES.get(result, "unsure"))
+def _result(result: str) -> doc.TableCell:
+    return doc.TableCell(result, tone=doc.TONES.get(result, "unsure"))
 
 
-def _metrics(verdict: Verdict) -> Section:
-    rows: list[Row] = [
+def _metrics(verdict: Verdict) -> doc.Section:
+    rows: list[doc.Row] = [
         [name_of(m), _result(m.result), interval(m), limit(m), *both_sides(m), m.how] for m in verdict.metrics
     ]
     head = ["metric", "result", "change", "margin", "baseline", "candidate", "how"]
     picture = pairs(verdict)
     legend = "One dot a pair; `│` no change, `┊` margin." if picture and picture.strips else ""
-    return section(
+    return doc.section(
         "The metrics",
-        Table(head, rows, words=(0, 1, 6)),
-        Notes([Note(m.why, f"{name_of(m)}:") for m in verdict.metrics if m.why]),
+        doc.Table(head, rows, words=(0, 1, 6)),
+        doc.Notes([doc.Note(m.why, f"{name_of(m)}:") for m in verdict.metrics if m.why]),
         picture,
-        Note(legend, depth=Depth.BRIEF),
+        doc.Note(legend, depth=doc.Depth.BRIEF),
         _statistics([m for m in verdict.metrics if m.p is not None]),
     )
 
 
-def _statistics(metrics: Sequence[MetricVerdict]) -> Table:
+def _statistics(metrics: Sequence[MetricVerdict]) -> doc.Table:
     head = ["metric", "p (not worse)", "Holm level", "Hodges-Lehmann", "Wilcoxon p", "detectable slowdown", "how"]
-    rows: list[Row] = []
+    rows: list[doc.Row] = []
     for m in metrics:
         p, holm, wilcoxon = ("-" if value is None else f"{value:.3g}" for value in (m.p, m.holm, m.wilcoxon_p))
         detectable = "-" if m.detectable is None else percent(m.detectable)
         rows.append([name_of(m), p, holm, plain(m.hodges_lehmann), wilcoxon, detectable, m.how])
-    return Table(head, rows, "The numbers behind it", words=(0, 6), depth=Depth.FOLDED)
+    return doc.Table(head, rows, "The numbers behind it", words=(0, 6), depth=doc.Depth.FOLDED)
 
 
-def _thresholds(verdict: Verdict) -> Table:
-    rows: list[Row] = [[name_of(t), _result(t.result), threshold_figures(t), t.why] for t in verdict.thresholds]
-    return Table(["threshold", "result", "found", ""], rows, words=(0, 1, 2, 3))
+def _thresholds(verdict: Verdict) -> doc.Table:
+    rows: list[doc.Row] = [[name_of(t), _result(t.result), threshold_figures(t), t.why] for t in verdict.thresholds]
+    return doc.Table(["threshold", "result", "found", ""], rows, words=(0, 1, 2, 3))
 
 
-def _causes(verdict: Verdict) -> Section:
-    notes = [Note(f"{cause.says} {cause.remedy}", f"{cause.place}:") for cause in verdict.causes]
+def _causes(verdict: Verdict) -> doc.Section:
+    notes = [doc.Note(f"{cause.says} {cause.remedy}", f"{cause.place}:") for cause in verdict.causes]
     rows = [
         [cause.place, name, plain(a), plain(b)] for cause in verdict.causes for name, (a, b) in cause.figures.items()
     ]
-    table = Table(["", "figure", "baseline", "candidate"], rows, words=(0, 1))
-    return section("Where to look first", Notes(notes, numbered=True), table, depth=Depth.PAGE)
+    table = doc.Table(["", "figure", "baseline", "candidate"], rows, words=(0, 1))
+    return doc.section("Where to look first", doc.Notes(notes, numbered=True), table, depth=doc.Depth.PAGE)
 
 
-def _validity(verdict: Verdict) -> Section:
-    obstacles = [Note(f"{one.says}. {one.remedy}", f"{one.check}:") for one in verdict.obstacles]
-    differences: list[Row] = [
+def _validity(verdict: Verdict) -> doc.Section:
+    obstacles = [doc.Note(f"{one.says}. {one.remedy}", f"{one.check}:") for one in verdict.obstacles]
+    differences: list[doc.Row] = [
         [fact, values.get("baseline", "-"), values.get("candidate", "-"), DECLARED[how]]
         for fact, values, how in verdict.differences
     ]
     by_name: dict[str, list[tuple[str, str]]] = {}
     for run, name, status, _ in verdict.checks:
         by_name.setdefault(name, []).append((run, status))
-    checks: list[Row] = [
+    checks: list[doc.Row] = [
         [
             name.replace("_", " "), *(str(sum(s == status for _, s in runs)) for status in ("ok", "fail", "unchecked")),
             ", ".join(run for run, status in runs if status == "fail"),
@@ -163,40 +145,40 @@ def _validity(verdict: Verdict) -> Section:
     ]  # fmt: skip
     sides = ["fact", "baseline", "candidate", "declared"]
     counts = ["check", "ok", "failed", "unchecked", "failed in"]
-    return section(
+    return doc.section(
         "Can the runs be compared?",
         # The first stands in the verdict's own sentence.
-        Notes(obstacles[1:], depth=Depth.BRIEF),
-        Notes(obstacles, depth=Depth.PAGE),
-        Table(sides, differences, "What differs", words=(0, 1, 2, 3), depth=Depth.FOLDED),
-        Table(counts, checks, "Checks of all runs", words=(0, 4), depth=Depth.FOLDED),
+        doc.Notes(obstacles[1:], depth=doc.Depth.BRIEF),
+        doc.Notes(obstacles, depth=doc.Depth.PAGE),
+        doc.Table(sides, differences, "What differs", words=(0, 1, 2, 3), depth=doc.Depth.FOLDED),
+        doc.Table(counts, checks, "Checks of all runs", words=(0, 4), depth=doc.Depth.FOLDED),
     )
 
 
-def _what_was_run(verdict: Verdict) -> Section:
+def _what_was_run(verdict: Verdict) -> doc.Section:
     spent, sides = verdict.spent, _sides(verdict)
     parts = [_size(verdict)]
     if spent is not None:
         parts += [duration(spent.seconds), "" if spent.dollars is None else f"${spent.dollars:.2f}"]
         parts.append(_RESTARTS.get(spent.restart, ""))
     size = ", ".join(part for part in parts if part)
-    return section(
+    return doc.section(
         "What was run",
-        Note(f"{sides}: {size}." if sides else f"{size}.", depth=Depth.BRIEF),
-        Notes([Note(note) for note in verdict.notes]),
-        Note(_design(verdict.design) if verdict.design is not None else "", depth=Depth.PAGE),
-        Code(shlex.join(verdict.command), "Run it again:") if verdict.command else None,
+        doc.Note(f"{sides}: {size}." if sides else f"{size}.", depth=doc.Depth.BRIEF),
+        doc.Notes([doc.Note(note) for note in verdict.notes]),
+        doc.Note(_design(verdict.design) if verdict.design is not None else "", depth=doc.Depth.PAGE),
+        doc.Code(shlex.join(verdict.command), "Run it again:") if verdict.command else None,
         _runs(spent) if spent is not None else None,
     )
 
 
-def _runs(spent: Campaign) -> Block:
+def _runs(spent: Campaign) -> doc.Block:
     """Each run's own report lies beside the page."""
-    rows: list[Row] = [
-        [str(pair), side, point, TableCell(name, link=f"{quote(name)}/report.html")]
+    rows: list[doc.Row] = [
+        [str(pair), side, point, doc.TableCell(name, link=f"{quote(name)}/report.html")]
         for name, side, point, pair in spent.runs
     ]
-    return Table(["pair", "side", "load", "run directory"], rows, words=(1, 2, 3), depth=Depth.PAGE)
+    return doc.Table(["pair", "side", "load", "run directory"], rows, words=(1, 2, 3), depth=doc.Depth.PAGE)
 
 
 def _design(design: Design) -> str:

@@ -45,7 +45,6 @@ class Entry:
 
 
 def entry_of(verdict: Verdict, at: str) -> Entry:
-    """What is remembered of a verdict."""
     metrics = []
     for m in verdict.metrics:
         sides = [[v for v in side if v is not None] for side in (m.baseline, m.candidate)]

@@ -73,7 +73,6 @@ def report(sets: int) -> Report:
 
 
 def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> Iterator[Promise]:
-    """Each promise of the gate's operating curve."""
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
         yield _at_most(

@@ -26,28 +26,23 @@ STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
 
 def json_text(verdict: Verdict) -> str:
-    """`tailgate.verdict/1`."""
     return orjson.dumps(verdict.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def html(verdict: Verdict, history: Sequence[Entry] = ()) -> str:
-    """The page."""
     return html_page.html(gate_document(verdict, history))
 
 
 def markdown(verdict: Verdict) -> str:
-    """For a pull request's comment or a job's summary."""
     return markdown_text.markdown(gate_document(verdict))
 
 
 def junit(verdict: Verdict) -> str:
-    """For a CI system's list of tests."""
     seconds = None if verdict.spent is None else verdict.spent.seconds
     return junit_xml.junit(f"tailgate gate {verdict.name}", [*cases(verdict)], seconds)
 
 
 def print_verdict(verdict: Verdict, console: "Console") -> None:
-    """Print it to a terminal."""
     print_document(gate_document(verdict), console)
 
 

@@ -95,7 +95,6 @@ def layout(height: int, x: Json, y: Json, **more: Any) -> Json:
 
 
 def axis(title: str, **more: Any) -> Json:
-    """An axis with its title."""
     return {"title": {"text": title}, **more}
 
 

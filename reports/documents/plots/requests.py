@@ -31,7 +31,6 @@ _STEPS: Final = 40
 
 
 def heatmap(analysis: Analysis) -> Figure | None:
-    """How many requests had which TTFT, over time."""
     ms = analysis.figures.ms["ttft"]
     begun = analysis.run.column("scheduled_ns" if analysis.run.manifest.loop == "open" else "sent_ns")
     seen = analysis.run.ok & np.isfinite(ms) & np.isfinite(begun) & (ms > 0)

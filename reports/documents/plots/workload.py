@@ -20,7 +20,6 @@ _COLOURS: Final = ("--c1", "--c2", "--c3", "--c4", "--c5")
 
 
 def plan_plots(plan: Plan) -> Iterator[Figure]:
-    """All figures of a plan that it has the data for."""
     times = timed_s(plan)
     for figure in (
         _rate(times, plan.span_s),

@@ -24,7 +24,6 @@ _SHOWN: Final = (Depth.ALL, Depth.FOLDED, Depth.PAGE)
 
 
 def html(document: Document) -> str:
-    """The page."""
     figures = [{"key": one.key, "traces": one.traces, "layout": one.layout} for one in document.figures]
     return _template().render(
         document=document,

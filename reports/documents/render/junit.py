@@ -19,7 +19,6 @@ class Case:
 
 
 def junit(name: str, cases: Sequence[Case], seconds: float | None = None) -> str:
-    """The document of one suite."""
     suite = ET.Element("testsuite", name=_clean(name), tests=str(len(cases)))
     for outcome, attribute in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(attribute, str(sum(case.outcome == outcome for case in cases)))

@@ -27,7 +27,6 @@ _MARKS: Final = str.maketrans(
 
 
 def markdown(document: Document) -> str:
-    """The document."""
     word = f"{_ICONS[document.verdict]}{document.verdict}: " if document.verdict else ""
     lines = [f"## {word}{escaped(document.heading)}", ""]
     for banner in document.banners:

@@ -14,7 +14,6 @@ _MOST_GROUPS: Final = 24
 
 
 def cost(summary: Summary) -> Section:
-    """The bill, what it bought and what was wasted; energy beside it."""
     money, joules = summary.cost, summary.energy
     return section("Cost and energy", *(_bill(money) if money else ()), *(_energy(joules) if joules else ()))
 

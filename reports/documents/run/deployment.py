@@ -31,7 +31,6 @@ _MEMORY: Final = {
 
 
 def deployment(summary: Summary, manifest: Manifest | None) -> Section:
-    """How it came up, what it holds, what it was told and what it made of it."""
     life, vram = summary.life, summary.vram
     return section(
         "The deployment",
@@ -88,7 +87,6 @@ def _memory(vram: DeploymentMemory) -> list[Block]:
 
 
 def _settings(manifest: Manifest) -> Table:
-    """What each flag was given as, and what the server says it runs with."""
     given = (manifest.spec.get("target") or {}).get("args") or {}
     config = manifest.target.fingerprint.get("config") or {}
     resolved: dict[str, Any] = {}

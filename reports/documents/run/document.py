@@ -25,7 +25,6 @@ from tailgate.reports.summary.model import Summary
 
 
 def run_document(summary: Summary, manifest: Manifest | None = None, analysis: Analysis | None = None) -> Document:
-    """The document, with as much in it as there is to make it from."""
     sections = [head(summary, manifest), latency(summary, analysis)]
     events, _ = read_events(analysis.run.path) if analysis else ([], 0)
     if analysis:

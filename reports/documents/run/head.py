@@ -23,7 +23,6 @@ from tailgate.workloads.common.formatting import ms, percent, plain, whole
 
 
 def head(summary: Summary, manifest: Manifest | None) -> Section:
-    """The section without a title."""
     return section(
         "",
         Cards(_cards(summary)),

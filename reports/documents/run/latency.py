@@ -19,7 +19,6 @@ _LOOPS: Final = {
 
 
 def latency(summary: Summary, analysis: Analysis | None) -> Section:
-    """The section; with curves where there is an analysis."""
     names = ("ttft", "itl", "e2e", "tpot") if analysis else ()
     curves = [analysis and percentile_curve(analysis, name, METRICS[name].label) for name in names]
     grew = "requests in flight grew all along, so latencies grow with the run's duration."

@@ -15,7 +15,6 @@ _MOST_EVENTS: Final = 200
 
 
 def outcomes(summary: Summary) -> Section:
-    """Requests by status, and errors with an example each."""
     counts = dict(summary.load.requests)
     planned = max(counts.pop("planned"), 1)
     rows: list[Row] = []

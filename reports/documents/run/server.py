@@ -6,7 +6,6 @@ from tailgate.workloads.common.formatting import gib, ms, optional, percent
 
 
 def diagnosis(summary: Summary) -> Section:
-    """Findings with their figures and what to try."""
     notes = [Note(one.remedy, one.says, f"{one.kind}: {_figures(one.figures)}", "finding") for one in summary.findings]
     nothing = Note("Nothing in the figures points to a bottleneck.", depth=Depth.PAGE)
     return section("Diagnosis", Notes(notes, numbered=True) if notes else nothing)
@@ -17,7 +16,6 @@ def _figures(figures: dict[str, float]) -> str:
 
 
 def server(summary: Summary) -> Section:
-    """What the server said of itself over the steady window."""
     view = summary.server
     if not view:
         return section("The server")
@@ -66,7 +64,6 @@ def _bucket(percentile: tuple[float | None, ...]) -> str:
 
 
 def gpus(summary: Summary) -> Section:
-    """Each GPU over the steady window."""
     rows: list[Row] = [
         [
             one.gpu, optional(one.power_w), optional(one.sm_clock_mhz), percent(one.utilization),

@@ -12,7 +12,6 @@ _BRIEF_LAGS: Final = ("dispatch", "turnaround", "receive")
 
 
 def validity(summary: Summary) -> Section:
-    """The section."""
     checks, client = summary.checks, summary.client
     held = sum(check.status == "ok" for check in checks)
     lags = {name: lag for name in _LAGS if (lag := getattr(client, f"{name}_lag_ms")) is not None}

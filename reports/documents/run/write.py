@@ -34,12 +34,10 @@ def write_report(run_dir: Path | str, summary: Summary, analysis: Analysis | Non
 
 
 def report(summary: Summary, analysis: Analysis) -> str:
-    """The page."""
     return html(run_document(summary, analysis.run.manifest, analysis))
 
 
 def print_summary(summary: Summary, console: "Console") -> None:
-    """Print a summary (`tailgate.summary/1`) to a terminal."""
     print_document(run_document(summary), console)
 
 
