@@ -131,13 +131,18 @@ class Figure:
     strips: Sequence[tuple[str, str]] = ()
     depth: Depth = Depth.ALL
 
+    @property
+    def items(self) -> Sequence["Figure"]:
+        """Itself, as of several that stand side by side."""
+        return (self,)
+
 
 @dataclass(frozen=True)
 class Figures:
     """Figures that stand side by side where there is room."""
 
     items: Sequence[Figure]
-    depth: Depth = Depth.PAGE
+    depth: Depth = Depth.ALL
 
 
 Block = Table | Note | Notes | Cards | Code | Figure | Figures
@@ -202,9 +207,8 @@ class Document:
     @property
     def figures(self) -> list[Figure]:
         """All figures, in the order in which the page shows them."""
-        blocks = [block for section in self.sections for block in section.blocks]
-        nested = [block.items if isinstance(block, Figures) else [block] for block in blocks]
-        return [figure for figures in nested for figure in figures if isinstance(figure, Figure)]
+        blocks = (block for section in self.sections for block in section.blocks)
+        return [figure for block in blocks if isinstance(block, Figure | Figures) for figure in block.items]
 
 
 def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL) -> Section:

@@ -9,6 +9,7 @@ from tailgate.reports.documents.model import (
     Depth,
     Document,
     Figure,
+    Figures,
     Note,
     Notes,
     Row,
@@ -64,7 +65,7 @@ def _block(block: Block, titled: bool = True) -> Iterator[str]:
             yield ""
         case Code():
             yield from ("```", block.text.replace("```", "'''"), "```", "")
-        case Figure(strips=strips) if strips:
+        case Figure(items=figures) | Figures(items=figures) if strips := [s for one in figures for s in one.strips]:
             width = max(len(name) for name, _ in strips)
             yield from ("```", *(f"{name:<{width}} {strip}" for name, strip in strips), "```", "")
         case _:

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from tailgate.reports.documents.model import TONES, Block, Depth, Document, Figure, Note, Notes, Table, TableCell, Tone
+from tailgate.reports.documents.model import (
+    TONES,
+    Block,
+    Depth,
+    Document,
+    Figure,
+    Figures,
+    Note,
+    Notes,
+    Table,
+    TableCell,
+    Tone,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,13 +56,15 @@ def _print(block: Block, title: str, console: "Console") -> None:
             _note(block, console)
         case Notes():
             for note in block.items[:_MOST_NOTES]:
-                _note(note if note.lead else replace(note, lead="note:"), console)
+                _note(note if note.lead or note.tone else replace(note, lead="note:"), console)
             if (more := len(block.items) - _MOST_NOTES) > 0:
                 _say(console, f"[dim]{more:,} more: see the page[/]")
-        case Figure(strips=strips) if strips:
-            width = max(len(name) for name, _ in strips)
+        case Figure(items=figures) | Figures(items=figures):
+            strips = [strip for figure in figures for strip in figure.strips]
+            width = max((len(name) for name, _ in strips), default=0)
             for name, strip in strips:
-                _say(console, f"{escape(name.ljust(width))} {escape(strip)}")
+                between = " " if width + len(strip) < console.width else "\n"
+                _say(console, f"{escape(name.ljust(width))}{between}{escape(strip)}")
         case _:
             pass
 
