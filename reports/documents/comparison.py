@@ -71,13 +71,13 @@ def comparison_document(comparison: Comparison) -> doc.Document:
         sections=[
             doc.section("", doc.Notes([doc.Note(warning, tone="unsure") for warning in comparison.warnings])),
             doc.section("Against the first", forest(comparison)),
-            doc.section("All figures", _figures(comparison)),
             doc.section(
                 "What to ship",
                 doc.Notes([*_worse(comparison)]),
                 doc.Figures([pareto(comparison, front) for front in comparison.fronts]),
             ),
             doc.section("Latency against load", doc.Figures(loads)),
+            doc.section("All figures", _figures(comparison)),
             doc.section("What differed", differences, same),
             doc.section(
                 "Runs",
@@ -107,7 +107,7 @@ def _cell(point: Configuration, metric: Metric) -> doc.TableCell:
     ratio = point.ratios.get(metric.key)
     better = _better(ratio, metric) if ratio else None
     words: dict[bool | None, tuple[str, doc.Tone]] = {True: (" better", "ok"), False: (" worse", "fail")}
-    word, tone = words.get(better, ("", "faint"))
+    word, tone = words.get(better, ("", ""))
     below = f"× {ratio.value:.3f}{_ends(ratio, '{:.3f}'.format)}{word}" if ratio else ""
     return doc.TableCell(_value(point.figures[metric.key], metric), below, tone)
 
