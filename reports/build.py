@@ -6,7 +6,7 @@ Used at the end of `tailgate run` and by `tailgate report`; a run that was kille
 import os
 from pathlib import Path
 
-from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.documents.run.write import write_report
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Manifest
@@ -47,7 +47,7 @@ def build_with_analysis(run_dir: Path | str) -> tuple[Summary, Analysis]:
     analysis = analyse(run_dir)
     summary = summary_of(analysis)
     save_summary(run_dir, summary)
-    write_report(run_dir, summary.to_json(), analysis)
+    write_report(run_dir, summary, analysis)
     return summary, analysis
 
 
