@@ -6,7 +6,7 @@ Used at the end of `tailgate run` and by `tailgate report`; a run that was kille
 import os
 from pathlib import Path
 
-from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.documents.run.write import write_report
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Manifest
@@ -27,7 +27,7 @@ def build(run_dir: Path | str) -> Summary:
 
 
 def build_with_analysis(run_dir: Path | str) -> tuple[Summary, Analysis]:
-    """As `build`; also the analysed run, for a document that needs its columns."""
+    """Do what `build` does, and return the analysed run too, for a document that needs its columns."""
     run_dir = Path(run_dir)
     manifest = Manifest.load(run_dir)
     _refuse_running(run_dir, manifest)
@@ -47,7 +47,7 @@ def build_with_analysis(run_dir: Path | str) -> tuple[Summary, Analysis]:
     analysis = analyse(run_dir)
     summary = summary_of(analysis)
     save_summary(run_dir, summary)
-    write_report(run_dir, summary.to_json(), analysis)
+    write_report(run_dir, summary, analysis)
     return summary, analysis
 
 

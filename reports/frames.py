@@ -1,4 +1,4 @@
-"""A run's columns as pandas data frames, for notebooks and questions that no report has foreseen.
+"""A run's columns as pandas data frames, for notebooks and for questions that no report answers.
 
     from tailgate.reports import frames
     slow = frames.requests("runs/RUN").query("ttft_ms > 800")

@@ -148,8 +148,8 @@ def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: floa
     )
 
 
-def _error(found: float | None, truth: float) -> float | None:
-    return None if found is None else abs(found - truth)
+def _error(measured: float | None, truth: float) -> float | None:
+    return None if measured is None else abs(measured - truth)
 
 
 async def ladder(

@@ -33,10 +33,10 @@ class PeerResult:
         if self.problem:
             return f"{self.tool}: {self.problem}"
         values = (self.ttft_p50, self.ttft_p99, self.itl_p50, self.itl_p99)
-        said = ["-" if value is None else f"{value:.1f}" for value in values]
+        shown = ["-" if value is None else f"{value:.1f}" for value in values]
         return (
-            f"{self.tool} at {self.chunks_per_s:,.0f} chunks/s: TTFT p50/p99 {said[0]}/{said[1]} ms "
-            f"(truth {TTFT_MS:.0f}/{TTFT_MS:.0f}), ITL {said[2]}/{said[3]} ms (truth {ITL_MS:.0f}/{ITL_MS:.0f})"
+            f"{self.tool} at {self.chunks_per_s:,.0f} chunks/s: TTFT p50/p99 {shown[0]}/{shown[1]} ms "
+            f"(truth {TTFT_MS:.0f}/{TTFT_MS:.0f}), ITL {shown[2]}/{shown[3]} ms (truth {ITL_MS:.0f}/{ITL_MS:.0f})"
         )
 
 
@@ -100,7 +100,7 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
         start_new_session=True,
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)
+        output, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)
     except TimeoutError:
         return _problem(name, rate * tokens, f"did not end within {_LIMIT_S:.0f} s")
     finally:  # too slow, interrupted, or it left children behind that would load the next step
@@ -108,7 +108,7 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     if process.returncode:
-        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        last = output.decode(errors="replace").strip().splitlines()[-1:]
         return _problem(name, rate * tokens, f"exit code {process.returncode}: {' '.join(last)[:200]}")
     return _read(name, rate * tokens, where)
 
@@ -118,10 +118,10 @@ def _problem(name: str, chunks: float, text: str) -> PeerResult:
 
 
 def _read(name: str, chunks: float, where: Path) -> PeerResult:
-    found = next(iter(where.rglob("result.json" if name == "vllm-bench" else "profile_export_aiperf.json")), None)
-    if found is None:
+    file = next(iter(where.rglob("result.json" if name == "vllm-bench" else "profile_export_aiperf.json")), None)
+    if file is None:
         return _problem(name, chunks, "wrote no result")
-    result: dict[str, Any] = json.loads(found.read_text())
+    result: dict[str, Any] = json.loads(file.read_text())
     if name == "vllm-bench":
         keys = ("p50_ttft_ms", "p99_ttft_ms", "p50_itl_ms", "p99_itl_ms")
         ttft_p50, ttft_p99, itl_p50, itl_p99 = (result.get(key) for key in keys)

@@ -71,11 +71,11 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def line(found: "Calibration") -> str:
-    chunks, requests = f"{found.chunks_per_s:,.0f} chunks/s", f"{found.requests_per_s:,.0f} requests/s"
+def line(calibration: "Calibration") -> str:
+    chunks, requests = f"{calibration.chunks_per_s:,.0f} chunks/s", f"{calibration.requests_per_s:,.0f} requests/s"
     words = {True: "at least", False: "up to"}
-    second = "" if found.chunks_open == found.requests_open else f"{words[found.requests_open]} "
-    return f"this machine measures honestly {words[found.chunks_open]} {chunks} and {second}{requests}"
+    second = "" if calibration.chunks_open == calibration.requests_open else f"{words[calibration.requests_open]} "
+    return f"this machine measures honestly {words[calibration.chunks_open]} {chunks} and {second}{requests}"
 
 
 async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[PeerResult]]":

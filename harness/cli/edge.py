@@ -46,7 +46,7 @@ def unforeseen(command: str, error: Exception) -> int:
     """
     from tailgate.harness.run.run_directory import Unfinished
 
-    kept = error.run_dir if isinstance(error, Unfinished) else None
+    run_dir = error.run_dir if isinstance(error, Unfinished) else None
     cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tailgate-", suffix=".txt", delete=False) as file:
@@ -57,6 +57,6 @@ def unforeseen(command: str, error: Exception) -> int:
         where = "please report it with the traceback above"
     what = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
     print(f"tailgate {command}: unexpected error: {what}; {where}", file=sys.stderr)
-    if kept is not None:
-        print(f"  what was measured is kept: tailgate report {kept}", file=sys.stderr)
-    return UNFORESEEN_MEASURED if kept is not None or command == "gate" else UNFORESEEN
+    if run_dir is not None:
+        print(f"  what was measured is kept: tailgate report {run_dir}", file=sys.stderr)
+    return UNFORESEEN_MEASURED if run_dir is not None or command == "gate" else UNFORESEEN

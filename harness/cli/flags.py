@@ -72,8 +72,8 @@ def _columns(texts: list[str]) -> dict[str, str]:
 
 
 def _pair(text: str, mark: str, where: str, form: str, remedy: str = "") -> tuple[str, str]:
-    name, found, value = (part.strip() for part in text.partition(mark))
-    if not found or not name or (mark == "=" and not value):
+    name, separator, value = (part.strip() for part in text.partition(mark))
+    if not separator or not name or (mark == "=" and not value):
         raise UserError(f"{text!r} is not {form}", where=where, remedy=remedy)
     return name, value
 

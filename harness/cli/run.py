@@ -49,9 +49,9 @@ def run(argv: list[str]) -> int:
     elif not arguments.quiet:
         from rich.console import Console
 
-        from tailgate.reports.documents.run_terminal import print_summary
+        from tailgate.reports.documents.run.write import print_summary
 
-        print_summary(summary.to_json(), Console())
+        print_summary(summary, Console())
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
 

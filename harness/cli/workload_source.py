@@ -71,13 +71,13 @@ def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
     data = load(path)
     if "sources" in data and "workload" in data:
         return {"profile": path.name}, 0
-    found = data.get("workload", data)
-    if not isinstance(found, dict):
+    workload = data.get("workload", data)
+    if not isinstance(workload, dict):
         raise UserError("`workload` is not a mapping", where=str(path))
     seed = data.get("seed", 0) if "workload" in data else 0
     if not isinstance(seed, int) or seed < 0:
         raise UserError(f"`seed` is {seed!r}, not a whole number of at least 0", where=str(path))
-    return dict(found), seed
+    return dict(workload), seed
 
 
 def _with_flags(data: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def is_secret(name: str) -> bool:
 
 def masked_text(text: str) -> str:
     """A command line or a setting with the values of what is named like a secret masked."""
-    found = _GIVEN.sub(lambda match: f"{match[1] or match[3]}{MASK}", text)
-    return without_credentials(_BEARER.sub(rf"\1 {MASK}", found))
+    masked = _GIVEN.sub(lambda match: f"{match[1] or match[3]}{MASK}", text)
+    return without_credentials(_BEARER.sub(rf"\1 {MASK}", masked))
 
 
 def program_of(command: str) -> str:
@@ -75,5 +75,5 @@ def _masked(value: Any) -> Any:
         case Mapping():
             return masked_settings(value)
         case list() | tuple():
-            return [_masked(one) for one in value]
+            return [_masked(item) for item in value]
     return value

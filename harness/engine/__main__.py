@@ -51,8 +51,8 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
         raise UserError(f"can't listen on {host}:{port}: {error.strerror}", where="--port") from error
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, stop.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
     gc.collect()
     gc.freeze()  # what start-up made is never garbage: a full collection would stall a step
     print(json.dumps({"port": runner.addresses[0][1]}), flush=True)

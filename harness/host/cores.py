@@ -24,7 +24,7 @@ def _quotas(cgroups: Path, mine: Path) -> list[float]:
         lines = mine.read_text().splitlines()
     except OSError:
         return []
-    found = []
+    quotas = []
     for line in lines:
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -33,8 +33,8 @@ def _quotas(cgroups: Path, mine: Path) -> list[float]:
         inner = base / name.strip("/")
         # In a container of its own namespace the name may not be there: the outermost folder is its own.
         for folder in {base, inner, *(p for p in inner.parents if p.is_relative_to(base))}:
-            found += _quota(folder)
-    return found
+            quotas += _quota(folder)
+    return quotas
 
 
 def _quota(folder: Path) -> list[float]:

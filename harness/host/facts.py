@@ -24,10 +24,10 @@ def versions() -> dict[str, str]:
     """Versions of what takes part in measuring, and whether streams are read by the extension or in Python."""
     from tailgate.loadgen.injector.http import AVAILABLE
 
-    found = {
+    packages = {
         name: metadata.version(name) for name in ("tailgate", "locust", "httptools", "pyarrow", "numpy", "aiohttp")
     }
-    return {**found, "reads": "compiled" if AVAILABLE else "python"}
+    return {**packages, "reads": "compiled" if AVAILABLE else "python"}
 
 
 def _cpu_model() -> str:

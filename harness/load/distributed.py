@@ -29,40 +29,36 @@ def check(spec: RunSpec) -> None:
     """
     if spec.workers is None:
         return
-    if "injectors" in spec.model_fields_set:
-        raise UserError(
-            "this machine only controls the run and sends nothing itself, so it has no injectors",
-            where="injectors",
-            remedy="Say on each worker how many it has: tailgate worker --injectors N.",
-        )
     target = spec.target
-    if target.auth is not None and target.auth.command is not None:
-        raise UserError(
-            "a command isn't run on workers",
-            where="target.auth.command",
-            remedy="Name an environment variable (auth: {env: NAME}) and set it on every machine.",
-        )
-    secret = [name for name in target.headers if SECRETIVE.search(name)]
-    if secret:
-        raise UserError(
-            f"the header {secret[0]} is a secret, which would go to the workers in clear",
-            where="target.headers",
-            remedy=f"Use auth: {{env: NAME, header: {secret[0]}, scheme: ''}} and set NAME on every machine.",
-        )
-    hidden = [name for name in spec.extra if is_secret(name)]
-    if hidden:
-        raise UserError(
-            f"{hidden[0]} looks like a secret, which would go to the workers in clear",
-            where="extra",
-            remedy="Use auth: {env: NAME} and set NAME on every machine.",
-        )
-    for url in target.all_urls:
-        if "@" in urlsplit(url).netloc:
-            raise UserError(
-                "user and password in a URL would go to the workers in clear",
-                where="target.url",
-                remedy="Use auth: {env: NAME, scheme: Basic} and set NAME on every machine.",
-            )
+    header = next((name for name in target.headers if SECRETIVE.search(name)), None)
+    field = next((name for name in spec.extra if is_secret(name)), None)
+    for refused, what, where, remedy in (
+        (
+            "injectors" in spec.model_fields_set,
+            "this machine only controls the run and sends nothing itself, so it has no injectors", "injectors",
+            "Say on each worker how many it has: tailgate worker --injectors N.",
+        ),
+        (
+            target.auth is not None and target.auth.command is not None,
+            "a command isn't run on workers", "target.auth.command",
+            "Name an environment variable (auth: {env: NAME}) and set it on every machine.",
+        ),
+        (
+            header, f"the header {header} is a secret, which would go to the workers in clear", "target.headers",
+            f"Use auth: {{env: NAME, header: {header}, scheme: ''}} and set NAME on every machine.",
+        ),
+        (
+            field, f"{field} looks like a secret, which would go to the workers in clear", "extra",
+            "Use auth: {env: NAME} and set NAME on every machine.",
+        ),
+        (
+            any("@" in urlsplit(url).netloc for url in target.all_urls),
+            "user and password in a URL would go to the workers in clear", "target.url",
+            "Use auth: {env: NAME, scheme: Basic} and set NAME on every machine.",
+        ),
+    ):  # fmt: skip
+        if refused:
+            raise UserError(what, where=where, remedy=remedy)
 
 
 def key_order(spec: RunSpec) -> dict[str, str] | None:

@@ -44,22 +44,22 @@ async def look_for_gpus(
                 "no GPU metrics: the target runs elsewhere; name its DCGM exporter (telemetry: {gpu: dcgm:URL})"
             )
         return None
-    found = await source.start()
-    if not found.gpus:
+    gpus = await source.start()
+    if not gpus.gpus:
         await source.stop()
         if asked_for:
-            raise UserError(f"no GPU can be watched: {found.problem}", where="telemetry.gpu")
-        manifest.notices.append(f"no GPU metrics: {found.problem}")
+            raise UserError(f"no GPU can be watched: {gpus.problem}", where="telemetry.gpu")
+        manifest.notices.append(f"no GPU metrics: {gpus.problem}")
         return None
-    manifest.notices += found.notices
-    manifest.telemetry["gpu"] = {"source": wanted, "driver": found.driver, "gpus": found.gpus}
+    manifest.notices += gpus.notices
+    manifest.telemetry["gpu"] = {"source": wanted, "driver": gpus.driver, "gpus": gpus.gpus}
     manifest.target.fingerprint["gpus"] = [
-        {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in found.gpus if not gpu.get("parent")
+        {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in gpus.gpus if not gpu.get("parent")
     ]
-    if found.topology:
-        manifest.target.fingerprint["gpu_topology"] = found.topology
-    if found.driver:
-        manifest.target.fingerprint["gpu_driver"] = found.driver
+    if gpus.topology:
+        manifest.target.fingerprint["gpu_topology"] = gpus.topology
+    if gpus.driver:
+        manifest.target.fingerprint["gpu_driver"] = gpus.driver
     return source
 
 
@@ -75,18 +75,18 @@ async def show(source: GpuSource, watcher: Watcher, events: EventLog, t0_unix_ns
 def in_words(now: Latest) -> str:
     """All GPUs together: mean utilization, power and memory in sum; what none of them tells is left out."""
     # An instance of MIG has only memory, which is counted with its GPU's.
-    whole = [one for one in now.values() if one.keys() & {"utilization", "power_w"}] or list(now.values())
+    whole = [reading for reading in now.values() if reading.keys() & {"utilization", "power_w"}] or list(now.values())
     utilization, power_w, used = (
-        [one[name] for one in whole if name in one] for name in ("utilization", "power_w", "mem_used_bytes")
+        [reading[name] for reading in whole if name in reading] for name in ("utilization", "power_w", "mem_used_bytes")
     )
-    said = ["GPU" if len(whole) == 1 else f"{len(whole)} GPUs"]
+    words = ["GPU" if len(whole) == 1 else f"{len(whole)} GPUs"]
     if utilization:
-        said.append(f"{100 * sum(utilization) / len(utilization):.0f} %")
+        words.append(f"{100 * sum(utilization) / len(utilization):.0f} %")
     if power_w:
-        said.append(f"{sum(power_w):,.0f} W")
+        words.append(f"{sum(power_w):,.0f} W")
     if used:
-        said.append(f"{sum(used) / 2**30:,.0f} GiB")
-    return " ".join(said)
+        words.append(f"{sum(used) / 2**30:,.0f} GiB")
+    return " ".join(words)
 
 
 def gpu_events(source: GpuSource, t0_unix_ns: int) -> list[dict[str, Any]]:

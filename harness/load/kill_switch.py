@@ -81,8 +81,8 @@ class KillSwitch:
             rules["errors"] = f"> {rules['errors']}"
         self._thresholds = slo.parse(rules, "abort_if").thresholds
         for threshold in self._thresholds:
-            known = threshold.metric in (*_LATENCIES, "errors") and threshold.statistic != "min"
-            if not known or threshold.op not in (">", ">="):
+            can_be_judged = threshold.metric in (*_LATENCIES, "errors") and threshold.statistic != "min"
+            if not can_be_judged or threshold.op not in (">", ">="):
                 raise UserError(
                     f"{threshold.text!r} can't stop a run", where="abort_if",
                     remedy="Write e.g. errors: 5%, ttft: p99 > 10s, itl: p50 > 1s, e2e: p99 > 60s, or spend: $5.",
@@ -143,9 +143,9 @@ class KillSwitch:
             return None
         self._judged_s = elapsed_s
         for threshold in self._thresholds:
-            found = self._errors(threshold, elapsed_s) if threshold.metric == "errors" else self._latency(threshold)
-            if found:
-                return AbortReason(threshold.metric, f"{threshold.text} (abort_if): {found}")
+            broken = self._errors(threshold, elapsed_s) if threshold.metric == "errors" else self._latency(threshold)
+            if broken:
+                return AbortReason(threshold.metric, f"{threshold.text} (abort_if): {broken}")
         return None
 
     def _errors(self, threshold: slo.Threshold, elapsed_s: float) -> str:
@@ -201,19 +201,19 @@ class KillSwitch:
                     yield _wait(weight, silent_ms, None, ago_s)
 
 
-def _wait(weight: float, age_ms: float, found_ms: float | None, ago_s: float) -> _Wait:
-    known = found_ms is not None
-    return _Wait(weight, age_ms if found_ms is None else found_ms, known, ago_s + age_ms / 1e3)
+def _wait(weight: float, age_ms: float, final_ms: float | None, ago_s: float) -> _Wait:
+    is_final = final_ms is not None
+    return _Wait(weight, age_ms if final_ms is None else final_ms, is_final, ago_s + age_ms / 1e3)
 
 
 def _effective(weights: Iterable[float]) -> float:
     """How many equal observations tell as much as these (Kish 1965)."""
-    kept = list(weights)
-    return sum(kept) ** 2 / max(sum(weight**2 for weight in kept), 1e-12)
+    values = list(weights)
+    return sum(values) ** 2 / max(sum(weight**2 for weight in values), 1e-12)
 
 
-def _above(found: float, threshold: slo.Threshold) -> bool:
-    return found >= threshold.limit if threshold.op == ">=" else found > threshold.limit
+def _above(value: float, threshold: slo.Threshold) -> bool:
+    return value >= threshold.limit if threshold.op == ">=" else value > threshold.limit
 
 
 def _surely_more(k: float, n: float, allowed: float) -> bool:

@@ -63,12 +63,12 @@ class RecentTicks:
 
     def _rates(self, elapsed_s: float) -> list[str]:
         (since, before), (now, sent) = self._sent[0], self._sent[-1]
-        said = [f"sent {(sent - before) / (now - since):.1f}/s"] if now > since else []
+        rates = [f"sent {(sent - before) / (now - since):.1f}/s"] if now > since else []
         if self._due_s is not None:
             begin = max(elapsed_s - _WINDOW_S, 0.0)
             due = np.searchsorted(self._due_s, [begin, elapsed_s])
-            said.insert(0, f"offered {(due[1] - due[0]) / max(elapsed_s - begin, 1e-9):.1f}/s")
-        return said
+            rates.insert(0, f"offered {(due[1] - due[0]) / max(elapsed_s - begin, 1e-9):.1f}/s")
+        return rates
 
     def _middle(self, key: str) -> str:
         """p50/p99. What a tick picked of a busy second stands for more than what it picked of a quiet one."""

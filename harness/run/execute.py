@@ -109,11 +109,7 @@ async def _arm(
     target: Target,
     watcher: Watcher,
 ) -> _Armed:
-    """The injectors' preparation and the first scrape.
-
-    Raises:
-        UserError: an injector refuses its job, or GPUs were asked for that aren't there.
-    """
+    """The injectors' preparation and the first scrape."""
     spec, manifest = ready.spec, ready.manifest
     key = await credentials.headers()
     # Workers find the key in their own environment.
@@ -152,7 +148,7 @@ async def _load(
     watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
     events = EventLog(run_dir)
     events.follow("workers", distributed.on_run_clock(armed.joined, t0))
-    credentials.told = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
+    credentials.on_event = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))
     refreshing = asyncio.create_task(
         credentials.keep_fresh(spec.target.headers, [partial(_renew_injectors, locust), scraper.renew])
     )
@@ -221,21 +217,21 @@ async def _start_scraping(
         t0 = time.time_ns() + lead
         spool = run_dir / "spool" / "server.arrows"
         scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
-        found = await scraper.start()
+        scrapes = await scraper.start()
         if time.time_ns() < t0 - _LEAD_NS // 3:
-            manifest.notices += [notice for one in found if (notice := _lacking(one)) is not None]
+            manifest.notices += [notice for scrape in scrapes if (notice := _lacking(scrape)) is not None]
             return scraper, t0
         await scraper.stop()  # a slow server: its first scrape took longer than the lead
         lead *= 4
 
 
-def _lacking(found: FirstScrape) -> str | None:
+def _lacking(scrape: FirstScrape) -> str | None:
     """What the report will lack because a server's metrics can't be had or are not vLLM's."""
-    where = f"{public_name(found.endpoint)}/metrics"
+    where = f"{public_name(scrape.endpoint)}/metrics"
     lost = "queue, KV cache, prefix cache, batch and phase figures, token counts and foreign traffic"
-    if found.problem:
-        return f"{where}: {found.problem}; its {lost} are unknown"
-    other = found.server == "other"
+    if scrape.problem:
+        return f"{where}: {scrape.problem}; its {lost} are unknown"
+    other = scrape.server == "other"
     return f"{where} is not vLLM's: it is stored as it is, and its {lost} are unknown" if other else None
 
 
@@ -247,11 +243,7 @@ def _due_s(plan: Plan) -> npt.NDArray[np.float64] | None:
 
 
 def _priced(spec: RunSpec) -> RunSpec:
-    """The spec with the price of its GPUs filled in from the catalogue, where it names their type.
-
-    Raises:
-        UserError: a type that the catalogue doesn't know, and no price.
-    """
+    """The spec with the price of its GPUs filled in from the catalogue, where it names their type."""
     price = price_of(spec.gpus.model_dump(exclude_none=True))
     if price is None:
         return spec

@@ -119,10 +119,10 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
     grammar = False
     if spec.workload.content.kind == "replay":
         assert spec.workload.trace is not None
-        found = check_bodies(spec.workload.trace.file, plan, spec.target.endpoint)
-        grammar = found.grammar
-        if found.repeated:
-            many = f"{found.repeated:,} of {plan.table.num_rows:,} requests"
+        bodies = check_bodies(spec.workload.trace.file, plan, spec.target.endpoint)
+        grammar = bodies.grammar
+        if bodies.repeated:
+            many = f"{bodies.repeated:,} of {plan.table.num_rows:,} requests"
             notices.append(f"{many} have the same body as an earlier one: a prefix cache will find them")
     check_content(spec, identity, grammar=grammar)
     return notices
@@ -156,15 +156,15 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
     Raises:
         UserError: the target serves no such adapter.
     """
-    found = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
-    for name, adapter in found.items():
+    by_class = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
+    for name, adapter in by_class.items():
         if adapter not in identity.models:
             raise UserError(
                 f"the target does not serve the adapter {adapter!r}",
                 where=f"workload.classes.{name}.adapter",
                 remedy=f"It serves: {', '.join(identity.models)} (vLLM: --enable-lora --lora-modules NAME=PATH).",
             )
-    return found
+    return by_class
 
 
 def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -> None:
@@ -194,8 +194,8 @@ def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -
 
 def decodes_speculatively(spec: RunSpec, identity: Identity) -> bool:
     config = identity.fingerprint.get("config") or {}
-    told = {key.replace("_", "-"): value for key, value in spec.target.args.items()}
-    return bool(config.get("speculative_config") or told.get("speculative-config"))
+    args = {key.replace("_", "-"): value for key, value in spec.target.args.items()}
+    return bool(config.get("speculative_config") or args.get("speculative-config"))
 
 
 @dataclass(frozen=True)

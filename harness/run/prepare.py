@@ -99,8 +99,8 @@ async def prepare(
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
-        told = await fingerprint(http, identity, target.life)
-        identity.fingerprint.update(told.facts)
+        identified = await fingerprint(http, identity, target.life)
+        identity.fingerprint.update(identified.facts)
         plan = await planning.plan(spec)
         notices = check_resources(spec, plan)
         for notice in notices:
@@ -122,9 +122,9 @@ async def prepare(
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram
-    manifest.target.instance = told.instance
+    manifest.target.instance = identified.instance
     manifest.content = prompts.facts
-    manifest.notices += [*told.notices, *notices, *prompts.notices]
+    manifest.notices += [*identified.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)

@@ -188,8 +188,8 @@ async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tupl
         await asyncio.gather(*asking, return_exceptions=True)
         raise
     finally:
-        for one in asking:
-            one.cancel()
+        for task in asking:
+            task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
 
@@ -198,14 +198,14 @@ async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[
     path = PATHS[endpoint]
     try:
         async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:
-            said = await response.text()
+            text = await response.text()
     except TimeoutError as error:
         raise TargetGone(
             f"no answer to a warm-up request within {_PATIENCE.total:g} s", where=public_name(url)
         ) from error
     if response.status != 200:
         raise (_Full if response.status in (429, 503) else WarmupRefused)(
-            f"answers warm-up requests with HTTP {response.status}: {' '.join(said.split())[:300]}",
+            f"answers warm-up requests with HTTP {response.status}: {' '.join(text.split())[:300]}",
             where=f"{public_name(url)}{path}",
             remedy="Does the model serve target.endpoint? settle: none (--no-settle) leaves the warm-up out.",
         )

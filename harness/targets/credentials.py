@@ -23,7 +23,7 @@ class Credentials:
 
     Attributes:
         events: what happened to renewals: `{"t_unix_ns", "kind": "auth", "text"}`, for the run's events.
-        told: is called with each of them.
+        on_event: called with each of them.
     """
 
     def __init__(self, spec: AuthSpec | None) -> None:
@@ -32,7 +32,7 @@ class Credentials:
         self._fetched = 0.0  # on the monotonic clock
         self._refused = asyncio.Event()
         self.events: list[dict[str, Any]] = []
-        self.told: Callable[[dict[str, Any]], None] = lambda _event: None
+        self.on_event: Callable[[dict[str, Any]], None] = lambda _event: None
 
     async def headers(self) -> dict[str, str]:
         """The header with the key; empty without `auth`.
@@ -117,7 +117,7 @@ class Credentials:
 
     def _note(self, text: str) -> None:
         self.events.append({"t_unix_ns": time.time_ns(), "kind": "auth", "text": text})
-        self.told(self.events[-1])
+        self.on_event(self.events[-1])
 
 
 async def _fetch(spec: AuthSpec) -> str:
@@ -151,7 +151,7 @@ async def _said(command: str) -> str:
     except OSError as error:
         raise UserError(f"can't be started: {error.strerror}", where=where) from error
     try:
-        said, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
+        output, complaint = await asyncio.wait_for(process.communicate(), _COMMAND_S)
     except TimeoutError:
         raise UserError(f"no key within {_COMMAND_S:.0f} s", where=where) from None
     finally:
@@ -159,7 +159,7 @@ async def _said(command: str) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    key = said.decode(errors="replace").strip()
+    key = output.decode(errors="replace").strip()
     if process.returncode or not key:
         why = complaint.decode(errors="replace").strip()[-300:]
         raise UserError(f"exit code {process.returncode}, no key: {why}", where=where)

@@ -25,8 +25,8 @@ class SimTarget(LaunchedTarget):
         super().__init__(gpus)
         self._preset = preset
         # What the reports can use and what costs the engine next to nothing is on unless switched off.
-        told = {"enable-prompt-tokens-details": True, "enable-per-request-metrics": True}
-        self._args = {"seed": seed, **told, **{key.replace("_", "-"): value for key, value in args.items()}}
+        defaults = {"enable-prompt-tokens-details": True, "enable-per-request-metrics": True}
+        self._args = {"seed": seed, **defaults, **{key.replace("_", "-"): value for key, value in args.items()}}
 
     async def launch(self) -> tuple[str, ...]:
         """Spawn it and wait for its line with the port.
@@ -43,8 +43,8 @@ class SimTarget(LaunchedTarget):
         try:
             while not (line := self._port_line()):
                 if ending.done() or time.monotonic() > began + _READY_S:
-                    said = self.process.tail()
-                    what = said[-1] if said else "it ended without a message"
+                    lines = self.process.tail()
+                    what = lines[-1] if lines else "it ended without a message"
                     raise TargetGone(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:

@@ -100,9 +100,9 @@ class VllmTarget(LaunchedTarget):
 
     def _environment(self, host: str) -> dict[str, str]:
         """The server's environment: an API key is passed here, where no list of processes shows it."""
-        found = dict(self.env)
+        environment = dict(self.env)
         if _is_here(host):  # nobody else reaches what this adds: resolved settings, resetting the cache
-            found = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **found}
+            environment = {"VLLM_SERVER_DEV_MODE": os.environ.get("VLLM_SERVER_DEV_MODE", "1"), **environment}
         key = self.args.get(_KEY)
         if isinstance(key, list | tuple) and len(key) == 1:
             key = key[0]
@@ -110,8 +110,8 @@ class VllmTarget(LaunchedTarget):
             raise UserError("several keys can't be kept out of the list of processes", where=f"target.args.{_KEY}",
                             remedy="Give one.")  # fmt: skip
         if key is not None:
-            found["VLLM_API_KEY"] = str(key)
-        return found
+            environment["VLLM_API_KEY"] = str(key)
+        return environment
 
     def _command(self, installed: vllm_flags.Installed, host: str, port: int) -> list[str]:
         model = os.path.expanduser(self.model)

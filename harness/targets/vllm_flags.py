@@ -52,11 +52,11 @@ class Installed:
     python: str
     version: str
     has_command: bool  # whether `vllm serve` works: it needs package metadata named vllm
-    flags: Mapping[str, "Flag"] | None
+    flags: Mapping[str, "VllmFlag"] | None
 
 
 @dataclass(frozen=True)
-class Flag:
+class VllmFlag:
     """What a flag takes: one of `choices`, values of the type `kind`, as many as argparse's `nargs` says."""
 
     choices: tuple[str, ...] | None
@@ -82,16 +82,16 @@ async def inspect(python: str) -> Installed:
             remedy="Install it into an environment of its own (python3 -m venv DIR; DIR/bin/pip install vllm) "
             "and name its interpreter: target: {python: DIR/bin/python}.",
         )
-    kept = _cache_file(python, answer["version"])
+    cached = _cache_file(python, answer["version"])
     try:
-        flags = json.loads(kept.read_text())
+        flags = json.loads(cached.read_text())
     except (OSError, ValueError):
-        told = await _ask(python, "--flags")
-        flags = told.get("flags") if told else None
+        listing = await _ask(python, "--flags")
+        flags = listing.get("flags") if listing else None
         if flags is not None:
-            _keep(kept, json.dumps(flags))
-    known = None if flags is None else {n: Flag(c and tuple(c), t, count) for n, (c, t, count) in flags.items()}
-    return Installed(python, answer["version"], answer["command"], known)
+            _keep(cached, json.dumps(flags))
+    parsed = None if flags is None else {n: VllmFlag(c and tuple(c), t, count) for n, (c, t, count) in flags.items()}
+    return Installed(python, answer["version"], answer["command"], parsed)
 
 
 def check(installed: Installed, args: Mapping[str, Any]) -> None:
@@ -108,27 +108,29 @@ def check(installed: Installed, args: Mapping[str, Any]) -> None:
             _check(installed.version, installed.flags, flag(key, value), value, where)
 
 
-def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value: Any, where: str) -> None:
+def _check(version: str, flags: Mapping[str, VllmFlag], words: Sequence[str], value: Any, where: str) -> None:
     name, *values = words
-    known = flags.get(name) or flags.get(name.partition(".")[0])
-    if known is None:
+    expected = flags.get(name) or flags.get(name.partition(".")[0])
+    if expected is None:
         near = difflib.get_close_matches(name, flags, 3, 0.6)
         meant = f"Did you mean {' or '.join(n[2:] for n in near)}?" if near else ""
         raise UserError(f"vLLM {version} has no flag {name}", where=where, remedy=meant)
     if "." in name:
         return  # a part of a JSON object, whose shape is vLLM's
-    if known.nargs == 0 and values:
+    if expected.nargs == 0 and values:
         raise UserError(f"{value!r} is not a value for a switch", where=where, remedy="Write true or false.")
-    if not values and known.nargs not in (0, "?", "*"):
-        number = {"int": "a whole number", "float": "a number"}.get(known.kind, "a value")
+    if not values and expected.nargs not in (0, "?", "*"):
+        number = {"int": "a whole number", "float": "a number"}.get(expected.kind, "a value")
         raise UserError(f"{value!r} is not {number}", where=where)
-    if len(values) > 1 and not known.several:
+    if len(values) > 1 and not expected.several:
         raise UserError(f"{value!r} is a list, and the flag takes one value", where=where)
-    for one in values:
-        if known.choices is not None and one not in known.choices:
-            raise UserError(f"{one!r} is not one of {', '.join(known.choices)}", where=where)
-        if known.kind in ("int", "float") and not _is_number(one, known.kind):
-            raise UserError(f"{one!r} is not {'a whole number' if known.kind == 'int' else 'a number'}", where=where)
+    for word in values:
+        if expected.choices is not None and word not in expected.choices:
+            raise UserError(f"{word!r} is not one of {', '.join(expected.choices)}", where=where)
+        if expected.kind in ("int", "float") and not _is_number(word, expected.kind):
+            raise UserError(
+                f"{word!r} is not {'a whole number' if expected.kind == 'int' else 'a number'}", where=where
+            )
 
 
 def flag(key: str, value: Any) -> list[str]:

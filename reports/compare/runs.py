@@ -80,7 +80,7 @@ class StoredRun:
 
     @property
     def target_died(self) -> bool:
-        """Its server was gone before the run's end."""
+        """Whether its server was gone before the run's end."""
         return self.manifest.failed_side == "target"
 
     @property
@@ -101,7 +101,7 @@ class StoredRun:
 
     @property
     def refused_all(self) -> bool:
-        """Requests were judged and none ended ok."""
+        """Whether requests were judged and none ended ok."""
         return self.ok == 0 and self.summary.errors.share is not None
 
     @property

@@ -46,7 +46,7 @@ class Cost:
 
     Attributes:
         label, model, server: whose bill it is: the configuration's name, the model (and its revision, where it
-            is told), the server and its version.
+            is known), the server and its version.
         gpu, gpus: type and number.
         usd_per_gpu_hour, price_source: the price that was used.
         usd_per_hour: of the whole deployment.
@@ -191,7 +191,7 @@ def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
 
 
 def _revision(fingerprint: object) -> str:
-    """The model's revision, wherever the fingerprint tells it."""
+    """The model's revision, wherever in the fingerprint it stands."""
     if isinstance(fingerprint, Mapping):
         revision = fingerprint.get("revision") or fingerprint.get("model_revision")
         return str(revision) if revision else next(filter(None, map(_revision, fingerprint.values())), "")

@@ -1,4 +1,4 @@
-"""Energy over the steady window, per token and per request, and what it costs and emits if told how.
+"""Energy over the steady window, per token and per request, and what it costs and emits where prices are given.
 
 The GPUs' own figures are `reports.telemetry.gpu`; money for GPUs is `reports.cost.cost`.
 """
@@ -36,7 +36,7 @@ class Energy:
 def energy(
     analysis: Analysis, gpus: list[GpuView], usd_per_kwh: float | None = None, gco2_per_kwh: float | None = None
 ) -> Energy | None:
-    """Add up the GPUs; None if none of them tells its energy, or the window has no length."""
+    """Add up the GPUs; None if no GPU reports its energy, or the window has no length."""
     each = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
     rates, seconds = analysis.throughput, analysis.run.duration_s
     if not each or rates is None:

@@ -45,7 +45,7 @@ class Analysis:
 
     @cached_property
     def attempted(self) -> Mask:
-        """Rows an injector turned to, whatever became of them."""
+        """Rows that an injector turned to, whatever their outcome."""
         return ~self.run.is_text("status", "not_sent", "lost")
 
     @cached_property
@@ -71,7 +71,7 @@ class Analysis:
 
     @cached_property
     def censored(self) -> Mask:
-        """Requests that were cut off since the run ended early: what would have become of them, nobody knows."""
+        """Requests that were cut off by an early end of the run: their outcome is unknown."""
         return self.run.is_text("hung_up", HungUp.STOPPED)
 
     @cached_property
@@ -91,12 +91,12 @@ class Analysis:
 
     @cached_property
     def met(self) -> Mask:
-        """As `good`, of any phase: whose tokens are good ones, be it that the request began in the warm-up."""
+        """Good requests of any phase: the tokens of one that began in the warm-up may arrive in the window."""
         return self._meeting(benefit_of_doubt=False)
 
     @cached_property
     def unknown(self) -> Mask:
-        """Ok requests of any phase that may be good: a figure of theirs is not known (no arrivals were kept)."""
+        """Ok requests of any phase that may be good: a latency of theirs is unknown, since arrivals were not kept."""
         return self._meeting(benefit_of_doubt=True) & ~self.met
 
     def _meeting(self, benefit_of_doubt: bool) -> Mask:
@@ -171,7 +171,7 @@ class Analysis:
 
     @cached_property
     def latencies_failed_as_inf(self) -> dict[str, LatencyDistribution]:
-        """As `latencies`, failures infinitely late; for the figures that a gate judges."""
+        """The latencies that a gate judges, with failures as infinitely late."""
         wanted = self.run.ok & self.run.measured
         return {
             name: with_failures(self.figures.ms[name], wanted, self.failed, self.figures.order)

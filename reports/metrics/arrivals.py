@@ -59,7 +59,7 @@ class Gaps:
         return float(self.at_ranks(np.array([rank]))[0])
 
     def at_ranks(self, ranks: Ints) -> Floats:
-        """As `at_rank`, of several ranks."""
+        """The gaps of several ranks, in ms."""
         below = self._below
         fine = np.searchsorted(below, ranks, side="left").astype(np.float64)
         beyond = ranks > below[-1]

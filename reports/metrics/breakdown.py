@@ -1,4 +1,4 @@
-"""The same figures by class, tenant, endpoint, prompt length and turn; and how fairly tenants were served.
+"""Figures by class, tenant, endpoint, prompt length and turn, and how fairly tenants were served.
 
 A split is given where it splits: a run of one class has no split by class. Beyond _MOST_GROUPS groups the
 smallest are shown together; what is worked out over all of them (cost, fairness) is. Within a group everything
@@ -45,7 +45,6 @@ class GroupFigures:
         failed_as_inf: `ttft` and `e2e` with its failed requests infinitely late.
         itl: gaps pooled over them, by percentile; from a sample of requests in a very large run.
         output_tokens_per_s: its tokens that arrived in the steady window.
-        rows: its rows in the run, all phases.
         stands_for: how many groups it is: several, where the smallest are together.
     """
 
@@ -59,7 +58,6 @@ class GroupFigures:
     failed_as_inf: dict[str, LatencyDistribution]
     itl: tuple[Quantile, ...]
     output_tokens_per_s: float | None
-    rows: Mask
     stands_for: int = 1
 
 
@@ -156,7 +154,6 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> GroupFigures:
         failed_as_inf=worst,
         itl=_gap_percentiles(analysis, rows),
         output_tokens_per_s=tokens / seconds if seconds else None,
-        rows=rows,
     )
 
 

@@ -105,35 +105,26 @@ def keys(metrics: Iterable[Metric]) -> tuple[str, ...]:
     return tuple(metric.key for metric in metrics)
 
 
-def _statistics(key: str, *statistics: str) -> list[Metric]:
-    return [METRICS[key].at(statistic) for statistic in statistics]
+def metric_of(key: str) -> Metric:
+    """The metric of a key such as `goodput`, `ttft.p99` or `ttft_failed_as_inf.p99`.
 
-
-def _failures_late(key: str, *statistics: str) -> list[Metric]:
-    return [
-        replace(
-            METRICS[key].at(statistic, failures_late=True),
-            key=f"{key}_failed_as_inf.{statistic}",
-            label=f"{METRICS[key].label} {statistic}, failures late",
-        )
-        for statistic in statistics
-    ]
+    Raises:
+        KeyError: there is no such metric.
+    """
+    if key in METRICS:
+        return METRICS[key]
+    name, _, statistic = key.partition(".")
+    of_ok = name.removesuffix("_failed_as_inf")
+    if of_ok == name:
+        return METRICS[name].at(statistic)
+    metric = METRICS[of_ok].at(statistic, failures_late=True)
+    return replace(metric, key=key, label=f"{metric.label}, failures late")
 
 
 # The rows of a comparison, in their order.
-COMPARED: Final = (
-    *_statistics("ttft", "p50", "p90", "p95", "p99"),
-    *_failures_late("ttft", "p90", "p99"),
-    *_statistics("itl", "p50", "p99"),
-    *_statistics("tpot", "mean", "p50", "p99"),
-    *_statistics("stall", "p50", "p99"),
-    *_statistics("e2e", "p50", "p95", "p99"),
-    *(
-        METRICS[key]
-        for key in (
-            "output_tokens_per_s", "requests_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "errors",
-            "attained", "goodput", "cost.per_million_output", "cost.at_slo", "energy.j_per_output_token", "kv_usage",
-            "power_w",
-        )
-    ),
-)  # fmt: skip
+COMPARED: Final = tuple(map(metric_of, (
+    "ttft.p50", "ttft.p90", "ttft.p95", "ttft.p99", "ttft_failed_as_inf.p90", "ttft_failed_as_inf.p99", "itl.p50",
+    "itl.p99", "tpot.mean", "tpot.p50", "tpot.p99", "stall.p50", "stall.p99", "e2e.p50", "e2e.p95", "e2e.p99",
+    "output_tokens_per_s", "requests_per_s", "tokens_per_s_per_gpu", "tokens_per_s_per_user", "errors", "attained",
+    "goodput", "cost.per_million_output", "cost.at_slo", "energy.j_per_output_token", "kv_usage", "power_w",
+)))  # fmt: skip

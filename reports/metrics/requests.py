@@ -97,7 +97,7 @@ def distribution(
 def with_failures(
     values: Floats, wanted: Mask, failed: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
 ) -> LatencyDistribution:
-    """As `distribution`, with the `failed` rows infinitely late: dropping slow requests can't improve it."""
+    """A distribution with the `failed` rows infinitely late, so that dropping slow requests can't improve it."""
     return distribution(np.where(failed, np.inf, values), wanted | failed, order, percentiles)
 
 

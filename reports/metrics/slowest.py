@@ -25,7 +25,7 @@ class Slow:
     Attributes:
         index, request_id, status, klass, tenant: which it was.
         due_s: when it was due, seconds from the run's start.
-        segments: by name: `late` (the client's lateness), `connect`, `queue` (as the server tells it), `wait`
+        segments: by name: `late` (the client's lateness), `connect`, `queue` (as the server reports it), `wait`
             (sent to first token, less the queue), `tokens`, `tail` (last token to end).
         stalls: its longest gaps.
         kv_usage, running, waiting, gpu_clock_mhz: the server's and the GPU's last samples when it was sent.

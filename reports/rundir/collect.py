@@ -78,7 +78,7 @@ def _read_plan(run_dir: Path) -> Any:
     path = run_dir / "plan.parquet"
     columns = ["index", "at_ns", "session", "turn", "think_ns", "class", "tenant", "phase"]
     if not path.exists():
-        raise UserError("the plan is missing, so nobody knows what was to be sent", where=str(path))
+        raise UserError("the plan is missing: what should have been sent is unknown", where=str(path))
     plan = read_table(path, [*columns, "prompt_tokens", "output_tokens"])
     index = plan["index"].to_numpy()
     return plan if np.all(np.diff(index) > 0) else plan.sort_by("index")

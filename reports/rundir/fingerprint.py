@@ -63,7 +63,7 @@ def differences(sides: Mapping[str, Sequence[Manifest]]) -> list[tuple[str, dict
 
 
 def gpu_count(manifest: Manifest) -> int | None:
-    """GPUs of the deployment: as stated, else as seen, else as an embedded engine was told; None if nobody says."""
+    """GPUs of the deployment: as stated, else as seen, else as an embedded engine was configured; None if unknown."""
     stated, seen = (manifest.spec.get("gpus") or {}).get("count"), manifest.target.fingerprint.get("gpus") or []
     if stated or seen:
         return int(stated or len(seen))

@@ -9,11 +9,10 @@ import math
 import os
 from enum import StrEnum
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
 
 from tailgate.workloads.common.errors import UserError
 
@@ -78,7 +77,9 @@ def jsonable(value: Any) -> Any:
             return [jsonable(item) for item in value]
         case float():
             return None if math.isnan(value) else "inf" if math.isinf(value) else float(value)
-        case np.integer():
+        case bool():
+            return value
+        case Integral():  # NumPy's too
             return int(value)
         case str():
             return str(value)  # an enum's value

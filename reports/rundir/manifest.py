@@ -25,7 +25,7 @@ RunState = Literal["running", "complete", "interrupted", "failed", "aborted"]
 
 
 class TargetRecord(pydantic.BaseModel):
-    """The deployment that was measured; `fingerprint` is everything it tells of itself."""
+    """The deployment that was measured; `fingerprint` is all that it reports about itself."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 

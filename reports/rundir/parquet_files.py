@@ -1,6 +1,6 @@
 """The files of a run directory as Arrow tables: read, checked against their schemas, and what is wrong with them.
 
-What a damaged or hand-edited file says is told here, in one place; what the columns mean is `reports.rundir.run`.
+The errors for damaged and hand-edited files are all made here; what the columns mean is `reports.rundir.run`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tailgate.loadgen.records import REQUESTS_SCHEMA
 from tailgate.workloads.common.errors import UserError
 
-# Columns of requests.parquet that no figure of a request can be told without, beside those that are never null.
+# Columns of requests.parquet that every metric of a request needs, beside those that are never null.
 _NEEDED: Final = frozenset(
     {
         "scheduled_ns", "handed_over_ns", "dispatched_ns", "sent_ns", "first_token_ns", "first_answer_ns",
@@ -44,7 +44,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> Any:
 
 
 def damaged(path: Path, error: Exception) -> UserError:
-    """What to tell of a file that Arrow can't read."""
+    """The error for a file that Arrow can't read."""
     return UserError(f"cannot be read: {error}", where=str(path), remedy="The file is damaged: restore it from a copy.")
 
 

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def cache_block_tokens(self) -> int | None:
-        """Length of a block of the server's prefix cache, as its fingerprint tells it."""
+        """Length of a block of the server's prefix cache, as its fingerprint gives it."""
         config = self.manifest.target.fingerprint.get("config") or {}
         size = str((config.get("cache_config") or {}).get("block_size", ""))
         return int(size) if size.isdigit() and int(size) else None

@@ -92,7 +92,7 @@ def unpaired(base: Floats, other: Floats) -> Shift:
 
 
 def drifting(base: Floats, base_at: Floats, other: Floats, other_at: Floats) -> Shift:
-    """As `unpaired`, with a straight trend over time common to both: least squares on (1, time, side).
+    """The difference of means beside a straight trend over time that both share: least squares on (1, time, side).
 
     Times in any unit. The error grows with the distance of the candidate's runs from the baseline's.
     Equal variances are assumed; needs five runs in all and three different times of the baseline.

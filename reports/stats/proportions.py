@@ -100,7 +100,7 @@ def p_more(loads: Sequence[Sequence[Counts]]) -> float:
 
 
 def p_more_by_runs(loads: Sequence[Sequence[Counts]]) -> Any:
-    """The same by Student's t: the difference of hits (at equal loads, summed) over the error that the runs show."""
+    """The chance by Student's t: the difference of hits (at equal loads, summed) over the error that the runs show."""
     from scipy.special import stdtr
 
     dispersion, df = dispersion_of(loads)

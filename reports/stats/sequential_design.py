@@ -52,7 +52,7 @@ class Design:
         return self._tail(PASS_ERROR_PAIRED if self.paired else PASS_ERROR, PASS_FIRST)
 
     def fail_tail(self, among: int = 1) -> float:
-        """The same of a FAIL; with `among` hypotheses left in Holm's procedure the budget is divided by them."""
+        """Nominal one-sided error of the bound that a FAIL needs; divided by the hypotheses that Holm has left."""
         return self._tail(FAIL_ERROR / among, FAIL_FIRST)
 
     def _tail(self, budget: float, first_part: float) -> float:

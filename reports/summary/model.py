@@ -262,7 +262,7 @@ class GpuSummary:
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """The injectors' own conduct: lags by `p50`, `p99` and `max`, and how busy the busiest second was."""
+    """How well the load generator kept up: lags by `p50`, `p99` and `max`, and how busy the busiest second was."""
 
     dispatch_lag_ms: dict[str, float | None]
     send_lag_ms: dict[str, float | None]

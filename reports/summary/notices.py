@@ -11,7 +11,7 @@ _SIMULATED_LATE: Final = 0.1
 # What a run lacks without a file.
 _WITHOUT: Final = {
     "arrivals.parquet": "no ITL, stalls or tokens over time",
-    "client.parquet": "the injector's own conduct can't be checked",
+    "client.parquet": "whether the load generator kept up can't be checked",
     "plan.parquet": "no reuse of prefixes is known",
     "server.parquet": "no figures of the server",
     "gpu.parquet": "no figures of GPUs",

@@ -27,7 +27,7 @@ from tailgate.workloads.common.arrays import Floats, Mask
 
 
 class Judgement(StrEnum):
-    """Of one objective, as it is stored; they make a run's verdict PASS, FAIL or INCONCLUSIVE."""
+    """Whether an objective is met, as stored; a run's verdict (PASS, FAIL, INCONCLUSIVE) follows from them."""
 
     MET = "met"
     BROKEN = "broken"

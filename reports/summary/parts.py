@@ -103,14 +103,14 @@ def streaming(analysis: Analysis) -> Streaming:
     rows = run.measured & (run.column("chunks") > 0)
     chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
     by_server = np.isfinite(several)
-    total, of_told = float(chunks.sum()), float(chunks[by_server].sum())
+    total, by_server_total = float(chunks.sum()), float(chunks[by_server].sum())
 
     def share(name: str) -> float | None:
         return float(run.column(name)[rows].sum()) / total if total else None
 
     return Streaming(
         arrivals=int(total),
-        multi_token_share=float(several[by_server].sum()) / of_told if of_told else None,
+        multi_token_share=float(several[by_server].sum()) / by_server_total if by_server_total else None,
         client_coalesced_share=share("client_coalesced"),
         server_coalesced_share=share("server_coalesced"),
     )
@@ -171,7 +171,7 @@ def client(analysis: Analysis) -> ClientSummary:
 
 
 def _lags(lags: Floats) -> dict[str, float | None]:
-    """Without a floor on the sample: the client's conduct is known in full, not sampled."""
+    """Percentiles of any number of lags: every one was recorded, so that they are no sample."""
     if not len(lags):
         return dict.fromkeys(_LAGS)
     return {name: float(np.percentile(lags, q, method="inverted_cdf")) for name, q in _LAGS.items()}

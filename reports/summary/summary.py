@@ -44,7 +44,7 @@ def summarize(run_dir: Path | str) -> Summary:
 
 
 def write_summary(run_dir: Path | str) -> Summary:
-    """As `summarize`, and write `run_dir/summary.json`."""
+    """Work out a run's summary and write `run_dir/summary.json`."""
     summary = summarize(run_dir)
     save_summary(run_dir, summary)
     return summary

@@ -1,4 +1,4 @@
-"""What `client.parquet` tells of the injectors' own conduct: its columns, lags, and how busy they were.
+"""The load generator's record of itself, `client.parquet`: its columns, lags, and how busy injectors were.
 
 Figures only; which of them spoils a run is `reports.validity.client`.
 """

@@ -74,7 +74,7 @@ class DeploymentMemory:
 
 
 def lifecycle(manifest: Manifest) -> Lifecycle | None:
-    """None for a deployment that wasn't ours to start."""
+    """Start and end of a deployment; None for one that we did not start."""
     life = manifest.target.life
     if not life.get("phases"):
         return None
@@ -82,7 +82,7 @@ def lifecycle(manifest: Manifest) -> Lifecycle | None:
 
 
 def deployment_memory(manifest: Manifest, telemetry: Telemetry | None) -> DeploymentMemory | None:
-    """None where nothing is known of it."""
+    """GPU memory of the deployment; None where nothing is known of it."""
     server, over_life = manifest.target.memory, manifest.target.life.get("vram") or {}
     sampled = set(_gpus(telemetry)) if telemetry is not None else set()
     # Of all GPUs that were seen at the start, those of the deployment: sampled in the run, or with memory taken.

@@ -71,7 +71,7 @@ class ServerEndpoint:
 
 @dataclass(frozen=True)
 class ServerView:
-    """Figures of the steady window; None where the server doesn't tell.
+    """Figures of the steady window; None where the server doesn't report it.
 
     Attributes:
         running, waiting: requests in the batch, and waiting for it.

@@ -2,8 +2,8 @@
 
 Decided before anyone looks at the result, and only for faults of the measurement: a target that errs or
 dies is not one. A check that could not be made is `unchecked` and says why; it doesn't pass silently.
-What the injector's own books tell is here; the server's are `reports.validity.server`, the state of the
-deployment and of the files `reports.validity.state`.
+Checks of the injector's own records are here; those of the server's counters are `reports.validity.server`, those of
+the deployment's state and of the files `reports.validity.state`.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def at_most(name: str, value: float | None, bound: float, unit: str, why: str, r
 
 
 def client_checks(analysis: Analysis) -> Iterator[Check]:
-    """Everything the client can tell of itself, in the order of the table in docs/metrics.md."""
+    """All checks of the load generator's own records, in the order of the table in docs/metrics.md."""
     yield _finished(analysis.run)
     yield _dispatch_lag(analysis)
     yield _offered_load(analysis)
@@ -184,7 +184,7 @@ def _client_resources(run: Run) -> Check:
 
 def _receive_lag(run: Run) -> Check:
     if run.manifest.stamp == "mixed":
-        why = "the kernel did not stamp every read as it was asked to, so nobody knows how late answers were read"
+        why = "the kernel did not stamp every read as it was asked to, so it is unknown how late answers were read"
         return Check("receive_lag", "fail", None, None, "ms", why, "Run it again; another process may have interfered.")
     bound = RECEIVE_LAG_MS[run.manifest.stamp]
     return at_most(

@@ -1,4 +1,4 @@
-"""Validity by the server's own books: its token and request counters against our records.
+"""Validity by the server's token and request counters, held against our records.
 
 The counters are differences between the first scrape (before any request) and the last (after the drain),
 summed over engines and endpoints. What only the client knows is `reports.validity.client`.

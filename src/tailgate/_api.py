@@ -130,11 +130,13 @@ def compare(*runs: Place, anyway: bool = False, html: Place | None = None) -> "C
     """
     from tailgate.reports.compare import comparison
     from tailgate.reports.compare.runs import load_runs
-    from tailgate.reports.documents.comparison import write_html
+    from tailgate.reports.documents.comparison import comparison_document
+    from tailgate.reports.documents.render import html as page
+    from tailgate.reports.rundir.json_files import write_atomic
 
     result = comparison.compare(load_runs([fspath(run) for run in runs]), anyway=anyway)
     if html is not None:
-        write_html(result, Path(html))
+        write_atomic(Path(html), page.html(comparison_document(result)).encode())
     return result
 
 

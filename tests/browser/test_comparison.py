@@ -9,7 +9,8 @@ from tests.kit.fabricate import Row, fabricate
 from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare
 from tailgate.reports.compare.runs import load_runs
-from tailgate.reports.documents.comparison import write_html
+from tailgate.reports.documents.comparison import comparison_document
+from tailgate.reports.documents.render.html import html
 from tailgate.reports.rundir.manifest import TargetRecord
 
 pytestmark = pytest.mark.browser
@@ -46,7 +47,7 @@ def page(tmp_path_factory) -> Path:
                     )
                 )  # fmt: skip
                 names.append(str(folder / name))
-    write_html(compare(load_runs(names)), folder / "compare.html")
+    (folder / "compare.html").write_text(html(comparison_document(compare(load_runs(names)))))
     return folder / "compare.html"
 
 

@@ -7,7 +7,7 @@ from tests.browser.chromium import visit
 from tests.kit.gate_runs import campaign, noisy, pairs, phase, policy
 
 from tailgate.reports.documents.gate.history import Entry, entry_of
-from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.write import html
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.verdict import judge
 

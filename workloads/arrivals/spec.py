@@ -172,16 +172,13 @@ def law(process: str, shape: float | None) -> Renewal:
 
 
 def _shapes(spec: ArrivalSpec) -> list[Shape]:
-    built: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
-    if spec.bursts is not None:
-        b = spec.bursts
-        built.append(shapes.OnOff(parse(b.burst), parse(b.pause), b.pause_level))
+    built: list[Shape] = [shapes.Modulated(slow.cv, slow.correlation) for slow in spec.modulation]
+    if bursts := spec.bursts:
+        built.append(shapes.OnOff(parse(bursts.burst), parse(bursts.pause), bursts.pause_level))
     if spec.stages:
         built.append(shapes.line(stage_knots(spec.stages)))
-    if spec.spike is not None:
-        s = spec.spike
-        built.append(shapes.Spike(s.at, s.factor, s.rise, s.hold, s.decay))
-    if spec.daily is not None:
-        d = spec.daily
-        built.append(shapes.Daily(d.hours, d.days, d.day, d.start_hour, d.start_day))
+    if spike := spec.spike:
+        built.append(shapes.Spike(spike.at, spike.factor, spike.rise, spike.hold, spike.decay))
+    if daily := spec.daily:
+        built.append(shapes.Daily(daily.hours, daily.days, daily.day, daily.start_hour, daily.start_day))
     return built

@@ -44,21 +44,6 @@ def parse_rate(value: object) -> float:
     return number
 
 
-def format_duration(seconds: float) -> str:
-    """The shortest of the forms that `parse_duration` reads: 90 -> `1m30s`, 0.25 -> `250ms`."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    if seconds != int(seconds) or seconds < 60:
-        return f"{seconds:g}s"
-    parts = []
-    rest = int(seconds)
-    for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
-        whole, rest = divmod(rest, size)
-        if whole:
-            parts.append(f"{whole}{unit}")
-    return "".join(parts)
-
-
 def _plain_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None

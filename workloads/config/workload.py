@@ -17,18 +17,9 @@ from tailgate.workloads.config.classes import ClassSpec, RequestSpec, TenantSpec
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
 TraceFormat = Literal[
-    "auto",
-    "azure",
-    "burstgpt",
-    "mooncake",
-    "ragpulse",
-    "servegen",
-    "kv-cache-tester",
-    "openai",
-    "csv",
-    "jsonl",
+    "auto", "azure", "burstgpt", "mooncake", "ragpulse", "servegen", "kv-cache-tester", "openai", "csv", "jsonl",
     "parquet",
-]
+]  # fmt: skip
 _COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class", "tenant", "blocks")
 
 

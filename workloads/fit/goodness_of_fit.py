@@ -1,6 +1,6 @@
 """Figures of a fit with their 95 % intervals, and the same figures of the log and of plans drawn from the fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -119,27 +119,15 @@ def checks(columns: Columns, workload: dict[str, Any], block_tokens: int, tick_s
         values = getattr(columns, name)
         distance = float(np.mean([ks_distance(table[name].to_numpy(), values) for table in drawn]))
         # Two samples of one law are 1.36 sqrt(2/n) apart in one case of twenty.
-        results.append(
-            FitCheck(f"KS distance of {name}", 0.0, distance, 0.02 + 1.36 * float(np.sqrt(2.0 / len(values))))
-        )
-    results.append(
-        _check(
-            "rank correlation",
-            spearman(columns.prompt_tokens, columns.output_tokens),
-            [spearman(table["prompt_tokens"].to_numpy(), table["output_tokens"].to_numpy()) for table in drawn],
-            least=0.05,
-        )
-    )
-    return [check for check in results if check is not None] + reuse_check(columns, drawn, block_tokens)
-
-
-def reuse_check(columns: Columns, drawn: list[pa.Table], block_tokens: int) -> list[FitCheck]:
-    """The check of how much prompts share; none where the log doesn't say."""
-    if columns.prefix_blocks is None:
-        return []
-    shares = [implied_reuse(table, block_tokens).token_share for table in drawn]
-    check = _check("prompt tokens seen before", reuse_of(columns, block_tokens), shares, least=0.02)
-    return [] if check is None else [check]
+        allowed = 0.02 + 1.36 * float(np.sqrt(2.0 / len(values)))
+        results.append(FitCheck(f"KS distance of {name}", 0.0, distance, allowed))
+    rho = spearman(columns.prompt_tokens, columns.output_tokens)
+    rhos = [spearman(table["prompt_tokens"].to_numpy(), table["output_tokens"].to_numpy()) for table in drawn]
+    results.append(_check("rank correlation", rho, rhos, least=0.05))
+    if columns.prefix_blocks is not None:
+        shares = [implied_reuse(table, block_tokens).token_share for table in drawn]
+        results.append(_check("prompt tokens seen before", reuse_of(columns, block_tokens), shares, least=0.02))
+    return [check for check in results if check is not None]
 
 
 def reuse_of(columns: Columns, block_tokens: int) -> float:
@@ -167,9 +155,7 @@ def span_s(times_s: Floats) -> float:
     return float((times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1))
 
 
-def _check(
-    name: str, log: float | None, drawn: list[float | None] | list[float], least: float = 0.0
-) -> FitCheck | None:
+def _check(name: str, log: float | None, drawn: Sequence[float | None], least: float = 0.0) -> FitCheck | None:
     values = [value for value in drawn if value is not None]
     if log is None or not values:
         return None

@@ -52,7 +52,6 @@ class FollowUps:
     going_on: Floats
 
     def pause(self, share: float) -> float:
-        """A quantile of the pauses."""
         return float(self.pauses_s[min(int(np.searchsorted(self.shares, share)), len(self.pauses_s) - 1)])
 
     def share_up_to(self, pause_s: float) -> float:

@@ -40,9 +40,9 @@ class Fitted:
     estimates: dict[str, FittedValue] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def keep(self, name: str, estimate: FittedValue) -> None:
+    def keep(self, name: str, estimate: FittedValue | None) -> None:
         """Keep a figure if it has an interval."""
-        if estimate.known:
+        if estimate is not None and estimate.known:
             self.estimates[name] = estimate
 
 
@@ -106,9 +106,7 @@ def _fit_lengths(fitted: Fitted, sessions: SessionFit | None) -> None:
     )
     for name, values in (("prompt_tokens", prompt), ("output_tokens", output)):
         for share, label in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
-            value = quantile(values, share)
-            if value is not None:
-                fitted.keep(f"{name}.{label}", value)
+            fitted.keep(f"{name}.{label}", quantile(values, share))
     fitted.keep("correlation", rho)
 
 
@@ -119,9 +117,7 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
     times_s = np.sort(columns.at_ns[starts]) / 1e9
     span = span_s(times_s)
     if len(times_s) < LEAST_ARRIVALS or span <= 0:
-        raise UserError(
-            f"{len(times_s)} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log"
-        )
+        raise UserError(f"{len(times_s)} arrivals are too few to fit ({LEAST_ARRIVALS} at least)", where="log")
     bursts = fit_bursts(times_s, fitted.tick_s)
     if bursts is not None:
         fitted.workload["arrivals"] = {"rate": _rounded(len(times_s) / span)} | bursts.spec
@@ -140,12 +136,12 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
     if not rate.known:
         notes.append("the rate is the log's own and has no interval: the log holds too few of its ups and downs")
     arrivals: dict[str, Any] = {"process": "poisson", "rate": _rounded(rate.value)}
+    fitted.keep("shape", fit.shape)
+    fitted.keep("modulation.cv", fit.cv)
+    fitted.keep("modulation.correlation_s", fit.correlation_s)
     if fit.shape is not None:
-        fitted.keep("shape", fit.shape)
         arrivals |= {"process": "gamma", "shape": _rounded(fit.shape.value)}
     if fit.cv is not None and fit.correlation_s is not None:
-        fitted.keep("modulation.cv", fit.cv)
-        fitted.keep("modulation.correlation_s", fit.correlation_s)
         cv, correlation_s = min(_rounded(fit.cv.value), 5.0), _rounded(fit.correlation_s.value)
         arrivals["modulation"] = [{"cv": cv, "correlation": correlation_s}]
     if days is not None:
@@ -158,9 +154,8 @@ def _fit_sharing(fitted: Fitted, common: int) -> None:
     """Add a pool of contexts where the system prompt and the conversations don't explain what prompts share."""
     columns, workload = fitted.columns, fitted.workload
     if columns.prefix_blocks is None:
-        fitted.notes.append(
-            "the log doesn't say what prompts share: the profile shares nothing but a session's own history"
-        )
+        note = "the log doesn't say what prompts share: the profile shares nothing but a session's own history"
+        fitted.notes.append(note)
         return
     span = span_s(np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9)
     prefix, wanted = workload.get("prefix", {}), reuse_of(columns, fitted.block_tokens)

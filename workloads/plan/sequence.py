@@ -182,15 +182,11 @@ class TraceSequence:
         return self._finished(columns, places)
 
     def _finished(self, columns: Columns, places: Ints) -> Columns:
-        if self._spec.content.kind == "replay":
-            seeds = columns.ordinal.astype(np.uint64)  # the line of the log: see workloads.traces.logged_bodies
-        else:
-            seeds = RandomField(self._seed, "content", "trace").u64(places)
-        columns = columns.with_(content_seed=seeds)
         if self._spec.tenants:
-            tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)
-            columns = columns.with_(tenant_code=tenants)
-        return columns
+            columns = columns.with_(tenant_code=tenant_codes(self._spec, self._seed, "trace", columns.session))
+        if self._spec.content.kind == "replay":  # the line of the log: see workloads.traces.logged_bodies
+            return columns.with_(content_seed=columns.ordinal.astype(np.uint64))
+        return columns.with_(content_seed=RandomField(self._seed, "content", "trace").u64(places))
 
 
 @lru_cache(maxsize=2)

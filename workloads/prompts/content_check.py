@@ -29,16 +29,10 @@ def asks_for_grammar(body: Mapping[str, Any]) -> bool:
 
 
 def refuse_misleading(spec: WorkloadSpec, *, speculative: bool, grammar: bool, forced_output: bool) -> None:
-    """Check a workload against what the target does.
+    """Refuse random content where the target decodes speculatively, and a forced output length with a grammar.
 
-    Args:
-        spec: the workload.
-        speculative: the target decodes speculatively.
-        grammar: requests ask for structured output (`response_format`, guided decoding).
-        forced_output: the output length is forced (`ignore_eos`, `min_tokens`).
-
-    Raises:
-        UserError: random content with speculative decoding, or a forced length with a grammar.
+    With `grammar` requests ask for structured output (`response_format`, guided decoding); `forced_output` says that
+    the output length is forced (`ignore_eos`, `min_tokens`).
     """
     if speculative and spec.content.kind == "random":
         raise UserError(

@@ -7,9 +7,8 @@ there before it merges (GPT-2's regular expression and its successors, SentenceP
 the pieces between safe places have the same tokens wherever they stand, and their counts add up. The rest
 up to an exact length is filled with words that are one token each.
 
-Making the table needs the answers of the target's `/tokenize`, which the caller fetches; this module only
-computes. The caller also verifies a sample of made prompts, and measures what the server adds to each (a
-beginning-of-text token, a chat template).
+Making the table needs the answers of the target's `/tokenize`, which the caller fetches. The caller also verifies a
+sample of made prompts, and measures what the server adds to each (a beginning-of-text token, a chat template).
 """
 
 import hashlib
@@ -40,9 +39,9 @@ _LEAST_IDS: Final = 1000
 class ContentTable:
     """Tokens of a text in order.
 
-    `ids` has a token a place. With text: `starts` is the place's first character in `text` (one entry more
-    than ids: the end), `safe` says where a piece may begin, and `words` are words of one token each, with
-    their leading space. Without: those three are empty, and only prompts as ids can be made.
+    With text, `starts` is the first character in `text` of each of the `ids` (and the end), `safe` says where a piece
+    may begin, and `words` are words of one token each, with their leading space. Without, those three are empty, and
+    only prompts as ids can be made.
     """
 
     ids: Ids
@@ -53,12 +52,12 @@ class ContentTable:
 
     @property
     def has_text(self) -> bool:
-        """Whether prompts as text and chat can be made to exact lengths."""
+        """Whether prompts can be made as text and chat, to exact lengths."""
         return len(self.words) >= 16
 
     @cached_property
     def nonce_ids(self) -> list[int]:
-        """The most frequent ids, at most 4,096: digits that make the beginnings of prompts differ."""
+        """The most frequent ids, at most 4,096, as digits that make the beginnings of prompts differ."""
         counts = Counter(self.ids.tolist())
         return [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_NONCES]]
 
@@ -93,7 +92,6 @@ class ContentTable:
 
     @classmethod
     def load(cls, path: Path) -> "ContentTable":
-        """What `save` wrote."""
         with np.load(path) as data:
             words = data["words"].tobytes().decode()
             return cls(
@@ -154,15 +152,11 @@ def table_from_tokens(pieces: Sequence[tuple[str, Sequence[int], Sequence[str] |
 
 
 def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentTable:
-    """A table for a target without a tokenizer to ask: words and signs numbered by frequency.
+    """A table for a target without a tokenizer to ask: words and signs of a text (or the corpus) numbered by frequency.
 
-    Lengths are exact as ids; the ids' frequencies are those of real text, their meaning is none. With text
-    it is exact for a server that counts as this table does (a word with its space, or one sign, is a token).
-
-    Args:
-        vocab_size: ids stay in the upper nine tenths of it, where tokenizers keep no special tokens at the
-            bottom, and below its last 2 %, where they keep added ones.
-        text: what to number; the corpus otherwise.
+    Lengths are exact as ids; the ids have the frequencies of real text, but no meaning. With text it is exact for a
+    server that counts as this table does (a word with its space, or one sign, is a token). Of the vocabulary, ids leave
+    out the lowest tenth and the last 2 %, where tokenizers keep special and added tokens.
     """
     text = corpus_text() if text is None else text
     tokens = re.findall(r" ?[A-Za-z]+| ?[0-9]{1,3}|\n+ *| +(?= )| ?[^\sA-Za-z0-9]| +", text)
@@ -173,7 +167,7 @@ def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentT
 
 
 def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTable:
-    """Uniformly random ids: what many benchmarks send. It misstates speculative decoding and expert routing."""
+    """Uniformly random ids, as many benchmarks send; they misrepresent speculative decoding and expert routing."""
     low, high = vocab_size // 10, int(vocab_size * 0.98)
     uniform = RandomField(seed, "random content").uniform(np.arange(size))
     return ContentTable((low + uniform * (high - low)).astype(np.int32))

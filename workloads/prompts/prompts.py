@@ -83,21 +83,6 @@ class PromptMaker:
             self._last_safe = np.maximum.accumulate(np.where(safe, places, 0)).tolist()
             self._starts = table.starts.tolist()
 
-    def ids(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> list[int]:
-        """The prompt as token ids."""
-        whole: list[int] = []
-        for part in self._parts(content_seed, prefix_blocks, prompt_tokens):
-            spelled, at = self._spell(part, len(self._nonces))
-            whole += [self._nonces[digit] for digit in spelled]
-            left = part.tokens - len(spelled)
-            at %= self._size
-            while left > 0:
-                taken = self._table.ids[at : at + left].tolist()
-                whole += taken
-                left -= len(taken)
-                at = 0
-        return whole
-
     def ids_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """The prompt as a JSON array of exactly `prompt_tokens` ids."""
         parts: list[bytes] = [b"["]

@@ -31,10 +31,6 @@ class Distribution(ABC):
         """n draws, not rounded."""
         return self.quantile(stream.uniform(n))
 
-    def sample(self, stream: RandomStream, n: int) -> Ints:
-        """n draws as whole numbers of at least 1."""
-        return whole(self.numbers(stream, n))
-
 
 def whole(values: Floats) -> Ints:
     """Rounded to whole numbers of at least 1 and at most MAX_TOKENS."""

@@ -94,9 +94,8 @@ def mean_ranks(values: npt.NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True)
 class OnOffPeriods:
-    """Bursts separated by pauses of at least `gap_s`: lengths in seconds, and the share of time in bursts."""
+    """Lengths of bursts and of the pauses between them in seconds, and the share of time in bursts."""
 
-    gap_s: float
     on_s: Floats
     off_s: Floats
     duty: float
@@ -110,4 +109,4 @@ def on_off(times_s: Floats, gap_s: float = 5.0) -> OnOffPeriods:
     ends = np.concatenate([breaks, [len(times_s) - 1]])
     on = times_s[ends] - times_s[begins]
     span = float(times_s[-1] - times_s[0])
-    return OnOffPeriods(gap_s, on, gaps[breaks], float(on.sum() / span) if span else 1.0)
+    return OnOffPeriods(on, gaps[breaks], float(on.sum() / span) if span else 1.0)

@@ -28,11 +28,9 @@ class Reuse:
 def implied_reuse(table: pa.Table, block_tokens: int, granularity: int = 1) -> Reuse:
     """The cache hits that a plan implies when its requests are sent in the order of its rows.
 
-    Args:
-        table: a plan; `prefix_blocks` and `prompt_tokens` are used.
-        block_tokens: length of a prefix block.
-        granularity: a server's own cache block (vLLM: 16 tokens on GPUs): hits count in whole ones, and a
-            prompt's last token is always computed. 1 counts tokens, the last one too.
+    `block_tokens` is the length of the plan's prefix blocks, `granularity` that of a server's own cache blocks (vLLM:
+    16 tokens on GPUs): hits count in whole ones, and a prompt's last token is always computed. A granularity of 1
+    counts tokens, the last one too.
     """
     prompt = table.column("prompt_tokens").to_numpy().astype(np.int64)
     lists = table.column("prefix_blocks").combine_chunks()

@@ -1,6 +1,6 @@
 """Requests written in another format: `mooncake`, `azure`, or plain `csv`, `jsonl` and `parquet` with all columns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,17 +70,18 @@ def _mooncake(replay: Replay, path: Path) -> None:
     with path.open("wb") as stream:
         for begin in range(0, len(columns), _AT_ONCE):
             end = min(begin + _AT_ONCE, len(columns))
-            lines = [
+            rows = zip(
+                (columns.at_ns[begin:end] // 1_000_000).tolist(),
+                columns.prompt_tokens[begin:end].tolist(),
+                columns.output_tokens[begin:end].tolist(),
+                ids(begin, end),
+                strict=True,
+            )
+            stream.writelines(
                 orjson.dumps({"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": blocks})
-                for at, prompt, output, blocks in zip(
-                    (columns.at_ns[begin:end] // 1_000_000).tolist(),
-                    columns.prompt_tokens[begin:end].tolist(),
-                    columns.output_tokens[begin:end].tolist(),
-                    ids(begin, end),
-                    strict=True,
-                )
-            ]
-            stream.write(b"\n".join(lines) + b"\n")
+                + b"\n"
+                for at, prompt, output, blocks in rows
+            )
 
 
 def _small_ids(replay: Replay) -> Callable[[int, int], list[list[int]]]:
@@ -131,13 +132,9 @@ def _csv(replay: Replay, path: Path) -> None:
 
 
 def _jsonl(replay: Replay, path: Path) -> None:
-    def lines(table: pa.Table) -> Iterator[bytes]:
-        for batch in table.to_batches(max_chunksize=_AT_ONCE):
-            for record in batch.to_pylist():
-                yield orjson.dumps(record) + b"\n"
-
     with path.open("wb") as stream:
-        stream.writelines(lines(_table(replay, blocks=True)))
+        for batch in _table(replay, blocks=True).to_batches(max_chunksize=_AT_ONCE):
+            stream.writelines(orjson.dumps(record) + b"\n" for record in batch.to_pylist())
 
 
 def _parquet(replay: Replay, path: Path) -> None:

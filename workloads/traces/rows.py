@@ -123,10 +123,8 @@ class Faults:
         self.first = self.first or f"line {line}: {what}"
 
     def summary(self) -> list[str]:
-        """The notices, with the count of skipped rows."""
-        if not self.skipped:
-            return list(self.notices)
-        return [f"{self.file.name}: {self.skipped} broken rows skipped (the first: {self.first})", *self.notices]
+        skipped = f"{self.file.name}: {self.skipped} broken rows skipped (the first: {self.first})"
+        return [skipped, *self.notices] if self.skipped else list(self.notices)
 
 
 class SessionNumbers:

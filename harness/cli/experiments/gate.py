@@ -50,11 +50,7 @@ def run(argv: list[str]) -> int:
 
 
 def _policy_file(options: argparse.Namespace) -> Path:
-    """The policy given, or that of the gate's folder to be judged again.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The policy given, or that of the gate's folder to be judged again."""
     from tailgate.harness.experiments.gate.policy_copy import POLICY
 
     if options.policy is not None:
@@ -103,11 +99,7 @@ def _measure(
 
 
 def _planned(policy: "Policy", policy_file: Path) -> "tuple[Experiment, tuple[CampaignEstimate, ...], bool]":
-    """The experiment, what it takes, and whether its extension fits into the budget.
-
-    Raises:
-        UserError: it could decide nothing, or the budget is too small.
-    """
+    """The experiment, what it takes, and whether its extension fits into the budget."""
     from tailgate.harness.experiments.gate.estimate import estimate, require_budget
     from tailgate.harness.experiments.gate.feasibility import require_decidable
     from tailgate.harness.experiments.gate.run_specs import experiment
@@ -172,7 +164,7 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
     elif not options.quiet:
         from rich.console import Console
 
-        from tailgate.reports.documents.gate.terminal import print_verdict
+        from tailgate.reports.documents.gate.write import print_verdict
 
         console = Console()
         print_verdict(verdict, console)
@@ -193,13 +185,13 @@ def _dry_run(policy: "Policy", policy_file: Path) -> int:
     price = " (no dollars: not both sides have a price)" if declared.dollars is None else f", ${declared.dollars:.2f}"
     lines.append(total + price)
     if declared.open_end:
-        lines.append("and what it takes until the requests of some runs are answered, which isn't known yet")
+        lines.append("plus the time until the requests of some runs are answered, which isn't known yet")
     for more in extended:
         money = "" if more.dollars is None else f", ${more.dollars:.2f}"
         refused = "" if fits else ", which the budget does not allow: there will be one look only"
         lines.append(
-            f"if {policy.pairs} pairs can't tell: {policy.extended} pairs, about {duration(more.seconds)}{money} in all"
-            f"{refused}"
+            f"if {policy.pairs} pairs can't decide: {policy.extended} pairs, about {duration(more.seconds)}{money}"
+            f" in all{refused}"
         )
     print("\n".join([*lines, *experiment.notes]))
     return 0
@@ -218,21 +210,21 @@ def _self_test(options: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     p = Parser(
         prog="tailgate gate",
-        description="Is the candidate slower than the baseline? Interleaved pairs now, stored runs, or limits only.",
+        description="Is the candidate slower than the baseline? By interleaved pairs, by stored runs, or by limits.",
         epilog=(
             "tailgate gate init writes a policy. Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE,"
             " 4 INVALID, 130 interrupted."
         ),
     )
-    p.add_argument("runs", nargs="*", metavar="RUN", help="hold these runs against the thresholds; or a gate's folder")
-    p.add_argument("--policy", type=Path, help="what decides (YAML)")
+    p.add_argument("runs", nargs="*", metavar="RUN", help="runs to hold against the thresholds, or a gate's folder")
+    p.add_argument("--policy", type=Path, help="the policy: what decides, and by how much (YAML)")
     p.add_argument("--baseline", metavar="GLOB", help="stored runs of the baseline, e.g. 'runs/main-*'")
     p.add_argument("--candidate", metavar="GLOB", help="stored runs of the candidate")
-    p.add_argument("--dry-run", action="store_true", help="say what would be run, for how long and at what cost")
-    p.add_argument("--self-test", action="store_true", help="how often the decision is right, by simulation")
+    p.add_argument("--dry-run", action="store_true", help="print what would be run, for how long and at what cost")
+    p.add_argument("--self-test", action="store_true", help="simulate how often the decision is right")
     p.add_argument("--sets", type=int, default=20_000, help="simulated sets of runs per condition (20000)")
     p.add_argument("--out", type=Path, help="folder for runs and documents (default: runs/<utc>-gate-<name>)")
-    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with a gate that was interrupted, by its policy")
+    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the interrupted gate in this folder")
     p.add_argument("--junit", type=Path, help="write JUnit XML here too")
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")

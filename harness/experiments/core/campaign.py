@@ -167,11 +167,7 @@ class Campaign:
         return runs
 
     def _replay(self, request: RunRequest, finished: FinishedRun) -> None:
-        """Stand where the campaign stood after a finished run.
-
-        Raises:
-            UserError: another run was made under this label.
-        """
+        """Stand where the campaign stood after a finished run."""
         if finished.spec != _digest(request.spec):
             raise UserError(
                 "was made by another spec than the one that it would be made by now",

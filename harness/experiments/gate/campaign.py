@@ -95,11 +95,7 @@ async def run_campaign(
 
 
 async def _find_rates(gate: _Gate) -> bool:
-    """Points given as shares: what the baseline carries at the saturated point is 1x. Whether that is known now.
-
-    Raises:
-        UserError: the declared pairs can't decide at these rates, or don't fit into the budget.
-    """
+    """Points given as shares: what the baseline carries at the saturated point is 1x. Whether that is known now."""
     shares = load_points.shares(gate.experiment)
     if not shares:
         return True
@@ -169,11 +165,7 @@ def _record(gate: _Gate, runs: Sequence[StoredRun], pair: int) -> None:
 
 
 async def _pair(gate: _Gate, pair: int, pairs: int, suffix: str) -> list[StoredRun]:
-    """The runs of a pair; fewer if a side's server did not come up, which the record then says.
-
-    Raises:
-        UserError: a run could not be made, and the target is not to blame.
-    """
+    """The runs of a pair; fewer if a side's server did not come up, which the record then says."""
     runs: list[StoredRun] = []
     points = gate.experiment.points
     for place, side in enumerate(order_of(pair), 1):
@@ -195,13 +187,7 @@ async def _pair(gate: _Gate, pair: int, pairs: int, suffix: str) -> list[StoredR
 
 
 async def _run(gate: _Gate, side: Side, point: str, pair: int, label: str) -> StoredRun:
-    """One run, its documents written.
-
-    Raises:
-        ServerLost: the target is not there (any more).
-        Interrupted: the person stopped it.
-        UserError: something else is wrong.
-    """
+    """One run, its documents written."""
     policy = gate.experiment.policy
     launch = launch_of(policy.restart, side, pair)
     spec = gate.experiment.spec(side, point, pair)

@@ -101,11 +101,7 @@ def _percentiles(policy: Policy) -> Iterator[_Percentile]:
 
 
 def _require_load(experiment: Experiment, metric: GateMetric) -> None:
-    """Whether what is carried is up to the target where it is judged: users who wait, and do nothing else.
-
-    Raises:
-        UserError: an open loop, or users who think between their requests.
-    """
+    """Whether what is carried is up to the target where it is judged: users who wait, and do nothing else."""
     where = f"policy: metrics.{metric.key}"
     saturated = [name for name, point in experiment.policy.points.items() if point.saturated]
     if experiment.policy.points and not saturated:

@@ -9,8 +9,7 @@ from tailgate.harness.experiments.core.outputs import require_writable, write_ea
 from tailgate.reports.documents.gate import history as gate_history
 from tailgate.reports.documents.gate import write
 from tailgate.reports.documents.gate.history import Entry
-from tailgate.reports.documents.gate.junit import junit
-from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.documents.gate.write import junit, markdown
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.policy import Policy
 from tailgate.reports.verdicts.gate.result import Verdict

@@ -191,11 +191,7 @@ def _has_pauses(workload: WorkloadSpec) -> bool:
 
 
 def _require_one_rate(workload: WorkloadSpec, where: str) -> None:
-    """Whether a point's rate is that of all that arrives.
-
-    Raises:
-        UserError: some classes have arrivals of their own, some the common ones.
-    """
+    """Whether a point's rate is that of all that arrives."""
     own = [name for name, kind in workload.classes.items() if kind.arrivals is not None]
     if workload.arrivals is not None and own:
         raise UserError(

@@ -63,57 +63,60 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
     Args:
         life: of a server that we started; None: somebody else's.
     """
-    found: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
+    facts: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
     if identity.max_model_len is not None:
-        found["max_model_len"] = identity.max_model_len
+        facts["max_model_len"] = identity.max_model_len
     first, *others = await asyncio.gather(*(_of_server(http, url, identity.dialect) for url in identity.urls))
-    found |= {key: value for key, value in first.items() if key != "version"}
-    unlike = sorted({key for one in others for key in one.keys() | first.keys() if one.get(key) != first.get(key)})
+    facts |= {key: value for key, value in first.items() if key != "version"}
+    keys = {key for server in (first, *others) for key in server}
+    unlike = sorted(key for key in keys if any(server.get(key) != first.get(key) for server in others))
     notices = []
     if unlike:
-        found["replicas_differ"] = {key: [one.get(key, "not told") for one in (first, *others)] for key in unlike}
-        told = ", ".join(_difference(key, [first, *others]) for key in unlike)
-        notices.append(f"the {len(identity.urls)} endpoints differ: {told}")
+        servers = [first, *others]
+        facts["replicas_differ"] = {key: [server.get(key, "not told") for server in servers] for key in unlike}
+        differences = ", ".join(_difference(key, servers) for key in unlike)
+        notices.append(f"the {len(identity.urls)} endpoints differ: {differences}")
     instance: dict[str, str] = {}
     if life is not None:
         # A container that our command started, else the one that we and so the server are in.
         what, instance = (life.container, life.instance) if life.container else own_container(os.environ, Path("/"))
         if what:
-            found["container"] = what
-    return Fingerprint(found, instance, notices)
+            facts["container"] = what
+    return Fingerprint(facts, instance, notices)
 
 
 async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    told = await get_json(http, f"{url}/version")
-    if isinstance(told, dict) and told.get("version"):
-        found["version"] = str(told["version"])
+    facts: dict[str, Any] = {}
+    version = await get_json(http, f"{url}/version")
+    if isinstance(version, dict) and version.get("version"):
+        facts["version"] = str(version["version"])
     info = await get_json(http, f"{url}/server_info?config_format=json")
     config = info.get("vllm_config") if isinstance(info, dict) else None
     if isinstance(config, dict):
-        found["config"] = resolved_settings(config)
-        found["config_source"] = "/server_info"
+        facts["config"] = resolved_settings(config)
+        facts["config_source"] = "/server_info"
     elif dialect == "vllm":
         labels, speculative = await _from_metrics(http, url)
         if labels:
-            found["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
+            facts["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}
             if speculative:
-                found["config"]["speculative_config"] = {"method": "not told"}
-            found["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
-    return found
+                facts["config"]["speculative_config"] = {"method": "not told"}
+            facts["config_source"] = "/metrics (start vLLM with VLLM_SERVER_DEV_MODE=1 for all of it)"
+    return facts
 
 
 def _difference(key: str, servers: Sequence[Mapping[str, Any]]) -> str:
     """Which values differ, or which settings, in a few words."""
-    values = [one.get(key, "not told") for one in servers]
+    values = [server.get(key, "not told") for server in servers]
     if key != "config":
         return f"{key} {' / '.join(dict.fromkeys(map(str, values)))}"
     settings = [
-        {f"{section}.{name}": value for section, inner in one.items() for name, value in inner.items()}
-        for one in values
-        if isinstance(one, dict)
+        {f"{section}.{name}": value for section, inner in server.items() for name, value in inner.items()}
+        for server in values
+        if isinstance(server, dict)
     ]
-    names = sorted({name for one in settings for name in one if any(o.get(name) != one[name] for o in settings)})
+    every = {name for server in settings for name in server}
+    names = sorted(name for name in every if any(server.get(name) != settings[0].get(name) for server in settings))
     return f"settings {', '.join(names)}" if names else "settings told by some only"
 
 
@@ -123,32 +126,32 @@ async def memory(http: aiohttp.ClientSession, identity: Identity, life: Life | N
     Sizes in GiB per GPU are the log's (only of a server that we started); blocks are `/metrics`'. What was used,
     free and reserved in the run is in `gpu.parquet`.
     """
-    found: dict[str, float] = {}
+    sizes: dict[str, float] = {}
     if life is not None:
-        found = {name: life.details[name] for name in _MEMORY if name in life.details}
+        sizes = {name: life.details[name] for name in _MEMORY if name in life.details}
     labels: dict[str, str] = {}
     if identity.dialect == "vllm":
         labels, _ = await _from_metrics(http, identity.urls[0])
     for label, name in (("num_gpu_blocks", "kv_blocks"), ("block_size", "kv_block_tokens")):
         if labels.get(label, "").isdigit():
-            found[name] = float(labels[label])
-    if "kv_blocks" in found and "kv_block_tokens" in found:
-        found.setdefault("kv_cache_tokens", found["kv_blocks"] * found["kv_block_tokens"])
-    if "kv_cache_gib" in found and found.get("kv_cache_tokens"):
-        found["kv_bytes_per_token"] = found["kv_cache_gib"] * 2**30 / found["kv_cache_tokens"]
-    return found
+            sizes[name] = float(labels[label])
+    if "kv_blocks" in sizes and "kv_block_tokens" in sizes:
+        sizes.setdefault("kv_cache_tokens", sizes["kv_blocks"] * sizes["kv_block_tokens"])
+    if "kv_cache_gib" in sizes and sizes.get("kv_cache_tokens"):
+        sizes["kv_bytes_per_token"] = sizes["kv_cache_gib"] * 2**30 / sizes["kv_cache_tokens"]
+    return sizes
 
 
 def resolved_settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings that matter, of vLLM's whole resolved configuration."""
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for section, names in _SETTINGS.items():
         given = config.get(section)
         if isinstance(given, Mapping):
-            kept = {name: given[name] for name in names if given.get(name) not in (None, "", {}, [])}
-            if kept:
-                found[section] = kept
-    return found
+            chosen = {name: given[name] for name in names if given.get(name) not in (None, "", {}, [])}
+            if chosen:
+                settings[section] = chosen
+    return settings
 
 
 async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str, str], bool]:

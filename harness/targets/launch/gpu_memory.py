@@ -33,27 +33,27 @@ class MemoryOverLife:
         """Record the memory in use now under the name `when`."""
         now = await self._source.now()
         for uuid, memory in now.items():
-            kept = self._life.vram.setdefault(uuid, {"total": memory["total_bytes"]})
-            kept[when] = memory["used_bytes"]
+            figures = self._life.vram.setdefault(uuid, {"total": memory["total_bytes"]})
+            figures[when] = memory["used_bytes"]
         return now
 
     async def until_back(self, within_s: float = _BACK_S) -> None:
         """Wait until the GPUs have the memory again that the server took; `Life` says how long that took."""
         mine = {
-            uuid: one["before_start"]
-            for uuid, one in self._life.vram.items()
-            if "before_start" in one and one.get("before_stop", 0.0) > one["before_start"] + _NEAR_BYTES
+            uuid: figures["before_start"]
+            for uuid, figures in self._life.vram.items()
+            if "before_start" in figures and figures.get("before_stop", 0.0) > figures["before_start"] + _NEAR_BYTES
         }
         began = time.monotonic()
         while True:
             now = await self.look("after_stop")
-            kept = {u: now[u]["used_bytes"] - was for u, was in mine.items() if u in now}
-            missing = {uuid: extra for uuid, extra in kept.items() if extra > _NEAR_BYTES}
+            extra_bytes = {u: now[u]["used_bytes"] - was for u, was in mine.items() if u in now}
+            missing = {uuid: extra for uuid, extra in extra_bytes.items() if extra > _NEAR_BYTES}
             took = time.monotonic() - began
             if not missing or took > within_s:
                 break
             await asyncio.sleep(_LOOK_S)
-        if mine and kept:
+        if mine and extra_bytes:
             self._life.memory_back_s = None if missing else took
         for uuid, extra in missing.items():
             self._life.notices.append(

@@ -146,14 +146,14 @@ class OwnProcess:
 
     def _family(self) -> set[psutil.Process]:
         """The process, its children, and whatever else runs in the session that it opened."""
-        found = set()
+        family = set()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 if os.getsid(process.pid) == self.pid:
-                    found.add(process)
+                    family.add(process)
         with contextlib.suppress(psutil.NoSuchProcess):
-            found.update(psutil.Process(self.pid).children(recursive=True))
-        return found
+            family.update(psutil.Process(self.pid).children(recursive=True))
+        return family
 
     async def _port_free(self) -> None:
         until = time.monotonic() + _KILL_S
@@ -185,10 +185,10 @@ def require_free(port: int, where: str) -> None:
         return
     holder = "another process"
     with contextlib.suppress(psutil.AccessDenied):
-        for one in psutil.net_connections("inet"):
-            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port and one.pid:
+        for held in psutil.net_connections("inet"):
+            if held.status == psutil.CONN_LISTEN and held.laddr and held.laddr.port == port and held.pid:
                 with contextlib.suppress(psutil.Error):
-                    holder = f"{psutil.Process(one.pid).name()} (process {one.pid})"
+                    holder = f"{psutil.Process(held.pid).name()} (process {held.pid})"
     raise UserError(f"port {port} is taken by {holder}", where=where, remedy="Stop it, or give another port.")
 
 

@@ -82,17 +82,17 @@ class DcgmScraper:
             }
             if "/MIG-" in gpu:
                 facts["parent"] = gpu.partition("/MIG-")[0]
-            one = gpus.setdefault(gpu, facts)
-            one.setdefault("fields", []).append(name)
+            gpu_facts = gpus.setdefault(gpu, facts)
+            gpu_facts.setdefault("fields", []).append(name)
         if not gpus:
             return GpusFound(problem=f"{self._url} has no DCGM_FI_* metrics: it is no DCGM exporter")
-        found = GpusFound(gpus=list(gpus.values()))
-        have = {name for one in found.gpus for name in one.pop("fields")}
+        answer = GpusFound(gpus=list(gpus.values()))
+        have = {name for gpu_facts in answer.gpus for name in gpu_facts.pop("fields")}
         lacking = [name for name in _NEEDED if name not in have]
         if lacking:
             fields = [next(f for f, (ours, _) in FIELDS.items() if ours == name) for name in lacking]
-            found.notices.append(f"the DCGM exporter doesn't export {', '.join(fields)}: no {', '.join(lacking)}")
-        return found
+            answer.notices.append(f"the DCGM exporter doesn't export {', '.join(fields)}: no {', '.join(lacking)}")
+        return answer
 
     async def go(self, t0_unix_ns: int) -> None:
         self._t0 = t0_unix_ns
@@ -148,7 +148,7 @@ class DcgmScraper:
         return self._known_fields(keys, values)
 
     def _known_fields(self, keys: list[SeriesKey], values: list[float]) -> list[tuple[str, str, float, dict[str, str]]]:
-        found: dict[tuple[str, str], tuple[str, str, float, dict[str, str]]] = {}
+        fields: dict[tuple[str, str], tuple[str, str, float, dict[str, str]]] = {}
         for key, value in zip(keys, values, strict=True):
             if key.name not in FIELDS:
                 continue
@@ -158,5 +158,5 @@ class DcgmScraper:
             # The exporter repeats the whole GPU's figures under each of its instances; only memory is theirs.
             if (instance := labels.get("GPU_I_ID")) and ours in _OF_INSTANCES:
                 gpu = f"{gpu}/MIG-{instance}"
-            found.setdefault((gpu, ours), (gpu, ours, value * factor, labels))  # the first field of a name wins
-        return list(found.values())
+            fields.setdefault((gpu, ours), (gpu, ours, value * factor, labels))  # the first field of a name wins
+        return list(fields.values())

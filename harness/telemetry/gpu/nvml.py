@@ -83,14 +83,14 @@ def open_nvml() -> str:
 
 def find_gpus() -> list[Gpu]:
     """All GPUs, each followed by its MIG instances, with their readers probed."""
-    found = []
+    gpus = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         gpu = _gpu(handle, index, None)
-        found.append(gpu)
+        gpus.append(gpu)
         for instance in _mig_instances(handle):
-            found.append(_gpu(instance, index, gpu.uuid))
-    return found
+            gpus.append(_gpu(instance, index, gpu.uuid))
+    return gpus
 
 
 def memory_of_all() -> dict[str, dict[str, float | str]]:
@@ -98,19 +98,19 @@ def memory_of_all() -> dict[str, dict[str, float | str]]:
 
     `index` and, of an instance, `parent` stand beside `total_bytes` and `used_bytes`.
     """
-    found: dict[str, dict[str, float | str]] = {}
+    memory: dict[str, dict[str, float | str]] = {}
     for index in range(pynvml.nvmlDeviceGetCount()):
         whole = pynvml.nvmlDeviceGetHandleByIndex(index)
         for handle in (whole, *_mig_instances(whole)):
             try:
-                uuid, told = pynvml.nvmlDeviceGetUUID(handle), dict(_memory(handle))
+                uuid, used = pynvml.nvmlDeviceGetUUID(handle), dict(_memory(handle))
                 total = float(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
             except pynvml.NVMLError:
                 continue
-            found[uuid] = {"index": index, "total_bytes": total, "used_bytes": told["mem_used_bytes"]}
+            memory[uuid] = {"index": index, "total_bytes": total, "used_bytes": used["mem_used_bytes"]}
             if handle is not whole:
-                found[uuid]["parent"] = pynvml.nvmlDeviceGetUUID(whole)
-    return found
+                memory[uuid]["parent"] = pynvml.nvmlDeviceGetUUID(whole)
+    return memory
 
 
 def topology(gpus: Sequence[Gpu]) -> dict[str, str]:
@@ -119,11 +119,11 @@ def topology(gpus: Sequence[Gpu]) -> dict[str, str]:
     The words are those of `nvidia-smi topo`: PIX, PXB, PHB, NODE, SYS. Pairs that NVML can't tell of are left out.
     """
     whole = [gpu for gpu in gpus if gpu.parent is None]
-    found = {}
+    links = {}
     for one, other in itertools.combinations(range(len(whole)), 2):
         with contextlib.suppress(pynvml.NVMLError):
-            found[f"{one}-{other}"] = _between(whole[one].handle, whole[other].handle)
-    return found
+            links[f"{one}-{other}"] = _between(whole[one].handle, whole[other].handle)
+    return links
 
 
 def _between(one: Any, other: Any) -> str:
@@ -251,13 +251,13 @@ def _mig_instances(handle: Any) -> list[Any]:
         most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
     except pynvml.NVMLError:
         return []
-    found = []
+    instances = []
     for index in range(most):
         try:
-            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+            instances.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
         except pynvml.NVMLError_NotFound:
             continue
-    return found
+    return instances
 
 
 def _instant_power(handle: Any) -> float:

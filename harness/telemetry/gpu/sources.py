@@ -64,11 +64,11 @@ class GpuSource(Protocol):
 
 def latest(readings: Iterable[tuple[str, str, float]]) -> Latest:
     """The last value of each figure that is shown, from (GPU, name, value) in order of time."""
-    found: Latest = {}
+    readings_by_gpu: Latest = {}
     for gpu, name, value in readings:
         if name in _SHOWN:
-            found.setdefault(gpu, {})[name] = value
-    return found
+            readings_by_gpu.setdefault(gpu, {})[name] = value
+    return readings_by_gpu
 
 
 def gpu_source(

@@ -7,7 +7,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tailgate.reports.documents.run_markdown import md_table
+from tailgate.reports.documents.model import Row, Table
+from tailgate.reports.documents.render.markdown import table_lines
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
 from tailgate.reports.verdicts.gate.operating_curve import (
@@ -30,11 +31,11 @@ from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
 
 @dataclass(frozen=True)
 class Promise:
-    """What must hold, what was found, and whether it does."""
+    """What must hold, what was measured, and whether it does."""
 
     what: str
     must: str
-    found: str
+    measured: str
     holds: bool
 
 
@@ -46,26 +47,30 @@ class Report:
     promises: tuple[Promise, ...]
 
 
+def _table(head: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    return table_lines(Table(head, rows))
+
+
 def exit_code(report: Report) -> int:
     """0 if every promise holds, else 1."""
     return 0 if all(promise.holds for promise in report.promises) else 1
 
 
 def report(sets: int) -> Report:
-    """Simulate the grid and say what came of it; `sets` per condition."""
+    """Simulate the grid, with `sets` of runs per condition, and hold the promises against it."""
     cells = list(grid(sets))
     errors = list(error_grid(sets))
     held = tuple(promises(cells, errors, sets))
-    rows = [[one.what, one.must, one.found, "yes" if one.holds else "**no**"] for one in held]
+    rows = [[promise.what, promise.must, promise.measured, "yes" if promise.holds else "NO"] for promise in held]
     lines = [
         f"{sets:,} simulated sets of runs per condition; in brackets 95 % intervals.",
         "",
-        *md_table(["promise", "must be", "is", "holds"], rows),
+        *_table(["promise", "must be", "is", "holds"], rows),
         f"One metric with a margin of {100 * MARGIN:g} %, no drift, independent runs, by the true slowdown:",
         "PASS / FAIL / INCONCLUSIVE in %.",
         "",
         *_plain(cells),
-        "The same at worst over drift (0 and 3 %, shared by both sides) and correlation of successive runs (0, 0.5):",
+        "At worst over drift (0 and 3 %, shared by both sides) and correlation of successive runs (0, 0.5):",
         "",
         *_worst(cells),
         f"The default policy ({', '.join(f'{k} {margin}' for k, margin in DEFAULT_METRICS.items())}), nothing changed:",
@@ -82,7 +87,6 @@ def report(sets: int) -> Report:
 
 
 def promises(cells: Sequence[CurvePoint], errors: Sequence[ErrorCurvePoint], sets: int) -> Iterator[Promise]:
-    """Each promise of the gate's operating curve."""
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
         yield _at_most(
@@ -133,7 +137,7 @@ def _plain(cells: Sequence[CurvePoint]) -> list[str]:
         for design in dict.fromkeys(c.design for c in calm):
             mine = {c.slowdown: c for c in calm if c.spread == spread and c.design == design}
             rows.append([f"{100 * spread:g} %", _name(design), *(_three(mine[slowdown]) for slowdown in slowdowns)])
-    return md_table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
+    return _table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
 
 
 def _three(cell: CurvePoint) -> str:
@@ -148,7 +152,7 @@ def _worst(cells: Sequence[CurvePoint]) -> list[str]:
             false_fail = max((c.failed for c in mine if c.slowdown == 0), key=lambda r: r.share)
             false_pass = max((c.passed for c in mine if abs(c.slowdown - c.margin) < 1e-12), key=lambda r: r.share)
             rows.append([f"{100 * spread:g} %", _name(design), shown(false_fail), shown(false_pass)])
-    return md_table(["CV", "pairs", "false FAIL (nothing changed)", "PASS at the margin"], rows)
+    return _table(["CV", "pairs", "false FAIL (nothing changed)", "PASS at the margin"], rows)
 
 
 def _policy(sets: int) -> list[str]:
@@ -156,7 +160,7 @@ def _policy(sets: int) -> list[str]:
     for spread in SPREADS:
         cell = whole_policy(Policy(), spread, sets=sets)
         rows.append([f"{100 * spread:g} %", shown(cell.passed_first), shown(cell.passed), shown(cell.failed)])
-    return md_table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
+    return _table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
 
 
 def _errors(cells: Sequence[ErrorCurvePoint]) -> list[str]:
@@ -170,7 +174,7 @@ def _errors(cells: Sequence[ErrorCurvePoint]) -> list[str]:
         f"The error rule, {REQUESTS:,} requests a run of which {100 * SHARE:g} % fail on the baseline, each by itself",
         "or in bursts: FAIL in %.",
         "",
-        *md_table(head, rows),
+        *_table(head, rows),
     ]
 
 
@@ -182,4 +186,4 @@ def _all(cells: Sequence[CurvePoint]) -> list[str]:
         ]
         for c in cells
     ]  # fmt: skip
-    return md_table(["CV", "drift", "correlation", "pairs", "slowdown", "PASS", "FAIL", "INCONCLUSIVE"], rows)
+    return _table(["CV", "drift", "correlation", "pairs", "slowdown", "PASS", "FAIL", "INCONCLUSIVE"], rows)

@@ -146,11 +146,7 @@ def _without_trend(runs: Sequence[StoredRun], policy: Policy) -> Iterator[str]:
 
 
 def _design(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Design | None:
-    """The look that these runs are; None if there are fewer pairs than were declared.
-
-    Raises:
-        UserError: stored runs that are too few.
-    """
+    """The look that these runs are; None if there are fewer pairs than were declared."""
     if runs[0].pair is None:
         for point, side in product(dict.fromkeys(run.point for run in runs), SIDES):
             if (n := sum((run.point, run.label) == (point, side) for run in runs)) < 2:

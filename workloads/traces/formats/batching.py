@@ -61,6 +61,6 @@ def _rows(requests: list[Request], block_tokens: int | None) -> Rows:
         block_tokens=block_tokens,
         classes=strings("class_name"),
         tenants=strings("tenant"),
-        failed=np.array([request.failed for request in requests], dtype=bool),
         line=ints("line"),
+        failed=np.array([request.failed for request in requests], dtype=bool),
     )

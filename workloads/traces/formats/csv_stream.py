@@ -52,20 +52,17 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
         return "skip"
 
     with open_file(file) as stream:
-        columns_wanted = [written[name] for name in wanted]
+        columns = [written[name] for name in wanted]
 
         def pieces() -> Iterator[Any]:
-            reader = csv.open_csv(
+            yield from csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
                 parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=skip_row),
                 convert_options=csv.ConvertOptions(
-                    include_columns=columns_wanted,
-                    column_types=dict.fromkeys(columns_wanted, pa.string()),
-                    strings_can_be_null=False,
+                    include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
                 ),
             )
-            yield from reader
 
         read = pieces()
         next_line = 2
@@ -75,9 +72,9 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
             except (OSError, KeyError, ValueError) as error:  # of which Arrow's own are
                 raise UserError(f"not a CSV file, or a damaged one: {error}", where=str(file)) from error
             bad_lines = np.array(sorted(line for line, _, _ in invalid), dtype=np.int64)
-            for line, columns, text in sorted(invalid):
+            for line, count, text in sorted(invalid):
                 if text.strip():
-                    faults.bad(line, f"{columns} columns where the header has {len(names)}")
+                    faults.bad(line, f"{count} columns where the header has {len(names)}")
             invalid.clear()
             if batch is None:
                 return

@@ -17,15 +17,9 @@ import pyarrow.compute as pc
 
 from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats import csv_stream
 from tailgate.workloads.traces.formats.batching import Request, pieces
-from tailgate.workloads.traces.formats.csv_stream import (
-    Batch,
-    batches,
-    header,
-    seconds_ns,
-    timestamps_ns,
-    whole_numbers,
-)
+from tailgate.workloads.traces.formats.csv_stream import Batch
 from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
 from tailgate.workloads.traces.formats.openai_log import time_ns
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
@@ -39,25 +33,25 @@ def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit
     """A CSV file with a header, vectorised."""
     if "blocks" in columns:
         raise UserError("a CSV file can't hold lists of block ids", where="workload.trace.columns.blocks")
-    _require(file, columns, header(file))
+    _require(file, columns, csv_stream.header(file))
     sessions, before = SessionNumbers(), _Before()
-    for batch in batches(file, list(dict.fromkeys(columns.values())), faults):
-        prompt, good = whole_numbers(batch, columns["prompt_tokens"], faults, least=1)
-        output, good_output = whole_numbers(batch, columns["output_tokens"], faults)
+    for batch in csv_stream.batches(file, list(dict.fromkeys(columns.values())), faults):
+        prompt, good = csv_stream.whole_numbers(batch, columns["prompt_tokens"], faults, least=1)
+        output, good_output = csv_stream.whole_numbers(batch, columns["output_tokens"], faults)
         good &= good_output
         at_ns, think_ns, filled = np.arange(len(prompt)), None, batch
         session = sessions.of(batch.columns[columns["session"]].to_pylist()) if "session" in columns else None
         if "think" in columns and session is not None:
             waits = pc.equal(batch.columns[columns["time"]], "").to_numpy(zero_copy_only=False)
             filled = _filled(batch, columns, waits)
-            think_ns, good_think = seconds_ns(filled, columns["think"], faults, unit_ns=_think_unit_ns(unit))
+            think_ns, good_think = csv_stream.seconds_ns(filled, columns["think"], faults, unit_ns=_think_unit_ns(unit))
             think_ns = np.where(waits, think_ns, NO_PAUSE)
             good &= good_think
         if "time" in columns:
             if unit == "calendar":
-                at_ns, good_at = timestamps_ns(filled, columns["time"], faults)
+                at_ns, good_at = csv_stream.timestamps_ns(filled, columns["time"], faults)
             else:
-                at_ns, good_at = seconds_ns(filled, columns["time"], faults, unit_ns=_UNIT_NS[unit])
+                at_ns, good_at = csv_stream.seconds_ns(filled, columns["time"], faults, unit_ns=_UNIT_NS[unit])
             good &= good_at
         if think_ns is not None and session is not None:
             at_ns, behind = before.times(at_ns, session, think_ns)
@@ -183,11 +177,8 @@ def _parquet(file: Path, columns: dict[str, str]) -> Iterator[tuple[int, dict[st
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"can't be read as Parquet: {str(error).splitlines()[0]}", where=str(file)) from error
     _require(file, columns, opened.schema_arrow.names)
-    row = 0
-    for batch in opened.iter_batches(columns=list(dict.fromkeys(columns.values()))):
-        for record in batch.to_pylist():
-            row += 1
-            yield row, record
+    batches = opened.iter_batches(columns=list(dict.fromkeys(columns.values())))
+    yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
 
 
 def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:

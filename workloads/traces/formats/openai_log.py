@@ -94,15 +94,9 @@ def _epoch_ns(when: float) -> int:
 
 
 def _places(record: dict[str, Any]) -> list[Mapping[str, Any]]:
-    places: list[Mapping[str, Any]] = [record]
-    for key in ("request", "response", "body"):
-        inner = record.get(key)
-        if isinstance(inner, Mapping):
-            places.append(inner)
-            body = inner.get("body")
-            if isinstance(body, Mapping):
-                places.append(body)
-    return places
+    inner = [record[key] for key in ("request", "response", "body") if isinstance(record.get(key), Mapping)]
+    places = [record, *(place for outer in inner for place in (outer, outer.get("body")))]
+    return [place for place in places if isinstance(place, Mapping)]
 
 
 def _first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> Any:

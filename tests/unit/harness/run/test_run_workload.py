@@ -35,7 +35,7 @@ def test_random_content_is_refused_where_the_target_decodes_speculatively(
     fingerprint: dict[str, Any], args: dict[str, Any]
 ) -> None:
     asked = RunSpec.model_validate({"target": {**TARGET, "args": args}, "workload": {**LENGTHS, "content": "random"}})
-    with pytest.raises(UserError, match="no draft model guesses noise"):
+    with pytest.raises(UserError, match="no draft model can guess random tokens"):
         check_content(asked, identity(fingerprint=fingerprint))
 
 

@@ -24,5 +24,5 @@ def test_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_variable_can_t_be_renewed_and_asking_for_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="`refresh` is of `command`"):
+    with pytest.raises(ValueError, match="`refresh` belongs to `command`"):
         AuthSpec(env="KEY", refresh=60)

@@ -13,7 +13,9 @@ from tailgate.harness.cli.compare import run as command
 from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare, dominated_by
 from tailgate.reports.compare.runs import load_runs
-from tailgate.reports.documents import comparison as docs
+from tailgate.reports.documents.comparison import comparison_document, to_json
+from tailgate.reports.documents.render.html import html
+from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.stats.between_runs import ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
@@ -216,28 +218,28 @@ class TestRefusals:
 
 class TestDocuments:
     def test_json_has_every_figure_and_ratio(self, tmp_path):
-        found = docs.to_json(compared(one(tmp_path, "a"), one(tmp_path, "b", slow=1.25)))
+        found = to_json(compared(one(tmp_path, "a"), one(tmp_path, "b", slow=1.25)))
         assert found["schema"] == "tailgate.compare/1"
         assert found["points"][1]["ratios"]["ttft.p50"]["value"] == pytest.approx(1.25)
         assert json.loads(json.dumps(found)) == found
 
     def test_markdown_stands_alone_and_stays_under_60_kb(self, tmp_path):
         paths = [one(tmp_path, f"r{k}", label=f"config <i>{k}|</i>") for k in range(6)]
-        text = docs.markdown(compared(*paths))
+        text = markdown(comparison_document(compared(*paths)))
         assert len(text.encode()) < 60_000
         assert "<i>" not in text
         assert "config &lt;i&gt;0\\|&lt;/i&gt;" in text
 
     def test_the_page_escapes_labels(self, tmp_path):
         evil = "<script>alert(1)</script>"
-        page = docs.html(compared(one(tmp_path, "a", label=evil), one(tmp_path, "b")))
+        page = html(comparison_document(compared(one(tmp_path, "a", label=evil), one(tmp_path, "b"))))
         assert evil not in page
         assert "&lt;script&gt;" in page
 
     def test_latency_is_drawn_against_load_where_loads_differ(self, tmp_path):
         paths = [one(tmp_path, f"a{rate:g}", label="a", rate=rate) for rate in (10.0, 20.0, 40.0)]
-        assert 'id="load-ttft-p50"' in docs.html(compared(*paths))
-        assert 'id="load-ttft-p50"' not in docs.html(compared(paths[0], one(tmp_path, "b", rate=10.0)))
+        assert 'id="load-ttft-p50"' in html(comparison_document(compared(*paths)))
+        assert 'id="load-ttft-p50"' not in html(comparison_document(compared(paths[0], one(tmp_path, "b", rate=10.0))))
 
 
 class TestCommand:

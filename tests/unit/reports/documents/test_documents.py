@@ -18,10 +18,9 @@ from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli.report import run as command
 from tailgate.reports.build import build
-from tailgate.reports.documents.export import export
-from tailgate.reports.documents.html_page import table, text
-from tailgate.reports.documents.run_html.page import render
-from tailgate.reports.documents.run_terminal import print_summary
+from tailgate.reports.documents.model import Document, Table, section
+from tailgate.reports.documents.render.html import html
+from tailgate.reports.documents.run.write import export, print_summary, report
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.summary.summary import summarize
 from tailgate.workloads.common.formatting import dollars, ms, plain
@@ -59,23 +58,23 @@ def run_dir(tmp_path_factory):
 
 
 def test_the_markdown_is_the_golden_one(run_dir):
-    golden("run.md", export(run_dir, summarize(run_dir).to_json(), "md"))
+    golden("run.md", export(run_dir, summarize(run_dir), "md"))
 
 
 def test_the_junit_is_the_golden_one(run_dir):
-    golden("run.xml", export(run_dir, summarize(run_dir).to_json(), "junit"))
+    golden("run.xml", export(run_dir, summarize(run_dir), "junit"))
 
 
 def test_the_table_on_a_terminal_is_the_golden_one(run_dir):
     console = Console(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system=None)
-    print_summary(summarize(run_dir).to_json(), console)
+    print_summary(summarize(run_dir), console)
     golden("run.txt", "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n")
 
 
 def test_junit_has_a_case_for_each_check_and_objective(run_dir):
-    summary = summarize(run_dir).to_json()
+    summary = summarize(run_dir)
     suite = ET.fromstring(export(run_dir, summary, "junit"))
-    assert len(suite.findall("testcase")) == len(summary["checks"]) + len(summary["slo"]["thresholds"])
+    assert len(suite.findall("testcase")) == len(summary.checks) + len(summary.objectives)
     failures = [case.get("name") for case in suite if case.find("failure") is not None]
     assert failures == ["e2e: p99.9 < 9s"]
     assert suite.get("skipped") == "2"
@@ -83,13 +82,13 @@ def test_junit_has_a_case_for_each_check_and_objective(run_dir):
 
 def test_junit_calls_an_invalid_run_an_error(tmp_path):
     run_dir = fabricate(tmp_path / "run", [Row(at=10.0 * i, late=50.0) for i in range(50)])
-    summary = build(run_dir).to_json()
+    summary = build(run_dir)
     suite = ET.fromstring(export(run_dir, summary, "junit"))
     assert [case.get("name") for case in suite if case.find("error") is not None] == ["dispatch_lag"]
 
 
 def test_the_csv_has_a_line_for_each_planned_request(run_dir):
-    rows = list(csv.DictReader(io.StringIO(export(run_dir, summarize(run_dir).to_json(), "csv"))))
+    rows = list(csv.DictReader(io.StringIO(export(run_dir, summarize(run_dir), "csv"))))
     assert len(rows) == 361
     assert (rows[0]["ttft_ms"], rows[0]["e2e_ms"], rows[0]["good"]) == ("100", "280", "true")
     assert (rows[360]["status"], rows[360]["ttft_ms"], rows[360]["error"]) == ("http_error", "", "a | b\n<i>")
@@ -101,7 +100,7 @@ def test_markdown_stays_under_60_kb_whatever_the_run_says(tmp_path):
     ]
     slo = {"ttft": [f"p{q} < {q}ms" for q in range(1, 99)] * 20}
     run_dir = fabricate(tmp_path / "run", [*rows, Row(at=300.0)], slo=slo, notices=["n" * 500] * 50)
-    text = export(run_dir, build(run_dir).to_json(), "md")
+    text = export(run_dir, build(run_dir), "md")
     assert len(text.encode()) <= 60_000
     assert text.endswith("(cut here: see report.html)\n")
 
@@ -109,8 +108,8 @@ def test_markdown_stays_under_60_kb_whatever_the_run_says(tmp_path):
 def test_the_same_run_makes_the_same_page(run_dir):
     from tailgate.reports.metrics.analysis import analyse
 
-    first = render(summarize(run_dir).to_json(), analyse(run_dir))
-    assert render(summarize(run_dir).to_json(), analyse(run_dir)) == first
+    first = report(summarize(run_dir), analyse(run_dir))
+    assert report(summarize(run_dir), analyse(run_dir)) == first
 
 
 def test_a_page_holds_no_address_to_load_from(run_dir):
@@ -129,22 +128,22 @@ def test_an_invalid_run_says_so_above_everything(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_run_of_hardly_any_requests_has_a_report(tmp_path, count):
-    summary = build(fabricate(tmp_path / "run", [Row(at=10.0 * i, gaps=[5.0]) for i in range(count)])).to_json()
-    assert summary["verdict"] == ("PASS" if count else "FAIL")
+    summary = build(fabricate(tmp_path / "run", [Row(at=10.0 * i, gaps=[5.0]) for i in range(count)]))
+    assert summary.verdict == ("PASS" if count else "FAIL")
     assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_run_where_everything_failed_has_a_report(tmp_path):
     rows = [Row(at=10.0 * i, status="connect_error", http_status=None, ttft=None, error="refused") for i in range(50)]
-    summary = build(fabricate(tmp_path / "run", rows)).to_json()
-    assert summary["exit_code"] == 1
-    assert summary["errors"]["kinds"][0]["example"]["error"] == "refused"
+    summary = build(fabricate(tmp_path / "run", rows))
+    assert summary.exit_code == 1
+    assert summary.errors.kinds[0].example["error"] == "refused"
 
 
 def test_a_closed_loop_is_labelled_as_one(tmp_path):
     rows = [Row(at=100.0 * i, gaps=[5.0] * 4) for i in range(90)]
     run_dir = fabricate(tmp_path / "run", rows, loop="closed")
-    assert build(run_dir).to_json()["load"]["loop"] == "closed"
+    assert build(run_dir).load.loop == "closed"
     page = (run_dir / "report.html").read_text()
     assert "Closed loop" in page
     assert "(closed loop)" in page
@@ -203,14 +202,15 @@ def test_latencies_and_amounts_are_said_like_people_do():
 
 
 def test_foreign_text_in_a_table_is_text():
-    page = table(["<th>"], [["<script>"]])
-    assert "<script>" not in page
-    assert text("\"'<&>") == "&quot;&#x27;&lt;&amp;&gt;"
+    page = html(Document("<t>", "<h1>x", [section("<h2>x", Table(["<th>x"], [["<td>x", "\"'<&>"]]))]))
+    for foreign in ("<t>", "<h1>x", "<h2>x", "<th>x", "<td>x", "\"'<&>"):
+        assert foreign not in page
+    assert "&#34;&#39;&lt;&amp;&gt;" in page
 
 
 def test_terminal_markup_in_foreign_text_is_text(tmp_path):
     rows = [replace(Row(at=0.0), status="reset", ttft=None, error="[bold]not markup[/nonsense]")]
-    summary = build(fabricate(tmp_path / "run", rows)).to_json()
+    summary = build(fabricate(tmp_path / "run", rows))
     console = Console(record=True, width=140, file=io.StringIO())
     print_summary(summary, console)
     assert "[bold]not markup[/nonsense]" in console.export_text()
@@ -220,14 +220,14 @@ class TestWhatReadersAreTold:
     """Facts that change how the figures beside them are read."""
 
     def page(self, tmp_path, rows, **options):
-        summary = build(fabricate(tmp_path / "run", rows, **options)).to_json()
+        summary = build(fabricate(tmp_path / "run", rows, **options))
         return summary, (tmp_path / "run" / "report.html").read_text()
 
     def test_set_up_of_new_connections_stands_apart(self, tmp_path):
         rows = [Row(at=10.0 * i, connect=4.0 if i % 3 == 0 else 0.0, gaps=[5.0]) for i in range(300)]
         summary, page = self.page(tmp_path, rows)
-        assert summary["connections"]["new"] == 100
-        assert summary["connections"]["set_up_ms"]["p50"] == 4.0
+        assert summary.connections.new == 100
+        assert summary.connections.set_up_ms.statistic("p50") == 4.0
         assert "100 of 300 requests" in page
         assert "100 new connections: p50 4.00" in export(tmp_path / "run", summary, "md")
 
@@ -235,7 +235,7 @@ class TestWhatReadersAreTold:
         rows = [Row(at=10.0 * i, gaps=[5.0] * 3, status="truncated" if i % 4 == 0 else "ok") for i in range(200)]
         summary, page = self.page(tmp_path, rows)
         assert "25.00 % of it estimated" in page
-        assert "25.00 % estimated" in export(tmp_path / "run", summary, "md")
+        assert "25.00 % of the output estimated" in export(tmp_path / "run", summary, "md")
 
     def test_a_table_of_latencies_has_intervals_and_says_what_is_lacking(self, tmp_path):
         rows = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[5.0], klass="ab"[i % 2]) for i in range(400)]
@@ -250,7 +250,7 @@ class TestWhatReadersAreTold:
         rows = [Row(at=10.0 * i, gaps=[5.0]) for i in range(100)]
         rows += [Row(at=2000.0 + i, ttft=None, status="timeout", end_after=500.0) for i in range(10)]
         _, page = self.page(tmp_path, rows, spec={"gpus": {"type": "l4", "price_per_hour": 36.0}})
-        assert "unknown: the server&#x27;s work on 10 that ended before a token is not known" in page
+        assert "unknown: the server&#39;s work on 10 that ended before a token is not known" in page
 
     def test_objectives_of_a_class_and_on_a_stall_are_drawn(self, tmp_path):
         from tailgate.reports.documents.plots.run import over_time

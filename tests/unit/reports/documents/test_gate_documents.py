@@ -8,13 +8,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from tests.kit.gate_runs import campaign, noisy, pairs, policy, run, summary
 
-from tailgate.reports.documents.gate.dots import dots
 from tailgate.reports.documents.gate.history import append, entry_of, read
-from tailgate.reports.documents.gate.html import html
-from tailgate.reports.documents.gate.junit import junit
-from tailgate.reports.documents.gate.markdown import markdown
-from tailgate.reports.documents.gate.write import STEP_SUMMARY, write_all, write_step_summary
-from tailgate.reports.documents.run_markdown import LIMIT_BYTES, cell
+from tailgate.reports.documents.gate.write import STEP_SUMMARY, html, junit, markdown, write_all, write_step_summary
+from tailgate.reports.documents.plots.gate import dots
+from tailgate.reports.documents.render.markdown import LIMIT_BYTES, escaped
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.reports.verdicts.gate.wording import interval, percent
 from tailgate.workloads.common.errors import UserError
@@ -92,7 +89,7 @@ def test_the_page_holds_the_verdict_the_pairs_and_the_command(word: str):
 def test_a_long_sentence_is_told_to_its_end_and_a_long_cell_says_that_it_is_cut():
     found = replace(verdicts()["FAIL"], why="word " * 200 + "end")
     assert "word end" in markdown(found)
-    assert cell("x" * 500) == "x" * 399 + "…" and cell("x" * 400) == "x" * 400
+    assert escaped("x" * 500) == "x" * 399 + "…" and escaped("x" * 400) == "x" * 400
 
 
 def test_foreign_text_does_not_become_markup_on_the_page():

@@ -9,7 +9,7 @@ import pytest
 from tests.kit.fabricate import Row, fabricate
 
 from tailgate.reports.build import build
-from tailgate.reports.documents.export import export
+from tailgate.reports.documents.run.write import export
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.summary import stored_summary, summarize
@@ -185,7 +185,7 @@ class TestDamage:
         found = build(run_dir).to_json()
         said = "events.jsonl: 2 lines can't be read and are left out"
         assert said in found["notices"]
-        assert "2 lines can&#x27;t be read" in (run_dir / "report.html").read_text()
+        assert "2 lines can&#39;t be read" in (run_dir / "report.html").read_text()
         assert "2 lines can't be read" in export(run_dir, found, "md")
 
 

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.kit.fabricate import Row, S, fabricate
 
-from tailgate.reports.documents.run_html.page import write_report
-from tailgate.reports.documents.run_markdown import markdown
+from tailgate.reports.documents.run.write import export, write_report
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
@@ -62,20 +61,20 @@ def test_the_summary_has_what_each_gpu_of_the_deployment_holds(tmp_path: Path):
 
 def test_report_and_markdown_show_them(tmp_path: Path):
     run_dir = launched(tmp_path / "run")
-    summary = summarize(run_dir).to_json()
+    summary = summarize(run_dir)
     page = write_report(run_dir, summary).read_text()
     assert "Cold start, seconds" in page and "20.50" in page and "its GPU memory was back 0.7 s later" in page
     assert "least free" in page and "75.0" in page
     row = page.split("max-num-seqs</td>")[1].split("</tr>")[0]
     assert "300" in row and "256" in row  # as given, as resolved
     assert "not told" in page.split("kv-cache-dtype</td>")[1].split("</tr>")[0]
-    said = markdown(run_dir, summary)
+    said = export(run_dir, summary, "md")
     assert "cold start 25.0 s (process start 4.0, model load 20.5, first token 0.5)" in said
     assert "GPU memory: peak 75.0 GiB, least free 4.0 GiB" in said
 
 
 def test_of_somebody_elses_deployment_there_is_none(tmp_path: Path):
     collect(fabricate(tmp_path / "run", [Row(at=0.0, gaps=[10.0])]))
-    summary = summarize(tmp_path / "run").to_json()
-    assert summary["life"] == {} == summary["vram"]
+    summary = summarize(tmp_path / "run")
+    assert summary.life is None and summary.vram is None
     assert "The deployment" not in write_report(tmp_path / "run", summary).read_text()

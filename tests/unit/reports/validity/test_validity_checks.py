@@ -361,7 +361,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("name", "lacks"),
-        [("arrivals.parquet", "no ITL"), ("client.parquet", "conduct can't be checked"), ("plan.parquet", "no reuse")],
+        [("arrivals.parquet", "no ITL"), ("client.parquet", "kept up can't be checked"), ("plan.parquet", "no reuse")],
     )
     def test_without_an_optional_file_the_rest_is_reported(self, tmp_path, name, lacks):
         run_dir = self.run(tmp_path / "run")

@@ -1,5 +1,6 @@
 """What a plan says is shared is shared, and no more: small plans with hits counted by hand, and laws."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_the_prompts_that_are_made_share_what_the_plan_implies() -> None:
     seen: set[tuple[int, ...]] = set()
     hits = []
     for row in made.table.select(["content_seed", "prefix_blocks", "prompt_tokens"]).to_pylist():
-        prompt = maker.ids(**row)
+        prompt = json.loads(maker.ids_json(**row))
         ends = range(16, len(prompt) + 1, 16)
         hits.append(16 * next((k for k, end in enumerate(ends) if tuple(prompt[:end]) not in seen), len(ends)))
         seen.update(tuple(prompt[:end]) for end in ends)

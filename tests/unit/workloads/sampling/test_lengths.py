@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tailgate.workloads.sampling.distribution_grammar import parse
+from tailgate.workloads.sampling.distributions import whole
 from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 
 U = (np.arange(20_000) + 0.5) / 20_000
@@ -29,23 +30,23 @@ def test_a_laws_quantiles_are_scipys(text: str, law: Any) -> None:
 
 
 def test_uniform_gives_both_ends_their_full_share() -> None:
-    values = parse("uniform(1, 4)").sample(RandomStream(1, "u"), 40_000)
+    values = whole(parse("uniform(1, 4)").numbers(RandomStream(1, "u"), 40_000))
     assert np.bincount(values)[1:].tolist() == pytest.approx([10_000] * 4, rel=0.05)
 
 
 def test_a_mixture_keeps_the_shares_of_its_parts() -> None:
-    values = parse("mixture(3: 100, 1: uniform(900, 1000))").sample(RandomStream(1, "m"), 40_000)
+    values = whole(parse("mixture(3: 100, 1: uniform(900, 1000))").numbers(RandomStream(1, "m"), 40_000))
     assert (values == 100).mean() == pytest.approx(0.75, abs=0.01)
     assert values.max() <= 1000
 
 
 def test_clip_and_scale_do_what_they_say() -> None:
-    values = parse("clip(scale(uniform(1, 100), 10), 50, 500)").sample(RandomStream(1, "c"), 10_000)
+    values = whole(parse("clip(scale(uniform(1, 100), 10), 50, 500)").numbers(RandomStream(1, "c"), 10_000))
     assert (values.min(), values.max()) == (50, 500)
 
 
 def test_samples_of_a_grid_have_the_grids_quantiles() -> None:
-    values = parse("grid:azure_2023_conv.input").sample(RandomStream(1, "g"), 100_000)
+    values = whole(parse("grid:azure_2023_conv.input").numbers(RandomStream(1, "g"), 100_000))
     assert np.median(values) == pytest.approx(1020, rel=0.01)
     assert np.quantile(values, 0.9) == pytest.approx(2734, rel=0.05)
 
@@ -58,7 +59,7 @@ def test_samples_of_a_grid_have_the_grids_quantiles() -> None:
 def test_quantile_functions_ascend_and_samples_are_at_least_one(text: str) -> None:
     law = parse(text)
     assert (np.diff(law.quantile(U)) >= 0).all()
-    assert law.sample(RandomStream(1, text), 1000).min() >= 1
+    assert whole(law.numbers(RandomStream(1, text), 1000)).min() >= 1
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_somebody_elses_requests_on_the_server(tmp_path: Path):
     with engine_process(preset=ENGINE) as (url, _), somebody_else(url):
         found = gate(tmp_path, {"workload": LOAD, "isolation": "exclusive"}, url)
     assert "foreign_traffic" in checks(found)
-    assert "requests on the server that are not ours" in next(
+    assert "requests on the server are not ours" in next(
         one["says"] for one in found["obstacles"] if one["check"] == "foreign_traffic"
     )
 

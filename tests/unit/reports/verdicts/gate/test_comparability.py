@@ -3,8 +3,7 @@
 import pytest
 from tests.kit.gate_runs import campaign, gpus, pairs, policy, run, summary
 
-from tailgate.reports.documents.gate.html import html
-from tailgate.reports.documents.gate.markdown import markdown
+from tailgate.reports.documents.gate.write import html, markdown
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.verdicts.gate.comparability import obstacles, own_differences
 from tailgate.reports.verdicts.gate.verdict import judge

@@ -8,9 +8,7 @@ import pytest
 from rich.console import Console
 from tests.kit.gate_runs import bill, campaign, finding, good, latency, noisy, pairs, policy, run, summary
 
-from tailgate.reports.documents.gate.html import html
-from tailgate.reports.documents.gate.markdown import markdown
-from tailgate.reports.documents.gate.terminal import print_verdict
+from tailgate.reports.documents.gate.write import html, markdown, print_verdict
 from tailgate.reports.stats.between_runs import paired, pairs_to_settle
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
