@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.kit.traces import plan_of, spec
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
-from tailgate.workloads.plan.plan import Plan, make_plan
+from tailgate.workloads.plan.plan import make_plan
 from tailgate.workloads.statistics.prefix_reuse import implied_reuse
 from tailgate.workloads.table.columns import NO_TIME
 from tailgate.workloads.traces.export import NAMES, export
@@ -26,21 +27,8 @@ FORMATS = {
 RAG_PARTS = ("1_", "2_", "3_", "4_", "5_")
 
 
-def spec(file: Path, format: str, **more: Any) -> TraceSpec:
-    return TraceSpec.model_validate({"file": file, "format": format} | more)
-
-
 def pieces(trace: TraceSpec) -> list[Rows]:
     return list(reader_of(trace)(trace.file, Faults(trace.file, trace.skip_bad_rows)))
-
-
-def plan_of(file: Path, format: str, **more: Any) -> Plan:
-    return make_plan(WorkloadSpec(trace=spec(file, format, **more)), 1)
-
-
-def jsonl(path: Path, *records: Any) -> Path:
-    path.write_text("".join(record if isinstance(record, str) else json.dumps(record) + "\n" for record in records))
-    return path
 
 
 def test_every_request_file_has_the_manifests_count(traces: Path) -> None:

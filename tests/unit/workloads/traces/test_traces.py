@@ -9,27 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from tests.kit.traces import jsonl, plan_of, spec
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
-from tailgate.workloads.plan.plan import Plan, make_plan
 from tailgate.workloads.table.columns import NO_TIME
 from tailgate.workloads.traces.formats.openai_log import time_ns
 from tailgate.workloads.traces.replay import load
-
-
-def spec(file: Path, format: str, **more: Any) -> TraceSpec:
-    return TraceSpec.model_validate({"file": file, "format": format} | more)
-
-
-def plan_of(file: Path, format: str, **more: Any) -> Plan:
-    return make_plan(WorkloadSpec(trace=spec(file, format, **more)), 1)
-
-
-def jsonl(path: Path, *records: Any) -> Path:
-    path.write_text("".join(record if isinstance(record, str) else json.dumps(record) + "\n" for record in records))
-    return path
-
 
 # --- logs and files with named columns ------------------------------------------------------------------------
 
