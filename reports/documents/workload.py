@@ -41,9 +41,9 @@ def _timing(figures: dict[str, Any], facts: dict[str, Any]) -> list[Row]:
     rate = f"{figures['starts_per_s']:g} over {figures['seconds']:g} s"
     rows.append(["arrivals per second", rate, _fact(facts.get("rate_per_s"))])
     rows.append(["variation of gaps (Poisson: 1)", _number(figures["gap_cv"]), ""])
-    for one in figures["dispersion"]:
-        window = f"{one['window_s']:g}"
-        ends = "-" if one["value"] is None else "{value:.4g} ({low:.4g} to {high:.4g})".format(**one)
+    for entry in figures["dispersion"]:
+        window = f"{entry['window_s']:g}"
+        ends = "-" if entry["value"] is None else "{value:.4g} ({low:.4g} to {high:.4g})".format(**entry)
         fact = _fact(facts.get("dispersion", {}).get(f"{window}s"))
         rows.append([f"dispersion at {window} s (Poisson: 1)", ends, fact])
     for window, value in figures["peak_to_mean"].items():
@@ -68,9 +68,11 @@ def _lengths(figures: dict[str, Any], facts: dict[str, Any]) -> list[Row]:
     rows.append(["rank correlation of prompt and output", _number(figures["rank_correlation"]), ""])
     rows.append(["prompt tokens seen before (unlimited cache)", seen, "" if hit is None else stated])
     for by in ("class", "tenant"):
-        for name, one in figures.get(f"by_{by}", {}).items():
-            lengths = f"prompt p50 {one['prompt_tokens']['p50']:,.0f}, output p50 {one['output_tokens']['p50']:,.0f}"
-            rows.append([f"{by} {name}", f"{one['requests']:,} requests, {lengths}", ""])
+        for name, group in figures.get(f"by_{by}", {}).items():
+            lengths = (
+                f"prompt p50 {group['prompt_tokens']['p50']:,.0f}, output p50 {group['output_tokens']['p50']:,.0f}"
+            )
+            rows.append([f"{by} {name}", f"{group['requests']:,} requests, {lengths}", ""])
     return [*rows]
 
 

@@ -39,6 +39,6 @@ def _checks(verdict: Verdict) -> Iterator[Case]:
             worst[name] = status, f"{run}: {why}"
     for name, (status, why) in worst.items():
         yield Case("gate.validity", name, outcomes[status], why)
-    for one in verdict.obstacles:
-        if one.check not in worst:
-            yield Case("gate.validity", one.check, "error", f"{one.says}. {one.remedy}")
+    for obstacle in verdict.obstacles:
+        if obstacle.check not in worst:
+            yield Case("gate.validity", obstacle.check, "error", f"{obstacle.says}. {obstacle.remedy}")

@@ -128,7 +128,9 @@ def _causes(verdict: Verdict) -> doc.Section:
 
 
 def _validity(verdict: Verdict) -> doc.Section:
-    obstacles = [doc.Note(f"{one.says}. {one.remedy}", f"{one.check}:") for one in verdict.obstacles]
+    obstacles = [
+        doc.Note(f"{obstacle.says}. {obstacle.remedy}", f"{obstacle.check}:") for obstacle in verdict.obstacles
+    ]
     differences: list[doc.Row] = [
         [fact, values.get("baseline", "-"), values.get("candidate", "-"), DECLARED[how]]
         for fact, values, how in verdict.differences

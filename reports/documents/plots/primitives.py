@@ -42,11 +42,11 @@ def points(
     marker: Json | None = None,
     **trace: Any,
 ) -> Json:
-    """Points; `hover` is plotly's template of what is said at one, `marker` and `trace` are added to plotly's own."""
-    said = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {}
+    """Points; `hover` is the template of a point's text, `marker` and `trace` are added to plotly's own."""
+    template = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {}
     return {
         "type": "scatter", "mode": "markers", "name": "", "x": [*map(short, x)], "y": [*map(short, y)],
-        "marker": {"size": 8, "color": colour, **(marker or {})}, **said, **trace,
+        "marker": {"size": 8, "color": colour, **(marker or {})}, **template, **trace,
     }  # fmt: skip
 
 
@@ -100,10 +100,10 @@ def axis(title: str, **more: Any) -> Json:
 
 def log_axis(values: Iterable[float | None]) -> Json:
     """A logarithmic axis labelled at 1, 2 and 5 of each decade; a linear one where the values span little."""
-    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
-    if not known or max(known) < 3 * min(known):
+    finite = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    if not finite or max(finite) < 3 * min(finite):
         return {"rangemode": "normal"}
-    decades = range(math.floor(math.log10(min(known))) - 1, math.ceil(math.log10(max(known))) + 2)
+    decades = range(math.floor(math.log10(min(finite))) - 1, math.ceil(math.log10(max(finite))) + 2)
     steps = (1,) if len(decades) > 6 else (1, 2, 5)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     return {"type": "log", "tickvals": ticks, "ticktext": [plain(tick) for tick in ticks]}

@@ -89,7 +89,7 @@ def _cloud(x: Floats, y: Floats) -> Json:
 def length_curves(analysis: Analysis) -> Figure | None:
     """Distribution functions of prompt and output lengths, planned and by usage."""
     traces, rows = [], []
-    for name, said, colour in (
+    for name, text, colour in (
         ("prompt_tokens_planned", "prompt, planned", "--c3"), ("prompt_tokens", "prompt, by usage", "--c1"),
         ("output_tokens_planned", "output, planned", "--c6"), ("output_tokens", "output, by usage", "--c2"),
     ):  # fmt: skip
@@ -98,10 +98,10 @@ def length_curves(analysis: Analysis) -> Figure | None:
             continue
         share = np.cumsum(counts) / counts.sum()
         at = np.unique(np.searchsorted(share, np.linspace(0, 1, 120)).clip(max=len(values) - 1))
-        style = {"shape": "hv", "dash": "dot" if "planned" in said else "solid"}
-        traces.append(line(np.maximum(values[at], 1).tolist(), (100 * share[at]).tolist(), said, colour, **style))
+        style = {"shape": "hv", "dash": "dot" if "planned" in text else "solid"}
+        traces.append(line(np.maximum(values[at], 1).tolist(), (100 * share[at]).tolist(), text, colour, **style))
         ranks = np.searchsorted(share, [0.5, 0.9, 0.99]).clip(max=len(values) - 1)
-        rows.append([said, *(f"{values[rank]:,.0f}" for rank in ranks), f"{values[-1]:,.0f}"])
+        rows.append([text, *(f"{values[rank]:,.0f}" for rank in ranks), f"{values[-1]:,.0f}"])
     if not traces:
         return None
     x = axis("tokens", **log_axis(x for trace in traces for x in trace["x"]))
@@ -130,10 +130,12 @@ def waterfall(slow: list[Slow]) -> Figure | None:
         return None
     names = [f"{place}. row {request.index}" for place, request in enumerate(slow, 1)]
     traces = []
-    for key, said, colour in _SEGMENTS:
-        spans = [(name, *span) for name, one in zip(names, slow, strict=True) if (span := one.segments.get(key))]
-        traces.append(_bars(spans, said, colour, f"{said} %{{x:.1f}} ms"))
-    stalls = [(name, *stall) for name, one in zip(names, slow, strict=True) for stall in one.stalls]
+    for key, text, colour in _SEGMENTS:
+        spans = [
+            (name, *span) for name, request in zip(names, slow, strict=True) if (span := request.segments.get(key))
+        ]
+        traces.append(_bars(spans, text, colour, f"{text} %{{x:.1f}} ms"))
+    stalls = [(name, *stall) for name, request in zip(names, slow, strict=True) for stall in request.stalls]
     traces.append(_bars(stalls, "stall", "--c5", "stall of %{x:.1f} ms"))
     y = {"autorange": "reversed", "type": "category", "categoryorder": "array", "categoryarray": names}
     drawn = layout(
@@ -154,13 +156,13 @@ def _bars(spans: list[tuple[str, float, float]], name: str, colour: str, hover: 
     }  # fmt: skip
 
 
-def _slow_row(one: Slow) -> Row:
-    spans = [one.segments.get(key) for key in ("late", "connect", "queue")]
+def _slow_row(slow: Slow) -> Row:
+    spans = [slow.segments.get(key) for key in ("late", "connect", "queue")]
     return [
-        str(one.index), one.request_id, one.status, f"{one.due_s:.3f}", number(one.prompt_tokens),
-        number(one.output_tokens), *(number(span[1] - span[0]) if span else "" for span in spans),
-        number(one.ttft_ms), number(one.e2e_ms), number(one.longest_gap_ms), number(one.kv_usage), number(one.running),
-        number(one.waiting), number(one.gpu_clock_mhz), one.klass, one.tenant,
+        str(slow.index), slow.request_id, slow.status, f"{slow.due_s:.3f}", number(slow.prompt_tokens),
+        number(slow.output_tokens), *(number(span[1] - span[0]) if span else "" for span in spans),
+        *map(number, (slow.ttft_ms, slow.e2e_ms, slow.longest_gap_ms, slow.kv_usage, slow.running, slow.waiting)),
+        number(slow.gpu_clock_mhz), slow.klass, slow.tenant,
     ]  # fmt: skip
 
 

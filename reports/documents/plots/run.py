@@ -73,7 +73,7 @@ def _stretched(percentile: float) -> float:
 
 
 def _floored(percentile: float) -> str:
-    """A percentile that is never said to be more than it is: 91, 99.6, 99.96."""
+    """A percentile that is never text to be more than it is: 91, 99.6, 99.96."""
     digits = max(0, -math.floor(math.log10(100 - percentile)))
     return f"{math.floor(percentile * 10**digits) / 10**digits:g}"
 
@@ -118,8 +118,8 @@ _PANELS: Final = (
 
 def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = ()) -> Figure:
     """Everything over one time axis: latency, load, in flight, queue, KV cache, GPUs, with what happened."""
-    known = {name for name, values in timeline.series.items() if np.isfinite(values).any()}
-    panels = [panel._replace(series=tuple(s for s in panel.series if s[0] in known)) for panel in _PANELS]
+    filled = {name for name, values in timeline.series.items() if np.isfinite(values).any()}
+    panels = [panel._replace(series=tuple(s for s in panel.series if s[0] in filled)) for panel in _PANELS]
     panels = [panel for panel in panels if panel.series]
     seconds, height = timeline.middle_s.tolist(), 1 / len(panels)
     traces: list[Json] = []
@@ -132,9 +132,9 @@ def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = 
         scale = log_axis(v for some in values.values() for v in some) if panel.metric else {}
         domain = [top - 0.78 * height, top - 0.08 * height]
         axes[f"yaxis{y[1:]}"] = {"domain": domain, "rangemode": "tozero", **scale}
-        for name, said, colour in panel.series:
-            traces.append(line(seconds, values[name], panel.named(said), colour) | {"yaxis": y, "xaxis": "x"})
-        legend = " · ".join(f'<span style="color:{colour}">{said}</span>' for _, said, colour in panel.series)
+        for name, text, colour in panel.series:
+            traces.append(line(seconds, values[name], panel.named(text), colour) | {"yaxis": y, "xaxis": "x"})
+        legend = " · ".join(f'<span style="color:{colour}">{text}</span>' for _, text, colour in panel.series)
         texts.append(_text(f"<b>{panel.title}</b>  {legend}", 0, top, "paper", xanchor="left", yanchor="top"))
         marks += [
             reference(limit, "--c4", axis=y, dash=dash)
@@ -146,7 +146,7 @@ def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = 
         style = {"textangle": -90, "xanchor": "right", "yanchor": "bottom", "font": {"size": 10, "color": "--c5"}}
         marks.append(reference(at, "--c5", dash="dot"))
         texts.append(_text(what, at, 0, "x", **style))
-    names = [(name, panel.named(said)) for panel in panels for name, said, _ in panel.series]
+    names = [(name, panel.named(text)) for panel in panels for name, text, _ in panel.series]
     rows: list[Row] = [
         [f"{at:g}", *(number(timeline.series[name][place]) for name, _ in names)] for place, at in enumerate(seconds)
     ]
@@ -156,7 +156,7 @@ def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = 
     )
     x = axis(SECONDS, anchor=f"y{len(panels)}")
     drawn = {"height": 60 + 130 * len(panels), "showlegend": False, "xaxis": x, "annotations": texts, "shapes": marks}
-    table = Table(["s", *(said for _, said in names)], thinned(rows), words=())
+    table = Table(["s", *(text for _, text in names)], thinned(rows), words=())
     return Figure("time", "Everything on one time axis", caption, traces, drawn | axes, table)
 
 

@@ -70,24 +70,24 @@ def _dispersion(times_s: Floats, span: float) -> Figure | None:
     if span < 10:
         return None
     windows = np.geomspace(0.1, span / 10, 25).tolist()
-    known = [d for window in windows if (d := dispersion(times_s, window, span)).value is not None]
-    if len(known) < 3:
+    dispersions = [d for window in windows if (d := dispersion(times_s, window, span)).value is not None]
+    if len(dispersions) < 3:
         return None
-    x = [d.window_s for d in known]
+    x = [d.window_s for d in dispersions]
     traces = [
-        *band(x, [d.low for d in known], [d.high for d in known], "--c1"),
-        line(x, [d.value for d in known], "this plan", "--c1"),
+        *band(x, [d.low for d in dispersions], [d.high for d in dispersions], "--c1"),
+        line(x, [d.value for d in dispersions], "this plan", "--c1"),
         line(x, [1.0] * len(x), "Poisson", "--c3", width=1, dash="dash"),
     ]
     drawn = layout(300, axis("window, s", type="log"), axis("variance / mean of counts", type="log"))
-    rows = [[*map(number, (d.window_s, d.value, d.low, d.high))] for d in known]
+    rows = [[*map(number, (d.window_s, d.value, d.low, d.high))] for d in dispersions]
     caption = "Index of dispersion by window; dashed: Poisson. A line that rises is a rate that wanders."
     table = Table(["window, s", "dispersion", "low", "high"], rows, words=())
     return Figure("dispersion", "Burstiness at every scale", caption, traces, drawn, table)
 
 
 def _lengths(plan: Plan, column: str) -> Figure:
-    said = column.replace("_", " ")
+    label = column.replace("_", " ")
     values, names = plan.table[column].to_numpy(), plan.table["class"].to_numpy(zero_copy_only=False).astype(str)
     groups = {name: values[names == name] for name in dict.fromkeys(names.tolist())}
     if len(groups) > len(_COLOURS):
@@ -96,17 +96,19 @@ def _lengths(plan: Plan, column: str) -> Figure:
     traces, rows = [], []
     for (name, some), colour in zip(groups.items(), _COLOURS, strict=False):
         traces.append(line(np.quantile(some, shares).tolist(), (100 * shares).tolist(), name, colour))
-        told = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
-        rows += [[name, f"p{100 * q:g}", f"{v:,.0f}"] for q, v in zip(told, np.quantile(some, told), strict=True)]
-    drawn = layout(280, axis(said, type="log"), axis("% of requests"), **LEGEND) | {"showlegend": len(groups) > 1}
+        quantiles = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+        rows += [
+            [name, f"p{100 * q:g}", f"{v:,.0f}"] for q, v in zip(quantiles, np.quantile(some, quantiles), strict=True)
+        ]
+    drawn = layout(280, axis(label, type="log"), axis("% of requests"), **LEGEND) | {"showlegend": len(groups) > 1}
     edges = np.geomspace(max(1, values.min()), values.max() + 1, _STRIP_BINS + 1)
     strip = (
-        f"{said}, {values.min():,} to {values.max():,} (logarithmic)",
+        f"{label}, {values.min():,} to {values.max():,} (logarithmic)",
         _bars(np.histogram(values, edges)[0].tolist()),
     )
-    caption = f"Share of requests with at most so many {said}."
-    table = Table(["class", "percentile", said], rows, words=(0, 1))
-    return Figure(column, said.capitalize(), caption, traces, drawn, table, [strip])
+    caption = f"Share of requests with at most so many {label}."
+    table = Table(["class", "percentile", label], rows, words=(0, 1))
+    return Figure(column, label.capitalize(), caption, traces, drawn, table, [strip])
 
 
 def _load(plan: Plan) -> Figure | None:

@@ -24,7 +24,7 @@ _SHOWN: Final = (Depth.ALL, Depth.FOLDED, Depth.PAGE)
 
 
 def html(document: Document) -> str:
-    figures = [{"key": one.key, "traces": one.traces, "layout": one.layout} for one in document.figures]
+    figures = [{"key": figure.key, "traces": figure.traces, "layout": figure.layout} for figure in document.figures]
     return _template().render(
         document=document,
         shown=_SHOWN,

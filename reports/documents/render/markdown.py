@@ -65,7 +65,9 @@ def _block(block: Block, titled: bool = True) -> Iterator[str]:
             yield ""
         case Code():
             yield from ("```", block.text.replace("```", "'''"), "```", "")
-        case Figure(items=figures) | Figures(items=figures) if strips := [s for one in figures for s in one.strips]:
+        case Figure(items=figures) | Figures(items=figures) if strips := [
+            s for figure in figures for s in figure.strips
+        ]:
             width = max(len(name) for name, _ in strips)
             yield from ("```", *(f"{name:<{width}} {strip}" for name, strip in strips), "```", "")
         case _:

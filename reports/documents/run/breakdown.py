@@ -54,8 +54,8 @@ def _to_last(group: GroupSummary) -> Row:
 
 def _latencies(group: GroupSummary, columns: Columns) -> Iterator[TableCell]:
     for _, name, q in columns:
-        one = group.itl if name == "itl" else group.latencies[name]
-        yield interval_cell(one.percentiles[q], one.intervals[q], group.needs.get(name, {}).get(q))
+        latency = group.itl if name == "itl" else group.latencies[name]
+        yield interval_cell(latency.percentiles[q], latency.intervals[q], group.needs.get(name, {}).get(q))
 
 
 def _failed_late(group: GroupSummary, name: str) -> TableCell:

@@ -69,13 +69,13 @@ def _end(life: Lifecycle) -> str:
 def _memory(vram: DeploymentMemory) -> list[Block]:
     server = {label: vram.server[key] for key, label in _SERVER.items() if key in vram.server}
     peaks, free = (
-        [value for one in vram.gpus if (value := getattr(one, name)) is not None] for name in ("peak", "headroom")
+        [value for gpu in vram.gpus if (value := getattr(gpu, name)) is not None] for name in ("peak", "headroom")
     )
     parts = [f"peak {gib(max(peaks))} GiB"] if peaks else []
     parts += [f"least free {gib(min(free))} GiB"] if free else []
     parts += [f"{label} {value:,.4g}" for label, value in server.items()]
-    shown = [key for key in _MEMORY if any(getattr(one, key) is not None for one in vram.gpus)]
-    rows = [[one.gpu, *(gib(getattr(one, key)) for key in shown)] for one in vram.gpus] if shown else []
+    shown = [key for key in _MEMORY if any(getattr(gpu, key) is not None for gpu in vram.gpus)]
+    rows = [[gpu.gpu, *(gib(getattr(gpu, key)) for key in shown)] for gpu in vram.gpus] if shown else []
     return [
         Note(f"GPU memory: {', '.join(parts)}" if parts else "", depth=Depth.BRIEF),
         facts(

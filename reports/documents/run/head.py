@@ -101,11 +101,13 @@ def _range(summary: Summary, name: str, q: str) -> str:
 
 def _objectives(objectives: list[Objective]) -> Table:
     rows: list[Row] = []
-    for one in objectives:
-        value, low, high = (_scaled(value, one.unit) for value in (one.value, one.lower_bound, one.upper_bound))
-        bounds = "none" if one.lower_bound is one.upper_bound is None else f"{low} to {high}"
-        result = TableCell(one.result, tone=TONES.get(one.result, "unsure"))
-        rows.append([one.objective, result, value, bounds, one.why])
+    for objective in objectives:
+        value, low, high = (
+            _scaled(value, objective.unit) for value in (objective.value, objective.lower_bound, objective.upper_bound)
+        )
+        bounds = "none" if objective.lower_bound is objective.upper_bound is None else f"{low} to {high}"
+        result = TableCell(objective.result, tone=TONES.get(objective.result, "unsure"))
+        rows.append([objective.objective, result, value, bounds, objective.why])
     return Table(["objective", "result", "found", "95 % bounds", ""], rows, words=(0, 1, 4))
 
 

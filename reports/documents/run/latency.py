@@ -1,12 +1,13 @@
 """Latency: percentiles with their intervals, how answers came over the wire, and the percentile curves."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from tailgate.reports.documents.model import Depth, Figures, Note, Row, Section, Table, TableCell, facts, section
 from tailgate.reports.documents.plots.run import percentile_curve
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
-from tailgate.reports.summary.model import Connections, Interval, LatencySummary, Summary
+from tailgate.reports.summary.model import Connections, Interval, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
 _BRIEF: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e")
@@ -34,7 +35,7 @@ def latency(summary: Summary, analysis: Analysis | None) -> Section:
             ["", "n", *_COLUMNS, "p99, 95 % interval"], [_brief_row(summary, key) for key in _BRIEF], "Latency, ms",
             depth=Depth.BRIEF,
         ),
-        Table(["", "n", *_PAGE_COLUMNS], _rows(summary), depth=Depth.PAGE),
+        Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=Depth.PAGE),
         Note(_wire_line(summary), depth=Depth.BRIEF),
         _wire(summary),
         Figures([curve for curve in curves if curve]),
@@ -42,36 +43,28 @@ def latency(summary: Summary, analysis: Analysis | None) -> Section:
 
 
 def _brief_row(summary: Summary, key: str) -> Row:
-    one, needs, ends = (
-        summary.latency_ms[key],
-        summary.percentile_needs.get(key, {}),
-        summary.latency_ms[key].interval("p99"),
-    )
-    values = {name: one.statistic(name) for name in _COLUMNS}
+    statistics, needs = summary.latency_ms[key], summary.percentile_needs.get(key, {})
+    ends = statistics.interval("p99")
+    values = {name: statistics.statistic(name) for name in _COLUMNS}
     cells = [
         TableCell(f"n≥{needs[name]:,}", tone="faint") if value is None and name in needs else ms(value)
         for name, value in values.items()
     ]
     interval = f"{ms(ends[0])} .. {ms(ends[1]) if ends[1] is not None else '?'}" if ends else "-"
-    return [METRICS[key].label, f"{one.n:,}", *cells, interval]
+    return [METRICS[key].label, f"{statistics.n:,}", *cells, interval]
 
 
-def _rows(summary: Summary) -> list[Row]:
+def _rows(summary: Summary) -> Iterator[Row]:
     late = summary.latency_failed_as_inf_ms, summary.percentile_needs_failed_as_inf, ", failed = ∞"
-    return [
-        [
-            f"{metric.label}{suffix}",
-            f"{all_of[metric.key].n:,}",
-            *latency_cells(all_of[metric.key], needs.get(metric.key, {})),
-        ]
-        for all_of, needs, suffix in ((summary.latency_ms, summary.percentile_needs, ""), late)
-        for metric in LATENCIES
-        if metric.key in all_of
-    ]
-
-
-def latency_cells(one: LatencySummary, needs: dict[str, int]) -> list[TableCell]:
-    return [interval_cell(one.statistic(name), one.interval(name), needs.get(name)) for name in _PAGE_COLUMNS]
+    for latencies, needs, suffix in ((summary.latency_ms, summary.percentile_needs, ""), late):
+        for metric in LATENCIES:
+            if statistics := latencies.get(metric.key):
+                lacking = needs.get(metric.key, {})
+                cells = (
+                    interval_cell(statistics.statistic(q), statistics.interval(q), lacking.get(q))
+                    for q in _PAGE_COLUMNS
+                )
+                yield [f"{metric.label}{suffix}", f"{statistics.n:,}", *cells]
 
 
 def interval_cell(value: float | None, ends: Interval | None, needs: int | None) -> TableCell:
@@ -89,7 +82,7 @@ def _wire_line(summary: Summary) -> str:
         (sent.server_coalesced_share, f"{percent(sent.server_coalesced_share)} came bundled"),
         (opened.new, f"{opened.new:,} new connections: {_set_up(opened)} ms"),
     ]
-    return "; ".join(part for known, part in parts if known)
+    return "; ".join(part for shown, part in parts if shown)
 
 
 def _set_up(opened: Connections) -> str:

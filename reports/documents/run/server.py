@@ -6,7 +6,10 @@ from tailgate.workloads.common.formatting import gib, ms, optional, percent
 
 
 def diagnosis(summary: Summary) -> Section:
-    notes = [Note(one.remedy, one.says, f"{one.kind}: {_figures(one.figures)}", "finding") for one in summary.findings]
+    notes = [
+        Note(finding.remedy, finding.says, f"{finding.kind}: {_figures(finding.figures)}", "finding")
+        for finding in summary.findings
+    ]
     nothing = Note("Nothing in the figures points to a bottleneck.", depth=Depth.PAGE)
     return section("Diagnosis", Notes(notes, numbered=True) if notes else nothing)
 
@@ -28,11 +31,12 @@ def server(summary: Summary) -> Section:
         if (gauge := getattr(view, key))
     ]  # fmt: skip
     phases: list[Row] = [
-        [name, f"{one.n:,.0f}", ms(one.mean_ms), *map(_bucket, (one.p50_ms, one.p99_ms))]
-        for name, one in view.phases.items()
+        [name, f"{phase.n:,.0f}", ms(phase.mean_ms), *map(_bucket, (phase.p50_ms, phase.p99_ms))]
+        for name, phase in view.phases.items()
     ]
     endpoints: list[Row] = [
-        [one.url, *map(optional, (one.running, one.waiting, one.finished))] for one in view.endpoints
+        [endpoint.url, *map(optional, (endpoint.running, endpoint.waiting, endpoint.finished))]
+        for endpoint in view.endpoints
     ]
     how = "Percentiles lie within their bucket; at the window's edges counters are interpolated between scrapes."
     values = {
@@ -66,12 +70,12 @@ def _bucket(percentile: tuple[float | None, ...]) -> str:
 def gpus(summary: Summary) -> Section:
     rows: list[Row] = [
         [
-            one.gpu, optional(one.power_w), optional(one.sm_clock_mhz), percent(one.utilization),
-            gib(one.mem_used_bytes), gib(one.mem_peak_bytes), optional(one.temperature_max_c),
-            *map(percent, (one.slowdown_share, one.mild_slowdown_share, one.power_cap_share)),
-            optional(one.energy_j),
+            gpu.gpu, optional(gpu.power_w), optional(gpu.sm_clock_mhz), percent(gpu.utilization),
+            gib(gpu.mem_used_bytes), gib(gpu.mem_peak_bytes), optional(gpu.temperature_max_c),
+            *map(percent, (gpu.slowdown_share, gpu.mild_slowdown_share, gpu.power_cap_share)),
+            optional(gpu.energy_j),
         ]
-        for one in (summary.gpu.gpus if summary.gpu else ())
+        for gpu in (summary.gpu.gpus if summary.gpu else ())
     ]  # fmt: skip
     heads = [
         "GPU", "W", "MHz", "busy", "memory, GiB", "peak, GiB", "°C", "hardware slowdown", "mild slowdown",

@@ -31,12 +31,12 @@ def workload(summary: Summary, analysis: Analysis, curves: Figure | None) -> Sec
 def _lengths(analysis: Analysis) -> list[Row]:
     rows: list[Row] = []
     for kind in ("prompt_tokens", "output_tokens"):
-        for name, said in ((f"{kind}_planned", "planned"), (kind, "by usage")):
+        for name, origin in ((f"{kind}_planned", "planned"), (kind, "by usage")):
             values = analysis.run.column(name)[analysis.run.measured]
             values = values[np.isfinite(values)]
             if len(values):
                 spread = np.percentile(values, [0, 50, 95, 100])
-                label = f"{kind.replace('_', ' ')}, {said}"
+                label = f"{kind.replace('_', ' ')}, {origin}"
                 rows.append([label, f"{values.sum():,.0f}", f"{values.mean():,.1f}", *(f"{v:,.0f}" for v in spread)])
     return rows
 
@@ -53,11 +53,11 @@ def _beside(sent: WorkloadAsSent) -> list[Row]:
     )
     dispersion: list[Row] = [
         [
-            f"index of dispersion at {one.window_s} s", plain(one.planned), plain(one.sent),
-            "" if one.sent_low is None else f"{one.sent_low:.2f} to {one.sent_high:.2f}",
-            f"{one.poisson_low:.2f} to {one.poisson_high:.2f}",
+            f"index of dispersion at {window.window_s} s", plain(window.planned), plain(window.sent),
+            "" if window.sent_low is None else f"{window.sent_low:.2f} to {window.sent_high:.2f}",
+            f"{window.poisson_low:.2f} to {window.poisson_high:.2f}",
         ]
-        for one in sent.dispersion
+        for window in sent.dispersion
     ]  # fmt: skip
     return [first, gaps, *dispersion, reuse]
 
@@ -72,7 +72,7 @@ def workload_line(sent: WorkloadAsSent) -> str:
     if sent.gap_cv_sent is not None:
         parts.append(f"variation of gaps {beside(sent.gap_cv_sent, sent.gap_cv_planned)}")
     if sent.dispersion:
-        windows = (f"at {one.window_s} s {beside(one.sent, one.planned)}" for one in sent.dispersion)
+        windows = (f"at {window.window_s} s {beside(window.sent, window.planned)}" for window in sent.dispersion)
         parts.append(f"dispersion {', '.join(windows)}")
     if sent.prompt_ks is not None and sent.output_ks is not None:
         off = f"prompts {sent.prompt_ks:.3f}, answers {sent.output_ks:.3f}"

@@ -61,9 +61,9 @@ def _cases(summary: Summary) -> Iterator[Case]:
     outcomes: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
         yield Case("validity", check.name, outcomes[check.status], f"{check.why}. {check.remedy}")
-    for one in summary.objectives:
-        bounds = f"95 % bounds {one.lower_bound} to {one.upper_bound} {one.unit}"
-        outcome: CaseOutcome = "" if one.result == "met" else "failure"
-        yield Case("objective", one.objective, outcome, f"{one.result}: found {one.value}, {bounds}")
+    for objective in summary.objectives:
+        bounds = f"95 % bounds {objective.lower_bound} to {objective.upper_bound} {objective.unit}"
+        outcome: CaseOutcome = "" if objective.result == "met" else "failure"
+        yield Case("objective", objective.objective, outcome, f"{objective.result}: found {objective.value}, {bounds}")
     if not summary.objectives:
         yield Case("run", "anything ended ok", "failure" if summary.verdict == "FAIL" else "", summary.why)
