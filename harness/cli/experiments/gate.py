@@ -210,7 +210,7 @@ def _self_test(options: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     p = Parser(
         prog="tailgate gate",
-        description="Is the candidate slower than the baseline? By interleaved pairs made now, by stored runs, or by limits.",
+        description="Is the candidate slower than the baseline? By interleaved pairs, by stored runs, or by limits.",
         epilog=(
             "tailgate gate init writes a policy. Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE,"
             " 4 INVALID, 130 interrupted."
