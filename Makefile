@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+SYSTEM := tests --ignore tests/unit
+RUN    := not browser and not vllm
 
-.PHONY: install run test lint test-browser test-vllm bench clean
+.PHONY: install run test test-unit test-system coverage lint test-browser test-vllm bench clean
 
 install: $(VENV)/.installed
 
@@ -15,10 +17,23 @@ $(VENV)/.installed: pyproject.toml $(wildcard loadgen/injector/http/*.[ch])
 run: install
 	$(BIN)/tailgate run workloads/data/azure-2023-conv.yaml
 
-# Two at a time, in the order of their files (the slow ones come first); those that measure run alone.
-test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not alone and not browser and not vllm'
-	$(BIN)/python -m pytest -m 'alone and not browser and not vllm'
+test: test-unit test-system
+
+# No process, no port (tests/unit/conftest.py): what to run while you write.
+test-unit: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(COVERAGE) tests/unit
+
+# Two at a time, in the order of their files; those that measure run alone.
+test-system: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 -m '$(RUN) and not alone' $(SYSTEM)
+	$(BIN)/python -m pytest --durations 5 -m '$(RUN) and alone' $(SYSTEM)
+
+# The unit tests again, and which share of each package's statements they run.
+coverage: COVERAGE := --cov=tailgate --cov-report=
+coverage: test-unit
+	@for package in workloads loadgen reports harness; do \
+	  printf 'unit tests run %3d %% of %s\n' "$$($(BIN)/coverage report --format=total --include="$$package/*")" $$package; \
+	done
 
 lint: install
 	$(BIN)/ruff check .

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Serve one run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--injectors", type=int, default=1)
@@ -39,7 +38,7 @@ def main() -> int:
     arguments = parser.parse_args()
     sys.stdout = sys.stderr  # what a locustfile prints: the command's own output is for results
     del sys.argv[1:]  # Locust's web UI reads them, and knows none of ours
-    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
     sock = socket.socket(fileno=arguments.fd)
     channel: Channel
@@ -52,12 +51,12 @@ def main() -> int:
     except UserError as error:
         heard = Event()
         channel = Channel(sock, lambda _message: None, heard.set)
-        report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        report({"op": "refused", **error.parts})
         heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
         channel.close()
         return 0
-    channel = Channel(sock, run.take, run.gone)
-    gevent.signal_handler(signal.SIGTERM, run.gone)
+    channel = Channel(sock, run.on_message, run.on_harness_gone)
+    gevent.signal_handler(signal.SIGTERM, run.on_harness_gone)
     run.over.wait()
     run.close()
     report({"op": "bye"})

@@ -1,4 +1,4 @@
-"""What an injector is told: one frozen description of its part of a run. Plain JSON, sent over its control socket.
+"""The job of an injector: its part of a run, as plain JSON over its control socket.
 
 Secrets (API keys in `headers`) travel only there: never in a file, an argument or the environment.
 """
@@ -14,13 +14,13 @@ PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Job:
-    """One injector's part. Durations and times in nanoseconds."""
+    """One injector's part of a run. Durations and times are in nanoseconds."""
 
     plan: str  # path of plan.parquet
     spool: str  # directory for records
     injector: int
     injectors: int
-    loop: str  # open | closed | asked (by users' own code)
+    loop: str  # open | closed | locustfile (users' own code asks)
     urls: tuple[str, ...]
     api: str  # completions | chat
     model: str
@@ -45,7 +45,7 @@ class Job:
     stall_ns: int | None = None
     run_nonce: str = ""
     answers: tuple[str, ...] = ()  # classes whose later turns send the model's own answers again
-    tells_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
+    report_gaps: bool = False  # to users' own code, the gaps between an answer's tokens
     by_class: bool = False  # ticks tell latencies by class, for the web UI
     stamps: str = "kernel"  # kernel | user: who says when bytes arrived (user as well where the kernel doesn't)
     # A share of the users hangs up when its patience, in seconds after the scheduled time, ends; `patience` is a
@@ -58,15 +58,12 @@ class Job:
     extend_plan: dict[str, Any] | None = None
 
     def for_injector(self, k: int) -> "Job":
-        """The same job for injector ``k``."""
         return replace(self, injector=k)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the control socket."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":
-        """From the control socket."""
         lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
         return cls(**{**data, **lists, "trust": Trust(**data["trust"])})

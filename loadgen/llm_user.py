@@ -1,4 +1,4 @@
-"""Users of one's own: a Locust user whose client speaks to an LLM, timed by the injector.
+"""The user class for locustfiles: a Locust user whose client speaks to an LLM, timed by the injector.
 
     from tailgate.loadgen import LLMUser, task
 
@@ -23,17 +23,17 @@ import locust
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
-    from tailgate.loadgen.control.coordinator import Station
+    from tailgate.loadgen.control.coordinator import Coordinator
 
 Messages = str | Sequence[dict[str, Any]]
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")
-# Of a task that never ends: so many answers are kept for a verdict.
+# In a task that never ends, its code can fail only so many of the latest answers.
 _MOST_OPEN: Final = 64
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request. Times are milliseconds from its sending, None where nothing came.
+    """The outcome of one request. Times are milliseconds from its sending, None where nothing came.
 
     `ok` says that the answer arrived whole; `status` and `error` say otherwise (`loadgen.records.Status`).
     """
@@ -71,10 +71,10 @@ class Answer:
 class Client:
     """Sends a user's requests through its machine's injector."""
 
-    def __init__(self, user: "LLMUser", station: "Station") -> None:
+    def __init__(self, user: "LLMUser", coordinator: "Coordinator") -> None:
         self._user = user
-        self._station = station
-        self._number = station.next_user()
+        self._coordinator = coordinator
+        self._number = coordinator.next_user()
         self._turn = 0
         self._open: deque[Answer] = deque()  # of this task, which its code may yet judge
 
@@ -84,11 +84,11 @@ class Client:
         ``fields`` go into the request's body: max_tokens, temperature, tools, ... ``kind`` is the request's class in
         the report (default: the user's class name).
         """
-        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        return self._send("chat", {"messages": said, **fields}, kind)
+        as_messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        return self._send("chat", {"messages": as_messages, **fields}, kind)
 
     def complete(self, prompt: str | Sequence[int], *, kind: str | None = None, **fields: Any) -> Answer:
-        """One call of `/v1/completions`; a prompt of numbers is one of token ids."""
+        """One call of `/v1/completions`. A prompt of numbers is one of token ids."""
         return self._send(
             "completions", {"prompt": prompt if isinstance(prompt, str) else list(prompt), **fields}, kind
         )
@@ -97,12 +97,12 @@ class Client:
         limit = next((body[name] for name in _LIMITS if body.get(name) is not None), None)
         name = kind or type(self._user).__name__
         turn, self._turn = self._turn, self._turn + 1
-        done = self._station.request(
+        done = self._coordinator.request(
             self._number, {"api": api, "body": body, "class": name, "turn": turn, "output_tokens": limit}
         )
-        answer = Answer(**{key: done[key] for key in _TOLD}, kind=name, api=api, _judge=self._judge)
+        answer = Answer(**{key: done[key] for key in _REPORTED}, kind=name, api=api, _judge=self._judge)
         self._open.append(answer)
-        self._station.answered(answer)
+        self._coordinator.on_answer(answer)
         if len(self._open) > _MOST_OPEN:
             self._settle(self._open.popleft())
         return answer
@@ -113,28 +113,28 @@ class Client:
         return self._open[-1] if self._open else None
 
     def _judge(self, answer: Answer, reason: str) -> None:
-        self._station.judge(self._number, answer, reason)
+        self._coordinator.judge(self._number, answer, reason)
 
     def _settle(self, answer: Answer) -> None:
-        self._station.settled(self._user, answer)
-        self._station.said_all(self._number, answer.number)
+        self._coordinator.on_settled(self._user, answer)
+        self._coordinator.release_answer(self._number, answer.number)
 
     def settle(self) -> None:
-        """The task has ended: nothing more will be said of its answers."""
+        """Let go of the answers of a task that has ended: its code can't fail them any more."""
         while self._open:
             self._settle(self._open.popleft())
 
-    def come(self) -> None:
-        """The user is there."""
-        self._station.came()
+    def start(self) -> None:
+        self._coordinator.user_started()
 
-    def leave(self) -> None:
-        """The user is gone."""
+    def end(self) -> None:
         self.settle()
-        self._station.left(self._number)
+        self._coordinator.user_left(self._number)
 
 
-_TOLD: Final = tuple(name for name in Answer.__dataclass_fields__ if name not in ("kind", "api", "_judge", "_faults"))
+_REPORTED: Final = tuple(
+    name for name in Answer.__dataclass_fields__ if name not in ("kind", "api", "_judge", "_faults")
+)
 
 
 class LLMUser(locust.User):
@@ -145,12 +145,12 @@ class LLMUser(locust.User):
 
     abstract = True
     # Plain `locust -f` only; under `tailgate run` the spec says these.
-    model: str | None = None  # default: the first that the server tells
+    model: str | None = None  # default: the first that the server lists
     api_key_env: str | None = None  # the environment variable with the API key
 
     def __init__(self, environment: locust.env.Environment) -> None:
         super().__init__(environment)
-        self.client = Client(self, _station_of(self))
+        self.client = Client(self, _coordinator_of(self))
         wait_time = self.wait_time
 
         def after_the_task() -> float:
@@ -161,35 +161,35 @@ class LLMUser(locust.User):
         self.wait_time = after_the_task  # type: ignore[method-assign]
 
     def run(self) -> None:  # type: ignore[misc]
-        """Its whole life; it counts as a user for as long, however that ends."""
-        self.client.come()
+        """Live as a Locust user does. It counts as a user for as long, however that ends."""
+        self.client.start()
         try:
             super().run()  # type: ignore[no-untyped-call]
         finally:
-            self.client.leave()
+            self.client.end()
 
 
-def _station_of(user: LLMUser) -> "Station":
-    if not hasattr(user.environment, "station"):
+def _coordinator_of(user: LLMUser) -> "Coordinator":
+    if not hasattr(user.environment, "coordinator"):
         raise UserError("nobody is there to send its requests; the reason stands above", where=type(user).__name__)
-    station: Station = user.environment.station
-    return station
+    coordinator: Coordinator = user.environment.coordinator
+    return coordinator
 
 
-def _own_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
+def _llm_user_classes(environment: locust.env.Environment) -> list[type[LLMUser]]:
     return [kind for kind in environment.user_classes if issubclass(kind, LLMUser)]
 
 
 def _on_init(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_early
 
-    start_early(environment, _own_classes(environment))
+    start_early(environment, _llm_user_classes(environment))
 
 
 def _on_test_start(environment: locust.env.Environment, **_: Any) -> None:
     from tailgate.loadgen.control.standalone import start_late
 
-    start_late(environment, _own_classes(environment))
+    start_late(environment, _llm_user_classes(environment))
 
 
 # Locust's global events are fired by plain `locust` only: under `tailgate run` the environment has its own.

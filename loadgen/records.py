@@ -82,7 +82,7 @@ SPOOL_SCHEMA: Final = pa.schema(
 )
 
 # What users' own code asked for, one row per request: it becomes the plan of a run without one.
-ASKED_SCHEMA: Final = pa.schema(
+LOCUSTFILE_REQUEST_SCHEMA: Final = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
         pa.field("session", pa.int64(), nullable=False),  # a user
@@ -93,7 +93,7 @@ ASKED_SCHEMA: Final = pa.schema(
 )
 
 # Answers that arrived well and that the user's own code found wrong.
-VERDICT_SCHEMA: Final = pa.schema(
+LOCUSTFILE_VERDICT_SCHEMA: Final = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("error", pa.string(), nullable=False)]
 )
 
@@ -118,7 +118,7 @@ ARRIVALS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# client.parquet: the injector's own conduct, one row per injector and (about) second.
+# client.parquet: the injector's measurement of itself, one row per injector and (about) second.
 CLIENT_SCHEMA: Final = pa.schema(
     [
         pa.field("injector", pa.int32(), nullable=False),
@@ -135,7 +135,7 @@ CLIENT_SCHEMA: Final = pa.schema(
         # Counts per bucket of LAG_EDGES_NS.
         pa.field("dispatch_lag", pa.list_(pa.uint32()), nullable=False),
         pa.field("receive_lag", pa.list_(pa.uint32()), nullable=False),
-        # Closed loop: how late users came back (hand-over - end of the request before it - think time).
+        # Closed loop: how late users came back (dispatch request - end of the request before it - think time).
         pa.field("turnaround_lag", pa.list_(pa.uint32()), nullable=False),
         # (REALTIME - MONOTONIC) now, less the same at the run's start.
         pa.field("clock_step_ns", pa.int64(), nullable=False),

@@ -1,4 +1,4 @@
-"""Secrets stay out of records: what we send as a header may come back in a server's error message.
+"""Keeps secrets out of records: what we send as a header may come back in a server's error message.
 
 Knows the values of all headers that were ever sent (an old API key is a secret as well). Says nothing about
 where secrets are kept: see `loadgen.job`.
@@ -21,36 +21,36 @@ _LEAST_CUT: Final = 4
 
 
 class Secrets:
-    """Masks what it has learned."""
+    """Masks the secrets it has learned."""
 
     def __init__(self) -> None:
-        self._known: list[str] = []
+        self._secrets: list[str] = []
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """The values of these headers, and the words in them, are not for records."""
-        found = {word for name, value in headers.items() for word in _words(name, value)}
-        self._known = sorted(found.union(self._known), key=len, reverse=True)
-        self._pattern = _anywhere(self._known) if self._known else None
+        """Mask the values of these headers, and the words in them, from now on."""
+        words = {word for name, value in headers.items() for word in _words(name, value)}
+        self._secrets = sorted(words.union(self._secrets), key=len, reverse=True)
+        self._pattern = _anywhere(self._secrets) if self._secrets else None
 
     def mask(self, text: str) -> str:
-        """The text with every known secret, also one that is cut at its end, made unreadable."""
+        """The text with every known secret made unreadable, also one that is cut at the text's end."""
         if self._pattern is None:
             return text
         spans = [match.span(1) for match in self._pattern.finditer(text)]
-        cut = max((_cut(text, secret) for secret in self._known), default=0)
+        cut = max((_cut(text, secret) for secret in self._secrets), default=0)
         if cut:
             spans.append((len(text) - cut, len(text)))
-        kept, at = "", 0
+        masked, at = "", 0
         for start, end in sorted(spans):
-            if start > at or not kept:
-                kept += text[at:start] + MASK
+            if start > at or not masked:
+                masked += text[at:start] + MASK
             at = max(at, end)
-        return kept + text[at:]
+        return masked + text[at:]
 
 
 def _anywhere(secrets: Iterable[str]) -> re.Pattern[str]:
-    """Looks ahead only, so that of two that overlap (of "00000000" in nine zeros, say) both are found."""
+    """The pattern looks ahead only, so that of two secrets that overlap ("00000000" in nine zeros) both are found."""
     return re.compile(f"(?=({'|'.join(map(re.escape, secrets))}))")
 
 

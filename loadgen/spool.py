@@ -1,68 +1,80 @@
 """Crash-safe records: Arrow IPC streams, one batch at a time, each handed to the kernel whole.
 
-A process that is killed loses what it had not flushed, at most half a second; the file stays readable up to
-its last whole batch. A full disk ends the file at a batch's edge and is reported, once.
+A process that is killed loses what it had not flushed; the file stays readable up to its last whole batch. On a full
+disk the file ends at a batch's edge. Injectors spool their records this way, telemetry its samples.
 """
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+# A closed stream ends with a continuation marker and a length of zero: nobody was killed while writing it.
+END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+class ArrowStream:
+    """One growing file of record batches of one schema, which has no dictionary columns. Raises OSError."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._file = path.open("wb", buffering=0)
+        sink = pa.BufferOutputStream()
+        pa.ipc.new_stream(sink, schema).close()
+        self._write_whole(sink.getvalue().to_pybytes().removesuffix(END_OF_STREAM))
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write a batch whole or not at all, raising OSError. What was written before stays readable."""
+        self._write_whole(batch.serialize())
+
+    def _write_whole(self, data: Any) -> None:
+        start, rest = self._file.tell(), memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._file.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):  # a device can't be truncated
+                    self._file.truncate(start)
+                    self._file.seek(start)
+                raise
+
+    def close(self) -> None:
+        """Write the stream's end; a stream that is closed stays as it is."""
+        if not self._file.closed:
+            self._write_whole(END_OF_STREAM)
+            self._file.close()
 
 
 class Spool:
-    """One growing file of record batches of one schema. Rows are tuples in the schema's order."""
+    """An Arrow stream of rows, which are tuples in the schema's order."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema = schema
-        self._file = path.open("wb", buffering=0)
+        self._stream = ArrowStream(path, schema)
         self._rows: list[tuple[Any, ...]] = []
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema) as writer:
-            del writer  # nothing yet but the stream's head; batches are to follow before the end marker
-        self._file.write(sink.getvalue().to_pybytes().removesuffix(_END_OF_STREAM))
 
     def __len__(self) -> int:
         """Rows waiting for a flush."""
         return len(self._rows)
 
     def add(self, row: tuple[Any, ...]) -> None:
-        """Keep one row for the next flush."""
         self._rows.append(row)
 
     def flush(self) -> int:
-        """Write what has been added; the number of rows written.
-
-        Raises:
-            OSError: the disk is full or gone. What was written before stays readable.
-        """
+        """Write the added rows and return their number. On an OSError they wait for the next flush."""
         if not self._rows:
             return 0
         columns = zip(*self._rows, strict=True)
         arrays = [_column(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
-        batch = pa.record_batch(arrays, schema=self._schema)
-        data = memoryview(batch.serialize())
-        start = self._file.tell()
-        while data:
-            try:
-                data = data[self._file.write(data) :]
-            except OSError:
-                with contextlib.suppress(OSError):  # a device can't be truncated
-                    self._file.truncate(start)
-                raise
+        self._stream.write(pa.record_batch(arrays, schema=self._schema))
         written = len(self._rows)
         self._rows.clear()
         return written
 
     def close(self) -> None:
-        """Flush, write the stream's end marker (it says: nobody was killed here), and close."""
         self.flush()
-        self._file.write(_END_OF_STREAM)
-        self._file.close()
+        self._stream.close()
 
 
 def _column(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:

@@ -5,17 +5,17 @@ Used at the end of `tailgate run` and by `tailgate report`; a run that was kille
 
 import os
 from pathlib import Path
-from typing import Any
 
-from tailgate.reports.documents.run_html.page import write_report
+from tailgate.reports.documents.run.write import write_report
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.model import Summary
 from tailgate.reports.summary.summary import save_summary, summary_of
 from tailgate.workloads.common.errors import UserError
 
 
-def build(run_dir: Path | str) -> dict[str, Any]:
+def build(run_dir: Path | str) -> Summary:
     """Write `summary.json` and `report.html` (and the Parquet files, where there is a spool); the summary.
 
     A manifest that still says `running` although its process is gone becomes `interrupted`.
@@ -26,8 +26,8 @@ def build(run_dir: Path | str) -> dict[str, Any]:
     return build_with_analysis(run_dir)[0]
 
 
-def build_with_analysis(run_dir: Path | str) -> tuple[dict[str, Any], Analysis]:
-    """As `build`; also the analysed run, for a document that needs its columns."""
+def build_with_analysis(run_dir: Path | str) -> tuple[Summary, Analysis]:
+    """Do what `build` does, and return the analysed run too, for a document that needs its columns."""
     run_dir = Path(run_dir)
     manifest = Manifest.load(run_dir)
     _refuse_running(run_dir, manifest)

@@ -1,4 +1,4 @@
-"""A run's columns as pandas data frames, for notebooks and questions that no report has foreseen.
+"""A run's columns as pandas data frames, for notebooks and for questions that no report answers.
 
     from tailgate.reports import frames
     slow = frames.requests("runs/RUN").query("ttft_ms > 800")
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tailgate.reports.metrics.analysis import analyse
-from tailgate.reports.metrics.requests import PER_REQUEST
+from tailgate.reports.metrics.catalogue import PER_REQUEST
 from tailgate.reports.rundir.telemetry import read_gpu, read_server
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def telemetry(run_dir: Path | str) -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
-    for source, found in (("server", read_server(Path(run_dir))), ("gpu", read_gpu(Path(run_dir)))):
-        if found is not None:
-            parts.append(found.table.to_pandas().assign(source=source))
+    for source, samples in (("server", read_server(Path(run_dir))), ("gpu", read_gpu(Path(run_dir)))):
+        if samples is not None:
+            parts.append(samples.table.to_pandas().assign(source=source))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"t_ns": [], "source": []})
     return frame.assign(t_s=frame["t_ns"] / 1e9)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.kit.paths import SHARED_TRACES
+
 # The same cases every time: what lands doesn't hang on a throw of the dice. New ones are looked for with
 # `pytest --hypothesis-profile explore`, and what that finds becomes an example in the test.
 settings.register_profile("tailgate", deadline=None, derandomize=True)
@@ -27,3 +29,10 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 def _unpatched() -> Iterator[None]:
     yield
     assert "gevent" not in sys.modules, "Locust was imported here: do that in a process of its own"
+
+
+@pytest.fixture(scope="session")
+def traces() -> Path:
+    if not SHARED_TRACES.is_dir():
+        pytest.skip("the shared traces are not on this machine (../shared/traces)")
+    return SHARED_TRACES

@@ -109,7 +109,7 @@ async def _measured(url: str, rate: float, tokens: int, length_s: float, injecto
     with tempfile.TemporaryDirectory(prefix="tailgate-") as folder:
         run_dir = await execute(spec, Path(folder) / "run", ["tailgate", "calibrate"], Watcher())
         collect(run_dir)
-        summary = write_summary(run_dir)
+        summary = write_summary(run_dir).to_json()
     async with aiohttp.ClientSession() as http, http.get(f"{url}/lateness") as answer:
         late = await answer.json(content_type=None)
     return _judged(rate, tokens, summary, late["p99"])

@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import (
     ANCILLARY_BYTES,
     READABLE,
@@ -68,7 +68,7 @@ class _Answer:
 class NullServer:
     """Serves until the process ends. Times in nanoseconds."""
 
-    def __init__(self, loop: Loop, ttft_ns: int, itl_ns: int) -> None:
+    def __init__(self, loop: EventLoop, ttft_ns: int, itl_ns: int) -> None:
         self._loop = loop
         self._ttft_ns = ttft_ns
         self._itl_ns = itl_ns
@@ -204,7 +204,7 @@ def main() -> int:
     given = parser.parse_args()
     be_punctual(die_with_parent=True)
     raise_file_limit()
-    loop = Loop()
+    loop = EventLoop()
     server = NullServer(loop, int(given.ttft_ms * 1e6), int(given.itl_ms * 1e6))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(json.dumps({"port": server.port}), flush=True)

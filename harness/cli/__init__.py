@@ -12,7 +12,10 @@ from tailgate.workloads.common.import_paths import installed_first
 # name -> (module, one line for --help)
 COMMANDS: Final = {
     "run": ("tailgate.harness.cli.run", "run a load test: run directory, summary, report.html"),
-    "gate": ("tailgate.harness.cli.gate", "test whether a candidate is slower: PASS, FAIL, INCONCLUSIVE or INVALID"),
+    "gate": (
+        "tailgate.harness.cli.experiments.gate",
+        "test whether a candidate is slower: PASS, FAIL, INCONCLUSIVE or INVALID",
+    ),
     "calibrate": ("tailgate.harness.cli.calibrate", "find out how much load this machine can measure honestly"),
     "worker": ("tailgate.harness.cli.worker", "join a distributed run and send its share of the load"),
     "workload": ("tailgate.harness.cli.workload", "list, show, plan, preview, fit and convert profiles and traces"),

@@ -12,21 +12,28 @@ def run(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     from tailgate.reports.compare.comparison import compare
     from tailgate.reports.compare.runs import load_runs
-    from tailgate.reports.documents import comparison as docs
+    from tailgate.reports.documents.comparison import comparison_document, to_json
+    from tailgate.reports.documents.render.html import html
+    from tailgate.reports.rundir.json_files import write_atomic
 
     comparison = compare(load_runs(options.runs), anyway=options.anyway)
-    docs.write_html(comparison, options.out)
+    document = comparison_document(comparison)
+    write_atomic(options.out, html(document).encode())
     if options.json or options.format == "json":
         import orjson
 
-        sys.stdout.write(orjson.dumps(docs.to_json(comparison), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(to_json(comparison), option=orjson.OPT_INDENT_2).decode() + "\n")
     elif options.format == "md":
-        sys.stdout.write(docs.markdown(comparison))
+        from tailgate.reports.documents.render.markdown import markdown
+
+        sys.stdout.write(markdown(document))
     elif not options.quiet:
         from rich.console import Console
 
+        from tailgate.reports.documents.render.terminal import print_document
+
         console = Console()
-        docs.print_comparison(comparison, console)
+        print_document(document, console)
         console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
     return 0
 

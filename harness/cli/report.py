@@ -6,9 +6,7 @@ from pathlib import Path
 
 from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.reports.build import build_with_analysis
-from tailgate.reports.documents.export import FORMATS, export
-from tailgate.reports.documents.run_terminal import print_summary
-from tailgate.reports.summary.summary import exit_code
+from tailgate.reports.documents.run.write import FORMATS, export, print_summary
 from tailgate.workloads.common.errors import UserError
 
 
@@ -27,7 +25,7 @@ def run(argv: list[str]) -> int:
         console = Console()
         print_summary(summary, console)
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     parser.add_argument("run", help="The run directory.")
-    parser.add_argument("--format", choices=sorted(FORMATS), help="Print this document on stdout instead of the table.")
+    parser.add_argument("--format", choices=FORMATS, help="Print this document on stdout instead of the table.")
     parser.add_argument("--json", action="store_true", help="The same as --format json.")
     parser.add_argument("--quiet", action="store_true", help="Write the files and print nothing.")
     return parser

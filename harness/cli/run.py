@@ -11,6 +11,7 @@ from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags
 from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
 
+_STDIN = Path("/dev/stdin")
 _FILES: Final = (
     *(f"target.tls.{name}" for name in ("ca", "cert", "key")),
     *(f"workload.{name}" for name in ("trace.file", "content.file", "locustfile", "profile")),
@@ -24,8 +25,9 @@ def run(argv: list[str]) -> int:
 
     where, folder, data = "command line", Path.cwd(), {}
     if arguments.spec is not None:
-        data = specs.load(arguments.spec)
-        where, folder = str(arguments.spec), arguments.spec.resolve().parent
+        piped = str(arguments.spec) == "-"
+        where, folder = "spec" if piped else str(arguments.spec), arguments.spec.resolve().parent
+        data = specs.load(_STDIN if piped else arguments.spec)
         _make_files_absolute(data, folder)
     flags = _from_flags(arguments, traced=_has_trace(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
@@ -36,7 +38,6 @@ def run(argv: list[str]) -> int:
     watcher = Watcher() if arguments.quiet or arguments.json else Progress()
     run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
     from tailgate.reports.build import build
-    from tailgate.reports.summary.summary import exit_code
 
     try:
         summary = build(run_dir)
@@ -48,11 +49,11 @@ def run(argv: list[str]) -> int:
     elif not arguments.quiet:
         from rich.console import Console
 
-        from tailgate.reports.documents.run_terminal import print_summary
+        from tailgate.reports.documents.run.write import print_summary
 
         print_summary(summary, Console())
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
-    return exit_code(summary)
+    return summary.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
         description="Run a load test from a spec, from flags, or from both, and write its run directory with a report.",
         epilog=EXIT_CODES,
     )
-    p.add_argument("spec", nargs="?", type=Path, help="A spec (YAML); flags override what it says.")
+    p.add_argument(
+        "spec", nargs="?", type=Path, help="A spec (YAML), or - for standard input; flags override what it says."
+    )
     add_flags(p, TARGET, "target")
     add_flags(p, WORKLOAD, "workload")
     add_flags(p, RUN, "run")

@@ -4,14 +4,18 @@ A source is a profile's name, a spec (YAML), a profile file (YAML), or a trace; 
 """
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tailgate.harness.cli.workload_source import Source, add_trace_flags, add_workload_flags, source_of, trace_of
 from tailgate.harness.config.arguments import Parser
-from tailgate.reports.documents.workload_terminal import number, print_figures, print_json, print_pictures
+from tailgate.reports.documents.model import Document
+from tailgate.reports.documents.workload import workload_document
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import plain
 
 if TYPE_CHECKING:
     from tailgate.workloads.plan.plan import Plan
@@ -29,7 +33,7 @@ def _list(options: argparse.Namespace) -> int:
 
     profiles = [{"name": name, "title": load(name).title} for name in names()]
     if options.json:
-        print_json(profiles)
+        _print_json(profiles)
     elif not options.quiet:
         width = max(len(profile["name"]) for profile in profiles) + 2
         print("\n".join(f"{profile['name']:<{width}}{profile['title']}" for profile in profiles))
@@ -45,18 +49,14 @@ def _show(options: argparse.Namespace) -> int:
     profile = load(spec.based_on) if spec.based_on else None
     plan = _plan_of(source)
     figures = plan_figures(plan)
-    if options.svg is not None:
-        from tailgate.reports.documents.plots.workload_svg import picture
-
-        _write(options.svg, picture(plan, profile.title if profile else name).encode())
     if options.json:
-        print_json({"name": name, "profile": profile.model_dump() if profile else None, "figures": figures})
+        _print_json({"name": name, "profile": profile.model_dump() if profile else None, "figures": figures})
     elif not options.quiet:
         if profile is not None:
             print(f"{name}: {profile.title}\n\n{profile.about.strip()}\n")
             print("\n".join(f"  source: {source}" for source in profile.sources))
             print(f"  context: {profile.rule}\n")
-        print_figures(figures, profile.facts if profile else {})
+        _print_document(workload_document(figures, facts=profile.facts if profile else None))
     return 0
 
 
@@ -73,15 +73,15 @@ def _plan(options: argparse.Namespace) -> int:
         raise UserError(f"can't be written: {error.strerror}", where=str(options.output)) from error
     figures = plan_figures(plan)
     if options.json:
-        print_json({"name": name, "plan": str(options.output), "figures": figures})
+        _print_json({"name": name, "plan": str(options.output), "figures": figures})
     elif not options.quiet:
-        print_figures(figures, {})
+        _print_document(workload_document(figures))
         print(f"plan: {options.output} ({plan.table.num_rows:,} rows, plan_hash {plan.plan_hash})")
     return 0
 
 
 def _preview(options: argparse.Namespace) -> int:
-    from tailgate.reports.documents.workload_html import preview_page
+    from tailgate.reports.documents.render.html import html
     from tailgate.workloads.config.profiles import load
     from tailgate.workloads.plan.summary import plan_figures
 
@@ -90,12 +90,12 @@ def _preview(options: argparse.Namespace) -> int:
     plan = _plan_of(source)
     output = options.output or Path(f"{name}.html")
     about = load(spec.based_on).about if spec.based_on else ""
-    _write(output, preview_page(plan, name, about).encode())
+    document = workload_document(plan_figures(plan), plan, name=name, about=about)
+    _write(output, html(document).encode())
     if options.json:
-        print_json({"name": name, "page": str(output), "figures": plan_figures(plan)})
+        _print_json({"name": name, "page": str(output), "figures": plan_figures(plan)})
     elif not options.quiet:
-        print_figures(plan_figures(plan), {})
-        print_pictures(plan)
+        _print_document(document)
         print(f"page: {output}")
     return 0
 
@@ -106,7 +106,7 @@ def _fit(options: argparse.Namespace) -> int:
     fit = fit_profile(trace_of(options, options.log), options.title or "")
     write(fit, options.output)
     if options.json:
-        print_json(
+        _print_json(
             {
                 "profile": str(options.output),
                 "estimates": {name: estimate.as_dict() for name, estimate in fit.estimates.items()},
@@ -129,8 +129,8 @@ def _fit(options: argparse.Namespace) -> int:
             "figure", "log", "drawn from the fit", "error", "", title="The fit's error", title_justify="left"
         )
         for check in fit.checks:
-            error = f"{check.error:+.1%}" if check.log else number(check.error)
-            checks.add_row(check.name, number(check.log), number(check.fit), error, "ok" if check.ok else "off")
+            error = f"{check.error:+.1%}" if check.log else plain(check.error)
+            checks.add_row(check.name, plain(check.log), plain(check.fit), error, "ok" if check.ok else "off")
         console.print(estimates, checks)
         for note in fit.notes:
             console.print(f"note: {note}", highlight=False, soft_wrap=True)
@@ -146,7 +146,7 @@ def _convert(options: argparse.Namespace) -> int:
     lost = export(replay, options.output, options.to)
     notices = [*replay.notices, *lost]
     if options.json:
-        print_json({"file": str(options.output), "requests": len(replay.columns), "notices": notices})
+        _print_json({"file": str(options.output), "requests": len(replay.columns), "notices": notices})
     elif not options.quiet:
         print(
             "\n".join(
@@ -154,6 +154,19 @@ def _convert(options: argparse.Namespace) -> int:
             )
         )
     return 0
+
+
+def _print_json(content: Any) -> None:
+    """For scripts: nothing else goes to stdout."""
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")
+
+
+def _print_document(document: Document) -> None:
+    from rich.console import Console
+
+    from tailgate.reports.documents.render.terminal import print_document
+
+    print_document(document, Console())
 
 
 def _plan_of(source: Source) -> "Plan":
@@ -185,7 +198,6 @@ def _parser() -> argparse.ArgumentParser:
 
     add("list", _list, "List the built-in profiles.")
     show = add("show", _show, "Show statistics of a profile, a spec or a trace, and where they come from.")
-    show.add_argument("--svg", type=Path, metavar="FILE", help="Also draw it.")
     plan = add("plan", _plan, "Write the plan to a file: the same rows that a run would send.")
     plan.add_argument("-o", "--output", type=Path, default=Path("plan.parquet"), help="The default is plan.parquet.")
     preview = add("preview", _preview, "Write a page of statistics and figures, and print them.")

@@ -19,8 +19,7 @@ from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import Duration
-from tailgate.workloads.common.validation import Strict, explain
-from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.common.validation import Strict, explain, read_yaml
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import Length
 

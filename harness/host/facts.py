@@ -22,7 +22,7 @@ def host_facts() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what takes part in measuring, and whether streams are read by the extension or in Python."""
-    from tailgate.loadgen.injector.extensions import AVAILABLE
+    from tailgate.loadgen.injector.http import AVAILABLE
 
     packages = {
         name: metadata.version(name) for name in ("tailgate", "locust", "httptools", "pyarrow", "numpy", "aiohttp")

@@ -181,7 +181,7 @@ class Listener:
                     self._watcher.note(message["text"])
             case "unauthorized":
                 self._key_refused()
-            case "fleet":
+            case "workers":
                 manifest.workers = message["workers"]
             case "stopped":  # by somebody else than us: in Locust's web UI
                 self._told_to_stop = True

@@ -85,7 +85,7 @@ async def execute(
             finally:
                 await target.stop()
                 if manifest is not None and target.life is not None:
-                    manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+                    manifest.target.life = target.life.as_dict()
                     manifest.notices += target.life.notices
                     manifest.save(run_dir)
         return run_dir

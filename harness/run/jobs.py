@@ -17,8 +17,8 @@ from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import Job
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.plan.plan import Plan, write_plan
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 from tailgate.workloads.table.hashing import plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
 
 # However short the drain: a server may take this long for a first token.
 _LEAST_STALL_S = 10.0
@@ -41,7 +41,7 @@ def make_jobs(
         spool=str((run_dir / "spool").resolve()),
         injector=0,
         injectors=spec.injector_count,
-        loop="asked" if spec.workload.locustfile is not None else plan.loop,
+        loop="locustfile" if spec.workload.locustfile is not None else plan.loop,
         urls=identity.urls,
         api=spec.target.endpoint,
         model=identity.model,

@@ -8,7 +8,7 @@ from tailgate.harness.host.facts import host_facts, versions
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.rundir.manifest import Target as ManifestTarget
+from tailgate.reports.rundir.manifest import TargetRecord as ManifestTarget
 from tailgate.workloads.plan.plan import Plan
 
 

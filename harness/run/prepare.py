@@ -121,8 +121,8 @@ async def prepare(
         vram = await memory(http, identity, target.life)
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
-    manifest.target.memory = vram  # type: ignore[attr-defined]
-    manifest.target.instance = identified.instance  # type: ignore[attr-defined]
+    manifest.target.memory = vram
+    manifest.target.instance = identified.instance
     manifest.content = prompts.facts
     manifest.notices += [*identified.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
@@ -131,7 +131,7 @@ async def prepare(
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
     if target.life is not None:
-        manifest.target.life = target.life.as_dict()  # type: ignore[attr-defined]
+        manifest.target.life = target.life.as_dict()
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)

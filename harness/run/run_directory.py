@@ -56,10 +56,26 @@ def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
 
 
 def make(out: Path | None, name: str) -> Path:
-    """A new, empty run directory: ``out`` itself, or runs/<utc>-<name>.
+    """A new run directory: ``out`` itself, or runs/<utc>-<name>.
 
     Raises:
         UserError: it can't be made or written, or holds files already.
+    """
+    out = make_empty(out, name)
+    try:
+        (out / "spool").mkdir()
+        # Kept back, so that even on a disk that fills up the run can write down how it ended.
+        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    return out
+
+
+def make_empty(out: Path | None, name: str) -> Path:
+    """A new, empty directory: ``out`` itself, or runs/<utc>-<name>.
+
+    Raises:
+        UserError: it can't be made, or holds files already.
     """
     if out is None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -76,12 +92,13 @@ def make(out: Path | None, name: str) -> Path:
             raise UserError(
                 "is not empty", where=f"--out {out}", remedy="Name a new folder; runs are never overwritten."
             )
-        (out / "spool").mkdir()
-        # Kept back, so that even on a disk that fills up the run can write down how it ended.
-        (out / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
     except OSError as error:
-        raise UserError(f"can't be written: {error.strerror}", where=f"--out {out}") from error
+        raise _unwritable(out, error) from error
     return out
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"can't be written: {error.strerror}", where=f"--out {out}")
 
 
 def release(run_dir: Path) -> None:

@@ -52,11 +52,11 @@ class Installed:
     python: str
     version: str
     has_command: bool  # whether `vllm serve` works: it needs package metadata named vllm
-    flags: Mapping[str, "Flag"] | None
+    flags: Mapping[str, "VllmFlag"] | None
 
 
 @dataclass(frozen=True)
-class Flag:
+class VllmFlag:
     """What a flag takes: one of `choices`, values of the type `kind`, as many as argparse's `nargs` says."""
 
     choices: tuple[str, ...] | None
@@ -90,7 +90,7 @@ async def inspect(python: str) -> Installed:
         flags = listing.get("flags") if listing else None
         if flags is not None:
             _keep(cached, json.dumps(flags))
-    parsed = None if flags is None else {n: Flag(c and tuple(c), t, count) for n, (c, t, count) in flags.items()}
+    parsed = None if flags is None else {n: VllmFlag(c and tuple(c), t, count) for n, (c, t, count) in flags.items()}
     return Installed(python, answer["version"], answer["command"], parsed)
 
 
@@ -108,7 +108,7 @@ def check(installed: Installed, args: Mapping[str, Any]) -> None:
             _check(installed.version, installed.flags, flag(key, value), value, where)
 
 
-def _check(version: str, flags: Mapping[str, Flag], words: Sequence[str], value: Any, where: str) -> None:
+def _check(version: str, flags: Mapping[str, VllmFlag], words: Sequence[str], value: Any, where: str) -> None:
     name, *values = words
     expected = flags.get(name) or flags.get(name.partition(".")[0])
     if expected is None:

@@ -1,5 +1,4 @@
-"""What is watched beside the traffic: the server's own metrics, the host, the GPUs; all on the run's clock.
+"""What is watched beside the traffic, on the run's clock: the server's own metrics, the host, the GPUs.
 
-`server` scrapes `/metrics`, `host` asks psutil, `tidy` keeps the samples and writes them. The schemas are
-`reports.rundir.telemetry`'s; what follows from the figures is decided there and never here.
+The schemas stand in `reports.rundir.telemetry`, and what follows from the figures is decided in `reports`.
 """

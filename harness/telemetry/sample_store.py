@@ -8,11 +8,14 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from tailgate.loadgen.spool import ArrowStream
+from tailgate.reports.rundir.spool import whole_batches
 
 FLUSH_ROWS = 8192
 FLUSH_S = 1.0
@@ -33,9 +36,7 @@ class TidySamples:
         self._pending_rows = 0
         self._spool = spool
         self._flushed_s: float | None = None  # monotonic; counts from the first rows
-        self._file: BinaryIO | None = None
-        self._writer: Any = None
-        self._unwritten = _Unwritten()
+        self._stream: ArrowStream | None = None
 
     def append(self, columns: Sequence[Any]) -> None:
         """Add rows: one sequence or array per column, in the schema's order."""
@@ -52,7 +53,7 @@ class TidySamples:
 
     def shift(self, by_ns: int) -> None:
         """Move the samples so far in time (their first column); only before anything was flushed."""
-        if self._file is not None:
+        if self._stream is not None:
             raise RuntimeError("samples on disk can't be moved")
         times = self._schema.names[0]
         self._pending = [
@@ -67,34 +68,19 @@ class TidySamples:
         """
         if self._spool is None or not self._pending:
             return
-        if self._writer is None:
+        if self._stream is None:
             self._spool.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._spool.open("wb", buffering=0)
-            self._writer = pa.ipc.new_stream(self._unwritten, self._schema)
-        for batch in pa.Table.from_batches(self._pending).combine_chunks().to_batches():
-            self._writer.write_batch(batch)
-        self._pending, self._pending_rows = [], 0
-        self._drain()
-
-    def _drain(self) -> None:
-        """What is unwritten goes to the file as a whole, or not at all."""
-        assert self._file is not None
-        start = self._file.tell()
-        data = memoryview(bytes(self._unwritten.data))
-        while data:
-            try:
-                data = data[self._file.write(data) :]
-            except OSError:
-                with contextlib.suppress(OSError):  # a device can't be truncated
-                    self._file.truncate(start)
-                    self._file.seek(start)
-                raise
-        self._unwritten.data.clear()
+            self._stream = ArrowStream(self._spool, self._schema)
+        self._pending_rows = 0
+        self._pending = pa.Table.from_batches(self._pending).combine_chunks().to_batches()
+        while self._pending:
+            self._stream.write(self._pending[0])
+            del self._pending[0]
 
     def write(self, path: Path) -> None:
         """Write all rows so far to one Parquet file, replacing it as a whole, and end the spool."""
         self.close()
-        if self._spool is not None and self._file is not None:
+        if self._spool is not None and self._stream is not None:
             write_spool(self._spool, self._schema, path)
         else:
             _write(self._pending, self._schema, path)
@@ -102,36 +88,8 @@ class TidySamples:
     def close(self) -> None:
         """End the spool; nothing can be added any more."""
         self.flush()
-        if self._writer is not None:
-            assert self._file is not None
-            self._writer.close()
-            self._writer = None
-            self._drain()
-            self._file.close()
-
-
-class _Unwritten:
-    """What the stream's writer gave and the file has not: Arrow takes it for a file."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self._given = 0
-
-    def write(self, data: bytes) -> int:
-        self.data += data
-        self._given += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._given
-
-    def flush(self) -> None:
-        """Nothing is held back here."""
-
-    def close(self) -> None:
-        """The file is closed by its owner."""
+        if self._stream is not None:
+            self._stream.close()
 
 
 def write_spool(spool: Path, schema: pa.Schema, path: Path) -> None:
@@ -139,17 +97,8 @@ def write_spool(spool: Path, schema: pa.Schema, path: Path) -> None:
 
     The stream's writer may have been killed: what it had begun to write last is left out.
     """
-    if not spool.exists():
-        return
-    with spool.open("rb") as file:
-        _write(_complete_batches(file), schema, path)
-
-
-def _complete_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from pa.ipc.open_stream(file)
-    except (pa.ArrowInvalid, OSError):
-        return
+    if spool.exists():
+        _write(whole_batches(spool), schema, path)
 
 
 def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:

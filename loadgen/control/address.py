@@ -1,4 +1,4 @@
-"""HOST:PORT as a person writes it, and whether one can listen there."""
+"""Reads HOST:PORT as a person writes it, and checks that this machine can listen there."""
 
 import os
 import socket
@@ -33,11 +33,7 @@ def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
 
 
 def refuse_a_port_in_use(host: str, port: int, where: str) -> None:
-    """Locust itself would end the process.
-
-    Raises:
-        UserError: the address is in use, or not of this machine.
-    """
+    """Raise a UserError if the address is in use or not of this machine: Locust itself would end the process."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

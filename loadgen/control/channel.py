@@ -14,22 +14,24 @@ _LAST_WORDS_S = 5.0
 
 
 class Channel:
-    """Sends messages, and calls ``take`` for each that comes; ``gone`` when the other end hangs up.
+    """Sends messages, and calls ``on_message`` for each that comes, ``on_closed`` when the other end hangs up.
 
-    Each message leaves at once. (What users say together could leave together for half the CPU; they would then be
-    answered together, ask together again, and so on: the load would come in bunches that nobody asked for.)
+    Each message leaves at once. (Sending messages of several users together would take half the CPU, but
+    they would be answered together, ask together again, and so on: the load would come in bunches.)
     """
 
-    def __init__(self, sock: socket.socket, take: Callable[[Message], None], gone: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, on_message: Callable[[Message], None], on_closed: Callable[[], None]
+    ) -> None:
         self._sock = sock
-        self._take = take
-        self._gone = gone
+        self._on_message = on_message
+        self._on_closed = on_closed
         self._waiting: list[bytes] = []
         self._pusher: gevent.Greenlet | None = None
         self._listener = gevent.spawn(self._listen)
 
     def send(self, message: Message) -> None:
-        """Send one message, soon; one to a process that is gone is dropped, `gone` has told of it."""
+        """Send one message at once, or as soon as the socket takes it. A message to a closed end is dropped."""
         data = orjson.dumps(message) + b"\n"
         if not self._waiting:
             try:
@@ -44,7 +46,7 @@ class Channel:
         self._waiting.append(data)
 
     def _push(self) -> None:
-        """What the socket did not take at once, in order."""
+        """Send what the socket did not take at once, in order."""
         try:
             while self._waiting:
                 self._sock.sendall(self._waiting[0])
@@ -63,11 +65,11 @@ class Channel:
                 break
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                self._take(orjson.loads(line))
-        self._gone()
+                self._on_message(orjson.loads(line))
+        self._on_closed()
 
     def close(self) -> None:
-        """Send what waits, and hang up."""
+        """Send what waits, then close the socket."""
         if self._pusher is not None:
             self._pusher.join(_LAST_WORDS_S)
             self._pusher.kill()

@@ -1,7 +1,7 @@
-"""One machine's part of a run: its injectors, and the users who ask them for requests.
+"""One machine's part of a run: its injectors, and the users for whom they send requests.
 
-The same whether a run is of one machine (`local`) or this is one of several (`worker`): whoever commands it hears of
-everything through ``report``.
+It is the same in a run on one machine (`local_run`) and on each of several (`worker`). It reports everything to its
+owner by ``report``.
 """
 
 import time
@@ -15,7 +15,6 @@ from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.injector_processes import Injectors
-from tailgate.loadgen.control.user_counts import Population
 
 if TYPE_CHECKING:
     from tailgate.loadgen.llm_user import Answer
@@ -23,25 +22,25 @@ if TYPE_CHECKING:
 END_OF_USER = gevent.GreenletExit
 
 
-class Station:
-    """Lives from the injectors' start until `over` is set."""
+class Coordinator:
+    """Passes messages between users and injectors, which have all ended when `over` is set."""
 
     def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
         self._report = report
-        self._injectors = Injectors(injectors, self._heard)
+        self._injectors = Injectors(injectors, self._on_injector_message)
         self._first = 0
         self._ready = 0
         self._stamps = True
         self._users_made = 0
-        self._turns: dict[int, AsyncResult] = {}  # user -> the end of its session's turn, if it waits for one
+        self._turn_ends: dict[int, AsyncResult] = {}  # user -> the end of its session's turn, if it waits for one
         self._answers: dict[int, AsyncResult] = {}  # request of a locustfile -> its answer, if anybody waits for it
         self._open: set[int] = set()  # requests of locustfiles whose answers may yet be judged
-        self._asked = 0
-        self._woke: dict[int, tuple[int, int]] = {}  # users of locustfiles: their last answer, and when they got it
+        self._request_count = 0
+        self._last_wakeups: dict[int, tuple[int, int]] = {}  # user of a locustfile -> last answer, and when it came
         self._job: dict[str, Any] = {}
         self._request_limit: int | None = None
         self._began = False
-        self.population = Population()
+        self.user_counts = UserCounts()
         self.closing = False
         self.over = Event()  # every injector has ended
 
@@ -51,149 +50,146 @@ class Station:
     # --- commands --------------------------------------------------------------------------------------
 
     def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
-        """Tell the injectors their jobs: numbers ``first`` ... of ``of``; at most ``requests`` are asked for."""
+        """Send the injectors their jobs, numbered ``first`` ... of ``of``. At most ``requests`` are dispatched."""
         self._first = first
         self._request_limit = requests
         self._job = job
         for k in range(len(self._injectors)):
-            self._injectors.tell(k, {"op": "job", "job": {**job, "injector": first + k, "injectors": of}})
+            self._injectors.send(k, {"op": "job", "job": {**job, "injector": first + k, "injectors": of}})
 
     def go(self, t0_unix_ns: int) -> None:
-        """The run's clock starts at this time (CLOCK_REALTIME)."""
+        """Start the run's clock at this time (CLOCK_REALTIME)."""
         self._began = True
-        self._injectors.tell_all({"op": "go", "t0_unix_ns": t0_unix_ns})
+        self._injectors.send_all({"op": "go", "t0_unix_ns": t0_unix_ns})
         if self._request_limit == 0:  # all of them are others'
             self.finish()
 
     def close_at(self, unix_ns: int) -> None:
-        """Closed loop: from this time on nobody asks any more."""
+        """End a closed loop at this time (CLOCK_REALTIME)."""
         gevent.spawn_later(max(unix_ns - time.time_ns(), 0) / 1e9, self.finish)
 
     def finish(self, early: bool = False) -> None:
-        """Closed loop: nobody asks any more, what is in flight drains."""
+        """End a closed loop: users get no further request, and requests in flight drain."""
         if not self.closing:
             self.closing = True
             self._report_users(early)
-            self._injectors.tell_all({"op": "finish", "open": sorted(self._open.union(self._answers))})
+            self._injectors.send_all({"op": "finish", "open": sorted(self._open.union(self._answers))})
 
     def wind_down(self, why: str) -> None:
-        """Nothing more is sent from now on; what is in flight may end, within the plan's drain."""
+        """Send nothing more, and let requests in flight end within the plan's drain."""
         if not self._began:
             self.stop(why)
         elif self._job["loop"] == "open":
-            self._injectors.tell_all({"op": "finish"})
+            self._injectors.send_all({"op": "finish"})
         else:
             self.finish(early=True)
 
     def stop(self, why: str) -> None:
-        """End now: what is in flight is cancelled, what was measured is kept."""
+        """End now: requests in flight are cancelled, and records are kept."""
         if not self.closing:
             self.closing = True
             if self._began and self._job["loop"] != "open":
                 self._report_users(early=True)
-        self._injectors.tell_all({"op": "stop", "why": why})
+        self._injectors.send_all({"op": "stop", "why": why})
 
     def _report_users(self, early: bool) -> None:
-        users = self.population.summary()
+        users = self.user_counts.summary()
         self._report({"op": "closing", "at_unix_ns": time.time_ns(), "users": users, "early": early})
 
     def renew_headers(self, message: Message) -> None:
-        """Other headers from now on."""
-        self._injectors.tell_all(message)
+        self._injectors.send_all(message)
 
     def close(self) -> None:
-        """End the injectors."""
         self._injectors.close()
 
     # --- the users -------------------------------------------------------------------------------------
 
     def next_user(self) -> int:
-        """A number for a new user; its injector is that number modulo their count."""
+        """A number for a new user. Its injector is that number modulo the number of injectors."""
         self._users_made += 1
         return self._users_made - 1
 
-    def came(self) -> None:
-        """A user has begun."""
-        self.population.change(+1)
+    def user_started(self) -> None:
+        self.user_counts.change(+1)
 
-    def left(self, user: int) -> None:
-        """A user has ended; its request in flight, if any, goes on and is recorded."""
-        self._turns.pop(user, None)
-        self._woke.pop(user, None)
-        self._injectors.tell(user % len(self._injectors), {"op": "left", "user": user})
-        self.population.change(-1)
+    def user_left(self, user: int) -> None:
+        """Count a user out. Its request in flight, if any, goes on and is recorded."""
+        self._turn_ends.pop(user, None)
+        self._last_wakeups.pop(user, None)
+        self._injectors.send(user % len(self._injectors), {"op": "left", "user": user})
+        self.user_counts.change(-1)
 
-    def follow_the_plan(self) -> None:
-        """The open loop's dispatcher: waits until every injector has ended."""
+    def follow_plan(self) -> None:
+        """Wait until every injector has ended: the open loop needs nothing of its one user."""
         self.over.wait()
         raise END_OF_USER
 
-    def ask(self, user: int) -> int:
-        """Have the user's next request sent; returns when it has ended, with the think time in ns."""
-        self._count_one()
-        ended = self._turns[user] = AsyncResult()
-        self._injectors.tell(user % len(self._injectors), {"op": "hand", "user": user, "at": time.time_ns()})
+    def dispatch_next(self, user: int) -> int:
+        """Have the user's next request sent, wait for its end, and return the think time in ns."""
+        self._count_request()
+        ended = self._turn_ends[user] = AsyncResult()
+        self._injectors.send(user % len(self._injectors), {"op": "dispatch-next", "user": user, "at": time.time_ns()})
         think_ns: int = ended.get()["think_ns"]
         return think_ns
 
-    def _count_one(self) -> None:
-        """One more request, or the end of the user who wants it."""
-        if self.closing or (self._request_limit is not None and self._asked >= self._request_limit):
+    def _count_request(self) -> None:
+        """Count one more request, or end the user who wants it if there are none left."""
+        if self.closing or (self._request_limit is not None and self._request_count >= self._request_limit):
             self.finish()
             raise END_OF_USER
-        self._asked += 1
+        self._request_count += 1
 
     # --- users of locustfiles (loadgen.llm_user) ------------------------------------------------------------
 
     def request(self, user: int, message: Message) -> Message:
-        """Have a body sent; what the injector tells of the answer, under the request's `number`.
+        """Have a body sent, and return the injector's message about the answer, under the request's `number`.
 
-        An answer goes to who asked for it and to nobody else: if they wait no longer (a timeout of their own, or the
-        user's end), it is recorded and not told.
+        An answer goes only to the user who asked for it. If that one waits no longer (a timeout of its own, or its
+        end), the answer is only recorded.
         """
-        self._count_one()
-        number = self._asked
+        self._count_request()
+        number = self._request_count
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
         answer = self._answers[number] = AsyncResult()
         now = time.time_ns()
-        after, woke = self._woke.get(user, (0, now))
+        after, woke_ns = self._last_wakeups.get(user, (0, now))
         message = {
-            **message, "op": "ask", "user": user, "number": number, "body": body,
-            "at": now, "after": after, "woke": woke,
+            **message, "op": "dispatch-body", "user": user, "number": number, "body": body,
+            "at": now, "after": after, "woke": woke_ns,
         }  # fmt: skip
-        self._injectors.tell(user % len(self._injectors), message)
+        self._injectors.send(user % len(self._injectors), message)
         try:
             done: Message = answer.get()
         except BaseException:
             if answer.ready():  # it came at the very moment at which they gave up
-                self.said_all(user, number)
+                self.release_answer(user, number)
             raise
         finally:
             del self._answers[number]
-        self._woke[user] = number, time.time_ns()
+        self._last_wakeups[user] = number, time.time_ns()
         self._open.add(number)
         return done
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """A user found an answer wrong."""
+        """Record that a user found an answer wrong."""
         verdict = {"op": "judge", "index": answer.index, "class": answer.kind, "error": reason}
-        self._injectors.tell(user % len(self._injectors), verdict)
+        self._injectors.send(user % len(self._injectors), verdict)
 
-    def said_all(self, user: int, number: int) -> None:
-        """Nothing more will be said of an answer. Told only at the end, when the injectors wait for it."""
+    def release_answer(self, user: int, number: int) -> None:
+        """No user can fail this answer any more. Injectors need to know that only when the run is closing."""
         self._open.discard(number)
         if self.closing:
-            self._injectors.tell(user % len(self._injectors), {"op": "settled", "number": number})
+            self._injectors.send(user % len(self._injectors), {"op": "settled", "number": number})
 
-    def answered(self, answer: "Answer") -> None:
-        """An answer has come; what it counts as is in the records."""
+    def on_answer(self, answer: "Answer") -> None:
+        """For subclasses: an answer has come."""
 
-    def settled(self, user: User, answer: "Answer") -> None:
-        """Nothing more will be said of an answer."""
+    def on_settled(self, user: User, answer: "Answer") -> None:
+        """For subclasses: no user can fail this answer any more."""
 
     # --- from the injectors ----------------------------------------------------------------------------
 
-    def _heard(self, k: int, message: Message) -> None:
+    def _on_injector_message(self, k: int, message: Message) -> None:
         match message["op"]:
             case "ready":
                 self._ready += 1
@@ -203,11 +199,11 @@ class Station:
             case "done" if "number" in message:
                 answer = self._answers.get(message["number"])
                 if answer is None:
-                    self.said_all(message["user"], message["number"])
+                    self.release_answer(message["user"], message["number"])
                 else:
                     answer.set(message)
             case "done":
-                ended = self._turns.pop(message["user"], None)
+                ended = self._turn_ends.pop(message["user"], None)
                 if ended is not None:
                     ended.set(message)
             case "stalled":
@@ -224,8 +220,8 @@ def _streamed(job: dict[str, Any]) -> dict[str, Any]:
     return {"stream": True, "stream_options": {"include_usage": True}} if job["streamed"] else {}
 
 
-def assertions_count(environment: Environment) -> None:
-    """An `assert` that fails in a locustfile's task is an error of the answer before it."""
+def count_failed_assertions(environment: Environment) -> None:
+    """Make a failed `assert` in a locustfile's task an error of the answer before it."""
 
     def listen(user_instance: User, exception: Exception, **_: Any) -> None:
         answer = getattr(getattr(user_instance, "client", None), "last", None)
@@ -233,3 +229,39 @@ def assertions_count(environment: Environment) -> None:
             answer.fail(str(exception) or "an assertion failed")
 
     environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]
+
+
+class UserCounts:
+    """How many users there are, counted as they come and leave, and the integral of their number over time."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._most = 0
+        self._user_ns = 0
+        self._since_ns: int | None = None
+        self._changed_ns = 0
+
+    def change(self, by: int) -> None:
+        """Count users in (positive) or out (negative)."""
+        now = time.monotonic_ns()
+        if self._since_ns is None:
+            self._since_ns = now
+        else:
+            self._user_ns += self._now * (now - self._changed_ns)
+        self._changed_ns = now
+        self._now += by
+        self._most = max(self._most, self._now)
+
+    def restart(self) -> None:
+        """Begin the average anew with the users of now, because the measure phase begins."""
+        if self._since_ns is not None:
+            self._since_ns = self._changed_ns = time.monotonic_ns()
+            self._user_ns, self._most = 0, self._now
+
+    def summary(self) -> dict[str, float]:
+        """The time-weighted mean and the largest number."""
+        if self._since_ns is None:
+            return {"mean": 0.0, "max": 0.0}
+        now = time.monotonic_ns()
+        whole = self._user_ns + self._now * (now - self._changed_ns)
+        return {"mean": whole / max(now - self._since_ns, 1), "max": float(self._most)}

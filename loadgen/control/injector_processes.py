@@ -1,4 +1,4 @@
-"""The injector processes of this machine, seen from Locust: started, told, listened to, ended."""
+"""The injector processes of this machine: started, sent messages, and ended by the Locust process."""
 
 import os
 import socket
@@ -11,10 +11,10 @@ from tailgate.workloads.common.import_paths import python_module
 
 
 class Injectors:
-    """``count`` injector children. ``heard(k, message)`` is called for all they say."""
+    """``count`` child processes. ``on_message(k, message)`` is called for each message of injector k."""
 
-    def __init__(self, count: int, heard: Callable[[int, Message], None]) -> None:
-        self._heard = heard
+    def __init__(self, count: int, on_message: Callable[[int, Message], None]) -> None:
+        self._on_message = on_message
         self._children: list[subprocess.Popen[bytes]] = []
         self._channels: list[Channel] = []
         self.ended: set[int] = set()
@@ -36,35 +36,32 @@ class Injectors:
                     command, pass_fds=[fd], start_new_session=True, env=environment, stdin=subprocess.DEVNULL
                 )
             )
-        self._channels.append(Channel(ours, partial(self._take, k), partial(self._gone, k)))
+        self._channels.append(Channel(ours, partial(self._on_child_message, k), partial(self._on_child_closed, k)))
 
-    def _take(self, k: int, message: Message) -> None:
+    def _on_child_message(self, k: int, message: Message) -> None:
         if message["op"] in ("end", "refused", "crashed"):
             self.ended.add(k)
-        self._heard(k, message)
+        self._on_message(k, message)
 
-    def _gone(self, k: int) -> None:
+    def _on_child_closed(self, k: int) -> None:
         if k not in self.ended:
             self.ended.add(k)
             code = self._children[k].wait()
-            self._heard(k, {"op": "died", "injector": k, "code": code})
+            self._on_message(k, {"op": "died", "injector": k, "code": code})
 
     @property
     def all_ended(self) -> bool:
-        """Whether none is at work any more."""
         return len(self.ended) == len(self._children)
 
-    def tell(self, k: int, message: Message) -> None:
-        """One message to one injector."""
+    def send(self, k: int, message: Message) -> None:
         self._channels[k].send(message)
 
-    def tell_all(self, message: Message) -> None:
-        """One message to each."""
+    def send_all(self, message: Message) -> None:
         for channel in self._channels:
             channel.send(message)
 
     def close(self, grace_s: float = 10.0) -> None:
-        """Wait for them to exit; one that doesn't is killed."""
+        """Wait for the processes to exit, and kill those that don't."""
         for channel in self._channels:
             channel.close()
         for child in self._children:

@@ -1,4 +1,4 @@
-"""A run of one machine: messages from the harness, a Locust local runner, and this machine's station.
+"""A run on one machine: messages from the harness, a Locust local runner, and this machine's coordinator.
 
 Messages from the harness: prepare, go, wind-down, stop, headers. To it: ready, tick, end, closing, all-ended, and
 whatever the injectors report.
@@ -14,32 +14,32 @@ from locust import User
 from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.coordinator import Station
+from tailgate.loadgen.control.coordinator import Coordinator
 from tailgate.loadgen.control.locustfile import ignored_parts
-from tailgate.loadgen.control.run_setup import Crew, load_classes
+from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 from tailgate.workloads.common.errors import UserError
 
 
 class LocalRun:
-    """Lives until `over` is set."""
+    """A run on this machine alone, which has ended when `over` is set."""
 
     def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
-        self._station = Station(injectors, self._hear)
+        self._coordinator = Coordinator(injectors, self._on_coordinator_message)
         self._report = report
-        self._crew: Crew | None = None
+        self._setup: RunSetup | None = None
         self._environment = Environment(user_classes=[], stop_timeout=0)
-        self._environment.station = self._station  # type: ignore[attr-defined]
+        self._environment.coordinator = self._coordinator  # type: ignore[attr-defined]
         self._environment.create_local_runner()
         self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
-        self._own_classes: list[type[User]] = []
-        self._went = False
+        self._locustfile_classes: list[type[User]] = []
+        self._load_started = False
         self._t0_unix_ns = 0
         self.over = Event()
 
-    def take(self, message: Message) -> None:
-        """One message from the harness."""
+    def on_message(self, message: Message) -> None:
+        """Act on one message from the harness."""
         match message["op"]:
             case "load":
                 self._load(message)
@@ -48,63 +48,62 @@ class LocalRun:
             case "go":
                 self._go(message)
             case "wind-down":
-                self._station.wind_down(message["why"])
+                self._coordinator.wind_down(message["why"])
             case "stop":
-                self._station.stop(message.get("why", "the run was stopped"))
-                if not self._went:
+                self._coordinator.stop(message.get("why", "the run was stopped"))
+                if not self._load_started:
                     self.over.set()
             case "headers":
-                self._station.renew_headers(message)
+                self._coordinator.renew_headers(message)
             case other:
                 raise ValueError(f"unknown message {other!r}")
 
     def _load(self, message: Message) -> None:
         try:
-            self._own_classes = load_classes(message)
+            self._locustfile_classes = load_classes(message)
         except UserError as error:
-            self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            self._report({"op": "refused", **error.parts})
         else:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
-    def gone(self) -> None:
-        """The harness is gone: end, keep what was measured."""
-        self._station.stop("the command line process is gone")
+    def on_harness_gone(self) -> None:
+        """End the run when the harness is gone, and keep the records."""
+        self._coordinator.stop("the command line process is gone")
         gevent.spawn_later(5, self.over.set)
 
     def _prepare(self, message: Message) -> None:
-        self._crew = Crew.of(message, self._report, self._own_classes)
-        self._crew.dress(self._environment)
+        self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
+        self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
-        self._station.prepare(message["job"], 0, len(self._station), message.get("requests"))
+        self._coordinator.prepare(message["job"], 0, len(self._coordinator), message.get("requests"))
 
     def _go(self, message: Message) -> None:
-        assert self._crew is not None
-        self._went = True
+        assert self._setup is not None
+        self._load_started = True
         self._t0_unix_ns = message["t0_unix_ns"]
-        self._station.go(self._t0_unix_ns)
-        self._crew.begin(self._environment, self._t0_unix_ns, machines=1)
-        self._crew.watch_the_clock(self._station, self._t0_unix_ns)
+        self._coordinator.go(self._t0_unix_ns)
+        self._setup.begin(self._environment, self._t0_unix_ns, machines=1)
+        self._setup.watch_the_clock(self._coordinator, self._t0_unix_ns)
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        """Locust's own stop, in its web UI: nothing ends before the injectors have."""
-        if self._went and not self.over.is_set():
+        """Hold Locust back when it is stopped in its web UI, until the injectors have ended."""
+        if self._load_started and not self.over.is_set():
             self._report({"op": "stopped", "why": "stopped in Locust's web UI"})
-            self._station.stop("the run was stopped in Locust's web UI")
+            self._coordinator.stop("the run was stopped in Locust's web UI")
             self.over.wait()
 
-    def _hear(self, message: Message) -> None:
+    def _on_coordinator_message(self, message: Message) -> None:
         if message["op"] == "closing":
-            assert self._crew is not None
-            message["planned_users"] = self._crew.planned_users(self._t0_unix_ns, message["at_unix_ns"])
+            assert self._setup is not None
+            message["planned_users"] = self._setup.planned_users(self._t0_unix_ns, message["at_unix_ns"])
         self._report(message)
         if self._ui is not None:
-            self._ui.take(message)
+            self._ui.on_message(message)
         if message["op"] == "all-ended":
             self.over.set()
 
     def close(self) -> None:
-        """End users and injectors."""
-        self._station.close()
+        self._coordinator.close()
         if self._ui is not None:
             self._ui.close()
         assert self._environment.runner is not None

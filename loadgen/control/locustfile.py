@@ -1,4 +1,4 @@
-"""A user's own locustfile: its `LLMUser` classes, or why it can't be used, in the words of its own traceback."""
+"""Loads a user's locustfile: its `LLMUser` classes, or why it can't be used, with its own traceback."""
 
 import inspect
 import sys
@@ -16,11 +16,7 @@ from tailgate.workloads.table.hashing import file_digest
 
 
 def digest(path: Path) -> str:
-    """Of the file's text: a master and its workers must have the same.
-
-    Raises:
-        UserError: it can't be read.
-    """
+    """A digest of the file's text, which master and workers must share. Raises a UserError if it can't be read."""
     try:
         return file_digest(path)
     except OSError as error:
@@ -36,17 +32,17 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
     digest(path)
     user_first()
     try:
-        found, _shapes = load_locustfile(str(path.resolve()))
+        classes, _shapes = load_locustfile(str(path.resolve()))
     except BaseException as error:  # noqa: BLE001 - a person's own code may raise anything, SystemExit included
         raise UserError(f"can't be imported:\n{_own_traceback(error, path)}", where=str(path)) from None
-    others = sorted(name for name, kind in found.items() if not issubclass(kind, LLMUser))
+    others = sorted(name for name, kind in classes.items() if not issubclass(kind, LLMUser))
     if others:
         raise UserError(
             f"{', '.join(others)}: not an LLMUser, so its requests would not be measured",
             where=str(path),
             remedy="Derive it from tailgate.LLMUser, or give it weight = 0.",
         )
-    usable = [kind for kind in found.values() if kind.weight > 0 or kind.fixed_count > 0]
+    usable = [kind for kind in classes.values() if kind.weight > 0 or kind.fixed_count > 0]
     if not usable:
         raise UserError(
             "has no user class",
@@ -61,20 +57,22 @@ def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | N
 
 
 def ignored_parts(path: Path) -> list[str]:
-    """What plain `locust` heeds in a locustfile that was imported, and a run of ours does not."""
+    """The parts of an imported locustfile that plain `locust` heeds and a run of ours does not."""
     module = inspect.getmodulename(str(path))
-    found = []
+    ignored = []
     shapes = [name for name, kind in vars(sys.modules[str(module)]).items() if is_shape_class(kind)]
     if shapes:
-        found.append(f"{', '.join(shapes)} is ignored: say users or stages in the spec")
+        ignored.append(f"{', '.join(shapes)} is ignored: say users or stages in the spec")
     listeners = [
         name
         for name, hook in vars(locust.events).items()
         if any(_written_in(handler, path) for handler in hook._handlers)
     ]
     if listeners:
-        found.append(f"listeners of events.{', events.'.join(listeners)} are ignored: only plain `locust` fires these")
-    return found
+        ignored.append(
+            f"listeners of events.{', events.'.join(listeners)} are ignored: only plain `locust` fires these"
+        )
+    return ignored
 
 
 def _written_in(handler: object, path: Path) -> bool:
@@ -90,7 +88,7 @@ def _has_task(kind: type[User], tags: list[str] | None, exclude_tags: list[str] 
 
 
 def _own_traceback(error: BaseException, path: Path) -> str:
-    """The traceback from the person's file on: how we came there is nobody's business."""
+    """The traceback from the user's file on, without the frames of ours that led there."""
     frames = error.__traceback__
     own = str(path.resolve())
     while frames is not None and frames.tb_frame.f_code.co_filename != own:

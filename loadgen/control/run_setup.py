@@ -1,4 +1,4 @@
-"""Who runs: the user classes and the shape of a run, and how they are started. The same on one machine or several."""
+"""The user classes and the load shape of a run, and how they start, on one machine or several."""
 
 import time
 import traceback
@@ -13,52 +13,53 @@ from locust.env import Environment
 from locust.user.users import User
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.coordinator import Station, assertions_count
+from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
 from tailgate.loadgen.control.shape import Stages
 from tailgate.loadgen.control.stages import Stage, mean_users
 from tailgate.loadgen.control.users import OpenLoopUser, SessionUser
 
-_MOST_TOLD: Final = 20
+_MOST_REPORTED: Final = 20
 
 
 @dataclass(frozen=True)
-class Crew:
-    """An open loop's dispatchers (no stages), or a closed loop's users."""
+class RunSetup:
+    """What Locust runs: one dispatcher per machine for an open loop (no stages), users for a closed one."""
 
     closed: bool
     stages: tuple[Stage, ...]
     warmup_ns: int
     measure_end_ns: int
     report: Callable[[Message], None]
-    own_classes: tuple[type[User], ...] = ()  # of the person's locustfile
+    locustfile_classes: tuple[type[User], ...] = ()  # of the user's locustfile
 
     @classmethod
     def of(
-        cls, message: dict[str, Any], report: Callable[[Message], None], own_classes: Sequence[type[User]] = ()
-    ) -> "Crew":
-        """From a `prepare` message."""
+        cls, message: dict[str, Any], report: Callable[[Message], None], locustfile_classes: Sequence[type[User]] = ()
+    ) -> "RunSetup":
+        """The set-up that a `prepare` message describes."""
         stages = tuple(Stage(**stage) for stage in message["stages"])
-        return cls(bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(own_classes))
+        return cls(
+            bool(stages), stages, message["warmup_ns"], message["measure_end_ns"], report, tuple(locustfile_classes)
+        )
 
     def user_classes(self) -> list[type[User]]:
-        """What Locust is to run."""
-        if self.own_classes:
-            return list(self.own_classes)
+        if self.locustfile_classes:
+            return list(self.locustfile_classes)
         return [SessionUser] if self.closed else [OpenLoopUser]
 
-    def dress(self, environment: Environment) -> None:
-        """Give Locust's environment its user classes and its shape."""
+    def apply_to(self, environment: Environment) -> None:
+        """Give Locust's environment its user classes and its load shape."""
         environment.user_classes = self.user_classes()
-        if self.own_classes:
-            assertions_count(environment)
-            tell_of_errors(environment, self.report)
+        if self.locustfile_classes:
+            count_failed_assertions(environment)
+            report_user_errors(environment, self.report)
         if self.closed:
             environment.shape_class = Stages(self.stages, self.warmup_ns, self._users_change)
             environment.shape_class.runner = environment.runner
 
     @property
     def _edges(self) -> set[int]:
-        """Where stages begin and ramps end, ns after the warm-up; the run's own begin is one."""
+        """When stages begin and ramps end, in ns after the warm-up. The start of the run is one of them."""
         edges, begin = {-self.warmup_ns}, 0
         for stage in self.stages:
             edges |= {begin, begin + stage.ramp_ns}
@@ -66,7 +67,7 @@ class Crew:
         return edges
 
     def begin(self, environment: Environment, t0_unix_ns: int, machines: int) -> None:
-        """Start the users at the run's time zero: one dispatcher a machine, or by the shape."""
+        """Start the users at the run's time zero: one dispatcher per machine, or as many as the load shape says."""
         runner = environment.runner
         assert runner is not None
         if not self.closed:
@@ -76,15 +77,15 @@ class Crew:
         environment.shape_class.begin(t0_unix_ns)
         runner.start_shape()
 
-    def watch_the_clock(self, station: Station, t0_unix_ns: int) -> None:
-        """Closed loop: count users from the measure phase's begin, and close at its end. Times of this machine."""
+    def watch_the_clock(self, coordinator: Coordinator, t0_unix_ns: int) -> None:
+        """In a closed loop, count users from the measure phase's start and end it in time, by this machine's clock."""
         if self.closed:
             until = (t0_unix_ns + self.warmup_ns - time.time_ns()) / 1e9
-            gevent.spawn_later(max(until, 0), station.population.restart)
-            station.close_at(t0_unix_ns + self.measure_end_ns)
+            gevent.spawn_later(max(until, 0), coordinator.user_counts.restart)
+            coordinator.close_at(t0_unix_ns + self.measure_end_ns)
 
     def planned_users(self, t0_unix_ns: int, until_unix_ns: int) -> float:
-        """Closed loop: how many there were to be on average, from the measure phase's begin to this time."""
+        """The mean number of users that a closed loop should have had from the measure phase's start to this time."""
         return mean_users(self.stages, until_unix_ns - t0_unix_ns - self.warmup_ns)
 
     def _users_change(self, users: int, t_ns: int) -> None:
@@ -93,16 +94,16 @@ class Crew:
         self.report({"op": "event", "kind": "users", "text": f"{users} users", "users": users})
 
 
-def tell_of_errors(environment: Environment, report: Callable[[Message], None]) -> None:
-    """What a person's own code raises is an event of the run, each kind once; assertions are in the records."""
-    told: set[str] = set()
+def report_user_errors(environment: Environment, report: Callable[[Message], None]) -> None:
+    """Report each exception of a user's own code once, as an event of the run. Failed assertions are in the records."""
+    reported: set[str] = set()
 
     def listen(user_instance: User, exception: Exception, tb: TracebackType, **_: Any) -> None:
         user = getattr(user_instance, "user", user_instance)  # Locust gives the task set
         text = f"{type(user).__name__}: {type(exception).__name__}: {exception}"
-        if isinstance(exception, AssertionError) or text in told or len(told) == _MOST_TOLD:
+        if isinstance(exception, AssertionError) or text in reported or len(reported) == _MOST_REPORTED:
             return
-        told.add(text)
+        reported.add(text)
         where = "".join(traceback.format_tb(tb)[-1:]).strip()
         report({"op": "event", "kind": "locustfile", "text": text, "where": where})
 
@@ -110,11 +111,7 @@ def tell_of_errors(environment: Environment, report: Callable[[Message], None]) 
 
 
 def load_classes(message: Message) -> list[type[User]]:
-    """The user classes of a `load` message's locustfile. What it prints goes to standard error: results own the other.
-
-    Raises:
-        UserError: it can't be used.
-    """
+    """The user classes of a `load` message's locustfile, or a UserError if it can't be used."""
     from tailgate.loadgen.control.locustfile import user_classes
 
     return user_classes(Path(message["path"]), message["tags"], message["exclude_tags"])

@@ -38,11 +38,11 @@ class Stages(LoadTestShape):
         self._t0_mono_ns = 0
 
     def begin(self, t0_unix_ns: int) -> None:
-        """The run's clock starts at this time (CLOCK_REALTIME)."""
+        """Start the run's clock at this time (CLOCK_REALTIME)."""
         self._t0_mono_ns = time.monotonic_ns() + t0_unix_ns - time.time_ns()
 
     def tick(self) -> tuple[int, float]:
-        """Sleep to the next moment; the users of then, to be there at once."""
+        """Sleep until the next change; return the number of users then, all of whom come or go at once."""
         if self._next == len(self._moments):
             gevent.sleep(1.0)
         else:

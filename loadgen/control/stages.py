@@ -1,4 +1,4 @@
-"""How many users a closed loop has, and when: stages with ramps. Pure; Locust follows it by `shape`."""
+"""How many users a closed loop has, and when: stages with ramps. `shape` makes Locust follow it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ def users_at(stages: Sequence[Stage], t_ns: int, before: int = 0) -> int:
 
 
 def moments(stages: Sequence[Stage]) -> list[int]:
-    """When the number of users may change: each stage's begin and its ramp's end, and every second of a ramp."""
-    found = {0}
+    """When the number of users may change: at each stage's start, at its ramp's end, and every second of a ramp."""
+    changes = {0}
     begin = 0
     for stage in stages:
-        found.add(begin)
-        found.update(range(begin, begin + stage.ramp_ns, _SECOND_NS))
-        found.add(begin + min(stage.ramp_ns, stage.for_ns))
+        changes.add(begin)
+        changes.update(range(begin, begin + stage.ramp_ns, _SECOND_NS))
+        changes.add(begin + min(stage.ramp_ns, stage.for_ns))
         begin += stage.for_ns
-    return sorted(t for t in found if t < begin)
+    return sorted(t for t in changes if t < begin)
 
 
 def mean_users(stages: Sequence[Stage], until_ns: int) -> float:
-    """The time-weighted mean of `users_at` up to ``until_ns``; the first stage's users where nothing was due yet."""
+    """The time-weighted mean of `users_at` up to ``until_ns``; at time zero the first stage's users."""
     if until_ns <= 0:
         return float(stages[0].users)
     edges = [t for t in moments(stages) if t < until_ns]

@@ -25,7 +25,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.coordinator import Station, assertions_count
+from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
 
@@ -36,12 +36,8 @@ _READY_S = 30.0
 _ASK_S = 10.0
 
 
-class PlainStation(Station):
-    """A station without a run around it.
-
-    Raises:
-        UserError: the target can't be asked for its model, or the injector refused.
-    """
+class StandaloneCoordinator(Coordinator):
+    """A coordinator without a run around it. Raises a UserError if the target or the injector can't serve."""
 
     def __init__(self, environment: Environment, user: type["LLMUser"]) -> None:
         url = _host(environment, user)
@@ -49,7 +45,7 @@ class PlainStation(Station):
             raise UserError("no host: where does the server listen?", where="--host")
         headers = _key(user)
         model, dialect = _served(url, headers, user.model)
-        super().__init__(1, self._hear)
+        super().__init__(1, self._on_message)
         self._environment = environment
         self._prepared = AsyncResult()
         self._wrong: dict[int, str] = {}  # index -> what its user found, until the answer is settled
@@ -57,17 +53,17 @@ class PlainStation(Station):
         self._folder = tempfile.mkdtemp(prefix="tailgate-locust-")
         atexit.register(self._end)
         environment.events.quitting.add_listener(lambda **_: self._end())  # type: ignore[no-untyped-call]
-        assertions_count(environment)
+        count_failed_assertions(environment)
         job = Job(
-            plan="", spool=self._folder, injector=0, injectors=1, loop="asked", urls=(url,), api="chat", model=model,
-            dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(), tells_gaps=True,
+            plan="", spool=self._folder, injector=0, injectors=1, loop="locustfile", urls=(url,), api="chat",
+            model=model, dialect=dialect, headers=headers, run_nonce=os.urandom(4).hex(), report_gaps=True,
         )  # fmt: skip
         self.prepare(job.to_dict(), 0, 1, None)
         with gevent.Timeout(_READY_S, UserError(f"the injector is not ready after {_READY_S:.0f} s")):
             self._prepared.get()
         self.go(time.time_ns())
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         match message["op"]:
             case "ready":
                 self._prepared.set(True)
@@ -79,8 +75,8 @@ class PlainStation(Station):
                 for waiting in [*self._answers.values(), *([] if self._prepared.ready() else [self._prepared])]:
                     waiting.set_exception(why)
 
-    def answered(self, answer: "Answer") -> None:
-        """Its tokens count at once, the request when the user has had its say."""
+    def on_answer(self, answer: "Answer") -> None:
+        """Count its tokens at once. The request counts when the user can't fail it any more."""
         self._unsettled.add(answer.index)
         entries: Any = self._environment.stats.entries
         if answer.ok and answer.ttft_ms is not None:
@@ -89,14 +85,12 @@ class PlainStation(Station):
                 entries[answer.kind, "ITL"].log(gap, 0)
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """A user found an answer wrong."""
         if answer.index in self._unsettled:
             self._wrong[answer.index] = reason
         else:  # its request counts already
             self._environment.stats.log_error(answer.api, answer.kind, reason)
 
-    def settled(self, user: User, answer: "Answer") -> None:
-        """Now it counts."""
+    def on_settled(self, user: User, answer: "Answer") -> None:
         self._unsettled.discard(answer.index)
         error = self._wrong.pop(answer.index, None) or (None if answer.ok else f"{answer.status}: {answer.error}")
         took_ms = answer.last_token_ms if answer.ok and answer.last_token_ms is not None else answer.e2e_ms
@@ -115,32 +109,24 @@ class PlainStation(Station):
 
 
 def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `init`: the injector is ready before the first user, so that no run time is spent on it.
-
-    Raises:
-        SystemExit: it can't be; why is said.
-    """
+    """On Locust's `init`, so that no run time is spent on the injector's start. If it fails, print why and exit."""
     if not _wanted(environment, users) or not _host(environment, users[0]):
         return  # the web UI asks for the host later, and a worker's master tells it
     try:
-        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+        environment.coordinator = StandaloneCoordinator(environment, users[0])  # type: ignore[attr-defined]
     except UserError as error:
         print(f"tailgate: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
 def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `test_start`.
-
-    Raises:
-        UserError: it can't be.
-    """
+    """On Locust's `test_start`, if the host was not known before."""
     if _wanted(environment, users):
-        environment.station = PlainStation(environment, users[0])  # type: ignore[attr-defined]
+        environment.coordinator = StandaloneCoordinator(environment, users[0])  # type: ignore[attr-defined]
 
 
 def _wanted(environment: Environment, users: Sequence[type["LLMUser"]]) -> bool:
-    return bool(users) and not hasattr(environment, "station") and not isinstance(environment.runner, MasterRunner)
+    return bool(users) and not hasattr(environment, "coordinator") and not isinstance(environment.runner, MasterRunner)
 
 
 def _host(environment: Environment, user: type["LLMUser"]) -> str:
@@ -157,11 +143,7 @@ def _key(user: type["LLMUser"]) -> dict[str, str]:
 
 
 def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, str]:
-    """The model to ask for, and whose dialect the server speaks.
-
-    Raises:
-        UserError: nobody answers there, or not an OpenAI API.
-    """
+    """The model to ask for and the server's dialect, or a UserError if no OpenAI API answers there."""
     request = urllib.request.Request(f"{url}/v1/models", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_ASK_S) as response:

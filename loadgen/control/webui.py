@@ -16,15 +16,15 @@ _ROWS: Final = (("TTFT", "ttft_ms"), ("ITL", "itl_ms"), ("E2E", "e2e_ms"))
 
 
 class WebUi:
-    """Serves it while the run goes on."""
+    """The web UI of one run, served while it goes on."""
 
     def __init__(self, environment: Environment, address: str) -> None:
         host, port = split_address(address, DEFAULT_PORT, "--ui")
         self._stats = environment.stats
         self._ui = environment.create_web_ui(host, port)
 
-    def take(self, message: Message) -> None:
-        """An injector's second."""
+    def on_message(self, message: Message) -> None:
+        """Add what an injector's tick says to Locust's statistics."""
         if message["op"] == "tick":
             for name, second in message.get("classes", {}).items():
                 self._take_class(name, second)
@@ -46,5 +46,4 @@ class WebUi:
             self._stats.log_error("E2E", name, "not ok: see the report")
 
     def close(self) -> None:
-        """Stop serving."""
         self._ui.stop()  # type: ignore[no-untyped-call]

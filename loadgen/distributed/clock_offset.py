@@ -1,4 +1,4 @@
-"""How far two machines' clocks are apart, by pings: NTP's exchange (RFC 5905, section 8), the quickest counts."""
+"""How far two machines' clocks are apart, by the quickest of several NTP exchanges (RFC 5905, section 8)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,10 +33,6 @@ class Offset:
 
 
 def estimate(pings: Iterable[Ping]) -> Offset:
-    """The offset by the ping that was the least time on the way.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The offset by the ping that was the least time on the way. Raises a ValueError if there is none."""
     best = min(pings, key=lambda ping: ping.way_ns)
     return Offset(best.offset_ns, (best.way_ns + 1) // 2)

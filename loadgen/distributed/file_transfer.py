@@ -1,4 +1,4 @@
-"""Files of a shard on their way from the master: sent in pieces, and checked to be what they are there."""
+"""Receives the files of a shard, which the master sends in pieces, and checks them by their digests."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -8,14 +8,14 @@ from typing import Any
 from tailgate.workloads.common.errors import UserError
 
 
-def described(path: Path) -> dict[str, Any]:
-    """What a worker is told of a file that is to come: its size and a digest of all of it."""
+def describe_file(path: Path) -> dict[str, Any]:
+    """A file's size and digest, which tell a worker what is to come."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "digest": hashlib.file_digest(file, "blake2b").hexdigest()}
 
 
-class Files:
-    """Files while they come in, piece by piece, in any order; ``complete()`` is called when all are there."""
+class FileReceiver:
+    """Takes files in piece by piece, in any order, and calls ``complete()`` when all are there."""
 
     def __init__(self, folder: Path, complete: Callable[[], None]) -> None:
         self._folder = folder
@@ -24,12 +24,10 @@ class Files:
         self._got: dict[str, dict[int, int]] = {}  # name -> offset -> bytes
 
     def expect(self, wanted: Mapping[str, dict[str, Any]]) -> None:
-        """These are to come."""
         self._wanted = dict(wanted)
         self._look()
 
-    def take(self, name: str, offset: int, piece: bytes) -> None:
-        """A piece has come."""
+    def write_piece(self, name: str, offset: int, piece: bytes) -> None:
         path = self._folder / Path(name).name
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(offset)
@@ -44,15 +42,11 @@ class Files:
             self._complete()
 
     def check(self) -> None:
-        """That they are the master's.
-
-        Raises:
-            UserError: one is not.
-        """
+        """Raise a UserError if a file is not the master's."""
         for name, about in (self._wanted or {}).items():
             path = self._folder / name
             path.touch()  # of an empty file no piece has come
-            if described(path) != about:
+            if describe_file(path) != about:
                 raise UserError(
                     "did not come from the master as it is there", where=name, remedy="Start the run once more."
                 )

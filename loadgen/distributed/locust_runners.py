@@ -2,7 +2,7 @@
 
 Locust takes in whoever connects and spreads the users anew, ends a test when its last worker is silent for three
 seconds, forgets a worker after sixty, and has that worker quit by itself. Here workers are let in by name before the
-run, an outage is waited out (`vigil`, and the worker's own `--alone`), and the end of a run is ours.
+run, an outage is waited out (`liveness`, and the worker's own `--alone`), and the end of a run is ours.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from locust.rpc import Message
 from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
 
 
-class Master(MasterRunner):
+class TailgateMasterRunner(MasterRunner):
     """``takes_part(connection)``: True, False, or None while nobody is let in or turned away for good."""
 
     def __init__(self, environment: Environment, host: str, port: int) -> None:
@@ -24,7 +24,7 @@ class Master(MasterRunner):
         self.takes_part: Callable[[str], bool | None] = lambda _client: None
 
     def handle_message(self, client_id: str, msg: Message) -> None:
-        """One message of a worker's, of Locust's own or of ours."""
+        """Handle one message of a worker, Locust's own or ours."""
         if msg.type == "client_ready" and self.takes_part(client_id) is False:
             # It may ask to join and hear why not; no user is ever given to it.
             self.send_message("ack", client_id=client_id, data={"index": -1})
@@ -38,25 +38,25 @@ class Master(MasterRunner):
         return bool(len(self.clients)) and self.worker_count <= 0
 
     def stop(self, send_stop_to_client: bool = True) -> None:
-        """Not because of silence: an outage may end."""
+        """Stop, but not because all workers are silent: an outage may end."""
         if not (self._all_silent and send_stop_to_client):
             super().stop(send_stop_to_client)
 
     def check_stopped(self) -> None:
-        """The same."""
+        """Silence of all workers is no reason to stop here either."""
         if not self._all_silent:
             super().check_stopped()
 
 
-class Worker(WorkerRunner):
-    """Stays until we leave, and survives a connection that takes nothing."""
+class TailgateWorkerRunner(WorkerRunner):
+    """A worker runner that stays until we leave, and survives a connection that accepts nothing."""
 
     def heartbeat(self) -> Any:
-        """Every second; one that can't be sent is followed by others."""
+        """Send a heartbeat every second. One that can't be sent is followed by others."""
         while True:
             with contextlib.suppress(RPCSendError):
                 super().heartbeat()
             gevent.sleep(1)
 
     def heartbeat_timeout_checker(self) -> Any:
-        """How long to work on without a master is `--alone`'s to say."""
+        """Do nothing: how long to work on without a master is for `--alone` to say."""

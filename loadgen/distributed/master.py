@@ -1,11 +1,11 @@
-"""A run of several machines, on the one that commands: a Locust master runner, and what comes back from its workers.
+"""The commanding side of a run on several machines: a Locust master runner, and what its workers send back.
 
-The same messages from and to the harness as `local`; behind them are workers (`worker`) instead of this machine's own
+It exchanges the same messages with the harness as `local_run`, but behind it are workers instead of this machine's own
 injectors. Users, stages and the web UI are Locust's business, spread over the workers by it; the plan's rows are
-spread by their session (`session % injectors`). Records arrive while the run goes on (`shipping`).
+spread by their session (`session % injectors`). Records arrive while the run goes on (`record_transfer`).
 
 The end is a barrier: the run is over when every worker has drained and all it recorded is here, or is given up
-(`vigil`). Whose rows never came back is known by then.
+(`liveness`). By then it is known whose rows never came back.
 """
 
 import time
@@ -22,13 +22,13 @@ from locust.runners import STATE_MISSING
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.locustfile import ignored_parts
-from tailgate.loadgen.control.run_setup import Crew, load_classes
+from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 from tailgate.loadgen.distributed import locust_runners, protocol
-from tailgate.loadgen.distributed.join import Muster
-from tailgate.loadgen.distributed.liveness import Vigil
-from tailgate.loadgen.distributed.record_transfer import Store, number_of
-from tailgate.loadgen.distributed.workers import Fleet, Remote
+from tailgate.loadgen.distributed.join import Join
+from tailgate.loadgen.distributed.liveness import Liveness
+from tailgate.loadgen.distributed.record_transfer import RecordStore, number_of
+from tailgate.loadgen.distributed.workers import Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 _WATCH_S: Final = 0.25
@@ -36,7 +36,7 @@ _AGAIN_S: Final = 1.0
 
 
 class MasterRun:
-    """Lives until `over` is set."""
+    """A run of several workers, which has ended when `over` is set."""
 
     def __init__(
         self,
@@ -48,30 +48,30 @@ class MasterRun:
     ) -> None:
         self._report = report
         self._wait_s = wait_s
-        self._fleet = Fleet(expected)
-        self._muster = Muster(self._fleet, self._tell, self._event)
-        self._vigil = Vigil(self._fleet, self._beats, self._event)
-        self._crew: Crew | None = None
-        self._own_classes: list[type[User]] = []
-        self._store: Store | None = None
+        self._workers = Workers(expected)
+        self._join = Join(self._workers, self._send, self._event)
+        self._liveness = Liveness(self._workers, self._beats, self._event)
+        self._setup: RunSetup | None = None
+        self._locustfile_classes: list[type[User]] = []
+        self._store: RecordStore | None = None
         self._t0_unix_ns = 0
         self._drain_end_ns = 0  # run time by which every request has ended
-        self._stopping: tuple[str, dict[str, Any]] | None = None  # what workers are told, again and again
+        self._stopping: tuple[str, dict[str, Any]] | None = None  # the message that workers get again and again
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
-        self._runner = self._environment._create_runner(locust_runners.Master, *bind)
-        self._runner.takes_part = self._fleet.takes_part
+        self._runner = self._environment._create_runner(locust_runners.TailgateMasterRunner, *bind)
+        self._runner.takes_part = self._workers.takes_part
         for message_type in protocol.TO_MASTER:
-            self._runner.register_message(message_type, self._hear)
+            self._runner.register_message(message_type, self._on_message)
         self._ui = WebUi(self._environment, ui) if ui else None
         self._environment.events.test_stopping.add_listener(self._on_stopping)  # type: ignore[no-untyped-call]
-        gevent.spawn(self._watch).link_exception(self._failed)
+        gevent.spawn(self._watch).link_exception(self._on_crash)
 
     # --- from the harness ------------------------------------------------------------------------------
 
-    def take(self, message: Message) -> None:
-        """One message from the harness."""
+    def on_message(self, message: Message) -> None:
+        """Act on one message from the harness."""
         match message["op"]:
             case "load":
                 self._load(message)
@@ -90,124 +90,124 @@ class MasterRun:
             case other:
                 raise ValueError(f"unknown message {other!r}")
 
-    def gone(self) -> None:
-        """The harness is gone: end, keep what was measured."""
+    def on_harness_gone(self) -> None:
+        """End the run when the harness is gone, and keep the records."""
         self._stop("the command line process is gone")
         gevent.spawn_later(5, self._dismiss)
 
     def _load(self, message: Message) -> None:
         try:
-            self._own_classes = load_classes(message)
+            self._locustfile_classes = load_classes(message)
         except UserError as error:
             self._refuse(error)
         else:
             self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def _refuse(self, error: UserError) -> None:
-        self._report({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+        self._report({"op": "refused", **error.parts})
 
     def _prepare(self, message: Message) -> None:
-        self._store = Store(Path(message["job"]["spool"]))
+        self._store = RecordStore(Path(message["job"]["spool"]))
         self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
-        self._crew = Crew.of(message, self._report, self._own_classes)
-        self._crew.dress(self._environment)
+        self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
+        self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
         try:
-            self._muster.ready(message, self._wait_s)
+            self._join.wait_until_ready(message, self._wait_s)
         except UserError as error:
             self._refuse(error)
             self._stop("the run was refused")
             return
-        remotes = self._fleet.remotes.values()
+        workers = self._workers.by_id.values()
         self._report(
             {
                 "op": "ready",
-                "stamps": all(remote.stamps for remote in remotes),
-                "injectors": self._fleet.injectors,
-                "workers": [remote.facts() for remote in remotes],
+                "stamps": all(worker.stamps for worker in workers),
+                "injectors": self._workers.injectors,
+                "workers": [worker.facts() for worker in workers],
             }
         )
 
     def _go(self, t0_unix_ns: int) -> None:
-        assert self._crew is not None
+        assert self._setup is not None
         self._t0_unix_ns = t0_unix_ns
         for client in list(self._runner.clients):
-            if client not in self._fleet.remotes:  # somebody else's worker, or one that was turned away
+            if client not in self._workers.by_id:  # somebody else's worker, or one that was turned away
                 del self._runner.clients[client]
-        for client in self._fleet.remotes:
-            self._tell(client, protocol.GO, {"t0_unix_ns": t0_unix_ns})
-        self._crew.begin(self._environment, t0_unix_ns, machines=len(self._fleet.remotes))
+        for client in self._workers.by_id:
+            self._send(client, protocol.GO, {"t0_unix_ns": t0_unix_ns})
+        self._setup.begin(self._environment, t0_unix_ns, machines=len(self._workers.by_id))
 
     def _stop(self, why: str) -> None:
         self._end_load(why, protocol.STOP)
 
     def _end_load(self, why: str, how: str) -> None:
         self._stopping = how, {"why": why}
-        for client in self._fleet.remotes:
-            self._tell(client, *self._stopping)
+        for client in self._workers.by_id:
+            self._send(client, *self._stopping)
 
     # --- from and to the workers -----------------------------------------------------------------------
 
-    def _hear(self, environment: Environment, msg: RpcMessage) -> None:
+    def _on_message(self, environment: Environment, msg: RpcMessage) -> None:
         client, data = msg.node_id, msg.data or {}
-        remote = self._fleet.remotes.get(client)
-        if remote is not None:
-            remote.heard_at = time.monotonic()
+        worker = self._workers.by_id.get(client)
+        if worker is not None:
+            worker.last_heard_s = time.monotonic()
         if msg.type == protocol.HELLO:
-            self._muster.hello(client, data)
+            self._join.on_hello(client, data)
         elif msg.type == protocol.PING:  # of anybody: a worker may ping before it is let in
-            self._muster.ping(client, data)
-        elif remote is not None:
-            self._hear_remote(remote, msg.type, data)
+            self._join.on_ping(client, data)
+        elif worker is not None:
+            self._on_worker_message(worker, msg.type, data)
 
-    def _hear_remote(self, remote: Remote, kind: str, data: dict[str, Any]) -> None:
+    def _on_worker_message(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
         match kind:
             case protocol.PREPARED:
-                self._muster.prepared(remote, data)
+                self._join.on_prepared(worker, data)
             case protocol.REFUSED:
-                self._muster.refused(remote, data)
-            case protocol.SAID:
-                remote.began = True
-                self._hear_said(remote, data["message"])
+                self._join.on_refused(worker, data)
+            case protocol.REPORT:
+                worker.began = True
+                self._on_report(worker, data["message"])
             case protocol.SPOOL:
-                self._hear_spool(remote, data)
+                self._on_spool(worker, data)
             case protocol.DRAINED:
-                if not remote.drained:
-                    remote.drained = True
-                    remote.drift_ns = data["offset_ns"] - remote.offset_ns
-                    if remote.closed_at_ns is None:
-                        self._left_early(remote, "left before the end")
+                if not worker.drained:
+                    worker.drained = True
+                    worker.drift_ns = data["offset_ns"] - worker.offset_ns
+                    if worker.closed_at_ns is None:
+                        self._left_early(worker, "left before the end")
                 if self.over.is_set():
-                    self._tell(remote.id, protocol.DISMISSED, {})
+                    self._send(worker.id, protocol.DISMISSED, {})
 
-    def _hear_said(self, remote: Remote, message: Message) -> None:
+    def _on_report(self, worker: Worker, message: Message) -> None:
         match message["op"]:
             case "closing":
-                remote.users = message["users"]
+                worker.users = message["users"]
                 if self._stopping is not None or not message["early"]:  # else it leaves before the end, alone
-                    remote.closed_at_ns = message["at_unix_ns"]
+                    worker.closed_at_ns = message["at_unix_ns"]
                     self._close_when_all_have()
             case "event":
-                self._event(f"{remote.name} {message['text']}", message["kind"])
+                self._event(f"{worker.name} {message['text']}", message["kind"])
             case _:
                 self._report(message)
                 if self._ui is not None:
-                    self._ui.take(message)
+                    self._ui.on_message(message)
 
-    def _hear_spool(self, remote: Remote, data: dict[str, Any]) -> None:
+    def _on_spool(self, worker: Worker, data: dict[str, Any]) -> None:
         number = number_of(data["name"])
-        if self._store is None or number not in range(remote.first, remote.first + remote.injectors):
+        if self._store is None or number not in range(worker.first, worker.first + worker.injectors):
             return
         try:
-            upto = self._store.take(data["name"], data["offset"], data["piece"])
+            upto = self._store.write(data["name"], data["offset"], data["piece"])
         except OSError as error:
             # Nothing more can be kept: the workers keep what is not here.
             self._store = None
             self._end_badly(f"can't write records: {error.strerror}")
             return
-        self._tell(remote.id, protocol.STORED, {"name": data["name"], "upto": upto})
+        self._send(worker.id, protocol.STORED, {"name": data["name"], "upto": upto})
 
-    def _tell(self, client: str, kind: str, data: dict[str, Any]) -> None:
+    def _send(self, client: str, kind: str, data: dict[str, Any]) -> None:
         self._runner.send_message(kind, data, client_id=client)
 
     def _beats(self, client: str) -> bool:
@@ -220,60 +220,60 @@ class MasterRun:
     # --- the closed loop's users -----------------------------------------------------------------------
 
     def _close_when_all_have(self) -> None:
-        """Closed loop: the measure phase ends when the last worker's users stopped asking."""
-        remotes = [r for r in self._fleet.remotes.values() if not r.given_up and (r.closed_at_ns or not r.drained)]
-        if not remotes or any(remote.closed_at_ns is None for remote in remotes):
+        """In a closed loop the measure phase ends when the last worker's users have stopped asking."""
+        workers = [r for r in self._workers.by_id.values() if not r.given_up and (r.closed_at_ns or not r.drained)]
+        if not workers or any(worker.closed_at_ns is None for worker in workers):
             return
-        users = {key: sum(remote.users[key] for remote in remotes) for key in ("mean", "max")}
-        at = max(remote.closed_at_ns or 0 for remote in remotes)
-        assert self._crew is not None
-        planned = self._crew.planned_users(self._t0_unix_ns, at)
+        users = {key: sum(worker.users[key] for worker in workers) for key in ("mean", "max")}
+        at = max(worker.closed_at_ns or 0 for worker in workers)
+        assert self._setup is not None
+        planned = self._setup.planned_users(self._t0_unix_ns, at)
         self._report({"op": "closing", "at_unix_ns": at, "users": users, "planned_users": planned})
 
-    def _left_early(self, remote: Remote, how: str) -> None:
-        """A closed loop lacks a worker's users from then on: no record shows that, so the run says it."""
-        if self._crew is not None and self._crew.closed and self._stopping is None:
-            self._report({"op": "failed", "why": f"{remote.name} {how}: its users were missing from then on"})
+    def _left_early(self, worker: Worker, how: str) -> None:
+        """Fail a closed loop that lacks a worker's users from now on, since no record would show it."""
+        if self._setup is not None and self._setup.closed and self._stopping is None:
+            self._report({"op": "failed", "why": f"{worker.name} {how}: its users were missing from then on"})
             self._close_when_all_have()
 
-    def _given_up(self, remote: Remote) -> None:
-        """Nobody knows what became of its requests: no report shows them."""
+    def _given_up(self, worker: Worker) -> None:
+        """Fail the run: what became of this worker's requests is in no report."""
         if self._stopping is None:
-            users = "its users were missing from then on, and " if self._crew is not None and self._crew.closed else ""
-            why = f"{remote.name} did not come back: {users}what it did not report is lost"
+            users = "its users were missing from then on, and " if self._setup and self._setup.closed else ""
+            why = f"{worker.name} did not come back: {users}what it did not report is lost"
             self._report({"op": "failed", "why": why})
             self._close_when_all_have()
 
     # --- the barrier -----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        told = time.monotonic()
+        repeated_at = time.monotonic()
         while not self.over.is_set():
             gevent.sleep(_WATCH_S)
-            for remote in self._vigil.newly_missing():
+            for worker in self._liveness.newly_missing():
                 if not self._t0_unix_ns:
-                    self._runner.clients.pop(remote.id, None)
-                    self._muster.gone(remote)
-            if time.monotonic() - told > _AGAIN_S:
-                told = time.monotonic()
-                self._say_again()
+                    self._runner.clients.pop(worker.id, None)
+                    self._join.on_missing(worker)
+            if time.monotonic() - repeated_at > _AGAIN_S:
+                repeated_at = time.monotonic()
+                self._repeat()
             if self._t0_unix_ns:
                 over_s = (time.time_ns() - self._t0_unix_ns - self._drain_end_ns) / 1e9
-                for remote in self._vigil.newly_given_up(over_s):
-                    self._given_up(remote)
-                if self._vigil.all_accounted_for:
+                for worker in self._liveness.newly_given_up(over_s):
+                    self._given_up(worker)
+                if self._liveness.all_accounted_for:
                     self._end()
 
-    def _say_again(self) -> None:
-        """What must not be lost: the start and the stop."""
-        for remote in self._fleet.remotes.values():
-            if self._stopping is not None and remote.here:
-                self._tell(remote.id, *self._stopping)
-            elif self._t0_unix_ns and not remote.began:
-                self._tell(remote.id, protocol.GO, {"t0_unix_ns": self._t0_unix_ns})
+    def _repeat(self) -> None:
+        """Send again what must not be lost: the start and the stop."""
+        for worker in self._workers.by_id.values():
+            if self._stopping is not None and worker.here:
+                self._send(worker.id, *self._stopping)
+            elif self._t0_unix_ns and not worker.began:
+                self._send(worker.id, protocol.GO, {"t0_unix_ns": self._t0_unix_ns})
 
     def _on_stopping(self, environment: Environment, **_: Any) -> None:
-        """Locust's own stop (its web UI, its last worker gone): nothing ends before the records are here."""
+        """Hold Locust back when it stops by itself (web UI, last worker gone) until all records are here."""
         if self.over.is_set() or not self._t0_unix_ns or self._runner.worker_count == 0:
             return
         if self._stopping is None:
@@ -281,8 +281,8 @@ class MasterRun:
             self._stop("the run was stopped in Locust's web UI")
         self.over.wait()
 
-    def _failed(self, greenlet: gevent.Greenlet) -> None:
-        """Our own fault: the run ends now instead of at its deadline."""
+    def _on_crash(self, greenlet: gevent.Greenlet) -> None:
+        """End the run now, not at its deadline, when the master itself failed."""
         self._end_badly(f"the master failed: {greenlet.exception!r}")
 
     def _end_badly(self, why: str) -> None:
@@ -291,17 +291,16 @@ class MasterRun:
         self._end()
 
     def _end(self) -> None:
-        self._report({"op": "fleet", "workers": [remote.facts() for remote in self._fleet.remotes.values()]})
+        self._report({"op": "workers", "workers": [worker.facts() for worker in self._workers.by_id.values()]})
         self._report({"op": "all-ended"})
         self._dismiss()
 
     def _dismiss(self) -> None:
-        for client in self._fleet.remotes:
-            self._tell(client, protocol.DISMISSED, {})
+        for client in self._workers.by_id:
+            self._send(client, protocol.DISMISSED, {})
         self.over.set()
 
     def close(self) -> None:
-        """End Locust: its workers hear of it, too."""
         if self._ui is not None:
             self._ui.close()
         self._runner.quit()

@@ -1,4 +1,4 @@
-"""A worker's end of the line to its master: Locust's own connection, and how far the two clocks are apart."""
+"""A worker's connection to its master, which is Locust's own, and how far the two clocks are apart."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _PONG_S: Final = 10.0
 _LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 
 
-class Link:
+class MasterLink:
     """Connected when made. ``heard(kind, data)`` is called for each of our messages from the master.
 
     Raises:
@@ -31,59 +31,54 @@ class Link:
     """
 
     def __init__(
-        self, environment: Environment, host: str, port: int, heard: Callable[[str, dict[str, Any]], None]
+        self, environment: Environment, host: str, port: int, on_message: Callable[[str, dict[str, Any]], None]
     ) -> None:
         self.master = f"{host}:{port}"
         self._environment = environment
-        self._heard = heard
-        self._heard_at = time.monotonic()
+        self._on_message = on_message
+        self._last_heard_s = time.monotonic()
         self._pings: list[Ping] = []
         self._sending = RLock()
         try:
             environment.stats = RequestStats(use_response_times_cache=False)
-            self._runner = environment._create_runner(locust_runners.Worker, host, port)
+            self._runner = environment._create_runner(locust_runners.TailgateWorkerRunner, host, port)
         except (ConnectionError, *_LINE_BROKEN, OSError) as error:
             raise UserError(f"can't connect: {error}", where=f"--master {self.master}") from error
         for kind in protocol.TO_WORKER:
-            self._runner.register_message(kind, self._take)
+            self._runner.register_message(kind, self._receive)
 
-    def _take(self, environment: Environment, msg: RpcMessage) -> None:
-        self._heard_at = time.monotonic()
+    def _receive(self, environment: Environment, msg: RpcMessage) -> None:
+        self._last_heard_s = time.monotonic()
         data = msg.data or {}
         if msg.type == protocol.PONG:
             self._pings.append(Ping(data["sent"], data["received"], data["answered"], time.time_ns()))
         else:
-            self._heard(msg.type, data)
+            self._on_message(msg.type, data)
 
-    def tell(self, kind: str, data: dict[str, Any]) -> None:
-        """Send; what matters is said again by whoever says it."""
+    def send(self, kind: str, data: dict[str, Any]) -> None:
+        """Send a message, which may be lost: what matters is repeated by the caller."""
         with self._sending:
             try:
                 self._runner.send_message(kind, data)
             except _LINE_BROKEN:
                 return
 
-    def say(self, message: Message) -> None:
-        """Pass on what the station says."""
-        self.tell(protocol.SAID, {"message": message})
+    def report(self, message: Message) -> None:
+        """Pass on a report of the coordinator."""
+        self.send(protocol.REPORT, {"message": message})
 
     def silent_s(self) -> float:
-        """How long nothing was heard of the master, neither of ours nor of Locust's heartbeats."""
+        """How long nothing was heard from the master, heartbeats of Locust included."""
         beat = self._runner.last_heartbeat_timestamp or 0.0
-        return float(min(time.monotonic() - self._heard_at, time.time() - beat))
+        return float(min(time.monotonic() - self._last_heard_s, time.time() - beat))
 
     # --- clocks ----------------------------------------------------------------------------------------
 
     def ping(self) -> None:
-        """Ask for the master's time."""
-        self.tell(protocol.PING, {"sent": time.time_ns()})
+        self.send(protocol.PING, {"sent": time.time_ns()})
 
     def measure_clock(self, pings: int) -> None:
-        """Exchange so many pings.
-
-        Raises:
-            UserError: they are not answered.
-        """
+        """Exchange so many pings. Raises a UserError if they are not answered."""
         wanted = len(self._pings) + pings
         with gevent.Timeout(_PONG_S, UserError("the master does not answer pings", where=f"--master {self.master}")):
             while len(self._pings) < wanted:
@@ -91,15 +86,15 @@ class Link:
                 gevent.sleep(_PING_S)
 
     def offset(self, latest: int | None = None) -> Offset:
-        """The master's clock less ours, of all pings or the latest few."""
+        """The master's clock less ours, by all pings or the latest few."""
         return estimate(self._pings if latest is None else self._pings[-latest:])
 
     def close(self, grace_s: float = 5.0) -> None:
-        """Leave; the master's Locust is told."""
+        """Leave, and let the master's Locust know."""
         self._environment.events.quitting.fire(environment=self._environment)  # type: ignore[no-untyped-call]
         gevent.spawn(self._runner.quit).join(grace_s)
 
 
 def wait_for_any(*events: Event, timeout_s: float | None = None) -> None:
-    """Until one of them is set, or the time is over."""
+    """Wait until one of the events is set or the time is over."""
     gevent.wait(list(events), timeout=timeout_s, count=1)

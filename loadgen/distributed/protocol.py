@@ -1,4 +1,4 @@
-"""What a master and its workers say to each other over Locust's own connection (ZeroMQ, msgpack).
+"""The messages between a master and its workers, over Locust's own connection (ZeroMQ, msgpack).
 
     worker                        master
     hello (until welcomed)    ->
@@ -7,7 +7,7 @@
                               <-  shard, file ... (pieces of the plan and of the prompts' content)
     prepared, or refused      ->
                               <-  go (the start time, on the master's clock)
-    said (what injectors say), spool (bytes of record batches)  ->
+    report (of the injectors), spool (bytes of record batches)  ->
                               <-  stored (what the master holds), wind-down, stop
     drained (until dismissed) ->
                               <-  dismissed
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
-PROTOCOL: Final = 3
+PROTOCOL: Final = 4
 
 DEFAULT_PORT: Final = 5557
 
@@ -36,7 +36,7 @@ FILE: Final = "tailgate.file"
 PREPARED: Final = "tailgate.prepared"
 REFUSED: Final = "tailgate.refused"
 GO: Final = "tailgate.go"
-SAID: Final = "tailgate.said"
+REPORT: Final = "tailgate.report"
 SPOOL: Final = "tailgate.spool"
 STORED: Final = "tailgate.stored"
 WIND_DOWN: Final = "tailgate.wind-down"
@@ -44,7 +44,7 @@ STOP: Final = "tailgate.stop"
 DRAINED: Final = "tailgate.drained"
 DISMISSED: Final = "tailgate.dismissed"
 
-TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, SAID, SPOOL, DRAINED)
+TO_MASTER: Final = (HELLO, PING, PREPARED, REFUSED, REPORT, SPOOL, DRAINED)
 TO_WORKER: Final = (WELCOME, TURNED_AWAY, PONG, SHARD, FILE, GO, STORED, WIND_DOWN, STOP, DISMISSED)
 
 # Pieces of files: small enough that handling one does not hold up a heartbeat.
@@ -52,16 +52,16 @@ PIECE_BYTES: Final = 256 * 1024
 
 
 def trace_of(job: dict[str, Any]) -> str | None:
-    """The trace from which a closed loop's endless plan is gone on with."""
+    """The trace from which a closed loop's endless plan is continued."""
     trace = job["extend_plan"] and job["extend_plan"]["workload"].get("trace")
     return None if trace is None else str(trace["file"])
 
 
 def trace_file(job: dict[str, Any]) -> str:
-    """Its name on a worker; the ending tells its format."""
+    """The trace's name on a worker. Its suffix tells the format."""
     return "trace" + "".join(Path(trace_of(job) or "").suffixes[-2:])
 
 
 def bodies_file(job: dict[str, Any]) -> str:
-    """Name of the log of request bodies on a worker; its ending tells how it is compressed."""
+    """The name of the log of request bodies on a worker. Its suffix tells how it is compressed."""
     return f"bodies{Path(job['bodies']).suffix}"

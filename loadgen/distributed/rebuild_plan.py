@@ -1,4 +1,4 @@
-"""A worker's plan, made in a process of its own.
+"""Makes a worker's plan, in a process of its own.
 
 ``python -m tailgate.loadgen.distributed.rebuild_plan FOLDER`` reads its order from stdin.
 
@@ -18,44 +18,36 @@ from tailgate.workloads.plan.plan import Plan, make_plan, read_plan, write_plan
 from tailgate.workloads.table.hashing import plan_hash
 
 
-def remake(order: dict[str, Any], folder: Path) -> str:
-    """Leave ``plan.parquet`` in the folder and return its hash.
-
-    Raises:
-        UserError: it is not the master's plan.
-    """
+def rebuild(order: dict[str, Any], folder: Path) -> str:
+    """Leave ``plan.parquet`` in the folder and return its hash. Raises a UserError if it is not the master's plan."""
     path = folder / "plan.parquet"
     if order["how"] == "spec":
         plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
-        found = plan.plan_hash
+        plan_hash_here = plan.plan_hash
         write_plan(plan, path)
     else:
-        found = plan_hash(read_plan(path))
-    check(found, order["hash"])
-    return found
+        plan_hash_here = plan_hash(read_plan(path))
+    check(plan_hash_here, order["hash"])
+    return plan_hash_here
 
 
-def check(found: str, expected: str) -> None:
-    """Refuse another plan than the master's.
-
-    Raises:
-        UserError: with both hashes.
-    """
-    if found != expected:
+def check(plan_hash_here: str, expected: str) -> None:
+    """Raise a UserError with both hashes if the plan is not the master's."""
+    if plan_hash_here != expected:
         raise UserError(
-            f"the worker's plan is not the master's: its hash is {found}, the master's {expected}",
+            f"the worker's plan is not the master's: its hash is {plan_hash_here}, the master's {expected}",
             where="plan",
             remedy="Install the same versions of tailgate and numpy on all machines.",
         )
 
 
 def main() -> int:
-    """Entry: a UserError goes to stdout as JSON."""
+    """Read the order, print the answer as JSON."""
     order = orjson.loads(sys.stdin.buffer.read())
     try:
-        answer: dict[str, Any] = {"hash": remake(order, Path(sys.argv[1]))}
+        answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}
     except UserError as error:
-        answer = {"refused": {"what": error.what, "where": error.where, "remedy": error.remedy}}
+        answer = {"refused": error.parts}
     sys.stdout.write(orjson.dumps(answer).decode())
     return 0
 

@@ -1,6 +1,6 @@
-"""A worker's shard made ready: the plan made and checked, this machine's own key and locustfile.
+"""Makes a worker's shard ready: makes and checks the plan, and adds this machine's own key and locustfile.
 
-Neither keys nor code come over the network: the master names the variable and the locustfile's digest.
+Neither keys nor code come over the network: the master only names the variable and the locustfile's digest.
 """
 
 import os
@@ -19,31 +19,27 @@ from tailgate.workloads.common.import_paths import python_module
 
 
 @dataclass(frozen=True)
-class Own:
-    """What this machine brings along."""
+class LocalInputs:
+    """What this machine itself contributes to its shard."""
 
     folder: Path  # where plan, content and records are kept
     key_variable: str | None = None
     locustfile: Path | None = None
 
 
-def make_job(shard: dict[str, Any], own: Own) -> dict[str, Any]:
-    """The injectors' job on this machine; the plan is made and checked.
-
-    Raises:
-        UserError: another plan than the master's, or no key.
-    """
-    _make_plan(shard["plan"], own.folder)
-    job = {**shard["job"], "plan": str(own.folder / "plan.parquet"), "spool": str(own.folder / "spool")}
+def make_job(shard: dict[str, Any], inputs: LocalInputs) -> dict[str, Any]:
+    """The injectors' job on this machine, or a UserError if its plan is not the master's or a key is missing."""
+    _make_plan(shard["plan"], inputs.folder)
+    job = {**shard["job"], "plan": str(inputs.folder / "plan.parquet"), "spool": str(inputs.folder / "spool")}
     if job["content"] is not None:
-        job["content"] = str(own.folder / "content.npz")
+        job["content"] = str(inputs.folder / "content.npz")
     if job["bodies"] is not None:
-        job["bodies"] = str(own.folder / protocol.bodies_file(job))
+        job["bodies"] = str(inputs.folder / protocol.bodies_file(job))
     if protocol.trace_of(job) is not None:
         workload = job["extend_plan"]["workload"]
-        here = {**workload["trace"], "file": str(own.folder / protocol.trace_file(job))}
+        here = {**workload["trace"], "file": str(inputs.folder / protocol.trace_file(job))}
         job["extend_plan"] = {**job["extend_plan"], "workload": {**workload, "trace": here}}
-    job["headers"] = {**job["headers"], **_key(shard["key"], own)}
+    job["headers"] = {**job["headers"], **_key(shard["key"], inputs)}
     return job
 
 
@@ -61,11 +57,11 @@ def _make_plan(order: dict[str, Any], folder: Path) -> None:
         raise UserError(**answer["refused"])
 
 
-def _key(wanted: dict[str, str] | None, own: Own) -> dict[str, str]:
-    """The header with the API key, from this machine's environment."""
+def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
+    """The header with the API key, which comes from this machine's environment."""
     if wanted is None:
         return {}
-    variable = own.key_variable or wanted["variable"]
+    variable = inputs.key_variable or wanted["variable"]
     value = os.environ.get(variable, "")
     if not value:
         raise UserError(
@@ -76,20 +72,16 @@ def _key(wanted: dict[str, str] | None, own: Own) -> dict[str, str]:
     return {wanted["header"]: f"{wanted['scheme']} {value}".strip()}
 
 
-def load_classes(wanted: dict[str, Any] | None, own: Own) -> list[type[User]]:
-    """The user classes of this machine's copy of the locustfile; none for a run without.
-
-    Raises:
-        UserError: no copy, another one than the master's, or one that can't be used.
-    """
+def load_classes(wanted: dict[str, Any] | None, inputs: LocalInputs) -> list[type[User]]:
+    """The user classes of this machine's copy of the locustfile, or a UserError if that can't be used."""
     if wanted is None:
         return []
-    if own.locustfile is None:
+    if inputs.locustfile is None:
         raise UserError(
             f"the run uses a locustfile ({wanted['name']}), of which this worker has no copy",
             where="--locustfile",
             remedy="Copy it here and start `tailgate worker --locustfile FILE`.",
         )
-    if digest(own.locustfile) != wanted["digest"]:
-        raise UserError("is not the master's locustfile", where=str(own.locustfile), remedy="Copy it again.")
-    return user_classes(own.locustfile, wanted["tags"], wanted["exclude_tags"])
+    if digest(inputs.locustfile) != wanted["digest"]:
+        raise UserError("is not the master's locustfile", where=str(inputs.locustfile), remedy="Copy it again.")
+    return user_classes(inputs.locustfile, wanted["tags"], wanted["exclude_tags"])

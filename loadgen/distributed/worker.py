@@ -1,4 +1,4 @@
-"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load, ships its records.
+"""One machine of a distributed run: joins a master, gets its shard, sends its share of the load and its records.
 
 Started by `tailgate worker`. Its records are spooled in a folder of its own first; the master acknowledges what it
 holds, and nothing is deleted before that. When the master has not been heard of for `alone_s` the load ends: nobody
@@ -23,14 +23,14 @@ from gevent.event import AsyncResult, Event
 from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.coordinator import Station
-from tailgate.loadgen.control.run_setup import Crew
+from tailgate.loadgen.control.coordinator import Coordinator
+from tailgate.loadgen.control.run_setup import RunSetup
 from tailgate.loadgen.distributed import protocol
 from tailgate.loadgen.distributed.clock_offset import Offset
-from tailgate.loadgen.distributed.file_transfer import Files
-from tailgate.loadgen.distributed.master_link import Link, wait_for_any
-from tailgate.loadgen.distributed.record_transfer import Shipper
-from tailgate.loadgen.distributed.shard import Own, load_classes, make_job
+from tailgate.loadgen.distributed.file_transfer import FileReceiver
+from tailgate.loadgen.distributed.master_link import MasterLink, wait_for_any
+from tailgate.loadgen.distributed.record_transfer import RecordSender
+from tailgate.loadgen.distributed.shard import LocalInputs, load_classes, make_job
 from tailgate.workloads.common.errors import UserError
 
 _AGAIN_S: Final = 1.0
@@ -46,52 +46,47 @@ _INTERRUPTED: Final = 130
 
 
 class WorkerRun:
-    """Joins, runs once, and leaves. `serve` returns the exit code."""
+    """A worker that joins a master, takes part in one run, and leaves."""
 
-    def __init__(self, injectors: int, own: Own, name: str, alone_s: float) -> None:
-        self._own = own
+    def __init__(self, injectors: int, inputs: LocalInputs, name: str, alone_s: float) -> None:
+        self._inputs = inputs
         self._name = name
         self._alone_s = alone_s
-        (own.folder / "spool").mkdir(parents=True, exist_ok=True)
-        self._station = Station(injectors, self._hear_station)
+        (inputs.folder / "spool").mkdir(parents=True, exist_ok=True)
+        self._coordinator = Coordinator(injectors, self._on_coordinator_message)
         self._environment = Environment(user_classes=[])
-        self._environment.station = self._station  # type: ignore[attr-defined]
-        self._shipper = Shipper(own.folder / "spool", self._ship)
+        self._environment.coordinator = self._coordinator  # type: ignore[attr-defined]
+        self._record_sender = RecordSender(inputs.folder / "spool", self._send_piece)
         self._files_here = Event()
-        self._files = Files(own.folder, self._files_here.set)
-        self._link: Link
-        self._crew: Crew
+        self._files = FileReceiver(inputs.folder, self._files_here.set)
+        self._link: MasterLink
+        self._setup: RunSetup
         self._welcomed = AsyncResult()
         self._shard = AsyncResult()
         self._stamps: bool | None = None  # known when the injectors are ready
-        self._went = Event()
+        self._load_started = Event()
         self._dismissed = Event()
         self._over = Event()  # for whatever reason
         self._exit_code = 0
 
     @property
-    def went(self) -> bool:
-        """Whether load was sent."""
-        return bool(self._went.is_set())
+    def load_started(self) -> bool:
+        return bool(self._load_started.is_set())
 
     # --- from joining to leaving -----------------------------------------------------------------------
 
     def serve(self, host: str, port: int, wait_s: float) -> int:
-        """Join within ``wait_s``, take part in one run; the exit code.
-
-        Raises:
-            UserError: no master, turned away, or the shard can't be served.
-        """
+        """Join within ``wait_s``, take part in one run, return the exit code. Raises a UserError without a run."""
         try:
             self._join(host, port, wait_s)
-            keeper = gevent.spawn(self._keep_watch)
+            keeper = gevent.spawn(self._watch)
             try:
                 self._take_part()
             finally:
                 keeper.kill()
             return self._leave()
         finally:
-            self._station.close()
+            self._coordinator.close()
 
     def _join(self, host: str, port: int, wait_s: float) -> None:
         nobody = UserError(
@@ -100,26 +95,26 @@ class WorkerRun:
             remedy="Start it with `tailgate run SPEC --expect-workers N --bind ADDRESS` and check address and port.",
         )
         with gevent.Timeout(wait_s, nobody):
-            self._link = Link(self._environment, host, port, self._take)
+            self._link = MasterLink(self._environment, host, port, self._on_master_message)
             about = {
                 "version": protocol.VERSION, "protocol": protocol.PROTOCOL, "name": self._name, "pid": os.getpid(),
-                "injectors": len(self._station), "alone_s": self._alone_s,
+                "injectors": len(self._coordinator), "alone_s": self._alone_s,
             }  # fmt: skip
             while not self._welcomed.ready():
-                self._link.tell(protocol.HELLO, about)
+                self._link.send(protocol.HELLO, about)
                 self._welcomed.wait(_AGAIN_S)
-        say(f"joined {self._link.master} as {self._welcomed.get()['name']}")
+        print_line(f"joined {self._link.master} as {self._welcomed.get()['name']}")
 
     def _take_part(self) -> None:
         wait_for_any(self._shard, self._over)
         if not self._shard.ready():
             return
         self._prepare(self._shard.get())
-        while not (self._went.is_set() or self._over.is_set()):
-            self._say_prepared()
-            wait_for_any(self._went, self._over, timeout_s=_AGAIN_S)
-        if self._went.is_set():
-            self._station.over.wait()
+        while not (self._load_started.is_set() or self._over.is_set()):
+            self._report_prepared()
+            wait_for_any(self._load_started, self._over, timeout_s=_AGAIN_S)
+        if self._load_started.is_set():
+            self._coordinator.over.wait()
             self._drain()
 
     def _prepare(self, shard: dict[str, Any]) -> None:
@@ -129,79 +124,80 @@ class WorkerRun:
             if self._over.is_set():
                 return
             self._files.check()
-            job = make_job(shard, self._own)
-            self._crew = Crew.of(shard, self._link.say, load_classes(shard["locustfile"], self._own))
-            self._crew.dress(self._environment)
+            job = make_job(shard, self._inputs)
+            self._setup = RunSetup.of(shard, self._link.report, load_classes(shard["locustfile"], self._inputs))
+            self._setup.apply_to(self._environment)
             self._environment.shape_class = None  # the master has it
-            self._station.prepare(job, shard["first"], shard["of"], shard["requests"])
+            self._coordinator.prepare(job, shard["first"], shard["of"], shard["requests"])
         except UserError as error:
-            self._refuse({"what": error.what, "where": error.where, "remedy": error.remedy})
+            self._refuse(error.parts)
             raise
 
-    def _say_prepared(self) -> None:
+    def _report_prepared(self) -> None:
         if self._stamps is not None:
-            self._link.tell(protocol.PREPARED, {"stamps": self._stamps, **_told(self._link.offset())})
+            self._link.send(protocol.PREPARED, {"stamps": self._stamps, **_clock_fields(self._link.offset())})
 
     def _go(self, t0_unix_ns: int) -> None:
-        if not self._went.is_set():
+        if not self._load_started.is_set():
             t0_here = t0_unix_ns - self._link.offset().offset_ns
-            self._station.go(t0_here)
-            self._crew.watch_the_clock(self._station, t0_here)
-            self._went.set()
+            self._coordinator.go(t0_here)
+            self._setup.watch_the_clock(self._coordinator, t0_here)
+            self._load_started.set()
 
     def _drain(self) -> None:
-        """Ship the rest, and say so until dismissed: a worker that left too early would lose its records."""
+        """Send the rest and report it until dismissed: a worker that left too early would lose its records."""
         deadline = time.monotonic() + _SHIP_S
-        while not (self._shipper.all_stored or self._dismissed.is_set() or self._alone or time.monotonic() > deadline):
+        sender = self._record_sender
+        while not (sender.all_stored or self._dismissed.is_set() or self._alone or time.monotonic() > deadline):
             gevent.sleep(0.02)
-            self._shipper.look()
+            sender.send_new()
         if not self._alone:
             with contextlib.suppress(UserError):  # the offset of before serves then
                 self._link.measure_clock(_LAST_PINGS)
         while not (self._dismissed.is_set() or self._alone):
-            self._link.tell(protocol.DRAINED, _told(self._link.offset(_LAST_PINGS)))
+            self._link.send(protocol.DRAINED, _clock_fields(self._link.offset(_LAST_PINGS)))
             self._dismissed.wait(_AGAIN_S)
 
     def _leave(self) -> int:
-        if self._shipper.all_stored:
-            shutil.rmtree(self._own.folder, ignore_errors=True)
+        if self._record_sender.all_stored:
+            shutil.rmtree(self._inputs.folder, ignore_errors=True)
         else:
-            say(f"the master does not hold all records; the others are kept in {self._own.folder}")
+            print_line(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
             self._exit_code = self._exit_code or _ALONE
         self._link.close()
         return self._exit_code
 
     def interrupted(self) -> None:
-        """Ctrl-C or SIGTERM: end, ship what was measured, leave."""
+        """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
         if hasattr(self, "_link"):
-            self._link.say({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
+            self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
             self._end("the worker was interrupted")
         else:
             # Locust waits for its master in one long call.
-            shutil.rmtree(self._own.folder, ignore_errors=True)
+            shutil.rmtree(self._inputs.folder, ignore_errors=True)
             os._exit(_INTERRUPTED)
 
     def _end(self, why: str) -> None:
-        if not self.went and not self._over.is_set():
-            say(f"the run ended before it began: {why}")
+        if not self.load_started and not self._over.is_set():
+            print_line(f"the run ended before it began: {why}")
             self._exit_code = self._exit_code or _REFUSED
         self._over.set()
-        self._station.stop(why)
+        self._coordinator.stop(why)
 
     # --- in the background -----------------------------------------------------------------------------
 
-    def _keep_watch(self) -> None:
+    def _watch(self) -> None:
         pinged = time.monotonic()
         while True:
             gevent.sleep(_LOOK_S)
-            if self.went:
-                self._shipper.look()
+            if self.load_started:
+                self._record_sender.send_new()
             if time.monotonic() - pinged > _PING_EVERY_S:
                 pinged = time.monotonic()
                 self._link.ping()
             if self._alone and not self._over.is_set():
-                say(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
+                print_line(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
                 self._exit_code = _ALONE
                 self._end("the master is gone")
 
@@ -209,20 +205,20 @@ class WorkerRun:
     def _alone(self) -> bool:
         return self._link.silent_s() > self._alone_s
 
-    def _ship(self, name: str, offset: int, piece: bytes) -> None:
-        self._link.tell(protocol.SPOOL, {"name": name, "offset": offset, "piece": piece})
+    def _send_piece(self, name: str, offset: int, piece: bytes) -> None:
+        self._link.send(protocol.SPOOL, {"name": name, "offset": offset, "piece": piece})
 
     def _refuse(self, why: dict[str, str]) -> None:
-        self._link.tell(protocol.REFUSED, why)
+        self._link.send(protocol.REFUSED, why)
         gevent.sleep(0.5)  # it must be on its way before the connection closes
 
-    # --- from the station and from the master ----------------------------------------------------------
+    # --- messages of the coordinator and the master ----------------------------------------------------------
 
-    def _hear_station(self, message: Message) -> None:
+    def _on_coordinator_message(self, message: Message) -> None:
         match message["op"]:
             case "ready":
                 self._stamps = bool(message["stamps"])
-                self._say_prepared()
+                self._report_prepared()
             case "refused":
                 self._refuse({key: message[key] for key in ("what", "where", "remedy")})
                 self._exit_code = _REFUSED
@@ -231,11 +227,11 @@ class WorkerRun:
                 self._over.set()
             case "closing":
                 at = message["at_unix_ns"] + self._link.offset().offset_ns
-                self._link.say({**message, "at_unix_ns": at})
+                self._link.report({**message, "at_unix_ns": at})
             case _:
-                self._link.say(message)
+                self._link.report(message)
 
-    def _take(self, kind: str, data: dict[str, Any]) -> None:
+    def _on_master_message(self, kind: str, data: dict[str, Any]) -> None:
         match kind:
             case protocol.WELCOME:
                 if not self._welcomed.ready():
@@ -248,13 +244,13 @@ class WorkerRun:
                     self._files.expect(data["files"])
                     self._shard.set(data)
             case protocol.FILE:
-                self._files.take(data["name"], data["offset"], data["piece"])
+                self._files.write_piece(data["name"], data["offset"], data["piece"])
             case protocol.GO:
                 self._go(data["t0_unix_ns"])
             case protocol.STORED:
-                self._shipper.stored(data["name"], data["upto"])
-            case protocol.WIND_DOWN if self.went:
-                self._station.wind_down(data["why"])
+                self._record_sender.acknowledge(data["name"], data["upto"])
+            case protocol.WIND_DOWN if self.load_started:
+                self._coordinator.wind_down(data["why"])
             case protocol.WIND_DOWN | protocol.STOP:
                 self._end(data["why"])
             case protocol.DISMISSED:
@@ -262,17 +258,16 @@ class WorkerRun:
                 self._over.set()
 
 
-def _told(offset: Offset) -> dict[str, int]:
+def _clock_fields(offset: Offset) -> dict[str, int]:
     return {"offset_ns": offset.offset_ns, "error_ns": offset.error_ns}
 
 
-def say(text: str) -> None:
-    """One line for the person at the worker's keyboard."""
+def print_line(text: str) -> None:
+    """Print a line for the person who started the worker."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Entry of the worker's process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -284,16 +279,16 @@ def main() -> int:
     parser.add_argument("--alone", type=float, required=True)
     parser.add_argument("--locustfile", type=Path, default=None)
     a = parser.parse_args()
-    logging.getLogger("locust").setLevel(logging.CRITICAL)  # what matters of it is said in our own words
-    run = WorkerRun(a.injectors, Own(a.folder, a.key_variable, a.locustfile), a.name, a.alone)
+    logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
+    run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, run.interrupted)
     try:
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
-        if not run.went:
+        if not run.load_started:
             shutil.rmtree(a.folder, ignore_errors=True)
-        say(f"tailgate worker: {error}")
+        print_line(f"tailgate worker: {error}")
         return _REFUSED
 
 

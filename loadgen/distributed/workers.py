@@ -12,8 +12,8 @@ from tailgate.workloads.common.errors import UserError
 
 
 @dataclass
-class Remote:
-    """One worker."""
+class Worker:
+    """One worker, with its part of the run and its progress."""
 
     id: str  # Locust's name for the connection
     number: int
@@ -26,11 +26,11 @@ class Remote:
     offset_ns: int = 0  # the master's clock less its own
     error_ns: int = 0
     drift_ns: int = 0  # how far the offset moved through the run
-    began: bool = False  # has said something since go
+    began: bool = False  # has reported something since go
     closed_at_ns: int | None = None  # closed loop: when it asked for its last request, on the master's clock
     users: dict[str, float] = field(default_factory=dict)
     drained: bool = False
-    heard_at: float = field(default_factory=time.monotonic)
+    last_heard_s: float = field(default_factory=time.monotonic)
     missing_since: float | None = None  # monotonic; neither a heartbeat nor a word
     given_up: bool = False
     alone_s: float = 0.0  # how long it sends on without hearing of the master
@@ -41,7 +41,6 @@ class Remote:
         return not (self.drained or self.given_up)
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
         return {
             "name": self.name,
             "injectors": list(range(self.first, self.first + self.injectors)),
@@ -77,60 +76,58 @@ def apportioned(whole: int, weights: Mapping[str, int]) -> dict[str, int]:
     return {name: part + (name in favoured) for name, (part, _) in parts.items()}
 
 
-class Fleet:
+class Workers:
     """The workers that were let in, in order of their joining."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
-        self.remotes: dict[str, Remote] = {}
+        self.by_id: dict[str, Worker] = {}
         self.turned_away: list[str] = []
         self.sharded = False
         self._admitted = 0
 
-    def admit(self, client: str, about: dict[str, Any]) -> Remote | UserError:
-        """Let a worker in, or say why not. One that is in stays in."""
-        if client in self.remotes:
-            return self.remotes[client]
+    def admit(self, client: str, about: dict[str, Any]) -> Worker | UserError:
+        """Let a worker in, or say why not. A worker that is in stays in."""
+        if client in self.by_id:
+            return self.by_id[client]
         version, number = str(about.get("version", "unknown")), self._admitted + 1
         if version != VERSION or about.get("protocol") != PROTOCOL:
             return UserError(
                 f"this worker is tailgate {version}, the master is tailgate {VERSION}",
                 remedy="Install the same version on all machines.",
             )
-        if self.sharded or len(self.remotes) == self.expected:
+        if self.sharded or len(self.by_id) == self.expected:
             why = "has begun" if self.sharded else f"has its {self.expected} workers"
             return UserError(f"too late: the run {why}", remedy="Raise --expect-workers on the master.")
-        remote = Remote(client, number, about.get("name") or f"worker-{number}", int(about["injectors"]), version)
-        remote.alone_s = float(about["alone_s"])
-        self.remotes[client] = remote
+        worker = Worker(client, number, about.get("name") or f"worker-{number}", int(about["injectors"]), version)
+        worker.alone_s = float(about["alone_s"])
+        self.by_id[client] = worker
         self._admitted = number
-        return remote
+        return worker
 
-    def forget(self, remote: Remote) -> None:
-        """One went away before it had a shard: another may take its place."""
-        del self.remotes[remote.id]
+    def forget(self, worker: Worker) -> None:
+        del self.by_id[worker.id]
 
     def takes_part(self, client: str) -> bool | None:
-        """Whether a connection is one of a worker that was let in; None while others still may be."""
-        return client in self.remotes if self.sharded else None
+        """Whether this connection's worker was let in; None while others still may be."""
+        return client in self.by_id if self.sharded else None
 
     @property
     def complete(self) -> bool:
-        """Whether all that are expected are there."""
-        return len(self.remotes) == self.expected
+        return len(self.by_id) == self.expected
 
     @property
     def injectors(self) -> int:
-        """Of all workers together."""
-        return sum(remote.injectors for remote in self.remotes.values())
+        """The number of injectors of all workers."""
+        return sum(worker.injectors for worker in self.by_id.values())
 
     def number_injectors(self) -> None:
-        """Give each worker its injectors' numbers; from now on nobody is let in."""
+        """Give each worker the numbers of its injectors. From now on no worker is let in."""
         self.sharded = True
         first = 0
-        for remote in self.remotes.values():
-            remote.first = first
-            first += remote.injectors
+        for worker in self.by_id.values():
+            worker.first = first
+            first += worker.injectors
 
     def shares(self, requests: int | None, stages: Sequence[Stage]) -> dict[str, int | None]:
         """Each worker's part (by its id) of a closed loop's number of requests: in proportion to its users.
@@ -138,8 +135,8 @@ class Fleet:
         A worker without a user gets none; by equal parts it would wait for ever for somebody to send its own.
         """
         if requests is None:
-            return dict.fromkeys(self.remotes)
-        ranks = {client: k for k, client in enumerate(dealt_in_order(self.remotes))}
+            return dict.fromkeys(self.by_id)
+        ranks = {client: k for k, client in enumerate(dealt_in_order(self.by_id))}
         n = len(ranks)
         weights = {
             client: sum((stage.users // n + (rank < stage.users % n)) * stage.for_ns for stage in stages)
@@ -148,6 +145,6 @@ class Fleet:
         return dict(apportioned(requests, weights))
 
     def who_came(self) -> str:
-        """For a person: names, or nobody; and who was turned away."""
-        came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.remotes.values()) or "nobody"
-        return came + "".join(f"; turned away: {one}" for one in self.turned_away)
+        """The names of those who came, and who was turned away."""
+        came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.by_id.values()) or "nobody"
+        return came + "".join(f"; turned away: {worker}" for worker in self.turned_away)

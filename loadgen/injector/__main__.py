@@ -8,15 +8,15 @@ import sys
 import traceback
 
 from tailgate.loadgen.hide_pandas import hide_pandas
-from tailgate.loadgen.injector.control_socket import Line
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.control_socket import ControlSocket
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.injector import Injector
 from tailgate.loadgen.injector.kernel_timestamps import be_punctual, raise_file_limit
 from tailgate.workloads.common.errors import UserError
 
 
 def main() -> int:
-    """Serve one run; 0 when it ended as told, 1 when it could not."""
+    """Serve one run and return 0, or 1 if the injector could not."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd
@@ -25,10 +25,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     be_punctual(die_with_parent=False)
     raise_file_limit()
-    loop = Loop()
+    loop = EventLoop()
     injector = Injector(loop)
-    line = Line(loop, socket.socket(fileno=fd), injector.take, lambda: injector.stop("the controlling process is gone"))
-    injector.line = line
+    sock = socket.socket(fileno=fd)
+    control = ControlSocket(loop, sock, injector.on_message, lambda: injector.stop("the controlling process is gone"))
+    injector.control = control
     bell, ringer = socket.socketpair()
     for end in (bell, ringer):
         end.setblocking(False)
@@ -39,14 +40,15 @@ def main() -> int:
         loop.run()
     except Exception as error:  # noqa: BLE001 - the process's outermost edge: what was measured is kept
         if isinstance(error, UserError) and not injector.began:
-            line.send({"op": "refused", "what": error.what, "where": error.where, "remedy": error.remedy})
+            control.send({"op": "refused", **error.parts})
             return 1
-        line.send({"op": "crashed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
+        text = f"{type(error).__name__}: {error}"
+        control.send({"op": "crashed", "error": text, "traceback": traceback.format_exc()})
         with contextlib.suppress(Exception):
             injector.stop(f"the injector failed: {error}")
         return 1
     finally:
-        line.close()
+        control.close()
         loop.close()
     return 0
 

@@ -1,4 +1,4 @@
-"""The injector's own conduct, second by second: what the audit judges it by.
+"""The injector's measurement of itself, second by second: the validity checks judge it by that.
 
 How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
 integral of its own readings of the clock, kept apart from the records, so that one can be held against the other),
@@ -16,7 +16,7 @@ from tailgate.loadgen.injector.kernel_timestamps import clock_step_probe
 from tailgate.loadgen.records import lag_histogram
 
 
-class Conduct:
+class ClientStats:
     """Counters of the current interval; `close_interval` turns them into a row of CLIENT_SCHEMA."""
 
     def __init__(self, injector: int) -> None:
@@ -24,7 +24,7 @@ class Conduct:
         self._t0_ns = 0
         self._clock_offset_ns = 0
         self.lags = array("q")  # receive lag of every read
-        self.more_lags: Callable[[], bytes] | None = None  # of reads counted elsewhere: uint32 per bucket
+        self.other_lags: Callable[[], bytes] | None = None  # of reads counted elsewhere: uint32 per bucket
         self.dispatch_lags = array("q")
         self.turnaround_lags = array("q")  # closed loop: how late users came back
         self.bytes = 0
@@ -39,23 +39,23 @@ class Conduct:
         self._clock_seen_ns = self._clock_jump_ns = 0
 
     def start(self, t0_ns: int) -> None:
-        """The run's clock begins at ``t0_ns`` (CLOCK_REALTIME), and with it the first interval."""
+        """Begin the first interval at the run's time zero ``t0_ns`` (CLOCK_REALTIME)."""
         self._t0_ns = self._changed_ns = self._since_ns = t0_ns
         self._clock_offset_ns = self._clock_seen_ns = clock_step_probe()
         self._cpu_ns = time.thread_time_ns()
 
     def forget_cpu(self) -> None:
-        """What was computed up to now belongs to no interval: the run's time zero has just come."""
+        """Drop the CPU time used so far: the run's time zero has just come."""
         self._cpu_ns = time.thread_time_ns()
 
     def look_at_clock(self) -> None:
-        """Called every tenth of a second: has the clock stepped since?"""
+        """Look every tenth of a second whether the clock has stepped."""
         offset = clock_step_probe()
         self._clock_jump_ns = max(self._clock_jump_ns, abs(offset - self._clock_seen_ns))
         self._clock_seen_ns = offset
 
     def began(self, dispatch_lag_ns: int) -> None:
-        """A request was dispatched."""
+        """Count a request that was dispatched."""
         now_ns = time.time_ns()
         self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
         self._changed_ns = now_ns
@@ -65,7 +65,7 @@ class Conduct:
         self.dispatch_lags.append(dispatch_lag_ns)
 
     def ended(self, now_ns: int, late_ns: int, bytes_received: int) -> None:
-        """A request has ended, of which we learn at ``now_ns``: its last bytes were read ``late_ns`` late."""
+        """Count a request that ended, as seen at ``now_ns``. Its last bytes were read ``late_ns`` late."""
         self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - late_ns
         self._changed_ns = now_ns
         self.in_flight -= 1
@@ -73,12 +73,12 @@ class Conduct:
         self.bytes += bytes_received
 
     def close_interval(self, loop_max_ns: int) -> tuple[Any, ...]:
-        """The row of the interval that ends now; the next one begins."""
+        """Return the row of the interval that ends now, and begin the next."""
         now = time.time_ns()
         cpu = time.thread_time_ns()
         receive_lags = lag_histogram(np.frombuffer(self.lags, np.int64))
-        if self.more_lags is not None:
-            receive_lags += np.frombuffer(self.more_lags(), np.uint32)
+        if self.other_lags is not None:
+            receive_lags += np.frombuffer(self.other_lags(), np.uint32)
         reads = int(receive_lags.sum())
         duration = max(now - self._since_ns, 1)
         self._in_flight_ns += self.in_flight * (now - self._changed_ns)

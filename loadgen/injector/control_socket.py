@@ -1,4 +1,4 @@
-"""JSON lines over the control socket, inside the injector's loop: never blocks it."""
+"""Reads and writes JSON lines on the control socket without ever blocking the injector's event loop."""
 
 import contextlib
 import socket
@@ -7,20 +7,24 @@ from typing import Any
 
 import orjson
 
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
 
 
-class Line:
-    """Messages to and from the Locust process. ``gone`` is called when the other end hangs up."""
+class ControlSocket:
+    """Messages to and from the Locust process. ``on_closed`` is called when the other end hangs up."""
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, take: Callable[[dict[str, Any]], None], gone: Callable[[], None]
+        self,
+        loop: EventLoop,
+        sock: socket.socket,
+        on_message: Callable[[dict[str, Any]], None],
+        on_closed: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._sock = sock
-        self._take = take
-        self._gone = gone
+        self._on_message = on_message
+        self._on_closed = on_closed
         self._in = b""
         self._out = b""
         self._open = True
@@ -64,16 +68,16 @@ class Line:
             return
         *lines, self._in = (self._in + data).split(b"\n")
         for line in lines:
-            self._take(orjson.loads(line))
+            self._on_message(orjson.loads(line))
 
     def _hang_up(self) -> None:
         if self._open:
             self._open = False
             self._loop.unwatch(self._sock.fileno())
-            self._gone()
+            self._on_closed()
 
     def close(self) -> None:
-        """Deliver what is left, then close."""
+        """Send what is left, then close."""
         if self._open:
             self._loop.unwatch(self._sock.fileno())
             self._open = False

@@ -1,4 +1,4 @@
-"""Exchanges to connections: the pool of idle ones, who is in flight, and deadlines.
+"""Sends exchanges on connections, and keeps the idle ones, those in flight, and their deadlines.
 
 Open loop or closed, nothing here waits: a request that is due is sent, on an idle connection or a new one.
 There is no cap on connections and no retry.
@@ -8,13 +8,13 @@ import heapq
 import time
 from collections.abc import Callable
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.endpoint import Endpoint
-from tailgate.loadgen.injector.http.fast_connection import IntakeConnection
+from tailgate.loadgen.injector.http.fast_connection import FastConnection
 from tailgate.loadgen.injector.http.tls import TlsConnection
 from tailgate.loadgen.records import HungUp, Status
 
@@ -24,20 +24,20 @@ _MANY_ENDED = 1_000
 
 
 class Dispatcher:
-    """Sends exchanges at once and reports each one's end to ``ended``."""
+    """Sends exchanges at once, and calls ``ended`` with each when it has ended."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         endpoints: list[Endpoint],
         servers: int,
-        conduct: Conduct,
+        stats: ClientStats,
         ended: Callable[[Exchange], None],
         keepalive_ns: int,
     ) -> None:
         self._loop = loop
         self._endpoints = endpoints
-        self._conduct = conduct
+        self._stats = stats
         self._ended = ended
         self._keepalive_ns = keepalive_ns
         self._idle: list[list[Connection]] = [[] for _ in endpoints]
@@ -52,24 +52,23 @@ class Dispatcher:
 
     @property
     def in_flight(self) -> int:
-        """Requests dispatched and not ended."""
         return len(self._busy)
 
     def open_exchanges(self) -> list[Exchange]:
-        """Requests dispatched and not ended, the oldest first."""
+        """Requests dispatched and not ended, oldest first."""
         return list(self._busy)
 
     def least_loaded(self) -> int:
-        """The server with the fewest requests in flight; of several such, each in its turn."""
+        """The server with the fewest requests in flight; several such take turns."""
         servers, least = len(self._load), min(self._load)
-        found = next(k for step in range(servers) if self._load[k := (self._turn + step) % servers] == least)
-        self._turn = (found + 1) % servers
-        return found
+        server = next(k for step in range(servers) if self._load[k := (self._turn + step) % servers] == least)
+        self._turn = (server + 1) % servers
+        return server
 
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
-        """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been: the difference is our lateness."""
+        """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been; the difference is our lateness."""
         now = exchange.dispatched_ns = time.time_ns()
-        self._conduct.began(now - due_ns)
+        self._stats.began(now - due_ns)
         deadline = _deadline(exchange)
         if deadline is not None:
             self._with_deadline[exchange.index] = exchange
@@ -88,16 +87,16 @@ class Dispatcher:
                 if now - connection.idle_since_ns < self._keepalive_ns and connection.alive():
                     return connection
                 connection.close()
-        return self._kind(endpoint)(self._loop, self._endpoints[endpoint], self._conduct, self._on_ended)
+        return self._kind(endpoint)(self._loop, self._endpoints[endpoint], self._stats, self._on_ended)
 
     def _kind(self, endpoint: int) -> type[Connection]:
         if self._endpoints[endpoint].tls:
             return TlsConnection
-        return IntakeConnection if AVAILABLE and self._conduct.kernel_stamps else Connection
+        return FastConnection if AVAILABLE and self._stats.kernel_stamps else Connection
 
     def _on_ended(self, connection: Connection, exchange: Exchange) -> None:
         now = time.time_ns()
-        self._conduct.ended(now, connection.late_ns, exchange.bytes_received)
+        self._stats.ended(now, connection.late_ns, exchange.bytes_received)
         del self._busy[exchange]
         self._with_deadline.pop(exchange.index, None)
         self._load[exchange.endpoint % len(self._load)] -= 1
@@ -112,7 +111,7 @@ class Dispatcher:
             self._loop.at(time.monotonic_ns() + _SWEEP_NS, self._sweep)
 
     def _sweep(self) -> None:
-        """Give up on those whose time is over."""
+        """Give up on requests whose deadline has passed."""
         self._sweeping = False
         now = time.time_ns()
         if len(self._deadlines) > 2 * len(self._with_deadline) + _MANY_ENDED:
@@ -132,13 +131,12 @@ class Dispatcher:
             self._sweep_soon()
 
     def give_up(self, status: Status, error: str) -> None:
-        """End everything in flight: the drain is over, or the run was stopped."""
+        """End everything in flight, because the drain is over or the run was stopped."""
         for exchange, connection in list(self._busy.items()):
             exchange.hung_up = HungUp.STOPPED if status is Status.CANCELLED else None
             connection.hang_up(status, error)
 
     def close(self) -> None:
-        """Close idle connections."""
         for idle in self._idle:
             for connection in idle:
                 connection.close()
@@ -146,6 +144,6 @@ class Dispatcher:
 
 
 def _deadline(exchange: Exchange) -> int | None:
-    """When to give up on it, if ever (CLOCK_REALTIME)."""
+    """When to give up on a request, if ever (CLOCK_REALTIME)."""
     times = [at for at in (exchange.timeout_ns, exchange.hang_up_ns) if at is not None]
     return min(times, default=None)

@@ -11,9 +11,12 @@ import heapq
 import select
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tailgate.loadgen.injector.kernel_timestamps import READABLE, Alarm
+
+if TYPE_CHECKING:
+    from tailgate.loadgen.injector.http._intake import Poll
 
 Handler = Callable[[int], None]
 
@@ -24,29 +27,12 @@ _BEAT_NS = 500_000
 _NEVER: Final = (1 << 63) - 1
 
 
-class Poll(Protocol):
-    """What waits in the loop's place, and may see to some descriptors by itself."""
-
-    @property
-    def woke(self) -> int:
-        """When the last wait ended."""
-        ...
-
-    def poll(self, wait: bool, most: int, until: int, /) -> list[tuple[int, int]]:
-        """Descriptors to call the handlers of, and with what; nothing at ``until`` at the latest."""
-        ...
-
-    def take_longest(self) -> int:
-        """The longest time (ns) for which it was at work without telling, since the last call."""
-        ...
-
-
-class Loop:
-    """Descriptors and deadlines to handlers. Times are CLOCK_MONOTONIC nanoseconds."""
+class EventLoop:
+    """Calls handlers for ready descriptors and due deadlines. Times are CLOCK_MONOTONIC nanoseconds."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self.other_poll: Poll | None = None  # waits instead of us, once there is one
+        self.other_poller: Poll | None = None  # waits instead of us, once there is one
         self._handlers: dict[int, Handler] = {}
         self._alarm = Alarm()
         self._alarm_at = -1
@@ -63,13 +49,12 @@ class Loop:
 
     @property
     def epoll(self) -> int:
-        """The descriptor that all others are watched by."""
         return self._epoll.fileno()
 
     def take_turn_max(self) -> int:
-        """The longest turn since the last call, waiting aside, in ns."""
+        """The longest turn since the last call without its wait, in ns."""
         longest, self._turn_max_ns = self._turn_max_ns, 0
-        return max(longest, self.other_poll.take_longest() if self.other_poll is not None else 0)
+        return max(longest, self.other_poller.take_longest() if self.other_poller is not None else 0)
 
     def watch(self, fd: int, handler: Handler, mask: int = READABLE) -> None:
         """Call ``handler(mask)`` whenever ``fd`` is ready."""
@@ -77,22 +62,21 @@ class Loop:
         self._epoll.register(fd, mask)
 
     def change(self, fd: int, handler: Handler, mask: int) -> None:
-        """Another handler or other events for a watched descriptor."""
+        """Set another handler and other events for a watched descriptor."""
         self._handlers[fd] = handler
         self._epoll.modify(fd, mask)
 
-    def hand_over(self, fd: int, handler: Handler) -> None:
-        """Another handler for the same events."""
+    def set_handler(self, fd: int, handler: Handler) -> None:
         self._handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
-        """Forget a descriptor; call before it is closed."""
+        """Forget a descriptor, before it is closed."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
         self._forgotten.add(fd)
 
     def at(self, deadline_ns: int, callback: Callable[[], None]) -> None:
-        """Call once at or after ``deadline_ns``; a deadline can't be taken back, the callback must check."""
+        """Call once at or after ``deadline_ns``. A deadline can't be withdrawn, so the callback must check."""
         self._sequence += 1
         heapq.heappush(self._timers, (deadline_ns, self._sequence, callback))
 
@@ -117,7 +101,6 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Serve until `stop`."""
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
         monotonic, forgotten = time.monotonic_ns, self._forgotten
         self._running = True
@@ -129,7 +112,7 @@ class Loop:
                 self._alarm.set(self._alarm_at)
             turn_ended = monotonic()
             self._turn_max_ns = max(self._turn_max_ns, turn_ended - turn_began)
-            other = self.other_poll
+            other = self.other_poller
             if other is None:
                 events = poll(0 if busy else None, BATCH)
                 turn_began = monotonic()
@@ -149,6 +132,5 @@ class Loop:
                 heapq.heappop(timers)[2]()
 
     def close(self) -> None:
-        """Give the descriptors back."""
         self._alarm.close()
         self._epoll.close()

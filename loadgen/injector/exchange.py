@@ -5,78 +5,54 @@ connection decides it where none did.
 """
 
 import contextlib
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import HungUp, Status
 
 _ERROR_CHARS = 500
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Exchange:
-    """A prepared request, then what happened to it."""
+    """A prepared request, and what has happened to it."""
 
-    __slots__ = (
-        "bytes_received",
-        "connect_start_ns",
-        "connected_ns",
-        "content_encoding",
-        "content_type",
-        "dispatched_ns",
-        "end_ns",
-        "endpoint",
-        "error",
-        "handed_over_ns",
-        "hang_up_ns",
-        "head",
-        "headers_ns",
-        "http_status",
-        "hung_up",
-        "index",
-        "patience_ns",
-        "payload",
-        "request_id",
-        "reused",
-        "scheduled_ns",
-        "sent_ns",
-        "status",
-        "stream",
-        "streamed",
-        "timeout_ns",
-    )
+    index: int
+    request_id: str
+    payload: bytes  # head and body, ready to send
+    reading: InitVar[Reading]
+    streamed: bool = field(kw_only=True)
+    stream: TokenStream = field(init=False)
+    endpoint: int = 0
+    scheduled_ns: int | None = None
+    handed_over_ns: int | None = None  # closed loop: when the user asked for it
+    dispatched_ns: int | None = None
+    head: object = None  # what its head was made from
+    patience_ns: int | None = None  # how long the user waits, from when the request is due
+    timeout_ns: int | None = None  # give up at this time
+    hang_up_ns: int | None = None  # the user's patience ends at this time
+    connect_start_ns: int | None = None
+    connected_ns: int | None = None
+    sent_ns: int | None = None
+    headers_ns: int | None = None
+    end_ns: int | None = None
+    reused: bool | None = None
+    http_status: int | None = None
+    content_type: bytes = b""
+    content_encoding: bytes = b""
+    bytes_received: int = 0
+    status: Status | None = None
+    error: str | None = None
+    hung_up: HungUp | None = None  # why, if we did
 
-    def __init__(self, index: int, request_id: str, payload: bytes, reading: Reading, *, streamed: bool) -> None:
-        self.index = index
-        self.request_id = request_id
-        self.payload = payload  # head and body, ready to send
-        self.streamed = streamed
-        self.stream = Stream(reading)
-        self.endpoint = 0
-        self.scheduled_ns: int | None = None
-        self.handed_over_ns: int | None = None
-        self.dispatched_ns: int | None = None
-        self.head: object = None  # what its head was made from
-        self.patience_ns: int | None = None  # how long the user waits, from when the request is due
-        self.timeout_ns: int | None = None  # give up at this time
-        self.hang_up_ns: int | None = None  # the user's patience ends at this time
-        self.connect_start_ns: int | None = None
-        self.connected_ns: int | None = None
-        self.sent_ns: int | None = None
-        self.headers_ns: int | None = None
-        self.end_ns: int | None = None
-        self.reused: bool | None = None
-        self.http_status: int | None = None
-        self.content_type = b""
-        self.content_encoding = b""
-        self.bytes_received = 0
-        self.status: Status | None = None
-        self.error: str | None = None
-        self.hung_up: HungUp | None = None  # why, if we did
+    def __post_init__(self, reading: Reading) -> None:
+        self.stream = TokenStream(reading)
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
-        """End without a whole answer. Arrivals up to here are kept."""
+        """End without a whole answer. Arrivals up to now are kept."""
         self._digest_what_came()
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
@@ -84,7 +60,7 @@ class Exchange:
         self._end(status, error, end_ns)
 
     def conclude(self) -> None:
-        """A whole HTTP answer came and ended at `end_ns`: find out what it was."""
+        """Decide the status of a whole HTTP answer that ended at `end_ns`."""
         end_ns = self.end_ns
         assert end_ns is not None
         stream, reading = self.stream, self.stream.reading
@@ -143,12 +119,12 @@ class Exchange:
         self.stream.pieces.clear()
 
     def record(self, injector: int, endpoints: list[str], t0_ns: int) -> tuple[Any, ...]:
-        """The row of SPOOL_SCHEMA, in its order; times relative to ``t0_ns``."""
+        """The row of SPOOL_SCHEMA, in its order, with times relative to ``t0_ns``."""
         stream, reading = self.stream, self.stream.reading
-
-        def relative(stamp: int | None) -> int | None:
-            return None if stamp is None else stamp - t0_ns
-
+        stamps = (
+            self.scheduled_ns, self.dispatched_ns, self.handed_over_ns, self.connect_start_ns, self.connected_ns,
+            self.sent_ns, self.headers_ns, stream.first_ns, stream.first_answer_ns, stream.last_ns, self.end_ns,
+        )  # fmt: skip
         single = reading.output_tokens is not None and reading.output_tokens == reading.contents
         first_chunk = reading.first_chunk_tokens
         multi = reading.multi_token_chunks
@@ -160,17 +136,7 @@ class Exchange:
             self.http_status,
             self.error,
             self.request_id,
-            relative(self.scheduled_ns),
-            relative(self.dispatched_ns),
-            relative(self.handed_over_ns),
-            relative(self.connect_start_ns),
-            relative(self.connected_ns),
-            relative(self.sent_ns),
-            relative(self.headers_ns),
-            relative(stream.first_ns),
-            relative(stream.first_answer_ns),
-            relative(stream.last_ns),
-            relative(self.end_ns),
+            *[None if stamp is None else stamp - t0_ns for stamp in stamps],
             reading.prompt_tokens,
             reading.cached_tokens,
             reading.output_tokens,

@@ -1,6 +1,6 @@
-"""The injector: wires loop, feed, dispatcher and books together, and lives through one run.
+"""The injector: wires event loop, request source, dispatcher and recorder together for one run.
 
-    job -> ready -> go -> (hand, finish, stop, headers)* -> end
+    job -> ready -> go -> (dispatch-next, finish, stop, headers)* -> end
 
 Its process is the data plane: no gevent, no asyncio, one thread. Garbage collection is off while it measures;
 nothing on the hot path makes cycles, so memory stays flat without it.
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.control_socket import Line
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.control_socket import ControlSocket
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import resolve
 from tailgate.loadgen.injector.kernel_timestamps import StampKeeper
-from tailgate.loadgen.injector.recording.live_stats import Recent
-from tailgate.loadgen.injector.recording.recorder import Books
+from tailgate.loadgen.injector.recording.live_stats import LiveStats
+from tailgate.loadgen.injector.recording.recorder import Recorder
 from tailgate.loadgen.injector.schedule.closed_loop import ClosedLoop
-from tailgate.loadgen.injector.schedule.locustfile_loop import APIS, Asked
+from tailgate.loadgen.injector.schedule.locustfile_loop import APIS, LocustfileLoop
 from tailgate.loadgen.injector.schedule.open_loop import OpenLoop
-from tailgate.loadgen.injector.schedule.sources import make_feed
+from tailgate.loadgen.injector.schedule.sources import make_source
 from tailgate.loadgen.job import PATHS, Job
 from tailgate.loadgen.records import Status
 from tailgate.loadgen.redact import Secrets
@@ -39,57 +39,57 @@ _FLUSH_NS = 250_000_000
 
 
 class Injector:
-    """One injector's life. `take` is called with each message from the control socket."""
+    """One injector for one run. `on_message` is called with each message from the control socket."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
-        self.line: Line | None = None
+        self.control: ControlSocket | None = None
         self._job: Job
         self._over = False
         self._started = False
         self._progress = (-1, -1)  # reads and ended requests, when there was last something new
         self._progress_ns = 0
-        self._told_ns = 0  # when a refused key was last told of
+        self._refused_key_reported_ns = 0  # when a refused key was last reported
         self._unread: deque[Exchange] = deque()  # answers that came whole and wait to be read
         self._stamps = StampKeeper()
         self._secrets = Secrets()
 
     @property
     def began(self) -> bool:
-        """Whether load is being sent: from then on nothing can be refused."""
+        """Whether load is being sent; from then on nothing can be refused."""
         return self._started
 
-    def take(self, message: dict[str, Any]) -> None:
-        """One message from the control socket."""
+    def on_message(self, message: dict[str, Any]) -> None:
+        """Act on one message from the control socket."""
         match message["op"]:
             case "job":
                 self._prepare(Job.from_dict(message["job"]))
             case "go":
                 self._go(message["t0_unix_ns"])
-            case "hand":
-                assert isinstance(self._feed, ClosedLoop)
-                self._feed.hand_over(message["user"], message["at"])
+            case "dispatch-next":
+                assert isinstance(self._schedule, ClosedLoop)
+                self._schedule.dispatch_next(message["user"], message["at"])
             case "left":
-                if isinstance(self._feed, ClosedLoop):
-                    self._feed.left(message["user"])
-            case "ask":
-                assert isinstance(self._feed, Asked)
-                self._feed.ask(message)
+                if isinstance(self._schedule, ClosedLoop):
+                    self._schedule.left(message["user"])
+            case "dispatch-body":
+                assert isinstance(self._schedule, LocustfileLoop)
+                self._schedule.dispatch_body(message)
             case "judge":
-                assert isinstance(self._feed, Asked)
-                self._feed.judge(message["index"], message["error"])
-                self._recent.judged(message["class"])
+                assert isinstance(self._schedule, LocustfileLoop)
+                self._schedule.judge(message["index"], message["error"])
+                self._live_stats.judged(message["class"])
             case "headers":
                 self._renew(message["headers"])
             case "settled":
-                assert isinstance(self._feed, Asked)
-                self._feed.settled(message["number"])
+                assert isinstance(self._schedule, LocustfileLoop)
+                self._schedule.settled(message["number"])
                 if self._all_done():
                     self._finish()
             case "finish":  # no user asks any more, or the run is wound down; drain
-                if isinstance(self._feed, Asked):
-                    self._feed.only_open(message["open"])
-                self._feed.stop()
+                if isinstance(self._schedule, LocustfileLoop):
+                    self._schedule.only_open(message["open"])
+                self._schedule.stop()
                 self._drain_from(time.monotonic_ns())
             case "stop":
                 self.stop(message.get("why", "the run was stopped"))
@@ -98,34 +98,34 @@ class Injector:
 
     def _prepare(self, job: Job) -> None:
         self._job = job
-        apis = APIS if job.loop == "asked" else (job.api,)
+        apis = APIS if job.loop == "locustfile" else (job.api,)
         endpoints = [resolve(url, PATHS[api], job.trust) for api in apis for url in job.urls]
         self._names = [endpoint.name for endpoint in endpoints]
         self._secrets.learn(job.headers)
         for endpoint in endpoints:
             self._secrets.learn({"Authorization": endpoint.authorization})
             self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})
-        self._conduct = Conduct(job.injector)
-        self._conduct.kernel_stamps = job.stamps == "kernel" and self._stamps.available
-        if not self._conduct.kernel_stamps:
+        self._stats = ClientStats(job.injector)
+        self._stats.kernel_stamps = job.stamps == "kernel" and self._stamps.available
+        if not self._stats.kernel_stamps:
             self._loop.stamp_by_reading()
-        self._books = Books(Path(job.spool), job.injector)
+        self._recorder = Recorder(Path(job.spool), job.injector)
         servers = len(job.urls)
-        self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._conduct, self._ended, job.keepalive_ns)
-        feed = make_feed(job, self._loop, endpoints, self._dispatcher, self._conduct)
-        self._feed, self._maker = feed.sends, feed.maker
-        if isinstance(self._feed, Asked):
-            self._books.keep(self._feed)
-        self._recent = Recent(feed.class_of if job.by_class else None)
-        while self._feed.prepare(time.monotonic_ns()):
+        self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._stats, self._ended, job.keepalive_ns)
+        source = make_source(job, self._loop, endpoints, self._dispatcher, self._stats)
+        self._schedule, self._maker = source.schedule, source.maker
+        if isinstance(self._schedule, LocustfileLoop):
+            self._recorder.write_first(self._schedule.spools)
+        self._live_stats = LiveStats(source.class_of if job.by_class else None)
+        while self._schedule.prepare(time.monotonic_ns()):
             pass
         gc.collect()
         gc.freeze()
         gc.disable()
-        self._send({"op": "ready", "injector": job.injector, "rows": feed.rows, "stamps": self._conduct.kernel_stamps})
+        self._send({"op": "ready", "injector": job.injector, "rows": source.rows, "stamps": self._stats.kernel_stamps})
 
     def _renew(self, headers: dict[str, str]) -> None:
-        """Other headers from now on, unless they are unfit: then the old ones serve on, and the run says so."""
+        """Use other headers from now on. If they are unfit the old ones stay, and the run is warned."""
         try:
             self._maker.renew_headers(headers)
         except UserError as error:
@@ -135,15 +135,15 @@ class Injector:
 
     def _go(self, t0_unix_ns: int) -> None:
         self._t0_ns = t0_unix_ns
-        self._conduct.start(t0_unix_ns)
+        self._stats.start(t0_unix_ns)
         self._started = True
         self._loop.idle = self._idle
         t0_mono = time.monotonic_ns() + t0_unix_ns - time.time_ns()
         self._loop.at(t0_mono, self._at_zero)
-        if isinstance(self._feed, OpenLoop):
-            self._feed.start(t0_unix_ns, t0_mono)
-        elif isinstance(self._feed, ClosedLoop):
-            self._feed.start(t0_unix_ns)
+        if isinstance(self._schedule, OpenLoop):
+            self._schedule.start(t0_unix_ns, t0_mono)
+        elif isinstance(self._schedule, ClosedLoop):
+            self._schedule.start(t0_unix_ns)
         if self._job.measure_end_ns is not None and self._job.loop == "open":
             self._drain_from(t0_mono + self._job.measure_end_ns)
         self._second_at = t0_mono
@@ -153,14 +153,14 @@ class Injector:
             self._finish()
 
     def _at_zero(self) -> None:
-        """The run's time zero: the first interval of its conduct begins."""
-        self._conduct.forget_cpu()
+        """Begin the first interval of client statistics at the run's time zero."""
+        self._stats.forget_cpu()
         self._loop.take_turn_max()
         self._tenth()
 
     def _tenth(self) -> None:
         if not self._over:
-            self._conduct.look_at_clock()
+            self._stats.look_at_clock()
             self._loop.at(time.monotonic_ns() + _TENTH_NS, self._tenth)
 
     def _drain_from(self, mono_ns: int) -> None:
@@ -169,12 +169,12 @@ class Injector:
             self._finish()
 
     def _idle(self, now_ns: int) -> bool:
-        """Between reads: one answer is read, one request made; whether there is more to do at once."""
+        """Between reads, evaluate one answer and make one request; returns whether there is more to do at once."""
         if self._unread:
             # More than one where they pile up, so that a busy loop can't be left behind.
             for _ in range(1 + len(self._unread) // 64):
                 self._settle(self._unread.popleft())
-        return self._feed.prepare(now_ns) or bool(self._unread)
+        return self._schedule.prepare(now_ns) or bool(self._unread)
 
     def _ended(self, exchange: Exchange) -> None:
         if exchange.status is None:
@@ -187,18 +187,18 @@ class Injector:
             exchange.conclude()
         if exchange.error is not None:
             exchange.error = self._secrets.mask(exchange.error)
-        full = self._books.ended(exchange.record(self._job.injector, self._names, self._t0_ns))
-        self._recent.add(exchange)
+        full = self._recorder.ended(exchange.record(self._job.injector, self._names, self._t0_ns))
+        self._live_stats.add(exchange)
         if exchange.http_status == _UNAUTHORIZED:
-            self._tell_of_a_refused_key()
+            self._report_refused_key()
         if isinstance(self._maker, RequestMaker):
             self._maker.answered(exchange)
-        if isinstance(self._feed, OpenLoop):
-            self._feed.ended(exchange)
-        elif isinstance(self._feed, Asked):
-            self._send({"op": "done", **self._feed.ended(exchange)})
+        if isinstance(self._schedule, OpenLoop):
+            self._schedule.ended(exchange)
+        elif isinstance(self._schedule, LocustfileLoop):
+            self._send({"op": "done", **self._schedule.ended(exchange)})
         else:
-            user, think_ns = self._feed.ended(exchange)
+            user, think_ns = self._schedule.ended(exchange)
             ok = exchange.status is Status.OK
             self._send({"op": "done", "user": user, "ok": ok, "think_ns": think_ns, "error": exchange.error})
         if full:
@@ -206,17 +206,17 @@ class Injector:
         if self._all_done():
             self._finish()
 
-    def _tell_of_a_refused_key(self) -> None:
-        """At most once a second."""
+    def _report_refused_key(self) -> None:
+        """Report it at most once a second."""
         now = time.monotonic_ns()
-        if now - self._told_ns > _SECOND_NS:
-            self._told_ns = now
+        if now - self._refused_key_reported_ns > _SECOND_NS:
+            self._refused_key_reported_ns = now
             self._send({"op": "unauthorized"})
 
     def _all_done(self) -> bool:
         if self._over or self._dispatcher.in_flight or self._unread or not self._started:
             return False
-        return self._feed.finished
+        return self._schedule.finished
 
     def _flush_soon(self) -> None:
         self._loop.at(time.monotonic_ns() + _FLUSH_NS, self._flush_now)
@@ -227,15 +227,15 @@ class Injector:
             self._flush_soon()
 
     def _flush(self) -> None:
-        if why := self._books.flush():
+        if why := self._recorder.flush():
             self.stop(why)
 
     def _second(self) -> None:
         if self._over:
             return
         self._close_interval()
-        tick = self._recent.tick(self._dispatcher.open_exchanges(), time.time_ns())
-        self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._conduct.in_flight, **tick})
+        tick = self._live_stats.tick(self._dispatcher.open_exchanges(), time.time_ns())
+        self._send({"op": "tick", "injector": self._job.injector, "in_flight": self._stats.in_flight, **tick})
         now = time.monotonic_ns()
         self._watch_for_life(now)
         while self._second_at + _SECOND_NS <= now:  # one row for as long as the process was held up
@@ -243,10 +243,10 @@ class Injector:
         self._loop.at(self._second_at + _SECOND_NS, self._second)
 
     def _watch_for_life(self, now_ns: int) -> None:
-        """A closed loop that ends by a number of requests would wait for a server that hangs."""
+        """End a closed loop with a number of requests when the server hangs, or it would wait for ever."""
         if self._job.stall_ns is None:
             return
-        progress = (self._conduct.all_reads, self._recent.ended)
+        progress = (self._stats.all_reads, self._live_stats.ended)
         if progress != self._progress or not self._dispatcher.in_flight:
             self._progress, self._progress_ns = progress, now_ns
         elif now_ns - self._progress_ns >= self._job.stall_ns:
@@ -256,20 +256,20 @@ class Injector:
             self._dispatcher.give_up(Status.TIMEOUT, why)
 
     def _close_interval(self) -> None:
-        self._books.interval(self._conduct.close_interval(self._loop.take_turn_max()))
+        self._recorder.interval(self._stats.close_interval(self._loop.take_turn_max()))
 
     def _drained(self) -> None:
         if not self._over:
-            self._feed.stop()
+            self._schedule.stop()
             self._dispatcher.give_up(Status.TIMEOUT, "still in flight when the drain ended")
             self._finish()
 
     def stop(self, why: str) -> None:
-        """End now: what is in flight is cancelled, what was measured is kept."""
+        """End now: requests in flight are cancelled, and records are kept."""
         if self._over or not self._started:
             self._loop.stop()
             return
-        self._feed.stop()
+        self._schedule.stop()
         self._dispatcher.give_up(Status.CANCELLED, why)
         self._finish()
 
@@ -282,7 +282,7 @@ class Injector:
         gc.enable()
         self._close_interval()
         self._flush()
-        self._books.close()
+        self._recorder.close()
         self._dispatcher.close()
         self._stamps.close()
         end_ns = time.time_ns() - self._t0_ns
@@ -291,14 +291,14 @@ class Injector:
                 "op": "end",
                 "injector": self._job.injector,
                 "end_ns": end_ns,
-                "failure": self._books.failure,
-                "unstamped": self._conduct.unstamped,
-                "reads": self._conduct.all_reads,
-                **self._recent.totals(),
+                "failure": self._recorder.failure,
+                "unstamped": self._stats.unstamped,
+                "reads": self._stats.all_reads,
+                **self._live_stats.totals(),
             }
         )
         self._loop.stop()
 
     def _send(self, message: dict[str, Any]) -> None:
-        if self.line is not None:
-            self.line.send(message)
+        if self.control is not None:
+            self.control.send(message)

@@ -1,4 +1,4 @@
-"""What the injector asks of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
+"""What the injector needs of the kernel: receive timestamps, exact timers, file descriptors, a parent's death.
 
 Linux only: epoll and timerfd are not replaced elsewhere (`harness.run.preflight` refuses to send load there). Where a
 kernel gives no receive stamps (a sandbox that emulates Linux), `stamps_available` is False and user-space stamps serve;
@@ -82,7 +82,6 @@ class StampKeeper:
         self.available = ask_for_stamps(self._socket) and stamps_available()
 
     def close(self) -> None:
-        """Stamping may end."""
         self._socket.close()
 
 
@@ -110,7 +109,7 @@ def _ask_for_short_slices(libc: ctypes.CDLL) -> None:
 
 
 def raise_file_limit() -> int:
-    """Lift the soft limit of open files to the hard one; the limit in force is returned."""
+    """Raise the soft limit of open files to the hard one, and return the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -152,7 +151,7 @@ class Alarm:
             raise OSError(ctypes.get_errno(), "timerfd_create")
 
     def set(self, deadline_ns: int) -> None:
-        """Ring at this CLOCK_MONOTONIC time; at once if it has passed."""
+        """Ring at this CLOCK_MONOTONIC time, at once if it has passed."""
         spec = self._spec
         spec.value_s, spec.value_ns = divmod(max(deadline_ns, 1), 1_000_000_000)
         if self._libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None):
@@ -164,7 +163,6 @@ class Alarm:
             os.read(self.fd, 8)
 
     def close(self) -> None:
-        """Give the descriptor back."""
         os.close(self.fd)
 
 

@@ -5,18 +5,19 @@ compared loudly when told to. Documents are `reports.documents.comparison`, stat
 `reports.stats.between_runs`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from tailgate.reports.compare.runs import METRICS, Metric, OneRun, deployments_differ
+from tailgate.reports.compare.runs import StoredRun, deployments_differ
 from tailgate.reports.cost.cost import fit_price_ratio
+from tailgate.reports.metrics.catalogue import COMPARED, Metric
 from tailgate.reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.stats.between_runs import Estimate, Ratio, estimate, ratio
-from tailgate.reports.stats.pareto import dominated_by
+from tailgate.reports.stats.between_runs import Ratio, RunsMean, ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.compare/1"
@@ -25,7 +26,7 @@ _FAILED_APART: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Point:
+class Configuration:
     """One configuration at one load.
 
     Attributes:
@@ -39,14 +40,13 @@ class Point:
 
     label: str
     load: str
-    runs: tuple[OneRun, ...]
+    runs: tuple[StoredRun, ...]
     offered_rps: float | None
-    figures: dict[str, Estimate]
+    figures: dict[str, RunsMean]
     ratios: dict[str, Ratio]
 
     @property
     def name(self) -> str:
-        """Label and load."""
         return f"{self.label} @ {self.load}"
 
 
@@ -57,14 +57,14 @@ class Front:
     title: str
     x: Metric
     y: Metric
-    beaten_by: tuple[int | None, ...]
+    dominated_by: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Everything a comparison says; `warnings` are said loudest."""
 
-    points: tuple[Point, ...]
+    points: tuple[Configuration, ...]
     metrics: tuple[Metric, ...]
     fronts: tuple[Front, ...]
     differences: tuple[tuple[str, dict[str, str]], ...]
@@ -72,7 +72,7 @@ class Comparison:
     simulated: bool
 
 
-def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
+def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
     """Compare configurations; ratios refer to the first label at the same load, where it has one.
 
     Raises:
@@ -86,14 +86,14 @@ def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
         raise UserError(
             "these runs can't be compared: " + "; ".join(obstacles), remedy="Compare them nevertheless with --anyway."
         )
-    groups: dict[tuple[str, str], list[OneRun]] = {}
+    groups: dict[tuple[str, str], list[StoredRun]] = {}
     for run in runs:
         groups.setdefault((run.label, run.load), []).append(run)
     base, _ = next(iter(groups))
     points = tuple(
         _point(label, load, members, groups.get((base, load), ())) for (label, load), members in groups.items()
     )
-    metrics = tuple(m for m in METRICS if any(p.figures[m.key].value is not None for p in points))
+    metrics = tuple(m for m in COMPARED if any(p.figures[m.key].value is not None for p in points))
     sides: dict[str, list[Manifest]] = {}
     for run in runs:
         sides.setdefault(run.label, []).append(run.manifest)
@@ -103,100 +103,99 @@ def compare(runs: Sequence[OneRun], anyway: bool = False) -> Comparison:
         fronts=tuple(_fronts(points)),
         differences=tuple(differences(sides)),
         warnings=(*obstacles, *_remarks(runs, points)),
-        simulated=any(run.summary["simulated"] for run in runs),
+        simulated=any(run.summary.simulated for run in runs),
     )
 
 
-def _obstacles(runs: Sequence[OneRun]) -> list[str]:
-    """Why these runs can't be compared."""
-    found = []
-    bad = [run for run in runs if not run.summary["valid"]]
+def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
+    obstacles = []
+    bad = [run for run in runs if not run.summary.valid]
     if bad:
-        why = bad[0].summary["invalid_reasons"][0]
-        found.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
+        why = bad[0].summary.invalid_reasons[0]
+        obstacles.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
     workloads = {run.manifest.workload_hash for run in runs}
     if len(workloads) > 1 or "" in workloads:
         others = [run.path.name for run in runs if run.manifest.workload_hash != runs[0].manifest.workload_hash]
         what = (
             f"{', '.join(others[:3])} had another workload than {runs[0].path.name}" if others else "no workload hash"
         )
-        found.append(f"different workloads: {what}")
+        obstacles.append(f"different workloads: {what}")
     for label in dict.fromkeys(run.label for run in runs):
         mixed = deployments_differ([run for run in runs if run.label == label])
         if mixed:
-            found.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
+            obstacles.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
     if len({run.manifest.loop for run in runs}) > 1:
-        found.append("open and closed loops are mixed: their latencies mean different things")
-    if len({run.summary["simulated"] for run in runs}) > 1:
-        found.append("simulated and real targets are mixed")
-    return found
+        obstacles.append("open and closed loops are mixed: their latencies mean different things")
+    if len({run.summary.simulated for run in runs}) > 1:
+        obstacles.append("simulated and real targets are mixed")
+    return obstacles
 
 
-def _remarks(runs: Sequence[OneRun], points: Sequence[Point]) -> list[str]:
-    """What a reader must know besides."""
-    found = []
+def _remarks(runs: Sequence[StoredRun], points: Sequence[Configuration]) -> list[str]:
+    remarks = []
     gpus = {gpus_in_words(run.manifest) for run in runs}
     if len(gpus) > 1:
-        found.append(f"different GPUs: {', '.join(sorted(gpus))}")
+        remarks.append(f"different GPUs: {', '.join(sorted(gpus))}")
     lonely = [point.name for point in points if not point.ratios and point.label != points[0].label]
     if lonely:
-        found.append(f"{points[0].label} did not run at the load of {', '.join(lonely)}: no ratios there")
+        remarks.append(f"{points[0].label} did not run at the load of {', '.join(lonely)}: no ratios there")
     failed = {point.name: point.figures["errors"].value for point in points}
     shares = [share for share in failed.values() if share is not None]
     if shares and max(shares) - min(shares) > _FAILED_APART:
-        told = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
-        found.append(f"latencies are of ok requests only, and {told}: see the rows with failures as infinitely late")
-    if any(run.summary["load"].get("overloaded") for run in runs):
-        names = sorted({run.path.name for run in runs if run.summary["load"].get("overloaded")})
-        found.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
+        shown = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
+        remarks.append(f"latencies are of ok requests only, and {shown}: see the rows with failures as infinitely late")
+    if any(run.overloaded for run in runs):
+        names = sorted({run.path.name for run in runs if run.overloaded})
+        remarks.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
     elif runs[0].manifest.loop == "open" and len({run.label for run in runs}) > 1:
-        found.append(
+        remarks.append(
             "load-limited: below saturation throughput and cost are those of the offered load, not of capacity"
         )
     if (fitted := _fitted_price_ratio(runs)) is not None:
-        found.append(
+        remarks.append(
             f"an output token's price over an input token's, fitted from these saturated mixes, is {fitted:.2f}; "
             "the costs use what each run states (gpus.price_ratio, default 4)"
         )
     if any(len(point.runs) < 2 for point in points):
-        found.append("single runs have no interval: how much runs differ by themselves is not known")
-    return found
+        remarks.append("single runs have no interval: how much runs differ by themselves is not known")
+    return remarks
 
 
-def _fitted_price_ratio(runs: Sequence[OneRun]) -> float | None:
+def _fitted_price_ratio(runs: Sequence[StoredRun]) -> float | None:
     """From runs at saturation (closed loops, or overloaded) of one deployment; None if they don't tell."""
-    full = [run for run in runs if run.manifest.loop == "closed" or run.summary["load"].get("overloaded")]
+    full = [run for run in runs if run.manifest.loop == "closed" or run.overloaded]
     if len(full) < 3 or deployments_differ(full):
         return None
-    rates = [run.summary["throughput"] for run in full]
-    columns = [[rate.get(f"{way}_tokens_per_s") for rate in rates] for way in ("input", "output")]
+    columns = [
+        [run.summary.value(("throughput", f"{way}_tokens_per_s")) for run in full] for way in ("input", "output")
+    ]
     if any(value is None for column in columns for value in column):
         return None
     seconds = np.full(len(full), float(gpu_count(full[0].manifest) or 1))
     return fit_price_ratio(seconds, np.array(columns[0], np.float64), np.array(columns[1], np.float64))
 
 
-def _point(label: str, load: str, runs: Sequence[OneRun], base: Sequence[OneRun]) -> Point:
+def _point(label: str, load: str, runs: Sequence[StoredRun], base: Sequence[StoredRun]) -> Configuration:
     figures, ratios = {}, {}
-    for metric in METRICS:
+    for metric in COMPARED:
         mine, theirs = _known(runs, metric), _known(base, metric)
-        figures[metric.key] = estimate([value for _, value in mine])
+        figures[metric.key] = runs_mean([value for _, value in mine])
         if base and runs is not base:
             plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
-            found = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
-            if found is not None:
-                ratios[metric.key] = found
-    offered = [r for run in runs if (r := run.summary["load"]["offered_rps"]) is not None]
-    return Point(label, load, tuple(runs), sum(offered) / len(offered) if offered else None, figures, ratios)
+            over_base = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
+            if over_base is not None:
+                ratios[metric.key] = over_base
+    offered = [r for run in runs if (r := run.summary.load.offered_rps) is not None]
+    return Configuration(label, load, tuple(runs), sum(offered) / len(offered) if offered else None, figures, ratios)
 
 
-def _known(runs: Sequence[OneRun], metric: Metric) -> list[tuple[OneRun, float]]:
-    return [(run, value) for run in runs if (value := run.value(metric)) is not None]
+def _known(runs: Sequence[StoredRun], metric: Metric) -> list[tuple[StoredRun, float]]:
+    return [(run, value) for run in runs if (value := run.value(metric)) is not None and math.isfinite(value)]
 
 
-def _fronts(points: Sequence[Point]) -> list[Front]:
+def _fronts(points: Sequence[Configuration]) -> list[Front]:
     """Tokens/s per GPU against tokens/s per user; $ per million output tokens against the TTFT tail."""
-    by_key = {metric.key: metric for metric in METRICS}
+    by_key = {metric.key: metric for metric in COMPARED}
     # Failures count as late: who drops its slow requests is not the faster one.
     tails = ("ttft_failed_as_inf.p99", "ttft_failed_as_inf.p90", "ttft.p50")
     # The furthest tail that every point's sample supports: another one would compare unlike things.
@@ -205,15 +204,33 @@ def _fronts(points: Sequence[Point]) -> list[Front]:
         ("Throughput against speed", "tokens_per_s_per_user", "tokens_per_s_per_gpu"),
         ("Cost against time to first token", tail, "cost.per_million_output"),
     )
-    found = []
+    fronts = []
     for title, x_key, y_key in wanted:
         x, y = by_key[x_key], by_key[y_key]
         places = [_place(point, x, y) for point in points]
         if sum(place is not None for place in places) >= 2:
-            found.append(Front(title, x, y, tuple(dominated_by(places, (x.higher, y.higher)))))
-    return found
+            fronts.append(Front(title, x, y, tuple(dominated_by(places, (x.higher, y.higher)))))
+    return fronts
 
 
-def _place(point: Point, x: Metric, y: Metric) -> tuple[float, float] | None:
+def _place(point: Configuration, x: Metric, y: Metric) -> tuple[float, float] | None:
     a, b = point.figures[x.key].value, point.figures[y.key].value
     return None if a is None or b is None else (a, b)
+
+
+def dominated_by(points: Sequence[tuple[float, float] | None], higher: tuple[bool, bool]) -> list[int | None]:
+    """For each point the index of one that is at least as good on both counts and better on one; else None.
+
+    `higher` says for each count whether more is better. A missing point (None) neither dominates nor is
+    dominated. O(n^2): configurations are few.
+    """
+    signs = tuple(1.0 if up else -1.0 for up in higher)
+    scored = [None if p is None else (signs[0] * p[0], signs[1] * p[1]) for p in points]
+    return [None if mine is None else _dominating(mine, scored) for mine in scored]
+
+
+def _dominating(mine: tuple[float, float], scored: Sequence[tuple[float, float] | None]) -> int | None:
+    for place, other in enumerate(scored):
+        if other is not None and other != mine and other[0] >= mine[0] and other[1] >= mine[1]:
+            return place
+    return None

@@ -1,16 +1,22 @@
-"""The runs of a comparison: how they are named and read, what each shows, and whether they are of one deployment.
+"""Stored runs, as comparisons and gates read them: what each showed, and whether several are of one deployment.
 
-What follows from them is `reports.compare.comparison`.
+What follows from them is `reports.compare.comparison` and `reports.verdicts`.
 """
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import numpy as np
+
+from tailgate.reports.metrics.catalogue import Metric
 from tailgate.reports.rundir.fingerprint import differences, gpu_count
 from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.run import load_run
+from tailgate.reports.summary.model import Summary
 from tailgate.reports.summary.summary import stored_summary
 from tailgate.workloads.common.errors import UserError
 
@@ -21,62 +27,37 @@ _OF_DEPLOYMENT: Final = (
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One row of the comparison: where it stands in a summary, its unit, and whether more is better."""
+class StoredRun:
+    """A run as its directory holds it.
 
-    key: str
-    label: str
-    unit: str
-    higher: bool
-    path: tuple[str, ...]
-
-
-def _latency(figure: str, label: str, *statistics: str) -> list[Metric]:
-    return [Metric(f"{figure}.{s}", f"{label} {s}", "ms", False, ("latency_ms", figure, s)) for s in statistics]
-
-
-METRICS: Final = (
-    *_latency("ttft", "TTFT", "p50", "p90", "p95", "p99"),
-    *(
-        Metric(
-            f"ttft_failed_as_inf.{s}", f"TTFT {s}, failures late", "ms", False, ("latency_failed_as_inf_ms", "ttft", s)
-        )
-        for s in ("p90", "p99")
-    ),
-    *_latency("itl", "ITL", "p50", "p99"),
-    *_latency("tpot", "TPOT", "mean", "p50", "p99"),
-    *_latency("stall", "stall", "p50", "p99"),
-    *_latency("e2e", "E2E", "p50", "p95", "p99"),
-    Metric("output_tokens_per_s", "output tokens/s", "/s", True, ("throughput", "output_tokens_per_s")),
-    Metric("requests_per_s", "requests/s", "/s", True, ("throughput", "requests_per_s")),
-    Metric("tokens_per_s_per_gpu", "output tokens/s per GPU", "/s", True, ("derived", "tokens_per_s_per_gpu")),
-    Metric("tokens_per_s_per_user", "tokens/s per user (1 / TPOT)", "/s", True, ("derived", "tokens_per_s_per_user")),
-    Metric("errors", "failed", "%", False, ("derived", "errors_percent")),
-    Metric("attained", "good", "%", True, ("derived", "attained_percent")),
-    Metric("goodput", "goodput", "/s", True, ("slo", "goodput_rps")),
-    Metric("cost.per_million_output", "$ per million output tokens", "$", False, ("cost", "per_million_output")),
-    Metric("cost.at_slo", "the same at the SLO", "$", False, ("cost", "per_million_output_at_slo")),
-    Metric("energy.j_per_output_token", "J per output token", "J", False, ("energy", "j_per_output_token")),
-    Metric("kv_usage", "KV cache in use, mean", "", False, ("server", "kv_usage", "mean")),
-    Metric("power_w", "GPU power", "W", False, ("gpu", "power_w")),
-)
-
-
-@dataclass(frozen=True)
-class OneRun:
-    """A run as the comparison needs it."""
+    Attributes:
+        path: its directory.
+        label: the configuration that it belongs to; of a gate `baseline` or `candidate`.
+        manifest, summary: as stored.
+        point: of a gate or sweep, which load; empty otherwise.
+        pair: of a gate's interleaved pairs, which; None for runs that were not made in pairs.
+    """
 
     path: Path
     label: str
     manifest: Manifest
-    summary: dict[str, Any]
+    summary: Summary
+    point: str = ""
+    pair: int | None = None
 
     def value(self, metric: Metric) -> float | None:
-        """The run's own figure; None if it has none."""
-        found: Any = self.summary | {"derived": _derived(self.summary, self.manifest)}
-        for name in metric.path:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+        """The run's own value in the metric's unit: infinite where failures make it so; None if it has none."""
+        if metric.path[0] == "derived":
+            return self._derived(metric.key)
+        value = self.summary.value(metric.path)
+        return None if value is None else metric.scale * value
+
+    def _derived(self, key: str) -> float | None:
+        if key == "tokens_per_s_per_user":
+            tpot = self.summary.latency_ms["tpot"].mean
+            return 1000 / tpot if tpot else None
+        output, gpus = self.summary.value(("throughput", "output_tokens_per_s")), gpu_count(self.manifest)
+        return None if output is None or gpus is None else output / gpus
 
     @property
     def load(self) -> str:
@@ -94,68 +75,116 @@ class OneRun:
             return "stages of rates"
         if trace:
             return f"trace x {trace['speed']:g}" if trace.get("speed") else "trace"
-        offered = self.summary["load"]["offered_rps"]
+        offered = self.summary.load.offered_rps
         return f"{offered:.2g}/s" if offered else "-"
 
+    @property
+    def target_died(self) -> bool:
+        """Whether its server was gone before the run's end."""
+        return self.manifest.failed_side == "target"
 
-def load_runs(arguments: Sequence[str]) -> list[OneRun]:
+    @property
+    def ok(self) -> int:
+        """Requests of the measure phase that ended ok."""
+        return self.summary.load.requests.get("ok", 0)
+
+    @property
+    def failed(self) -> int:
+        """Judged requests that did not end ok."""
+        return self.summary.errors.failed
+
+    @property
+    def judged(self) -> int:
+        """Requests that count as good or bad."""
+        errors = self.summary.errors
+        return round(errors.failed / errors.share) if errors.share else self.ok
+
+    @property
+    def refused_all(self) -> bool:
+        """Whether requests were judged and none ended ok."""
+        return self.ok == 0 and self.summary.errors.share is not None
+
+    @property
+    def good(self) -> int | None:
+        """Good requests; None where the run's SLO doesn't say what a good request is."""
+        slo = self.summary.slo
+        return slo.good if slo and (slo.good_means or slo.good_means_by_class) else None
+
+    @property
+    def overloaded(self) -> bool:
+        return bool(self.summary.load.overloaded)
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Closed loop: share of the users' time in which they wait for an answer; None where it isn't known."""
+        users, flight = (self.summary.load.users or {}).get("mean"), self.summary.load.in_flight
+        return flight.mean / users if users and flight is not None else None
+
+    @cached_property
+    def multi_token_share(self) -> float | None:
+        """Share of chunks with several tokens, None without chunks.
+
+        Where the server doesn't tell, it is at most as many as tokens exceed chunks.
+        """
+        run = load_run(self.path)
+        rows = run.ok & run.measured
+        chunks = float(np.nansum(run.column("chunks")[rows]))
+        if not chunks:
+            return None
+        several = run.column("multi_token_chunks")[rows]
+        if np.isfinite(several).any():
+            return float(np.nansum(several)) / chunks
+        tokens = float(np.nansum(run.column("output_tokens")[rows]))
+        return min(1.0, max(0.0, tokens - chunks) / chunks)
+
+
+def read_run(path: Path, label: str = "", point: str = "", pair: int | None = None) -> StoredRun:
+    """One run directory; it is summarised first if it was not, or by an older version.
+
+    Raises:
+        UserError: it is no run, or damaged.
+    """
+    from tailgate.reports.build import build
+
+    manifest, summary = Manifest.load(path), None if (path / "spool").exists() else stored_summary(path)
+    return StoredRun(path, label or manifest.name or path.name, manifest, summary or build(path), point, pair)
+
+
+def directories(pattern: str) -> list[Path]:
+    """Directories that a glob names, sorted; whether they are runs is seen when they are read."""
+    return sorted(path for path in map(Path, glob.glob(pattern)) if path.is_dir())
+
+
+def load_runs(arguments: Sequence[str]) -> list[StoredRun]:
     """Runs named as `DIR`, a glob, or `LABEL=DIR-or-glob`; a run without a label is labelled by its own name.
 
     Runs of one name that ran on different deployments are no replicates: each is labelled by its folder. A directory
     that is named twice is taken once.
 
-    Runs that were not summarised yet (or by an older version) are worked out first.
-
     Raises:
         UserError: nothing matches, or a directory is no run.
     """
-    found: list[OneRun] = []
-    known: set[Path] = set()
-    unnamed: dict[str, list[int]] = {}
+    runs: dict[Path, StoredRun] = {}
+    unnamed: dict[str, list[Path]] = {}
     for argument in arguments:
         label, equals, pattern = argument.partition("=")
         if not equals or Path(argument).is_dir():
             label, pattern = "", argument
-        paths = sorted(Path(p) for p in glob.glob(pattern) if Path(p).is_dir())
+        paths = directories(pattern)
         if not paths:
             raise UserError("no run directory matches", where=argument, remedy="Give folders that runs wrote.")
         for path in paths:
-            if path.resolve() in known:
-                continue
-            known.add(path.resolve())
-            manifest, summary = Manifest.load(path), _summary(path)
-            if not label:
-                unnamed.setdefault(manifest.name, []).append(len(found))
-            found.append(OneRun(path, label or manifest.name or path.name, manifest, summary))
+            if (place := path.resolve()) not in runs:
+                runs[place] = read_run(path, label)
+                if not label:
+                    unnamed.setdefault(runs[place].manifest.name, []).append(place)
     for places in unnamed.values():
-        if deployments_differ([found[place] for place in places]):
-            for place in places:
-                found[place] = replace(found[place], label=found[place].path.name)
-    return found
+        if deployments_differ([runs[place] for place in places]):
+            runs |= {place: replace(runs[place], label=runs[place].path.name) for place in places}
+    return list(runs.values())
 
 
-def deployments_differ(runs: Sequence[OneRun]) -> list[str]:
+def deployments_differ(runs: Sequence[StoredRun]) -> list[str]:
     """The facts of the deployment under test that are not the same in all runs."""
     different = differences({str(place): [run.manifest] for place, run in enumerate(runs)})
     return [key for key, _ in different if key.startswith(_OF_DEPLOYMENT)]
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """The stored one if it is what the run's files gave, else worked out anew."""
-    from tailgate.reports.build import build
-
-    stored = None if (path / "spool").exists() else stored_summary(path)
-    return build(path) if stored is None else stored
-
-
-def _derived(summary: Mapping[str, Any], manifest: Manifest) -> dict[str, float | None]:
-    output = summary["throughput"].get("output_tokens_per_s")
-    tpot, errors = summary["latency_ms"]["tpot"]["mean"], summary["errors"]["share"]
-    attained = summary["slo"].get("attained") if summary["slo"] else None
-    gpus = gpu_count(manifest)
-    return {
-        "tokens_per_s_per_gpu": None if output is None or gpus is None else output / gpus,
-        "tokens_per_s_per_user": 1000 / tpot if tpot else None,
-        "errors_percent": None if errors is None else 100 * errors,
-        "attained_percent": None if attained is None else 100 * attained,
-    }

@@ -46,7 +46,7 @@ class Cost:
 
     Attributes:
         label, model, server: whose bill it is: the configuration's name, the model (and its revision, where it
-            is told), the server and its version.
+            is known), the server and its version.
         gpu, gpus: type and number.
         usd_per_gpu_hour, price_source: the price that was used.
         usd_per_hour: of the whole deployment.
@@ -138,7 +138,6 @@ def cost(analysis: Analysis) -> Cost | None:
 
 
 def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
-    """As `cost`, at a given price."""
     run, seconds = analysis.run, analysis.run.duration_s
     # A stated price without a stated or seen number is that of one.
     count = gpu_count(run.manifest) or 1
@@ -192,15 +191,11 @@ def cost_at(analysis: Analysis, price: Price, gpus: Mapping[str, Any]) -> Cost:
 
 
 def _revision(fingerprint: object) -> str:
-    """The model's revision, wherever the fingerprint tells it."""
+    """The model's revision, wherever in the fingerprint it stands."""
     if isinstance(fingerprint, Mapping):
-        found = fingerprint.get("revision") or fingerprint.get("model_revision")
-        return str(found) if found else next(filter(None, map(_revision, fingerprint.values())), "")
+        revision = fingerprint.get("revision") or fingerprint.get("model_revision")
+        return str(revision) if revision else next(filter(None, map(_revision, fingerprint.values())), "")
     return ""
-
-
-def _inside(times_ns: Floats, window_ns: tuple[int, int]) -> Mask:
-    return (times_ns >= window_ns[0]) & (times_ns < window_ns[1])
 
 
 def _per_million(usd: float, tokens: float) -> float | None:
@@ -265,9 +260,6 @@ def _wasted(analysis: Analysis, spent: Floats) -> dict[str, float]:
 def _unknown_work(analysis: Analysis) -> dict[str, int]:
     run = analysis.run
     tried = np.isfinite(run.column("sent_ns")) & np.isnan(run.column("first_token_ns"))
-    tried &= ~run.ok & ~run.is_text("status", *_NO_WORK) & _inside(run.column("end_ns"), run.window_ns)
+    tried &= ~run.ok & ~run.is_text("status", *_NO_WORK) & run.inside(run.column("end_ns"))
     cancelled = run.is_text("status", "cancelled")
-    return {
-        "failed": int(np.count_nonzero(tried & ~cancelled)),
-        "cancelled": int(np.count_nonzero(tried & cancelled)),
-    }
+    return {"failed": int(np.count_nonzero(tried & ~cancelled)), "cancelled": int(np.count_nonzero(tried & cancelled))}

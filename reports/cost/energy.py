@@ -1,4 +1,4 @@
-"""Energy over the steady window, per token and per request, and what it costs and emits if told how.
+"""Energy over the steady window, per token and per request, and what it costs and emits where prices are given.
 
 The GPUs' own figures are `reports.telemetry.gpu`; money for GPUs is `reports.cost.cost`.
 """
@@ -36,12 +36,12 @@ class Energy:
 def energy(
     analysis: Analysis, gpus: list[GpuView], usd_per_kwh: float | None = None, gco2_per_kwh: float | None = None
 ) -> Energy | None:
-    """Add up the GPUs; None if none of them tells its energy, or the window has no length."""
-    known = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
+    """Add up the GPUs; None if no GPU reports its energy, or the window has no length."""
+    each = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
     rates, seconds = analysis.throughput, analysis.run.duration_s
-    if not known or rates is None:
+    if not each or rates is None:
         return None
-    joules = sum(known)
+    joules = sum(each)
     tokens, requests = rates.output_tokens_per_s * seconds, rates.requests_per_s * seconds
     kwh = joules / 3.6e6
     gco2 = None if gco2_per_kwh is None else kwh * gco2_per_kwh
@@ -58,18 +58,18 @@ def energy(
 
 
 def _warnings(gpus: list[GpuView], seconds: float) -> list[str]:
-    found = []
+    warnings = []
     if seconds < ENERGY_WINDOW_S:
-        found.append(f"a window of {seconds:.0f} s is too short for energy figures: at least {ENERGY_WINDOW_S:.0f} s")
+        warnings.append(f"a window of {seconds:.0f} s is too short for energy figures (at least {ENERGY_WINDOW_S:.0f})")
     for gpu in gpus:
         if gpu.energy_disagreement is not None and gpu.energy_disagreement > AGREEMENT:
-            found.append(f"{gpu.gpu}: counter and power disagree by {100 * gpu.energy_disagreement:.0f} %")
+            warnings.append(f"{gpu.gpu}: counter and power disagree by {100 * gpu.energy_disagreement:.0f} %")
         if gpu.parent is not None:
             continue  # its part of the whole GPU's energy, which is in the sum, nobody measures
         if gpu.energy_j is None:
-            found.append(f"{gpu.gpu}: tells neither energy nor power; it is not in the sum")
+            warnings.append(f"{gpu.gpu}: tells neither energy nor power; it is not in the sum")
         elif gpu.energy_source == "power":
-            found.append(f"{gpu.gpu}: has no energy counter; energy is the integral of its power samples")
+            warnings.append(f"{gpu.gpu}: has no energy counter; energy is the integral of its power samples")
         if gpu.gap_s > 3:
-            found.append(f"{gpu.gpu}: no sample for {gpu.gap_s:.1f} s")
-    return found
+            warnings.append(f"{gpu.gpu}: no sample for {gpu.gap_s:.1f} s")
+    return warnings

@@ -58,8 +58,8 @@ def price_of(gpus: Mapping[str, Any]) -> Price | None:
     own = os.environ.get(OWN_FILE_VARIABLE)
     for path in ([Path(own)] if own else []) + [_CATALOGUE]:
         entries = _read(path)
-        if found := _chosen([entry for entry in entries if entry.gpu == gpu]):
-            return found
+        if price := _chosen([entry for entry in entries if entry.gpu == gpu]):
+            return price
     near = difflib.get_close_matches(str(gpu), sorted({entry.gpu for entry in entries}), 1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UserError(
@@ -69,9 +69,9 @@ def price_of(gpus: Mapping[str, Any]) -> Price | None:
 
 def _chosen(entries: list[_Entry]) -> Price | None:
     for kind in (*_CLASSES, ""):
-        found = sorted((e for e in entries if e.kind == kind), key=lambda e: (e.usd_per_gpu_hour, e.provider))
-        if found:
-            middle = found[(len(found) - 1) // 2]
+        offers = sorted((e for e in entries if e.kind == kind), key=lambda e: (e.usd_per_gpu_hour, e.provider))
+        if offers:
+            middle = offers[(len(offers) - 1) // 2]
             return Price(middle.usd_per_gpu_hour, f"{middle.provider}, {middle.kind}, {middle.date}, {middle.source}")
     return None
 

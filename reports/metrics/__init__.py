@@ -1,1 +1,1 @@
-"""Figures of one run from its columns: latency, throughput, objectives, breakdowns. How sure they are is in `stats`."""
+"""Figures of one run from its columns: latency, throughput, objectives, breakdowns. Intervals come from `stats`."""

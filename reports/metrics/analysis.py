@@ -1,7 +1,7 @@
 """One run, worked out once: figures, who failed, who was good. Everything that judges or shows starts here.
 
-It combines `rundata`, `arrivals`, `metrics` and `slo`; it decides nothing (`checks`, `judge_slo`) and writes
-nothing (`summary` and the documents).
+It combines `rundir.run`, `arrivals`, `requests` and `slo`. Judging (`validity`, `summary.objectives`) and writing
+(`summary`, `documents`) happen elsewhere.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ import numpy as np
 
 from tailgate.loadgen.records import HungUp
 from tailgate.reports.metrics.arrivals import Scan, scan
-from tailgate.reports.metrics.requests import Distribution, Figures, distribution, figures, of_gaps, with_failures
+from tailgate.reports.metrics.requests import (
+    Figures,
+    LatencyDistribution,
+    distribution,
+    figures,
+    of_gaps,
+    with_failures,
+)
 from tailgate.reports.metrics.slo import Condition, Slo, parse
 from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
 from tailgate.reports.rundir import telemetry
@@ -38,7 +45,7 @@ class Analysis:
 
     @cached_property
     def attempted(self) -> Mask:
-        """Rows an injector turned to, whatever became of them."""
+        """Rows that an injector turned to, whatever their outcome."""
         return ~self.run.is_text("status", "not_sent", "lost")
 
     @cached_property
@@ -54,9 +61,8 @@ class Analysis:
     @cached_property
     def sent_rps(self) -> float | None:
         """Requests per second that were turned to inside the steady window, whenever they had been due."""
-        dispatched, (start, end) = self.run.column("dispatched_ns"), self.run.window_ns
-        seconds = self.run.duration_s
-        return float(np.count_nonzero((dispatched >= start) & (dispatched < end)) / seconds) if seconds else None
+        seconds, sent = self.run.duration_s, self.run.inside(self.run.column("dispatched_ns"))
+        return float(np.count_nonzero(sent) / seconds) if seconds else None
 
     @cached_property
     def abandoned(self) -> Mask:
@@ -65,7 +71,7 @@ class Analysis:
 
     @cached_property
     def censored(self) -> Mask:
-        """Requests that were cut off since the run ended early: what would have become of them, nobody knows."""
+        """Requests that were cut off by an early end of the run: their outcome is unknown."""
         return self.run.is_text("hung_up", HungUp.STOPPED)
 
     @cached_property
@@ -85,34 +91,34 @@ class Analysis:
 
     @cached_property
     def met(self) -> Mask:
-        """As `good`, of any phase: whose tokens are good ones, be it that the request began in the warm-up."""
+        """Good requests of any phase: the tokens of one that began in the warm-up may arrive in the window."""
         return self._meeting(benefit_of_doubt=False)
 
     @cached_property
     def unknown(self) -> Mask:
-        """Ok requests of any phase that may be good: a figure of theirs is not known (no arrivals were kept)."""
+        """Ok requests of any phase that may be good: a latency of theirs is unknown, since arrivals were not kept."""
         return self._meeting(benefit_of_doubt=True) & ~self.met
 
     def _meeting(self, benefit_of_doubt: bool) -> Mask:
         """Ok requests that meet every condition of their class's or the run's SLO."""
-        found = self.run.ok.copy()
+        meeting = self.run.ok.copy()
         shared = np.ones(len(self.run), np.bool_)
         for name, slo in self.class_slos.items():
             if slo.good:
                 rows = self.run.is_text("class", name)
-                found &= self._meets_all(slo, benefit_of_doubt) | ~rows
+                meeting &= self._meets_all(slo, benefit_of_doubt) | ~rows
                 shared &= ~rows
-        return found & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
+        return meeting & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
 
     def _meets_all(self, slo: Slo, benefit_of_doubt: bool) -> Mask:
-        found = np.ones(len(self.run), np.bool_)
+        meeting = np.ones(len(self.run), np.bool_)
         for condition in slo.good:
             ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
             met = meets(condition, ms)
             if condition.metric in _OF_SEVERAL_CHUNKS:
                 met |= np.isnan(ms) & ~unknown
-            found &= met | unknown if benefit_of_doubt else met
-        return found
+            meeting &= met | unknown if benefit_of_doubt else met
+        return meeting
 
     def not_known(self, metric: str) -> Mask:
         """Ok requests whose figure exists but isn't known: gaps without arrivals, TPOT without usage."""
@@ -129,8 +135,8 @@ class Analysis:
     def class_slos(self) -> dict[str, Slo]:
         """Objectives of single classes (`workload.classes.NAME.slo`); their `good` replaces the run's for them."""
         classes = (self.run.manifest.spec.get("workload") or {}).get("classes") or {}
-        found = {name: parse(one.get("slo"), f"classes.{name}.slo") for name, one in classes.items()}
-        return {str(name): slo for name, slo in found.items() if slo or slo.good}
+        slos = {name: parse(stated.get("slo"), f"classes.{name}.slo") for name, stated in classes.items()}
+        return {str(name): slo for name, slo in slos.items() if slo or slo.good}
 
     @property
     def begin_ns(self) -> Floats:
@@ -144,7 +150,6 @@ class Analysis:
 
     @cached_property
     def throughput(self) -> Throughput | None:
-        """Rates over the steady window."""
         return throughput(self.run, self.scan)
 
     @cached_property
@@ -157,16 +162,16 @@ class Analysis:
         return float(tokens[self.met].sum()) if not self.unknown.any() else float("nan")
 
     @cached_property
-    def latencies(self) -> dict[str, Distribution]:
+    def latencies(self) -> dict[str, LatencyDistribution]:
         """By figure, over the ok requests of the measure phase; `itl` among them."""
         wanted = self.run.ok & self.run.measured
-        found = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
-        found["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
-        return found
+        latencies = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
+        latencies["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
+        return latencies
 
     @cached_property
-    def latencies_failed_as_inf(self) -> dict[str, Distribution]:
-        """As `latencies`, failures infinitely late; for the figures that a gate judges."""
+    def latencies_failed_as_inf(self) -> dict[str, LatencyDistribution]:
+        """The latencies that a gate judges, with failures as infinitely late."""
         wanted = self.run.ok & self.run.measured
         return {
             name: with_failures(self.figures.ms[name], wanted, self.failed, self.figures.order)
@@ -175,12 +180,10 @@ class Analysis:
 
     @cached_property
     def server(self) -> telemetry.Telemetry | None:
-        """The server's own metrics, if they were sampled."""
         return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
 
     @cached_property
     def gpu(self) -> telemetry.Telemetry | None:
-        """The GPUs' samples, if there are any."""
         return None if "gpu.parquet" in self.run.problems else telemetry.read_gpu(self.run.path)
 
     @cached_property
@@ -190,7 +193,6 @@ class Analysis:
 
     @cached_property
     def send_lag_ms(self) -> Floats:
-        """Dispatch lag and connection set-up together."""
         return self._after_due("sent_ns")
 
     def _after_due(self, event: str) -> Floats:
@@ -220,8 +222,8 @@ def analyse(run_dir: Path | str) -> Analysis:
         UserError: files are missing or damaged, or the manifest's SLO does not parse.
     """
     run = load_run(run_dir)
-    found = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
-    return Analysis(run, found, figures(run, found), parse(run.manifest.spec.get("slo")))
+    arrivals = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
+    return Analysis(run, arrivals, figures(run, arrivals), parse(run.manifest.spec.get("slo")))
 
 
 def bin_ns(run: Run) -> int:

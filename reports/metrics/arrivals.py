@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from tailgate.reports.rundir.parquet_files import damaged
 from tailgate.reports.rundir.run import Run
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
+
+T = TypeVar("T", np.int64, np.float64)
 
 _FINE_US: Final = 1 << 18  # gaps below 0.26 s are counted per microsecond, longer ones kept one by one
 _SAMPLED_GAPS: Final = 500_000
@@ -42,7 +44,6 @@ class Gaps:
 
     @property
     def size(self) -> int:
-        """How many gaps."""
         return int(self.counts.sum()) + len(self.long_us)
 
     @cached_property
@@ -51,7 +52,6 @@ class Gaps:
         return np.cumsum(self.counts)
 
     def sum_us(self) -> int:
-        """Sum of all gaps."""
         return int(np.dot(self.counts, np.arange(len(self.counts)))) + int(self.long_us.sum(dtype=np.int64))
 
     def at_rank(self, rank: int) -> float:
@@ -59,7 +59,7 @@ class Gaps:
         return float(self.at_ranks(np.array([rank]))[0])
 
     def at_ranks(self, ranks: Ints) -> Floats:
-        """As `at_rank`, of several ranks."""
+        """The gaps of several ranks, in ms."""
         below = self._below
         fine = np.searchsorted(below, ranks, side="left").astype(np.float64)
         beyond = ranks > below[-1]
@@ -132,10 +132,10 @@ def _rows_at_once(table: Any) -> int:
 def _chunk(table: Any, index: Ints) -> Chunk:
     wanted = table["index"].to_numpy()
     rows = np.searchsorted(index, wanted)
-    known = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
-    known &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
-    if not known.all():  # someone changed the records; the check of the files says so
-        table, rows = table.filter(pa.array(known)), rows[known]
+    usable = index[np.minimum(rows, len(index) - 1)] == wanted if len(index) else np.zeros(len(rows), np.bool_)
+    usable &= np.asarray(pc.fill_null(pc.list_value_length(table["arrivals_us"]), 0)) > 0
+    if not usable.all():  # someone changed the records; the check of the files says so
+        table, rows = table.filter(pa.array(usable)), rows[usable]
     lists = table["arrivals_us"].combine_chunks()
     offsets = lists.offsets.to_numpy().astype(np.int64)
     return Chunk(rows, offsets[:-1] - offsets[0], np.diff(offsets), lists.flatten().to_numpy())
@@ -158,12 +158,10 @@ class GapSample:
     stride: int
 
     def of(self, wanted: Mask) -> "GapSample":
-        """The part of it that belongs to `wanted` rows."""
         mine = wanted[self.rows]
         return GapSample(self.rows[mine], self.slots[mine], self.us[mine], self.stride)
 
     def pooled(self) -> "Gaps":
-        """Its gaps, counted."""
         return _counted(self.us, len(np.unique(self.rows)))
 
 
@@ -197,7 +195,6 @@ class Scan:
 
 
 def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Scan:
-    """Read the arrivals of `run` once."""
     first_ns = run.column("first_token_ns")
     counted, (start_ns, end_ns) = run.ok & run.measured, run.window_ns
     longest, jitter = np.full(len(run), np.nan), np.full(len(run), np.nan)
@@ -205,7 +202,7 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
     gaps, bins = NO_GAPS, np.zeros(0, np.int64)
     stride = max(1, -(-int(np.nansum(run.column("chunks"))) // _SAMPLED_GAPS))
     samples: list[GapSample] = []
-    kept: dict[int, npt.NDArray[np.uint32]] = {}
+    of_slowest: dict[int, npt.NDArray[np.uint32]] = {}
     first_us = first_ns / 1000
     for chunk in chunks(run):
         if not len(chunk.rows):
@@ -224,18 +221,18 @@ def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Sca
         inside[chunk.rows] = np.add.reduceat(within, chunk.starts, dtype=np.int64)
         at_us /= bin_ns / 1000
         slots = np.maximum(at_us, 0, out=at_us).astype(np.int32)
-        bins = _added(bins, np.bincount(slots))
+        bins = padded_sum(bins, np.bincount(slots))
         if stride > 1:
             inner &= np.repeat(run.index[chunk.rows] % stride == 0, chunk.lengths)
         rows = np.repeat(chunk.rows.astype(np.int32), chunk.lengths)
         samples.append(GapSample(rows[inner], slots[inner], between[inner], stride))
         for place in np.flatnonzero(np.isin(chunk.rows, keep)) if keep is not None else ():
             begin = int(chunk.starts[place])
-            kept[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
+            of_slowest[int(chunk.rows[place])] = chunk.flat_us[begin : begin + int(chunk.lengths[place])].copy()
     first_inside = (first_ns >= start_ns) & (first_ns < end_ns)
     sample = _together(samples, stride)
-    known = "arrivals.parquet" not in run.problems
-    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, kept, known)
+    complete = "arrivals.parquet" not in run.problems
+    return Scan(longest / 1000, jitter / 1000, inside, first_inside, gaps, bin_ns, bins, sample, of_slowest, complete)
 
 
 def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
@@ -250,9 +247,9 @@ def _deviation(between: npt.NDArray[np.uint32], chunk: Chunk) -> Floats:
 def _together(samples: list[GapSample], stride: int) -> GapSample:
     none = np.zeros(0, np.int32)
     return GapSample(
-        np.concatenate([none, *(one.rows for one in samples)]),
-        np.concatenate([none, *(one.slots for one in samples)]),
-        np.concatenate([_NO_GAPS, *(one.us for one in samples)]),
+        np.concatenate([none, *(sample.rows for sample in samples)]),
+        np.concatenate([none, *(sample.slots for sample in samples)]),
+        np.concatenate([_NO_GAPS, *(sample.us for sample in samples)]),
         stride,
     )
 
@@ -263,10 +260,9 @@ def _counted(gaps_us: npt.NDArray[np.uint32], requests: int) -> Gaps:
     return Gaps(counts, np.sort(gaps_us[~fine]), requests)
 
 
-def _added(a: Ints, b: Ints) -> Ints:
-    """Element-wise sum of counts of unequal length."""
-    if len(a) < len(b):
-        a, b = b, a
-    total = a.astype(np.int64)
+def padded_sum(a: npt.NDArray[T], b: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Element-wise sum of arrays of unequal length."""
+    total = np.zeros(max(len(a), len(b)), np.result_type(a, b))
+    total[: len(a)] += a
     total[: len(b)] += b
     return total

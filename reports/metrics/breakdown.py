@@ -1,4 +1,4 @@
-"""The same figures by class, tenant, endpoint, prompt length and turn; and how fairly tenants were served.
+"""Figures by class, tenant, endpoint, prompt length and turn, and how fairly tenants were served.
 
 A split is given where it splits: a run of one class has no split by class. Beyond _MOST_GROUPS groups the
 smallest are shown together; what is worked out over all of them (cost, fairness) is. Within a group everything
@@ -12,7 +12,13 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.metrics.requests import Distribution, distribution, effective_requests, of_series, with_failures
+from tailgate.reports.metrics.requests import (
+    LatencyDistribution,
+    distribution,
+    effective_requests,
+    of_series,
+    with_failures,
+)
 from tailgate.reports.metrics.throughput import output_tokens_inside
 from tailgate.reports.stats.order_statistics import Quantile, quantile_at
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
@@ -26,7 +32,7 @@ _BANDS: Final = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 13107
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupFigures:
     """One group of one split.
 
     Attributes:
@@ -39,7 +45,6 @@ class Group:
         failed_as_inf: `ttft` and `e2e` with its failed requests infinitely late.
         itl: gaps pooled over them, by percentile; from a sample of requests in a very large run.
         output_tokens_per_s: its tokens that arrived in the steady window.
-        rows: its rows in the run, all phases.
         stands_for: how many groups it is: several, where the smallest are together.
     """
 
@@ -49,11 +54,10 @@ class Group:
     failed_share: float | None
     attained: float | None
     goodput_rps: float | None
-    latencies: dict[str, Distribution]
-    failed_as_inf: dict[str, Distribution]
+    latencies: dict[str, LatencyDistribution]
+    failed_as_inf: dict[str, LatencyDistribution]
     itl: tuple[Quantile, ...]
     output_tokens_per_s: float | None
-    rows: Mask
     stands_for: int = 1
 
 
@@ -65,7 +69,6 @@ class Key:
     names: list[str]
 
     def present(self, rows: Mask) -> Ints:
-        """Codes that occur among `rows`."""
         return np.flatnonzero(np.bincount(self.codes[rows], minlength=len(self.names)))
 
 
@@ -84,16 +87,16 @@ def key(analysis: Analysis, name: str) -> Key:
             return Key(*run.texts(name))
 
 
-def splits(analysis: Analysis) -> dict[str, list[Group]]:
+def splits(analysis: Analysis) -> dict[str, list[GroupFigures]]:
     """Groups by split, of those that split."""
-    found = {name: _groups(analysis, key(analysis, name)) for name in NAMES}
-    return {name: groups for name, groups in found.items() if len(groups) > 1}
+    groups_by_key = {name: _groups(analysis, key(analysis, name)) for name in NAMES}
+    return {name: groups for name, groups in groups_by_key.items() if len(groups) > 1}
 
 
 def prompt_bands(analysis: Analysis) -> Key:
     """Band of each request's prompt (by usage where it came, else as planned), and the bands' names."""
-    told = analysis.run.column("prompt_tokens")
-    tokens = np.where(np.isnan(told), analysis.run.column("prompt_tokens_planned"), told)
+    by_usage = analysis.run.column("prompt_tokens")
+    tokens = np.where(np.isnan(by_usage), analysis.run.column("prompt_tokens_planned"), by_usage)
     names = [f"{low}-{high - 1}" for low, high in pairwise(_BANDS)]
     return Key(np.searchsorted(np.array(_BANDS[1:]), tokens, side="right").astype(np.int64), [*names, f"{_BANDS[-1]}+"])
 
@@ -105,26 +108,26 @@ def _tiers(analysis: Analysis) -> Key:
     tiers = [str((classes.get(name) or {}).get("tier") or "") for name in names]
     if not any(tiers):
         return Key(np.zeros(len(codes), np.int64), [""])
-    found = sorted({tier or name for tier, name in zip(tiers, names, strict=True)})
-    place = np.array([found.index(tier or name) for tier, name in zip(tiers, names, strict=True)], np.int64)
-    return Key(place[codes], found)
+    groups = sorted({tier or name for tier, name in zip(tiers, names, strict=True)})
+    place = np.array([groups.index(tier or name) for tier, name in zip(tiers, names, strict=True)], np.int64)
+    return Key(place[codes], groups)
 
 
-def _groups(analysis: Analysis, key: Key) -> list[Group]:
+def _groups(analysis: Analysis, key: Key) -> list[GroupFigures]:
     """One group per code that occurs among measured requests; the smallest together where they are many."""
     present, counts = key.present(analysis.judged), np.bincount(key.codes[analysis.judged], minlength=len(key.names))
     if len(present) < 2:
         return []
     by_size = present[np.argsort(-counts[present], kind="stable")]
     shown = by_size if len(present) <= _MOST_GROUPS else by_size[: _MOST_GROUPS - 1]
-    found = [_group(analysis, key.names[code], key.codes == code) for code in np.sort(shown)]
+    groups = [_group(analysis, key.names[code], key.codes == code) for code in np.sort(shown)]
     if others := len(present) - len(shown):
         rest = _group(analysis, f"{others:,} others", ~np.isin(key.codes, shown))
-        found.append(replace(rest, stands_for=others))
-    return found
+        groups.append(replace(rest, stands_for=others))
+    return groups
 
 
-def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
+def _group(analysis: Analysis, name: str, rows: Mask) -> GroupFigures:
     run, seconds = analysis.run, analysis.run.duration_s
     judged, ok = rows & analysis.judged, rows & run.ok & run.measured
     n = int(np.count_nonzero(judged))
@@ -137,10 +140,10 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
         )
         for figure in ("ttft", "e2e")
     }
-    known = analysis.has_good and not (judged & analysis.unknown).any()
-    good = int(np.count_nonzero(rows & analysis.good)) if known else None
+    good_is_known = analysis.has_good and not (judged & analysis.unknown).any()
+    good = int(np.count_nonzero(rows & analysis.good)) if good_is_known else None
     tokens = float(output_tokens_inside(run, analysis.scan)[0][rows].sum())
-    return Group(
+    return GroupFigures(
         name=name,
         n=n,
         ok=int(np.count_nonzero(ok)),
@@ -151,7 +154,6 @@ def _group(analysis: Analysis, name: str, rows: Mask) -> Group:
         failed_as_inf=worst,
         itl=_gap_percentiles(analysis, rows),
         output_tokens_per_s=tokens / seconds if seconds else None,
-        rows=rows,
     )
 
 
@@ -162,16 +164,16 @@ def _gap_percentiles(analysis: Analysis, rows: Mask) -> tuple[Quantile, ...]:
     if not len(us):
         return of_series(np.zeros(0), PERCENTILES).quantiles
 
-    def one(q: float) -> Quantile:
+    def percentile(q: float) -> Quantile:
         limit = us[max(1, int(np.ceil(q / 100 * len(us) - 1e-9))) - 1]
         n_eff = effective_requests(sample, analysis.figures.order, float(limit), requests)
         return quantile_at(lambda rank: float(us[rank - 1]) / 1000, requests, q, n_eff, len(us))
 
-    return tuple(one(q) for q in PERCENTILES)
+    return tuple(percentile(q) for q in PERCENTILES)
 
 
 @dataclass(frozen=True)
-class Share:
+class TenantShare:
     """One tenant's part of what was asked for and of what was served.
 
     Attributes:
@@ -199,7 +201,7 @@ class Fairness:
         too_few: tenants whose sample doesn't, so that they are left out of it.
     """
 
-    shares: tuple[Share, ...]
+    shares: tuple[TenantShare, ...]
     percentile: float
     worst_over_best: float | None
     too_few: int = 0
@@ -220,13 +222,13 @@ def fairness(analysis: Analysis) -> Fairness | None:
     middle, tail = _ttft_by(analysis, tenants)
     q, chosen = (99.0, tail) if np.isfinite(tail[present]).all() else (50.0, middle)
     figures = chosen[present]
-    known = figures[np.isfinite(figures)]
-    ratio = float(known.max() / known.min()) if len(known) > 1 and known.min() > 0 else None
+    supported = figures[np.isfinite(figures)]
+    ratio = float(supported.max() / supported.min()) if len(supported) > 1 and supported.min() > 0 else None
     shares = tuple(
-        Share(tenants.names[code], float(demand[code]), float(served[code]), None if np.isnan(ms) else float(ms))
+        TenantShare(tenants.names[code], float(demand[code]), float(served[code]), None if np.isnan(ms) else float(ms))
         for code, ms in zip(present, figures, strict=True)
     )
-    return Fairness(shares, q, ratio, len(figures) - len(known))
+    return Fairness(shares, q, ratio, len(figures) - len(supported))
 
 
 def _ttft_by(analysis: Analysis, groups: Key) -> tuple[Floats, Floats]:
@@ -236,11 +238,11 @@ def _ttft_by(analysis: Analysis, groups: Key) -> tuple[Floats, Floats]:
     codes = groups.codes[rows]
     rows = rows[np.argsort(codes, kind="stable")]
     ends = np.cumsum(np.bincount(codes, minlength=len(groups.names)))
-    found = np.full((2, len(groups.names)), np.nan)
+    ttft = np.full((2, len(groups.names)), np.nan)
     for code, series in enumerate(np.split(ms[rows], ends[:-1])):
-        for place, one in enumerate(of_series(series, (50.0, 99.0)).quantiles if len(series) else ()):
-            found[place, code] = np.nan if one.value is None else one.value
-    return found[0], found[1]
+        for place, quantile in enumerate(of_series(series, (50.0, 99.0)).quantiles if len(series) else ()):
+            ttft[place, code] = np.nan if quantile.value is None else quantile.value
+    return ttft[0], ttft[1]
 
 
 def _parts(codes: Ints, values: Floats, rows: Mask, groups: int) -> Floats:

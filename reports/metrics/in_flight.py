@@ -20,15 +20,13 @@ class InFlight:
 
     Attributes:
         mean: time-weighted.
-        most: largest.
+        max: largest.
         growth: fitted change from the window's begin to its end.
-        overloaded: whether that growth exceeds sampling error.
     """
 
     mean: float
-    most: float
+    max: float
     growth: float
-    overloaded: bool
 
 
 def in_flight_at(run: Run, edges_ns: Floats) -> Floats:
@@ -46,11 +44,11 @@ def _area(events_ns: Floats, edges_ns: Floats) -> Floats:
     return np.asarray(np.diff(before * edges_ns - summed[before]))
 
 
-def in_flight(run: Run) -> InFlight | None:
-    """Judge the steady window's in-flight count; None if the window has no length."""
+def in_flight(run: Run) -> tuple[InFlight | None, bool]:
+    """The steady window's in-flight count, None if the window has no length; and whether it grew beyond chance."""
     start, end = run.window_ns
     if end <= start:
-        return None
+        return None, False
     mean = float(in_flight_at(run, np.array([start, end], np.float64))[0])
     most = _most(run, start, end)
     # From an empty system the count climbs for about one residence: that is no overload.
@@ -66,7 +64,7 @@ def in_flight(run: Run) -> InFlight | None:
     # Beyond sampling error of the fit, and of a Poisson count.
     beyond = slope > t_quantile(0.999, _BATCHES - 2) * error and slope > 3 * np.sqrt(max(mean, 1.0))
     open_loop = run.manifest.loop == "open"
-    return InFlight(mean, most, slope, bool(open_loop and beyond))
+    return InFlight(mean, most, slope), bool(open_loop and beyond)
 
 
 def _most(run: Run, start: float, end: float) -> float:

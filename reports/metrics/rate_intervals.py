@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.arrivals import padded_sum
 from tailgate.reports.metrics.throughput import (
     answer_began_ns,
     answer_ended_ns,
@@ -24,7 +25,7 @@ _TRIALS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Rate:
+class RateInterval:
     """A rate per second with one-sided 95 % bounds; None where the window holds too few bins to tell."""
 
     value: float
@@ -32,7 +33,7 @@ class Rate:
     above: float | None
 
 
-def rate(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
+def rate(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
     """A rate (a key of `reports.metrics.slo.RATES`, or `goodput`) of some rows; None where it isn't known.
 
     Output tokens have bounds only where all rows are meant: content arrivals per bin tell how they vary.
@@ -48,7 +49,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
                 return None
             return _counted(analysis, analysis.begin_ns, good)
         case "requests_per_s":
-            return _counted(analysis, last, rows & run.ok & _inside(analysis, last))
+            return _counted(analysis, last, rows & run.ok & run.inside(last))
         case "input_tokens_per_s":
             prompt = np.where(rows, prompt_tokens_inside(run), 0.0)
             return _weighted(analysis, first, prompt)
@@ -56,7 +57,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
             return _tokens(analysis, metric, rows)
 
 
-def _tokens(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
+def _tokens(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
     """Output tokens, and both kinds together."""
     run, scan, seconds = analysis.run, analysis.scan, analysis.run.duration_s
     if not scan.known:
@@ -66,38 +67,38 @@ def _tokens(analysis: Analysis, metric: str, rows: Mask) -> Rate | None:
     total = float(output.sum()) + (float(prompt.sum()) if metric == "total_tokens_per_s" else 0.0)
     arrivals = float(scan.inside.sum())
     if not rows.all() or not arrivals:
-        return Rate(total / seconds, None, None)
+        return RateInterval(total / seconds, None, None)
     low, high = _bins(analysis)
     bins = np.zeros(max(high, len(scan.arrivals_per_bin)))
     bins[: len(scan.arrivals_per_bin)] = scan.arrivals_per_bin * (float(output.sum()) / arrivals)
     if metric == "total_tokens_per_s":
-        bins = _added(bins, _per_bin(analysis, answer_began_ns(run), prompt))
+        bins = padded_sum(bins, _per_bin(analysis, answer_began_ns(run), prompt))
     return _bounded(analysis, total / seconds, bins[low:high])
 
 
-def _counted(analysis: Analysis, times_ns: Floats, rows: Mask) -> Rate:
+def _counted(analysis: Analysis, times_ns: Floats, rows: Mask) -> RateInterval:
     """Events per second."""
     seconds, n = analysis.run.duration_s, int(np.count_nonzero(rows))
     if n < _FEW:
         low, high = share_bounds(n, _TRIALS)
-        return Rate(n / seconds, low * _TRIALS / seconds, high * _TRIALS / seconds)
+        return RateInterval(n / seconds, low * _TRIALS / seconds, high * _TRIALS / seconds)
     return _weighted(analysis, times_ns, rows.astype(np.float64))
 
 
-def _weighted(analysis: Analysis, times_ns: Floats, weights: Floats) -> Rate:
+def _weighted(analysis: Analysis, times_ns: Floats, weights: Floats) -> RateInterval:
     low, high = _bins(analysis)
     return _bounded(
         analysis, float(weights.sum()) / analysis.run.duration_s, _per_bin(analysis, times_ns, weights)[low:high]
     )
 
 
-def _bounded(analysis: Analysis, value: float, per_bin: Floats) -> Rate:
-    found = mean_interval(per_bin, 2 * LEVEL - 1)
-    if found is None:
-        return Rate(value, None, None)
+def _bounded(analysis: Analysis, value: float, per_bin: Floats) -> RateInterval:
+    interval = mean_interval(per_bin, 2 * LEVEL - 1)
+    if interval is None:
+        return RateInterval(value, None, None)
     bin_s = analysis.scan.bin_ns / 1e9
-    half = (found[1] - found[0]) / 2 / bin_s
-    return Rate(value, max(0.0, value - half), value + half)
+    half = (interval[1] - interval[0]) / 2 / bin_s
+    return RateInterval(value, max(0.0, value - half), value + half)
 
 
 def _bins(analysis: Analysis) -> tuple[int, int]:
@@ -111,15 +112,3 @@ def _per_bin(analysis: Analysis, times_ns: Floats, weights: Floats) -> Floats:
     wanted = np.isfinite(times_ns) & (weights != 0)
     slots = np.maximum(times_ns[wanted] // analysis.scan.bin_ns, 0).astype(np.int64)
     return np.bincount(slots, weights=weights[wanted], minlength=_bins(analysis)[1]).astype(np.float64)
-
-
-def _inside(analysis: Analysis, times_ns: Floats) -> Mask:
-    start, end = analysis.run.window_ns
-    return (times_ns >= start) & (times_ns < end)
-
-
-def _added(a: Floats, b: Floats) -> Floats:
-    total = np.zeros(max(len(a), len(b)))
-    total[: len(a)] += a
-    total[: len(b)] += b
-    return total

@@ -8,7 +8,6 @@ them are made by `distribution`; throughput is `reports.metrics.throughput`; wha
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -29,8 +28,6 @@ from tailgate.reports.stats.order_statistics import (
 )
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
-PER_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "jitter", "e2e", "normalized_e2e")
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -46,7 +43,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class LatencyDistribution:
     """One figure over one set of requests."""
 
     n: int
@@ -58,7 +55,7 @@ class Distribution:
 
     def at(self, q: float) -> Quantile:
         """The q-th percentile; one of PERCENTILES."""
-        return next(found for found in self.quantiles if found.q == q)
+        return next(quantile for quantile in self.quantiles if quantile.q == q)
 
 
 def figures(run: Run, scan: Scan) -> Figures:
@@ -90,26 +87,26 @@ def figures(run: Run, scan: Scan) -> Figures:
     return Figures({name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"))
 
 
-def distribution(values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
-    """Distribution of `values` over the rows that are `wanted` and defined."""
+def distribution(
+    values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
+) -> LatencyDistribution:
     series = values[order][wanted[order]]
     return of_series(series[~np.isnan(series)], percentiles)
 
 
 def with_failures(
     values: Floats, wanted: Mask, failed: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
-) -> Distribution:
-    """As `distribution`, with the `failed` rows infinitely late: dropping slow requests can't improve it."""
+) -> LatencyDistribution:
+    """A distribution with the `failed` rows infinitely late, so that dropping slow requests can't improve it."""
     return distribution(np.where(failed, np.inf, values), wanted | failed, order, percentiles)
 
 
-def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
-    """Distribution of a series in time order, one value per request."""
+def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> LatencyDistribution:
     n = len(series)
     if n == 0:
-        return Distribution(0, None, None, None, None, tuple(quantile(series, q) for q in percentiles))
+        return LatencyDistribution(0, None, None, None, None, tuple(quantile(series, q) for q in percentiles))
     ordered = np.sort(series)
-    return Distribution(
+    return LatencyDistribution(
         n=n,
         mean=float(series.mean()),
         mean_ci=mean_interval(series),
@@ -119,14 +116,18 @@ def of_series(series: Floats, percentiles: Sequence[float] = PERCENTILES) -> Dis
     )
 
 
-def of_gaps(gaps: Gaps, sample: GapSample, order: Ints, percentiles: Sequence[float] = PERCENTILES) -> Distribution:
+def of_gaps(
+    gaps: Gaps, sample: GapSample, order: Ints, percentiles: Sequence[float] = PERCENTILES
+) -> LatencyDistribution:
     """Distribution of pooled gaps. Their sample size is requests, not gaps: the gaps of a request are alike."""
     size, n = gaps.size, gaps.requests
     if size == 0:
         return of_series(np.zeros(0), percentiles)
-    found = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
+    quantiles = tuple(_gap_quantile(gaps, sample, order, q) for q in percentiles)
     mean = gaps.sum_us() / size / 1000
-    return Distribution(n, mean, gap_mean_interval(sample, order, mean), gaps.at_rank(1), gaps.at_rank(size), found)
+    return LatencyDistribution(
+        n, mean, gap_mean_interval(sample, order, mean), gaps.at_rank(1), gaps.at_rank(size), quantiles
+    )
 
 
 def _gap_quantile(gaps: Gaps, sample: GapSample, order: Ints, q: float) -> Quantile:

@@ -15,19 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tailgate.reports.metrics import catalogue
 from tailgate.workloads.common.errors import UserError
 
-LATENCIES: Final = ("ttft", "ttft_from_send", "ttfa", "itl", "tpot", "stall", "e2e", "normalized_e2e")
-SHARES: Final = ("errors", "attained")
-RATES: Final = (
-    "requests_per_s",
-    "input_tokens_per_s",
-    "output_tokens_per_s",
-    "total_tokens_per_s",
-    "goodput",
-)
-# ITL is pooled over requests and has no value of one request.
-OF_ONE_REQUEST: Final = ("ttft", "ttft_from_send", "ttfa", "tpot", "stall", "e2e", "normalized_e2e")
+LATENCIES: Final = catalogue.keys(metric for metric in catalogue.LATENCIES if metric.objective)
+SHARES: Final = catalogue.keys(catalogue.SHARES)
+RATES: Final = catalogue.keys(catalogue.RATES)
+# What `good:` may name: pooled gaps between tokens have no value of one request.
+OF_ONE_REQUEST: Final = catalogue.keys(m for m in catalogue.LATENCIES if m.objective and m.per_request)
 
 _MS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4}
 _TOKEN: Final = re.compile(r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:\.\d+)?|\.\d+)([a-zµ%]+|/s)?)")
@@ -77,14 +72,12 @@ class Slo:
         return bool(self.thresholds)
 
     def limits(self) -> list[tuple[str, float]]:
-        """(latency, limit in ms) of every objective and condition on one."""
         return [(t.metric, t.limit) for t in self.thresholds if t.metric in LATENCIES] + [
             (c.metric, c.limit) for c in self.good
         ]
 
     @property
     def ttft_limit_ms(self) -> float | None:
-        """The tightest limit on TTFT, if any."""
         limits = [t.limit for t in self.thresholds if t.metric == "ttft"]
         limits += [c.limit for c in self.good if c.metric == "ttft"]
         return min(limits, default=None)
@@ -142,18 +135,16 @@ def _split_line(line: str, where: str) -> tuple[str, str]:
     key, colon, value = line.partition(":")
     if not colon:
         raise UserError(
-            f"expected 'figure: condition', found {line!r}",
-            where=where,
-            remedy="For example 'ttft: p99 < 800ms'.",
+            f"expected 'figure: condition', found {line!r}", where=where, remedy="For example 'ttft: p99 < 800ms'."
         )
     return key.strip(), value.strip()
 
 
 def _check_name(key: str, where: str) -> None:
-    known = [*LATENCIES, *SHARES, *RATES, "good"]
-    if key not in known:
-        near = difflib.get_close_matches(key, known, 1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+    names = [*LATENCIES, *SHARES, *RATES, "good"]
+    if key not in names:
+        near = difflib.get_close_matches(key, names, 1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}."
         raise UserError(f"unknown figure {key!r}", where=where, remedy=remedy)
 
 
@@ -170,7 +161,7 @@ def _implied(thresholds: Sequence[Threshold]) -> tuple[Condition, ...]:
 
 
 def _thresholds(metric: str, cursor: _Cursor) -> list[Threshold]:
-    found = []
+    thresholds = []
     while True:
         begin, statistic = cursor.at, ""
         if metric in LATENCIES:
@@ -180,9 +171,9 @@ def _thresholds(metric: str, cursor: _Cursor) -> list[Threshold]:
             raise cursor.fail("expected <, <=, > or >=", "For example 'p99 < 800ms' or '< 0.1%'.")
         limit = _limit(metric, cursor)
         text = cursor.text[begin : cursor.at].strip()
-        found.append(Threshold(metric, statistic, op, limit, f"{metric}: {text}"))
+        thresholds.append(Threshold(metric, statistic, op, limit, f"{metric}: {text}"))
         if not _more(cursor):
-            return found
+            return thresholds
 
 
 def _statistic(cursor: _Cursor) -> str:
@@ -219,7 +210,7 @@ def _limit(metric: str, cursor: _Cursor) -> float:
 
 
 def _conditions(cursor: _Cursor) -> list[Condition]:
-    found = []
+    conditions = []
     while True:
         at = cursor.at
         metric = cursor.next(2)
@@ -229,9 +220,9 @@ def _conditions(cursor: _Cursor) -> list[Condition]:
         op = cursor.next(1)
         if op is None:
             raise cursor.fail("expected <, <=, > or >=", "For example 'ttft < 800ms'.")
-        found.append(Condition(metric, op, _limit(metric, cursor)))
+        conditions.append(Condition(metric, op, _limit(metric, cursor)))
         if not _more(cursor):
-            return found
+            return conditions
 
 
 def _more(cursor: _Cursor) -> bool:

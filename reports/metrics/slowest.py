@@ -25,7 +25,7 @@ class Slow:
     Attributes:
         index, request_id, status, klass, tenant: which it was.
         due_s: when it was due, seconds from the run's start.
-        segments: by name: `late` (the client's lateness), `connect`, `queue` (as the server tells it), `wait`
+        segments: by name: `late` (the client's lateness), `connect`, `queue` (as the server reports it), `wait`
             (sent to first token, less the queue), `tokens`, `tail` (last token to end).
         stalls: its longest gaps.
         kv_usage, running, waiting, gpu_clock_mhz: the server's and the GPU's last samples when it was sent.
@@ -51,18 +51,17 @@ class Slow:
 
 
 def slowest(analysis: Analysis) -> list[Slow]:
-    """The slowest requests with their segments."""
     run = analysis.run
     rows = slowest_rows(run, HOW_MANY)
     due = run.due_ns[rows]
     names = ("dispatched_ns", "sent_ns", "first_token_ns", "last_token_ns", "end_ns", "server_queue_ms")
     columns = {name: run.column(name)[rows] for name in names}
     table = run.requests.take(rows).select(["index", "request_id", "status", "class", "tenant"]).to_pylist()
-    found = []
+    requests = []
     for place, (row, texts) in enumerate(zip(rows.tolist(), table, strict=True)):
         times = {name: float(values[place]) for name, values in columns.items()}
         sent = times["sent_ns"] if np.isfinite(times["sent_ns"]) else float(due[place])
-        found.append(
+        requests.append(
             Slow(
                 index=texts["index"],
                 request_id=texts["request_id"] or "",
@@ -83,7 +82,7 @@ def slowest(analysis: Analysis) -> list[Slow]:
                 gpu_clock_mhz=_at(analysis.gpu, ("sm_clock_mhz",), sent, share=True),
             )
         )
-    return found
+    return requests
 
 
 def _segments(times: dict[str, float], due: float) -> dict[str, tuple[float, float]]:
@@ -120,7 +119,7 @@ def _stalls(
 def _at(telemetry: Telemetry | None, names: tuple[str, ...], t_ns: float, share: bool = False) -> float | None:
     """The last samples at a time, summed over sources (or averaged, if they are shares)."""
     series = telemetry.first(*names) if telemetry else []
-    values = [value for one in series if (value := one.before(t_ns)) is not None]
+    values = [value for source in series if (value := source.before(t_ns)) is not None]
     return sum(values) / (len(values) if share else 1) if values else None
 
 

@@ -24,17 +24,14 @@ class Throughput:
         output_tokens_per_s: tokens that arrived inside it.
         estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
             or was cut off): counted as arrivals times the run's mean tokens per arrival.
+        total_tokens_per_s: input and output tokens.
     """
 
     requests_per_s: float
     input_tokens_per_s: float
     output_tokens_per_s: float
     estimated_share: float
-
-    @property
-    def total_tokens_per_s(self) -> float:
-        """Input and output tokens."""
-        return self.input_tokens_per_s + self.output_tokens_per_s
+    total_tokens_per_s: float
 
 
 def came_whole(run: Run) -> Mask:
@@ -55,17 +52,11 @@ def answer_ended_ns(run: Run) -> Floats:
 
 def answered_inside(run: Run) -> Mask:
     """Requests whose answer began to arrive inside the window."""
-    return _inside(run, answer_began_ns(run))
+    return run.inside(answer_began_ns(run))
 
 
 def ended_inside(run: Run) -> Mask:
-    """`ok` requests whose answer's last token arrived inside the window."""
-    return run.ok & _inside(run, answer_ended_ns(run))
-
-
-def _inside(run: Run, t_ns: Floats) -> Mask:
-    start_ns, end_ns = run.window_ns
-    return np.asarray((t_ns >= start_ns) & (t_ns < end_ns))
+    return run.ok & run.inside(answer_ended_ns(run))
 
 
 def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
@@ -77,21 +68,21 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     if not scan.known:
         return np.full(len(run), np.nan), np.zeros(len(run), np.bool_)
     output, chunks = run.column("output_tokens"), run.column("chunks")
-    known = np.isfinite(output) & (chunks > 0)
-    all_chunks = chunks[known].sum()
-    per_arrival = output[known].sum() / all_chunks if all_chunks else 1.0
+    by_usage = np.isfinite(output) & (chunks > 0)
+    all_chunks = chunks[by_usage].sum()
+    per_arrival = output[by_usage].sum() / all_chunks if all_chunks else 1.0
     first = np.nan_to_num(run.column("first_chunk_tokens"), nan=0.0)
-    told = first > 0
+    has_first = first > 0
     # Without the first chunk's own count all chunks are taken to be alike.
-    alike = np.where(told, chunks - 1, chunks)
+    alike = np.where(has_first, chunks - 1, chunks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        each = np.where(alike > 0, (output - np.where(told, first, 0.0)) / alike, 0.0)
-    later_inside = scan.inside - np.where(told & scan.first_inside, 1, 0)
-    exact = np.where(told & scan.first_inside, first, 0.0) + later_inside * each
-    found = np.where(known, exact, scan.inside * per_arrival)
+        each = np.where(alike > 0, (output - np.where(has_first, first, 0.0)) / alike, 0.0)
+    later_inside = scan.inside - np.where(has_first & scan.first_inside, 1, 0)
+    exact = np.where(has_first & scan.first_inside, first, 0.0) + later_inside * each
+    tokens = np.where(by_usage, exact, scan.inside * per_arrival)
     whole = came_whole(run)
-    found = np.where(whole, np.where(_inside(run, answer_ended_ns(run)), output, 0.0), found)
-    return found, ~known & (scan.inside > 0)
+    tokens = np.where(whole, np.where(run.inside(answer_ended_ns(run)), output, 0.0), tokens)
+    return tokens, ~by_usage & (scan.inside > 0)
 
 
 def prompt_tokens_inside(run: Run) -> Floats:
@@ -99,8 +90,8 @@ def prompt_tokens_inside(run: Run) -> Floats:
 
     By usage, or as planned where no usage came (the request failed after its first token).
     """
-    told = run.column("prompt_tokens")
-    tokens = np.where(np.isnan(told), run.column("prompt_tokens_planned"), told)
+    by_usage = run.column("prompt_tokens")
+    tokens = np.where(np.isnan(by_usage), run.column("prompt_tokens_planned"), by_usage)
     return np.where(answered_inside(run), tokens, 0.0)
 
 
@@ -113,9 +104,11 @@ def throughput(run: Run, scan: Scan, rows: Mask | None = None) -> Throughput | N
     tokens, estimated = output_tokens_inside(run, scan)
     tokens = np.where(mine, tokens, 0.0)
     total = float(tokens.sum())
+    input_tokens_per_s = float(prompt_tokens_inside(run)[mine].sum()) / seconds
     return Throughput(
         requests_per_s=float(np.count_nonzero(mine & ended_inside(run))) / seconds,
-        input_tokens_per_s=float(prompt_tokens_inside(run)[mine].sum()) / seconds,
+        input_tokens_per_s=input_tokens_per_s,
         output_tokens_per_s=total / seconds,
         estimated_share=float(tokens[estimated].sum()) / total if total else 0.0,
+        total_tokens_per_s=input_tokens_per_s + total / seconds,
     )

@@ -40,7 +40,6 @@ class Timeline:
 
     @property
     def middle_s(self) -> Floats:
-        """Middles of the bins, seconds."""
         return (self.edges_ns[1:] + self.edges_ns[:-1]) / 2e9
 
 
@@ -84,24 +83,24 @@ def _server(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
     if (server := analysis.server) is None:
         return {}
     wanted = {"running": RUNNING, "waiting": WAITING, "kv_usage": KV_USAGE}
-    found = {}
+    lines = {}
     for name, names in wanted.items():
         if series := server.first(*names):
             total = mean_on_grid(series, edges)
             # Usage is a share of each engine's own cache: engines are averaged, counts are added.
-            found[name] = total / len(series) if name == "kv_usage" else total
-    return found
+            lines[name] = total / len(series) if name == "kv_usage" else total
+    return lines
 
 
 def _gpu(analysis: Analysis, edges: Ints) -> dict[str, Floats]:
     if (gpu := analysis.gpu) is None:
         return {}
-    found = {}
+    lines = {}
     for name in ("power_w", "sm_clock_mhz", "utilization"):
         if series := gpu.series(name):
             total = mean_on_grid(series, edges)
-            found[name] = total if name == "power_w" else total / len(series)
-    return found
+            lines[name] = total if name == "power_w" else total / len(series)
+    return lines
 
 
 def group_quantiles(slots: AnyInts, values_us: AnyInts, groups: int, shares: tuple[float, ...]) -> list[Floats]:
@@ -112,13 +111,13 @@ def group_quantiles(slots: AnyInts, values_us: AnyInts, groups: int, shares: tup
     packed.sort()
     bounds = np.searchsorted(packed, np.arange(groups + 1) << 40)
     sizes = np.diff(bounds)
-    found = []
+    quantiles = []
     for share in shares:
         ranks = np.maximum(np.ceil(share * sizes - 1e-9).astype(np.int64), 1)
         at = np.minimum(bounds[:-1] + ranks - 1, max(len(packed) - 1, 0))
         ms = (packed[at] & ((1 << 40) - 1)) / 1000 if len(packed) else np.nan
-        found.append(np.where(sizes > 0, ms, np.nan))
-    return found
+        quantiles.append(np.where(sizes > 0, ms, np.nan))
+    return quantiles
 
 
 def _known(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ _LEAST_GAPS: Final = 10
 
 
 @dataclass(frozen=True)
-class Dispersion:
+class DispersionAsSent:
     """Index of dispersion at one window length, as planned and as sent.
 
     A process of which counts in different windows are independent lies in [sent_low, sent_high] with 95 %
@@ -39,7 +39,7 @@ class Dispersion:
 
 
 @dataclass(frozen=True)
-class Workload:
+class WorkloadAsSent:
     """What was sent in the measure phase.
 
     Attributes:
@@ -60,7 +60,7 @@ class Workload:
     sent_rps: float | None
     gap_cv_planned: float | None
     gap_cv_sent: float | None
-    dispersion: tuple[Dispersion, ...]
+    dispersion: tuple[DispersionAsSent, ...]
     prompt_ks: float | None
     output_ks: float | None
     mismatched: int
@@ -70,20 +70,19 @@ class Workload:
     cache_block_tokens: int | None
 
 
-def workload_as_sent(analysis: Analysis) -> Workload:
-    """Compare what was sent with what was planned."""
+def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:
     run = analysis.run
     planned = _inside(run, run.column("scheduled_ns"))
     sent = _inside(run, run.column("dispatched_ns"))
     seconds = run.duration_s
     ok = run.ok & run.measured
-    return Workload(
+    return WorkloadAsSent(
         planned_rps=len(planned) / seconds if seconds and run.manifest.loop == "open" else None,
         sent_rps=analysis.sent_rps,
         gap_cv_planned=_gap_cv(planned),
         gap_cv_sent=_gap_cv(sent),
         dispersion=tuple(
-            found for window in WINDOWS_S if (found := _dispersion(planned, sent, window, seconds)) is not None
+            at_window for window in WINDOWS_S if (at_window := _dispersion(planned, sent, window, seconds)) is not None
         ),
         prompt_ks=_ks(run.column("prompt_tokens")[ok], run.column("prompt_tokens_planned")[analysis.offered]),
         output_ks=_ks(run.column("output_tokens")[ok], run.column("output_tokens_planned")[analysis.offered]),
@@ -104,16 +103,14 @@ def planned_reuse(run: Run, rows: Mask, granularity: int = 1) -> float | None:
 
 def _inside(run: Run, times_ns: Floats) -> Floats:
     """Rising times of the measured requests inside the steady window, seconds from its start."""
-    start, end = run.window_ns
-    known = times_ns[run.measured & np.isfinite(times_ns)]
-    return np.sort(known[(known >= start) & (known < end)] - start) / 1e9
+    return np.sort(times_ns[run.measured & run.inside(times_ns)] - run.window_ns[0]) / 1e9
 
 
 def _gap_cv(times_s: Floats) -> float | None:
     return arrivals.gap_cv(times_s) if len(times_s) > _LEAST_GAPS else None
 
 
-def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float) -> Dispersion | None:
+def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float) -> DispersionAsSent | None:
     sent = arrivals.dispersion(sent_s, window_s, span_s)
     if sent.value is None:
         return None
@@ -121,13 +118,13 @@ def _dispersion(planned_s: Floats, sent_s: Floats, window_s: int, span_s: float)
     # For Poisson counts (n - 1) I is about chi-square with n - 1 degrees; Wilson and Hilferty (1931).
     df = sent.windows - 1
     low, high = ((1 - 2 / (9 * df) + z * np.sqrt(2 / (9 * df))) ** 3 for z in (-1.959964, 1.959964))
-    return Dispersion(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
+    return DispersionAsSent(window_s, planned, sent.value, sent.low, sent.high, float(low), float(high))
 
 
 def _mismatched(run: Run, rows: Mask, name: str) -> int:
     """Requests whose length by usage is known and not the planned one."""
-    told, planned = run.column(name)[rows], run.column(f"{name}_planned")[rows]
-    return int(np.count_nonzero(np.isfinite(told) & (told != planned)))
+    by_usage, planned = run.column(name)[rows], run.column(f"{name}_planned")[rows]
+    return int(np.count_nonzero(np.isfinite(by_usage) & (by_usage != planned)))
 
 
 def _ks(a: Floats, b: Floats) -> float | None:
@@ -138,15 +135,15 @@ def _ks(a: Floats, b: Floats) -> float | None:
 
 def _cached_share(run: Run, rows: Mask) -> float | None:
     cached, prompt = run.column("cached_tokens")[rows], run.column("prompt_tokens")[rows]
-    known = np.isfinite(cached) & np.isfinite(prompt)
-    total = prompt[known].sum()
-    return float(cached[known].sum() / total) if total else None
+    both = np.isfinite(cached) & np.isfinite(prompt)
+    total = prompt[both].sum()
+    return float(cached[both].sum() / total) if total else None
 
 
 def lengths(analysis: Analysis, name: str) -> tuple[Floats, Ints]:
     """(values, counts) of a length column over the measure phase, values rising."""
-    values = pa.array(analysis.run.column(name)[analysis.run.measured])
-    counted = pc.value_counts(values.filter(pc.is_finite(values)))
-    found = counted.field("values").to_numpy()
-    order = np.argsort(found)
-    return found[order], counted.field("counts").to_numpy()[order]
+    column = pa.array(analysis.run.column(name)[analysis.run.measured])
+    counted = pc.value_counts(column.filter(pc.is_finite(column)))
+    values = counted.field("values").to_numpy()
+    order = np.argsort(values)
+    return values[order], counted.field("counts").to_numpy()[order]

@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
-from tailgate.reports.rundir.integrity import checksums
 from tailgate.reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest, checksums
 from tailgate.reports.rundir.parquet_files import read_table
 from tailgate.reports.rundir.spool import is_closed, spool_files, whole_batches
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
@@ -69,8 +68,8 @@ def _collect(run_dir: Path) -> None:
     _write(_joined(reported, plan, manifest), run_dir / "requests.parquet")
     _write(client, run_dir / "client.parquet")
     _recover_telemetry(run_dir)
-    found = {"checksums": checksums(run_dir), "duplicates": duplicates, "unclosed": died}
-    Manifest.load(run_dir).model_copy(update=found).save(run_dir)
+    update = {"checksums": checksums(run_dir), "duplicates": duplicates, "unclosed": died}
+    Manifest.load(run_dir).model_copy(update=update).save(run_dir)
     # Last: with checksums in the manifest, what is left of a spool says nothing any more.
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
 
@@ -79,7 +78,7 @@ def _read_plan(run_dir: Path) -> Any:
     path = run_dir / "plan.parquet"
     columns = ["index", "at_ns", "session", "turn", "think_ns", "class", "tenant", "phase"]
     if not path.exists():
-        raise UserError("the plan is missing, so nobody knows what was to be sent", where=str(path))
+        raise UserError("the plan is missing: what should have been sent is unknown", where=str(path))
     plan = read_table(path, [*columns, "prompt_tokens", "output_tokens"])
     index = plan["index"].to_numpy()
     return plan if np.all(np.diff(index) > 0) else plan.sort_by("index")
@@ -122,11 +121,11 @@ def _reported(run_dir: Path) -> tuple[Any, int]:
         for path in spool_files(run_dir, "injector").values():
             for batch in whole_batches(path):
                 fresh, seen = _first_time(batch["index"].to_numpy(), seen)
-                kept = batch.filter(pa.array(fresh))
-                duplicates += batch.num_rows - kept.num_rows
-                parts.append(kept.select(_REPORTED))
-                has_any = pc.fill_null(pc.greater(pc.list_value_length(kept["arrivals_us"]), 0), False)
-                pending.append(kept.select(ARRIVALS_SCHEMA.names).filter(has_any))
+                first_reports = batch.filter(pa.array(fresh))
+                duplicates += batch.num_rows - first_reports.num_rows
+                parts.append(first_reports.select(_REPORTED))
+                has_any = pc.fill_null(pc.greater(pc.list_value_length(first_reports["arrivals_us"]), 0), False)
+                pending.append(first_reports.select(ARRIVALS_SCHEMA.names).filter(has_any))
                 held += pending[-1].nbytes
                 if held > _ROW_GROUP_BYTES:
                     out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
@@ -167,12 +166,8 @@ def _last_sign_of_life(client: Any, reported: Any, manifest: Manifest) -> int:
     if not (manifest.t0_unix_ns or reported.num_rows or client.num_rows):
         return -1
     ends = pc.add(client["t_ns"], client["dur_ns"])
-    known = [
-        pc.max(ends).as_py(),
-        pc.max(reported["dispatched_ns"]).as_py(),
-        pc.max(reported["end_ns"]).as_py(),
-    ]
-    return max((t for t in known if t is not None), default=0) + _SPOOL_PERIOD_NS
+    signs = [pc.max(ends).as_py(), pc.max(reported["dispatched_ns"]).as_py(), pc.max(reported["end_ns"]).as_py()]
+    return max((t for t in signs if t is not None), default=0) + _SPOOL_PERIOD_NS
 
 
 def _with_unreported(reported: Any, plan: Any, manifest: Manifest, died: list[int], horizon_ns: int) -> Any:
@@ -210,11 +205,11 @@ def _joined(reported: Any, plan: Any, manifest: Manifest) -> Any:
     index, planned = reported["index"].to_numpy(), plan["index"].to_numpy()
     at = np.searchsorted(planned, index)
     at_clipped = np.minimum(at, len(planned) - 1)
-    known = planned[at_clipped] == index if len(planned) else np.zeros(len(index), np.bool_)
-    if not known.all():
-        stray = int(index[~known][0])
+    planned_too = planned[at_clipped] == index if len(planned) else np.zeros(len(index), np.bool_)
+    if not planned_too.all():
+        stray = int(index[~planned_too][0])
         raise UserError(
-            f"{int((~known).sum())} records belong to no planned row (the first: index {stray})",
+            f"{int((~planned_too).sum())} records belong to no planned row (the first: index {stray})",
             where="plan.parquet",
             remedy="The plan is not the one that was sent.",
         )

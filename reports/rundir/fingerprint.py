@@ -52,18 +52,18 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def differences(sides: Mapping[str, Sequence[Manifest]]) -> list[tuple[str, dict[str, str]]]:
     """(key, value by label) of every fact that isn't the same everywhere; values of replicates are joined."""
-    found = {label: [facts(manifest) for manifest in manifests] for label, manifests in sides.items()}
-    keys = sorted({key for runs in found.values() for run in runs for key in run})
+    facts_by_label = {label: [facts(manifest) for manifest in manifests] for label, manifests in sides.items()}
+    keys = sorted({key for runs in facts_by_label.values() for run in runs for key in run})
     result = []
     for key in keys:
-        values = {label: sorted({run.get(key, "-") for run in runs}) for label, runs in found.items()}
+        values = {label: sorted({run.get(key, "-") for run in runs}) for label, runs in facts_by_label.items()}
         if len({value for side in values.values() for value in side}) > 1:
             result.append((key, {label: " | ".join(side) for label, side in values.items()}))
     return result
 
 
 def gpu_count(manifest: Manifest) -> int | None:
-    """GPUs of the deployment: as stated, else as seen, else as an embedded engine was told; None if nobody says."""
+    """GPUs of the deployment: as stated, else as seen, else as an embedded engine was configured; None if unknown."""
     stated, seen = (manifest.spec.get("gpus") or {}).get("count"), manifest.target.fingerprint.get("gpus") or []
     if stated or seen:
         return int(stated or len(seen))
@@ -78,5 +78,5 @@ def gpus_in_words(manifest: Manifest) -> str:
     stated, seen = manifest.spec.get("gpus") or {}, manifest.target.fingerprint.get("gpus") or []
     kinds = sorted({str(gpu.get("name") or "") for gpu in seen}) if seen else [str(stated.get("type") or "")]
     count = gpu_count(manifest)
-    told = " and ".join(kind for kind in kinds if kind)
-    return f"{count} x {told or '(unknown kind)'}" if count else (told or "(not known)")
+    names = " and ".join(kind for kind in kinds if kind)
+    return f"{count} x {names or '(unknown kind)'}" if count else (names or "(not known)")

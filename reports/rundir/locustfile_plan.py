@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailgate.loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, Status
 from tailgate.reports.rundir.spool import spool_files, whole_batches
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 
 def plan_of_asked(run_dir: Path, reported: Any) -> Any | None:
@@ -22,15 +22,15 @@ def plan_of_asked(run_dir: Path, reported: Any) -> Any | None:
     if not files:
         return None
     batches = [batch for path in files.values() for batch in whole_batches(path)]
-    asked = pa.Table.from_batches(batches, ASKED_SCHEMA).sort_by("index")
+    asked = pa.Table.from_batches(batches, LOCUSTFILE_REQUEST_SCHEMA).sort_by("index")
     rows = asked.num_rows
-    told = reported.select(["index", "prompt_tokens", "output_tokens"])
-    place = np.searchsorted(told["index"].to_numpy(), asked["index"].to_numpy())
-    found = np.isin(asked["index"].to_numpy(), told["index"].to_numpy())
-    at = pa.array(np.where(found, place, 0), mask=~found)
+    lengths = reported.select(["index", "prompt_tokens", "output_tokens"])
+    place = np.searchsorted(lengths["index"].to_numpy(), asked["index"].to_numpy())
+    was_reported = np.isin(asked["index"].to_numpy(), lengths["index"].to_numpy())
+    at = pa.array(np.where(was_reported, place, 0), mask=~was_reported)
 
     def counted(name: str) -> Any:
-        return pc.fill_null(told[name].take(at) if told.num_rows else pa.nulls(rows, pa.int64()), 0)
+        return pc.fill_null(lengths[name].take(at) if lengths.num_rows else pa.nulls(rows, pa.int64()), 0)
 
     columns = {
         "index": asked["index"],
@@ -55,8 +55,8 @@ def with_verdicts(run_dir: Path, reported: Any) -> Any:
     batches = [batch for path in spool_files(run_dir, "verdicts").values() for batch in whole_batches(path)]
     if not batches:
         return reported
-    said = pa.Table.from_batches(batches, VERDICT_SCHEMA)
-    verdicts = dict(zip(said["index"].to_pylist(), said["error"].to_pylist(), strict=True))
+    table = pa.Table.from_batches(batches, LOCUSTFILE_VERDICT_SCHEMA)
+    verdicts = dict(zip(table["index"].to_pylist(), table["error"].to_pylist(), strict=True))
     wrong = pc.is_in(reported["index"], pa.array(list(verdicts), pa.int64()))
     wrong = pc.and_(wrong, pc.equal(reported["status"], Status.OK.value))
     errors = pa.array([verdicts.get(index) for index in reported["index"].to_pylist()], pa.string())

@@ -5,23 +5,27 @@ reads it. The figures are elsewhere: `reports.summary.summary`.
 """
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pydantic
 
+from tailgate.reports.rundir.json_files import read_json, write_atomic
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.manifest/1"
 FILE_NAME: Final = "manifest.json"
 
-State = Literal["running", "complete", "interrupted", "failed", "aborted"]
+# Every collected run has these ...
+_ALWAYS: Final = ("plan.parquet", "requests.parquet", "arrivals.parquet", "client.parquet")
+# ... and everything that was measured or happened is in one of these; documents are made from it.
+MEASURED: Final = (*_ALWAYS, "server.parquet", "gpu.parquet", "host.parquet", "events.jsonl")
+
+RunState = Literal["running", "complete", "interrupted", "failed", "aborted"]
 
 
-class Target(pydantic.BaseModel):
-    """The deployment that was measured; `fingerprint` is everything it tells of itself."""
+class TargetRecord(pydantic.BaseModel):
+    """The deployment that was measured; `fingerprint` is all that it reports about itself."""
 
     model_config = pydantic.ConfigDict(extra="allow")
 
@@ -33,6 +37,12 @@ class Target(pydantic.BaseModel):
     server: str = ""
     version: str = ""
     fingerprint: dict[str, Any] = {}
+    instance: dict[str, str] = {}  # which container it was, or ran in
+    # What its log and metrics say of GPU memory: model_gib, kv_cache_gib, kv_blocks, ...
+    memory: dict[str, float] = {}
+    # Of a deployment that we started: how it was started, became ready, and ended; empty for others. Keys are those
+    # of `harness.targets.base.Life`.
+    life: dict[str, Any] = {}
 
 
 class Manifest(pydantic.BaseModel):
@@ -47,7 +57,7 @@ class Manifest(pydantic.BaseModel):
     run: str
     name: str = ""
     # `running` in a file that nobody writes any more means: killed.
-    state: State = "running"
+    state: RunState = "running"
     started_at: str = ""  # ISO 8601, UTC
     t0_unix_ns: int = 0
     tailgate_version: str = ""
@@ -65,12 +75,13 @@ class Manifest(pydantic.BaseModel):
     drain_end_ns: int | None = None  # latest end of the drain
     ended_ns: int | None = None  # when the load really stopped; null while running
 
-    target: Target = Target(kind="url")
+    target: TargetRecord = TargetRecord(kind="url")
     host: dict[str, Any] = {}
     versions: dict[str, str] = {}
     injectors: int = 1
     workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
     stamp: Literal["kernel", "user", "mixed"] = "kernel"  # mixed: the kernel's, but for too many reads
+    # `gpu`: how GPUs were sampled; `settle`: the warm-up that waited for a steady pace.
     telemetry: dict[str, Any] = {}
     content: dict[str, Any] = {}  # what prompts were made of: kind, digest and tokens of the table
     notices: list[str] = []
@@ -97,21 +108,12 @@ class Manifest(pydantic.BaseModel):
             UserError: no such file, not JSON, of a newer major schema, or a field of the wrong type.
         """
         path = Path(run_dir) / FILE_NAME
-        try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        if not path.exists():
             raise UserError(
-                "not a run directory: it has no manifest.json",
-                where=str(run_dir),
-                remedy="Name a run's folder.",
-            ) from None
-        except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from error
-        except ValueError as error:
-            raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
-        check_schema(data, SCHEMA, str(path))
+                "not a run directory: it has no manifest.json", where=str(run_dir), remedy="Name a run's folder."
+            )
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(read_json(path, SCHEMA))
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -123,39 +125,28 @@ class Manifest(pydantic.BaseModel):
         write_atomic(Path(run_dir) / FILE_NAME, text.encode())
 
 
-def check_schema(data: object, known: str, where: str) -> None:
-    """Refuse a document that isn't of `known`'s family (`tailgate.x/1`), or of a newer major version.
-
-    Raises:
-        UserError: with what to do about it.
-    """
-    family, _, major = known.partition("/")
-    found = data.get("schema") if isinstance(data, dict) else None
-    name, _, version = str(found).partition("/")
-    if name != family or not version.split(".")[0].isdigit():
-        raise UserError(f"is not a {family} document (schema: {found!r})", where=where)
-    if int(version.split(".")[0]) > int(major):
-        raise UserError(
-            f"was written by a newer tailgate (schema {found}; this one reads up to {known})",
-            where=where,
-            remedy="Upgrade tailgate: pip install -U tailgate.",
-        )
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` through a temporary file beside it and a rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            # No fsync: a killed process loses nothing by it, and on a busy disk it takes seconds.
-            file.write(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
-
-
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(run_dir: Path) -> dict[str, str]:
+    """SHA-256 of every measured file that is there, by name."""
+    return {name: sha256_of(run_dir / name) for name in MEASURED if (run_dir / name).exists()}
+
+
+def altered(run_dir: Path, manifest: Manifest) -> dict[str, str]:
+    """How files are not what the run wrote, by name: `missing` or `changed`."""
+    how = {name: "missing" for name in _ALWAYS if not (run_dir / name).is_file()}
+    for name, checksum in manifest.checksums.items():
+        path = run_dir / name
+        if not path.is_file():
+            how[name] = "missing"
+        elif sha256_of(path) != checksum:
+            how[name] = "changed"
+    return how
+
+
+def unsummed(run_dir: Path, manifest: Manifest) -> list[str]:
+    """Measured files that are there and of which the manifest keeps no checksum."""
+    return [name for name in MEASURED if name not in manifest.checksums and (run_dir / name).exists()]

@@ -1,6 +1,6 @@
 """The files of a run directory as Arrow tables: read, checked against their schemas, and what is wrong with them.
 
-What a damaged or hand-edited file says is told here, in one place; what the columns mean is `reports.rundir.run`.
+The errors for damaged and hand-edited files are all made here; what the columns mean is `reports.rundir.run`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tailgate.loadgen.records import REQUESTS_SCHEMA
 from tailgate.workloads.common.errors import UserError
 
-# Columns of requests.parquet that no figure of a request can be told without, beside those that are never null.
+# Columns of requests.parquet that every metric of a request needs, beside those that are never null.
 _NEEDED: Final = frozenset(
     {
         "scheduled_ns", "handed_over_ns", "dispatched_ns", "sent_ns", "first_token_ns", "first_answer_ns",
@@ -44,7 +44,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> Any:
 
 
 def damaged(path: Path, error: Exception) -> UserError:
-    """What to tell of a file that Arrow can't read."""
+    """The error for a file that Arrow can't read."""
     return UserError(f"cannot be read: {error}", where=str(path), remedy="The file is damaged: restore it from a copy.")
 
 
@@ -72,13 +72,13 @@ def read_requests(path: Path) -> tuple[Any, list[str]]:
                 f"column {field.name} holds {kind}, not {field.type}", where=str(path), remedy=_REMEDY
             ) from error
         if column.null_count and not field.nullable:
-            said = f"column {field.name} is empty in {column.null_count:,} rows"
-            raise UserError(said, where=str(path), remedy=_REMEDY)
+            why = f"column {field.name} is empty in {column.null_count:,} rows"
+            raise UserError(why, where=str(path), remedy=_REMEDY)
         columns.append(column)
-    found = pa.table(columns, schema=REQUESTS_SCHEMA)
-    if np.any(np.diff(found["index"].to_numpy()) <= 0):
+    requests = pa.table(columns, schema=REQUESTS_SCHEMA)
+    if np.any(np.diff(requests["index"].to_numpy()) <= 0):
         raise UserError("its rows are not in the order of index, each once", where=str(path), remedy=_REMEDY)
-    return found, absent
+    return requests, absent
 
 
 def problem(path: Path, schema: Any, trusted: bool) -> str:
@@ -90,14 +90,14 @@ def problem(path: Path, schema: Any, trusted: bool) -> str:
         return "is missing"
     try:
         with pq.ParquetFile(path) as file:
-            found = file.schema_arrow
+            own_schema = file.schema_arrow
             for field in schema:
-                if field.name not in found.names:
+                if field.name not in own_schema.names:
                     if field.name in _ADDED:
                         continue
                     return f"has no column {field.name}"
-                if not _alike(found.field(field.name).type, field.type):
-                    return f"has a column {field.name} of {found.field(field.name).type}, not {field.type}"
+                if not _alike(own_schema.field(field.name).type, field.type):
+                    return f"has a column {field.name} of {own_schema.field(field.name).type}, not {field.type}"
             for group in range(0 if trusted else file.num_row_groups):
                 file.read_row_group(group, use_threads=False).validate(full=True)
     except (OSError, pa.ArrowException):
@@ -105,9 +105,9 @@ def problem(path: Path, schema: Any, trusted: bool) -> str:
     return ""
 
 
-def _alike(found: Any, wanted: Any) -> bool:
+def _alike(own: Any, wanted: Any) -> bool:
     """Whether a type is the wanted one; text may be spelled out or come from a dictionary."""
-    return bool(found.equals(wanted)) or (_is_text(found) and _is_text(wanted))
+    return bool(own.equals(wanted)) or (_is_text(own) and _is_text(wanted))
 
 
 def _is_text(kind: Any) -> bool:

@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
-from tailgate.reports.rundir.integrity import altered
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 _OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
 # Without these a run has fewer figures, but still figures.
@@ -58,7 +57,6 @@ class Run:
         return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
     def is_text(self, name: str, *values: str) -> Mask:
-        """Where the text column `name` is one of `values`."""
         codes, names = self.texts(name)
         return np.isin(codes, [code for code, text in enumerate(names) if text in values])
 
@@ -69,12 +67,10 @@ class Run:
 
     @cached_property
     def ok(self) -> Mask:
-        """Requests that ended `ok`."""
         return self.is_text("status", "ok")
 
     @cached_property
     def measured(self) -> Mask:
-        """Requests of the measure phase."""
         return self.is_text("phase", "measure")
 
     @property
@@ -91,7 +87,7 @@ class Run:
 
     @property
     def cache_block_tokens(self) -> int | None:
-        """Length of a block of the server's prefix cache, as its fingerprint tells it."""
+        """Length of a block of the server's prefix cache, as its fingerprint gives it."""
         config = self.manifest.target.fingerprint.get("config") or {}
         size = str((config.get("cache_config") or {}).get("block_size", ""))
         return int(size) if size.isdigit() and int(size) else None
@@ -130,13 +126,17 @@ class Run:
             return start, max(start, end)
         stopped = self.manifest.ended_ns
         if stopped is None:
-            known = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
-            stopped = int(max(known, default=0))
+            last = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
+            stopped = int(max(last, default=0))
         return start, max(start, min(end, stopped))
+
+    def inside(self, t_ns: Floats) -> Mask:
+        """Which times lie in the steady window."""
+        start, end = self.window_ns
+        return np.asarray((t_ns >= start) & (t_ns < end))
 
     @property
     def duration_s(self) -> float:
-        """Length of the steady window, seconds."""
         start, end = self.window_ns
         return (end - start) / 1e9
 
@@ -144,8 +144,8 @@ class Run:
 def slowest_rows(run: Run, most: int) -> Ints:
     """Rows of the measure phase that took longest from due time to end, slowest first."""
     took = np.where(run.measured, run.column("end_ns") - run.due_ns, np.nan)
-    known = np.flatnonzero(np.isfinite(took))
-    return known[np.argsort(-took[known], kind="stable")][:most]
+    ended = np.flatnonzero(np.isfinite(took))
+    return ended[np.argsort(-took[ended], kind="stable")][:most]
 
 
 def load_run(run_dir: Path | str) -> Run:
@@ -158,7 +158,7 @@ def load_run(run_dir: Path | str) -> Run:
     manifest = Manifest.load(path)
     changed = altered(path, manifest)
     trusted = manifest.checksums.keys() - changed.keys()
-    found = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
-    problems = {name: why for name, why in found.items() if why}
+    all_files = {name: problem(path / name, schema, name in trusted) for name, schema in _OPTIONAL.items()}
+    problems = {name: why for name, why in all_files.items() if why}
     requests, absent = read_requests(path / "requests.parquet")
     return Run(path, manifest, requests, problems, changed, tuple(absent))

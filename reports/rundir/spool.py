@@ -5,12 +5,11 @@ Every whole batch is kept; what follows the cut is not guessed at. Joining with 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
-# A closed stream ends with a continuation marker and a length of zero.
-_END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+from tailgate.loadgen.spool import END_OF_STREAM
 
 
 def whole_batches(path: Path) -> Iterator[Any]:
@@ -36,19 +35,19 @@ def is_closed(path: Path) -> bool:
     """Whether the writer closed the stream, i.e. whether its process came to its own end."""
     try:
         with path.open("rb") as file:
-            if file.seek(0, 2) < len(_END_OF_STREAM):
+            if file.seek(0, 2) < len(END_OF_STREAM):
                 return False
-            file.seek(-len(_END_OF_STREAM), 2)
-            return file.read() == _END_OF_STREAM
+            file.seek(-len(END_OF_STREAM), 2)
+            return file.read() == END_OF_STREAM
     except OSError:
         return False
 
 
 def spool_files(run_dir: Path, kind: str) -> dict[int, Path]:
     """`spool/KIND-K.arrows` by injector number K; kind is `injector` or `client`."""
-    found = {}
+    files = {}
     for path in (run_dir / "spool").glob(f"{kind}-*.arrows"):
         number = path.stem.rpartition("-")[2]
         if number.isdigit():
-            found[int(number)] = path
-    return dict(sorted(found.items()))
+            files[int(number)] = path
+    return dict(sorted(files.items()))

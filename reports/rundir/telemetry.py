@@ -66,7 +66,6 @@ class Series:
     values: Floats
 
     def before(self, t_ns: float) -> float | None:
-        """The last value at or before a time."""
         at = int(np.searchsorted(self.t_ns, t_ns, side="right"))
         return float(self.values[at - 1]) if at else None
 
@@ -96,7 +95,6 @@ class Series:
         return float(np.dot(weight, self.values) / weight.sum()) if weight.sum() > 0 else None
 
     def most(self, start_ns: float, end_ns: float) -> float | None:
-        """A gauge's largest sample in a window."""
         inside = self.values[(self.t_ns >= start_ns) & (self.t_ns <= end_ns)]
         return float(inside.max()) if len(inside) else None
 
@@ -110,7 +108,6 @@ class Telemetry:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """All names that were sampled."""
         return frozenset(pc.unique(self.table["name"]).to_pylist())
 
     @cached_property
@@ -132,7 +129,6 @@ class Telemetry:
         return {}
 
     def series(self, name: str) -> list[Series]:
-        """All series of `name`, one per source; empty if it was never sampled."""
         if name not in self._known:
             places = self._places.get(name)
             self._known[name] = [] if places is None else self._split(self.table.take(pa.array(places)))
@@ -148,36 +144,41 @@ class Telemetry:
             texts.append(encoded.dictionary.to_pylist())
         t_ns, values = rows["t_ns"].to_numpy(), rows["value"].to_numpy()
         order = np.lexsort((t_ns, codes))
-        found = []
+        series = []
         for part in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
             key, code = ["", ""], int(codes[part[0]])
             for place in reversed(range(len(texts))):
                 code, at = divmod(code, len(texts[place]))
                 key[place] = texts[place][at]
-            found.append(Series((key[0], key[1]), t_ns[part], values[part]))
-        return found
+            series.append(Series((key[0], key[1]), t_ns[part], values[part]))
+        return series
 
     def first(self, *names: str) -> list[Series]:
         """The series of the first of `names` that was sampled (names change between server versions)."""
-        return next((found for name in names if (found := self.series(name))), [])
+        return next((series for name in names if (series := self.series(name))), [])
 
     def delta(self, *names: str, start_ns: float | None = None, end_ns: float | None = None) -> float | None:
         """A counter's increase summed over sources; None if it was never sampled."""
-        found = self.first(*names)
-        return sum(s.delta(start_ns, end_ns) for s in found) if found else None
+        series = self.first(*names)
+        return sum(s.delta(start_ns, end_ns) for s in series) if series else None
 
 
 def labels_of(series: Series) -> dict[str, str]:
-    """The labels of a server's series."""
     return dict(json.loads(series.key[1] or "{}"))
+
+
+def longest_gap_s(t_ns: Ints, start_ns: int, end_ns: int) -> float:
+    """Longest time without a sample inside a window, seconds."""
+    inside = t_ns[(t_ns > start_ns) & (t_ns < end_ns)]
+    return float(np.diff(np.concatenate([[start_ns], inside, [end_ns]])).max()) / 1e9
 
 
 def on_grid(series: Sequence[Series], t_ns: Ints) -> Floats:
     """The sum of gauges at the given times, each sample holding until the next; NaN before the first."""
     total = np.zeros(len(t_ns))
-    for one in series:
-        at = np.searchsorted(one.t_ns, t_ns, side="right") - 1
-        total += np.where(at >= 0, one.values[np.maximum(at, 0)], np.nan)
+    for source in series:
+        at = np.searchsorted(source.t_ns, t_ns, side="right") - 1
+        total += np.where(at >= 0, source.values[np.maximum(at, 0)], np.nan)
     return total if len(series) else np.full(len(t_ns), np.nan)
 
 
@@ -187,10 +188,10 @@ def mean_on_grid(series: Sequence[Series], edges_ns: Ints) -> Floats:
     NaN where a series has not begun, or has ended by more than its longest pause.
     """
     total = np.zeros(len(edges_ns) - 1)
-    for one in series:
-        pause = int(np.diff(one.t_ns).max()) if len(one.t_ns) > 1 else 0
-        ends = np.append(one.t_ns, one.t_ns[-1] + pause)
-        area = np.concatenate([[0.0], np.cumsum(one.values * np.diff(ends))])
+    for source in series:
+        pause = int(np.diff(source.t_ns).max()) if len(source.t_ns) > 1 else 0
+        ends = np.append(source.t_ns, source.t_ns[-1] + pause)
+        area = np.concatenate([[0.0], np.cumsum(source.values * np.diff(ends))])
         low, high = np.maximum(edges_ns[:-1], ends[0]), np.minimum(edges_ns[1:], ends[-1])
         span = (high - low).astype(np.float64)
         seen = span > 0
@@ -202,13 +203,13 @@ def mean_on_grid(series: Sequence[Series], edges_ns: Ints) -> Floats:
 def rate_on_grid(series: Iterable[Series], edges_ns: Ints) -> Floats:
     """The summed rate per second of counters between successive edges; shape (len(edges) - 1,)."""
     total = np.zeros(len(edges_ns) - 1)
-    for one in series:
-        total += np.diff(np.interp(edges_ns, one.t_ns, one.growth())) / (np.diff(edges_ns) / 1e9)
+    for source in series:
+        total += np.diff(np.interp(edges_ns, source.t_ns, source.growth())) / (np.diff(edges_ns) / 1e9)
     return total
 
 
 @dataclass(frozen=True)
-class Histogram:
+class HistogramGrowth:
     """A Prometheus histogram's increase: `counts[i]` values in (edges[i-1], edges[i]], edges[-1] is inf."""
 
     edges: Floats
@@ -217,7 +218,6 @@ class Histogram:
 
     @property
     def n(self) -> float:
-        """How many values."""
         return float(self.counts.sum())
 
     @property
@@ -240,17 +240,17 @@ class Histogram:
 
 def histogram(
     telemetry: Telemetry, name: str, start_ns: float | None = None, end_ns: float | None = None
-) -> Histogram | None:
+) -> HistogramGrowth | None:
     """The increase of histogram `name` (without `_bucket`), summed over sources; None if never sampled."""
     by_edge: dict[float, float] = {}
-    for one in telemetry.series(f"{name}_bucket"):
-        edge = float(labels_of(one).get("le", "inf").replace("+Inf", "inf"))
-        by_edge[edge] = by_edge.get(edge, 0.0) + one.delta(start_ns, end_ns)
+    for source in telemetry.series(f"{name}_bucket"):
+        edge = float(labels_of(source).get("le", "inf").replace("+Inf", "inf"))
+        by_edge[edge] = by_edge.get(edge, 0.0) + source.delta(start_ns, end_ns)
     if not by_edge:
         return None
     edges = np.array(sorted(by_edge))
     counts = np.maximum(np.diff([by_edge[e] for e in edges], prepend=0.0), 0.0)
-    return Histogram(edges, counts, telemetry.delta(f"{name}_sum", start_ns=start_ns, end_ns=end_ns) or 0.0)
+    return HistogramGrowth(edges, counts, telemetry.delta(f"{name}_sum", start_ns=start_ns, end_ns=end_ns) or 0.0)
 
 
 def read_server(run_dir: Path) -> Telemetry | None:
@@ -263,12 +263,10 @@ def read_server(run_dir: Path) -> Telemetry | None:
 
 
 def read_gpu(run_dir: Path) -> Telemetry | None:
-    """`gpu.parquet`; None if the run has none."""
     return _read(run_dir / "gpu.parquet", ("gpu",))
 
 
 def read_host(run_dir: Path) -> Telemetry | None:
-    """`host.parquet`; None if the run has none."""
     return _read(run_dir / "host.parquet", ("process", "pid"))
 
 

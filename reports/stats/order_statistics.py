@@ -125,7 +125,7 @@ def quantile_at(
     size: int | None = None,
     floor_size: float | None = None,
 ) -> Quantile:
-    """As `quantile`, of any sample that can tell its k-th smallest value (`value_at(k)`, k from 1).
+    """The percentile of any sample that can give its k-th smallest value (`value_at(k)`, k from 1).
 
     `n` counts requests, `size` values (when a request has several: they aren't independent samples).
     `floor_size` is what the floor is held against: `n_eff`, unless that is beside the point.

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tailgate.reports.stats.between_runs import t_point
 from tailgate.reports.stats.order_statistics import share_bounds
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.workloads.common.arrays import Floats
 
 # (hits, trials) of a side's runs at one load.
@@ -27,7 +27,7 @@ Counts = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
-class Share:
+class Proportion:
     """Hits among trials over the runs of a side.
 
     Attributes:
@@ -43,7 +43,6 @@ class Share:
 
     @property
     def share(self) -> float:
-        """Hits / trials."""
         return self.hits / self.trials if self.trials else 0.0
 
     def bounds(self, tail: float) -> tuple[float, float]:
@@ -57,18 +56,17 @@ class Share:
 
 def counts(pairs: Sequence[tuple[int, int]]) -> Counts:
     """(hits, trials) of runs as arrays; runs without trials say nothing."""
-    known = [(hits, trials) for hits, trials in pairs if trials]
-    return np.array([h for h, _ in known], np.float64), np.array([n for _, n in known], np.float64)
+    with_trials = [(hits, trials) for hits, trials in pairs if trials]
+    return np.array([h for h, _ in with_trials], np.float64), np.array([n for _, n in with_trials], np.float64)
 
 
-def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Share, ...]:
+def shares(loads: Sequence[Sequence[Counts]]) -> tuple[Proportion, ...]:
     """One Share a side, of the loads together; `loads` has the sides' counts at each load."""
     dispersion, df = dispersion_of(loads)
-    return tuple(Share(hits, trials, float(dispersion), int(df)) for hits, trials in _totals(loads))
+    return tuple(Proportion(hits, trials, float(dispersion), int(df)) for hits, trials in _totals(loads))
 
 
 def _totals(loads: Sequence[Sequence[Counts]]) -> list[tuple[int, int]]:
-    """(hits, trials) of each side."""
     sides = list(zip(*loads, strict=True))
     return [(int(sum(h.sum() for h, _ in side)), int(sum(n.sum() for _, n in side))) for side in sides]
 
@@ -102,7 +100,7 @@ def p_more(loads: Sequence[Sequence[Counts]]) -> float:
 
 
 def p_more_by_runs(loads: Sequence[Sequence[Counts]]) -> Any:
-    """The same by Student's t: the difference of hits (at equal loads, summed) over the error that the runs show."""
+    """The chance by Student's t: the difference of hits (at equal loads, summed) over the error that the runs show."""
     from scipy.special import stdtr
 
     dispersion, df = dispersion_of(loads)

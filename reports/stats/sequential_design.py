@@ -21,7 +21,7 @@ import numpy as np
 PASS_ERROR: Final = 0.05
 FAIL_ERROR: Final = 0.025
 PASS_ERROR_PAIRED: Final = 0.033
-# Parts of the budgets spent at the first of two looks. docs/gate.md has the operating curve they give.
+# Parts of the budgets spent at the first of two looks. docs/gate-operating-tables.md has the operating curve they give.
 PASS_FIRST: Final = 0.5
 FAIL_FIRST: Final = 0.6
 _NODES: Final = 40
@@ -45,7 +45,6 @@ class Design:
 
     @property
     def looks(self) -> int:
-        """How many there may be."""
         return 1 if self.extended is None else 2
 
     def pass_tail(self) -> float:
@@ -53,7 +52,7 @@ class Design:
         return self._tail(PASS_ERROR_PAIRED if self.paired else PASS_ERROR, PASS_FIRST)
 
     def fail_tail(self, among: int = 1) -> float:
-        """The same of a FAIL; with `among` hypotheses left in Holm's procedure the budget is divided by them."""
+        """Nominal one-sided error of the bound that a FAIL needs; divided by the hypotheses that Holm has left."""
         return self._tail(FAIL_ERROR / among, FAIL_FIRST)
 
     def _tail(self, budget: float, first_part: float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from tailgate.reports.cost.cost import Cost
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.in_flight import InFlight
-from tailgate.reports.metrics.workload_as_sent import Workload
+from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.events import Event
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.telemetry.gpu import GpuView
@@ -22,7 +22,7 @@ from tailgate.reports.telemetry.server import ServerView
 from tailgate.reports.validity.client import Check
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What a finding is about; stable names for scripts."""
 
     CLIENT_BOUND = "client_bound"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
 class Finding:
     """One finding: what, how we know, what to try. `figures` are what it rests on, by name with unit."""
 
-    kind: Kind
+    kind: FindingKind
     says: str
     figures: dict[str, float]
     remedy: str
@@ -64,9 +64,10 @@ class Evidence:
     analysis: Analysis
     checks: Sequence[Check] = ()
     flight: InFlight | None = None
+    overloaded: bool = False
     server: ServerView | None = None
     gpus: Sequence[GpuView] = ()
-    workload: Workload | None = None
+    workload: WorkloadAsSent | None = None
     cost: Cost | None = None
     events: Sequence[Event] = ()
 
@@ -89,7 +90,7 @@ def _client(e: Evidence) -> Iterator[Finding]:
     if bad:
         figures = {f"{c.name}_{c.unit.replace('%', 'percent')}": float(c.value or 0.0) for c in bad}
         says = "The load generator itself was too slow; the target may be faster than it looks."
-        yield Finding(Kind.CLIENT_BOUND, says, figures, bad[0].remedy)
+        yield Finding(FindingKind.CLIENT_BOUND, says, figures, bad[0].remedy)
 
 
 def _changed(e: Evidence) -> Iterator[Finding]:
@@ -100,14 +101,16 @@ def _changed(e: Evidence) -> Iterator[Finding]:
         more = f" ({', '.join(f'{kind}: {n}' for kind, n in counts.items())})" if len(changes) > 1 else ""
         says = f"The deployment changed while it was measured: {changes[0].text or changes[0].kind}{more}."
         figures = {"changes": float(len(changes)), "first_at_s": changes[0].t_ns / 1e9}
-        yield Finding(Kind.CHANGED_IN_WINDOW, says, figures, "Measure again without scaling, or longer after it.")
+        yield Finding(
+            FindingKind.CHANGED_IN_WINDOW, says, figures, "Measure again without scaling, or longer after it."
+        )
 
 
 def _warming(e: Evidence) -> Iterator[Finding]:
     check = next((c for c in e.checks if c.name == "warmth" and c.status == "fail"), None)
     if check is not None and check.value is not None:
         says = f"The first tenth of the requests had a TPOT {check.value:.2f} times the rest's: still warming up."
-        yield Finding(Kind.NOT_WARM, says, {"tpot_first_tenth_over_rest": check.value}, check.remedy)
+        yield Finding(FindingKind.NOT_WARM, says, {"tpot_first_tenth_over_rest": check.value}, check.remedy)
 
 
 def _throttled(e: Evidence) -> Iterator[Finding]:
@@ -119,15 +122,17 @@ def _throttled(e: Evidence) -> Iterator[Finding]:
             figures = {"slowdown_share": hard, "mild_slowdown_share": mild}
             if gpu.sm_clock_mhz is not None:
                 figures["sm_clock_mhz"] = gpu.sm_clock_mhz
-            yield Finding(Kind.THROTTLED_GPU, f"{says}.", figures, "Check cooling and power supply of this host.")
+            yield Finding(
+                FindingKind.THROTTLED_GPU, f"{says}.", figures, "Check cooling and power supply of this host."
+            )
 
 
 def _overloaded(e: Evidence) -> Iterator[Finding]:
-    if e.flight is not None and e.flight.overloaded:
+    if e.flight is not None and e.overloaded:
         says = f"Requests in flight grew by {e.flight.growth:.0f} over the window: more comes in than is served."
         figures = {"in_flight_growth": e.flight.growth, "in_flight_mean": e.flight.mean}
         yield Finding(
-            Kind.OVERLOADED,
+            FindingKind.OVERLOADED,
             says,
             figures,
             "Lower the rate, or give the deployment more room: it can't carry this load.",
@@ -141,7 +146,7 @@ def _shed(e: Evidence) -> Iterator[Finding]:
     if rejected:
         says = f"{100 * rejected / offered:.2f} % of requests were turned away (429 or 503)."
         figures = {"rejected": float(rejected), "rejected_share": rejected / offered}
-        yield Finding(Kind.SHED, says, figures, "Raise the queue cap or the rate limit, or add capacity.")
+        yield Finding(FindingKind.SHED, says, figures, "Raise the queue cap or the rate limit, or add capacity.")
 
 
 def _queue(e: Evidence) -> Iterator[Finding]:
@@ -162,18 +167,20 @@ def _queue(e: Evidence) -> Iterator[Finding]:
         says = f"Requests wait for KV cache: {100 * kv.mean:.0f} % of it in use on average."
         figures |= {"kv_usage_mean": kv.mean, "kv_usage_max": kv.max}
         remedy = "More KV room: kv-cache-dtype fp8, a larger gpu-memory-utilization, shorter contexts, another GPU."
-        yield Finding(Kind.QUEUE_BOUND_KV, says, figures, remedy)
+        yield Finding(FindingKind.QUEUE_BOUND_KV, says, figures, remedy)
     elif running is not None and limit and running.mean > 0.9 * limit:
         says = f"Requests wait for a place in the batch: {running.mean:.1f} of max_num_seqs {limit:.0f} run."
         figures |= {"running_mean": running.mean, "max_num_seqs": limit}
-        yield Finding(Kind.QUEUE_BOUND_SEQS, says, figures, "Raise max-num-seqs while KV cache and TPOT allow it.")
+        yield Finding(
+            FindingKind.QUEUE_BOUND_SEQS, says, figures, "Raise max-num-seqs while KV cache and TPOT allow it."
+        )
     elif (deferred := server.waiting_by_reason.get("deferred", 0.0)) > server.waiting.mean / 2:
         says = f"Requests wait for something other than room: {deferred:.1f} of {server.waiting.mean:.1f} are deferred."
         remedy = "Look at what they depend on: a KV transfer, a grammar that is compiled, an adapter that is loaded."
-        yield Finding(Kind.QUEUE_DEFERRED, says, figures, remedy)
+        yield Finding(FindingKind.QUEUE_DEFERRED, says, figures, remedy)
     else:
         says = f"Requests wait in the server's queue: {server.waiting.mean:.1f} on average."
-        yield Finding(Kind.QUEUE_BOUND, says, figures, "Add capacity, or look at what fills the batch.")
+        yield Finding(FindingKind.QUEUE_BOUND, says, figures, "Add capacity, or look at what fills the batch.")
 
 
 def _preemptions(e: Evidence) -> Iterator[Finding]:
@@ -186,7 +193,7 @@ def _preemptions(e: Evidence) -> Iterator[Finding]:
         says = f"Requests were thrown out of the batch {e.server.preemptions:.0f} times and computed again."
         figures = {"preemptions": e.server.preemptions, "preemptions_per_request": each}
         remedy = "Lower max-num-seqs, or give the KV cache more room: recomputing costs more than waiting."
-        yield Finding(Kind.PREEMPTION_THRASH, says, figures, remedy)
+        yield Finding(FindingKind.PREEMPTION_THRASH, says, figures, remedy)
 
 
 def _prefill(e: Evidence) -> Iterator[Finding]:
@@ -203,7 +210,7 @@ def _prefill(e: Evidence) -> Iterator[Finding]:
         if e.server.tokens_per_step is not None and e.server.max_num_batched_tokens:
             figures["step_fill"] = e.server.tokens_per_step / e.server.max_num_batched_tokens
         remedy = "Prefix caching, a larger max-num-batched-tokens, more tensor parallelism, or separate prefill."
-        yield Finding(Kind.PREFILL_BOUND, says, figures, remedy)
+        yield Finding(FindingKind.PREFILL_BOUND, says, figures, remedy)
 
 
 def _decode(e: Evidence) -> Iterator[Finding]:
@@ -222,35 +229,34 @@ def _decode(e: Evidence) -> Iterator[Finding]:
     if share <= 0.8:
         return
     figures = {"decode_share": share, "running_mean": running}
-    said = f"{running:.1f} sequences share a step"
+    steps = f"{running:.1f} sequences share a step"
     if server.max_num_seqs:
         figures["batch_fill"] = running / server.max_num_seqs
-        said += f" with room for {server.max_num_seqs:.0f}"
+        steps += f" with room for {server.max_num_seqs:.0f}"
     if server.tokens_per_step and server.steps_per_s:
         figures |= {"tokens_per_step": server.tokens_per_step, "step_ms": 1000 / server.steps_per_s}
-        said += f"; one takes {1000 / server.steps_per_s:.1f} ms and works on {server.tokens_per_step:.1f} tokens"
+        steps += f"; one takes {1000 / server.steps_per_s:.1f} ms and works on {server.tokens_per_step:.1f} tokens"
     remedy = "Faster steps: quantised weights, speculative decoding, more tensor parallelism."
     if figures.get("batch_fill", 1.0) < 0.5:
         remedy = f"More load: steps that are half empty carry it for little more time. {remedy}"
-    says = f"Decoding takes {100 * share:.0f} % of a request's time; {said}."
-    yield Finding(Kind.DECODE_BOUND, says, figures, remedy)
+    says = f"Decoding takes {100 * share:.0f} % of a request's time; {steps}."
+    yield Finding(FindingKind.DECODE_BOUND, says, figures, remedy)
 
 
 def _cache(e: Evidence) -> Iterator[Finding]:
     """The plan repeats a tenth of its prompt tokens or more, and less than half of that was found in the cache."""
     planned = e.workload.planned_reuse if e.workload else None
-    found = e.server.prefix_hit_share if e.server else None
-    if found is None and e.workload is not None:
-        found = e.workload.cached_share
-    if planned is not None and planned >= 0.1 and found is not None and found < planned / 2:
-        says = (
-            f"The prompts repeat {100 * planned:.0f} % of their tokens; {100 * found:.0f} % came from the prefix cache."
-        )
-        figures = {"planned_reuse": planned, "prefix_hit_share": found}
+    hit_share = e.server.prefix_hit_share if e.server else None
+    if hit_share is None and e.workload is not None:
+        hit_share = e.workload.cached_share
+    if planned is not None and planned >= 0.1 and hit_share is not None and hit_share < planned / 2:
+        says = f"The prompts repeat {100 * planned:.0f} % of their tokens, "
+        says += f"but only {100 * hit_share:.0f} % came from the prefix cache."
+        figures = {"planned_reuse": planned, "prefix_hit_share": hit_share}
         remedy = (
             "Check that prefix caching is on, that the cache is large enough, and that sessions stick to an endpoint."
         )
-        yield Finding(Kind.CACHE_COLD, says, figures, remedy)
+        yield Finding(FindingKind.CACHE_COLD, says, figures, remedy)
 
 
 def _stalls(e: Evidence) -> Iterator[Finding]:
@@ -267,7 +273,7 @@ def _stalls(e: Evidence) -> Iterator[Finding]:
         says = f"{100 * share:.1f} % of answers paused for over {limit:.0f} ms, where the median gap is {itl:.1f} ms."
         figures = {"stalled_share": share, "stall_limit_ms": limit, "longest_ms": float(stall.max())}
         remedy = "Long prefills between decode steps, or preemptions: a smaller max-num-batched-tokens shortens them."
-        yield Finding(Kind.STALLS, says, figures, remedy)
+        yield Finding(FindingKind.STALLS, says, figures, remedy)
 
 
 def _gateway(e: Evidence) -> Iterator[Finding]:
@@ -278,7 +284,7 @@ def _gateway(e: Evidence) -> Iterator[Finding]:
     if chunks and merged / chunks > 0.5:
         says = f"{100 * merged / chunks:.0f} % of tokens came bundled: a gateway or the server sends them together."
         remedy = "Judge TPOT and stall, not ITL; turn off buffering in the proxy (proxy_buffering, flush interval)."
-        yield Finding(Kind.GATEWAY_COALESCED, says, {"bundled_share": float(merged / chunks)}, remedy)
+        yield Finding(FindingKind.GATEWAY_COALESCED, says, {"bundled_share": float(merged / chunks)}, remedy)
 
 
 def _imbalance(e: Evidence) -> Iterator[Finding]:
@@ -290,20 +296,20 @@ def _imbalance(e: Evidence) -> Iterator[Finding]:
     if most > 1 and most > 1.5 * least:
         says = f"{busy} runs {most:.1f} requests on average, {idle} only {least:.1f}."
         figures = {"most_running": most, "least_running": least}
-        yield Finding(Kind.IMBALANCE, says, figures, "Check the load balancing (--balance least-in-flight).")
+        yield Finding(FindingKind.IMBALANCE, says, figures, "Check the load balancing (--balance least-in-flight).")
 
 
 def _under_used(e: Evidence) -> Iterator[Finding]:
     """No kernel ran for more than two fifths of the time, or the stated demand leaves that much capacity idle."""
     if e.cost is not None and e.cost.idle_share is not None and e.cost.idle_share > 0.4:
-        says = f"Idle share {100 * e.cost.idle_share:.0f} % at the stated demand."
+        says = f"At the stated demand {100 * e.cost.idle_share:.0f} % of the capacity is idle."
         figures = {"idle_share": e.cost.idle_share}
-        yield Finding(Kind.UNDER_USED, says, figures, "A smaller GPU, fewer of them, or more load.")
+        yield Finding(FindingKind.UNDER_USED, says, figures, "A smaller GPU, fewer of them, or more load.")
         return
     used = [gpu.utilization for gpu in e.gpus if gpu.utilization is not None]
     if used and (share := 1 - sum(used) / len(used)) > 0.4:
-        says = f"Idle share {100 * share:.0f} %: in that part of the time no kernel ran."
-        yield Finding(Kind.UNDER_USED, says, {"idle_share": share}, "A smaller GPU or more load.")
+        says = f"No kernel ran in {100 * share:.0f} % of the time."
+        yield Finding(FindingKind.UNDER_USED, says, {"idle_share": share}, "A smaller GPU or more load.")
 
 
 def _answers_sent_again(run: Run) -> bool:
@@ -322,11 +328,11 @@ def _lengths(e: Evidence) -> Iterator[Finding]:
         says = f"{100 * share:.1f} % of prompts are not of the planned length."
         figures = {"prompt_mismatched": float(e.workload.prompt_mismatched), "prompt_mismatched_share": share}
         remedy = "A chat template longer than the prompt, or another tokenizer than the prompts were made for."
-        yield Finding(Kind.PROMPTS_DIFFER, says, figures, remedy)
+        yield Finding(FindingKind.PROMPTS_DIFFER, says, figures, remedy)
     forced = run.manifest.spec.get("output", "forced") == "forced"
     if e.workload is not None and forced and done and e.workload.mismatched > 0.01 * done:
         share = e.workload.mismatched / done
         says = f"{100 * share:.1f} % of answers are not of the planned length."
         figures = {"mismatched": float(e.workload.mismatched), "mismatched_share": share}
         remedy = "The server ignores min_tokens or ignore_eos: the workload is not the one that was asked for."
-        yield Finding(Kind.LENGTHS_DIFFER, says, figures, remedy)
+        yield Finding(FindingKind.LENGTHS_DIFFER, says, figures, remedy)

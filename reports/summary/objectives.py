@@ -5,7 +5,8 @@ The grammar is `reports.metrics.slo`; comparing runs is `reports.verdicts.gate.v
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tailgate.reports.metrics.requests import gap_mean_interval, of_gaps, of_ser
 from tailgate.reports.metrics.slo import RATES, Threshold
 from tailgate.reports.stats.order_statistics import (
     LEVEL,
+    Quantile,
     effective_size,
     mean_interval,
     quantile,
@@ -23,12 +25,20 @@ from tailgate.reports.stats.order_statistics import (
 )
 from tailgate.workloads.common.arrays import Floats, Mask
 
-Judgement = Literal["met", "broken", "can't tell"]
+
+class Judgement(StrEnum):
+    """Whether an objective is met, as stored; a run's verdict (PASS, FAIL, INCONCLUSIVE) follows from them."""
+
+    MET = "met"
+    BROKEN = "broken"
+    UNDECIDED = "can't tell"
+
+
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
-NO_ARRIVALS: Final = "what it is made of is not known: arrivals.parquet or usage is missing"
-BY_SHARE: Final = "told by the share of requests beyond the limit"
-AS_MEASURED: Final = "no bound can be given for it: judged as measured"
+NO_ARRIVALS: Final = "it can't be worked out: arrivals.parquet or the server's usage is missing"
+BY_SHARE: Final = "judged by the share of requests beyond the limit"
+AS_MEASURED: Final = "judged as measured: it has no confidence bound"
 
 
 @dataclass(frozen=True)
@@ -56,29 +66,29 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
     such an objective can be broken but not met.
     """
     everyone = np.ones(len(analysis.run), np.bool_)
-    found = [_judged(analysis, threshold, everyone, overloaded) for threshold in analysis.slo.thresholds]
+    verdicts = [_judged(analysis, threshold, everyone, overloaded) for threshold in analysis.slo.thresholds]
     for name, slo in analysis.class_slos.items():
         rows = analysis.run.is_text("class", name)
         judged = (_judged(analysis, threshold, rows, overloaded) for threshold in slo.thresholds)
-        found += [replace(one, scope=f"class {name}") for one in judged]
-    return found
+        verdicts += [replace(verdict, scope=f"class {name}") for verdict in judged]
+    return verdicts
 
 
 def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
     value, below, above, why = _estimate(analysis, threshold, rows)
     result, by_share = compare(threshold, below, above), False
-    if result == "can't tell" and threshold.percentile is not None:
+    if result == Judgement.UNDECIDED and threshold.percentile is not None:
         result = _by_share(analysis, threshold, rows)
-        by_share = result != "can't tell"
+        by_share = result != Judgement.UNDECIDED
     if as_measured := why == AS_MEASURED:
         result = compare(threshold, value, value)
     if value is not None and (below is None or above is None) and not why:
-        why = "the sample is too small for a bound on that side"
-    if overloaded and result == "met" and threshold.metric not in ("errors", "attained", "goodput"):
-        result, by_share = "can't tell", False
+        why = "too few requests for a confidence bound on that side"
+    if overloaded and result == Judgement.MET and threshold.metric not in ("errors", "attained", "goodput"):
+        result, by_share = Judgement.UNDECIDED, False
         why = "requests in flight grew all along: this figure grows with the run's duration"
-    told = BY_SHARE if by_share else why if result == "can't tell" or as_measured else ""
-    return Judged(threshold, value, below, above, result, told, as_measured=as_measured)
+    remark = BY_SHARE if by_share else why if result == Judgement.UNDECIDED or as_measured else ""
+    return Judged(threshold, value, below, above, result, remark, as_measured=as_measured)
 
 
 def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement:
@@ -89,17 +99,17 @@ def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement
     """
     upper = threshold.op in ("<", "<=")
     if threshold.metric == "itl" or _not_known(analysis, threshold.metric, rows):
-        return "can't tell"
+        return Judgement.UNDECIDED
     series = _series(analysis, threshold.metric, rows)
     if not len(series):
-        return "can't tell"
+        return Judgement.UNDECIDED
     # Values that break "<" are those at the limit or above; those that break "<=" are above it.
     low, high = tail_bounds(series, threshold.limit, inclusive=threshold.op in ("<", ">="))
     allowed = 1 - (threshold.percentile or 0.0) / 100
     few, many = high < allowed, low > allowed
     if upper:
-        return "met" if few else "broken" if many else "can't tell"
-    return "met" if many else "broken" if few else "can't tell"
+        return Judgement.MET if few else Judgement.BROKEN if many else Judgement.UNDECIDED
+    return Judgement.MET if many else Judgement.BROKEN if few else Judgement.UNDECIDED
 
 
 def _series(analysis: Analysis, metric: str, rows: Mask) -> Floats:
@@ -124,7 +134,7 @@ def compare(threshold: Threshold, below: float | None, above: float | None) -> J
             met, broken = below is not None and below > limit, above is not None and above <= limit
         case ">=":
             met, broken = below is not None and below >= limit, above is not None and above < limit
-    return "met" if met else "broken" if broken else "can't tell"
+    return Judgement.MET if met else Judgement.BROKEN if broken else Judgement.UNDECIDED
 
 
 def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
@@ -132,17 +142,17 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated
     metric = threshold.metric
     match metric:
         case "errors":
-            return _share(analysis, rows, analysis.failed, analysis.failed)
+            return _share(analysis, threshold, rows, analysis.failed, analysis.failed)
         case "attained":
-            return _share(analysis, rows, analysis.good, analysis.good | analysis.unknown)
+            return _share(analysis, threshold, rows, analysis.good, analysis.good | analysis.unknown)
         case _ if metric in RATES:
-            found = rate(analysis, metric, rows)
-            if found is None:
+            interval = rate(analysis, metric, rows)
+            if interval is None:
                 seconds = analysis.run.duration_s
                 return None, None, None, NO_ARRIVALS if seconds > 0 else "the measure phase has no length"
-            if found.below is None or found.above is None:
-                return found.value, None, None, AS_MEASURED
-            return found.value, found.below, found.above, ""
+            if interval.below is None or interval.above is None:
+                return interval.value, None, None, AS_MEASURED
+            return interval.value, interval.below, interval.above, ""
         case _:
             if _not_known(analysis, metric, rows):
                 return None, None, None, NO_ARRIVALS
@@ -154,7 +164,7 @@ def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:
     return bool((rows & analysis.run.measured & analysis.not_known(metric)).any())
 
 
-def _share(analysis: Analysis, rows: Mask, least: Mask, most: Mask) -> Estimated:
+def _share(analysis: Analysis, threshold: Threshold, rows: Mask, least: Mask, most: Mask) -> Estimated:
     """Share of judged requests; `least` surely count, `most` at best. Bursts count for less than their size."""
     order = analysis.figures.order
     judged = (rows & analysis.judged)[order]
@@ -166,41 +176,53 @@ def _share(analysis: Analysis, rows: Mask, least: Mask, most: Mask) -> Estimated
     _, high = thinned_bounds(possible, effective_size(possible.astype(np.float64)))
     if not np.array_equal(sure, possible):
         return None, low, high, NO_ARRIVALS
-    return float(np.mean(sure)), low, high, f"{n} requests can't tell it from the limit"
+    share, limit = float(np.mean(sure)), f"{100 * threshold.limit:.4g} %"
+    kind = "errors" if threshold.metric == "errors" else "good requests"
+    if compare(threshold, share, share) == Judgement.MET:
+        why = f"to rule out {limit} {kind}" if threshold.op in ("<", "<=") else f"to be sure of {limit} {kind}"
+    else:
+        why = f"to be sure that the limit of {limit} is broken"
+    return share, low, high, f"{n:,} requests are too few {why}"
 
 
 def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
     q = threshold.percentile
     if threshold.metric == "itl":
-        whole = bool(rows.all())
-        sample = analysis.scan.sample if whole else analysis.scan.sample.of(rows)
-        gaps = analysis.scan.gaps if whole else sample.pooled()
-        found = of_gaps(gaps, sample, analysis.figures.order, (q,) if q is not None else ())
-        if q is not None and found.n:
-            one = found.quantiles[0]
-            return one.value, one.below, one.above, _needs(one.value, one.needs, found.n)
-        if not found.n or found.mean is None:
-            return None, None, None, "no gaps between tokens"
-        if threshold.statistic == "mean":
-            bounds = gap_mean_interval(sample, analysis.figures.order, found.mean, 2 * LEVEL - 1)
-            return (found.mean, *bounds, "") if bounds else (found.mean, None, None, "a mean needs 10 requests")
-        return found.most if threshold.statistic == "max" else found.least, None, None, AS_MEASURED
+        return _gap_lengths(analysis, threshold, rows)
     series = _series(analysis, threshold.metric, rows)
     if not len(series):
         return None, None, None, "no request has this figure"
     if q is not None:
         n_eff = of_series(series, (q,)).quantiles[0].n_eff
-        one = quantile(np.sort(series), q, n_eff)
-        return one.value, one.below, one.above, _needs(one.value, one.needs, one.n)
+        return _of_percentile(quantile(np.sort(series), q, n_eff))
     if threshold.statistic == "mean":
-        bounds = mean_interval(series, 2 * LEVEL - 1)
         mean = float(series.mean())
-        if math.isinf(mean):
-            return mean, mean, mean, ""
-        return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
-    extreme = float(series.max() if threshold.statistic == "max" else series.min())
-    return extreme, None, None, AS_MEASURED
+        return (mean, mean, mean, "") if math.isinf(mean) else _of_mean(mean, mean_interval(series, 2 * LEVEL - 1))
+    return float(series.max() if threshold.statistic == "max" else series.min()), None, None, AS_MEASURED
 
 
-def _needs(value: float | None, needs: int, n: int) -> str:
-    return f"this percentile needs {needs:,} requests, there are {n:,}" if value is None else ""
+def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
+    q, order = threshold.percentile, analysis.figures.order
+    whole = bool(rows.all())
+    sample = analysis.scan.sample if whole else analysis.scan.sample.of(rows)
+    gaps = of_gaps(analysis.scan.gaps if whole else sample.pooled(), sample, order, () if q is None else (q,))
+    if not gaps.n or gaps.mean is None:
+        return None, None, None, "no gaps between tokens"
+    if q is not None:
+        return _of_percentile(gaps.quantiles[0])
+    if threshold.statistic == "mean":
+        return _of_mean(gaps.mean, gap_mean_interval(sample, order, gaps.mean, 2 * LEVEL - 1))
+    return gaps.most if threshold.statistic == "max" else gaps.least, None, None, AS_MEASURED
+
+
+def _of_mean(mean: float, bounds: tuple[float, float] | None) -> Estimated:
+    return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
+
+
+def _of_percentile(percentile: Quantile) -> Estimated:
+    why = (
+        f"this percentile needs {percentile.needs:,} requests, there are {percentile.n:,}"
+        if percentile.value is None
+        else ""
+    )
+    return percentile.value, percentile.below, percentile.above, why

@@ -45,66 +45,66 @@ def _answering(server: Telemetry) -> Iterator[Event]:
     One that comes back as another process, or was not there before, had a cold start.
     """
     every = server.series("up")
-    births = {one.key[0]: one for one in server.series("process_start_time_seconds")}
-    for one in every:
-        gone_ns = one.t_ns[0]
-        for t_ns, _, now in _changes(one):
+    births = {endpoint.key[0]: endpoint for endpoint in server.series("process_start_time_seconds")}
+    for endpoint in every:
+        gone_ns = endpoint.t_ns[0]
+        for t_ns, _, now in _changes(endpoint):
             there = sum((other.before(t_ns) or 0) > 0 for other in every)
-            told = f"{there} of {len(every)} endpoints do"
-            birth = births.get(one.key[0])
+            answering = f"{there} of {len(every)} endpoints do"
+            birth = births.get(endpoint.key[0])
             if not now:
                 gone_ns = t_ns
-                yield _event(t_ns, "scale", f"{one.key[0]} no longer answers /metrics: {told}")
+                yield _event(t_ns, "scale", f"{endpoint.key[0]} no longer answers /metrics: {answering}")
             elif birth is not None and birth.before(t_ns - 1) != birth.before(t_ns):
                 away = f"after {(t_ns - gone_ns) / 1e9:.1f} s without an answer"
-                yield _event(t_ns, "cold-start", f"{one.key[0]} answers /metrics as a new process, {away}: {told}")
+                yield _event(
+                    t_ns, "cold-start", f"{endpoint.key[0]} answers /metrics as a new process, {away}: {answering}"
+                )
             else:
-                yield _event(t_ns, "scale", f"{one.key[0]} answers /metrics again: {told}")
+                yield _event(t_ns, "scale", f"{endpoint.key[0]} answers /metrics again: {answering}")
 
 
 def _restarts(server: Telemetry) -> Iterator[Event]:
-    """Servers whose process began anew under the same address."""
-    for one in server.series("process_start_time_seconds"):
-        for t_ns, _, _ in _changes(one):
-            yield _event(t_ns, "restart", f"{one.key[0]} was restarted: its counters began anew")
+    for endpoint in server.series("process_start_time_seconds"):
+        for t_ns, _, _ in _changes(endpoint):
+            yield _event(t_ns, "restart", f"{endpoint.key[0]} was restarted: its counters began anew")
 
 
 def _engines(server: Telemetry) -> Iterator[Event]:
     """Engines (the `engine` label) that appear later than their endpoint's first, or vanish before its last."""
     running = server.series("vllm:num_requests_running")
-    for endpoint in sorted({one.key[0] for one in running}):
-        own = [one for one in running if one.key[0] == endpoint]
+    for endpoint in sorted({source.key[0] for source in running}):
+        own = [source for source in running if source.key[0] == endpoint]
         first, last = min(o.t_ns[0] for o in own), max(o.t_ns[-1] for o in own)
-        for one in own:
-            engine = labels_of(one).get("engine", "?")
-            if one.t_ns[0] > first:
-                yield _event(one.t_ns[0], "scale", f"{endpoint}: engine {engine} appeared")
-            if one.t_ns[-1] < last:
-                yield _event(one.t_ns[-1], "scale", f"{endpoint}: engine {engine} is gone")
+        for source in own:
+            engine = labels_of(source).get("engine", "?")
+            if source.t_ns[0] > first:
+                yield _event(source.t_ns[0], "scale", f"{endpoint}: engine {engine} appeared")
+            if source.t_ns[-1] < last:
+                yield _event(source.t_ns[-1], "scale", f"{endpoint}: engine {engine} is gone")
 
 
 def _preemptions(server: Telemetry) -> Iterator[Event]:
     """Bursts: preemptions with less than `_QUIET_S` between them."""
-    for one in server.first("vllm:num_preemptions_total"):
-        grown = np.diff(one.growth(), prepend=0.0)
+    for source in server.first("vllm:num_preemptions_total"):
+        grown = np.diff(source.growth(), prepend=0.0)
         hits = np.flatnonzero(grown > 0)
         if not len(hits):
             continue
-        breaks = np.flatnonzero(np.diff(one.t_ns[hits]) > _QUIET_S * 1e9) + 1
+        breaks = np.flatnonzero(np.diff(source.t_ns[hits]) > _QUIET_S * 1e9) + 1
         for burst in np.split(hits, breaks):
             count = grown[burst].sum()
             if count >= _BURST:
                 # They fell into the interval that ends with the first sample that shows them.
-                begin, end = one.t_ns[max(burst[0] - 1, 0)], one.t_ns[burst[-1]]
-                text = f"{one.key[0]}: {count:.0f} preemptions in {(end - begin) / 1e9:.1f} s"
+                begin, end = source.t_ns[max(burst[0] - 1, 0)], source.t_ns[burst[-1]]
+                text = f"{source.key[0]}: {count:.0f} preemptions in {(end - begin) / 1e9:.1f} s"
                 yield _event(begin, "preemption", text)
 
 
 def _throttling(gpu: Telemetry) -> Iterator[Event]:
-    """GPUs whose clocks the hardware or the cooling begins or ceases to hold down."""
-    for one in gpu.series("throttle_reasons"):
-        reasons = one.values.astype(np.int64) & _MASK
+    for source in gpu.series("throttle_reasons"):
+        reasons = source.values.astype(np.int64) & _MASK
         for at in np.flatnonzero(np.diff(reasons, prepend=0)):
             names = ", ".join(text for bit, text in SLOWDOWN.items() if int(reasons[at]) & bit)
             text = f"throttled: {names}" if names else "no longer throttled"
-            yield _event(one.t_ns[at], "throttle", f"{one.key[0]} {text}")
+            yield _event(source.t_ns[at], "throttle", f"{source.key[0]} {text}")

@@ -1,4 +1,4 @@
-"""What `client.parquet` tells of the injectors' own conduct: its columns, lags, and how busy they were.
+"""The load generator's record of itself, `client.parquet`: its columns, lags, and how busy injectors were.
 
 Figures only; which of them spoils a run is `reports.validity.client`.
 """
@@ -16,7 +16,6 @@ _LEAST_NS: Final = 500_000_000
 
 
 def client_column(run: Run, name: str) -> Floats:
-    """A numeric column of `client.parquet`."""
     return np.asarray(run.client[name].to_numpy(), np.float64)
 
 

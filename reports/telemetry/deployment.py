@@ -17,7 +17,7 @@ PROCESS = "process_mem_bytes:"
 
 
 @dataclass(frozen=True)
-class Lived:
+class Lifecycle:
     """A deployment that we started and stopped; seconds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Lived:
 
 
 @dataclass(frozen=True)
-class GpuMemory:
+class GpuMemoryUse:
     """One GPU's memory in bytes; None where it wasn't seen.
 
     Attributes:
@@ -66,47 +66,45 @@ class GpuMemory:
 
 
 @dataclass(frozen=True)
-class Vram:
+class DeploymentMemory:
     """Where GPU memory goes. `server`: of its log and metrics: model_gib, graph_gib, kv_cache_gib, kv_blocks, ..."""
 
     server: dict[str, float] = field(default_factory=dict)
-    gpus: tuple[GpuMemory, ...] = ()
+    gpus: tuple[GpuMemoryUse, ...] = ()
 
 
-def lived(manifest: Manifest) -> Lived | None:
-    """None for a deployment that wasn't ours to start."""
-    told = getattr(manifest.target, "life", None)
-    if not isinstance(told, dict) or not told.get("phases"):
+def lifecycle(manifest: Manifest) -> Lifecycle | None:
+    """Start and end of a deployment; None for one that we did not start."""
+    life = manifest.target.life
+    if not life.get("phases"):
         return None
-    kept = {key: told[key] for key in Lived.__dataclass_fields__ if key in told}
-    return Lived(**kept)
+    return Lifecycle(**{name: life[name] for name in Lifecycle.__dataclass_fields__ if name in life})
 
 
-def vram(manifest: Manifest, telemetry: Telemetry | None) -> Vram | None:
-    """None where nothing is known of it."""
-    server = dict(getattr(manifest.target, "memory", None) or {})
-    over_life: dict[str, dict[str, float]] = (getattr(manifest.target, "life", None) or {}).get("vram") or {}
+def deployment_memory(manifest: Manifest, telemetry: Telemetry | None) -> DeploymentMemory | None:
+    """GPU memory of the deployment; None where nothing is known of it."""
+    server, over_life = manifest.target.memory, manifest.target.life.get("vram") or {}
     sampled = set(_gpus(telemetry)) if telemetry is not None else set()
     # Of all GPUs that were seen at the start, those of the deployment: sampled in the run, or with memory taken.
     gpus = tuple(_memory(gpu, over_life.get(gpu, {}), telemetry) for gpu in sorted(sampled or over_life))
-    return Vram(server, gpus) if server or gpus else None
+    return DeploymentMemory(server, gpus) if server or gpus else None
 
 
 def _gpus(telemetry: Telemetry) -> Iterator[str]:
-    for one in telemetry.series("mem_used_bytes"):
-        yield one.key[0]
+    for source in telemetry.series("mem_used_bytes"):
+        yield source.key[0]
 
 
-def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemory:
+def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> GpuMemoryUse:
     def extreme(name: str, choose: Any) -> float | None:
-        found = [one.values for one in (telemetry.series(name) if telemetry else ()) if one.key[0] == gpu]
-        return float(choose(np.concatenate(found))) if found else None
+        values = [source.values for source in (telemetry.series(name) if telemetry else ()) if source.key[0] == gpu]
+        return float(choose(np.concatenate(values))) if values else None
 
     names = telemetry.names if telemetry else ()
     held = [extreme(name, np.max) for name in names if name.startswith(PROCESS)]
-    told = [one for one in held if one is not None]
+    seen = [source for source in held if source is not None]
     before, loaded = life.get("before_start"), life.get("loaded")
-    return GpuMemory(
+    return GpuMemoryUse(
         gpu=gpu,
         total=life.get("total"),
         before_start=before,
@@ -116,5 +114,5 @@ def _memory(gpu: str, life: dict[str, float], telemetry: Telemetry | None) -> Gp
         peak=extreme("mem_used_bytes", np.max),
         headroom=extreme("mem_free_bytes", np.min),
         reserved=extreme("mem_reserved_bytes", np.max),
-        processes=sum(told) if told else None,
+        processes=sum(seen) if seen else None,
     )

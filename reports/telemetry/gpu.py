@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import Series, Telemetry
+from tailgate.reports.rundir.telemetry import Series, Telemetry, longest_gap_s
 
 # NVML clocksEventReasons (nvml.h): heat and the power brake, of which the hardware itself slows down ...
 HARDWARE: Final = {0x40: "hardware thermal slowdown", 0x80: "hardware power brake"}
@@ -69,26 +69,25 @@ def gpu_views(analysis: Analysis) -> list[GpuView]:
     telemetry, (start, end) = analysis.gpu, analysis.run.window_ns
     if telemetry is None or end <= start:
         return []
-    names = sorted({one.key[0] for name in telemetry.names for one in telemetry.series(name)})
-    told = (analysis.run.manifest.telemetry.get("gpu") or {}).get("gpus") or []
-    parents = {one.get("uuid"): one.get("parent") for one in told}
+    names = sorted({source.key[0] for name in telemetry.names for source in telemetry.series(name)})
+    sampled = (analysis.run.manifest.telemetry.get("gpu") or {}).get("gpus") or []
+    parents = {source.get("uuid"): source.get("parent") for source in sampled}
     return [_view(telemetry, gpu, parents.get(gpu), start, end) for gpu in names]
 
 
 def whole_gpus(views: list[GpuView]) -> list[GpuView]:
-    """The views without MIG instances: an instance is a part of a GPU, not another one."""
     return [view for view in views if view.parent is None]
 
 
 def _view(telemetry: Telemetry, gpu: str, parent: str | None, start: int, end: int) -> GpuView:
     def of(name: str) -> Series | None:
-        return next((one for one in telemetry.series(name) if one.key[0] == gpu), None)
+        return next((source for source in telemetry.series(name) if source.key[0] == gpu), None)
 
     def mean(name: str) -> float | None:
-        return one.mean(start, end) if (one := of(name)) else None
+        return source.mean(start, end) if (source := of(name)) else None
 
     def most(name: str) -> float | None:
-        return one.most(start, end) if (one := of(name)) else None
+        return source.most(start, end) if (source := of(name)) else None
 
     energy, source, apart = _energy(of("energy_j"), of("power_w"), start, end)
     slow, mild, reasons, capped = _throttling(of("throttle_reasons"), start, end)
@@ -109,7 +108,7 @@ def _view(telemetry: Telemetry, gpu: str, parent: str | None, start: int, end: i
         energy_j=energy,
         energy_source=source,
         energy_disagreement=apart,
-        gap_s=_gap(sampled, start, end) if sampled else (end - start) / 1e9,
+        gap_s=longest_gap_s(sampled.t_ns, start, end) if sampled else (end - start) / 1e9,
     )
 
 
@@ -151,8 +150,3 @@ def _throttling(
 
     reasons = tuple(name for bit, name in SLOWDOWN.items() if share(bit) > 0)
     return share(sum(HARDWARE)), share(sum(MILD), without=sum(HARDWARE)), reasons, share(POWER_CAP)
-
-
-def _gap(series: Series, start: int, end: int) -> float:
-    times = series.t_ns[(series.t_ns > start) & (series.t_ns < end)]
-    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9

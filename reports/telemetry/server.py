@@ -11,7 +11,15 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import Histogram, Series, Telemetry, histogram, labels_of, on_grid
+from tailgate.reports.rundir.telemetry import (
+    HistogramGrowth,
+    Series,
+    Telemetry,
+    histogram,
+    labels_of,
+    longest_gap_s,
+    on_grid,
+)
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",
@@ -52,7 +60,7 @@ class PhaseTime:
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ServerEndpoint:
     """One endpoint's part."""
 
     url: str
@@ -63,7 +71,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ServerView:
-    """Figures of the steady window; None where the server doesn't tell.
+    """Figures of the steady window; None where the server doesn't report it.
 
     Attributes:
         running, waiting: requests in the batch, and waiting for it.
@@ -96,7 +104,7 @@ class ServerView:
     max_num_batched_tokens: float | None = None
     phases: dict[str, PhaseTime] = field(default_factory=dict)
     draft_acceptance: float | None = None
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[ServerEndpoint, ...] = ()
     gap_s: float | None = None
 
 
@@ -130,15 +138,15 @@ def server_view(analysis: Analysis) -> ServerView | None:
         phases={k: _phase(h) for k, name in _PHASES.items() if (h := histogram(server, name, start, end)) and h.n},
         draft_acceptance=accepted / drafted if drafted and accepted is not None else None,
         endpoints=_endpoints(server, start, end),
-        gap_s=_gap(server, start, end),
+        gap_s=longest_gap_s(server.times_ns, start, end),
     )
 
 
 def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> Gauge | None:
     if not series:
         return None
-    means = [mean for one in series if (mean := one.mean(start, end)) is not None]
-    times = np.unique(np.concatenate([one.t_ns for one in series]))
+    means = [mean for source in series if (mean := source.mean(start, end)) is not None]
+    times = np.unique(np.concatenate([source.t_ns for source in series]))
     times = times[(times >= start) & (times <= end)]
     total = on_grid(series, times)
     total = total[np.isfinite(total)]
@@ -149,18 +157,18 @@ def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> G
 
 
 def _by_reason(server: Telemetry, start: int, end: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for one in server.series("vllm:num_requests_waiting_by_reason"):
-        reason = labels_of(one).get("reason", "")
-        found[reason] = found.get(reason, 0.0) + (one.mean(start, end) or 0.0)
-    return found
+    means: dict[str, float] = {}
+    for source in server.series("vllm:num_requests_waiting_by_reason"):
+        reason = labels_of(source).get("reason", "")
+        means[reason] = means.get(reason, 0.0) + (source.mean(start, end) or 0.0)
+    return means
 
 
 def _kv_tokens(server: Telemetry) -> float | None:
     """Tokens that all engines' KV caches hold, from the labels of `cache_config_info`."""
     total = 0.0
-    for one in server.series("vllm:cache_config_info"):
-        labels = labels_of(one)
+    for source in server.series("vllm:cache_config_info"):
+        labels = labels_of(source)
         try:
             size = labels.get("kv_cache_size_tokens")
             total += float(size) if size else float(labels["num_gpu_blocks"]) * float(labels["block_size"])
@@ -169,7 +177,7 @@ def _kv_tokens(server: Telemetry) -> float | None:
     return total or None
 
 
-def _phase(growth: Histogram) -> PhaseTime:
+def _phase(growth: HistogramGrowth) -> PhaseTime:
     def scaled(q: float) -> tuple[float, float, float | None]:
         value, low, high = growth.percentile(q) or (0.0, 0.0, 0.0)
         return 1000 * value, 1000 * low, None if np.isinf(high) else 1000 * high
@@ -177,11 +185,11 @@ def _phase(growth: Histogram) -> PhaseTime:
     return PhaseTime(growth.n, 1000 * (growth.mean or 0.0), scaled(50), scaled(99))
 
 
-def _endpoints(server: Telemetry, start: int, end: int) -> tuple[Endpoint, ...]:
-    urls = sorted({one.key[0] for one in server.series("vllm:num_requests_running")})
+def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint, ...]:
+    urls = sorted({source.key[0] for source in server.series("vllm:num_requests_running")})
 
     def of(name: str, url: str) -> list[Series]:
-        return [one for one in server.series(name) if one.key[0] == url]
+        return [source for source in server.series(name) if source.key[0] == url]
 
     def mean(name: str, url: str) -> float | None:
         gauge = _gauge(of(name, url), start, end)
@@ -189,29 +197,25 @@ def _endpoints(server: Telemetry, start: int, end: int) -> tuple[Endpoint, ...]:
 
     def finished(url: str) -> float | None:
         series = of("vllm:request_success_total", url)
-        return sum(one.delta(start, end) for one in series) if series else None
+        return sum(source.delta(start, end) for source in series) if series else None
 
     return tuple(
-        Endpoint(url, mean("vllm:num_requests_running", url), mean("vllm:num_requests_waiting", url), finished(url))
+        ServerEndpoint(
+            url, mean("vllm:num_requests_running", url), mean("vllm:num_requests_waiting", url), finished(url)
+        )
         for url in urls
     )
-
-
-def _gap(server: Telemetry, start: int, end: int) -> float:
-    """Longest time without a scrape inside the window, seconds."""
-    times = server.times_ns[(server.times_ns > start) & (server.times_ns < end)]
-    return float(np.diff(np.concatenate([[start], times, [end]])).max()) / 1e9
 
 
 def find_number(tree: object, name: str) -> float | None:
     """The first number under `name` (underscores or dashes) anywhere in nested mappings."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            if str(key).replace("-", "_").lstrip("_") == name and (found := _as_number(value)) is not None:
-                return found
+            if str(key).replace("-", "_").lstrip("_") == name and (number := _as_number(value)) is not None:
+                return number
         tree = list(tree.values())
     if isinstance(tree, list | tuple):
-        return next((found for item in tree if (found := find_number(item, name)) is not None), None)
+        return next((number for item in tree if (number := find_number(item, name)) is not None), None)
     return None
 
 

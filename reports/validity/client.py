@@ -2,8 +2,8 @@
 
 Decided before anyone looks at the result, and only for faults of the measurement: a target that errs or
 dies is not one. A check that could not be made is `unchecked` and says why; it doesn't pass silently.
-What the injector's own books tell is here; the server's are `reports.validity.server`, the state of the
-deployment and of the files `reports.validity.state`.
+Checks of the injector's own records are here; those of the server's counters are `reports.validity.server`, those of
+the deployment's state and of the files `reports.validity.state`.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _FEWER_USERS: Final = (
     "Free a core for the load generator, use fewer users, or spread them over machines (tailgate worker)."
 )
 
-Outcome = Literal["ok", "fail", "unchecked"]
+CheckStatus = Literal["ok", "fail", "unchecked"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Check:
     """
 
     name: str
-    status: Outcome
+    status: CheckStatus
     value: float | None = None
     bound: float | None = None
     unit: str = ""
@@ -61,23 +61,20 @@ class Check:
 
     def reason(self) -> str:
         """One line for `invalid_reasons`."""
-        figure = "" if self.value is None else f" {self.value:.4g}{_spaced(self.unit)}"
-        bound = "" if self.bound is None else f" (bound {self.bound:.4g}{_spaced(self.unit)})"
-        return f"{self.name}:{figure}{bound}; {self.why}. {self.remedy}".replace(":;", ":").rstrip(". ") + "."
-
-
-def _spaced(unit: str) -> str:
-    return unit if unit == "%" else f" {unit}".rstrip()
+        figures = ""
+        if self.value is not None and self.bound:
+            figures = f"{self.value:.4g} {self.unit}, at most {self.bound:.4g} {self.unit} is allowed; "
+        return f"{self.name}: {figures}{self.why}. {self.remedy}".rstrip(". ") + "."
 
 
 def at_most(name: str, value: float | None, bound: float, unit: str, why: str, remedy: str) -> Check:
     """A check that holds up to a bound; unchecked without a value."""
-    status: Outcome = "unchecked" if value is None else "ok" if value <= bound else "fail"
+    status: CheckStatus = "unchecked" if value is None else "ok" if value <= bound else "fail"
     return Check(name, status, value, bound, unit, why, remedy)
 
 
 def client_checks(analysis: Analysis) -> Iterator[Check]:
-    """Everything the client can tell of itself, in the order of the table in docs/metrics.md."""
+    """All checks of the load generator's own records, in the order of the table in docs/metrics.md."""
     yield _finished(analysis.run)
     yield _dispatch_lag(analysis)
     yield _offered_load(analysis)
@@ -94,21 +91,22 @@ def client_checks(analysis: Analysis) -> Iterator[Check]:
 
 def _finished(run: Run) -> Check:
     missing = int(np.count_nonzero(run.is_text("status", "not_sent", "lost")))
-    gone = f"{missing:,} of {len(run):,} rows are missing"
+    lost = " or not recorded" if run.is_text("status", "lost").any() else ""
+    gone = f"{missing:,} of {len(run):,} requests were not sent{lost}"
     reason = f" ({run.manifest.state_reason})" if run.manifest.state_reason else ""
     match run.manifest.state:
         case "interrupted" | "running":
-            how = "killed" if run.manifest.recovered else "interrupted"
-            text = f"the run was {how}{reason} before its end; {gone}"
+            how = "killed" if run.manifest.recovered else "stopped early"
+            text = f"{how}{reason}: {gone}"
             if run.manifest.recovered and not run.manifest.t0_unix_ns and missing == len(run):
-                text = f"the run was killed{reason} before its load began: nothing was sent"
+                text = f"killed{reason} before its load began: nothing was sent"
             return Check("interrupted", "fail", float(missing), 0.0, "rows", text, "Run it again to its end.")
         case "failed":
-            text = f"the run failed{reason}; {gone}, what was measured before is kept"
+            text = f"the run failed{reason}: {gone}; what was measured before is kept"
             remedy = "See events.jsonl and the server's log in the run directory."
             return Check(run.manifest.failed_side or "failed", "fail", None, None, "", text, remedy)
         case "aborted":
-            return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}; {gone}")
+            return Check("interrupted", "ok", 0.0, 0.0, "", f"the run stopped itself{reason}: {gone}")
     return Check("interrupted", "ok", 0.0, 0.0, "", "the run came to its end")
 
 
@@ -171,7 +169,6 @@ def _ways_back(run: Run) -> tuple[float, float, float]:
 
 
 def _client_resources(run: Run) -> Check:
-    """Requests that this machine could not send: any one is too many, for the target never saw it."""
     rows = np.flatnonzero(run.is_text("status", "client_error"))
     where = ""
     if len(rows):
@@ -180,14 +177,14 @@ def _client_resources(run: Run) -> Check:
         where = f" ({error}; " + ", ".join(f"injector {n:g}: {c:,}" for n, c in zip(numbers, counts, strict=True)) + ")"
     return at_most(
         "client_resources", float(len(rows)), 0.0, "requests",
-        f"requests for which the load generator had no descriptor, local port or memory{where}",
+        f"{len(rows):,} requests for which the load generator had no descriptor, local port or memory{where}",
         "Raise the limit of open files (ulimit -n), widen net.ipv4.ip_local_port_range or name more target addresses.",
     )  # fmt: skip
 
 
 def _receive_lag(run: Run) -> Check:
     if run.manifest.stamp == "mixed":
-        why = "the kernel did not stamp every read as it was asked to, so nobody knows how late answers were read"
+        why = "the kernel did not stamp every read as it was asked to, so it is unknown how late answers were read"
         return Check("receive_lag", "fail", None, None, "ms", why, "Run it again; another process may have interfered.")
     bound = RECEIVE_LAG_MS[run.manifest.stamp]
     return at_most(
@@ -202,10 +199,10 @@ def _coalesced(analysis: Analysis) -> Iterator[Check]:
     chunks = run.column("chunks")[run.measured]
     total, merged = chunks.sum(), run.column("client_coalesced")[run.measured].sum()
     bound = 100 * COALESCED_SHARE
-    why = "share of tokens that came in one late read with others, so that their own time is not known"
+    why = "share of tokens that were read late together with others, so that their own times are not known"
     yield at_most("coalesced_arrivals", 100 * merged / total if total else None, bound, "%", why, remedy)
     first = np.asarray(run.requests["first_token_coalesced"].to_numpy())[run.measured & (run.column("chunks") > 0)]
-    why = "share of first tokens that came in one late read with others"
+    why = "share of first tokens that were read late together with others"
     yield at_most("coalesced_first_tokens", 100 * float(first.mean()) if len(first) else None, bound, "%", why, remedy)
 
 
@@ -270,6 +267,6 @@ def _lost(analysis: Analysis) -> Check:
     lost = int(np.count_nonzero(run.is_text("status", "lost")))
     return at_most(
         "lost_rows", 100 * lost / max(len(run), 1), 100 * LOST_SHARE, "%",
-        f"{lost:,} rows were handed to an injector that never reported them",
+        f"{lost:,} requests were handed to an injector that never reported them",
         "An injector or worker died: see events.jsonl.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Validity by the server's own books: its token and request counters against our records.
+"""Validity by the server's token and request counters, held against our records.
 
 The counters are differences between the first scrape (before any request) and the last (after the drain),
 summed over engines and endpoints. What only the client knows is `reports.validity.client`.
@@ -22,7 +22,6 @@ _NO_TOKENS: Final = ("not_sent", "connect_error", "client_error", "rejected", "h
 
 
 def server_checks(analysis: Analysis) -> Iterator[Check]:
-    """Token counts and foreign traffic."""
     server, why = analysis.server, ""
     if server is None:
         why = "the server's /metrics were not sampled"
@@ -42,7 +41,7 @@ def _not_covering(analysis: Analysis, server: Telemetry) -> str:
     """Why the scrapes don't enclose all requests; empty if they do."""
     begun, ended = analysis.run.column("dispatched_ns"), analysis.run.column("end_ns")
     # Of every endpoint, scrapes that brought the counters: one that failed says nothing.
-    counted = [one.t_ns for name in (*_PROMPT, *_OUTPUT) if name in server.names for one in server.series(name)]
+    counted = [source.t_ns for name in (*_PROMPT, *_OUTPUT) if name in server.names for source in server.series(name)]
     if not counted:
         return ""
     if np.isfinite(begun).any() and max(times[0] for times in counted) > np.nanmin(begun):
@@ -85,7 +84,9 @@ def _foreign(analysis: Analysis, server: Telemetry) -> Check:
             return Check("foreign_traffic", "unchecked", None, 0.0, "requests", "the server counts no requests")
         sent = int(np.count_nonzero(~analysis.run.is_text("status", *_NO_TOKENS)))
         foreign = max(0.0, finished - sent)
-        return at_most("foreign_traffic", foreign, 0.0, "requests", "requests on the server that are not ours", remedy)
+        return at_most(
+            "foreign_traffic", foreign, 0.0, "requests", f"{foreign:,.0f} requests on the server are not ours", remedy
+        )
     prompt, output, _ = _ours(analysis)
     run = analysis.run
     # Of requests that were cut off we know what we asked for: the server may have made as much before it noticed.

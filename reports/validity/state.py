@@ -5,13 +5,14 @@ What the injector knows of itself is `reports.validity.client`, what the server'
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.workload_as_sent import planned_reuse
-from tailgate.reports.rundir.integrity import unsummed
+from tailgate.reports.rundir.manifest import unsummed
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.validity.client import Check, at_most
@@ -20,10 +21,10 @@ WARMTH_SHARE: Final = 0.3
 CACHE_SHARE: Final = 0.02
 TEMPLATE_TOKENS: Final = 64
 TELEMETRY_GAP_S: Final = 3.0
+_NEED_EVERY_ROW: Final = ("offered_load", "turnaround_lag", "bookkeeping", "token_counts", "foreign_traffic")
 
 
 def state_checks(analysis: Analysis, gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """All checks of this module."""
     yield warmth_check(analysis)
     yield cache_check(analysis)
     yield from telemetry_check(gpus)
@@ -68,12 +69,12 @@ def cache_check(analysis: Analysis) -> Check:
     policy = run.manifest.cache
     rows = run.ok & run.measured
     prompt, cached = run.column("prompt_tokens")[rows], run.column("cached_tokens")[rows]
-    told = np.isfinite(prompt) & np.isfinite(cached)
-    total = float(prompt[told].sum())
-    share = float(cached[told].sum()) / total if total else None
+    by_usage = np.isfinite(prompt) & np.isfinite(cached)
+    total = float(prompt[by_usage].sum())
+    share = float(cached[by_usage].sum()) / total if total else None
     if policy not in ("isolated", "cold"):
-        found = "" if share is None else f": {100 * share:.1f} % of the prompt tokens were cached"
-        return Check("cache", "ok", None, None, "", f"declared {policy}, which is only reported{found}")
+        cached_text = "" if share is None else f": {100 * share:.1f} % of the prompt tokens were cached"
+        return Check("cache", "ok", None, None, "", f"declared {policy}, which is only reported{cached_text}")
     if share is None:
         return Check("cache", "unchecked", None, bound, "%", "the server does not tell cached tokens in its usage")
     implied = planned_reuse(run, rows)
@@ -83,14 +84,13 @@ def cache_check(analysis: Analysis) -> Check:
     if run.manifest.content.get("kind") == "replay":
         return Check("cache", "unchecked", None, bound, "%", "replayed bodies share what their log's users shared")
     # What every prompt begins with (a chat template) is found from the second request on.
-    allowed = (implied or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(told) / total
+    allowed = (implied or 0.0) + TEMPLATE_TOKENS * np.count_nonzero(by_usage) / total
     why = "prompt tokens found in the cache beyond what the plan repeats and a chat template's length"
     excess = 100 * max(0.0, share - allowed)
     return at_most("cache", excess, bound, "%", why, "Something else filled the cache: use cache: isolated or cold.")
 
 
 def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
-    """Where GPU figures are used: no pause of the sampling. Nothing without GPUs."""
     if gpus:
         yield at_most(
             "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
@@ -105,9 +105,9 @@ def files_check(run: Run) -> Iterator[Check]:
         why = f"the manifest keeps no checksum of {', '.join(unknown)}"
         yield Check("files", "unchecked", None, 0.0, "files", why)
         return
-    why = "files that were changed or taken away after the run"
+    why = "no file was changed or taken away after the run"
     if run.altered:
-        why += f": {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
+        why = f"after the run {', '.join(f'{name} is {how}' for name, how in run.altered.items())}"
     yield at_most("files", float(len(run.altered)), 0.0, "files", why, "Restore them, or measure again.")
 
 
@@ -120,10 +120,29 @@ def records_check(run: Run) -> Iterator[Check]:
     manifest = run.manifest
     if manifest.duplicates is None:
         return
-    why = "requests that were reported more than once: they were sent more than once, or are counted wrongly"
+    why = f"{manifest.duplicates:,} requests were reported more than once: sent more than once, or counted wrongly"
     remedy = "Please report it with the run directory."
     yield at_most("duplicates", float(manifest.duplicates), 0.0, "rows", why, remedy)
     if manifest.loop == "closed":
-        why = "injectors that never closed their records: what their users had in flight is unknown"
-        unclosed, remedy = float(len(manifest.unclosed)), "An injector or worker died: see events.jsonl."
+        count = len(manifest.unclosed)
+        why = f"{count} injectors never closed their records: what their users had in flight is not known"
+        unclosed, remedy = float(count), "An injector or worker died: see events.jsonl."
         yield at_most("unclosed_injectors", unclosed, 0.0, "injectors", why, remedy)
+
+
+def without_lost(run: Run, checks: Sequence[Check]) -> list[Check]:
+    """The checks, those that need every row unchecked where a crash took some.
+
+    The last second of an injector that died is missing from the records and from its own counters. Checks that hold
+    the two, or the server's counters, against each other would fail for that alone, and name a wrong remedy.
+    """
+    lost = int(run.is_text("status", "lost").sum())
+    if not lost or run.manifest.state in ("complete", "aborted"):
+        return list(checks)
+    why = f"{lost:,} requests were lost with their injector: what they did is not known"
+    return [
+        replace(check, status="unchecked", why=why, remedy="")
+        if check.name in _NEED_EVERY_ROW and check.status == "fail"
+        else check
+        for check in checks
+    ]

@@ -21,7 +21,7 @@ from bench_injector import compiled, end, serving
 SECONDS = 15
 CORE_SHARE, HAND_OVER_MS = 0.10, 0.6
 OWN = """
-from tailgate.loadgen import LLMUser, task
+from tailgate import LLMUser, task
 
 class Own(LLMUser):
     @task

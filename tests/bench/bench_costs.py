@@ -18,7 +18,7 @@ import httptools
 from bench_injector import Load, compiled, measured, serving
 
 from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, StampKeeper, ask_for_stamps, unpack_timespec
 
 TIMES = 20_000
@@ -51,7 +51,7 @@ class Parsed:
     """What the parser calls back, as `Connection` does it."""
 
     def __init__(self) -> None:
-        self.stream = Stream(Reading(chat=False, vllm=True))
+        self.stream = TokenStream(Reading(chat=False, vllm=True))
 
     def on_body(self, data: bytes) -> None:
         self.stream.pieces.append(data)
@@ -105,7 +105,7 @@ def steps() -> None:
     booked = per_call_us(lambda: booking.received(1, 2))
 
     def digest() -> None:
-        stream = Stream(Reading(chat=False, vllm=True))
+        stream = TokenStream(Reading(chat=False, vllm=True))
         for k in range(200):
             stream.pieces.append(EVENT)
             stream.size += len(EVENT)

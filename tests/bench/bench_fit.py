@@ -18,10 +18,10 @@ from tailgate.workloads.arrivals.process import Process
 from tailgate.workloads.arrivals.rate_shapes import Modulated, Rates
 from tailgate.workloads.arrivals.renewal import Gamma
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.fit.estimate import Estimate
+from tailgate.workloads.fit.goodness_of_fit import FittedValue
 from tailgate.workloads.fit.workload import fit_replay
 from tailgate.workloads.plan.plan import make_plan
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import stateless
 from tailgate.workloads.traces.replay import Replay
 
@@ -56,7 +56,7 @@ SESSIONS = {"turns": "uniform(1, 8)", "think": "lognormal(4.885, 0.984)", "new_t
 SESSIONS_TRUTH = {"turns.mean": 4.5, "think_s.p50": float(np.exp(4.885)), "rate": 1.0, "shape": 1.0}
 
 
-def estimates(table: pa.Table, tick_ns: int) -> dict[str, Estimate]:
+def estimates(table: pa.Table, tick_ns: int) -> dict[str, FittedValue]:
     names = ("at_ns", "session", "turn", "prompt_tokens", "output_tokens")
     columns = {name: table[name].to_numpy().astype(np.int64) for name in names}
     columns["at_ns"] = columns["at_ns"] // tick_ns * tick_ns
@@ -65,7 +65,7 @@ def estimates(table: pa.Table, tick_ns: int) -> dict[str, Estimate]:
 
 def arrivals(rate: float, shape: float, modulation: tuple[float, float] | None, seed: int) -> pa.Table:
     process = Process(Gamma(shape), Rates(rate, (Modulated(*modulation),) if modulation else (), scaled=False))
-    at_ns = process.times_ns(partial(Stream, seed, "fit"), HOUR, HOUR)
+    at_ns = process.times_ns(partial(RandomStream, seed, "fit"), HOUR, HOUR)
     n = len(at_ns)
     session, turn, tokens = np.arange(n), np.zeros(n, np.int64), 100 + np.arange(n) % 7
     names = ("at_ns", "session", "turn", "prompt_tokens", "output_tokens")
@@ -76,10 +76,10 @@ def planned(spec: dict[str, object], seed: int) -> pa.Table:
     return make_plan(WorkloadSpec.model_validate(LENGTHS | spec), seed).table
 
 
-def report(case: str, truth: dict[str, float], found: list[dict[str, Estimate]]) -> bool:
+def report(case: str, truth: dict[str, float], found: list[dict[str, FittedValue]]) -> bool:
     """Prints a line a figure; whether all that are mostly stated cover as often as they should, but for chance."""
     good = True
-    stated: dict[str, list[Estimate]] = defaultdict(list)
+    stated: dict[str, list[FittedValue]] = defaultdict(list)
     for one in found:
         for name, estimate in one.items():
             stated[name].append(estimate)

@@ -4,7 +4,8 @@
 
 Each set is a whole `tailgate gate` of three pairs, about 40 s on two cores; nothing else should run. Verdicts are
 kept in runs/bench/gate-aa.jsonl, so that a run which was stopped (or was given --minutes) goes on where it was;
-remove the file to begin anew. With --write the figures of all sets go into docs/gate.md, between their marks.
+remove the file to begin anew. With --write the figures of all sets go into
+docs/gate-operating-tables.md, between their marks.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Writes the gate's operating curve into docs/gate.md, between its two marks.
+"""Writes the gate's operating curve into docs/gate-operating-tables.md, between its two marks.
 
 .venv/bin/python tests/bench/bench_gate_curve.py [SETS]
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tailgate.reports.documents.gate.operating_curve import report
 
-PAGE = Path(__file__).parents[2] / "docs/gate.md"
+PAGE = Path(__file__).parents[2] / "docs/gate-operating-tables.md"
 BEGIN, END = "<!-- operating curve: made by tests/bench/bench_gate_curve.py -->", "<!-- end of the operating curve -->"
 
 

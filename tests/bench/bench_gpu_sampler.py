@@ -16,7 +16,7 @@ import psutil
 
 from tailgate.harness.telemetry.gpu.sources import NvmlProcess
 
-SOURCE = Path(__file__).parents[1] / "harness" / "telemetry" / "fake_nvml.c"
+SOURCE = Path(__file__).parents[1] / "kit" / "fake_nvml.c"
 GPUS, MOST = 8, 0.01
 
 

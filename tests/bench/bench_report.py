@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, LAG_EDGES_NS, REQUESTS_SCHEMA
-from tailgate.reports.rundir.integrity import checksums
-from tailgate.reports.rundir.manifest import Manifest, Target
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord, checksums
 
 MS, S = 1_000_000, 1_000_000_000
 RATE = 1000.0
@@ -76,7 +75,7 @@ def make(run_dir: Path, requests: int, arrivals: int) -> None:
     Manifest(
         run="run", state="complete", spec={"slo": {"ttft": "p99 < 800ms"}},
         measure_end_ns=end, drain_end_ns=end + 60 * S,
-        target=Target(kind="url", urls=["http://127.0.0.1:1"]), command_line=["tailgate", "run"],
+        target=TargetRecord(kind="url", urls=["http://127.0.0.1:1"]), command_line=["tailgate", "run"],
         checksums=checksums(run_dir),
     ).save(run_dir)  # fmt: skip
 

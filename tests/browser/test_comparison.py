@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 from tests.browser.chromium import visit
-from tests.reports.fabricate import Row, fabricate
+from tests.kit.fabricate import Row, fabricate
 
 from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare
 from tailgate.reports.compare.runs import load_runs
-from tailgate.reports.documents.comparison import write_html
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.documents.comparison import comparison_document
+from tailgate.reports.documents.render.html import html
+from tailgate.reports.rundir.manifest import TargetRecord
 
 pytestmark = pytest.mark.browser
 
@@ -42,11 +43,11 @@ def page(tmp_path_factory) -> Path:
                             "workload": {"arrivals": {"rate": rate}},
                             "target": {"args": {"quantization": label}},
                         },
-                        target=Target(kind="sim", simulated=True, model="tiny"),
+                        target=TargetRecord(kind="sim", simulated=True, model="tiny"),
                     )
                 )  # fmt: skip
                 names.append(str(folder / name))
-    write_html(compare(load_runs(names)), folder / "compare.html")
+    (folder / "compare.html").write_text(html(comparison_document(compare(load_runs(names)))))
     return folder / "compare.html"
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from tests.browser.chromium import visit
-from tests.gate.made import campaign, noisy, pairs, policy
+from tests.kit.gate_runs import campaign, noisy, pairs, phase, policy
 
 from tailgate.reports.documents.gate.history import Entry, entry_of
-from tailgate.reports.documents.gate.html import html
+from tailgate.reports.documents.gate.write import html
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.verdict import judge
 
@@ -24,15 +24,15 @@ SERVER = {"running": {"mean": 3.0}, "max_num_seqs": 16}
 def failed() -> Verdict:
     runs = pairs(noisy(0.3, 0.02, 5))
     for one in runs:
-        slow = one.side == "candidate"
-        phases = {"queue": {"mean_ms": 600.0 if slow else 2.0}}
-        one.summary["server"] = SERVER | {"phases": phases, "max_num_seqs": 1 if slow else 16}
+        slow = one.label == "candidate"
+        phases = {"queue": phase(600.0 if slow else 2.0)}
+        one.figures["server"] = SERVER | {"phases": phases, "max_num_seqs": 1 if slow else 16}
     return judge(runs, policy(metrics={"ttft.p50": "5%", "tpot.mean": "5%", "itl.p99": "10%"}, **QUIET), campaign(5))
 
 
 def invalid() -> Verdict:
     runs = pairs([1.0] * 5)
-    runs[3].summary["checks"][0] |= {"status": "fail", "value": 30.0}
+    runs[3].figures["checks"][0] |= {"status": "fail", "value": 30.0}
     return judge(runs, policy(**QUIET), campaign(5))
 
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.browser.chromium import visit
-from tests.reports.fabricate import Row, S, fabricate
+from tests.kit.fabricate import Row, S, fabricate
 
 from tailgate.reports.build import build
-from tailgate.reports.rundir.manifest import Target
+from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 
 pytestmark = pytest.mark.browser
@@ -50,7 +50,7 @@ def run_dir(tmp_path_factory) -> Path:
         },
         notices=[EVIL],
         command_line=["tailgate", "run", EVIL],
-        target=Target(kind="sim", simulated=True, model=EVIL, server=EVIL, fingerprint={EVIL: EVIL}, urls=[EVIL]),
+        target=TargetRecord(kind="sim", simulated=True, model=EVIL, server=EVIL, fingerprint={EVIL: EVIL}, urls=[EVIL]),
         state_reason=EVIL,
     )
     samples = [

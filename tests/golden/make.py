@@ -1,4 +1,4 @@
-"""Make the expected files again with the `tailgate` beside this interpreter: python tests/golden/make.py
+"""Make the expected files again with the `tailgate` beside this interpreter: python -m tests.golden.make
 
 Twice, in two fresh folders: what isn't the same both times is named, and nothing is written.
 """
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import ALL, EXPECTED, differences
+from tests.golden.results import ALL, EXPECTED, differences
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results import ALL, EXPECTED, differences
+from tests.golden.results import ALL, EXPECTED, differences
 
 
 def stored(folders: set[str]) -> dict[str, Any]:

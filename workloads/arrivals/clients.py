@@ -8,44 +8,42 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
-from tailgate.workloads.arrivals.process import Process, Streams, Superposed
-from tailgate.workloads.arrivals.rate_shapes import Rates, Shape
+from tailgate.workloads.arrivals.process import Process, Superposed
+from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates, Shape
 from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
+from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Numbers
+from tailgate.workloads.sampling.distributions import Distribution
 
 
 @dataclass(frozen=True)
 class Clients:
     """`count` clients; client k's mean rate is proportional to k^-skew, its gaps of the law and shape given.
 
-    Random rates are each client's own, and have
-    the mean only on average. With `shapes`, each client's shape is drawn (and kept within 0.02 and 100).
+    Random rates are each client's own, and have the mean only on average. With `shapes`, each client's shape is drawn
+    (and held within 0.02 and 100).
     """
 
     count: int
     skew: float
     rate: float
     law: Renewal
-    shapes: Numbers | None
+    shapes: Distribution | None
     modulation: tuple[Shape, ...]
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `process.Arrivals`."""
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
         rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
         laws = [self.law] * self.count
         if self.shapes is not None:
-            kind = Gamma if isinstance(self.law, Gamma) else Weibull
+            law_class = Gamma if isinstance(self.law, Gamma) else Weibull
             drawn = np.clip(self.shapes.numbers(streams("shapes"), self.count), 0.02, 100.0)
-            laws = [kind(shape) for shape in drawn.tolist()]
+            laws = [law_class(shape) for shape in drawn.tolist()]
         clients = tuple(
             Process(law, Rates(rate, self.modulation, scaled=False)) for law, rate in zip(laws, rates, strict=True)
         )
         return Superposed(clients).times_ns(partial(streams, "clients"), until_s, span_s)
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
-        """Each client's rate has its mean only on average."""
-        return 1.0
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
+        return 1.0  # each client's rate has its mean only on average

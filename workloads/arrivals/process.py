@@ -3,42 +3,34 @@
 With unit-mean gaps whose running sum is S_1 < S_2 < ..., and the cumulative rate L(t) (arrivals expected
 in [0, t]), arrivals are at t_i = L^-1(S_i) (the time change of Cinlar, "Introduction to Stochastic
 Processes", 1975, ch. 4.7). So any law of gaps combines with any shape of the rate, and the law is kept at
-scales shorter than the rate's changes. The rate's shapes are of `rate`, the laws of `renewal`.
+scales shorter than the rate's changes. The rate's shapes are in `rate_shapes`, the laws in `renewal`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from tailgate.workloads.arrivals.rate_shapes import Rates
+from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates
 from tailgate.workloads.arrivals.renewal import Renewal
-from tailgate.workloads.common.arrays import Floats
-from tailgate.workloads.sampling.random_streams import Stream
-
-Streams = Callable[..., Stream]
-"""Makes the stream of a name within one purpose: `streams("gaps")`."""
+from tailgate.workloads.common.arrays import Floats, Ints
 
 _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
 
 class Arrivals(Protocol):
-    """When things arrive."""
+    """Arrival times of requests or sessions."""
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         """Arrival times in [0, until_s), ascending, ns.
 
         `span_s` is the time over which the asked mean rate is to hold (warm-up and measured part): a random
         rate is scaled to it. For a given span, a longer `until_s` only appends.
         """
-        ...
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         """What a random rate is multiplied by to have its mean over the span."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -48,34 +40,30 @@ class Process:
     law: Renewal
     rates: Rates
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `Arrivals`."""
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         edges, expected, rates = self.rates.cumulative(streams, until_s, span_s)
         gaps, total = streams("gaps"), float(expected[-1])
         position, chunk = self.law.first(gaps), _FIRST_CHUNK
-        parts: list[npt.NDArray[np.int64]] = []
+        parts: list[Ints] = []
         while position < total:
             # Chunks double up to a bound whatever the total is, so that a longer run only appends.
             steps = self.law.gaps(gaps, chunk)
             chunk = min(2 * chunk, _LAST_CHUNK)
-            steps = np.concatenate([[position], steps])
-            positions = np.cumsum(steps)
+            positions = np.cumsum(np.concatenate([[position], steps]))
             position = float(positions[-1])
-            here = positions[:-1]
-            here = here[here < total]
-            parts.append(np.rint(_when(here, edges, expected, rates) * 1e9).astype(np.int64))
+            reached = positions[:-1][positions[:-1] < total]
+            parts.append(np.rint(_when(reached, edges, expected, rates) * 1e9).astype(np.int64))
         if not parts:
             return np.empty(0, np.int64)
         times = np.concatenate(parts)
         return times[times < round(until_s * 1e9)]
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
-        """See `Arrivals`."""
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         return self.rates.scaling(streams, span_s)
 
 
 def _when(positions: Floats, edges: Floats, expected: Floats, rates: Floats) -> Floats:
-    """The cumulative rate's inverse. By the rate of a cell, not by its end: the last one's is where the look ends."""
+    """Where the cumulative rate reaches the positions; within a cell by its rate, since the last cell is cut short."""
     cell = np.clip(np.searchsorted(expected, positions, side="right") - 1, 0, len(rates) - 1)
     since = np.divide(positions - expected[cell], rates[cell], out=np.zeros_like(positions), where=rates[cell] > 0)
     return np.minimum(edges[cell] + since, edges[cell + 1])
@@ -90,13 +78,11 @@ class Superposed:
 
     clients: tuple[Arrivals, ...]
 
-    def times_ns(self, streams: Streams, until_s: float, span_s: float) -> npt.NDArray[np.int64]:
-        """See `Arrivals`."""
+    def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
         parts = [
             client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
         ]
         return np.sort(np.concatenate(parts), kind="stable")
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
-        """Each client's rate has its mean only on average."""
-        return 1.0
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
+        return 1.0  # each client's rate has its mean only on average

@@ -2,7 +2,7 @@
 
 A shape gives factors on cells of time: `edges` (K + 1 times in seconds, the first 0) and `levels` (K
 factors). Smooth shapes are cut into cells fine against their own time scale. Shapes multiply. The steps of
-a person's own stages, a spike and a daily pattern mean what they say; a random shape has mean 1 and is
+a person's own stages, a spike and a daily pattern are taken as written; a random shape has mean 1 and is
 scaled so that the mean rate over the run's span is the one asked for.
 """
 
@@ -16,23 +16,22 @@ import numpy as np
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Numbers
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.random_streams import RandomStream
 
-Streams = Callable[..., Stream]
+RandomStreams = Callable[..., RandomStream]
+"""Makes the stream of a name within one purpose: `streams("gaps")`."""
 
 
 class Shape(Protocol):
-    """Factors over time."""
+    """Factors on the rate over time."""
 
     @property
     def random(self) -> bool:
         """Whether the factors are drawn; then they are scaled to mean 1 over the span."""
-        ...
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """Edges (K + 1, from 0 to at least until_s) and levels (K). A longer `until_s` only appends."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Rates:
     shapes: tuple[Shape, ...] = ()
     scaled: bool = True
 
-    def cumulative(self, streams: Streams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
+    def cumulative(self, streams: RandomStreams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
         """Times (s, K + 1), the number of arrivals expected until each, and the rates (1/s, K) between them.
 
         Raises:
@@ -56,18 +55,17 @@ class Rates:
         rates = self.mean * fixed * (drawn * factor)
         return edges, np.concatenate([[0.0], np.cumsum(rates * (edges[1:] - edges[:-1]))]), rates
 
-    def scaling(self, streams: Streams, span_s: float) -> float:
-        """What a random rate is multiplied by to have its mean over the span."""
+    def scaling(self, streams: RandomStreams, span_s: float) -> float:
         return self._levels(streams, span_s, span_s)[3]
 
-    def _levels(self, streams: Streams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
+    def _levels(self, streams: RandomStreams, horizon: float, span_s: float) -> tuple[Floats, Floats, Floats, float]:
         """Edges, levels of the shapes that are fixed and of those that are drawn, and what scales the latter."""
         edges, fixed, drawn = np.array([0.0, horizon]), np.ones(1), np.ones(1)
         for k, shape in enumerate(self.shapes):
-            its_edges, its_levels = shape.cells(streams("shape", k), horizon)
-            merged = np.union1d(edges, its_edges[its_edges < horizon])
+            shape_edges, shape_levels = shape.cells(streams("shape", k), horizon)
+            merged = np.union1d(edges, shape_edges[shape_edges < horizon])
             fixed, drawn = (_on(merged, edges, levels) for levels in (fixed, drawn))
-            factor = _on(merged, its_edges, its_levels)
+            factor = _on(merged, shape_edges, shape_levels)
             if shape.random:
                 drawn = drawn * factor
             else:
@@ -80,7 +78,7 @@ class Rates:
             wanted, got = (float(np.cumsum(part * inside)[-1]) for part in (fixed, drawn * fixed))
             if got < 0.25 * wanted:
                 raise UserError(
-                    f"the random rate is on for too little of {span_s:g} s to reach {self.mean:g} requests/s",
+                    f"the random rate is on for too little of the {span_s:g} s to reach {self.mean:g} requests/s",
                     where="workload.arrivals",
                     remedy="Run longer, take another seed, or shorten its pauses",
                 )
@@ -90,20 +88,19 @@ class Rates:
 
 @dataclass(frozen=True)
 class Steps:
-    """Levels held from their starts on: ramps cut fine, stages, a file of rates. `starts[0]` is 0."""
+    """Levels that hold from their starts on; `starts[0]` is 0, and the last level holds to the end."""
 
     starts: tuple[float, ...]
     levels: tuple[float, ...]
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
-        """The last level is held."""
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         return np.array([*self.starts, max(until_s, self.starts[-1]) + 1.0]), np.array(self.levels)
 
 
 @dataclass(frozen=True)
 class Spike:
-    """1, rising linearly to `factor` over `rise_s`, held, and falling back over `decay_s`: a launch surge."""
+    """1, rising linearly to `factor` over `rise_s`, holding, and falling back over `decay_s`: a launch surge."""
 
     at_s: float
     factor: float
@@ -112,8 +109,7 @@ class Spike:
     decay_s: float
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
-        """Ramps are cut into 200 cells."""
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         top, fall = self.at_s + self.rise_s, self.at_s + self.rise_s + self.hold_s
         end = fall + self.decay_s
         knots = [(0.0, 1.0), (self.at_s, 1.0), (top, self.factor), (fall, self.factor), (end, 1.0)]
@@ -134,7 +130,7 @@ class Daily:
     start_day: int = 0
     random: bool = False
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         """288 cells a day; factors are scaled to mean 1 over the week."""
         cell_s = self.day_s / 288
         count = int(np.ceil(until_s / cell_s)) + 1
@@ -162,8 +158,7 @@ class Modulated:
     correlation_s: float
     random: bool = True
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
-        """Cells of a sixteenth of the correlation time."""
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         cell_s = self.correlation_s / 16
         count = int(np.ceil(until_s / cell_s)) + 1
         # 1 - exp(-1/16) and its square root are constants; a library exp would differ in the last bit.
@@ -182,24 +177,22 @@ class Modulated:
 
 @dataclass(frozen=True)
 class OnOff:
-    """A rate that is on for a random time, off for another, and so on; scaled to mean 1.
+    """A rate that is on and off for random times by turns, scaled to mean 1; the run begins inside some period.
 
     Exponential times make it the interrupted Poisson process, the simplest MMPP (Fischer and
     Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", 1993); `off_level` above 0 makes
     it the two-state MMPP.
     """
 
-    on_s: Numbers
-    off_s: Numbers
+    on_s: Distribution
+    off_s: Distribution
     off_level: float = 0.0
     random: bool = True
 
-    def cells(self, stream: Stream, until_s: float) -> tuple[Floats, Floats]:
-        """One cell a period; the run begins inside a period chosen by its length."""
+    def cells(self, stream: RandomStream, until_s: float) -> tuple[Floats, Floats]:
         # A fixed block size, so that a longer run only appends.
         edges, levels, end = [0.0], [], 0.0
-        begin = float(stream.uniform(1)[0])
-        first = True
+        begin, first = float(stream.uniform(1)[0]), True
         while end <= until_s:
             pairs = np.stack([self.on_s.numbers(stream, 256), self.off_s.numbers(stream, 256)], axis=1)
             lengths = pairs.reshape(-1).tolist()
@@ -216,7 +209,6 @@ class OnOff:
         return np.array(edges), np.array(levels) / self._mean()
 
     def _mean(self) -> float:
-        """The mean level, from the mean lengths of the periods."""
         middles = (np.arange(1000) + 0.5) / 1000
         on, off = (float(np.cumsum(law.quantile(middles))[-1]) for law in (self.on_s, self.off_s))
         return (on + self.off_level * off) / (on + off)
@@ -250,7 +242,7 @@ def _from_knots(knots: list[tuple[float, float]], until_s: float) -> tuple[Float
     return np.array(edges), np.array(levels)
 
 
-def _on(edges: Floats, its_edges: Floats, its_levels: Floats) -> Floats:
+def _on(edges: Floats, shape_edges: Floats, shape_levels: Floats) -> Floats:
     """Levels of a shape on a finer grid."""
-    slot = np.searchsorted(its_edges, edges[:-1], side="right") - 1
-    return its_levels[np.clip(slot, 0, len(its_levels) - 1)]
+    slot = np.searchsorted(shape_edges, edges[:-1], side="right") - 1
+    return shape_levels[np.clip(slot, 0, len(shape_levels) - 1)]

@@ -3,7 +3,7 @@
 Each law is one class: its formula in the docstring, `gaps` for the gaps after the first arrival, and
 `first` for the time from the run's start to the first arrival when the process has been going on for ever
 (the residual life, whose law is U times the length-biased gap; Cox, "Renewal Theory", 1962, ch. 5).
-The rate and how it changes are of `workloads.arrivals.rate_shapes`.
+The rate and its changes are in `rate_shapes`.
 """
 
 from dataclasses import dataclass
@@ -13,44 +13,36 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.sampling.random_streams import RandomStream
 
 
 class Renewal(Protocol):
-    """A law of gaps with mean 1."""
+    """A law of gaps with mean 1: the time to the first arrival, and n further gaps."""
 
-    def first(self, stream: Stream) -> float:
-        """Time to the first arrival."""
-        ...
+    def first(self, stream: RandomStream) -> float: ...
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
-        """n further gaps."""
-        ...
+    def gaps(self, stream: RandomStream, n: int) -> Floats: ...
 
 
 @dataclass(frozen=True)
 class Constant:
     """Gaps of exactly 1; the first arrival at the start."""
 
-    def first(self, stream: Stream) -> float:
-        """At the start."""
+    def first(self, stream: RandomStream) -> float:
         return 0.0
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
-        """Ones."""
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         return np.ones(n)
 
 
 @dataclass(frozen=True)
 class Poisson:
-    """Exponential gaps, P(gap > x) = exp(-x): memoryless, index of dispersion 1 at any window."""
+    """Exponential gaps, P(gap > x) = exp(-x): memoryless, with an index of dispersion of 1 at any window."""
 
-    def first(self, stream: Stream) -> float:
-        """Exponential too: the process has no memory."""
+    def first(self, stream: RandomStream) -> float:
         return float(stream.exponential(1)[0])
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
-        """Exponential."""
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         return stream.exponential(n)
 
 
@@ -63,12 +55,11 @@ class Gamma:
 
     shape: float
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """U times a Gamma(k + 1, 1/k) gap."""
         return float(stream.gamma(self.shape + 1.0, 1)[0] * stream.uniform(1)[0]) / self.shape
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
-        """Gamma."""
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         value = stream.gamma(self.shape, n)
         value *= 1.0 / self.shape
         return value
@@ -83,12 +74,12 @@ class Weibull:
 
     shape: float
 
-    def first(self, stream: Stream) -> float:
+    def first(self, stream: RandomStream) -> float:
         """U times the length-biased gap, whose k-th power is a Gamma(1 + 1/k) number."""
         biased = stream.gamma(1.0 + 1.0 / self.shape, 1)
         return float(portable_math.power(biased, 1.0 / self.shape)[0] * stream.uniform(1)[0]) / self._mean()
 
-    def gaps(self, stream: Stream, n: int) -> Floats:
+    def gaps(self, stream: RandomStream, n: int) -> Floats:
         """By inversion: (-ln U)^(1/k)."""
         value = portable_math.power(stream.exponential(n), 1.0 / self.shape)
         value *= 1.0 / self._mean()

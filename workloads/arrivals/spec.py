@@ -1,4 +1,4 @@
-"""How a spec describes arrivals, and the process that comes of it."""
+"""How a spec describes arrivals, and the process made from it."""
 
 from itertools import pairwise
 from typing import Literal, Self
@@ -16,14 +16,14 @@ from tailgate.workloads.sampling.distribution_grammar import Length, parse
 
 
 class ModulationSpec(Strict):
-    """A slow random rate: see `rate.Modulated`."""
+    """A slow random rate: see `rate_shapes.Modulated`."""
 
     cv: float = Field(gt=0, le=5)
     correlation: Duration = Field(gt=0)
 
 
 class BurstSpec(Strict):
-    """Bursts and pauses, their lengths in seconds as laws (`lognormal(2.74, 0.43)`); see `rate.OnOff`.
+    """Bursts and pauses, their lengths in seconds as distributions (`lognormal(2.74, 0.43)`); see `rate_shapes.OnOff`.
 
     `pause_level` is the rate in a pause, as a share of that in a burst.
     """
@@ -49,7 +49,7 @@ class RateStage(Strict):
 
 
 class SpikeSpec(Strict):
-    """A surge to `factor` times the rate: see `rate.Spike`. Times count from the run's start."""
+    """A surge to `factor` times the rate: see `rate_shapes.Spike`. Times count from the run's start."""
 
     at: Duration
     factor: float = Field(gt=1, le=1000)
@@ -73,14 +73,14 @@ class DailySpec(Strict):
     @model_validator(mode="after")
     def _positive(self) -> Self:
         if min(self.hours) < 0 or min(self.days) < 0 or max(self.hours) == 0 or max(self.days) == 0:
-            raise ValueError("factors are at least 0, and not all 0")
+            raise ValueError("factors must be at least 0, and not all of them 0")
         return self
 
 
 class ClientsSpec(Strict):
     """The arrivals of `count` clients, merged; client k has a share of the rate proportional to k^-skew.
 
-    `shapes` is a law of the clients' shapes (the process must be gamma or weibull); without it all have the
+    `shapes` is the distribution of the clients' shapes (the process must be gamma or weibull); without it all have the
     process's own. Random rates are each client's own.
     """
 
@@ -111,7 +111,7 @@ class ArrivalSpec(Strict):
                 f"a {self.process} process needs `shape`: 1 is Poisson, below 1 is burstier (gamma: CV = 1/sqrt(shape))"
             )
         if not shaped and (self.shape is not None or drawn):
-            raise ValueError(f"`shape` is of gamma and weibull, not of {self.process}")
+            raise ValueError(f"`shape` is for gamma and weibull, not for {self.process}")
         if self.stages and self.rate is not None:
             raise ValueError("`stages` have their own rates: leave `rate` out")
         return self
@@ -123,7 +123,6 @@ class ArrivalSpec(Strict):
         return self.rate
 
     def stages_s(self) -> float:
-        """The length of all stages together."""
         return float(sum(stage.for_ for stage in self.stages))
 
     def _stage_arrivals(self) -> float:
@@ -132,16 +131,12 @@ class ArrivalSpec(Strict):
 
 
 def parse_stage_rate(value: float | str) -> float:
-    """A stage's rate; unlike others it may be 0.
-
-    Raises:
-        ValueError: not a rate.
-    """
+    """A stage's rate, which unlike others may be 0."""
     return 0.0 if value in (0, "0", "0/s") else parse_rate(value)
 
 
 def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
-    """(time, rate) corners of the stages' line."""
+    """Corners (time, rate) of the line that the stages make."""
     knots: list[tuple[float, float]] = []
     at, level = 0.0, 0.0
     for stage in stages:
@@ -152,24 +147,19 @@ def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
 
 
 def build(spec: ArrivalSpec) -> Arrivals:
-    """The process; the rate must be known.
-
-    Raises:
-        ValueError: no rate.
-    """
+    """The arrival process of a spec that has a rate."""
     rate = spec.mean_rate()
     if rate is None:
         raise ValueError("arrivals.rate is missing (write e.g. 12/s)")
-    shapes_ = tuple(_shapes(spec))
-    if spec.clients is None:
-        return Process(law(spec.process, spec.shape), Rates(1.0 if spec.stages else rate, shapes_))
-    drawn = None if spec.clients.shapes is None else parse(spec.clients.shapes)
-    gaps = law(spec.process, spec.shape)
-    return Clients(spec.clients.count, spec.clients.skew, 1.0 if spec.stages else rate, gaps, drawn, shapes_)
+    rate = 1.0 if spec.stages else rate
+    gaps, modulation, clients = law(spec.process, spec.shape), tuple(_shapes(spec)), spec.clients
+    if clients is None:
+        return Process(gaps, Rates(rate, modulation))
+    drawn = None if clients.shapes is None else parse(clients.shapes)
+    return Clients(clients.count, clients.skew, rate, gaps, drawn, modulation)
 
 
 def law(process: str, shape: float | None) -> Renewal:
-    """The law of the gaps."""
     match process:
         case "constant":
             return Constant()
@@ -182,16 +172,13 @@ def law(process: str, shape: float | None) -> Renewal:
 
 
 def _shapes(spec: ArrivalSpec) -> list[Shape]:
-    found: list[Shape] = [shapes.Modulated(m.cv, m.correlation) for m in spec.modulation]
-    if spec.bursts is not None:
-        b = spec.bursts
-        found.append(shapes.OnOff(parse(b.burst), parse(b.pause), b.pause_level))
+    built: list[Shape] = [shapes.Modulated(slow.cv, slow.correlation) for slow in spec.modulation]
+    if bursts := spec.bursts:
+        built.append(shapes.OnOff(parse(bursts.burst), parse(bursts.pause), bursts.pause_level))
     if spec.stages:
-        found.append(shapes.line(stage_knots(spec.stages)))
-    if spec.spike is not None:
-        s = spec.spike
-        found.append(shapes.Spike(s.at, s.factor, s.rise, s.hold, s.decay))
-    if spec.daily is not None:
-        d = spec.daily
-        found.append(shapes.Daily(d.hours, d.days, d.day, d.start_hour, d.start_day))
-    return found
+        built.append(shapes.line(stage_knots(spec.stages)))
+    if spike := spec.spike:
+        built.append(shapes.Spike(spike.at, spike.factor, spike.rise, spike.hold, spike.decay))
+    if daily := spec.daily:
+        built.append(shapes.Daily(daily.hours, daily.days, daily.day, daily.start_hour, daily.start_day))
+    return built

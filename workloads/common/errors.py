@@ -14,3 +14,8 @@ class UserError(Exception):
         self.what, self.where, self.remedy = what, where, remedy
         head = f"{where}: {what}" if where else what
         super().__init__(f"{head}. {remedy}" if remedy else head)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """For another process, where ``UserError(**parts)`` is the same error."""
+        return {"what": self.what, "where": self.where, "remedy": self.remedy}

@@ -16,9 +16,9 @@ def plain(value: float | str | None) -> str:
     """At least four significant digits, never an exponent; a dash for none."""
     if value is None:
         return "-"
-    if isinstance(value, str):
+    if isinstance(value, str) or math.isinf(value):
         return "∞"
-    if value == 0 or not math.isfinite(value):
+    if value == 0 or math.isnan(value):
         return f"{value:g}"
     text = f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -40,5 +40,10 @@ def dollars(value: float | None) -> str:
 
 
 def optional(value: float | None) -> str:
-    """As `plain`, but nothing for none."""
+    """As `plain`, but empty for none."""
     return "" if value is None else plain(value)
+
+
+def gib(size_bytes: float | None) -> str:
+    """Bytes in GiB with a decimal; empty for none."""
+    return "" if size_bytes is None else f"{size_bytes / 2**30:,.1f}"

@@ -11,12 +11,12 @@ import tailgate
 
 
 def python_module(module: str) -> list[str]:
-    """The start of a command line that runs one of our modules in a process of its own (see `tailgate._child`)."""
+    """The beginning of a command line that runs one of our modules in a process of its own (see `tailgate._child`)."""
     return [sys.executable, "-E", "-P", str(Path(tailgate.__file__).with_name("_child.py")), module]
 
 
 def installed_first() -> None:
-    """In a process that is all ours: the working directory leaves the path, what PYTHONPATH names goes to its end."""
+    """For a process that is all ours: take the working directory off the path, and PYTHONPATH's entries to its end."""
     named = _named_by_user()
     here = os.getcwd()
     rest = [path for path in sys.path if path not in named and path not in ("", here)]
@@ -24,7 +24,7 @@ def installed_first() -> None:
 
 
 def user_first() -> None:
-    """Before a user's locustfile is imported, when all of ours is: its own directories as plain Python has them."""
+    """For a user's locustfile, once all of ours is imported: put its directories where plain Python has them."""
     named = _named_by_user()
     sys.path[:] = [os.getcwd(), *named, *(path for path in sys.path if path not in named)]
 

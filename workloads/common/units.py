@@ -1,11 +1,11 @@
 """Durations and rates as people write them: `90s`, `1h30m`, `12/s`, `600/min`.
 
-Numbers without a unit are seconds and requests per second. Sizes, prices and SLOs are not of this module.
+Numbers without a unit are seconds and requests per second. Sizes, prices and SLOs are parsed elsewhere.
 """
 
 import math
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator
 
@@ -44,32 +44,13 @@ def parse_rate(value: object) -> float:
     return number
 
 
-def format_duration(seconds: float) -> str:
-    """The shortest of the forms that `parse_duration` reads: 90 -> `1m30s`, 0.25 -> `250ms`."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    if seconds != int(seconds) or seconds < 60:
-        return f"{seconds:g}s"
-    parts = []
-    rest = int(seconds)
-    for unit, size in (("h", 3600), ("m", 60), ("s", 1)):
-        whole, rest = divmod(rest, size)
-        if whole:
-            parts.append(f"{whole}{unit}")
-    return "".join(parts)
-
-
 def _plain_number(value: object) -> float | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if isinstance(value, int | float):
+    try:
         return float(value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
+    except ValueError:
+        return None
 
 
 def _mantissa(match: re.Match[str]) -> float:
@@ -88,16 +69,8 @@ def _sum_of_parts(text: str) -> float | None:
     return total if text else None
 
 
-def _duration(value: Any) -> float:
-    return parse_duration(value)
-
-
-def _rate(value: Any) -> float:
-    return parse_rate(value)
-
-
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
 """A pydantic field in seconds that reads `90s`."""
 
-Rate = Annotated[float, BeforeValidator(_rate)]
+Rate = Annotated[float, BeforeValidator(parse_rate)]
 """A pydantic field in requests per second that reads `12/s`."""

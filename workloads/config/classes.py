@@ -1,4 +1,4 @@
-"""How a spec describes kinds of requests: lengths, sessions, shared prefixes; classes and tenants that mix them."""
+"""How a spec describes requests (lengths, sessions, shared prefixes), and the classes and tenants that mix them."""
 
 from typing import Literal, Self
 
@@ -11,10 +11,10 @@ from tailgate.workloads.sampling.distribution_grammar import Length, Tokens
 
 
 class SessionSpec(Strict):
-    """Conversations: several turns, each with all that was said before or alone (`history: none`).
+    """Conversations of several turns, each sent with the history before it or alone (`history: none`).
 
-    What was said before is planned filler of exact length (`resend`), or the model's own answers (`answers`: chat,
-    or prompts as text; lengths are then the plan's only about).
+    The answers in the history are planned filler of exact length (`resend`), or the model's own (`answers`, with chat
+    or prompts as text; lengths then follow the plan only roughly).
 
     `turns` is the number of requests; the first has `prompt_tokens`, each later one adds `new_tokens` to the
     history. `think` is the pause in seconds: after the answer (`pace: answer`, the later turn has no time of

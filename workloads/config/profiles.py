@@ -1,7 +1,7 @@
 """Profiles: workloads that come with the package, each fitted to public data and naming its sources.
 
-A profile is a YAML file of `title`, `about`, `sources` and `workload`; what a spec says itself goes before
-the profile's. A profile file of one's own (`profile: ./mine.yaml`) is used in the same way.
+A profile is a YAML file of `title`, `about`, `sources` and `workload`; what a spec says itself takes precedence over
+the profile. A profile file of one's own (`profile: ./mine.yaml`) is used in the same way.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.units import parse_rate
-from tailgate.workloads.common.validation import Strict, explain
+from tailgate.workloads.common.validation import Strict, explain, parse_yaml, read_yaml
 from tailgate.workloads.config.classes import ClassSpec, RequestSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 
@@ -33,7 +33,6 @@ class Profile(Strict):
 
 
 def names() -> list[str]:
-    """The built-in profiles."""
     folder = resources.files("tailgate.workloads").joinpath("profiles")
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
@@ -45,45 +44,41 @@ def load(name: str) -> Profile:
     Raises:
         UserError: no such profile (the nearest names are given), or not a profile.
     """
-    from tailgate.workloads.common.yaml_file import parse_yaml
-
     if name.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"can't be read: {error.strerror}", where=name) from error
+        content = read_yaml(Path(name))
     else:
         if name not in names():
             near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
             raise UserError(
-                f"there is no profile {name!r}", where="workload.profile", remedy=f"There is: {', '.join(near)}"
+                f"there is no profile {name!r}", where="workload.profile", remedy=f"Known profiles: {', '.join(near)}"
             )
         text = resources.files("tailgate.workloads").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
+        content = parse_yaml(text, name)
     try:
-        return Profile.model_validate(parse_yaml(text, name))
+        return Profile.model_validate(content)
     except ValidationError as error:
         raise explain(error, name) from error
 
 
 def workload(name: str) -> WorkloadSpec:
-    """A profile's workload as it is, to be looked at: a minute of it where the profile doesn't say when it ends."""
+    """A profile's workload as it is, to be looked at."""
     return fill_in(WorkloadSpec(profile=name))
 
 
 def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
     """A spec in which nothing refers to a profile any more.
 
-    What the spec says goes before the profile's. Of `arrivals`, single keys do, unless the spec names a
-    process: then the profile's shape of arrivals is left out and only its rate stays. A spec with users or
-    stages has no arrivals of the profile, and the other way round.
+    What the spec says takes precedence over the profile. Within `arrivals` this holds key by key, unless the spec names
+    a process: then the profile's shape of arrivals is left out and only its rate stays. A spec with users or stages
+    takes no arrivals from the profile, and the other way round.
 
     Raises:
         UserError: no such profile, or the two don't fit together.
     """
-    if spec.profile is None and all(kind.profile is None for kind in spec.classes.values()):
+    if spec.profile is None and all(class_spec.profile is None for class_spec in spec.classes.values()):
         return spec
     own = _given(spec)
-    classes = {name: _filled_class(kind) for name, kind in spec.classes.items()}
+    classes = {name: _filled_class(class_spec) for name, class_spec in spec.classes.items()}
     name = own.pop("profile", None)
     base = dict(load(name).workload) if name else {}
     if name and "profile" in base:
@@ -101,7 +96,7 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
         merged["classes"] = classes
     elif "classes" in merged:
         merged["classes"] = {
-            key: _filled_class(ClassSpec.model_validate(kind)) for key, kind in merged["classes"].items()
+            key: _filled_class(ClassSpec.model_validate(class_spec)) for key, class_spec in merged["classes"].items()
         }
     if merged.get("arrivals") and "arrivals" in own:
         merged = with_rate_of_classes(merged)
@@ -111,25 +106,25 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
 
 
 def with_rate_of_classes(merged: dict[str, Any]) -> dict[str, Any]:
-    """A rate for a mix whose classes all have arrivals of their own is that of all together."""
-    kinds = {key: ClassSpec.model_validate(kind) for key, kind in merged.get("classes", {}).items()}
-    own = {key: kind.arrivals for key, kind in kinds.items() if kind.arrivals is not None}
+    """Where all classes have arrivals of their own, a rate for the whole is shared out among them."""
+    class_specs = {key: ClassSpec.model_validate(class_spec) for key, class_spec in merged.get("classes", {}).items()}
+    own = {key: class_spec.arrivals for key, class_spec in class_specs.items() if class_spec.arrivals is not None}
     rate = merged["arrivals"].get("rate")
-    if not kinds or len(own) < len(kinds) or rate is None or set(merged["arrivals"]) > {"rate"}:
+    if not class_specs or len(own) < len(class_specs) or rate is None or set(merged["arrivals"]) > {"rate"}:
         return merged
     rates = {key: arrivals.mean_rate() or 0.0 for key, arrivals in own.items()}
     factor = parse_rate(rate) / sum(rates.values())
     scaled = {}
-    for key, kind in merged["classes"].items():
-        arrivals = dict(kind["arrivals"])
+    for key, class_spec in merged["classes"].items():
+        arrivals = dict(class_spec["arrivals"])
         if arrivals.get("stages"):
             return merged
-        scaled[key] = {**kind, "arrivals": arrivals | {"rate": rates[key] * factor}}
+        scaled[key] = {**class_spec, "arrivals": arrivals | {"rate": rates[key] * factor}}
     return {key: value for key, value in merged.items() if key != "arrivals"} | {"classes": scaled}
 
 
-def _filled_class(kind: ClassSpec) -> dict[str, Any]:
-    own = _given(kind)
+def _filled_class(class_spec: ClassSpec) -> dict[str, Any]:
+    own = _given(class_spec)
     name = own.pop("profile", None)
     if name is None:
         return own
@@ -150,7 +145,7 @@ def _merged_arrivals(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
 
 
 def _given(spec: Strict) -> dict[str, Any]:
-    """What was written, not what has a default."""
+    """The keys that were written, without those that have defaults."""
     return spec.model_dump(exclude_unset=True, by_alias=True)
 
 

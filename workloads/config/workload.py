@@ -1,7 +1,7 @@
-"""What a person may write under `workload:`: one pydantic model for YAML, flags and profiles.
+"""What a person may write under `workload:`, as one pydantic model for YAML, flags and profiles.
 
-It says what is asked for; `workloads.plan.plan` makes the rows. `resolved` fills in the profile and makes file
-names absolute: what comes of it needs no other file than the trace.
+`workloads.plan.plan` makes the requests from it. `resolved` fills in the profile and makes file names absolute, so that
+the result needs no other file than the trace.
 """
 
 from pathlib import Path
@@ -17,29 +17,20 @@ from tailgate.workloads.config.classes import ClassSpec, RequestSpec, TenantSpec
 __all__ = ["ArrivalSpec", "TraceSpec", "WorkloadSpec", "explain"]
 
 TraceFormat = Literal[
-    "auto",
-    "azure",
-    "burstgpt",
-    "mooncake",
-    "ragpulse",
-    "servegen",
-    "kv-cache-tester",
-    "openai",
-    "csv",
-    "jsonl",
+    "auto", "azure", "burstgpt", "mooncake", "ragpulse", "servegen", "kv-cache-tester", "openai", "csv", "jsonl",
     "parquet",
-]
+]  # fmt: skip
 _COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class", "tenant", "blocks")
 
 
 class TraceSpec(Strict):
     """A recorded trace to replay.
 
-    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives what comes of it
-    another mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by
-    `speed`; `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false.
-    `columns` names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The
-    format `auto` is told from the file.
+    `start` and `duration` cut a slice, `speed` compresses its time, pauses included. `rate` gives the result another
+    mean rate: by leaving out sessions (`thin`), by laying shifted copies over each other (`superpose`), or by `speed`;
+    `auto` is one of the first two. Stamps on a coarse grid are spread within it unless `spread` is false. `columns`
+    names those of a csv, jsonl or parquet file (`prompt_tokens: in`), `time_unit` what its times count. The format
+    `auto` is detected when the file is read.
     """
 
     file: Path
@@ -65,7 +56,7 @@ class TraceSpec(Strict):
             return self
         unknown = [key for key in self.columns if key not in _COLUMNS]
         if unknown:
-            raise ValueError(f"`columns` has {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
+            raise ValueError(f"`columns` has an unknown key {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
         missing = [key for key in ("prompt_tokens", "output_tokens") if key not in self.columns]
         if missing:
             raise ValueError(f"name the columns of {' and '.join(missing)}, e.g. `columns: {{{missing[0]}: in}}`")
@@ -153,7 +144,7 @@ class WorkloadSpec(RequestSpec):
         spec = fill_in(spec)
         update: dict[str, Any] = {}
         if spec.trace is not None:
-            update["trace"] = _resolved_trace(spec.trace, folder)
+            update["trace"] = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
         if spec.locustfile is not None:
             update["locustfile"] = (folder / spec.locustfile).resolve()
         if spec.content.file is not None:
@@ -167,8 +158,10 @@ class WorkloadSpec(RequestSpec):
             return {"default": ClassSpec(**own)}
         common = {name: value for name, value in own.items() if name in self.model_fields_set}
         return {
-            name: kind.model_copy(update={k: v for k, v in common.items() if k not in kind.model_fields_set})
-            for name, kind in self.classes.items()
+            name: class_spec.model_copy(
+                update={k: v for k, v in common.items() if k not in class_spec.model_fields_set}
+            )
+            for name, class_spec in self.classes.items()
         }
 
     @model_validator(mode="after")
@@ -178,7 +171,7 @@ class WorkloadSpec(RequestSpec):
         if self.users is not None and self.stages:
             raise ValueError("`users` and `stages` exclude each other: a stage has its own users")
         if self.stages and not self.most_users:
-            raise ValueError("no stage has a user")
+            raise ValueError("none of the `stages` has users")
         if self.trace is not None and self.profile is not None:
             raise ValueError("`trace` and `profile` exclude each other: keep one")
         if self.trace is not None:
@@ -187,36 +180,36 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("`trace` and `classes` exclude each other: a trace has its own classes")
         if self.loop == "closed" and self.over_context == "drop":
             raise ValueError("a closed loop's sequence is endless: `over_context` can clip or scale, not drop")
-        if (self.trace is not None or self.loop == "closed") and any(one.surge for one in self.tenants.values()):
+        if (self.trace is not None or self.loop == "closed") and any(tenant.surge for tenant in self.tenants.values()):
             raise ValueError("a tenant's `surge` multiplies arrivals: a trace has its own, a closed loop has none")
         if self.content.kind != "corpus" and self.content.file is not None:
             raise ValueError("`content.file` is for `kind: corpus`")
         if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
-            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: its bodies are what is sent")
+            raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: the bodies in it are sent")
         if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
             raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
         if self.locustfile is not None:
             self._check_own_code()
         elif self.tags or self.exclude_tags:
             raise ValueError("`tags` and `exclude_tags` choose tasks of a `locustfile`, which is missing")
-        elif self.profile is None and all(kind.profile is None for kind in self.classes.values()):
+        elif self.profile is None and all(class_spec.profile is None for class_spec in self.classes.values()):
             self._check_complete()
         return self
 
     def _check_trace(self) -> None:
-        """A trace says how long its requests are, and when they come unless `arrivals` do."""
         for name in ("prompt_tokens", "output_tokens"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
         if self.arrivals is not None and self.arrivals.mean_rate() is None:
-            raise ValueError("`arrivals.rate` is missing: arrivals instead of the trace's own times need one")
+            raise ValueError("`arrivals.rate` is missing: `arrivals` that replace the trace's own times need one")
 
     def _check_own_code(self) -> None:
-        """With a locustfile it is the person's code that says what is sent; when, the users say."""
         others = ("trace", "profile", "arrivals", "prompt_tokens", "output_tokens", "sessions", "prefix", "classes")
-        also = [name for name in others if getattr(self, name)]
-        if also:
-            raise ValueError(f"`locustfile` and `{also[0]}` exclude each other: a locustfile's code makes the requests")
+        conflicting = [name for name in others if getattr(self, name)]
+        if conflicting:
+            raise ValueError(
+                f"`locustfile` and `{conflicting[0]}` exclude each other: a locustfile's code makes the requests"
+            )
         if self.loop == "open":
             raise ValueError("a `locustfile` needs `users` or `stages`: how many users run its tasks?")
         if self.requests is None and self.duration is None and not self.stages:
@@ -224,21 +217,21 @@ class WorkloadSpec(RequestSpec):
 
     def _check_complete(self) -> None:
         if self.trace is None:
-            for name, kind in self.class_specs().items():
-                missing = [part for part in ("prompt_tokens", "output_tokens") if getattr(kind, part) is None]
+            for name, class_spec in self.class_specs().items():
+                missing = [part for part in ("prompt_tokens", "output_tokens") if getattr(class_spec, part) is None]
                 if missing:
-                    of = f" of class {name!r}" if self.classes else ""
-                    raise ValueError(f"{' and '.join(missing)}{of} missing: give lengths, a `profile` or a `trace`")
+                    suffix = f" of class {name!r}" if self.classes else ""
+                    raise ValueError(f"{' and '.join(missing)}{suffix} missing: give lengths, a `profile` or a `trace`")
             if self.loop == "open":
                 self._check_rates()
         if self.trace is None and self.requests is None and self.duration is None and not self._staged_s():
             raise ValueError("`duration` or `requests` is missing: when does the run end?")
 
     def _check_rates(self) -> None:
-        shared = any(kind.arrivals is None for kind in self.class_specs().values())
-        own = [kind.arrivals for kind in self.classes.values() if kind.arrivals is not None]
+        shared = any(class_spec.arrivals is None for class_spec in self.class_specs().values())
+        own = [class_spec.arrivals for class_spec in self.classes.values() if class_spec.arrivals is not None]
         if shared and (self.arrivals is None or self.arrivals.mean_rate() is None):
-            raise ValueError("`arrivals.rate` is missing: how many a second? (or `users` for a closed loop)")
+            raise ValueError("`arrivals.rate` is missing: how many requests per second? (or `users` for a closed loop)")
         if any(arrivals.mean_rate() is None for arrivals in own):
             raise ValueError("a class's own `arrivals` need a `rate`")
         if self.arrivals is not None and not shared:
@@ -250,14 +243,5 @@ class WorkloadSpec(RequestSpec):
         return self.arrivals.stages_s() if self.arrivals is not None else 0.0
 
     def measured_s(self) -> float | None:
-        """Length of the measured part in seconds: `duration`, or that of the stages; None when requests end it."""
+        """Seconds of the measured part: `duration`, or that of the stages; None when a number of requests ends it."""
         return self.duration if self.duration is not None else (self._staged_s() or None)
-
-
-def _resolved_trace(trace: TraceSpec, folder: Path) -> TraceSpec:
-    """An absolute file name, and the format where it was to be told from the file."""
-    from tailgate.workloads.traces.detect import guess_format
-
-    file = (folder / trace.file).resolve()
-    format = guess_format(file, named=bool(trace.columns)) if trace.format == "auto" else trace.format
-    return trace.model_copy(update={"file": file, "format": format})

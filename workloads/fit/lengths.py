@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.fit.estimate import Z95, Estimate
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.fit.goodness_of_fit import Z95, FittedValue
 from tailgate.workloads.statistics.arrivals import spearman
 
 _SHARES = (
@@ -14,8 +15,8 @@ _SHARES = (
 )  # fmt: skip
 
 
-def law_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str:
-    """The expression of the values' own quantiles; fewer points where there are few values."""
+def expression_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str:
+    """The values' own quantiles as an expression of the grammar; fewer points where there are few values."""
     ordered = np.sort(values).astype(np.float64)
     if ordered[0] == ordered[-1]:
         return f"{ordered[0]:.6g}"
@@ -27,8 +28,8 @@ def law_of(values: npt.NDArray[Any], *, logarithmic: bool = False) -> str:
     return f"{'log' if logarithmic else ''}quantiles({points})"
 
 
-def _with_jumps(ordered: npt.NDArray[np.float64], shares: list[float]) -> list[float]:
-    """More points where one value is so frequent that straight lines would smear it (2 % and more)."""
+def _with_jumps(ordered: Floats, shares: list[float]) -> list[float]:
+    """The shares with more points where one value is so frequent (2 % and more) that lines would smear it."""
     values, counts = np.unique(ordered, return_counts=True)
     n = len(ordered)
     ends = np.cumsum(counts)
@@ -37,9 +38,9 @@ def _with_jumps(ordered: npt.NDArray[np.float64], shares: list[float]) -> list[f
     return sorted({share for share in {*shares, *extra} if 0.0 <= share <= 1.0}) if len(values) > 1 else shares
 
 
-def correlation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Estimate:
+def correlation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> FittedValue:
     """Spearman's rank correlation with its interval (Bonett and Wright, Psychometrika 65, 2000)."""
     rho = spearman(a, b)
     error = Z95 * float(np.sqrt((1.0 + rho * rho / 2.0) / max(len(a) - 3, 1)))
     z = float(np.arctanh(np.clip(rho, -0.999999, 0.999999)))
-    return Estimate(rho, float(np.tanh(z - error)), float(np.tanh(z + error)))
+    return FittedValue(rho, float(np.tanh(z - error)), float(np.tanh(z + error)))

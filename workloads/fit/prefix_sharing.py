@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.table.columns import Columns
 
 _LONG_ENOUGH: Final = 0.5
@@ -18,7 +18,7 @@ _MOST: Final = 10_000_000
 
 
 def common_blocks(columns: Columns) -> int:
-    """How many blocks all prompts begin with: 95 % of those that are long enough, and these are half of all."""
+    """How many blocks 95 % of the prompts that are long enough begin with, as long as these are half of all prompts."""
     lists = _lists(columns)
     alive, common = lists, 0
     while True:
@@ -57,13 +57,13 @@ def fit_pool(
     if not in_pool.any():
         return None
     shares = depths[in_pool] / np.array([len(ids) + common for ids in lists])[in_pool]
-    return _calibrated({"popularity": popularity, "share": law_of(np.minimum(shares, 1.0))}, reuse, drawn)
+    return _calibrated({"popularity": popularity, "share": expression_of(np.minimum(shares, 1.0))}, reuse, drawn)
 
 
 def _calibrated(
     shared: dict[str, Any], reuse: float, drawn: Callable[[dict[str, Any]], float]
 ) -> dict[str, Any] | None:
-    """With the size of the pool that gives the reuse: the more contexts, the less."""
+    """The pool with the size at which plans reuse as much as the log: the more contexts, the less is reused."""
     low, high = 1, _MOST
     for _ in range(2 * _STEPS):
         if high - low <= max(1, low // 50):
@@ -85,7 +85,7 @@ def _popularity(sizes: Any) -> float:
 
 
 def _shared_depths(lists: list[list[int]]) -> Any:
-    """Of each prompt the number of leading blocks that another one begins with too."""
+    """For each prompt, the number of leading blocks that another one begins with too."""
     chains = [list(accumulate(ids, lambda before, block: hash((before, block)))) for ids in lists]
     seen = Counter(link for chain in chains for link in chain)
     return np.array([sum(seen[link] > 1 for link in chain) for chain in chains])

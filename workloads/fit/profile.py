@@ -9,8 +9,7 @@ from typing import Any
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.fit.estimate import Estimate
-from tailgate.workloads.fit.goodness_of_fit import Check, checks
+from tailgate.workloads.fit.goodness_of_fit import FitCheck, FittedValue, checks
 from tailgate.workloads.fit.workload import fit_workload
 
 
@@ -19,8 +18,8 @@ class Fit:
     """A fitted profile: `profile` is its YAML content, `estimates` its figures with intervals."""
 
     profile: dict[str, Any]
-    estimates: dict[str, Estimate]
-    checks: list[Check]
+    estimates: dict[str, FittedValue]
+    checks: list[FitCheck]
     notes: list[str]
 
 
@@ -31,8 +30,8 @@ def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
         UserError: it can't be read, or holds fewer than 200 requests.
     """
     fitted = fit_workload(trace)
-    found = checks(fitted.columns, fitted.workload, fitted.block_tokens, fitted.tick_s)
-    off = [check.name for check in found if not check.ok]
+    results = checks(fitted.columns, fitted.workload, fitted.block_tokens, fitted.tick_s)
+    off = [check.name for check in results if not check.ok]
     if off:
         fitted.notes.append(f"what the profile draws differs from the log in: {', '.join(off)} (see the fit's error)")
     n, name = len(fitted.columns), trace.file.name
@@ -44,11 +43,11 @@ def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
         "facts": {name: estimate.as_dict() for name, estimate in fitted.estimates.items()},
         "workload": fitted.workload | {"over_context": "clip"},
     }
-    return Fit(profile, fitted.estimates, found, fitted.notes)
+    return Fit(profile, fitted.estimates, results, fitted.notes)
 
 
 def to_yaml(fit: Fit) -> str:
-    """The profile as a file, with the checks as comments."""
+    """The profile as YAML, with the checks as comments."""
     import yaml
 
     lines = [
@@ -60,11 +59,7 @@ def to_yaml(fit: Fit) -> str:
 
 
 def write(fit: Fit, path: Path) -> None:
-    """The profile as a YAML file.
-
-    Raises:
-        UserError: it can't be written.
-    """
+    """Write the profile as a YAML file."""
     try:
         path.write_text(to_yaml(fit), encoding="utf-8")
     except OSError as error:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from tailgate.workloads.common.arrays import Ints
-from tailgate.workloads.fit.estimate import Estimate
-from tailgate.workloads.fit.followups import Turns, estimates, follow_ups
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.common.arrays import Ints, Mask
+from tailgate.workloads.fit.goodness_of_fit import FittedValue
+from tailgate.workloads.fit.lengths import expression_of
+from tailgate.workloads.fit.think_times import Turns, estimates, follow_ups
 from tailgate.workloads.table.columns import Columns
 
 LEAST_FOLLOW_UPS: Final = 50
@@ -22,16 +21,16 @@ class SessionFit:
     """The `sessions` of a profile, with intervals of its figures; `first` marks the rows that begin a session."""
 
     spec: dict[str, Any]
-    first: npt.NDArray[np.bool_]
-    turns: Estimate
-    think_s: Estimate
+    first: Mask
+    turns: FittedValue
+    think_s: FittedValue
     notes: tuple[str, ...] = field(default=())
 
 
 def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
-    """Sessions of a log in order of time; None where hardly any request follows another within the log's reach.
+    """The sessions of a log in order of time; None where hardly any request follows another within the log's reach.
 
-    Pauses are from one request's time to the next's, so the profile has them `by the clock`.
+    Pauses are measured from one request's time to the next, so the profile has them `by the clock`.
     """
     order = np.lexsort((columns.turn, columns.session))
     session, turn = columns.session[order], columns.turn[order]
@@ -42,17 +41,17 @@ def fit_sessions(columns: Columns, tick_s: float = 1e-9) -> SessionFit | None:
     turns = _turns_of(session, turn, at_ns, follows).within_reach()
     if np.isfinite(turns.pause_s).sum() < LEAST_FOLLOW_UPS:
         return None
-    found = follow_ups(turns)
-    of_turns, of_pauses = estimates(turns, found, tick_s)
-    pauses, counts = found.sample(_SAMPLE)
-    told = prompt[follows - 1] + output[follows - 1]
-    resent = float((prompt[follows] >= told).mean()) >= _RESENT
-    told = told if resent else np.zeros(len(follows), np.int64)
-    added = np.maximum(prompt[follows] - told, 1)
+    law = follow_ups(turns)
+    of_turns, of_pauses = estimates(turns, law, tick_s)
+    pauses, counts = law.sample(_SAMPLE)
+    history = prompt[follows - 1] + output[follows - 1]
+    resent = float((prompt[follows] >= history).mean()) >= _RESENT
+    history = history if resent else np.zeros(len(follows), np.int64)
+    added = np.maximum(prompt[follows] - history, 1)
     spec: dict[str, Any] = {
         "turns": _turns(counts),
-        "think": law_of(pauses, logarithmic=True),
-        "new_tokens": law_of(added),
+        "think": expression_of(pauses, logarithmic=True),
+        "new_tokens": expression_of(added),
         "pace": "clock",
         "max_turns": int(counts.max()),
     }
@@ -73,10 +72,10 @@ def _turns_of(session: Ints, turn: Ints, at_ns: Ints, follows: Ints) -> Turns:
 
 
 def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
-    """Conversations told from prefix blocks: a request continues the latest one whose full blocks it repeats.
+    """Conversations inferred from prefix blocks: a request continues the latest one whose full blocks it repeats.
 
-    The first `common` blocks, a system prompt, don't count. Where two requests continue the same one, the second
-    begins a session of its own.
+    The first `common` blocks, a system prompt, don't count. Where two requests continue the same one, the second begins
+    a session of its own.
     """
     if columns.prefix_blocks is None:
         return columns
@@ -97,9 +96,9 @@ def infer_sessions(columns: Columns, block_tokens: int, common: int) -> Columns:
 
 
 def _turns(counts: Ints) -> str:
-    """Shares of 1 to 10 turns, and even lengths up to the longest beyond."""
+    """Shares of 1 to 10 turns, and beyond that quantiles up to the longest session."""
     parts = [f"{(counts == k).mean():.4g}: {k}" for k in range(1, 11) if (counts == k).any()]
     tail = counts[counts > 10]
     if len(tail):
-        parts.append(f"{len(tail) / len(counts):.4g}: {law_of(tail)}")
+        parts.append(f"{len(tail) / len(counts):.4g}: {expression_of(tail)}")
     return f"mixture({', '.join(parts)})"

@@ -8,13 +8,12 @@ import numpy as np
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
 from tailgate.workloads.fit.arrivals.arrivals import LEAST_ARRIVALS, fit_arrivals
-from tailgate.workloads.fit.arrivals.binned_counts import Arrivals
+from tailgate.workloads.fit.arrivals.binned_counts import LoggedArrivals
 from tailgate.workloads.fit.arrivals.daily import fit_days
+from tailgate.workloads.fit.arrivals.gaps import resolution_ns
 from tailgate.workloads.fit.arrivals.on_off import fit_bursts
-from tailgate.workloads.fit.arrivals.timestamp_resolution import resolution_ns
-from tailgate.workloads.fit.estimate import Estimate, quantile
-from tailgate.workloads.fit.goodness_of_fit import draw, reuse_of, span_s
-from tailgate.workloads.fit.lengths import correlation, law_of
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, draw, quantile, reuse_of, span_s
+from tailgate.workloads.fit.lengths import correlation, expression_of
 from tailgate.workloads.fit.prefix_sharing import common_blocks, fit_pool
 from tailgate.workloads.fit.sessions import SessionFit, fit_sessions, infer_sessions
 from tailgate.workloads.statistics.prefix_reuse import implied_reuse
@@ -29,7 +28,7 @@ _LEAST_MISS: Final = 0.02
 
 @dataclass(frozen=True)
 class Fitted:
-    """A workload fitted to a log's requests: its spec, its figures with intervals, and what could not be told.
+    """A workload fitted to a log's requests: its spec, its figures with intervals, and notes on what was left out.
 
     `tick_s` is the resolution of the log's stamps.
     """
@@ -38,31 +37,23 @@ class Fitted:
     block_tokens: int
     tick_s: float
     workload: dict[str, Any] = field(default_factory=dict)
-    estimates: dict[str, Estimate] = field(default_factory=dict)
+    estimates: dict[str, FittedValue] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def keep(self, name: str, estimate: Estimate) -> None:
-        """An estimate, if it has an interval."""
-        if estimate.known:
+    def keep(self, name: str, estimate: FittedValue | None) -> None:
+        """Keep a figure if it has an interval."""
+        if estimate is not None and estimate.known:
             self.estimates[name] = estimate
 
 
 def fit_workload(trace: TraceSpec) -> Fitted:
-    """Fit a log.
-
-    Raises:
-        UserError: it can't be read, or holds fewer than 200 requests.
-    """
+    """Fit a log of at least 200 requests; a UserError where it has fewer or can't be read."""
     # As they were stamped: arrivals spread within a coarse grid would tell the law of the spreading.
     return fit_replay(load(trace.model_copy(update={"spread": False}), 0), str(trace.file))
 
 
 def fit_replay(replay: Replay, where: str) -> Fitted:
-    """Fit the requests of a log, read from `where`.
-
-    Raises:
-        UserError: they are fewer than 200.
-    """
+    """Fit the requests of a log that was read from `where`; a UserError where they are fewer than 200."""
     columns, size = replay.columns, replay.block_tokens or 64
     if len(columns) < LEAST_ARRIVALS:
         raise UserError(f"{len(columns)} requests are too few to fit anything ({LEAST_ARRIVALS} at least)", where=where)
@@ -94,7 +85,7 @@ def fit_replay(replay: Replay, where: str) -> Fitted:
 def _conversations(
     columns: Columns, block_tokens: int, common: int, tick_s: float, notes: list[str]
 ) -> tuple[Columns, SessionFit | None]:
-    """The log's own sessions, or those told from prefix blocks if what was said before is in their prompts."""
+    """The log's own sessions, or those inferred from prefix blocks if prompts hold what was said before."""
     if columns.prefix_blocks is None or (columns.turn > 0).any():
         return columns, fit_sessions(columns, tick_s)
     inferred = infer_sessions(columns, block_tokens, common)
@@ -110,12 +101,12 @@ def _fit_lengths(fitted: Fitted, sessions: SessionFit | None) -> None:
     first = np.ones(len(columns), bool) if sessions is None else sessions.first
     prompt, output = columns.prompt_tokens[first], columns.output_tokens
     rho = correlation(prompt, output[first])
-    fitted.workload.update(prompt_tokens=law_of(prompt), output_tokens=law_of(output), correlation=round(rho.value, 3))
+    fitted.workload.update(
+        prompt_tokens=expression_of(prompt), output_tokens=expression_of(output), correlation=round(rho.value, 3)
+    )
     for name, values in (("prompt_tokens", prompt), ("output_tokens", output)):
         for share, label in ((0.5, "p50"), (0.9, "p90"), (0.99, "p99")):
-            found = quantile(values, share)
-            if found is not None:
-                fitted.keep(f"{name}.{label}", found)
+            fitted.keep(f"{name}.{label}", quantile(values, share))
     fitted.keep("correlation", rho)
 
 
@@ -126,9 +117,7 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
     times_s = np.sort(columns.at_ns[starts]) / 1e9
     span = span_s(times_s)
     if len(times_s) < LEAST_ARRIVALS or span <= 0:
-        raise UserError(
-            f"{len(times_s)} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log"
-        )
+        raise UserError(f"{len(times_s)} arrivals are too few to fit ({LEAST_ARRIVALS} at least)", where="log")
     bursts = fit_bursts(times_s, fitted.tick_s)
     if bursts is not None:
         fitted.workload["arrivals"] = {"rate": _rounded(len(times_s) / span)} | bursts.spec
@@ -140,20 +129,20 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
         return
     times_s -= times_s[0]
     days = fit_days(times_s, span)
-    found = fit_arrivals(Arrivals(times_s, span, fitted.tick_s, None if days is None else days.over(span)))
-    notes += found.notes
-    rate = found.rate if days is None else days.rate
+    fit = fit_arrivals(LoggedArrivals(times_s, span, fitted.tick_s, None if days is None else days.over(span)))
+    notes += fit.notes
+    rate = fit.rate if days is None else days.rate
     fitted.keep("rate", rate)
     if not rate.known:
         notes.append("the rate is the log's own and has no interval: the log holds too few of its ups and downs")
     arrivals: dict[str, Any] = {"process": "poisson", "rate": _rounded(rate.value)}
-    if found.shape is not None:
-        fitted.keep("shape", found.shape)
-        arrivals |= {"process": "gamma", "shape": _rounded(found.shape.value)}
-    if found.cv is not None and found.correlation_s is not None:
-        fitted.keep("modulation.cv", found.cv)
-        fitted.keep("modulation.correlation_s", found.correlation_s)
-        cv, correlation_s = min(_rounded(found.cv.value), 5.0), _rounded(found.correlation_s.value)
+    fitted.keep("shape", fit.shape)
+    fitted.keep("modulation.cv", fit.cv)
+    fitted.keep("modulation.correlation_s", fit.correlation_s)
+    if fit.shape is not None:
+        arrivals |= {"process": "gamma", "shape": _rounded(fit.shape.value)}
+    if fit.cv is not None and fit.correlation_s is not None:
+        cv, correlation_s = min(_rounded(fit.cv.value), 5.0), _rounded(fit.correlation_s.value)
         arrivals["modulation"] = [{"cv": cv, "correlation": correlation_s}]
     if days is not None:
         arrivals["daily"] = {"hours": list(days.factors)}
@@ -162,12 +151,11 @@ def _fit_times(fitted: Fitted, sessions: SessionFit | None) -> None:
 
 
 def _fit_sharing(fitted: Fitted, common: int) -> None:
-    """A pool of contexts, where the system prompt and the conversations don't explain what prompts share."""
+    """Add a pool of contexts where the system prompt and the conversations don't explain what prompts share."""
     columns, workload = fitted.columns, fitted.workload
     if columns.prefix_blocks is None:
-        fitted.notes.append(
-            "the log doesn't say what prompts share: the profile shares nothing but a session's own history"
-        )
+        note = "the log doesn't say what prompts share: the profile shares nothing but a session's own history"
+        fitted.notes.append(note)
         return
     span = span_s(np.sort(columns.at_ns[columns.at_ns != NO_TIME]) / 1e9)
     prefix, wanted = workload.get("prefix", {}), reuse_of(columns, fitted.block_tokens)
@@ -180,7 +168,7 @@ def _fit_sharing(fitted: Fitted, common: int) -> None:
     miss = abs(drawn({}) - wanted)
     if miss <= max(_TOLERANCE * wanted, _LEAST_MISS):
         return
-    pool = fit_pool(columns, fitted.block_tokens, common, wanted, lambda one: drawn({"shared": one}))
+    pool = fit_pool(columns, fitted.block_tokens, common, wanted, lambda shared: drawn({"shared": shared}))
     if pool is not None and abs(drawn({"shared": pool}) - wanted) < miss:
         workload["prefix"] = prefix | {"shared": pool}
     else:

@@ -1,14 +1,13 @@
-"""Lengths against the model's context: an error with a count, or clipped, scaled or dropped by a stated rule."""
+"""Requests that exceed the model's context: an error with their number, or clipped, scaled or dropped by the rule."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
+from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.table.columns import Columns, block_counts, blocks_of
+from tailgate.workloads.table.columns import Columns, block_counts, blocks_of, places_within
 
 Rule = Literal["error", "clip", "scale", "drop"]
 
@@ -16,23 +15,27 @@ _LEAST_BLOCK: Final = 16
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What was done to lengths: all multiplied by `factor`, and nothing longer than `most` left."""
+class LengthLimit:
+    """What was done to lengths: all multiplied by `factor`, and nothing longer than `max_tokens` left."""
 
     factor: float
-    most: int | None
+    max_tokens: int | None
 
     def apply(self, columns: Columns) -> Columns:
-        """The same to other requests."""
+        """Other requests with the same done to them."""
         columns = _scaled(columns, self.factor)
-        if self.most is None:
+        if self.max_tokens is None:
             return columns
-        output = np.minimum(columns.output_tokens, self.most - 1)
-        return columns.with_(prompt_tokens=np.minimum(columns.prompt_tokens, self.most - output), output_tokens=output)
+        output = np.minimum(columns.output_tokens, self.max_tokens - 1)
+        return columns.with_(
+            prompt_tokens=np.minimum(columns.prompt_tokens, self.max_tokens - output), output_tokens=output
+        )
 
 
-def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tuple[Columns, Fit, list[str]]:
-    """Requests with lengths times `scale` and prompt + output of at most `most` tokens, and what was done.
+def limit_lengths(
+    columns: Columns, scale: float, max_tokens: int | None, rule: Rule
+) -> tuple[Columns, LengthLimit, list[str]]:
+    """Requests with lengths times `scale` and prompt + output of at most `max_tokens` tokens, and what was done.
 
     * clip: the prompt is shortened (the output too where it alone is too long: it keeps all but one token)
     * scale: all lengths are multiplied by most / (99th percentile of prompt + output) where that is below 1,
@@ -44,11 +47,11 @@ def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tupl
     """
     columns = _scaled(columns, scale)
     total = columns.prompt_tokens + columns.output_tokens
-    count = 0 if most is None else int((total > most).sum())
-    if most is None or not count:
-        return columns, Fit(scale, most), []
+    count = 0 if max_tokens is None else int((total > max_tokens).sum())
+    if max_tokens is None or not count:
+        return columns, LengthLimit(scale, max_tokens), []
     longest = int(total.max())
-    what = f"{count:,} of {len(columns):,} requests exceed {most:,} tokens (the longest has {longest:,})"
+    what = f"{count:,} of {len(columns):,} requests exceed {max_tokens:,} tokens (the longest has {longest:,})"
     match rule:
         case "error":
             raise UserError(
@@ -57,15 +60,15 @@ def fitted(columns: Columns, scale: float, most: int | None, rule: Rule) -> tupl
                 remedy="Say what to do with them: over_context: clip, scale or drop (--over-context)",
             )
         case "drop":
-            keep = _whole_beginnings(columns, total > most)
-            return columns.take(keep), Fit(scale, most), [f"{what}: {int((~keep).sum()):,} left out"]
+            keep = _whole_beginnings(columns, total > max_tokens)
+            return columns.take(keep), LengthLimit(scale, max_tokens), [f"{what}: {int((~keep).sum()):,} left out"]
         case "clip":
-            return Fit(1.0, most).apply(columns), Fit(scale, most), [f"{what}: clipped"]
+            return LengthLimit(1.0, max_tokens).apply(columns), LengthLimit(scale, max_tokens), [f"{what}: clipped"]
         case "scale":
             typical = float(np.sort(total)[int(0.99 * (len(total) - 1))])
-            factor = min(1.0, most / typical)
+            factor = min(1.0, max_tokens / typical)
             notice = f"{what}: all lengths scaled by {factor:.4f}, then clipped"
-            return Fit(factor, most).apply(columns), Fit(scale * factor, most), [notice]
+            return LengthLimit(factor, max_tokens).apply(columns), LengthLimit(scale * factor, max_tokens), [notice]
 
 
 def _scaled(columns: Columns, factor: float) -> Columns:
@@ -78,11 +81,11 @@ def _scaled(columns: Columns, factor: float) -> Columns:
     return columns.with_(prompt_tokens=prompt, output_tokens=output)
 
 
-def _whole_beginnings(columns: Columns, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """All requests but the bad ones and what follows them in their session."""
+def _whole_beginnings(columns: Columns, bad: Mask) -> Mask:
+    """All requests but the bad ones and those after them in their session."""
     first_bad = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
-    keep: npt.NDArray[np.bool_] = columns.turn < first_bad[columns.session]
+    keep: Mask = columns.turn < first_bad[columns.session]
     return keep
 
 
@@ -95,7 +98,7 @@ def scaled_block(block_tokens: int, factor: float) -> int:
 
 
 def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
-    """Prefix blocks cut to what the (possibly shortened) prompt covers; the last one may be cut within."""
+    """Prefix blocks cut to what the (possibly shortened) prompt covers; the last one may be covered in part."""
     if columns.prefix_blocks is None:
         return columns
     counts = block_counts(columns.prefix_blocks)
@@ -103,7 +106,6 @@ def blocks_within_prompt(columns: Columns, block_tokens: int) -> Columns:
     if (counts <= room).all():
         return columns
     ids = columns.prefix_blocks.flatten().to_numpy()
-    place = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = np.minimum(counts, room)
-    blocks: pa.ListArray = blocks_of(kept, ids[place < np.repeat(kept, counts)])
-    return columns.with_(prefix_blocks=blocks)
+    cut_counts = np.minimum(counts, room)
+    cut_ids = ids[places_within(counts) < np.repeat(cut_counts, counts)]
+    return columns.with_(prefix_blocks=blocks_of(cut_counts, cut_ids))

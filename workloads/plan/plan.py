@@ -1,6 +1,6 @@
 """From a spec and a seed to the rows of a plan, and to its file and back.
 
-    open loop    starts (arrivals, or a trace) -> their requests ┐
+    open loop    starts (arrivals, or a trace) -> their requests  ┐
     closed loop  an endless sequence of sessions  -> a part of it ┴-> fitted to the context -> blocks -> table, hashes
 
 Deterministic in (spec, seed) on every machine. What the prompts hold is made later, from each row's
@@ -13,23 +13,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tailgate.workloads.arrivals.spec import build
+from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.plan.context_limit import fitted, scaled_block
+from tailgate.workloads.plan.context_limit import limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
-from tailgate.workloads.plan.request_classes import kinds_of
-from tailgate.workloads.plan.sequence import Sequence, TraceSequence, names_of, sequence_of
+from tailgate.workloads.plan.request_classes import classes_of
+from tailgate.workloads.plan.sequence import RequestSequence, TraceSequence, names_of, sequence_of
 from tailgate.workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
-from tailgate.workloads.sampling.random_streams import Stream
-from tailgate.workloads.table.columns import NO_TIME, Columns, last_timed, to_table
+from tailgate.workloads.sampling.random_streams import RandomStream
+from tailgate.workloads.table.columns import NO_TIME, PLAN_SCHEMA, Columns, check_size, last_timed, to_table
 from tailgate.workloads.table.hashing import canonical_hash, file_digest, plan_hash
-from tailgate.workloads.table.schema import PLAN_SCHEMA
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.traces.detect import with_format
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 
@@ -38,9 +37,9 @@ _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18
 class Plan:
     """What a run is to send.
 
-    `block_tokens` is the length of a prefix block; `span_s` how long requests arrive, warm-up included (0 in a
-    closed loop); `notices` are for the person (what was clipped, sorted,
-    skipped). In a closed loop the table is the beginning of an endless sequence, see `closed_rows`.
+    `block_tokens` is the length of a prefix block; `span_s` how long requests arrive, warm-up included (0 in a closed
+    loop); `notices` tell the person what was clipped, sorted or skipped. In a closed loop the table is the beginning of
+    an endless sequence, see `closed_rows`.
     """
 
     table: pa.Table
@@ -55,17 +54,16 @@ class Plan:
 def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
     """The plan of a resolved workload.
 
-    Open loop: what starts in [0, warmup) is warm-up, then follows the measured part, for `duration` or until
-    `requests` (whichever ends first). Later turns that can't start before the end even if every answer came
-    at once are left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; phases
-    are the clock's.
+    Open loop: requests that start in [0, warmup) are warm-up; the measured part follows, for `duration` or until
+    `requests` (whichever ends first). Later turns that can't start before the end even if every answer came at once are
+    left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; the clock decides the phases.
 
     Raises:
         UserError: a trace that can't be read, an empty plan, too many rows, or lengths beyond the context.
     """
     spec = spec.resolved(Path())
     if spec.locustfile is not None:
-        # The person's own code decides: what it asked for becomes the plan when the run is over.
+        # The person's own code decides: the requests it made become the plan when the run is over.
         notices: list[str] = []
         table, block_tokens = PLAN_SCHEMA.empty_table(), spec.block_tokens
     elif spec.loop == "closed":
@@ -82,30 +80,30 @@ def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Tab
 
 
 class ClosedRows:
-    """`closed_rows` for who comes back for more; a trace is read when the first are asked for."""
+    """`closed_rows` for callers that ask repeatedly; a trace is read at the first call."""
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
 
     @cached_property
-    def _sequence(self) -> Sequence:
+    def _sequence(self) -> RequestSequence:
         return sequence_of(self._spec.resolved(Path()), self._seed)
 
     def __call__(self, start: int, count: int) -> pa.Table:
-        """Rows [start, start + count)."""
         sequence = self._sequence
         return to_table(sequence.rows(start, count), *sequence.names, warmup_ns=0, first_index=start)
 
 
 def workload_hash(spec: WorkloadSpec) -> str:
     """A hash of the spec without its load (rate, users, stages); a trace counts by its content, not by its name."""
+    if spec.trace is not None:
+        spec = spec.model_copy(update={"trace": with_format(spec.trace)})
     content: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for key in ("users", "stages", "based_on"):
         content.pop(key, None)
-    for arrivals in (content.get("arrivals"), *(kind.get("arrivals") for kind in content["classes"].values())):
-        if arrivals:
-            arrivals.pop("rate", None)
-            arrivals.pop("stages", None)
+    for part in (content, *content["classes"].values()):
+        for key in ("rate", "stages"):
+            (part.get("arrivals") or {}).pop(key, None)
     if spec.trace is not None:
         for key in ("rate", "rate_by", "speed"):
             content["trace"].pop(key, None)
@@ -156,7 +154,7 @@ def read_plan(path: Path) -> pa.Table:
 
 
 def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
-    """What was asked for, or where requests or the trace end first: a mean gap behind the last arrival."""
+    """The span asked for, or a mean gap behind the last arrival where requests or the trace end earlier."""
     if spec.loop == "closed":
         return 0.0
     times_ns = table["at_ns"].drop_null()
@@ -174,7 +172,7 @@ def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
 
 
 def _mean_gap_s(spec: WorkloadSpec, last_s: float, times: int) -> float:
-    """n arrivals span n gaps: with n - 1 a short run would offer more than its rate."""
+    """The gap to add behind the last arrival: n arrivals span n gaps, or a short run would offer more than its rate."""
     rate = spec.arrivals.mean_rate() if spec.arrivals is not None and not spec.classes else None
     if rate:
         return 1 / rate
@@ -185,16 +183,12 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
     warmup_ns = round(spec.warmup * 1e9)
     if spec.trace is not None:
         return _trace_table(spec, seed)
-    kinds = kinds_of(spec)
-    groups = groups_of(spec, kinds)
-    rate = sum(group.rate for group in groups)
-    span = span_s(spec, rate)
-    refuse_too_many(int(span * rate))
-    until = span if spec.requests is None else span * 1.05 + 60.0 / rate
+    classes = classes_of(spec)
+    groups = groups_of(spec, classes)
+    span, until = _spans(spec, sum(group.rate for group in groups))
+    end = _end_s(spec)
     while True:
         columns = started(spec, groups, seed, until, span)
-        measured = spec.measured_s()
-        end = None if measured is None else spec.warmup + measured
         chosen = columns.take(_wanted(spec, columns, end))
         enough = (
             spec.requests is None or int((chosen.at_ns[last_timed(chosen.at_ns)] >= warmup_ns).sum()) >= spec.requests
@@ -202,19 +196,18 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
         if enough or (end is not None and until >= end):
             break
         until *= 1.5
-    if not len(chosen):
-        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
-    told = notices_of(groups, seed, span)
+    _refuse_empty(chosen)
+    start_notices = notices_of(groups, seed, span)
     if (columns.turn > 0).any():
         last = float(chosen.at_ns.max()) / 1e9
-        told += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
-    columns, fit, notices = fitted(chosen, spec.length_scale, spec.max_context, spec.over_context)
-    block_tokens = scaled_block(spec.block_tokens, fit.factor)
-    blocks = block_lists(kinds, tuple(group.name for group in groups), seed, columns, block_tokens, fit.factor)
+        start_notices += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
+    columns, limit, notices = limit_lengths(chosen, spec.length_scale, spec.max_context, spec.over_context)
+    block_tokens = scaled_block(spec.block_tokens, limit.factor)
+    blocks = block_lists(classes, tuple(group.name for group in groups), seed, columns, block_tokens, limit.factor)
     columns = columns.with_(prefix_blocks=blocks)
     if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
         columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
-    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*told, *notices], block_tokens
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*start_notices, *notices], block_tokens
 
 
 def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
@@ -223,24 +216,36 @@ def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], in
     if spec.arrivals is None:
         columns = sequence.once()
     else:
-        rate = spec.arrivals.mean_rate() or 0.0
-        span = span_s(spec, rate)
-        refuse_too_many(int(span * rate))
-        until = span if spec.requests is None else span * 1.05 + 60.0 / rate
-        times = build(spec.arrivals).times_ns(partial(Stream, seed, "arrivals", "shared"), until, span)
+        span, until = _spans(spec, spec.arrivals.mean_rate() or 0.0)
+        times = build(spec.arrivals).times_ns(partial(RandomStream, seed, "arrivals", "shared"), until, span)
         columns = sequence.at_times(times)
-    measured = spec.measured_s()
-    columns = columns.take(_wanted(spec, columns, None if measured is None else spec.warmup + measured))
-    if not len(columns):
-        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+    columns = columns.take(_wanted(spec, columns, _end_s(spec)))
+    _refuse_empty(columns)
     table = to_table(columns, *sequence.names, warmup_ns=round(spec.warmup * 1e9))
     return table, sequence.notices, sequence.block_tokens
 
 
-def _wanted(spec: WorkloadSpec, columns: Columns, end_s: float | None) -> npt.NDArray[np.bool_]:
-    """The rows of the run: of sessions that start before its end, and of the first `requests` measured rows.
+def _spans(spec: WorkloadSpec, rate: float) -> tuple[float, float]:
+    """Seconds of the run, and those to draw starts for, which are more where a number of requests ends it."""
+    span = span_s(spec, rate)
+    check_size(int(span * rate))
+    return span, span if spec.requests is None else span * 1.05 + 60.0 / rate
 
-    A later turn is out when the pauses before it alone are longer than what is left.
+
+def _end_s(spec: WorkloadSpec) -> float | None:
+    measured = spec.measured_s()
+    return None if measured is None else spec.warmup + measured
+
+
+def _refuse_empty(columns: Columns) -> None:
+    if not len(columns):
+        raise UserError("the plan is empty: nothing arrives in the time given", where="workload", remedy="Run longer")
+
+
+def _wanted(spec: WorkloadSpec, columns: Columns, end_s: float | None) -> Mask:
+    """Which rows belong to the run: those of sessions that start before its end, up to `requests` measured ones.
+
+    A later turn is left out when the pauses before it alone are longer than the time left.
     """
     anchor = last_timed(columns.at_ns)
     start_ns = columns.at_ns[anchor]
@@ -259,10 +264,10 @@ def _closed_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], i
     if spec.requests is not None:
         count = spec.requests
     else:
-        # Two requests per user and second are more than most servers answer; the rest is closed_rows' to give.
+        # Two requests per user and second are more than most servers answer; `closed_rows` gives the rest.
         wanted = int(spec.most_users * (spec.warmup + (spec.measured_s() or 0.0)) * 2)
         count = min(max(wanted, _CLOSED_LEAST), _CLOSED_MOST)
-    refuse_too_many(count)
+    check_size(count)
     sequence = sequence_of(spec, seed)
     notices = [*sequence.notices, *sequence.check(count, endless=spec.requests is None)]
     return to_table(sequence.rows(0, count), *sequence.names, warmup_ns=0), notices, sequence.block_tokens

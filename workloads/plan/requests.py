@@ -1,8 +1,8 @@
 """The requests of sessions, class by class: turns, lengths, think times.
 
-Everything here is a function of (seed, group, class, ordinal, turn), where a *group* is a set of sessions
-with common arrivals and the ordinal counts them: no order of drawing, so any part of a plan can be made alone.
-When sessions start is of `workloads.plan.session_starts`, what prompts share of `workloads.plan.prefixes`.
+Everything here is a function of (seed, group, class, ordinal, turn), where a *group* is a set of sessions with common
+arrivals and the ordinal counts them. There is no order of drawing, so any part of a plan can be made alone. When
+sessions start is decided in `session_starts`, what prompts share in `prefixes`.
 """
 
 from collections.abc import Callable
@@ -12,47 +12,46 @@ import numpy as np
 
 from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.plan.request_classes import Kind, SessionLaw
+from tailgate.workloads.plan.request_classes import RequestClass, SessionDistributions
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.copula import correlated
-from tailgate.workloads.sampling.distributions import Numbers, whole
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.distributions import Distribution, correlated, whole
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
 
 _TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 
 
-def class_codes(kinds: tuple[Kind, ...], seed: int, group: str, ordinals: Ints) -> Ints:
+def class_codes(classes: tuple[RequestClass, ...], seed: int, group: str, ordinals: Ints) -> Ints:
     """The class of each session, by weight."""
-    weights = np.array([kind.weight for kind in kinds], dtype=np.float64)
-    codes = np.array([kind.code for kind in kinds], dtype=np.int64)
-    if len(kinds) == 1:
+    weights = np.array([request_class.weight for request_class in classes], dtype=np.float64)
+    codes = np.array([request_class.code for request_class in classes], dtype=np.int64)
+    if len(classes) == 1:
         return np.full(len(ordinals), codes[0])
     edges = np.cumsum(weights) / float(np.cumsum(weights)[-1])
-    place = np.searchsorted(edges[:-1], Field(seed, "class", group).uniform(ordinals), side="right")
+    place = np.searchsorted(edges[:-1], RandomField(seed, "class", group).uniform(ordinals), side="right")
     return codes[place]
 
 
-def turn_counts(kind: Kind, seed: int, group: str, ordinals: Ints) -> Ints:
+def turn_counts(request_class: RequestClass, seed: int, group: str, ordinals: Ints) -> Ints:
     """How many requests each session has."""
-    if kind.sessions is None:
+    if request_class.sessions is None:
         return np.ones(len(ordinals), np.int64)
-    drawn = whole(kind.sessions.turns.quantile(_field(seed, group, kind, "turns").uniform(ordinals)))
-    return np.minimum(drawn, kind.sessions.max_turns)
+    drawn = whole(request_class.sessions.turns.quantile(_field(seed, group, request_class, "turns").uniform(ordinals)))
+    return np.minimum(drawn, request_class.sessions.max_turns)
 
 
-def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
+def draw(classes: tuple[RequestClass, ...], seed: int, group: str, group_code: int, ordinals: Ints) -> Columns:
     """All requests of the given sessions, session by session in the given order, turn by turn.
 
     `session` is the position in `ordinals`; `at_ns` is NO_TIME but for later turns by the clock, where it is
     the time after the session's start.
     """
-    codes = class_codes(kinds, seed, group, ordinals)
+    codes = class_codes(classes, seed, group, ordinals)
     parts: list[Columns] = []
-    for kind in kinds:
-        mine = np.flatnonzero(codes == kind.code) if len(kinds) > 1 else np.arange(len(ordinals))
+    for request_class in classes:
+        mine = np.flatnonzero(codes == request_class.code) if len(classes) > 1 else np.arange(len(ordinals))
         if len(mine):
-            parts.append(_of_class(kind, seed, group, group_code, ordinals[mine], mine))
+            parts.append(_of_class(request_class, seed, group, group_code, ordinals[mine], mine))
     if not parts:
         return stateless(0)
     if len(parts) == 1:
@@ -62,8 +61,10 @@ def draw(kinds: tuple[Kind, ...], seed: int, group: str, group_code: int, ordina
     return joined.take(np.argsort(joined.session, kind="stable"))
 
 
-def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints) -> Columns:
-    counts = turn_counts(kind, seed, group, ordinals)
+def _of_class(
+    request_class: RequestClass, seed: int, group: str, group_code: int, ordinals: Ints, places: Ints
+) -> Columns:
+    sessions, counts = request_class.sessions, turn_counts(request_class, seed, group, ordinals)
     total = int(counts.sum())
     row_session = np.repeat(np.arange(len(ordinals)), counts) if total != len(ordinals) else np.arange(total)
     starts = np.cumsum(counts) - counts
@@ -71,26 +72,25 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
     ordinal = ordinals[row_session]
 
     def uniform(purpose: str) -> Floats:
-        return _field(seed, group, kind, purpose).uniform(ordinal, turn)
+        return _field(seed, group, request_class, purpose).uniform(ordinal, turn)
 
     u_prompt, u_output = uniform("prompt"), uniform("output")
-    if kind.spearman:
-        u_output = correlated(u_prompt, u_output, kind.spearman)
-    added, output = whole(kind.prompt.quantile(u_prompt)), whole(kind.output.quantile(u_output))
-    think, chapter = constant(0, total), constant(0, total)
-    at_ns = constant(NO_TIME, total)
+    if request_class.spearman:
+        u_output = correlated(u_prompt, u_output, request_class.spearman)
+    added, output = whole(request_class.prompt.quantile(u_prompt)), whole(request_class.output.quantile(u_output))
+    think, chapter, at_ns = constant(0, total), constant(0, total), constant(NO_TIME, total)
     prompt = added
-    if kind.sessions is not None:
+    if sessions is not None:
         later = turn > 0
-        added[later] = whole(kind.sessions.new_tokens.quantile(u_prompt[later]))
-        if kind.sessions.resend:
+        added[later] = whole(sessions.new_tokens.quantile(u_prompt[later]))
+        if sessions.resend:
             prompt = _with_history(added, output, starts, row_session)
-            if kind.sessions.compact_at is not None:
-                prompt = _compacted(prompt, starts, row_session, kind.sessions.compact_at)
+            if sessions.compact_at is not None:
+                prompt = _compacted(prompt, starts, row_session, sessions.compact_at)
             chapter = _chapters(prompt, starts, row_session)
         think = np.zeros(total, np.int64)
-        think[later] = _think_ns(kind.sessions, uniform("think")[later])
-        if kind.sessions.by_clock:
+        think[later] = _think_ns(sessions, uniform("think")[later])
+        if sessions.by_clock:
             elapsed = np.cumsum(think)
             at_ns = np.where(later, elapsed - elapsed[starts[row_session]], NO_TIME)
     return Columns(
@@ -98,50 +98,50 @@ def _of_class(kind: Kind, seed: int, group: str, group_code: int, ordinals: Ints
         session=places[row_session],
         turn=turn,
         think_ns=think,
-        class_code=constant(kind.code, total),
+        class_code=constant(request_class.code, total),
         tenant_code=constant(0, total),
-        priority=constant(kind.priority, total),
+        priority=constant(request_class.priority, total),
         prompt_tokens=prompt,
         output_tokens=output,
-        content_seed=_field(seed, group, kind, "content").u64(ordinal, turn),
+        content_seed=_field(seed, group, request_class, "content").u64(ordinal, turn),
         ordinal=ordinal,
         group_code=constant(group_code, total),
         chapter=chapter,
     )
 
 
-def longest(kind: Kind) -> int:
-    """A bound on prompt + output of any request of a class: what the laws give at the largest uniform number."""
+def longest(request_class: RequestClass) -> int:
+    """A bound on prompt + output of any request of a class: its distributions at the largest uniform number."""
 
-    def most(law: Numbers) -> int:
-        return int(whole(law.quantile(_TOP))[0])
+    def largest(distribution: Distribution) -> int:
+        return int(whole(distribution.quantile(_TOP))[0])
 
-    prompt, output = most(kind.prompt), most(kind.output)
-    if kind.sessions is None:
+    prompt, output, sessions = largest(request_class.prompt), largest(request_class.output), request_class.sessions
+    if sessions is None:
         return prompt + output
-    new = most(kind.sessions.new_tokens)
-    if not kind.sessions.resend:
+    new = largest(sessions.new_tokens)
+    if not sessions.resend:
         return max(prompt, new) + output
-    told = prompt + (min(most(kind.sessions.turns), kind.sessions.max_turns) - 1) * (new + output)
-    return max(prompt, told if kind.sessions.compact_at is None else min(told, kind.sessions.compact_at)) + output
+    history = prompt + (min(largest(sessions.turns), sessions.max_turns) - 1) * (new + output)
+    return max(prompt, history if sessions.compact_at is None else min(history, sessions.compact_at)) + output
 
 
 def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) -> Ints:
-    """Each turn's prompt: all that was said before, question and answer, and what it adds."""
-    told = np.cumsum(added + output) - output
-    before = told[starts] - added[starts]
-    prompt: Ints = told - before[row_session]
+    """Each turn's prompt: all questions and answers before it, and what it adds."""
+    total = np.cumsum(added + output) - output
+    before = total[starts] - added[starts]
+    prompt: Ints = total - before[row_session]
     return prompt
 
 
-def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints:
-    """Prompts that begin anew where they would exceed `most`: with the first one's length, a quarter of it at most."""
+def _compacted(prompt: Ints, starts: Ints, row_session: Ints, limit: int) -> Ints:
+    """Prompts that begin anew where they would exceed `limit`, with the first one's length or a quarter of `limit`."""
     prompt = prompt.copy()
-    anew = np.minimum(prompt[starts], most // 4)
+    anew = np.minimum(prompt[starts], limit // 4)
     first_row = np.zeros(len(prompt), bool)
     first_row[starts] = True
     while True:
-        rows = np.flatnonzero((prompt > most) & ~first_row)
+        rows = np.flatnonzero((prompt > limit) & ~first_row)
         if not len(rows):
             return prompt
         # The first row of each session that is too long, and by how much it and all after it go down.
@@ -153,7 +153,7 @@ def _compacted(prompt: Ints, starts: Ints, row_session: Ints, most: int) -> Ints
 
 
 def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
-    """How often a conversation has begun anew before each row: its prompt is then shorter than the one before."""
+    """How often a conversation has begun anew before each row, which shows as a prompt shorter than the one before."""
     shorter = np.zeros(len(prompt), np.int64)
     shorter[1:] = (row_session[1:] == row_session[:-1]) & (prompt[1:] < prompt[:-1])
     count = np.cumsum(shorter)
@@ -161,7 +161,7 @@ def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
     return chapters
 
 
-def _think_ns(law: SessionLaw, u: Floats) -> Ints:
+def _think_ns(law: SessionDistributions, u: Floats) -> Ints:
     seconds = np.minimum(np.maximum(law.think_s.quantile(u), 0.0), law.max_think_s)
     if len(seconds) and not np.isfinite(seconds).all():
         raise UserError("a think time is infinite", where="workload.sessions.think")
@@ -169,8 +169,8 @@ def _think_ns(law: SessionLaw, u: Floats) -> Ints:
     return nanoseconds
 
 
-def _field(seed: int, group: str, kind: Kind, purpose: str) -> Field:
-    return Field(seed, purpose, group, kind.name)
+def _field(seed: int, group: str, request_class: RequestClass, purpose: str) -> RandomField:
+    return RandomField(seed, purpose, group, request_class.name)
 
 
 def zipf_place(pool: int, exponent: float) -> Callable[[Floats], Ints]:

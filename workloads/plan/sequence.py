@@ -1,23 +1,23 @@
-"""Endless, seeded sequences of requests: what a closed loop's users take from, and a trace taken round and round.
+"""Endless, seeded sequences of requests, from which the users of a closed loop take; a trace begins again at its end.
 
-Any part of a sequence is the same however it is cut, so that any number of injectors, today or later, can go on
-where the plan's table ends.
+Any part of a sequence is the same however it is cut, so that any number of injectors can go on where the plan's table
+ends.
 """
 
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec, WorkloadSpec
-from tailgate.workloads.plan.context_limit import Fit, blocks_within_prompt, fitted, scaled_block
+from tailgate.workloads.plan.context_limit import LengthLimit, blocks_within_prompt, limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
-from tailgate.workloads.plan.request_classes import by_traffic, kinds_of
+from tailgate.workloads.plan.request_classes import by_traffic, classes_of
 from tailgate.workloads.plan.requests import class_codes, draw, longest, turn_counts
 from tailgate.workloads.plan.session_starts import tenant_codes
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns
 from tailgate.workloads.traces import replay
 
@@ -27,64 +27,32 @@ _SAMPLE_SESSIONS: Final = 512
 _AT_ONCE: Final = 16384
 
 
-class Sequence(Protocol):
-    """Requests in the order in which users take them."""
-
-    @property
-    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the classes and of the tenants."""
-        ...
-
-    @property
-    def notices(self) -> list[str]:
-        """What the person should know."""
-        ...
-
-    @property
-    def block_tokens(self) -> int:
-        """Length of a prefix block."""
-        ...
-
-    def check(self, count: int, *, endless: bool) -> list[str]:
-        """That the first rows fit the context where they are not to be changed; what is not known of later ones."""
-        ...
-
-    def rows(self, start: int, count: int) -> Columns:
-        """Rows [start, start + count)."""
-        ...
-
-
-def sequence_of(spec: WorkloadSpec, seed: int) -> Sequence:
-    """The sequence of a resolved workload."""
-    return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)
-
-
 def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the classes and tenants of a workload without a trace."""
     return tuple(spec.classes) or (DEFAULT,), tuple(spec.tenants) or (DEFAULT,)
 
 
 class DrawnSequence:
-    """Sessions drawn from the laws of the classes, one after the other.
+    """Sessions drawn from the distributions of the classes, one after the other.
 
-    By how much lengths are scaled to the context is decided on the first 4,096 requests (512 sessions). With `error`,
-    `check` refuses what is too long among the rows that are known to be wanted; others are clipped.
+    How much lengths are scaled to fit the context is decided on the first 4,096 requests (512 sessions). With `error`,
+    `check` refuses rows that are too long among those that are known to be needed; others are clipped.
     """
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._kinds = by_traffic(spec, kinds_of(spec))
+        self._classes = by_traffic(spec, classes_of(spec))
         self.names = names_of(spec)
-        stateless = all(kind.sessions is None for kind in self._kinds)
-        self._fit = Fit(spec.length_scale, spec.max_context)
+        stateless = all(request_class.sessions is None for request_class in self._classes)
+        self._limit = LengthLimit(spec.length_scale, spec.max_context)
         self.notices: list[str] = []
         if spec.over_context != "error":
             sample = self._draw(np.arange(_SAMPLE_REQUESTS if stateless else _SAMPLE_SESSIONS))
-            _, self._fit, self.notices = fitted(sample, spec.length_scale, spec.max_context, spec.over_context)
-        self.block_tokens = scaled_block(spec.block_tokens, self._fit.factor)
+            _, self._limit, self.notices = limit_lengths(sample, spec.length_scale, spec.max_context, spec.over_context)
+        self.block_tokens = scaled_block(spec.block_tokens, self._limit.factor)
 
     def check(self, count: int, *, endless: bool) -> list[str]:
-        """With `over_context: error` the first rows fit the context; a notice where those behind may not.
+        """Check that the first rows fit the context with `over_context: error`; a notice where later ones may not.
 
         Raises:
             UserError: one is too long.
@@ -93,11 +61,14 @@ class DrawnSequence:
         if spec.over_context != "error" or spec.max_context is None:
             return []
         rounding = 0 if spec.length_scale == 1.0 else 1
-        if max(longest(kind) for kind in self._kinds) * spec.length_scale + rounding <= spec.max_context:
+        if (
+            max(longest(request_class) for request_class in self._classes) * spec.length_scale + rounding
+            <= spec.max_context
+        ):
             return []
         first, _, last = self._sessions_of(0, count)
         drawn = self._draw(np.arange(first, last)).take(np.arange(count))
-        fitted(drawn, spec.length_scale, spec.max_context, "error")
+        limit_lengths(drawn, spec.length_scale, spec.max_context, "error")
         if not endless:
             return []
         return [
@@ -106,23 +77,22 @@ class DrawnSequence:
         ]
 
     def rows(self, start: int, count: int) -> Columns:
-        """Rows [start, start + count): whole sessions are drawn, and cut."""
+        """Rows [start, start + count), cut from the whole sessions that hold them."""
         first, skip, last = self._sessions_of(start, count)
-        columns = self._fit.apply(self._draw(np.arange(first, last)))
-        groups = (_GROUP,)
-        blocks = block_lists(self._kinds, groups, self._seed, columns, self.block_tokens, self._fit.factor)
+        columns = self._limit.apply(self._draw(np.arange(first, last)))
+        blocks = block_lists(self._classes, (_GROUP,), self._seed, columns, self.block_tokens, self._limit.factor)
         columns = columns.with_(prefix_blocks=blocks, session=columns.session + first)
         return columns.take(np.arange(skip, skip + count))
 
     def _draw(self, ordinals: Ints) -> Columns:
-        columns = draw(self._kinds, self._seed, _GROUP, 0, ordinals)
+        columns = draw(self._classes, self._seed, _GROUP, 0, ordinals)
         tenants = tenant_codes(self._spec, self._seed, _GROUP, ordinals)
-        # By the clock or not: a closed loop's turns follow their answers.
+        # Whatever the pace, a closed loop's turns follow their answers.
         return columns.with_(tenant_code=tenants[columns.session], at_ns=np.full(len(columns), NO_TIME))
 
     def _sessions_of(self, start: int, count: int) -> tuple[int, int, int]:
         """The session of row `start`, that row's place in it, and the first session behind the rows."""
-        if all(kind.sessions is None for kind in self._kinds):
+        if all(request_class.sessions is None for request_class in self._classes):
             return start, 0, start + count
         session = rows = 0
         first, skip = -1, 0
@@ -137,23 +107,23 @@ class DrawnSequence:
             session, rows = session + _AT_ONCE, int(ends[-1])
 
     def _turns(self, ordinals: Ints) -> Ints:
-        codes = class_codes(self._kinds, self._seed, _GROUP, ordinals)
+        codes = class_codes(self._classes, self._seed, _GROUP, ordinals)
         turns = np.ones(len(ordinals), np.int64)
-        for kind in self._kinds:
-            mine = codes == kind.code
-            turns[mine] = turn_counts(kind, self._seed, _GROUP, ordinals[mine])
+        for request_class in self._classes:
+            mine = codes == request_class.code
+            turns[mine] = turn_counts(request_class, self._seed, _GROUP, ordinals[mine])
         return turns
 
 
 class TraceSequence:
-    """A trace's rows in its order; after the last comes the first again, with other content but the same sharing."""
+    """A trace's rows in their order; after the last comes the first again, with other content but the same sharing."""
 
     def __init__(self, spec: WorkloadSpec, seed: int) -> None:
         if spec.trace is None:
             raise ValueError("no trace")
         self._spec, self._seed = spec, seed
         trace = _loaded(spec.trace.model_dump_json(), seed)
-        columns, fit, more = fitted(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
+        columns, fit, more = limit_lengths(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
         self._columns = blocks_within_prompt(columns, self.block_tokens)
         self._has_times = trace.has_times
@@ -161,8 +131,7 @@ class TraceSequence:
         self.names = trace.classes, tuple(spec.tenants) or trace.tenants
 
     def check(self, count: int, *, endless: bool) -> list[str]:
-        """All rows of the trace have been checked."""
-        return []
+        return []  # all rows of the trace have been checked
 
     def once(self) -> Columns:
         """The trace at its own times.
@@ -180,24 +149,20 @@ class TraceSequence:
             self.notices.append(
                 f"{at_once:,} sessions start at once, as each counts from its own beginning: `arrivals` spread them"
             )
-        n = len(self._columns)
-        return self._finished(self._columns, np.arange(n))
+        return self._finished(self._columns, np.arange(len(self._columns)))
 
     def at_times(self, times: Ints) -> Columns:
-        """The trace's requests in order at other times, one each: sessions are not kept together.
+        """The trace's requests in order at other times, one for each: sessions are not kept together.
 
-        Where later turns follow their answers, the times are those of whole sessions.
+        Where later turns wait for answers, the times are those of whole sessions.
         """
         if self._waits():
             return self._sessions_at(times)
-        columns = self.rows(0, len(times))
-        n = len(times)
-        return columns.with_(
-            at_ns=times, session=np.arange(n), turn=np.zeros(n, np.int64), think_ns=np.zeros(n, np.int64)
-        )
+        zeros = np.zeros(len(times), np.int64)
+        return self.rows(0, len(times)).with_(at_ns=times, session=np.arange(len(times)), turn=zeros, think_ns=zeros)
 
     def _waits(self) -> bool:
-        """Whether requests follow the answer to their predecessor; sessions then stand one behind the other."""
+        """Whether requests wait for the answer to their predecessor; sessions then stand one behind the other."""
         return self._has_times and bool((self._columns.at_ns == NO_TIME).any())
 
     def _sessions_at(self, times: Ints) -> Columns:
@@ -217,18 +182,27 @@ class TraceSequence:
         return self._finished(columns, places)
 
     def _finished(self, columns: Columns, places: Ints) -> Columns:
-        if self._spec.content.kind == "replay":
-            seeds = columns.ordinal.astype(np.uint64)  # the line of the log: see workloads.traces.logged_bodies
-        else:
-            seeds = Field(self._seed, "content", "trace").u64(places)
-        columns = columns.with_(content_seed=seeds)
         if self._spec.tenants:
-            tenants = tenant_codes(self._spec, self._seed, "trace", columns.session)
-            columns = columns.with_(tenant_code=tenants)
-        return columns
+            columns = columns.with_(tenant_code=tenant_codes(self._spec, self._seed, "trace", columns.session))
+        if self._spec.content.kind == "replay":  # the line of the log: see workloads.traces.logged_bodies
+            return columns.with_(content_seed=columns.ordinal.astype(np.uint64))
+        return columns.with_(content_seed=RandomField(self._seed, "content", "trace").u64(places))
 
 
 @lru_cache(maxsize=2)
 def _loaded(trace: str, seed: int) -> "replay.Replay":
-    # Keyed by the spec's text: closed_rows comes back for more of the same trace.
+    # Keyed by the spec's text, since `closed_rows` asks again for more of the same trace.
     return replay.load(TraceSpec.model_validate_json(trace), seed)
+
+
+RequestSequence = DrawnSequence | TraceSequence
+"""Requests in the order in which users take them.
+
+Both have the `names` of classes and tenants, `notices` for the person, the length of a prefix block (`block_tokens`),
+`rows(start, count)`, and `check`.
+"""
+
+
+def sequence_of(spec: WorkloadSpec, seed: int) -> RequestSequence:
+    """The sequence of a resolved workload."""
+    return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)

@@ -1,6 +1,6 @@
-"""A plan in figures: rates, dispersion, lengths, sharing, by class and tenant. What `tailgate workload` prints.
+"""The figures of a plan that `tailgate workload` prints: rates, dispersion, lengths, sharing, by class and tenant.
 
-Plain numbers, names with units, ready for JSON; drawing is the caller's.
+They are plain numbers, named with their units and ready for JSON; the caller lays them out.
 """
 
 from typing import Any, Final
@@ -20,8 +20,8 @@ _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 def plan_figures(plan: Plan) -> dict[str, Any]:
     """All figures of a plan.
 
-    Rates and dispersion are of the rows that have a time of their own (in an open loop with conversations:
-    their starts); they are missing in a closed loop.
+    Rates and dispersion describe the rows that have a time of their own (in an open loop with conversations, their
+    starts); a closed loop has none.
     """
     table = plan.table
     prompt, output = (table[name].to_numpy() for name in ("prompt_tokens", "output_tokens"))
@@ -67,7 +67,6 @@ def timed_s(plan: Plan) -> Floats:
 def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> dict[str, Any]:
     if len(times_s) < 2:
         return {}
-    found = [dispersion(times_s, window, span) for window in WINDOWS_S]
     return {
         "seconds": _rounded(span),
         "starts_per_s": _rounded(len(times_s) / span),
@@ -75,13 +74,8 @@ def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.N
         "output_tokens_per_s": _rounded(float(output.sum()) / span),
         "gap_cv": _rounded(gap_cv(times_s)),
         "dispersion": [
-            {
-                "window_s": one.window_s,
-                "value": _rounded(one.value),
-                "low": _rounded(one.low),
-                "high": _rounded(one.high),
-            }
-            for one in found
+            {"window_s": index.window_s, **{key: _rounded(getattr(index, key)) for key in ("value", "low", "high")}}
+            for index in (dispersion(times_s, window, span) for window in WINDOWS_S)
         ],
         "peak_to_mean": {
             f"{window:g}s": _rounded(peak_to_mean(times_s, window, span)) for window in (10.0, 60.0) if span >= window

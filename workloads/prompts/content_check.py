@@ -1,4 +1,4 @@
-"""Content that would make a figure lie is refused, with the reason."""
+"""Refuses content that would make the figures of a run misleading."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -29,26 +29,20 @@ def asks_for_grammar(body: Mapping[str, Any]) -> bool:
 
 
 def refuse_misleading(spec: WorkloadSpec, *, speculative: bool, grammar: bool, forced_output: bool) -> None:
-    """Check a workload against what the target does.
+    """Refuse random content where the target decodes speculatively, and a forced output length with a grammar.
 
-    Args:
-        spec: the workload.
-        speculative: the target decodes speculatively.
-        grammar: requests ask for structured output (`response_format`, guided decoding).
-        forced_output: the output length is forced (`ignore_eos`, `min_tokens`).
-
-    Raises:
-        UserError: random content with speculative decoding, or a forced length with a grammar.
+    With `grammar` requests ask for structured output (`response_format`, guided decoding); `forced_output` says that
+    the output length is forced (`ignore_eos`, `min_tokens`).
     """
     if speculative and spec.content.kind == "random":
         raise UserError(
-            "random tokens with speculative decoding: no draft model guesses noise, so acceptance would be near zero",
+            "no draft model can guess random tokens: with speculative decoding their acceptance would be near zero",
             where="workload.content",
             remedy="Use content: corpus, or your own text",
         )
     if grammar and forced_output:
         raise UserError(
-            "a forced output length with a grammar: a complete answer can't be followed by more tokens",
+            "the output length is forced, but a complete answer in a grammar can't be followed by more tokens",
             where="output",
             remedy="Use output: natural (--natural-output)",
         )

@@ -7,9 +7,8 @@ there before it merges (GPT-2's regular expression and its successors, SentenceP
 the pieces between safe places have the same tokens wherever they stand, and their counts add up. The rest
 up to an exact length is filled with words that are one token each.
 
-Making the table needs the answers of the target's `/tokenize`, which the caller fetches; this module only
-computes. The caller also verifies a sample of made prompts, and measures what the server adds to each (a
-beginning-of-text token, a chat template).
+Making the table needs the answers of the target's `/tokenize`, which the caller fetches. The caller also verifies a
+sample of made prompts, and measures what the server adds to each (a beginning-of-text token, a chat template).
 """
 
 import hashlib
@@ -24,9 +23,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.corpus import corpus_text
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 
 Ids = npt.NDArray[np.int32]
 
@@ -39,25 +39,25 @@ _LEAST_IDS: Final = 1000
 class ContentTable:
     """Tokens of a text in order.
 
-    `ids` has a token a place. With text: `starts` is the place's first character in `text` (one entry more
-    than ids: the end), `safe` says where a piece may begin, and `words` are words of one token each, with
-    their leading space. Without: those three are empty, and only prompts as ids can be made.
+    With text, `starts` is the first character in `text` of each of the `ids` (and the end), `safe` says where a piece
+    may begin, and `words` are words of one token each, with their leading space. Without, those three are empty, and
+    only prompts as ids can be made.
     """
 
     ids: Ids
     text: str = ""
-    starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    safe: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    starts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    safe: Mask = field(default_factory=lambda: np.zeros(0, bool))
     words: tuple[str, ...] = ()
 
     @property
     def has_text(self) -> bool:
-        """Whether prompts as text and chat can be made to exact lengths."""
+        """Whether prompts can be made as text and chat, to exact lengths."""
         return len(self.words) >= 16
 
     @cached_property
     def nonce_ids(self) -> list[int]:
-        """The most frequent ids, at most 4,096: digits that make the beginnings of prompts differ."""
+        """The most frequent ids, at most 4,096, as digits that make the beginnings of prompts differ."""
         counts = Counter(self.ids.tolist())
         return [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_NONCES]]
 
@@ -92,7 +92,6 @@ class ContentTable:
 
     @classmethod
     def load(cls, path: Path) -> "ContentTable":
-        """What `save` wrote."""
         with np.load(path) as data:
             words = data["words"].tobytes().decode()
             return cls(
@@ -122,29 +121,29 @@ def table_from_tokens(pieces: Sequence[tuple[str, Sequence[int], Sequence[str] |
     SentencePiece with its low line for spaces) or plain. Where they are None or don't spell the text, the
     table is one for ids only.
     """
-    kept: list[tuple[str, Ids, npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+    safe_pieces: list[tuple[str, Ids, Ints, Mask]] = []
     for text, ids, strings in pieces:
         starts = None if strings is None or len(strings) != len(ids) else _starts(text, strings)
         if starts is None:
-            return table_from_ids([token for _, some, _ in pieces for token in some])
+            return table_from_ids([token for _, piece_ids, _ in pieces for token in piece_ids])
         safe = _safe(text, starts)
         places = np.flatnonzero(safe)
         if len(places) >= 2:
             # From the first safe place to the last: then the ends of pieces are safe places too.
             first, last = int(places[0]), int(places[-1])
             begin, end = int(starts[first]), int(starts[last])
-            kept.append(
+            safe_pieces.append(
                 (text[begin:end], np.asarray(ids, np.int32)[first:last], starts[first:last] - begin, safe[first:last])
             )
-    if sum(len(ids) for _, ids, _, _ in kept) < _LEAST_IDS:
-        return table_from_ids([token for _, some, _ in pieces for token in some])
-    offsets = np.cumsum([0, *(len(text) for text, _, _, _ in kept)])
-    text = "".join(text for text, _, _, _ in kept)
-    starts_all = np.concatenate([starts + at for (_, _, starts, _), at in zip(kept, offsets, strict=False)])
-    safe_all = np.concatenate([safe for _, _, _, safe in kept])
+    if sum(len(ids) for _, ids, _, _ in safe_pieces) < _LEAST_IDS:
+        return table_from_ids([token for _, piece_ids, _ in pieces for token in piece_ids])
+    offsets = np.cumsum([0, *(len(text) for text, _, _, _ in safe_pieces)])
+    text = "".join(text for text, _, _, _ in safe_pieces)
+    starts_all = np.concatenate([starts + at for (_, _, starts, _), at in zip(safe_pieces, offsets, strict=False)])
+    safe_all = np.concatenate([safe for _, _, _, safe in safe_pieces])
     starts_all = np.append(starts_all, len(text)).astype(np.int64)
     return ContentTable(
-        ids=np.concatenate([ids for _, ids, _, _ in kept]),
+        ids=np.concatenate([ids for _, ids, _, _ in safe_pieces]),
         text=text,
         starts=starts_all,
         safe=safe_all,
@@ -153,15 +152,11 @@ def table_from_tokens(pieces: Sequence[tuple[str, Sequence[int], Sequence[str] |
 
 
 def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentTable:
-    """A table for a target without a tokenizer to ask: words and signs numbered by frequency.
+    """A table for a target without a tokenizer to ask: words and signs of a text (or the corpus) numbered by frequency.
 
-    Lengths are exact as ids; the ids' frequencies are those of real text, their meaning is none. With text
-    it is exact for a server that counts as this table does (a word with its space, or one sign, is a token).
-
-    Args:
-        vocab_size: ids stay in the upper nine tenths of it, where tokenizers keep no special tokens at the
-            bottom, and below its last 2 %, where they keep added ones.
-        text: what to number; the corpus otherwise.
+    Lengths are exact as ids; the ids have the frequencies of real text, but no meaning. With text it is exact for a
+    server that counts as this table does (a word with its space, or one sign, is a token). Of the vocabulary, ids leave
+    out the lowest tenth and the last 2 %, where tokenizers keep special and added tokens.
     """
     text = corpus_text() if text is None else text
     tokens = re.findall(r" ?[A-Za-z]+| ?[0-9]{1,3}|\n+ *| +(?= )| ?[^\sA-Za-z0-9]| +", text)
@@ -172,18 +167,18 @@ def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentT
 
 
 def table_random(vocab_size: int, seed: int, size: int = 1 << 19) -> ContentTable:
-    """Uniformly random ids: what many benchmarks send. It misstates speculative decoding and expert routing."""
+    """Uniformly random ids, as many benchmarks send; they misrepresent speculative decoding and expert routing."""
     low, high = vocab_size // 10, int(vocab_size * 0.98)
-    uniform = Field(seed, "random content").uniform(np.arange(size))
+    uniform = RandomField(seed, "random content").uniform(np.arange(size))
     return ContentTable((low + uniform * (high - low)).astype(np.int32))
 
 
-def lengths_of(parts: Sequence[str] | Sequence[bytes]) -> npt.NDArray[np.int64]:
+def lengths_of(parts: Sequence[str] | Sequence[bytes]) -> Ints:
     """The length of each; shape (len(parts),)."""
     return np.fromiter(map(len, parts), np.int64, len(parts))
 
 
-def _starts(text: str, strings: Sequence[str]) -> npt.NDArray[np.int64] | None:
+def _starts(text: str, strings: Sequence[str]) -> Ints | None:
     """The first character of each token in an ASCII text, or None if the strings don't spell it."""
     for spell in (None, _byte_level, _sentence_piece):
         spelled = strings if spell is None else [spell(string) for string in strings]
@@ -191,7 +186,7 @@ def _starts(text: str, strings: Sequence[str]) -> npt.NDArray[np.int64] | None:
         shift = 1 if whole == " " + text else 0  # SentencePiece puts a space before the text
         if whole[shift:] == text:
             ends = np.cumsum(lengths_of(spelled))
-            starts: npt.NDArray[np.int64] = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
+            starts: Ints = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
             return starts
     return None
 
@@ -207,7 +202,7 @@ def _sentence_piece(string: str) -> str:
     return string.replace("\u2581", " ")
 
 
-def _safe(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _safe(text: str, starts: Ints) -> Mask:
     """Whether a token begins with a space and a letter after a letter, digit or simple punctuation."""
     letters = np.frombuffer(text.encode("ascii", "replace") + b"  ", np.uint8)
     is_alpha = ((letters | 0x20) >= ord("a")) & ((letters | 0x20) <= ord("z"))
@@ -215,12 +210,12 @@ def _safe(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     safe = (letters[starts] == ord(" ")) & is_alpha[starts + 1] & (starts > 0)
     safe &= is_end[np.maximum(starts - 1, 0)]
     # Two tokens that begin at one character (a byte each) are no place to cut.
-    repeated: npt.NDArray[np.bool_] = np.concatenate([[False], starts[1:] == starts[:-1]])
-    good: npt.NDArray[np.bool_] = safe & ~repeated
+    repeated: Mask = np.concatenate([[False], starts[1:] == starts[:-1]])
+    good: Mask = safe & ~repeated
     return good
 
 
-def _words(text: str, starts: npt.NDArray[np.int64], safe: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+def _words(text: str, starts: Ints, safe: Mask) -> tuple[str, ...]:
     """The most frequent words that are one token: a safe token, followed by another safe place."""
     places = np.flatnonzero(safe & np.append(safe[1:], True))
     counts = Counter(text[starts[k] : starts[k + 1]] for k in places.tolist())

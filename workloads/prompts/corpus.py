@@ -1,7 +1,7 @@
 """Text to cut prompts from: Python's own language reference (prose) and standard library (code).
 
-Both are on every machine that runs Python, so nothing is downloaded or shipped; a file of the user's own can
-take their place. Turning text into tokens is the target's business, cutting it to length is `content`'s.
+Both are on every machine that runs Python, so nothing is downloaded or shipped; a file of the user's own can take their
+place. The target turns text into tokens, and `content_table` cuts it to length.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _UNWANTED: Final = re.compile(r"<\|[^|\n]*\|>|</?s>|\[/?INST\]|<(?:pad|unk|mask|
 def corpus_text(n_chars: int = 1_500_000, file: Path | None = None) -> str:
     """About n_chars of ASCII text, prose and code by turns; or of the user's own UTF-8 file.
 
-    It depends on the Python version, as its documentation does: `ContentTable.digest` tells.
+    It depends on the Python version, as its documentation does; `ContentTable.digest` tells them apart.
 
     Raises:
         UserError: the file can't be read or holds hardly any text.
@@ -80,12 +80,12 @@ def _prose() -> str:
 
 
 def _code(n_chars: int) -> str:
-    found: list[str] = []
+    sources: list[str] = []
     for name in _MODULES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue  # another version keeps it elsewhere; there is plenty
-        found.append(Path(spec.origin).read_text(encoding="utf-8"))
-        if sum(map(len, found)) > n_chars:
+        sources.append(Path(spec.origin).read_text(encoding="utf-8"))
+        if sum(map(len, sources)) > n_chars:
             break
-    return "\n\n".join(found)
+    return "\n\n".join(sources)

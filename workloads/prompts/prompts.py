@@ -1,25 +1,26 @@
 """Prompts with exact token counts, made from a plan's `(content_seed, prefix_blocks, prompt_tokens)`.
 
-A prompt is the content of its prefix blocks, one after the other, then content of its own; all are stretches
-of the table's text that begin with a few tokens which spell the seed or the block id. So equal blocks are
-equal content in every request, two seeds differ from within their first tokens (no cache block is shared by
-accident), and every byte is a function of the row and the table.
+A prompt is the content of its prefix blocks, one after the other, then content of its own. All are stretches of the
+table's text that begin with a few tokens which spell the seed or the block id. So equal blocks have equal content in
+every request, the prompts of two seeds differ within their first tokens (no cache block is shared by accident), and
+every byte is a function of the row and the table.
 
-Cost of a prompt of 8,000 ids: three copies of bytes out of a JSON text that was rendered once, about 10
-microseconds. Text costs about as much. The HTTP body around it is the injector's.
+A prompt of 8,000 ids costs three copies of bytes out of a JSON text that was rendered once, about 10 microseconds; text
+costs about as much. The HTTP body around it is made by the injector.
 """
 
 from collections import OrderedDict
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.prompts.content_table import ContentTable, lengths_of
+from tailgate.workloads.sampling.random_streams import mixed_int
 
 Mode = Literal["ids", "text", "chat"]
 
-_MASK: Final = (1 << 64) - 1
 _SEED_NONCE: Final = 4
 _BLOCK_NONCE: Final = 2
 _CACHED_BLOCKS: Final = 4096
@@ -39,13 +40,13 @@ class PromptMaker:
     Args:
         table: where the content comes from.
         block_tokens: length of a prefix block, as in the plan.
-        mode: what will be asked for; text and chat need a table with text.
+        mode: the form of prompts to be made; text and chat need a table with text.
         overhead_tokens: what the server adds to a text prompt (a beginning-of-text token); subtracted.
         chat_overhead_tokens: what the chat template and its special tokens add to one user message.
 
-    Exactness of text and chat: counts of the pieces add up (see `workloads.prompts.content_table`); the one word at the
-    very beginning has no space before it, counts as one token, and is always the same, so that what it
-    really costs is part of the overhead the caller measures.
+    Text and chat have exact lengths because the counts of the pieces add up (see `workloads.prompts.content_table`).
+    The one word at the very beginning has no space before it; it counts as one token and is always the same, so that
+    its real cost is part of the overhead that the caller measures.
     """
 
     def __init__(
@@ -82,21 +83,6 @@ class PromptMaker:
             self._last_safe = np.maximum.accumulate(np.where(safe, places, 0)).tolist()
             self._starts = table.starts.tolist()
 
-    def ids(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> list[int]:
-        """The prompt as token ids."""
-        whole: list[int] = []
-        for part in self._parts(content_seed, prefix_blocks, prompt_tokens):
-            spelled, at = self._spell(part, len(self._nonces))
-            whole += [self._nonces[digit] for digit in spelled]
-            left = part.tokens - len(spelled)
-            at %= self._size
-            while left > 0:
-                taken = self._table.ids[at : at + left].tolist()
-                whole += taken
-                left -= len(taken)
-                at = 0
-        return whole
-
     def ids_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """The prompt as a JSON array of exactly `prompt_tokens` ids."""
         parts: list[bytes] = [b"["]
@@ -119,8 +105,6 @@ class PromptMaker:
 
     def text_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """`text` as a JSON string."""
-        import orjson
-
         return orjson.dumps(self.text(content_seed, prefix_blocks, prompt_tokens))
 
     def messages(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> list[dict[str, str]]:
@@ -130,8 +114,6 @@ class PromptMaker:
 
     def messages_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
         """`messages` as JSON."""
-        import orjson
-
         return orjson.dumps(self.messages(content_seed, prefix_blocks, prompt_tokens))
 
     def _parts(self, content_seed: int, prefix_blocks: Any, tokens: int) -> list["_Part"]:
@@ -150,12 +132,12 @@ class PromptMaker:
 
     def _spell(self, part: "_Part", base: int) -> tuple[list[int], int]:
         """The first tokens, as digits of the seed, and where the stretch of text begins (to be reduced)."""
-        mixed = rest = _mix(part.seed)
+        mixed = rest = mixed_int(part.seed)
         spelled = []
         for _ in range(min(part.nonce, part.tokens)):
             rest, digit = divmod(rest, base)
             spelled.append(digit)
-        return spelled, _mix(mixed ^ 0x5851_F42D_4C95_7F2D)
+        return spelled, mixed_int(mixed ^ 0x5851_F42D_4C95_7F2D)
 
     def _text(self, content_seed: int, prefix_blocks: Any, tokens: int) -> str:
         if tokens <= 1:
@@ -168,15 +150,15 @@ class PromptMaker:
         return "".join(pieces)
 
     def _block_text(self, part: "_Part") -> str:
-        known = self._block_texts.get(part)
-        if known is None:
-            known = self._stretch(part)
-            self._block_texts[part] = known
+        text = self._block_texts.get(part)
+        if text is None:
+            text = self._stretch(part)
+            self._block_texts[part] = text
             if len(self._block_texts) > _CACHED_BLOCKS:
                 self._block_texts.popitem(last=False)
         else:
             self._block_texts.move_to_end(part)
-        return known
+        return text
 
     def _stretch(self, part: "_Part") -> str:
         """Text of exactly the part's tokens that begins with a space and ends at a safe place."""
@@ -197,11 +179,3 @@ class PromptMaker:
         # What no whole word fits into: words of one token, by turns.
         pieces += [words[(at + k) % len(words)] for k in range(left)]
         return "".join(pieces)
-
-
-def _mix(z: int) -> int:
-    """SplitMix64's finalizer: a bijection of 64-bit integers."""
-    z = (z + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)

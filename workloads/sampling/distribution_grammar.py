@@ -14,7 +14,7 @@
                | clip(expression, low, high)
                | scale(expression, factor)
 
-The laws themselves are of `workloads.sampling.distributions`.
+The distributions themselves are in `workloads.sampling.distributions`.
 """
 
 import re
@@ -23,22 +23,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator
 
-from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import (
-    Clip,
-    Exponential,
-    Fixed,
-    GammaLaw,
-    Lognormal,
-    LogQuantiles,
-    Mixture,
-    Numbers,
-    Pareto,
-    Quantiles,
-    Scale,
-    Uniform,
-    WeibullLaw,
-)
+from tailgate.workloads.sampling import distributions, portable_math
+from tailgate.workloads.sampling.distributions import Distribution
 from tailgate.workloads.sampling.quantile_grids import grid
 
 _TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
@@ -58,20 +44,20 @@ _FORMS: Final = (
 
 
 @lru_cache(maxsize=256)
-def parse(text: str | float) -> Numbers:
-    """The law that an expression names.
+def parse(text: str | float) -> Distribution:
+    """The distribution that an expression names.
 
     Raises:
-        ValueError: with what was read, where it went wrong, and the forms that are understood.
+        ValueError: it is none; the message has the text, the column, and the forms that are understood.
     """
     reader = _Reader(str(text))
-    law = reader.expression()
+    distribution = reader.expression()
     reader.expect_end()
-    return law
+    return distribution
 
 
 class _Reader:
-    """A recursive-descent reader of one expression."""
+    """A recursive-descent parser of one expression."""
 
     def __init__(self, text: str) -> None:
         self._text = text.strip()
@@ -81,56 +67,56 @@ class _Reader:
             self._tokens.append((kind, match[match.lastindex or 0], match.start(match.lastindex or 0)))
         self._at = 0
 
-    def expression(self) -> Numbers:
+    def expression(self) -> Distribution:
         kind, token = self._next()
         if kind == "number":
             if float(token) < 0:
                 raise self._error(f"{token} is negative", back=1)
-            return Fixed(float(token))
+            return distributions.Fixed(float(token))
         if kind == "grid":
             shares, values = grid(token.removeprefix("grid:"))
-            return Quantiles(shares, values)
+            return distributions.Quantiles(shares, values)
         if kind != "name":
             raise self._error("expected a length", back=1)
         self._sign("(")
-        law = self._call(token)
+        distribution = self._call(token)
         self._sign(")")
-        return law
+        return distribution
 
     def expect_end(self) -> None:
         if self._at < len(self._tokens):
-            raise self._error(f"nothing may follow, but there is {self._tokens[self._at][1]!r}")
+            raise self._error(f"nothing may follow here, but there is {self._tokens[self._at][1]!r}")
 
-    def _call(self, name: str) -> Numbers:
+    def _call(self, name: str) -> Distribution:
         match name:
             case "quantiles" | "logquantiles":
                 shares, values = self._points()
                 if name == "quantiles":
-                    return Quantiles(shares, values)
+                    return distributions.Quantiles(shares, values)
                 if values[0] <= 0:
-                    raise self._error("logquantiles are above 0")
-                return LogQuantiles(shares, values)
+                    raise self._error("logquantiles must be above 0")
+                return distributions.LogQuantiles(shares, values)
             case "mixture":
                 return self._mixture()
             case "clip":
                 inner = self.expression()
-                low, high = self._then_number(), self._then_number()
+                low, high = self._number(after=","), self._number(after=",")
                 if low > high:
                     raise self._error(f"clip's low {low:g} is above its high {high:g}")
-                return Clip(inner, low, high)
+                return distributions.Clip(inner, low, high)
             case "scale":
                 inner = self.expression()
-                return Scale(inner, self._positive(self._then_number(), "factor"))
+                return distributions.Scale(inner, self._positive(self._number(after=","), "factor"))
             case _:
-                return self._law(name)
+                return self._named(name)
 
-    def _law(self, name: str) -> Numbers:
+    def _named(self, name: str) -> Distribution:
         if name not in _ARITY:
-            raise self._error(f"there is no law called {name!r}", back=2)
+            raise self._error(f"there is no distribution called {name!r}", back=2)
         names = _ARITY[name]
         values = [self._number()]
         while self._peek() == ",":
-            values.append(self._then_number())
+            values.append(self._number(after=","))
         if len(values) != len(names):
             raise self._error(f"{name} takes {', '.join(names)}: {len(names)} numbers, not {len(values)}")
         first, second = values[0], values[-1]
@@ -139,54 +125,49 @@ class _Reader:
                 if second < 0:
                     raise self._error("sigma is negative")
                 if first > 18 or second > 5:
-                    raise self._error("mu and sigma are of the natural logarithm: e^18 is 66 million")
-                return Lognormal(first, second)
+                    raise self._error("mu and sigma describe the natural logarithm: e^18 is 66 million")
+                return distributions.Lognormal(first, second)
             case "uniform":
                 if not 0 <= first <= second:
                     raise self._error(f"uniform needs 0 <= low <= high, not {first:g} and {second:g}")
-                return Uniform(first, second)
+                return distributions.Uniform(first, second)
             case "exponential":
-                return Exponential(self._positive(first, "mean"))
+                return distributions.Exponential(self._positive(first, "mean"))
             case "gamma":
-                return GammaLaw(self._positive(first, "shape"), self._positive(second, "mean"))
+                return distributions.GammaDistribution(self._positive(first, "shape"), self._positive(second, "mean"))
             case "weibull":
                 shape = self._positive(first, "shape")
-                return WeibullLaw(
+                return distributions.WeibullDistribution(
                     shape, self._positive(second, "mean") / portable_math.gamma_function(1.0 + 1.0 / shape)
                 )
             case _:
-                return Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
+                return distributions.Pareto(self._positive(first, "alpha"), self._positive(second, "low"))
 
     def _points(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        points = [(self._number(), self._after_colon())]
+        points = [(self._number(), self._number(after=":"))]
         while self._peek() == ",":
-            points.append((self._then_number(), self._after_colon()))
+            points.append((self._number(after=","), self._number(after=":")))
         shares, values = zip(*points, strict=True)
         if shares[0] != 0 or shares[-1] != 1 or list(shares) != sorted(shares) or list(values) != sorted(values):
-            raise self._error("quantiles go from 0: to 1:, shares and values ascending")
+            raise self._error("quantiles go from 0: to 1:, with shares and values ascending")
         return shares, values
 
-    def _mixture(self) -> Numbers:
-        parts = []
-        while True:
-            weight = self._positive(self._number(), "weight")
-            self._sign(":")
-            parts.append((weight, self.expression()))
-            if self._peek() != ",":
-                break
+    def _mixture(self) -> Distribution:
+        parts = [self._weighted()]
+        while self._peek() == ",":
             self._sign(",")
+            parts.append(self._weighted())
         total = sum(weight for weight, _ in parts)
-        return Mixture(tuple((weight / total, part) for weight, part in parts))
+        return distributions.Mixture(tuple((weight / total, part) for weight, part in parts))
 
-    def _after_colon(self) -> float:
+    def _weighted(self) -> tuple[float, Distribution]:
+        weight = self._positive(self._number(), "weight")
         self._sign(":")
-        return self._number()
+        return weight, self.expression()
 
-    def _then_number(self) -> float:
-        self._sign(",")
-        return self._number()
-
-    def _number(self) -> float:
+    def _number(self, after: str = "") -> float:
+        if after:
+            self._sign(after)
         kind, token = self._next()
         if kind != "number":
             raise self._error("expected a number", back=1)
@@ -207,7 +188,7 @@ class _Reader:
 
     def _next(self) -> tuple[str, str]:
         if self._at >= len(self._tokens):
-            raise self._error("it ends too early")
+            raise self._error("the expression ends too early")
         kind, token, _ = self._tokens[self._at]
         self._at += 1
         return kind, token
@@ -232,9 +213,9 @@ Length = Annotated[int | float | str, BeforeValidator(_check)]
 
 def _check_tokens(value: Any) -> Any:
     checked = _check(value)
-    law = parse(checked)
-    if isinstance(law, Fixed) and (law.value < 1 or law.value != int(law.value)):
-        raise ValueError(f"{value!r} is no number of tokens: a whole number of at least 1")
+    length = parse(checked)
+    if isinstance(length, distributions.Fixed) and (length.value < 1 or length.value != int(length.value)):
+        raise ValueError(f"{value!r} is not a number of tokens: it must be a whole number of at least 1")
     return checked
 
 

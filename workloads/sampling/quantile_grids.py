@@ -1,4 +1,4 @@
-"""Measured quantile grids that come with the package: inverse distribution functions of public traces.
+"""Measured quantile grids that come with the package: quantile functions of public traces.
 
 The file `data/quantiles.json` holds them; `data/README.md` its sources and licences. A profile's own grids
 can stand in the profile as `quantiles(...)`.
@@ -12,11 +12,7 @@ from typing import Any, cast
 
 
 def grid(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Shares (0 to 1) and values of `TRACE.COLUMN`, e.g. `azure_2023_conv.input`.
-
-    Raises:
-        ValueError: no such grid; names the nearest.
-    """
+    """Shares (0 to 1) and values of `TRACE.COLUMN`, e.g. `azure_2023_conv.input`; a ValueError names the nearest."""
     content = _content()
     trace, _, column = name.partition(".")
     values = content["traces"].get(trace, {}).get(column)
@@ -27,7 +23,6 @@ def grid(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def names() -> list[str]:
-    """All grids, as `TRACE.COLUMN`."""
     return [f"{trace}.{column}" for trace, columns in _content()["traces"].items() for column in columns]
 
 

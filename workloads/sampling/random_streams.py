@@ -1,7 +1,7 @@
 """Seeded random numbers: independent for each named purpose; the same bits on every machine.
 
-Two kinds: a `Stream` is read in order (gaps between arrivals); a `Field` has a value for every (session,
-turn), to be read anywhere in any order (lengths, content), so that a plan can be cut into pieces.
+A `RandomStream` is read in order (gaps between arrivals). A `RandomField` has a value for every (session, turn), which
+can be read in any order (lengths, content), so that a plan can be cut into pieces.
 
 A stream is NumPy's Philox counter generator keyed by a SHA-256 of (seed, names), so a new purpose never
 changes the numbers of another, and block k of a long sequence can be made without the blocks before it.
@@ -20,18 +20,18 @@ from tailgate.workloads.sampling import portable_math
 Words = npt.NDArray[np.uint64]
 
 _UNIT = 2.0**-53
+_MASK = (1 << 64) - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SECOND = np.uint64(0xD1B54A32D192ED03)
 
 
-class Stream:
-    """Random numbers of one purpose, in order. `Stream(seed, "arrivals", "chat", 3)`."""
+class RandomStream:
+    """Random numbers of one purpose, in order: `RandomStream(seed, "arrivals", "chat", 3)`."""
 
     def __init__(self, seed: int, *names: str | int) -> None:
         self._bits = np.random.Philox(key=_key(seed, names))
 
     def u64(self, n: int) -> Words:
-        """n raw 64-bit integers."""
         return self._bits.random_raw(n)
 
     def uniform(self, n: int) -> Floats:
@@ -39,7 +39,6 @@ class Stream:
         return _to_unit(self.u64(n))
 
     def exponential(self, n: int) -> Floats:
-        """n exponential numbers of mean 1."""
         value = portable_math.log(self.uniform(n))
         np.negative(value, out=value)
         return value
@@ -72,7 +71,7 @@ class Stream:
         return value
 
 
-class Field:
+class RandomField:
     """A random number for every pair of integers (i, j), e.g. session and turn; no order, no state.
 
     SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) over i,
@@ -91,12 +90,11 @@ class Field:
         return mixed(value)
 
     def uniform(self, i: npt.NDArray[np.integer], j: npt.NDArray[np.integer] | int = 0) -> Floats:
-        """Numbers in the open interval (0, 1)."""
         return _to_unit(self.u64(i, j))
 
 
 def mixed(z: Words) -> Words:
-    """SplitMix64's step: a bijection of 64-bit integers that leaves no trace of order."""
+    """SplitMix64's finalizer, a bijection of 64-bit integers."""
     z = z + _GOLDEN
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)
@@ -104,6 +102,14 @@ def mixed(z: Words) -> Words:
     z *= np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return z
+
+
+def mixed_int(z: int) -> int:
+    """`mixed` of one Python integer."""
+    z = (z + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
 
 
 def _to_unit(words: Words) -> Floats:

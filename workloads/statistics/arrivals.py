@@ -1,6 +1,6 @@
-"""Figures of arrivals and lengths: rate, index of dispersion, gap variation, peaks, distances between laws.
+"""Figures of arrivals and lengths: index of dispersion, variation of gaps, peaks, distances, rank correlation.
 
-For plans, for traces, and for what a run really sent: plain arrays in, figures out.
+They take plain arrays, of a plan, a trace, or the requests that a run really sent.
 """
 
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
-class Dispersion:
+class IndexOfDispersion:
     """Variance over mean of the counts in windows of `window_s`: 1 for Poisson at every window.
 
     `low` and `high` are its 95 % sampling interval if counts of different windows are independent (the law of
@@ -28,25 +28,25 @@ class Dispersion:
     high: float | None
 
 
-def dispersion(times_s: Floats, window_s: float, span_s: float) -> Dispersion:
+def dispersion(times_s: Floats, window_s: float, span_s: float) -> IndexOfDispersion:
     """Index of dispersion for counts of arrivals in [0, span) (Cox and Lewis, "Statistical Analysis of Series of
     Events", 1966, ch. 4).
     """
     windows = int(span_s / window_s + 1e-9)
     if windows < 10:
-        return Dispersion(window_s, windows, None, None, None)
+        return IndexOfDispersion(window_s, windows, None, None, None)
     counts = counts_in(times_s, window_s, windows)
     mean = float(counts.mean())
     if mean == 0:
-        return Dispersion(window_s, windows, None, None, None)
+        return IndexOfDispersion(window_s, windows, None, None, None)
     value = float(counts.var(ddof=1)) / mean
     from scipy.stats import chi2  # 100 ms to import: only where it is needed
 
     low, high = float(chi2.ppf(0.975, windows - 1)), float(chi2.ppf(0.025, windows - 1))
-    return Dispersion(window_s, windows, value, value * (windows - 1) / low, value * (windows - 1) / high)
+    return IndexOfDispersion(window_s, windows, value, value * (windows - 1) / low, value * (windows - 1) / high)
 
 
-def counts_in(times_s: Floats, window_s: float, windows: int) -> npt.NDArray[np.int64]:
+def counts_in(times_s: Floats, window_s: float, windows: int) -> Ints:
     """Arrivals in each of `windows` consecutive windows from 0 on."""
     slots = np.floor(times_s / window_s).astype(np.int64)
     return np.bincount(slots[(slots >= 0) & (slots < windows)], minlength=windows)
@@ -72,9 +72,8 @@ def peak_to_mean(times_s: Floats, window_s: float, span_s: float) -> float | Non
 def ks_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Largest difference of the two samples' distribution functions (Kolmogorov-Smirnov), ties included."""
     points = np.union1d(a, b)
-    of_a = np.searchsorted(np.sort(a), points, side="right") / len(a)
-    of_b = np.searchsorted(np.sort(b), points, side="right") / len(b)
-    return float(np.abs(of_a - of_b).max())
+    shares = (np.searchsorted(np.sort(sample), points, side="right") / len(sample) for sample in (a, b))
+    return float(np.abs(np.subtract(*shares)).max())
 
 
 def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
@@ -86,7 +85,7 @@ def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
 
 def mean_ranks(values: npt.NDArray[Any]) -> Floats:
-    """Ranks from 1, equal values share their mean rank."""
+    """Ranks from 1; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks: Floats = (ends - (counts - 1) / 2.0)[inverse]
@@ -94,16 +93,15 @@ def mean_ranks(values: npt.NDArray[Any]) -> Floats:
 
 
 @dataclass(frozen=True)
-class OnOff:
-    """Bursts separated by pauses of at least `gap_s`: lengths in seconds, and the share of time in bursts."""
+class OnOffPeriods:
+    """Lengths of bursts and of the pauses between them in seconds, and the share of time in bursts."""
 
-    gap_s: float
     on_s: Floats
     off_s: Floats
     duty: float
 
 
-def on_off(times_s: Floats, gap_s: float = 5.0) -> OnOff:
+def on_off(times_s: Floats, gap_s: float = 5.0) -> OnOffPeriods:
     """Split at gaps of at least `gap_s`; a burst lasts from its first to its last arrival."""
     gaps = np.diff(times_s)
     breaks = np.flatnonzero(gaps >= gap_s)
@@ -111,4 +109,4 @@ def on_off(times_s: Floats, gap_s: float = 5.0) -> OnOff:
     ends = np.concatenate([breaks, [len(times_s) - 1]])
     on = times_s[ends] - times_s[begins]
     span = float(times_s[-1] - times_s[0])
-    return OnOff(gap_s, on, gaps[breaks], float(on.sum() / span) if span else 1.0)
+    return OnOffPeriods(on, gaps[breaks], float(on.sum() / span) if span else 1.0)

@@ -1,8 +1,8 @@
-"""The share of prefix blocks that a cache of a given size finds, for all sizes at once.
+"""The hit rate of prefix blocks in a cache of a given size, for all sizes at once.
 
 From reuse times and the average footprint (Xiang et al., "HOTL: a Higher Order Theory of Locality", ASPLOS 2013):
 the blocks touched in a window of n accesses number fp(n) on average, so a least-recently-used cache of size
-fp(n) keeps what comes back within n accesses. One pass, no simulation; within a few points of the simulated LRU.
+fp(n) keeps what comes back within n accesses. It takes one pass and comes within a few points of a simulated LRU.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from tailgate.workloads.common.arrays import Floats
 
 
 def lru_curve(ids: npt.NDArray[Any], points: int = 60) -> tuple[Floats, Floats]:
-    """Cache sizes in blocks (ascending) and the share of accesses found, of a sequence of block ids.
+    """Cache sizes in blocks (ascending) and the hit rate of each, for a sequence of block ids.
 
     Both are empty when nothing is accessed twice.
     """

@@ -1,8 +1,8 @@
 """What a prefix cache can save of a plan: the tokens of each prompt that an earlier prompt began with.
 
-The cache is unlimited and holds every earlier prompt of the plan (answers are not counted: what is re-sent of
-them is planned filler). A server's hit share is at most this, and equal to it where its cache is large enough
-and requests don't overlap.
+The cache is unlimited and holds every earlier prompt of the plan. Answers are not counted: what is re-sent of them is
+planned filler. A server's hit rate is at most this, and equal to it where its cache is large enough and requests don't
+overlap.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.sampling.random_streams import mixed
-from tailgate.workloads.table.columns import block_counts
+from tailgate.workloads.table.columns import block_counts, places_within
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,11 @@ class Reuse:
 
 
 def implied_reuse(table: pa.Table, block_tokens: int, granularity: int = 1) -> Reuse:
-    """The hits that a plan implies, its rows taken in their order.
+    """The cache hits that a plan implies when its requests are sent in the order of its rows.
 
-    Args:
-        table: a plan; `prefix_blocks` and `prompt_tokens` are used.
-        block_tokens: length of a prefix block.
-        granularity: a server's own cache block (vLLM: 16 tokens on GPUs): hits count in whole ones, and a
-            prompt's last token is always computed. 1 counts tokens, the last one too.
+    `block_tokens` is the length of the plan's prefix blocks, `granularity` that of a server's own cache blocks (vLLM:
+    16 tokens on GPUs): hits count in whole ones, and a prompt's last token is always computed. A granularity of 1
+    counts tokens, the last one too.
     """
     prompt = table.column("prompt_tokens").to_numpy().astype(np.int64)
     lists = table.column("prefix_blocks").combine_chunks()
@@ -43,8 +41,7 @@ def implied_reuse(table: pa.Table, block_tokens: int, granularity: int = 1) -> R
         return Reuse(np.zeros(len(prompt), np.int64), 0.0, 0.0)
     ids = lists.flatten().to_numpy().astype(np.uint64, copy=False)
     starts = np.cumsum(counts) - counts
-    row = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(ids)) - starts[row]
+    row, place = np.repeat(np.arange(len(counts)), counts), places_within(counts)
     covered = np.clip(prompt[row] - place * block_tokens, 0, block_tokens)
     chain = _chains(ids, starts, counts)
     before = _covered_before(chain, row, covered, block_tokens)
@@ -60,7 +57,7 @@ def implied_reuse(table: pa.Table, block_tokens: int, granularity: int = 1) -> R
 
 
 def _chains(ids: npt.NDArray[np.uint64], starts: Ints, counts: Ints) -> npt.NDArray[np.uint64]:
-    """For each block a hash of it and all before it in its prompt."""
+    """For each block, a hash of it and all blocks before it in its prompt."""
     chain = np.empty_like(ids)
     last = np.zeros(len(counts), np.uint64)
     for place in range(int(counts.max())):
@@ -72,13 +69,13 @@ def _chains(ids: npt.NDArray[np.uint64], starts: Ints, counts: Ints) -> npt.NDAr
 
 
 def _covered_before(chain: npt.NDArray[np.uint64], row: Ints, covered: Ints, block_tokens: int) -> Ints:
-    """For each block the most tokens of it that an earlier prompt held."""
+    """For each block, the largest number of its tokens that an earlier prompt held."""
     order = np.lexsort((row, chain))
-    ordered, its = chain[order], covered[order]
+    ordered = chain[order]
     first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     # Running maximum within each group of equal chains: groups are lifted above each other.
     lift = np.cumsum(first) * (block_tokens + 1)
-    running = np.maximum.accumulate(its + lift) - lift
+    running = np.maximum.accumulate(covered[order] + lift) - lift
     before = np.concatenate([[0], running[:-1]])
     before[first] = 0
     result = np.empty_like(covered)

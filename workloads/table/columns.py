@@ -1,4 +1,9 @@
-"""A plan's rows as NumPy columns, while they are being made; `to_table` gives them the plan's schema."""
+"""The columns of a plan: one row for each request, what is to be sent and when.
+
+`PLAN_SCHEMA` is the contract between `workloads` (which writes plans) and everything that reads them. Times are integer
+nanoseconds from the run's start; lengths are tokens of the target's tokenizer. While a plan is being made its rows are
+NumPy `Columns`; `to_table` gives them the schema.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -8,17 +13,41 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Ints
-from tailgate.workloads.table.schema import PHASES, PLAN_SCHEMA
+from tailgate.workloads.common.errors import UserError
 
 NO_TIME: Final = np.iinfo(np.int64).min
 DEFAULT: Final = "default"
+MAX_ROWS: Final = 50_000_000
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        # null in a closed loop (the user decides) and for a later turn of an open-loop session
+        # (its predecessor's end plus `think_ns` decides).
+        pa.field("at_ns", pa.int64()),
+        pa.field("session", pa.int64(), nullable=False),
+        pa.field("turn", pa.int32(), nullable=False),
+        pa.field("think_ns", pa.int64(), nullable=False),
+        pa.field("class", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("tenant", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("priority", pa.int32(), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("output_tokens", pa.int32(), nullable=False),
+        # Shared-prefix block ids; the same id is the same content in every request of the plan.
+        pa.field("prefix_blocks", pa.list_(pa.uint64()), nullable=False),
+        pa.field("content_seed", pa.uint64(), nullable=False),
+        pa.field("phase", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+    ]
+)
+
+PHASES = ("warmup", "measure", "cooldown")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """One entry a request; `at_ns` is NO_TIME where there is none; codes index the workload's names.
+    """Arrays with one entry for each request; `at_ns` is NO_TIME where it has none; codes index the workload's names.
 
-    `prefix_blocks` is None while no request has any. Columns are not written into: those of one value for all
+    `prefix_blocks` is None while no request has any. Columns are never written into: those with one value for all
     requests (`constant`) take no memory.
     """
 
@@ -33,8 +62,8 @@ class Columns:
     output_tokens: Ints
     content_seed: npt.NDArray[np.uint64]
     prefix_blocks: pa.ListArray | None = None
-    # Where a request came from: which group's how-manieth session, and how often that had begun anew before it;
-    # not part of the plan.
+    # Where a request came from, which is not part of the plan: the ordinal of its session within its group, and how
+    # often that conversation had begun anew before it.
     ordinal: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     group_code: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     chapter: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -43,7 +72,7 @@ class Columns:
         return len(self.session)
 
     def take(self, rows: npt.NDArray[Any]) -> "Columns":
-        """The rows of an index array, a mask, or a slice's indices, in that order."""
+        """The rows of an index array or a mask, in that order."""
         count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
         if rows.dtype == bool and count == len(self):
             return self
@@ -69,8 +98,22 @@ _ARRAYS: Final = (
 )  # fmt: skip
 
 
+def check_size(rows: int) -> None:
+    """Refuse a plan that fits into no memory before it is made.
+
+    Raises:
+        UserError: it has more than MAX_ROWS rows.
+    """
+    if rows > MAX_ROWS:
+        raise UserError(
+            f"the plan would have {rows:,} requests, more than {MAX_ROWS:,}",
+            where="workload",
+            remedy="Run shorter or at a lower rate, or split the run",
+        )
+
+
 def constant(value: int, n: int) -> Ints:
-    """n times the same, in the memory of one."""
+    """n equal values in the memory of one."""
     return np.broadcast_to(np.int64(value), n)
 
 
@@ -79,7 +122,7 @@ def _is_constant(column: npt.NDArray[Any]) -> bool:
 
 
 def stateless(n: int, **columns: Any) -> Columns:
-    """n requests that are each their own session, of the first class and tenant, with what is given."""
+    """n requests that are each a session of their own, of the first class and tenant, with the columns given."""
     base: dict[str, Any] = dict.fromkeys(_ARRAYS, constant(0, n))
     base |= {"at_ns": constant(NO_TIME, n), "content_seed": np.broadcast_to(np.uint64(0), n)}
     if "session" not in columns:
@@ -88,7 +131,6 @@ def stateless(n: int, **columns: Any) -> Columns:
 
 
 def concatenate(parts: list[Columns]) -> Columns:
-    """All rows, one part after the other."""
     if len(parts) == 1:
         return parts[0]
     joined = {name: _joined([getattr(part, name) for part in parts]) for name in _ARRAYS}
@@ -107,7 +149,6 @@ def _joined(columns: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def empty_blocks(n: int) -> pa.ListArray:
-    """n empty lists of block ids."""
     return blocks_of(np.zeros(n, np.int64), np.empty(0, np.uint64))
 
 
@@ -119,9 +160,19 @@ def blocks_of(counts: Ints, ids: npt.NDArray[np.uint64]) -> pa.ListArray:
 
 
 def block_counts(blocks: pa.ListArray) -> Ints:
-    """The length of each list."""
     counts: Ints = np.diff(blocks.offsets.to_numpy()).astype(np.int64)
     return counts
+
+
+def places_within(counts: Ints) -> Ints:
+    """0, 1, ... within each list of the given lengths, one list after the other."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def first_turns(turn: Ints) -> Ints:
+    """For each row the row of its session's first turn, where rows are session by session."""
+    rows: Ints = np.maximum.accumulate(np.where(turn == 0, np.arange(len(turn)), 0))
+    return rows
 
 
 def last_timed(at_ns: Ints) -> Ints:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailgate.workloads.table.schema import PLAN_SCHEMA
+from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 GENERATOR: Final = "tailgate.plan/1"
 """Changes when the same spec and seed would give other rows."""

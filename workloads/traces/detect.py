@@ -1,4 +1,4 @@
-"""Which format a trace has, from its name and its first lines; for the person who didn't say."""
+"""Which format a trace has, from its name and its first lines, where the person didn't say."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,21 @@ from typing import Any
 import orjson
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.config.workload import TraceSpec
 from tailgate.workloads.traces.formats.csv_stream import header, open_file
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 
 
-def guess_format(file: Path, *, named: bool = False) -> str:
-    """The format's name.
+def with_format(spec: TraceSpec) -> TraceSpec:
+    """The same with its format detected from the file where it is `auto`."""
+    if spec.format != "auto":
+        return spec
+    return spec.model_copy(update={"format": guess_format(spec.file, named=bool(spec.columns))})
 
-    Args:
-        file: the trace, a file or a folder.
-        named: the person has named columns, so it is one of the plain formats.
+
+def guess_format(file: Path, *, named: bool = False) -> str:
+    """The name of the format; with `named`, the person has named columns, so it is one of the plain formats.
 
     Raises:
         UserError: it can't be opened, or looks like none of them.
@@ -26,7 +30,7 @@ def guess_format(file: Path, *, named: bool = False) -> str:
             return "servegen"
         if any(file.glob("*.json")) or any(file.glob("*.json.gz")):
             return "kv-cache-tester"
-        raise UserError("the folder looks like no trace", where=str(file), remedy=_HOW)
+        raise UserError("the folder doesn't look like a trace of a known format", where=str(file), remedy=_HOW)
     name = file.name.removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
         return "parquet"
@@ -39,7 +43,9 @@ def guess_format(file: Path, *, named: bool = False) -> str:
         return "azure"
     if {"Timestamp", "Request tokens", "Response tokens"} <= set(columns):
         return "burstgpt"
-    raise UserError(f"its format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW)
+    raise UserError(
+        f"the trace's format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW
+    )
 
 
 def _of_json(file: Path, *, named: bool) -> str:
@@ -62,4 +68,4 @@ def _of_json(file: Path, *, named: bool) -> str:
             return "ragpulse" if isinstance(record.get("hash_ids"), dict) else "mooncake"
         if b'"usage"' in line or b'"error"' in line:
             return "openai"
-    raise UserError("its format isn't known", where=str(file), remedy=_HOW)
+    raise UserError("the trace's format isn't known", where=str(file), remedy=_HOW)

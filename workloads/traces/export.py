@@ -1,6 +1,6 @@
 """Requests written in another format: `mooncake`, `azure`, or plain `csv`, `jsonl` and `parquet` with all columns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.table.columns import NO_TIME
 from tailgate.workloads.traces.formats import mooncake
 from tailgate.workloads.traces.replay import Replay
+from tailgate.workloads.traces.rescale import renumbered
 
 # What reads the plain formats back in: `columns` and `time_unit: s` of a TraceSpec.
 NAMES: Final = {
@@ -28,7 +29,7 @@ _AT_ONCE: Final = 20_000
 
 
 def export(replay: Replay, path: Path, format: str) -> list[str]:
-    """Write all requests; returns what the format can't hold.
+    """Write all requests and return notices of what the format can't hold.
 
     Raises:
         UserError: an unknown format, a format that needs what the trace lacks, or a path that can't be written.
@@ -43,7 +44,7 @@ def export(replay: Replay, path: Path, format: str) -> list[str]:
     block = replay.block_tokens
     if format == "mooncake" and replay.columns.prefix_blocks is not None and block != mooncake.BLOCK_TOKENS:
         raise UserError(
-            f"mooncake's blocks are of {mooncake.BLOCK_TOKENS} tokens, the trace's of {block}",
+            f"mooncake's blocks have {mooncake.BLOCK_TOKENS} tokens each, the trace's {block}",
             where="--to",
             remedy="Write jsonl or parquet, and name `block_tokens` where it is read",
         )
@@ -69,17 +70,18 @@ def _mooncake(replay: Replay, path: Path) -> None:
     with path.open("wb") as stream:
         for begin in range(0, len(columns), _AT_ONCE):
             end = min(begin + _AT_ONCE, len(columns))
-            lines = [
+            rows = zip(
+                (columns.at_ns[begin:end] // 1_000_000).tolist(),
+                columns.prompt_tokens[begin:end].tolist(),
+                columns.output_tokens[begin:end].tolist(),
+                ids(begin, end),
+                strict=True,
+            )
+            stream.writelines(
                 orjson.dumps({"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": blocks})
-                for at, prompt, output, blocks in zip(
-                    (columns.at_ns[begin:end] // 1_000_000).tolist(),
-                    columns.prompt_tokens[begin:end].tolist(),
-                    columns.output_tokens[begin:end].tolist(),
-                    ids(begin, end),
-                    strict=True,
-                )
-            ]
-            stream.write(b"\n".join(lines) + b"\n")
+                + b"\n"
+                for at, prompt, output, blocks in rows
+            )
 
 
 def _small_ids(replay: Replay) -> Callable[[int, int], list[list[int]]]:
@@ -87,11 +89,7 @@ def _small_ids(replay: Replay) -> Callable[[int, int], list[list[int]]]:
     blocks = replay.columns.prefix_blocks
     if blocks is None:
         return lambda begin, end: [[] for _ in range(begin, end)]
-    flat = blocks.flatten().to_numpy()
-    _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    numbered = pa.ListArray.from_arrays(blocks.offsets, pa.array(rank[inverse]))
+    numbered = pa.ListArray.from_arrays(blocks.offsets, pa.array(renumbered(blocks.flatten().to_numpy())))
     return lambda begin, end: numbered[begin:end].to_pylist()
 
 
@@ -134,13 +132,9 @@ def _csv(replay: Replay, path: Path) -> None:
 
 
 def _jsonl(replay: Replay, path: Path) -> None:
-    def lines(table: pa.Table) -> Iterator[bytes]:
-        for batch in table.to_batches(max_chunksize=_AT_ONCE):
-            for record in batch.to_pylist():
-                yield orjson.dumps(record) + b"\n"
-
     with path.open("wb") as stream:
-        stream.writelines(lines(_table(replay, blocks=True)))
+        for batch in _table(replay, blocks=True).to_batches(max_chunksize=_AT_ONCE):
+            stream.writelines(orjson.dumps(record) + b"\n" for record in batch.to_pylist())
 
 
 def _parquet(replay: Replay, path: Path) -> None:

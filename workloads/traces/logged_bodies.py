@@ -4,6 +4,7 @@ A plan's `content_seed` is then the line of the log (1 is the first). Tools, `re
 stay as they are; what the injector must set itself (model, streaming, limits) it sets over them.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,28 +17,16 @@ _HINTS: Final = ("messages", "prompt", "input")
 
 
 class Bodies:
-    """The bodies of a log by line. The file is scanned once for its lines; bodies are parsed when asked for.
-
-    Raises:
-        UserError: it can't be read.
-    """
+    """The request bodies of a log, by line. The file is scanned once for lines; bodies are parsed when asked for."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         with open_file(file) as stream:
             self._data: bytes = stream.read()
-        self._starts = [0]
-        at = self._data.find(b"\n")
-        while at >= 0:
-            self._starts.append(at + 1)
-            at = self._data.find(b"\n", at + 1)
+        self._starts = [0, *(newline.end() for newline in re.finditer(b"\n", self._data))]
 
     def body(self, line: int) -> dict[str, Any]:
-        """The request body of a line.
-
-        Raises:
-            UserError: the line holds none.
-        """
+        """The request body of a line; a UserError where it holds none."""
         if not 1 <= line <= len(self._starts):
             raise UserError(f"there is no line {line}", where=str(self._file))
         begin = self._starts[line - 1]
@@ -46,9 +35,9 @@ class Bodies:
             record = orjson.loads(self._data[begin : end if end >= 0 else None])
         except orjson.JSONDecodeError as error:
             raise UserError(f"is not JSON: {error}", where=f"{self._file}, line {line}") from error
-        for found in _candidates(record):
-            if any(hint in found for hint in _HINTS):
-                return found
+        for candidate in _candidates(record):
+            if any(hint in candidate for hint in _HINTS):
+                return candidate
         raise UserError(
             "holds no request body (messages or prompt)",
             where=f"{self._file}, line {line}",
@@ -57,7 +46,7 @@ class Bodies:
 
 
 def _candidates(record: Any) -> list[dict[str, Any]]:
-    """Where a log may keep the body: in `request.body`, `request`, `body`, or it is the line itself."""
+    """The places where a log may hold the body: `request.body`, `request`, `body`, or the line itself."""
     if not isinstance(record, dict):
         return []
     request = record.get("request")

@@ -1,14 +1,14 @@
 """A slice of a recorded trace as a plan's columns: order, slice, stamps on a grid, speed.
 
-What a file's bytes mean is of the formats' own modules, another rate of `rescale`; lengths against the context,
-hashes and prompts are the plan's.
+What a file's bytes mean is known to the modules in `formats`; `rescale` changes the rate; the limit of the context,
+hashes and prompts belong to the plan.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,9 @@ import pyarrow as pa
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns, block_counts, blocks_of, stateless
+from tailgate.workloads.traces.detect import with_format
 from tailgate.workloads.traces.formats import (
     azure,
     burstgpt,
@@ -29,17 +30,21 @@ from tailgate.workloads.traces.formats import (
     servegen,
 )
 from tailgate.workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
-from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows
+from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, joined
 
 _COARSE_NS: Final = 500_000_000
 _GRID_ROWS: Final = 20
+_READERS: Final[dict[str, Callable[[Path, Faults], Reader]]] = {
+    "azure": azure.read, "burstgpt": burstgpt.read, "mooncake": mooncake.read, "ragpulse": ragpulse.read,
+    "kv-cache-tester": kvcachetester.read, "openai": openai_log.read,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Replay:
     """A slice of a trace: its requests, and the names that its codes stand for.
 
-    Requests with times of their own are in their order; those that follow their predecessor stand behind it.
+    Requests with times of their own are in order of time; those that follow their predecessor stand behind it.
     """
 
     columns: Columns
@@ -53,17 +58,19 @@ class Replay:
 def load(spec: TraceSpec, seed: int = 0) -> Replay:
     """The requests of the slice, with `at_ns` from the slice's start at the asked rate and speed.
 
-    The slice's `start` counts from the trace's first row. Reading ends at the first piece that lies wholly
-    behind the slice.
+    The slice's `start` counts from the trace's first row. Reading ends at the first piece
+    that lies wholly behind the slice.
 
     Raises:
         UserError: no such file, broken rows, or nothing in the slice.
     """
+    spec = with_format(spec)
     faults = Faults(spec.file, spec.skip_bad_rows)
-    rows = _joined(_sliced(_reader(spec, seed, faults), spec))
+    rows = joined(_sliced(_reader(spec, seed, faults), spec))
     if rows is None:
         raise UserError(
-            "it holds no requests" if not faults.skipped else "all its rows are broken", where=str(spec.file)
+            "all rows of the trace are broken" if faults.skipped else "the trace holds no requests",
+            where=str(spec.file),
         )
     notices = faults.summary()
     rows = _answerable(rows, spec, notices)
@@ -73,7 +80,7 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
     classes, class_code = _codes(rows.classes, len(rows))
     tenants, tenant_code = _codes(rows.tenants, len(rows))
     columns = _columns(rows, seed).with_(class_code=class_code, tenant_code=tenant_code)
-    if rows.think_ns is not None and (rows.think_ns != NO_PAUSE).any():
+    if rows.think_ns is not None and rows.waits.any():
         columns = _following(columns, rows.think_ns)
     columns = at_speed(columns, spec.speed)
     if spec.rate is not None and spec.format != "servegen":
@@ -83,44 +90,28 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
 
 
 def reader_of(spec: TraceSpec) -> Callable[[Path, Faults], Reader]:
-    """The reader of a recorded format.
-
-    Raises:
-        UserError: the format needs columns to be named.
-    """
+    """The reader of a recorded format; ServeGen has none."""
+    if spec.format in _READERS:
+        return _READERS[spec.format]
     match spec.format:
-        case "azure":
-            return azure.read
-        case "burstgpt":
-            return burstgpt.read
-        case "mooncake":
-            return mooncake.read
-        case "ragpulse":
-            return ragpulse.read
-        case "kv-cache-tester":
-            return kvcachetester.read
-        case "openai":
-            return openai_log.read
         case "csv":
             return partial(named_columns.read_csv, columns=spec.columns, unit=spec.time_unit)
         case "jsonl" | "parquet":
             return partial(
-                named_columns.read_records,
-                columns=spec.columns,
-                unit=spec.time_unit,
-                block_tokens=spec.block_tokens,
+                named_columns.read_records, columns=spec.columns, unit=spec.time_unit, block_tokens=spec.block_tokens,
                 parquet=spec.format == "parquet",
-            )
-        case "auto":
-            raise ValueError("the spec is not resolved")
+            )  # fmt: skip
         case "servegen":
             raise UserError("ServeGen holds clients, not requests", where="workload.trace.format")
+    raise ValueError("the format has not been detected")
 
 
 def _reader(spec: TraceSpec, seed: int, faults: Faults) -> Reader:
     if spec.format == "servegen":
         if spec.duration is None:
-            raise UserError("ServeGen's clients go on for days: say how long", where="workload.trace.duration")
+            raise UserError(
+                "ServeGen's clients send for days: say how long the slice is to be", where="workload.trace.duration"
+            )
         rate = None if spec.rate is None else spec.rate / spec.speed  # its clients' time is not yet compressed
         yield servegen.generate(spec.file, faults, seed, spec.start, spec.duration, rate)
     else:
@@ -128,21 +119,21 @@ def _reader(spec: TraceSpec, seed: int, faults: Faults) -> Reader:
 
 
 def _sliced(reader: Reader, spec: TraceSpec) -> Iterator[Rows]:
-    """The pieces cut to the slice, times from its start; ends early where all that follows is later."""
+    """The pieces cut to the slice, with times from its start; ends early where all that follows is later."""
     if spec.format == "servegen":
         yield from reader
         return
     begin_ns = round(spec.start * 1e9)
     end_ns = None if spec.duration is None else begin_ns + round(spec.duration * 1e9)
     origin: int | None = None
-    latest, kept = 0, 0
+    latest, rows_in_slice = 0, 0
     for rows in reader:
         if not len(rows):
             continue
         if not rows.has_times:
             if begin_ns or end_ns is not None:
                 raise UserError("a trace without times can't be cut by time", where="workload.trace.start")
-            kept += len(rows)
+            rows_in_slice += len(rows)
             yield rows
             continue
         origin = int(rows.at_ns[0]) if origin is None else origin
@@ -154,9 +145,9 @@ def _sliced(reader: Reader, spec: TraceSpec) -> Iterator[Rows]:
         if end_ns is not None:
             inside &= at_ns < end_ns
         piece = rows.take(inside)
-        kept += len(piece)
-        yield _moved(piece, origin + begin_ns)
-    if origin is not None and not kept:
+        rows_in_slice += len(piece)
+        yield replace(piece, at_ns=piece.at_ns - (origin + begin_ns))
+    if origin is not None and not rows_in_slice:
         raise UserError(
             f"the slice from {spec.start:g} s" + (f" for {spec.duration:g} s" if spec.duration else "") + " is empty",
             where=str(spec.file),
@@ -164,43 +155,8 @@ def _sliced(reader: Reader, spec: TraceSpec) -> Iterator[Rows]:
         )
 
 
-def _moved(rows: Rows, by_ns: int) -> Rows:
-    from dataclasses import replace
-
-    return replace(rows, at_ns=rows.at_ns - by_ns)
-
-
-def _joined(pieces: Iterator[Rows]) -> Rows | None:
-    parts = [rows for rows in pieces if len(rows)]
-    if not parts:
-        return None
-
-    def join(name: str) -> Any:
-        columns = [getattr(part, name) for part in parts]
-        if any(column is None for column in columns):
-            return None
-        return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else pa.concat_arrays(columns)
-
-    names = (
-        "at_ns",
-        "prompt_tokens",
-        "output_tokens",
-        "session",
-        "think_ns",
-        "blocks",
-        "classes",
-        "tenants",
-        "failed",
-        "line",
-    )
-    joined = {name: join(name) for name in names}
-    return Rows(**joined, block_tokens=parts[0].block_tokens, has_times=parts[0].has_times)
-
-
 def _answerable(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
-    """Without requests of unknown length; a request without an answer asks for one token."""
-    from dataclasses import replace
-
+    """The requests of known length; one without an answer asks for one token."""
     empty = rows.prompt_tokens < 1
     if empty.any():
         notices.append(f"{spec.file.name}: {int(empty.sum()):,} requests without prompt tokens (failed) left out")
@@ -215,32 +171,18 @@ def _answerable(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
 
 
 def _ordered(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
-    """By time. Steps that follow their predecessor are counted within their session only."""
-    waits = np.zeros(len(rows), bool) if rows.think_ns is None else rows.think_ns != NO_PAUSE
-    own = rows.at_ns[~waits]
-    backwards = int((np.diff(own) < 0).sum())
+    """In order of time, unless some follow their predecessor, whose times count within their session only."""
+    waits = rows.waits
+    backwards = int((np.diff(rows.at_ns[~waits]) < 0).sum())
     if not backwards or waits.any():
         return rows
     notices.append(f"{spec.file.name}: the clock went backwards {backwards:,} times; rows are sorted by time")
-    rows = _reordered(rows, np.argsort(rows.at_ns, kind="stable"))
-    before = -int(rows.at_ns[0])
-    if before <= 0:
+    rows = rows.take(np.argsort(rows.at_ns, kind="stable"))
+    if rows.at_ns[0] >= 0:
         return rows
     # The file's first row is not the earliest, from which the slice now counts.
-    rows = _moved(rows, -before)
+    rows = replace(rows, at_ns=rows.at_ns - rows.at_ns[0])
     return rows if spec.duration is None else rows.take(rows.at_ns < round(spec.duration * 1e9))
-
-
-def _reordered(rows: Rows, order: Ints) -> Rows:
-    chosen: dict[str, Any] = {}
-    for name in ("at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "failed", "line"):
-        column = getattr(rows, name)
-        chosen[name] = None if column is None else column[order]
-    index = pa.array(order)
-    for name in ("blocks", "classes", "tenants"):
-        column = getattr(rows, name)
-        chosen[name] = None if column is None else column.take(index)
-    return Rows(**chosen, block_tokens=rows.block_tokens, has_times=rows.has_times)
 
 
 def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
@@ -248,10 +190,7 @@ def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
 
     Otherwise all arrivals of a tick would come at once, and any burstiness measured would be the grid's.
     """
-    from dataclasses import replace
-
-    waits = np.zeros(len(rows), bool) if rows.think_ns is None else rows.think_ns != NO_PAUSE
-    if not spec.spread or waits.any() or len(rows) < _GRID_ROWS:
+    if not spec.spread or rows.waits.any() or len(rows) < _GRID_ROWS:
         return rows
     gaps = np.diff(rows.at_ns)
     grid = int(gaps[gaps > 0].min()) if (gaps > 0).any() else 0
@@ -260,7 +199,7 @@ def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
     if not ticks:
         return rows
     notices.append(f"{spec.file.name}: its stamps lie on a {grid / 1e9:.3g} s grid; they are spread evenly within it")
-    u = Field(seed, "spread").uniform(np.arange(len(rows)))
+    u = RandomField(seed, "spread").uniform(np.arange(len(rows)))
     return replace(rows, at_ns=np.sort(rows.at_ns + (u * grid).astype(np.int64)))
 
 
@@ -280,7 +219,7 @@ def _columns(rows: Rows, seed: int) -> Columns:
     blocks = rows.blocks
     if blocks is not None:
         # The trace's ids become this seed's: other seeds have other content with the same sharing.
-        ids = Field(seed, "trace blocks").u64(blocks.flatten().to_numpy())
+        ids = RandomField(seed, "trace blocks").u64(blocks.flatten().to_numpy())
         blocks = blocks_of(block_counts(blocks), ids)
     return stateless(
         n,
@@ -295,7 +234,7 @@ def _columns(rows: Rows, seed: int) -> Columns:
 
 
 def _following(columns: Columns, think_ns: Ints) -> Columns:
-    """Later turns lose their time and get their pause; rows stand session by session."""
+    """Later turns that wait lose their time and get their pause; rows stand session by session."""
     waits = (think_ns != NO_PAUSE) & (columns.turn > 0)
     columns = columns.with_(
         at_ns=np.where(waits, NO_TIME, columns.at_ns), think_ns=np.where(waits, np.maximum(think_ns, 0), 0)

@@ -1,4 +1,4 @@
-"""A trace at another mean rate: sessions left out, shifted copies laid over each other, or another speed."""
+"""A trace at another mean rate: by leaving out sessions, adding shifted copies of it, or another speed."""
 
 from typing import Final
 
@@ -7,15 +7,21 @@ import numpy as np
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.sampling.random_streams import Field
-from tailgate.workloads.table.columns import NO_TIME, Columns, block_counts, blocks_of, concatenate
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.sampling.random_streams import RandomField
+from tailgate.workloads.table.columns import (
+    NO_TIME,
+    Columns,
+    block_counts,
+    blocks_of,
+    check_size,
+    concatenate,
+    last_timed,
+)
 
 _FEW: Final = 20
 
 
 def at_speed(columns: Columns, speed: float) -> Columns:
-    """Times and pauses divided by `speed`."""
     if speed == 1.0:
         return columns
     at_ns = np.where(columns.at_ns != NO_TIME, np.rint(columns.at_ns / speed), NO_TIME).astype(np.int64)
@@ -23,13 +29,13 @@ def at_speed(columns: Columns, speed: float) -> Columns:
 
 
 def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]:
-    """The asked mean rate, by leaving out sessions, by laying shifted copies over, or by (more) speed."""
+    """The columns at the mean rate asked for, by leaving out sessions, adding shifted copies, or another speed."""
     rate = spec.rate or 0.0
     timed = columns.at_ns[columns.at_ns != NO_TIME]
     length_s = None if spec.duration is None else spec.duration / spec.speed
     span_s = length_s or float(timed.max() - timed.min()) / 1e9 if len(timed) else 0.0
     if not span_s:
-        raise UserError("a trace without times, or with one, has no rate to change", where="workload.trace.rate")
+        raise UserError("a trace with fewer than two times has no rate to change", where="workload.trace.rate")
     own = len(timed) / span_s
     ratio = rate / own
     way = spec.rate_by if spec.rate_by != "auto" else ("thin" if ratio <= 1 else "superpose")
@@ -46,7 +52,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
                 )
             return _thinned(columns, ratio, seed, 0), f"{what} by leaving out {_left_out(columns)} at random"
         case _:
-            refuse_too_many(int(len(columns) * ratio))
+            check_size(int(len(columns) * ratio))
             copies = [_copy(columns, k, round(span_s * 1e9), seed) for k in range(int(ratio))]
             last = int(ratio)
             if ratio > last:
@@ -55,7 +61,7 @@ def at_rate(columns: Columns, spec: TraceSpec, seed: int) -> tuple[Columns, str]
 
 
 def _thinned(columns: Columns, share: float, seed: int, copy: int) -> Columns:
-    keep = Field(seed, "thin", copy).uniform(_together(columns)) < share
+    keep = RandomField(seed, "thin", copy).uniform(_thinning_groups(columns)) < share
     if not keep.any():
         raise UserError("nothing is left of the trace at this rate", where="workload.trace.rate")
     return columns.take(keep)
@@ -67,11 +73,12 @@ def _left_out(columns: Columns) -> str:
     return "requests" if columns.prefix_blocks is None else "all requests of a prefix (it names no sessions)"
 
 
-def _together(columns: Columns) -> Ints:
-    """What is left out or kept as one: sessions, or where none are known the requests that begin alike.
+def _thinning_groups(columns: Columns) -> Ints:
+    """For each request the group with which it is left out: its session, or the requests that begin alike.
 
-    These are the requests with the same first block, but where that is one in a hundred or more (a system prompt) with
-    the same second, and so on: single requests left out would take with them what others share.
+    Where no sessions are known, these are the requests with the same first block, or, where one in a hundred or more
+    has that block (a system prompt), with the same second, and so on: leaving out single requests would change how much
+    the others share.
     """
     if (columns.turn > 0).any() or columns.prefix_blocks is None:
         return columns.session
@@ -90,15 +97,15 @@ def _together(columns: Columns) -> Ints:
 
 
 def _copy(columns: Columns, k: int, span_ns: int, seed: int) -> Columns:
-    """The slice turned around in time by a random shift, with sessions and content of its own; copy 0 is itself."""
+    """The slice rotated in time by a random shift, with content of its own; copy 0 is the slice itself."""
     if k == 0:
         return columns
-    shift = int(Field(seed, "shift").uniform(np.array([k]))[0] * span_ns)
+    shift = int(RandomField(seed, "shift").uniform(np.array([k]))[0] * span_ns)
     timed = columns.at_ns != NO_TIME
     moved = (np.where(timed, columns.at_ns, 0) + shift) % span_ns
     blocks = columns.prefix_blocks
     if blocks is not None:
-        blocks = blocks_of(block_counts(blocks), Field(seed, "copy", k).u64(blocks.flatten().to_numpy()))
+        blocks = blocks_of(block_counts(blocks), RandomField(seed, "copy", k).u64(blocks.flatten().to_numpy()))
     return columns.with_(at_ns=np.where(timed, moved, NO_TIME), prefix_blocks=blocks)
 
 
@@ -108,14 +115,12 @@ def _merged(copies: list[Columns]) -> Columns:
         parts.append(copy.with_(session=copy.session + offset))
         offset += int(copy.session.max()) + 1
     joined = concatenate(parts)
-    timed = joined.at_ns != NO_TIME
-    if timed.all():
+    if (joined.at_ns != NO_TIME).all():
         joined = joined.take(np.argsort(joined.at_ns, kind="stable"))
-        # A session that was turned around the slice's end begins with its former later turns.
+        # A session that was rotated across the slice's end begins with its former later turns.
         session = renumbered(joined.session)
         return joined.with_(session=session, turn=turns_of(session))
-    anchor = np.maximum.accumulate(np.where(timed, np.arange(len(joined)), 0))
-    joined = joined.take(np.argsort(joined.at_ns[anchor], kind="stable"))
+    joined = joined.take(np.argsort(joined.at_ns[last_timed(joined.at_ns)], kind="stable"))
     return joined.with_(session=renumbered(joined.session))
 
 

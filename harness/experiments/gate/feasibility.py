@@ -8,15 +8,15 @@ import numpy as np
 from yarl import URL
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.experiments.gate.costs import price_per_hour
+from tailgate.harness.experiments.core.estimate import price_per_hour
 from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.gpu_watch import LOOPBACK
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.reports.stats.order_statistics import floor
-from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
-from tailgate.reports.verdicts.gate.missing_data import require_figure
+from tailgate.reports.verdicts.gate.metrics import GateMetric, require_figure, require_load
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
-from tailgate.reports.verdicts.gate.runs import SIDES, GateRun
+from tailgate.reports.verdicts.gate.runs import SIDES
 from tailgate.reports.verdicts.gate.thresholds import applies
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import closed_rows, make_plan
@@ -29,61 +29,62 @@ class _Percentile:
     """One percentile that has to be there: at which point, of what, and where the policy asks for it."""
 
     point: str
-    said: str
+    text: str
     q: float
     where: str
 
 
-def require_decidable(found: Experiment) -> None:
+def require_decidable(experiment: Experiment) -> None:
     """Whether the planned runs can have what the policy judges: enough requests, a load that tells, a price, an SLO.
 
     Raises:
         UserError: with how many requests are needed, or what is missing.
     """
-    for metric in found.policy.gate_metrics:
+    for metric in experiment.policy.gate_metrics:
         if not metric.latency:
-            _require_load(found, metric)
+            _require_load(experiment, metric)
             for side in SIDES:
-                if said := _lacks(metric, found.sample(side)):
-                    what, remedy = said
+                if lack := _lacks(metric, experiment.sample(side)):
+                    what, remedy = lack
                     raise UserError(
                         f"metrics.{metric.key} needs {what}, and the {side} has none", where="policy", remedy=remedy
                     )
     sizes: dict[str, int | None] = {}
-    for one in _percentiles(found.policy):
-        if one.point not in sizes:
-            sizes[one.point] = planned_requests(found, one.point)
-        planned, needs = sizes[one.point], floor(one.q)
+    for percentile in _percentiles(experiment.policy):
+        point = percentile.point
+        if point not in sizes:
+            sizes[point] = planned_requests(experiment, point)
+        planned, needs = sizes[point], floor(percentile.q)
         if planned is not None and planned < needs:
             raise UserError(
-                f"{one.said} needs at least {needs:,} requests a run, and a run has {planned:,}"
-                f"{'' if one.point == WHOLE else f' at the point {one.point}'}: it could never pass",
-                where=f"policy: {one.where}",
+                f"{percentile.text} needs at least {needs:,} requests a run, and a run has {planned:,}"
+                f"{'' if point == WHOLE else f' at the point {point}'}: it could never pass",
+                where=f"policy: {percentile.where}",
                 remedy=f"Make the runs {needs / max(planned, 1):.1f} times as long, or take a lower percentile.",
             )
 
 
-def require_figures(run: GateRun, policy: Policy) -> None:
+def require_figures(run: StoredRun, policy: Policy) -> None:
     """Whether a run that went well has every figure that is judged at its point: else none of its kind will.
 
     Raises:
         UserError: it lacks one for another reason than too few requests.
     """
-    if run.died or run.refused_all or run.bad_checks():
+    if run.target_died or run.refused_all or run.summary.failed_checks:
         return
     for point, metric in policy.tests():
         if point == run.point:
             require_figure(metric, run)
 
 
-def planned_requests(found: Experiment, point: str) -> int | None:
+def planned_requests(experiment: Experiment, point: str) -> int | None:
     """Requests of the measure phase of the first pair's plan; None where only the run can tell."""
-    if found.rate_unknown(point):
+    if experiment.rate_unknown(point):
         return None
-    workload = found.spec("baseline", point, 1).workload
+    workload = experiment.spec("baseline", point, 1).workload
     if workload.loop == "closed":
         return workload.requests
-    plan = make_plan(workload, found.policy.seed + 1)
+    plan = make_plan(workload, experiment.policy.seed + 1)
     return int(np.count_nonzero(plan.table["phase"].to_numpy(zero_copy_only=False) == "measure"))
 
 
@@ -99,18 +100,14 @@ def _percentiles(policy: Policy) -> Iterator[_Percentile]:
                     yield _Percentile(point, threshold.text, threshold.percentile, f"thresholds.{threshold.metric}")
 
 
-def _require_load(found: Experiment, metric: GateMetric) -> None:
-    """Whether what is carried is up to the target where it is judged: users who wait, and do nothing else.
-
-    Raises:
-        UserError: an open loop, or users who think between their requests.
-    """
+def _require_load(experiment: Experiment, metric: GateMetric) -> None:
+    """Whether what is carried is up to the target where it is judged: users who wait, and do nothing else."""
     where = f"policy: metrics.{metric.key}"
-    full = [name for name, point in found.policy.points.items() if point.saturated]
-    if found.policy.points and not full:
+    saturated = [name for name, point in experiment.policy.points.items() if point.saturated]
+    if experiment.policy.points and not saturated:
         raise require_load(metric, where)
-    for point in full or [WHOLE]:
-        spec = found.sample("baseline", point)
+    for point in saturated or [WHOLE]:
+        spec = experiment.sample("baseline", point)
         if spec.workload.loop != "closed":
             raise require_load(metric, where)
         if pause := _mean_pause_s(spec):

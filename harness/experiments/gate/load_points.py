@@ -31,12 +31,11 @@ class Load:
     planned: float
 
 
-def shares(found: Experiment) -> dict[str, float]:
-    """The points that are given as shares."""
-    return {name: point.share for name, point in found.policy.points.items() if point.share is not None}
+def shares(experiment: Experiment) -> dict[str, float]:
+    return {name: point.share for name, point in experiment.policy.points.items() if point.share is not None}
 
 
-def load_for(found: Experiment, point: str, wanted: float) -> Load:
+def load_for(experiment: Experiment, point: str, wanted: float) -> Load:
     """The rate at which the plans of the declared pairs send `wanted` requests per second on average.
 
     The plans are scaled, not their expectation: a few bursty minutes can be far from it.
@@ -48,7 +47,7 @@ def load_for(found: Experiment, point: str, wanted: float) -> Load:
     rate = wanted
     for _ in range(_ROUNDS):
         rate = float(f"{rate:.{_DIGITS}g}")
-        load = Load(rate, planned_per_s(found.with_rate(point, rate), point))
+        load = Load(rate, planned_per_s(experiment.with_rate(point, rate), point))
         if best is None or abs(load.planned - wanted) < abs(best.planned - wanted):
             best = load
         if not load.planned or abs(load.planned / wanted - 1) <= _CLOSE:
@@ -57,17 +56,17 @@ def load_for(found: Experiment, point: str, wanted: float) -> Load:
     assert best is not None
     if not best.planned:
         raise UserError(
-            f"{wanted:.3g} requests/s over {found.sample('baseline', point).workload.measured_s() or 0:g} s are none",
+            f"runs as long as these would send no request at {wanted:.3g}/s",
             where=f"policy: points.{point}", remedy="Make the runs longer.",
         )  # fmt: skip
     return best
 
 
-def planned_per_s(found: Experiment, point: str) -> float:
+def planned_per_s(experiment: Experiment, point: str) -> float:
     """Requests per second in the measure phase, over the plans of the declared pairs."""
     requests = seconds = 0.0
-    for pair in range(1, found.policy.pairs + 1):
-        spec = found.spec("baseline", point, pair)
+    for pair in range(1, experiment.policy.pairs + 1):
+        spec = experiment.spec("baseline", point, pair)
         plan = make_plan(spec.workload, spec.seed)
         requests += np.count_nonzero(plan.table["phase"].to_numpy(zero_copy_only=False) == "measure")
         seconds += plan.span_s - spec.workload.warmup

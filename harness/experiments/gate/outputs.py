@@ -1,27 +1,23 @@
-"""What a gate writes besides its runs: checked before anything is measured, and written so that no verdict is lost.
-
-The documents of the gate's folder come first; what can't be written then is told, and the verdict stands.
-"""
+"""What a gate writes besides its runs: its folder's documents first. What can't be written is told, no more."""
 
 import datetime
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tailgate.harness.experiments.core.outputs import require_writable, write_each
 from tailgate.reports.documents.gate import history as gate_history
 from tailgate.reports.documents.gate import write
 from tailgate.reports.documents.gate.history import Entry
-from tailgate.reports.documents.gate.junit import junit
-from tailgate.reports.documents.gate.markdown import markdown
-from tailgate.reports.rundir.manifest import write_atomic
+from tailgate.reports.documents.gate.write import junit, markdown
+from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.policy import Policy
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 
 
 @dataclass(frozen=True)
-class Paperwork:
+class GateOutputs:
     """Where it goes.
 
     Attributes:
@@ -43,34 +39,27 @@ class Paperwork:
         """
         for path, flag in ((self.junit, "--junit"), (self.markdown, "--markdown")):
             if path is not None:
-                _require_writable(path, path.parent, flag)
+                require_writable(path, flag)
         if self.history is not None:
             gate_history.read(self.history)
             if self.remember:
-                there = next(one for one in self.history.absolute().parents if one.exists())
-                _require_writable(self.history, there, "history")
+                require_writable(self.history, "history", makes_folders=True)
 
-    def write(self, found: Verdict, folder: Path | None) -> list[str]:
+    def write(self, verdict: Verdict, folder: Path | None) -> list[str]:
         """Write it; one message for each part that could not be written after all."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        new = [gate_history.entry_of(found, now)] if self.remember and found.verdict != "INVALID" else []
+        new = [gate_history.entry_of(verdict, now)] if self.remember and verdict.verdict != "INVALID" else []
         steps: list[Callable[[], None]] = []
         if folder is not None:
-            steps.append(lambda: _documents(found, folder, self.history, new))
+            steps.append(lambda: _documents(verdict, folder, self.history, new))
         if (xml := self.junit) is not None:
-            steps.append(lambda: write_atomic(xml, junit(found).encode()))
+            steps.append(lambda: write_atomic(xml, junit(verdict).encode()))
         if (text := self.markdown) is not None:
-            steps.append(lambda: write_atomic(text, markdown(found).encode()))
-        steps.append(lambda: write.write_step_summary(found))
-        if (kept := self.history) is not None and new:
-            steps.append(lambda: gate_history.append(kept, new[0]))
-        problems = []
-        for step in steps:
-            try:
-                step()
-            except UserError as error:
-                problems.append(str(error))
-        return problems
+            steps.append(lambda: write_atomic(text, markdown(verdict).encode()))
+        steps.append(lambda: write.write_step_summary(verdict))
+        if (history := self.history) is not None and new:
+            steps.append(lambda: gate_history.append(history, new[0]))
+        return write_each(steps)
 
 
 def history_of(policy: Policy, policy_file: Path, asked: Path | None) -> Path | None:
@@ -80,26 +69,9 @@ def history_of(policy: Policy, policy_file: Path, asked: Path | None) -> Path | 
     return policy_file.resolve().parent / policy.history
 
 
-def _documents(found: Verdict, folder: Path, history: Path | None, new: Sequence[Entry]) -> None:
+def _documents(verdict: Verdict, folder: Path, history: Path | None, new: Sequence[Entry]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"can't be made: {error.strerror}", where=str(folder)) from error
-    write.write_all(found, folder, [*(gate_history.read(history) if history else []), *new])
-
-
-def _require_writable(path: Path, folder: Path, where: str) -> None:
-    """Try it with a file beside it.
-
-    Raises:
-        UserError: it can't be written.
-    """
-    probe = folder / f".{path.name}.{os.getpid()}.probe"
-    try:
-        probe.touch()
-        probe.unlink()
-        if path.exists():
-            with path.open("ab"):
-                pass
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=f"{where} {path}") from error
+    write.write_all(verdict, folder, [*(gate_history.read(history) if history else []), *new])

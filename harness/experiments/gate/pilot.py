@@ -5,19 +5,21 @@ Runs of one seed: what differs between them is what a pair's difference will be 
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from tailgate.harness.experiments.core.campaign import Notify
 from tailgate.harness.experiments.gate.run_specs import Experiment
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
 from tailgate.reports.build import build
-from tailgate.reports.stats.paired_tests import POWER
+from tailgate.reports.stats.between_runs import POWER
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.summary.model import Summary
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.reports.verdicts.gate.operating_curve import decide, differences
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS
@@ -67,7 +69,7 @@ class Proposal:
     notes: list[str]
 
 
-async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+async def pilot(experiment: Experiment, runs: int, out: Path, notify: Notify) -> list[Summary]:
     """Run the baseline `runs` times at the first point; the summaries.
 
     Raises:
@@ -75,29 +77,29 @@ async def pilot(found: Experiment, runs: int, out: Path, say: Callable[[str], No
     """
     summaries = []
     for number in range(1, runs + 1):
-        say(f"pilot run {number} of {runs}")
+        notify(f"pilot run {number} of {runs}")
         folder = out / f"pilot{number:02}"
         # One seed for the requests, but the embedded engine's jitter is each run's own.
-        own_jitter = found.spec("baseline", found.points[0], number).target
-        spec = found.spec("baseline", found.points[0], 1).model_copy(update={"target": own_jitter})
+        own_jitter = experiment.spec("baseline", experiment.points[0], number).target
+        spec = experiment.spec("baseline", experiment.points[0], 1).model_copy(update={"target": own_jitter})
         await execute(spec, folder, ["tailgate", "gate", "init", "--pilot", str(runs)], Watcher())
         summary = await asyncio.to_thread(build, folder)
-        if not summary["valid"]:
-            raise UserError(f"the pilot's measuring failed: {summary['why']}", where=str(folder))
+        if not summary.valid:
+            raise UserError(f"the pilot's measuring failed: {summary.why}", where=str(folder))
         summaries.append(summary)
     return summaries
 
 
-def spreads(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str] = SHOWN) -> list[Spread]:
+def spreads(summaries: Sequence[Summary], keys: Sequence[str] = SHOWN) -> list[Spread]:
     """What the pilot's runs say about each metric that all of them have."""
-    found = []
+    each = []
     for key in keys:
         metric = gate_metric(key, DEFAULT_METRICS.get(key))
-        values = [metric.value(summary) for summary in summaries]
-        known = [value for value in values if value is not None and 0 < value < math.inf]
-        if len(known) == len(values) >= 2:
-            found.append(_spread(metric, np.log(known)))
-    return found
+        values = [summary.value(metric.path) for summary in summaries]
+        usable = [value for value in values if value is not None and 0 < value < math.inf]
+        if len(usable) == len(values) >= 2:
+            each.append(_spread(metric, np.log(usable)))
+    return each
 
 
 def _spread(metric: GateMetric, logs: Floats) -> Spread:
@@ -110,13 +112,13 @@ def _spread(metric: GateMetric, logs: Floats) -> Spread:
     return Spread(metric, cv, low, high)
 
 
-def proposal(found: Sequence[Spread]) -> Proposal:
+def proposal(seen: Sequence[Spread]) -> Proposal:
     """The tightest margins, and the fewest pairs for them, with which an unchanged system passes often enough.
 
     All metrics together, over both looks, at the upper bounds of their spreads. Margins are widened one step at a
     time, always that of the metric that has least room, until ten pairs (twenty with the extension) are enough.
     """
-    chosen = [one for one in found if one.metric.key in DEFAULT_METRICS]
+    chosen = [spread for spread in seen if spread.metric.key in DEFAULT_METRICS]
     if not chosen:
         raise UserError(
             f"none of {', '.join(DEFAULT_METRICS)} came out of every run", where="--pilot",
@@ -127,16 +129,16 @@ def proposal(found: Sequence[Spread]) -> Proposal:
     tried = {pairs: _chances(chosen, pairs) for pairs in _PAIRS}
     pairs = next((n for n, (_, both) in tried.items() if both >= POWER), _PAIRS[-1])
     first, both = tried[pairs]
-    metrics: dict[str, str | None] = {one.metric.key: f"{100 * one.metric.margin:g}%" for one in chosen}
-    return Proposal(metrics, pairs, both, first, [*_seen(found), *_told(chosen, pairs, first, both)])
+    metrics: dict[str, str | None] = {spread.metric.key: f"{100 * spread.metric.margin:g}%" for spread in chosen}
+    return Proposal(metrics, pairs, both, first, [*_differed(seen), *_chances_in_words(chosen, pairs, first, both)])
 
 
 def _chances(spreads: Sequence[Spread], pairs: int) -> tuple[float, float]:
     """Share of cases in which an unchanged system passes: at the first look, and after the extension."""
     design = Design(pairs, 2 * pairs)
     data = [
-        (differences(_SETS, 2 * pairs, one.high, 0.0, 0.0, place), one.metric.log_margin)
-        for place, one in enumerate(spreads)
+        (differences(_SETS, 2 * pairs, spread.high, 0.0, 0.0, place), spread.metric.log_margin)
+        for place, spread in enumerate(spreads)
     ]
     outcomes = decide(data, design)
     return float(outcomes.passed_first.mean()), float(outcomes.passed.mean())
@@ -145,28 +147,29 @@ def _chances(spreads: Sequence[Spread], pairs: int) -> tuple[float, float]:
 def _widened(spreads: Sequence[Spread]) -> list[Spread] | None:
     """With the next margin of the metric that has least room for its spread; None if none has a wider one."""
     wider = [
-        (one.metric.log_margin / one.high, place, margin)
-        for place, one in enumerate(spreads)
-        for margin in [next((m for m in _MARGINS if m > one.metric.margin), None)]
-        if margin is not None and one.high > 0
+        (spread.metric.log_margin / spread.high, place, margin)
+        for place, spread in enumerate(spreads)
+        for margin in [next((m for m in _MARGINS if m > spread.metric.margin), None)]
+        if margin is not None and spread.high > 0
     ]
     if not wider:
         return None
     _, place, margin = min(wider)
-    one = spreads[place]
-    return [*spreads[:place], replace(one, metric=replace(one.metric, margin=margin)), *spreads[place + 1 :]]
+    spread = spreads[place]
+    widened = replace(spread, metric=replace(spread.metric, margin=margin))
+    return [*spreads[:place], widened, *spreads[place + 1 :]]
 
 
-def _seen(found: Sequence[Spread]) -> list[str]:
+def _differed(seen: Sequence[Spread]) -> list[str]:
     notes = [
         "Run to run, the pilot's runs of the baseline differed by (coefficient of variation; in brackets bounds of the"
         f" true one, each right in {100 * _SURE:.0f} % of pilots):"
     ]
-    return notes + [f"  {o.metric.key} {100 * o.cv:.1f} % ({100 * o.low:.1f} to {100 * o.high:.1f})" for o in found]
+    return notes + [f"  {s.metric.key} {100 * s.cv:.1f} % ({100 * s.low:.1f} to {100 * s.high:.1f})" for s in seen]
 
 
-def _told(chosen: Sequence[Spread], pairs: int, first: float, both: float) -> list[str]:
-    margins = ", ".join(f"{one.metric.key} {100 * one.metric.margin:g} %" for one in chosen)
+def _chances_in_words(chosen: Sequence[Spread], pairs: int, first: float, both: float) -> list[str]:
+    margins = ", ".join(f"{spread.metric.key} {100 * spread.metric.margin:g} %" for spread in chosen)
     notes = [
         f"With the margins {margins} an unchanged system passes in {100 * first:.0f} % of cases after {pairs} pairs,"
         f" and in {100 * both:.0f} % with the extension to {2 * pairs}, if the spreads are at their upper bounds."

@@ -21,11 +21,6 @@ def write(
     path: Path, baseline: str, candidate: str, spec: str | None, metrics: Mapping[str, str | None] | None = None,
     pairs: int = 5, notes: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Write a new policy file.
-
-    Raises:
-        UserError: there is one already, or it can't be written.
-    """
     try:
         with path.open("x") as file:
             file.write(text(baseline, candidate, spec, metrics or DEFAULT_METRICS, pairs, notes))
@@ -38,9 +33,8 @@ def write(
 def text(
     baseline: str, candidate: str, spec: str | None, metrics: Mapping[str, str | None], pairs: int, notes: Sequence[str]
 ) -> str:
-    """The policy."""
     gating = "\n".join(f"  {key}: {margin}" for key, margin in metrics.items())
-    said = "".join(f"# {note}\n" for note in notes)
+    comments = "".join(f"# {note}\n" for note in notes)
     common = _SPEC if spec is None else f"spec: {spec}    # what both sides have in common\n"
     return f"""\
 # A gate's policy: tailgate gate --policy THIS. docs/gate.md explains every key.
@@ -56,7 +50,7 @@ candidate: {candidate}
 # Loads, if one is not enough. Latencies are judged at the calm points, throughput and cost at a saturated one.
 # points: {{interactive: 8/s, busy: 0.85x, saturated: closed 256}}
 
-{said}metrics:                    # at most four decide: PASS needs all of them, FAIL is corrected for their number
+{comments}metrics:                    # at most four decide: PASS needs all of them, FAIL is corrected for their number
 {gating}
   # ttft.p99: 10%           # needs 299 requests a run, or more where they resemble their neighbours
   # output_tokens_per_s: -3%               # at a saturated point only

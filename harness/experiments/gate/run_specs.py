@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tailgate.harness.config import run_spec as specs
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.reports.verdicts.gate.comparability import as_spec
-from tailgate.reports.verdicts.gate.policy import WHOLE, Point, Policy
+from tailgate.reports.verdicts.gate.policy import WHOLE, LoadPoint, Policy
 from tailgate.reports.verdicts.gate.runs import SIDES, Side
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.classes import ClassSpec
@@ -46,7 +46,6 @@ class Experiment:
         return [*self.policy.points] or [WHOLE]
 
     def with_rate(self, name: str, rate: float) -> "Experiment":
-        """The same with a share's rate known."""
         return replace(self, rates={**self.rates, name: rate})
 
     def spec(self, side: Side, point: str, pair: int) -> RunSpec:
@@ -55,10 +54,10 @@ class Experiment:
         Raises:
             UserError: it is not a whole spec, or the point's load doesn't go with its workload.
         """
-        found = self._as_written(side, point, pair)
+        spec = self._as_written(side, point, pair)
         if point != WHOLE and self.policy.points[point].saturated:
-            return found.model_copy(update={"workload": _without_pauses(found.workload)})
-        return found
+            return spec.model_copy(update={"workload": _without_pauses(spec.workload)})
+        return spec
 
     def _as_written(self, side: Side, point: str, pair: int) -> RunSpec:
         data = specs.merge(_base(self.policy, self.folder), _side(self.policy, side))
@@ -71,12 +70,12 @@ class Experiment:
         data |= {"workload": workload, "seed": self.policy.seed + pair, "name": f"{self.policy.name}-{side}"}
         data["target"] = _with_engine_seed(dict(data["target"]), side, pair)
         try:
-            found = specs.build(data, where, self.folder)
+            spec = specs.build(data, where, self.folder)
         except UserError as error:
             raise _at_point(error, where, point) from error
         if point != WHOLE:
-            _require_one_rate(found.workload, where)
-        return found
+            _require_one_rate(spec.workload, where)
+        return spec
 
     def check(self) -> None:
         """Whether every run's spec is one.
@@ -100,8 +99,8 @@ class Experiment:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the verdict must know of the loads."""
-        full = [name for name, point in self.policy.points.items() if point.saturated]
-        workloads = {name: self._as_written("baseline", name, 1).workload for name in full}
+        saturated = [name for name, point in self.policy.points.items() if point.saturated]
+        workloads = {name: self._as_written("baseline", name, 1).workload for name in saturated}
         return tuple(
             f"{name}: users ask again at once, the workload's think times are left out"
             for name, workload in workloads.items()
@@ -121,9 +120,9 @@ def experiment(policy: Policy, folder: Path) -> Experiment:
                 f"`{side}` is missing: which deployment is it?", where="policy",
                 remedy="Write a URL, sim:PRESET, or a target; or name stored runs (--baseline, --candidate).",
             )  # fmt: skip
-    found = Experiment(policy, folder, {})
-    found.check()
-    return found
+    planned = Experiment(policy, folder, {})
+    planned.check()
+    return planned
 
 
 def _base(policy: Policy, folder: Path) -> dict[str, Any]:
@@ -138,26 +137,28 @@ def _base(policy: Policy, folder: Path) -> dict[str, Any]:
 
 
 def _side(policy: Policy, side: Side) -> dict[str, Any]:
-    found = as_spec(getattr(policy, side))
-    if not found:
+    spec = as_spec(getattr(policy, side))
+    if not spec:
         raise UserError("write a URL, sim:PRESET, or a target", where=f"policy: {side}")
-    return dict(found)
+    return dict(spec)
 
 
-def _loaded(workload: dict[str, Any], point: Point, rate: float | None, name: str) -> dict[str, Any]:
-    """The workload at a point's load."""
+def _loaded(workload: dict[str, Any], point: LoadPoint, rate: float | None, name: str) -> dict[str, Any]:
     if point.users is not None:
-        kept = {key: value for key, value in workload.items() if key not in ("arrivals", "stages")}
-        return {**kept, "users": point.users}
+        return {**_without(workload, "arrivals", "stages"), "users": point.users}
     chosen = point.rate if point.rate is not None else rate
     if chosen is None:
         raise UserError("its rate is not known yet", where=f"points.{name}")
-    kept = {key: value for key, value in workload.items() if key not in ("users", "stages")}
+    rest = _without(workload, "users", "stages")
     if _is_mix_of_its_own(workload):
-        return with_rate_of_classes({**kept, "arrivals": {"rate": chosen}})
+        return with_rate_of_classes({**rest, "arrivals": {"rate": chosen}})
     arrivals = dict(workload.get("arrivals") or ({} if "profile" in workload else {"process": "poisson"}))
     arrivals.pop("stages", None)
-    return {**kept, "arrivals": {**arrivals, "rate": chosen}}
+    return {**rest, "arrivals": {**arrivals, "rate": chosen}}
+
+
+def _without(workload: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in workload.items() if key not in keys}
 
 
 def _is_mix_of_its_own(workload: dict[str, Any]) -> bool:
@@ -166,10 +167,10 @@ def _is_mix_of_its_own(workload: dict[str, Any]) -> bool:
     if "profile" in workload or not isinstance(classes, dict) or not classes:
         return False
     try:
-        kinds = [ClassSpec.model_validate(kind) for kind in classes.values()]
+        parsed = [ClassSpec.model_validate(written) for written in classes.values()]
     except ValidationError:
         return False  # the whole spec's check says what is wrong
-    return all(kind.arrivals is not None and kind.arrivals.mean_rate() for kind in kinds)
+    return all(each.arrivals is not None and each.arrivals.mean_rate() for each in parsed)
 
 
 def _without_pauses(workload: WorkloadSpec) -> WorkloadSpec:
@@ -190,11 +191,7 @@ def _has_pauses(workload: WorkloadSpec) -> bool:
 
 
 def _require_one_rate(workload: WorkloadSpec, where: str) -> None:
-    """Whether a point's rate is that of all that arrives.
-
-    Raises:
-        UserError: some classes have arrivals of their own, some the common ones.
-    """
+    """Whether a point's rate is that of all that arrives."""
     own = [name for name, kind in workload.classes.items() if kind.arrivals is not None]
     if workload.arrivals is not None and own:
         raise UserError(

@@ -9,15 +9,11 @@ import numpy as np
 
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 
 
 class Patience:
-    """Users of whom a share hangs up when a time drawn from a law of seconds has passed.
-
-    Raises:
-        UserError: no such law.
-    """
+    """A share of the users hangs up when a time drawn from a law of seconds has passed. A bad law is a UserError."""
 
     def __init__(self, law: str, share: float, seed: int) -> None:
         from tailgate.workloads.sampling.distribution_grammar import parse
@@ -27,16 +23,16 @@ class Patience:
         except ValueError as error:
             raise UserError(str(error), where="patience") from error
         self._share = share
-        self._who = Field(seed, "patience", "who")
-        self._how_long = Field(seed, "patience", "how long")
+        self._who = RandomField(seed, "patience", "who")
+        self._how_long = RandomField(seed, "patience", "how long")
 
     @classmethod
     def of(cls, job: Job) -> "Patience | None":
-        """A job's; None if nobody hangs up."""
+        """A job's patience, or None if nobody hangs up."""
         return None if job.patience is None else cls(job.patience, job.patience_share, job.patience_seed)
 
     def ns(self, index: int) -> int | None:
-        """How long the user of a row waits from when its request is due; None: until the answer's end."""
+        """How long a row's user waits after its request is due, or None if it waits for the end."""
         row = np.array([index])
         if self._who.uniform(row)[0] >= self._share:
             return None

@@ -26,11 +26,7 @@ class _Talk:
 
 
 class Conversations:
-    """The bodies of classes whose sessions have a memory.
-
-    Raises:
-        UserError: prompts are token ids, to which no text can be appended.
-    """
+    """The bodies of classes whose sessions have a memory. Prompts of token ids, which take no text, are a UserError."""
 
     def __init__(self, job: Job, prompts: PromptMaker, bodies: MadeBodies) -> None:
         self._chat = job.api == "chat"
@@ -48,11 +44,10 @@ class Conversations:
         self._session_of: dict[int, int] = {}  # rows in flight whose answer the next turn needs
 
     def holds(self, row: Row) -> bool:
-        """Whether the row is of such a class."""
         return row.kind in self._classes
 
     def body(self, row: Row, *, followed: bool) -> bytes:
-        """The request of a turn. ``followed``: another comes after it, which will want the answer."""
+        """The body of a turn. If it is ``followed`` by another, that one will need the answer."""
         talk = self._talks.pop(row.session, None) or _Talk()
         added = row.prompt_tokens - talk.planned_tokens
         if row.turn == 0 or not talk.said or added < 1:  # also where the plan lets a history begin anew
@@ -68,13 +63,13 @@ class Conversations:
         return body
 
     def _new(self, row: Row, blocks: list[int], tokens: int) -> dict[str, str]:
-        """What the user says, of so many tokens."""
+        """A user's message of so many tokens."""
         if self._chat:
             return self._prompts.messages(row.content_seed, blocks, tokens)[0]
         return {"role": "user", "content": self._prompts.text(row.content_seed, blocks, tokens)}
 
     def answered(self, index: int, text: str) -> None:
-        """An answer has come, whole or broken off."""
+        """Add an answer, whole or broken off, to its session."""
         session = self._session_of.pop(index, None)
         if session is not None:
             self._talks[session].said.append({"role": "assistant", "content": text})

@@ -17,28 +17,20 @@ _LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_e
 
 
 def body_maker(job: Job) -> BodyMaker:
-    """What makes the bodies of a job.
-
-    Raises:
-        UserError: the log of bodies can't be read, or the content doesn't fit the way of asking.
-    """
+    """What makes the bodies of a job, or a UserError if its log can't be read or its content doesn't fit."""
     if job.bodies is not None:
-        return ReplayedBodies(job, Bodies(Path(job.bodies)))
-    return MadeBodies(job, prompt_maker(job))
+        return ReplayedBodies(job, Bodies(Path(job.bodies))).body
+    return MadeBodies(job, prompt_maker(job)).body
 
 
 def prompt_maker(job: Job) -> PromptMaker:
-    """What makes the prompts of a job.
-
-    Raises:
-        UserError: the content doesn't fit the way of asking.
-    """
+    """What makes the prompts of a job, or a UserError if its content doesn't fit."""
     table = ContentTable.load(Path(job.content)) if job.content else table_default()
     return PromptMaker(table, **job.content_options)
 
 
 class MadeBodies:
-    """Bodies around made prompts: bytes joined, for what is the same in all requests is rendered once."""
+    """Bodies around made prompts. They are joined from bytes, since what all requests share is rendered once."""
 
     def __init__(self, job: Job, prompts: PromptMaker) -> None:
         mode = job.content_options.get("mode", "ids")
@@ -52,11 +44,10 @@ class MadeBodies:
         self._forced = job.forced_output
 
     def body(self, row: Row) -> bytes:
-        """Model, prompt, limits, and what is the same in every request."""
         return self.around(self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens), row)
 
     def around(self, prompt: bytes, row: Row) -> bytes:
-        """The same around another prompt (JSON)."""
+        """The body with this prompt, given as JSON."""
         length = b'"max_tokens":%d' % row.output_tokens
         if self._forced:
             length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens
@@ -67,7 +58,7 @@ class MadeBodies:
 
 
 class ReplayedBodies:
-    """A log's own bodies. Over them go streaming, a model that the target serves, a forced length, `extra`."""
+    """A log's own bodies, in which streaming, the model, a forced length and `extra` may be replaced."""
 
     def __init__(self, job: Job, bodies: Bodies) -> None:
         self._bodies = bodies
@@ -75,7 +66,6 @@ class ReplayedBodies:
         self._served = frozenset(job.served)
 
     def body(self, row: Row) -> bytes:
-        """The body of the row's line."""
         job = self._job
         fields = dict(self._bodies.body(row.content_seed))
         if fields.get("model") not in self._served:

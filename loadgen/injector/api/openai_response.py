@@ -163,7 +163,7 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
 
 
 def _take_error(reading: Reading, error: Any) -> None:
-    """vLLM looks for room twice: what finds none the second time has its 200 already, and the 503 comes as an event."""
+    """A 503 may come as an event: vLLM looks for room a second time when its 200 is already sent."""
     reading.error = _error_text(error)
     code = error.get("code") if isinstance(error, dict) else None
     reading.turned_away = not reading.contents and str(code) in _NO_ROOM
@@ -178,7 +178,7 @@ def _take_token_ids(reading: Reading, ids: Any) -> None:
 
 
 def take_totals(reading: Reading, event: dict[str, Any]) -> None:
-    """Usage and vLLM's per-request metrics, wherever they come."""
+    """Take in usage and vLLM's per-request metrics, in whichever event they come."""
     usage = event.get("usage")
     if isinstance(usage, dict):
         reading.prompt_tokens = _integer(usage.get("prompt_tokens"))
@@ -193,11 +193,7 @@ def take_totals(reading: Reading, event: dict[str, Any]) -> None:
 
 
 def read_whole(reading: Reading, body: bytes) -> None:
-    """Take in an answer that was not streamed.
-
-    Raises:
-        BadPayload: it is not an answer of this API.
-    """
+    """Take in an answer that was not streamed, or raise a BadPayload if it is none of this API."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -222,7 +218,7 @@ def read_whole(reading: Reading, body: bytes) -> None:
 
 
 def error_text(body: bytes) -> str:
-    """The message of an error answer, as the server put it, or the start of whatever it sent."""
+    """The message of an error answer as the server put it, or the start of whatever it sent."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:

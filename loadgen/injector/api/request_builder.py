@@ -1,9 +1,9 @@
-"""Plan rows to bytes: head and body of each request, ready before its time."""
+"""Turns plan rows into bytes: head and body of each request, ready before its time."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tailgate.loadgen.injector.api.abandonment import Patience
 from tailgate.loadgen.injector.api.openai_response import Reading
@@ -12,24 +12,21 @@ from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
 
+if TYPE_CHECKING:
+    from tailgate.loadgen.injector.api.conversation import Conversations
+
 # RFC 9110, 5.6.2 and 5.5.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # What says where a message ends, and what would have it come compressed.
-_FRAMING: Final = {
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "accept-encoding",
-    "expect",
-    "upgrade",
-    "x-request-id",
-}
+_FRAMING: Final = frozenset(
+    "content-length transfer-encoding connection accept-encoding expect upgrade x-request-id".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What of a plan row the injector needs."""
+    """The part of a plan row that the injector needs."""
 
     index: int
     at_ns: int | None
@@ -44,38 +41,22 @@ class Row:
     kind: str = ""  # its class
 
 
-class BodyMaker(Protocol):
-    """What makes the body of a row's request."""
-
-    def body(self, row: Row) -> bytes:
-        """JSON, complete."""
-        ...
-
-
-class Memory(Protocol):
-    """Conversations that send the model's own answers again."""
-
-    def holds(self, row: Row) -> bool:
-        """Whether the row is part of such a conversation."""
-        ...
-
-    def body(self, row: Row, *, followed: bool) -> bytes:
-        """JSON, complete, with all that was said before."""
-        ...
-
-    def answered(self, index: int, text: str) -> None:
-        """What was said to a row's request."""
-        ...
+# The complete JSON body of a row's request.
+BodyMaker = Callable[[Row], bytes]
 
 
 class RequestMaker:
-    """Rows to exchanges. Everything that is the same for all requests is made once, here."""
+    """Turns rows into exchanges. Whatever all requests share is made once, here."""
 
     def __init__(
-        self, job: Job, endpoints: list[Endpoint], bodies: BodyMaker, conversations: Memory | None = None
+        self,
+        job: Job,
+        endpoints: list[Endpoint],
+        make_body: BodyMaker,
+        conversations: "Conversations | None" = None,
     ) -> None:
         self._job = job
-        self._bodies = bodies
+        self._make_body = make_body
         self._conversations = conversations
         self._chat = job.api == "chat"
         self._endpoints = endpoints
@@ -83,20 +64,20 @@ class RequestMaker:
         self._patience = Patience.of(job)
 
     def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
-        """The request of a row, addressed to endpoint number ``endpoint``; ``followed`` by a later turn."""
+        """The request of a row to endpoint number ``endpoint``, ``followed`` by a later turn or not."""
         talks = self._conversations
         if talks is None or not self.needs_answers(row):
-            return self.wrap(row.index, self._bodies.body(row), endpoint)
+            return self.wrap(row.index, self._make_body(row), endpoint)
         made = self.wrap(row.index, talks.body(row, followed=followed), endpoint)
         made.stream.reading.text = []
         return made
 
     def needs_answers(self, row: Row) -> bool:
-        """Whether the row's request may send an answer again, so that it can't be made before that has come."""
+        """Whether the request sends an earlier answer again, so that it can't be made before that has come."""
         return self._conversations is not None and self._conversations.holds(row)
 
     def answered(self, exchange: Exchange) -> None:
-        """An answer has come: a later turn may send it again."""
+        """Remember an answer for a later turn that may send it again."""
         if self._conversations is not None:
             self._conversations.answered(exchange.index, "".join(exchange.stream.reading.text or []))
 
@@ -113,7 +94,7 @@ class RequestMaker:
         return made
 
     def readdress(self, exchange: Exchange, endpoint: int) -> None:
-        """The same request to another endpoint, or with the headers of now."""
+        """Send the same request to another endpoint, or with renewed headers."""
         if endpoint != exchange.endpoint or exchange.head is not self._heads:
             body = exchange.payload[exchange.payload.index(b"\r\n\r\n") + 4 :]
             exchange.payload = self._heads[endpoint] % (exchange.request_id.encode(), len(body)) + body
@@ -121,16 +102,12 @@ class RequestMaker:
             exchange.head = self._heads
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on: a token was refreshed. What is ready gets them when it is sent (`readdress`).
-
-        Raises:
-            UserError: they can't be sent; the old ones stay.
-        """
+        """Use other headers for what is still to be sent (`readdress`). A UserError keeps the old ones."""
         self._heads = [_head(endpoint, headers) for endpoint in self._endpoints]
 
 
 def _head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
-    """The request's head with places for request id and content length. No Accept-Encoding: no compression."""
+    """The request's head with places for request id and content length. It accepts no compression."""
     own = {
         "Host": endpoint.host_header,
         "Content-Type": "application/json",
@@ -151,11 +128,7 @@ def _head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse what would break the request's framing.
-
-    Raises:
-        UserError: which header, without its value: that may be a secret.
-    """
+    """Raise a UserError that names a header which would break the request's framing, without its secret value."""
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             raise UserError(f"{name!r} is not a header's name", where="target.headers")

@@ -261,7 +261,7 @@ static PyGetSetDef Intake_getset[] = {
 
 PyTypeObject Intake_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "loadgen.injector._intake.Intake",
+    .tp_name = "tailgate.loadgen.injector.http._intake.Intake",
     .tp_doc = "A chunked body while it arrives on one connection.",
     .tp_basicsize = sizeof(Intake),
     .tp_flags = Py_TPFLAGS_DEFAULT,

@@ -184,7 +184,7 @@ static PyGetSetDef Poll_getset[] = {
 
 PyTypeObject Poll_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "loadgen.injector._intake.Poll",
+    .tp_name = "tailgate.loadgen.injector.http._intake.Poll",
     .tp_doc = "Poll(epoll, edges): waits on a descriptor of epoll, and reads where it was given an intake.\n\n"
               "Edges (int64 each) are those of the receive lags' buckets, in ns, rising.",
     .tp_basicsize = sizeof(Poll),

@@ -1,16 +1,16 @@
-"""One HTTP/1.1 connection over TCP (`tls` adds TLS): send, read with kernel stamps, parse, hand over.
+"""One HTTP/1.1 connection over TCP (`tls` adds TLS): send, read with kernel stamps, parse.
 
 The life of one token, with its cost, the kernel's part included (tests/bench/bench_costs.py; docs/injector.md):
 
-1. `epoll_wait` names the descriptor, `Loop.run` calls `_readable`                  0.2 us
+1. `epoll_wait` names the descriptor, `EventLoop.run` calls `_readable`                  0.2 us
 2. `recvmsg` returns the bytes and the kernel's receive stamp                       4.5 us
 3. `clock_gettime`, and the stamp is unpacked                                       0.15 us
 4. httptools takes the chunked coding off and calls `on_body`                       0.3 us
-5. `Stream.received`: three appends to arrays of machine integers                   0.15 us
+5. `TokenStream.received`: three appends to arrays of machine integers                   0.15 us
 6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
 
-Where the extensions are there, `intake` does 1 to 5 without Python from the second chunk on, and `events` most of 6.
-No object of Python's outlives the token but 4 bytes in `Stream.arrivals_us`. Knows no plan and no
+Where the compiled parts are there, `_intake` does 1 to 5 without Python from the second chunk on, `_events` most of 6.
+No object of Python's outlives the token but 4 bytes in `TokenStream.arrivals_us`. Knows no plan and no
 record; what became of the request is in its `Exchange`.
 """
 
@@ -20,8 +20,8 @@ from typing import Final
 import httptools
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.http.token_stream import DIGEST_ABOVE
@@ -40,8 +40,8 @@ Ended = Callable[["Connection", Exchange], None]
 class Connection(Transport):
     """HTTP over plain TCP: `send` starts an exchange."""
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
-        super().__init__(loop, endpoint, conduct, ended)
+    def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
+        super().__init__(loop, endpoint, stats, ended)
         self._parser: httptools.HttpResponseParser | None = None
         self._stamp = 0
         self._complete = False
@@ -64,7 +64,6 @@ class Connection(Transport):
             self._send_request()
 
     def close(self) -> None:
-        """Close the socket, if there is one."""
         super().close()
         # The parser refers to us: a cycle that nobody would collect while garbage collection is off.
         self._parser = None
@@ -106,16 +105,16 @@ class Connection(Transport):
             return
         stream = exchange.stream
         stream.received(stamp, read)
-        self._conduct.lags.append(read - stamp)
+        self._stats.lags.append(read - stamp)
         if self._complete:
             self._finish(stamp, read)
         elif stream.size > stream.digest_at:
             self._digest_early(exchange)
 
     def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
-        """The parser has given up, perhaps only on bytes behind the answer that nobody asked for."""
+        """The parser gave up, though perhaps only on unasked-for bytes behind the answer."""
         exchange.stream.received(stamp, read)
-        self._conduct.lags.append(read - stamp)
+        self._stats.lags.append(read - stamp)
         if self._complete:
             self._keep_alive = False
             self._finish(stamp, read)
@@ -123,7 +122,7 @@ class Connection(Transport):
             self._fail(Status.BAD_RESPONSE, error)
 
     def _digest_early(self, exchange: Exchange) -> None:
-        """Whatever a server sends, and however long, memory stays bounded."""
+        """Bound the memory of an answer, whatever the server sends and however long."""
         stream = exchange.stream
         try:
             if exchange.http_status is None:
@@ -156,7 +155,7 @@ class Connection(Transport):
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
-        self.late_ns = read - stamp if self._conduct.kernel_stamps else 0
+        self.late_ns = read - stamp if self._stats.kernel_stamps else 0
         exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
@@ -165,7 +164,6 @@ class Connection(Transport):
     # --- what httptools calls --------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A response header; names come in any case."""
         name = name.lower()
         if name == b"content-type" and self._exchange is not None:
             self._exchange.content_type = value.lower()
@@ -181,7 +179,6 @@ class Connection(Transport):
         self._until_eof = True
 
     def on_headers_complete(self) -> None:
-        """The status is known."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if self._exchange is not None and status >= 200:
@@ -190,13 +187,13 @@ class Connection(Transport):
             self._exchange.stream.digest_at = DIGEST_ABOVE
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body without its transfer coding."""
+        """Take in a piece of the body, without its transfer coding."""
         stream = self._exchange.stream  # type: ignore[union-attr]
         stream.pieces.append(data)
         stream.size += len(data)
 
     def on_message_complete(self) -> None:
-        """The answer is whole; 1xx answers are only a foreword."""
+        """Note that the answer is whole; 1xx answers only precede it."""
         self._complete = self._exchange is None or self._exchange.http_status is not None
         # Asked here: once the parser has begun to wait for the next message it has forgotten this one's framing.
         self._keep_alive = self._parser is not None and self._parser.should_keep_alive()

@@ -42,7 +42,7 @@ class Trust:
 
 
 def public_name(url: str) -> str:
-    """A URL without user, password, query and fragment: those may be secrets."""
+    """The URL without user, password, query and fragment, any of which may be secret."""
     try:
         parts = urlsplit(url)
         if parts.netloc:
@@ -99,7 +99,7 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
 
 
 def _taken_apart(url: str, where: str) -> tuple[SplitResult, str, int]:
-    """A URL's parts, its host as it stands in the DNS, and its port."""
+    """A URL's parts, its host as the DNS writes it, and its port."""
     wrong = UserError(f"{public_name(url)!r} is not an http:// or https:// URL", where=where)
     try:
         parts = urlsplit(url)
@@ -174,7 +174,7 @@ def _proxy_for(scheme: str, host: str, port: int) -> str | None:
 
 
 def _basic(parts: SplitResult) -> str:
-    """The user and password of a URL as a header's value (RFC 7617); empty without."""
+    """The user and password of a URL as a header's value (RFC 7617), or an empty string."""
     if not parts.username:
         return ""
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

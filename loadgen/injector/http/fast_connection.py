@@ -1,17 +1,17 @@
-"""A connection whose usual reads are compiled: `Connection` as it is, and a short cut through a chunked body.
+"""A connection whose usual reads are compiled: `Connection` with a short cut through chunked bodies.
 
 Once a stream's head and its first whole chunks have been read in Python, the rest is read by `_intake.Intake`, from
 within the loop's wait (`_intake.Poll`): Python is not called once a token any more, but once an answer. At whatever is
-unusual it takes over again, from the very byte, and stays. Where the extension isn't there (`compiled`), `Connection`
-does it all. Both ways give the same record (tests/loadgen/test_intake.py).
+unusual it takes over again, from the very byte, and stays. Where the extension isn't there, `Connection` does
+it all. Both ways give the same record (tests/system/loadgen/injector/http/test_intake.py).
 """
 
 import os
 from typing import TYPE_CHECKING, Final
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection, Ended
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.http.transport import whose
@@ -23,21 +23,21 @@ if AVAILABLE or TYPE_CHECKING:
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-def _poll_of(loop: Loop) -> "_intake.Poll":
-    """The poll that waits for this loop, from the first time it is asked for."""
-    if loop.other_poll is None:
-        loop.other_poll = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
-    assert isinstance(loop.other_poll, _intake.Poll)
-    return loop.other_poll
+def _poll_of(loop: EventLoop) -> "_intake.Poll":
+    """The compiled poll that waits in place of this loop."""
+    if loop.other_poller is None:
+        loop.other_poller = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
+    assert isinstance(loop.other_poller, _intake.Poll)
+    return loop.other_poller
 
 
-class IntakeConnection(Connection):
-    """Plain TCP, kernel stamps."""
+class FastConnection(Connection):
+    """A connection over plain TCP with kernel stamps, read by the compiled `_intake`."""
 
-    def __init__(self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Ended) -> None:
-        super().__init__(loop, endpoint, conduct, ended)
+    def __init__(self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Ended) -> None:
+        super().__init__(loop, endpoint, stats, ended)
         self._poll = _poll_of(loop)
-        conduct.more_lags = self._poll.drain_lags
+        stats.other_lags = self._poll.drain_lags
         self._intake = _intake.Intake()
         self._taking = False  # the intake reads
         self._between_chunks = False
@@ -46,11 +46,10 @@ class IntakeConnection(Connection):
     # --- into the short cut ------------------------------------------------------------------------------
 
     def on_chunk_header(self) -> None:
-        """A chunk has begun."""
         self._between_chunks = False
 
     def on_chunk_complete(self) -> None:
-        """A chunk has ended; if the bytes end here as well, the next one's size comes next."""
+        """Note the end of a chunk. If the bytes end here as well, the next ones are a chunk's size."""
         self._between_chunks = True
 
     def _take(self, data: bytes, stamp: int, read: int) -> None:
@@ -62,13 +61,13 @@ class IntakeConnection(Connection):
                 stream = exchange.stream
                 self._intake.begin(stream.size, stream.digest_at)
                 stream.intake, self._taking = self._intake, True
-                self._loop.hand_over(self._fd, self._take_in)
+                self._loop.set_handler(self._fd, self._take_in)
                 self._poll.give(self._fd, self._intake)
 
     # --- in it -------------------------------------------------------------------------------------------
 
     def _take_in(self, minus_came: int) -> None:
-        """The poll has read something that is for us to see to."""
+        """Act on what the poll has read and can't handle by itself."""
         came = -minus_came
         if came == _intake.ODD:
             self._take_odd()
@@ -79,7 +78,7 @@ class IntakeConnection(Connection):
             self._take_last(came == _intake.WHOLE)
 
     def _take_last(self, whole: bool) -> None:
-        """The answer is whole, or has become so long that part of it is read now."""
+        """Finish an answer that is whole, or read part of one that has become long."""
         exchange, intake = self._exchange, self._intake
         assert exchange is not None and self._parser is not None
         if whole:
@@ -92,7 +91,7 @@ class IntakeConnection(Connection):
             intake.limit = exchange.stream.digest_at
 
     def _take_odd(self) -> None:
-        """Back to Python with what came last, and the parser to where we are."""
+        """Return to Python with the last bytes, and bring the parser to the same place."""
         exchange, intake = self._exchange, self._intake
         assert exchange is not None and self._parser is not None
         self._leave()
@@ -123,7 +122,7 @@ class IntakeConnection(Connection):
         exchange.stream.catch_up()
         exchange.stream.intake = None
         exchange.bytes_received += self._intake.received
-        self._loop.hand_over(self._fd, self._readable)
+        self._loop.set_handler(self._fd, self._readable)
 
     def _fail(self, status: Status, error: str, end_ns: int | None = None) -> None:
         self._leave()

@@ -1,4 +1,4 @@
-"""Server-sent events: the bytes of a body cut into event payloads, with the place each one ends at.
+"""Server-sent events: cuts the bytes of a body into event payloads, and says where each ends.
 
 Follows the WHATWG event-stream grammar (https://html.spec.whatwg.org/multipage/server-sent-events.html)
 as far as LLM servers need it: LF, CRLF or CR line ends, comments, `data:` with or without a space, several

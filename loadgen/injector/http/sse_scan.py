@@ -1,4 +1,4 @@
-"""A body's events, where the compiled `_events` can tell them: nothing is cut out before somebody asks for it."""
+"""Finds a body's events by the compiled `_events`. No payload is copied before it is asked for."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tailgate.loadgen.injector.extensions import AVAILABLE
+from tailgate.loadgen.injector.http import AVAILABLE
 
 if AVAILABLE or TYPE_CHECKING:
     from tailgate.loadgen.injector.http import _events
@@ -44,5 +44,5 @@ def usual_events(body: bytes, first: bytes, second: bytes, but: bytes) -> Events
         second: and this one,
         but: and not this one.
     """
-    found = _events.scan(body, first, second, but) if AVAILABLE else None
-    return None if found is None else Events(body, found[0], np.frombuffer(found[1], np.int64))
+    scanned = _events.scan(body, first, second, but) if AVAILABLE else None
+    return None if scanned is None else Events(body, scanned[0], np.frombuffer(scanned[1], np.int64))

@@ -1,4 +1,4 @@
-"""A connection with TLS: over the raw socket, so that reads keep their kernel stamps."""
+"""A connection with TLS over the raw socket, so that reads keep their kernel stamps."""
 
 import ssl
 

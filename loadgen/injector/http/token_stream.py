@@ -1,6 +1,6 @@
-"""One streamed answer: bytes and their arrival stamps in, content arrivals out.
+"""Turns the bytes of one streamed answer and their stamps into content arrivals.
 
-On the arrival path a read costs three appends (`Stream.received`); everything else waits in `digest`,
+On the arrival path a read costs three appends (`TokenStream.received`); everything else waits in `digest`,
 which runs when the answer has ended or 64 KiB have piled up. An event arrived when the read that completed it
 did. What stays per content arrival is four bytes (microseconds after the first).
 
@@ -10,12 +10,15 @@ server or a gateway sent them together.
 """
 
 from array import array
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
+
+if TYPE_CHECKING:
+    from tailgate.loadgen.injector.http._intake import Intake
 
 LATE_NS = 1_000_000
 DIGEST_ABOVE = 64 * 1024
@@ -23,25 +26,7 @@ DIGEST_ABOVE = 64 * 1024
 _LONGEST_EVENT = 16 << 20
 
 
-class Intake(Protocol):
-    """What reads on behalf of a stream (`intake`)."""
-
-    @property
-    def received(self) -> int:
-        """Bytes as they came, in all; 0 until it has read something."""
-        ...
-
-    @property
-    def stamp(self) -> int:
-        """The last read's."""
-        ...
-
-    def drain(self) -> tuple[bytes, bytes, bytes, bytes]:
-        """Since the last time: stamps, reads and ends (int64 each, as in `Stream`), and body bytes."""
-        ...
-
-
-class Stream:
+class TokenStream:
     """The body of one answer while it arrives, and what is kept of it. Stamps are CLOCK_REALTIME ns."""
 
     __slots__ = (
@@ -86,20 +71,20 @@ class Stream:
         self.first_token_coalesced = False
 
     def received(self, stamp: int, read: int) -> None:
-        """A read has been taken into `pieces` and `size`."""
+        """Note a read whose bytes are in `pieces` and `size`."""
         self.stamps.append(stamp)
         self.reads.append(read)
         self.ends.append(self.size)
 
     @property
     def last_read_ns(self) -> int | None:
-        """The stamp of the last read, whoever read it."""
+        """The stamp of the last read, by Python or the compiled reader."""
         if self.intake is not None and self.intake.received:
             return self.intake.stamp
         return self.stamps[-1] if self.stamps else None
 
     def catch_up(self) -> None:
-        """Take over what an intake has read up to now."""
+        """Take over what the compiled reader has read up to now."""
         if self.intake is not None:
             stamps, reads, ends, body = self.intake.drain()
             self.stamps.frombytes(stamps)

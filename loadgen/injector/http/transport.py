@@ -1,4 +1,4 @@
-"""The lower half of a connection: a TCP socket from its connect, through a proxy's tunnel if need be, to its close.
+"""The lower half of a connection: a TCP socket, through a proxy's tunnel if need be, until it is closed.
 
 Carries one exchange at a time and knows no HTTP but a proxy's CONNECT; `connection` has the upper half.
 """
@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
-from tailgate.loadgen.injector.client_stats import Conduct
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.client_stats import ClientStats
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.kernel_timestamps import (
@@ -39,11 +39,11 @@ class Transport(ABC):
     """A socket for one exchange at a time; ``ended(self, exchange)`` follows exactly once for each."""
 
     def __init__(
-        self, loop: Loop, endpoint: Endpoint, conduct: Conduct, ended: Callable[[Any, Exchange], None]
+        self, loop: EventLoop, endpoint: Endpoint, stats: ClientStats, ended: Callable[[Any, Exchange], None]
     ) -> None:
         self._loop = loop
         self.endpoint = endpoint
-        self._conduct = conduct
+        self._stats = stats
         self._ended = ended
         self._exchange: Exchange | None = None
         self._sock: socket.socket | None = None
@@ -59,7 +59,7 @@ class Transport(ABC):
         return self._sock is not None
 
     def alive(self) -> bool:
-        """Whether the peer has not hung up on the idle connection, as far as is known here and now."""
+        """Whether the peer has kept the idle connection open, as far as is known here and now."""
         assert self._sock is not None
         try:
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -80,7 +80,7 @@ class Transport(ABC):
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._conduct.kernel_stamps:
+        if self._stats.kernel_stamps:
             ask_for_stamps(sock)
         self._sock, self._fd, self._recvmsg = sock, sock.fileno(), sock.recvmsg
         code = sock.connect_ex(self.endpoint.address)
@@ -92,7 +92,7 @@ class Transport(ABC):
             self._on_connect(WRITABLE)
 
     def _is_connected(self) -> bool:
-        """Whether the handshake is over already, as it is on loopback: no turn of the loop is lost then."""
+        """Whether the handshake is over already, as on loopback, so that no turn of the loop is lost."""
         assert self._sock is not None
         try:
             self._sock.getpeername()
@@ -114,7 +114,7 @@ class Transport(ABC):
             self._on_transport()
 
     def _on_tunnel(self, _mask: int) -> None:
-        """The proxy's answer to CONNECT."""
+        """Read the proxy's answer to CONNECT."""
         assert self._tunnel is not None
         received = self._receive()
         if received is None:
@@ -147,7 +147,7 @@ class Transport(ABC):
         self._write(exchange.payload)
 
     def _write(self, data: bytes) -> None:
-        """Send; what the socket does not take now goes when it is writable again."""
+        """Send. What the socket does not take now follows when it is writable again."""
         assert self._sock is not None
         if self._out:  # TLS wants to say something while a large request still goes out
             self._out = memoryview(bytes(self._out) + data)
@@ -164,7 +164,7 @@ class Transport(ABC):
             self._loop.change(self._fd, self._both_ways, READABLE | WRITABLE)
 
     def _stop_sending(self, error: OSError) -> None:
-        """The server takes no more. It may have answered before it hung up (413, 429): read that first."""
+        """The server takes no more, but may have answered before it hung up (413, 429): read that first."""
         status = whose(error.errno, Status.RESET)
         if self._exchange is None or self._exchange.sent_ns is None or status is Status.CLIENT_ERROR:
             self._fail(status, f"while sending: {error.strerror}")
@@ -173,7 +173,7 @@ class Transport(ABC):
         self._loop.change(self._fd, self._readable, READABLE)
 
     def _both_ways(self, mask: int) -> None:
-        """A large request still going out while the answer may already come."""
+        """Send the rest of a large request while its answer may already come."""
         assert self._sock is not None
         if mask & WRITABLE:
             try:
@@ -189,7 +189,7 @@ class Transport(ABC):
             self._readable(mask)
 
     def _receive(self) -> tuple[bytes, int, int] | None:
-        """One read: bytes (empty at the end of the stream), kernel stamp, and when we read."""
+        """One read: bytes (none at the end of the stream), the kernel's stamp, and when we read."""
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except BlockingIOError:
@@ -208,7 +208,7 @@ class Transport(ABC):
 
         Unless the kernel was to stamp them: then nobody knows, the lag is 0, and too many such reads fail the run.
         """
-        self._conduct.unstamped += bool(data)
+        self._stats.unstamped += bool(data)
         if not self._loop.user_stamps:
             return read
         since = self._unread_since_ns or self._loop.unseen_since_ns
@@ -217,7 +217,7 @@ class Transport(ABC):
 
     @abstractmethod
     def _readable(self, mask: int) -> None:
-        """Something of the answer is there."""
+        """Read a part of the answer."""
 
     def _fail(self, status: Status, error: str, end_ns: int | None = None) -> None:
         exchange, self._exchange = self._exchange, None
@@ -229,11 +229,10 @@ class Transport(ABC):
             self._ended(self, exchange)
 
     def hang_up(self, status: Status, error: str) -> None:
-        """Close at once: a deadline, an abandonment, or the end of the run."""
+        """Close at once, at a deadline, for an abandonment or at the end of the run."""
         self._fail(status, error)
 
     def close(self) -> None:
-        """Close the socket, if there is one."""
         if self._sock is None:
             return
         self._loop.unwatch(self._fd)
@@ -243,5 +242,5 @@ class Transport(ABC):
 
 
 def whose(code: int | None, otherwise: Status) -> Status:
-    """Whose fault an error of the system is: ours, or ``otherwise``."""
+    """CLIENT_ERROR if this machine is to blame for a system error, else ``otherwise``."""
     return Status.CLIENT_ERROR if code in _OUR_OWN else otherwise

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.http.token_stream import Stream
+from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import Status
 
 _MOST: Final = 200
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Second:
-    """What ended since the last tick."""
+    """The requests that ended since the last tick."""
 
     def __init__(self) -> None:
         self.ok = self.failed = self.tokens = 0
@@ -45,7 +45,7 @@ class _Second:
             self._gaps_us.append(arrivals_us[1:] - arrivals_us[:-1])
 
     def latencies(self) -> dict[str, list[float] | int]:
-        """At most `_MOST` of each kind, evenly picked, and of how many; ITL are the gaps of all answers together."""
+        """At most `_MOST` values of each kind, evenly picked, and of how many. ITL are all answers' gaps together."""
         gaps_ms = np.concatenate(self._gaps_us) / 1e3 if self._gaps_us else np.empty(0)
         kinds = (("ttft", self._ttft_ms), ("itl", gaps_ms), ("e2e", self._e2e_ms))
         return {f"{kind}_ms": _rounded(values) for kind, values in kinds} | {
@@ -53,8 +53,8 @@ class _Second:
         }
 
 
-class Recent:
-    """Totals since the start, and the last second; by class where ``class_of`` (of a row's index) is given."""
+class LiveStats:
+    """Totals since the start and of the last second, also by class if ``class_of`` a row's index is given."""
 
     def __init__(self, class_of: Callable[[int], str] | None = None) -> None:
         self._statuses: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class Recent:
         self._ended: list[tuple[float, float | None, bool]] = []
 
     def add(self, exchange: Exchange) -> None:
-        """A request has ended."""
+        """Count a request that has ended."""
         self._statuses[str(exchange.status)] += 1
         self._all.add(exchange)
         begun, first, end = _begun(exchange), exchange.stream.first_ns, exchange.end_ns
@@ -77,7 +77,7 @@ class Recent:
             self._classes.setdefault(self._class_of(exchange.index), _Second()).add(exchange)
 
     def judged(self, name: str) -> None:
-        """A user's own code found wrong what had ended well; `name` is its class."""
+        """Count an answer as wrong that had ended well; `name` is its class."""
         self._statuses[str(Status.OK)] -= 1
         self._statuses[str(Status.BAD_RESPONSE)] += 1
         if self._class_of is not None:
@@ -108,7 +108,7 @@ class Recent:
 
     @property
     def ended(self) -> int:
-        """How many requests have ended."""
+        """The number of requests that have ended."""
         return self._statuses.total()
 
     def totals(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _begun(exchange: Exchange) -> int | None:
 
 
 def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float | None]:
-    """What is known of a request in flight without reading its answer: the first event counts as its first token."""
+    """What is known of a request in flight before its answer is parsed: its first event counts as the first token."""
     begun, stream = _begun(exchange) or now_ns, exchange.stream
     first = stream.first_ns or _first_event_ns(stream)
     if first is None:
@@ -133,8 +133,8 @@ def _so_far(exchange: Exchange, now_ns: int) -> tuple[float, float | None, float
     return (now_ns - begun) / 1e6, ttft, silent
 
 
-def _first_event_ns(stream: Stream) -> int | None:
-    """When the first event of what is not read yet came; neither the head nor a comment (`: keep-alive`) is one."""
+def _first_event_ns(stream: TokenStream) -> int | None:
+    """When the first unparsed event came; neither the head nor a comment (`: keep-alive`) is one."""
     size = stream.start + len(stream.pending)
     for piece in stream.pieces:
         size += len(piece)
@@ -144,7 +144,7 @@ def _first_event_ns(stream: Stream) -> int | None:
 
 
 def _pick(values: Sequence[T]) -> list[T]:
-    """At most `_MOST`, evenly."""
+    """At most `_MOST` of the values, evenly picked."""
     return [values[i] for i in np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int)]
 
 

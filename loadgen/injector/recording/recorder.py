@@ -1,7 +1,7 @@
-"""What an injector writes down: its requests' records and how it went itself, spooled as it goes along."""
+"""Spools the records of an injector's requests and the statistics of the injector itself."""
 
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from tailgate.loadgen.records import CLIENT_SCHEMA, SPOOL_SCHEMA
 from tailgate.loadgen.spool import Spool
@@ -11,24 +11,8 @@ from tailgate.workloads.common.errors import UserError
 _FLUSH_ROWS: Final = 200
 
 
-class Writer(Protocol):
-    """What keeps rows for a while."""
-
-    def flush(self) -> object:
-        """Write them; an OSError if that can't be done."""
-        ...
-
-    def close(self) -> None:
-        """Write the rest and the end."""
-        ...
-
-
-class Books:
-    """The spools of one injector.
-
-    Raises:
-        UserError: they can't be opened.
-    """
+class Recorder:
+    """The spools of one injector. Raises a UserError if they can't be opened."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.failure: str | None = None
@@ -37,26 +21,26 @@ class Books:
             self._client = Spool(folder / f"client-{number}.arrows", CLIENT_SCHEMA)
         except OSError as error:
             raise UserError(f"can't write records: {error.strerror}", where=str(folder)) from error
-        self._writers: list[Writer] = [self._records, self._client]
+        self._spools = [self._records, self._client]
 
-    def keep(self, writer: Writer) -> None:
-        """Somebody else's rows, written before the records that refer to them."""
-        self._writers.insert(0, writer)
+    def write_first(self, spools: list[Spool]) -> None:
+        """Flush these spools before the records that refer to their rows."""
+        self._spools[:0] = spools
 
     def ended(self, record: tuple[Any, ...]) -> bool:
-        """A request's record (SPOOL_SCHEMA); whether it is time to flush."""
+        """Keep a request's record (SPOOL_SCHEMA); returns whether it is time to flush."""
         self._records.add(record)
         return len(self._records) >= _FLUSH_ROWS
 
     def interval(self, row: tuple[Any, ...]) -> None:
-        """A row of the injector's own conduct (CLIENT_SCHEMA)."""
+        """Keep a row of client statistics (CLIENT_SCHEMA)."""
         self._client.add(row)
 
     def flush(self) -> str | None:
-        """Put everything so far on disk; why that can't be done, the first time it can't."""
+        """Write everything so far to disk; returns why that failed, the first time it does."""
         try:
-            for writer in self._writers:
-                writer.flush()
+            for spool in self._spools:
+                spool.flush()
         except OSError as error:
             if self.failure is None:
                 self.failure = f"can't write records: {error.strerror}"
@@ -64,7 +48,7 @@ class Books:
         return None
 
     def close(self) -> None:
-        """The spools' proper end: by it those of a killed injector are told apart. None if something is missing."""
+        """End the spools properly, which tells them from those of a killed injector, unless something is missing."""
         if self.failure is None:
-            for writer in self._writers:
-                writer.close()
+            for spool in self._spools:
+                spool.close()

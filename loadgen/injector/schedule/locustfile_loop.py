@@ -1,6 +1,6 @@
 """Requests of users' own locustfiles: bodies come ready, one at a time, and are sent at once.
 
-There is no plan to follow. What was asked for is written down instead (`asked-K.arrows`), and becomes the run's plan
+There is no plan to follow. Requests are written down instead (`asked-K.arrows`), and become the run's plan
 when its records are collected; what a user's code said of an answer (`answer.fail`) likewise (`verdicts-K.arrows`).
 Chat and completions may be mixed: the endpoints of the one stand before those of the other.
 """
@@ -13,76 +13,69 @@ import numpy as np
 import orjson
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker, Row
-from tailgate.loadgen.injector.client_stats import Conduct
+from tailgate.loadgen.injector.client_stats import ClientStats
 from tailgate.loadgen.injector.dispatcher import Dispatcher
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.job import Job
-from tailgate.loadgen.records import ASKED_SCHEMA, VERDICT_SCHEMA, Status
+from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, Status
 from tailgate.loadgen.spool import Spool
 
 APIS: Final = ("chat", "completions")
 _ERROR_CHARS: Final = 500
 
 
-class _NoRows:
-    """There are no rows to make bodies from."""
-
-    def body(self, row: Row) -> bytes:
-        raise NotImplementedError
+def _no_rows(_row: Row) -> bytes:
+    raise NotImplementedError("users' code makes the bodies")
 
 
-class Asked:
-    """Feeds the dispatcher with what users ask for."""
+class LocustfileLoop:
+    """Passes the requests of users' own code to the dispatcher."""
 
-    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, conduct: Conduct, job: Job) -> None:
+    def __init__(self, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats, job: Job) -> None:
         self._dispatcher = dispatcher
-        self._conduct = conduct
+        self._stats = stats
         self._job = job
-        self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _NoRows()) for api in APIS}
+        self._makers = {api: RequestMaker(replace(job, api=api), endpoints, _no_rows) for api in APIS}
         folder = Path(job.spool)
-        self._spool = Spool(folder / f"asked-{job.injector}.arrows", ASKED_SCHEMA)
-        self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", VERDICT_SCHEMA)
+        self._requests = Spool(folder / f"asked-{job.injector}.arrows", LOCUSTFILE_REQUEST_SCHEMA)
+        self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", LOCUSTFILE_VERDICT_SCHEMA)
         self._count = 0
         self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
-        self._told_of: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
-        self._numbers: dict[int, int] = {}  # index -> the request's number where it was asked for
+        self._last_answers: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
+        self._numbers: dict[int, int] = {}  # index -> the request's number for its user
         self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
 
     @property
     def finished(self) -> bool:
-        """Whether nobody asks any more, and nobody has anything to say of an answer."""
+        """Whether users have stopped asking and can't fail an answer any more."""
         return self._stopped and not self._unsettled
 
     def prepare(self, _now_ns: int) -> bool:
-        """Nothing can be made ahead."""
+        """Return False: nothing can be made ahead."""
         return False
 
     def class_of(self, index: int) -> str:
-        """Of a request in flight."""
+        """The class of a request in flight."""
         return self._users[index][1]
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Other headers from now on.
-
-        Raises:
-            UserError: they can't be sent; the old ones stay.
-        """
+        """Use other headers from now on."""
         for maker in self._makers.values():
             maker.renew_headers(headers)
 
-    def ask(self, message: dict[str, Any]) -> None:
-        """A user wants this body sent."""
+    def dispatch_body(self, message: dict[str, Any]) -> None:
+        """Send the body that a user asked for."""
         if self._stopped:
             return
         index = self._count * self._job.injectors + self._job.injector
         self._count += 1
         user, kind, asked_ns = message["user"], message["class"], message["at"]
-        told, ended_ns = self._told_of.pop(user, (0, 0))
-        if told and told == message["after"]:  # else nobody got it
+        last_number, ended_ns = self._last_answers.pop(user, (0, 0))
+        if last_number and last_number == message["after"]:  # else nobody got it
             # Of its way back only the answer's way to it is ours; what it did then is its own affair.
-            self._conduct.turnaround_lags.append(message["woke"] - ended_ns)
+            self._stats.turnaround_lags.append(message["woke"] - ended_ns)
         urls = len(self._job.urls)
         server = self._dispatcher.least_loaded() if self._job.balance == "least-in-flight" else index % urls
         endpoint = APIS.index(message["api"]) * urls + server
@@ -96,16 +89,16 @@ class Asked:
         self._users[index] = user, kind
         self._numbers[index] = message["number"]
         session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
-        self._spool.add((index, session, message["turn"], kind, message["output_tokens"]))
+        self._requests.add((index, session, message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> dict[str, Any]:
-        """What the user is told of its answer."""
+        """Return what the user is told of its answer."""
         user, _ = self._users.pop(exchange.index)
         number = self._numbers.pop(exchange.index)
         self._unsettled.add(number)
         assert exchange.end_ns is not None
-        self._told_of[user] = number, exchange.end_ns
+        self._last_answers[user] = number, exchange.end_ns
         stream, reading = exchange.stream, exchange.stream.reading
         begun = exchange.sent_ns or exchange.dispatched_ns or 0
 
@@ -132,39 +125,29 @@ class Asked:
         }
 
     def _gaps_ms(self, exchange: Exchange) -> list[float]:
-        """Between the tokens' arrivals, where nobody else writes them down."""
-        if not self._job.tells_gaps:
+        """The gaps between tokens, where no record keeps them."""
+        if not self._job.report_gaps:
             return []
         arrivals_us = np.frombuffer(exchange.stream.arrivals_us, np.uint32).astype(np.int64)
         gaps_ms: list[float] = (np.diff(arrivals_us) / 1e3).tolist()
         return gaps_ms
 
     def judge(self, index: int, error: str) -> None:
-        """The user's own code says that an answer was wrong."""
+        """Record that the user's own code found an answer wrong."""
         self._verdicts.add((index, error[:_ERROR_CHARS]))
 
     def settled(self, number: int) -> None:
-        """Nothing more will be said of an answer."""
+        """Note that no user can fail this answer any more."""
         self._unsettled.discard(number)
 
     def only_open(self, numbers: list[int]) -> None:
-        """Nobody asks any more, and of the answers that have come only these may yet be judged."""
+        """Users have stopped asking, and can fail only these answers yet."""
         self._unsettled.intersection_update(numbers)
 
-    def flush(self) -> None:
-        """Write down what was asked and said.
-
-        Raises:
-            OSError: the disk is full or gone.
-        """
-        self._spool.flush()
-        self._verdicts.flush()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._spool.close()
-        self._verdicts.close()
+    @property
+    def spools(self) -> list[Spool]:
+        """What users asked for, and what their code said of the answers."""
+        return [self._requests, self._verdicts]
 
     def stop(self) -> None:
-        """Send nothing more."""
         self._stopped = True

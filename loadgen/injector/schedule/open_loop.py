@@ -12,9 +12,9 @@ from functools import partial
 
 from tailgate.loadgen.injector.api.request_builder import RequestMaker
 from tailgate.loadgen.injector.dispatcher import Dispatcher
-from tailgate.loadgen.injector.event_loop import Loop
+from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
-from tailgate.loadgen.injector.schedule.plan_share import Share
+from tailgate.loadgen.injector.schedule.plan_share import PlanShare
 from tailgate.loadgen.job import Job
 
 AHEAD_NS = 2_000_000_000
@@ -26,9 +26,11 @@ _FOLLOW_AHEAD_NS = 50_000_000
 
 
 class OpenLoop:
-    """Feeds the dispatcher from a share of the plan. Times are ns from the run's start unless named otherwise."""
+    """Dispatches a share of the plan at its planned times. Times are ns from the run's start unless named otherwise."""
 
-    def __init__(self, loop: Loop, share: Share, maker: RequestMaker, dispatcher: Dispatcher, job: Job) -> None:
+    def __init__(
+        self, loop: EventLoop, share: PlanShare, maker: RequestMaker, dispatcher: Dispatcher, job: Job
+    ) -> None:
         self._loop = loop
         self._share = share
         self._maker = maker
@@ -97,7 +99,6 @@ class OpenLoop:
         return self._maker.exchange(row, row.index % self._endpoints, followed=followed)
 
     def start(self, t0_real_ns: int, t0_mono_ns: int) -> None:
-        """The run begins: arm the first deadline."""
         self._t0_real_ns, self._t0_mono_ns = t0_real_ns, t0_mono_ns
         self._arm()
 
@@ -137,7 +138,7 @@ class OpenLoop:
         self._dispatcher.dispatch(exchange, due)
 
     def _look_ahead(self, position: int) -> None:
-        """The turn after one that is sent now: if it is due as soon as this one has ended, it is made meanwhile."""
+        """Make the turn after one that is sent now, if it is due as soon as this one has ended."""
         follower = self._share.follower(position)
         assert follower is not None
         row = self._share.row(follower)
@@ -149,7 +150,7 @@ class OpenLoop:
             self._to_make[position] = None
 
     def ended(self, exchange: Exchange) -> None:
-        """A request has ended: the session's next turn comes after its think time."""
+        """Schedule the session's next turn after its think time."""
         position = self._position_of.pop(exchange.index, None)
         if position is None or self._stopped:
             return
@@ -173,7 +174,6 @@ class OpenLoop:
         self._send(exchange, at_ns)
 
     def stop(self) -> None:
-        """Send nothing more."""
         self._stopped = True
         self._ready.clear()
         self._made.clear()

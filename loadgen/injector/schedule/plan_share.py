@@ -1,4 +1,4 @@
-"""An injector's share of the plan, as columns; one row at a time becomes a `Row`.
+"""An injector's share of the plan, kept as columns of which one row at a time becomes a `Row`.
 
 A closed loop's share grows while it is worked through, by a few hundred rows at a time: what that costs (some
 milliseconds) does not depend on how many there are already.
@@ -28,7 +28,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-class Share:
+class PlanShare:
     """The rows with ``session % injectors == injector``: a session's turns stay with one injector."""
 
     def __init__(self, table: pa.Table, planned: int = 0, more: Callable[[int, int], pa.Table] | None = None) -> None:
@@ -50,7 +50,7 @@ class Share:
         self.timed_at_ns = array("q", at[order].astype(np.int64).tobytes())
 
     def _add(self, table: pa.Table) -> Ints:
-        """One more block; the positions of the rows in it that begin a session."""
+        """Add a block and return the positions of its rows that begin a session."""
         block = {name: table[name].combine_chunks() for name in _COLUMNS}
         self._blocks.append(block)
         self._first_positions.append(self._count)
@@ -65,7 +65,7 @@ class Share:
         return self._count
 
     @classmethod
-    def read(cls, job: Job) -> "Share":
+    def read(cls, job: Job) -> "PlanShare":
         """A job's share of its plan.parquet."""
 
         def mine(table: pa.Table) -> pa.Table:
@@ -91,7 +91,7 @@ class Share:
         return self._more is not None
 
     def extend(self) -> Ints:
-        """More rows of a closed loop's endless sequence; the positions of those that begin a session."""
+        """Add rows of a closed loop's endless sequence; returns the positions of those that begin a session."""
         assert self._more is not None
         more = self._more(self._planned, _EXTENSION_ROWS)
         starts = self._add(more)
@@ -103,7 +103,6 @@ class Share:
         return np.flatnonzero(self._blocks[0]["turn"].to_numpy() == 0)
 
     def row(self, position: int) -> Row:
-        """The row at a position of this share."""
         k = bisect_right(self._first_positions, position) - 1
         block, place = self._blocks[k], position - self._first_positions[k]
         values: list[Any] = [block[name][place].as_py() for name in _COLUMNS]

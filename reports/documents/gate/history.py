@@ -1,13 +1,13 @@
 """Verdicts over time: one JSON line each, appended; read again for the trend."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.rundir.events import append_line
+from tailgate.reports.rundir.json_files import check_schema
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.workloads.common.errors import UserError
 
@@ -40,36 +40,28 @@ class Entry:
     metrics: tuple[Remembered, ...]
 
     def metric(self, point: str, key: str) -> Remembered | None:
-        """One of its metrics."""
-        return next((one for one in self.metrics if (one.point, one.key) == (point, key)), None)
+        """What is remembered of a metric at a point; None if it was not estimated."""
+        return next((m for m in self.metrics if (m.point, m.key) == (point, key)), None)
 
 
-def entry_of(found: Verdict, at: str) -> Entry:
-    """What is remembered of a verdict."""
-    kept = []
-    for one in found.metrics:
-        sides = [[v for v in side if v is not None] for side in (one.baseline, one.candidate)]
-        if one.ratio is not None and one.at_least is not None and one.at_most is not None and all(sides):
-            kept.append(
-                Remembered(one.point, one.key, one.ratio, one.at_least, one.at_most, *(median(side) for side in sides))
-            )
-    return Entry(at, found.name, found.verdict, found.baseline, found.candidate, found.pairs, tuple(kept))
+def entry_of(verdict: Verdict, at: str) -> Entry:
+    metrics = []
+    for m in verdict.metrics:
+        sides = [[v for v in side if v is not None] for side in (m.baseline, m.candidate)]
+        if m.ratio is not None and m.at_least is not None and m.at_most is not None and all(sides):
+            metrics.append(Remembered(m.point, m.key, m.ratio, m.at_least, m.at_most, *map(median, sides)))
+    return Entry(at, verdict.name, verdict.verdict, verdict.baseline, verdict.candidate, verdict.pairs, tuple(metrics))
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one line, in a single write.
+    """Add one line to the file.
 
     Raises:
         UserError: it can't be written.
     """
-    line = json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, line.encode())
-        finally:
-            os.close(handle)
+        append_line(path, json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False))
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=str(path)) from error
 
@@ -82,7 +74,7 @@ def read(path: Path) -> list[Entry]:
     """
     if not path.exists():
         return []
-    found = []
+    entries = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         where = f"{path}:{number}"
         try:
@@ -90,13 +82,13 @@ def read(path: Path) -> list[Entry]:
         except ValueError as error:
             raise UserError(f"is not JSON: {error}", where=where, remedy="Remove the damaged line.") from error
         check_schema(data, SCHEMA, where)
-        found.append(_entry(data, where))
-    return found
+        entries.append(_entry(data, where))
+    return entries
 
 
 def _entry(data: dict[str, Any], where: str) -> Entry:
     try:
-        metrics = tuple(Remembered(**one) for one in data["metrics"])
+        metrics = tuple(Remembered(**metric) for metric in data["metrics"])
         return Entry(**{k: v for k, v in data.items() if k not in ("schema", "metrics")}, metrics=metrics)
     except (KeyError, TypeError) as error:
         raise UserError(f"is not a verdict: {error}", where=where, remedy="Remove the damaged line.") from error

@@ -1,26 +1,41 @@
 """The operating curve in words: the simulation's tables, and what the gate promises held against them.
 
-`tailgate gate --self-test` prints it; docs/gate.md holds it, put there by `tests/bench/bench_gate_curve.py`.
+`tailgate gate --self-test` prints it; docs/gate-operating-tables.md holds it, put there by
+`tests/bench/bench_gate_curve.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tailgate.reports.documents.run_markdown import md_table
+from tailgate.reports.documents.model import Row, Table
+from tailgate.reports.documents.render.markdown import table_lines
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
-from tailgate.reports.verdicts.gate.operating_curve import MARGIN, SPREADS, Cell, Rate, grid, one, whole_policy
-from tailgate.reports.verdicts.gate.operating_curve_errors import BURSTS, REQUESTS, SHARE, TIMES, ErrorCell, error_grid
+from tailgate.reports.verdicts.gate.operating_curve import (
+    BURSTS,
+    MARGIN,
+    REQUESTS,
+    SHARE,
+    SPREADS,
+    TIMES,
+    CurvePoint,
+    ErrorCurvePoint,
+    Frequency,
+    error_grid,
+    grid,
+    single_condition,
+    whole_policy,
+)
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What must hold, what was found, and whether it does."""
+    """What must hold, what was measured, and whether it does."""
 
     what: str
     must: str
-    found: str
+    measured: str
     holds: bool
 
 
@@ -32,26 +47,30 @@ class Report:
     promises: tuple[Promise, ...]
 
 
+def _table(head: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    return table_lines(Table(head, rows))
+
+
 def exit_code(report: Report) -> int:
     """0 if every promise holds, else 1."""
     return 0 if all(promise.holds for promise in report.promises) else 1
 
 
 def report(sets: int) -> Report:
-    """Simulate the grid and say what came of it; `sets` per condition."""
+    """Simulate the grid, with `sets` of runs per condition, and hold the promises against it."""
     cells = list(grid(sets))
     errors = list(error_grid(sets))
     held = tuple(promises(cells, errors, sets))
-    rows = [[one.what, one.must, one.found, "yes" if one.holds else "**no**"] for one in held]
+    rows = [[promise.what, promise.must, promise.measured, "yes" if promise.holds else "NO"] for promise in held]
     lines = [
         f"{sets:,} simulated sets of runs per condition; in brackets 95 % intervals.",
         "",
-        *md_table(["promise", "must be", "is", "holds"], rows),
+        *_table(["promise", "must be", "is", "holds"], rows),
         f"One metric with a margin of {100 * MARGIN:g} %, no drift, independent runs, by the true slowdown:",
         "PASS / FAIL / INCONCLUSIVE in %.",
         "",
         *_plain(cells),
-        "The same at worst over drift (0 and 3 %, shared by both sides) and correlation of successive runs (0, 0.5):",
+        "At worst over drift (0 and 3 %, shared by both sides) and correlation of successive runs (0, 0.5):",
         "",
         *_worst(cells),
         f"The default policy ({', '.join(f'{k} {margin}' for k, margin in DEFAULT_METRICS.items())}), nothing changed:",
@@ -67,8 +86,7 @@ def report(sets: int) -> Report:
     return Report("\n".join(lines), held)
 
 
-def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> Iterator[Promise]:
-    """Each promise of the gate's operating curve."""
+def promises(cells: Sequence[CurvePoint], errors: Sequence[ErrorCurvePoint], sets: int) -> Iterator[Promise]:
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
         yield _at_most(
@@ -80,7 +98,7 @@ def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> I
     at_margin = [c.passed for c in cells if abs(c.slowdown - c.margin) < 1e-12]
     yield _at_most("PASS where the slowdown is the margin, anywhere in the grid", at_margin, 0.05)
     design = Design(5, 10)
-    slow = one(design, 0.04, 0.15, sets=sets)
+    slow = single_condition(design, 0.04, 0.15, sets=sets)
     what = "FAIL of a true +15 %, one metric, CV 4 %"
     yield _at_least(f"{what}, first look", slow.failed_first, 0.90)
     yield _at_least(f"{what}, after the extension", slow.failed, 0.97)
@@ -92,16 +110,16 @@ def promises(cells: Sequence[Cell], errors: Sequence[ErrorCell], sets: int) -> I
     yield _at_most("false FAIL of the error rule, anywhere in its table", same_errors, ERROR_TAIL)
 
 
-def _at_most(what: str, rates: Iterable[Rate], limit: float) -> Promise:
+def _at_most(what: str, rates: Iterable[Frequency], limit: float) -> Promise:
     worst = max(rates, key=lambda rate: rate.share)
     return Promise(what, f"≤ {100 * limit:g} %", shown(worst), worst.share <= limit)
 
 
-def _at_least(what: str, rate: Rate, limit: float) -> Promise:
+def _at_least(what: str, rate: Frequency, limit: float) -> Promise:
     return Promise(what, f"≥ {100 * limit:g} %", shown(rate), rate.share >= limit)
 
 
-def shown(rate: Rate) -> str:
+def shown(rate: Frequency) -> str:
     """`1.05 % (0.91 to 1.20)`."""
     low, high = rate.interval
     return f"{100 * rate.share:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
@@ -111,7 +129,7 @@ def _name(design: Design) -> str:
     return f"{design.pairs} → {design.extended}" if design.extended else str(design.pairs)
 
 
-def _plain(cells: Sequence[Cell]) -> list[str]:
+def _plain(cells: Sequence[CurvePoint]) -> list[str]:
     calm = [c for c in cells if not c.drift and not c.correlation]
     slowdowns = list(dict.fromkeys(c.slowdown for c in calm))
     rows = []
@@ -119,14 +137,14 @@ def _plain(cells: Sequence[Cell]) -> list[str]:
         for design in dict.fromkeys(c.design for c in calm):
             mine = {c.slowdown: c for c in calm if c.spread == spread and c.design == design}
             rows.append([f"{100 * spread:g} %", _name(design), *(_three(mine[slowdown]) for slowdown in slowdowns)])
-    return md_table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
+    return _table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
 
 
-def _three(cell: Cell) -> str:
+def _three(cell: CurvePoint) -> str:
     return " / ".join(f"{100 * rate.share:.1f}" for rate in (cell.passed, cell.failed, cell.unsure))
 
 
-def _worst(cells: Sequence[Cell]) -> list[str]:
+def _worst(cells: Sequence[CurvePoint]) -> list[str]:
     rows = []
     for spread in SPREADS:
         for design in dict.fromkeys(c.design for c in cells):
@@ -134,7 +152,7 @@ def _worst(cells: Sequence[Cell]) -> list[str]:
             false_fail = max((c.failed for c in mine if c.slowdown == 0), key=lambda r: r.share)
             false_pass = max((c.passed for c in mine if abs(c.slowdown - c.margin) < 1e-12), key=lambda r: r.share)
             rows.append([f"{100 * spread:g} %", _name(design), shown(false_fail), shown(false_pass)])
-    return md_table(["CV", "pairs", "false FAIL (nothing changed)", "PASS at the margin"], rows)
+    return _table(["CV", "pairs", "false FAIL (nothing changed)", "PASS at the margin"], rows)
 
 
 def _policy(sets: int) -> list[str]:
@@ -142,10 +160,10 @@ def _policy(sets: int) -> list[str]:
     for spread in SPREADS:
         cell = whole_policy(Policy(), spread, sets=sets)
         rows.append([f"{100 * spread:g} %", shown(cell.passed_first), shown(cell.passed), shown(cell.failed)])
-    return md_table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
+    return _table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
 
 
-def _errors(cells: Sequence[ErrorCell]) -> list[str]:
+def _errors(cells: Sequence[ErrorCurvePoint]) -> list[str]:
     rows = []
     for bursts in BURSTS:
         for design in dict.fromkeys(c.design for c in cells):
@@ -156,11 +174,11 @@ def _errors(cells: Sequence[ErrorCell]) -> list[str]:
         f"The error rule, {REQUESTS:,} requests a run of which {100 * SHARE:g} % fail on the baseline, each by itself",
         "or in bursts: FAIL in %.",
         "",
-        *md_table(head, rows),
+        *_table(head, rows),
     ]
 
 
-def _all(cells: Sequence[Cell]) -> list[str]:
+def _all(cells: Sequence[CurvePoint]) -> list[str]:
     rows = [
         [
             f"{100 * c.spread:g} %", f"{100 * c.drift:g} %", f"{c.correlation:g}", _name(c.design),
@@ -168,4 +186,4 @@ def _all(cells: Sequence[Cell]) -> list[str]:
         ]
         for c in cells
     ]  # fmt: skip
-    return md_table(["CV", "drift", "correlation", "pairs", "slowdown", "PASS", "FAIL", "INCONCLUSIVE"], rows)
+    return _table(["CV", "drift", "correlation", "pairs", "slowdown", "PASS", "FAIL", "INCONCLUSIVE"], rows)

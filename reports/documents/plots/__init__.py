@@ -1,1 +1,1 @@
-"""Pictures as Plotly figures. What they show is worked out in `metrics`, `compare` and `verdicts`."""
+"""Figures as plotly takes them, each with its table; drawn by the page's script, so plotly is never imported here."""

@@ -1,100 +1,103 @@
-"""The figures of a gate's page: every pair as a dot, and the trend over earlier verdicts. Plain plotly dicts."""
+"""The figures of a gate's page: every pair as a dot, and the trend over earlier verdicts."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Final
 
 from tailgate.reports.documents.gate.history import Entry
-from tailgate.reports.documents.plots.run import Figure, plain_text, short
+from tailgate.reports.documents.model import Figure, Row, Table
+from tailgate.reports.documents.plots.primitives import Json, axis, error_bars, label, layout, points, reference
+from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, percent
 from tailgate.workloads.common.formatting import plain
 
-_COLOURS = {"pass": "--pass", "fail": "--fail"}
-_TREND = ("--c1", "--c2", "--c3", "--c5")
+_COLOURS: Final = {"pass": "--pass", "fail": "--fail"}
+_TREND: Final = ("--c1", "--c2", "--c3", "--c5")
+_AXIS: Final = "candidate against baseline, %"
+_STRIP_WIDTH: Final = 41
 
 
-def pairs(found: Verdict) -> Figure | None:
+def pairs(verdict: Verdict) -> Figure | None:
     """Each metric a row: a dot a pair, the estimate with its bounds, the margin as a mark. None without estimates."""
-    shown = [one for one in found.metrics if one.ratio is not None and one.at_least is not None]
-    if not shown:
+    strips = [(name_of(metric), strip) for metric in verdict.metrics if (strip := dots(metric))]
+    metrics = [m for m in verdict.metrics if m.ratio is not None and m.at_least is not None]
+    if not metrics:
         return None
-    traces: list[dict[str, Any]] = []
-    rows, shapes = [], []
-    for place, one in enumerate(shown):
-        y, colour = len(shown) - 1 - place, _COLOURS.get(one.result, "--c6")
-        x = [short(100 * (ratio - 1)) for ratio in one.ratios]
+    traces: list[Json] = []
+    marks = [reference(0, "--faint")]
+    for y, metric in enumerate(reversed(metrics)):
+        colour = _COLOURS.get(metric.result, "--c6")
         traces.append(
-            {
-                "type": "scatter", "mode": "markers", "name": "", "x": x, "y": [y + 0.16] * len(x), "showlegend": False,
-                "text": [f"pair {n}: {percent(ratio)}" for n, ratio in enumerate(one.ratios, 1)],
-                "hovertemplate": "%{text}<extra></extra>",
-                "marker": {"size": 10, "color": colour, "opacity": 0.55, "line": {"width": 1, "color": "--ink"}},
-            }
+            points(
+                [_change(ratio) for ratio in metric.ratios], [y + 0.16] * len(metric.ratios), colour, hover="%{text}",
+                text=[f"pair {n}: {percent(ratio)}" for n, ratio in enumerate(metric.ratios, 1)],
+                marker={"size": 10, "opacity": 0.55, "line": {"width": 1, "color": "--ink"}},
+            )
         )  # fmt: skip
-        ratio, low, high = (100 * ((v or 1.0) - 1) for v in (one.ratio, one.at_least, one.at_most))
+        ratio, low, high = (_change(v or 1.0) for v in (metric.ratio, metric.at_least, metric.at_most))
         traces.append(
-            {
-                "type": "scatter", "mode": "markers", "name": "", "x": [short(ratio)], "y": [y - 0.16],
-                "showlegend": False, "marker": {"size": 11, "symbol": "diamond", "color": colour},
-                "error_x": {
-                    "type": "data", "symmetric": False, "thickness": 2, "width": 6, "color": colour,
-                    "array": [short(high - ratio)], "arrayminus": [short(ratio - low)],
-                },
-                "hovertemplate": f"{plain_text(interval(one))}<extra></extra>",
-            }
+            points(
+                [ratio], [y - 0.16], colour, hover=label(interval(metric), 80),
+                marker={"size": 11, "symbol": "diamond"}, error_x=error_bars([ratio], [low], [high], colour, 2),
+            )
         )  # fmt: skip
-        edge = short(100 * (one.limit - 1))
-        shapes.append(
-            {"type": "line", "x0": edge, "x1": edge, "y0": y - 0.4, "y1": y + 0.4,
-             "line": {"color": "--fail", "width": 2, "dash": "dot"}}
-        )  # fmt: skip
-        each = ", ".join(percent(r) for r in one.ratios) or "-"
-        rows.append([name_of(one), interval(one), limit(one), each])
-    shapes.append(
-        {"type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1,
-         "line": {"color": "--faint", "width": 1}}
-    )  # fmt: skip
-    layout = {
-        "height": 90 + 74 * len(shown), "hovermode": "closest", "showlegend": False, "shapes": shapes,
-        "xaxis": {"title": {"text": "candidate against baseline, %"}, "zeroline": False},
-        "yaxis": {
-            "tickvals": [len(shown) - 1 - place for place in range(len(shown))],
-            "ticktext": [plain_text(name_of(one)) for one in shown],
-            "range": [-0.6, len(shown) - 0.4],
-        },
+        margin = _change(metric.limit)
+        marks.append(reference(margin, "--fail", other="y", ends=(y - 0.4, y + 0.4), width=2, dash="dot"))
+    y_axis = {
+        "tickvals": [*range(len(metrics))], "ticktext": [label(name_of(metric), 80) for metric in reversed(metrics)],
+        "range": [-0.6, len(metrics) - 0.4],
     }  # fmt: skip
-    says = (
+    drawn = layout(90 + 74 * len(metrics), axis(_AXIS, zeroline=False), y_axis, hovermode="closest", shapes=marks)
+    rows = [[name_of(m), interval(m), limit(m), ", ".join(map(percent, m.ratios)) or "-"] for m in metrics]
+    caption = (
         "Each circle is a pair of runs; the diamond with its bar is the estimate with its bounds; dotted: the margin."
     )
-    return Figure("pairs", "Pair by pair", says, traces, layout, ["", "change", "margin", "pairs"], rows)
+    table = Table(["", "change", "margin", "pairs"], rows)
+    return Figure("pairs", "Pair by pair", caption, traces, drawn, table, strips)
 
 
-def trend(entries: Sequence[Entry], found: Verdict) -> Figure | None:
+def _change(ratio: float) -> float:
+    return 100 * (ratio - 1)
+
+
+def dots(metric: MetricVerdict) -> str:
+    """The pairs in plain text, between the ends that are written: `│` is no change, `┊` the margin.
+
+    One dot a pair; a digit stands for several pairs. Empty without pairs.
+    """
+    if not metric.ratios:
+        return ""
+    shifts = [math.log(ratio) for ratio in metric.ratios]
+    margin = math.log(metric.limit)
+    low, high = min(*shifts, -1.5 * abs(margin)), max(*shifts, 1.5 * abs(margin))
+    places = [round((shift - low) / (high - low) * (_STRIP_WIDTH - 1)) for shift in (0.0, margin, *shifts)]
+    marks = ["·"] * _STRIP_WIDTH
+    marks[places[0]], marks[places[1]] = "│", "┊"
+    for place in places[2:]:
+        count = places[2:].count(place)
+        marks[place] = "●" if count == 1 else str(min(count, 9))
+    return f"{percent(math.exp(low)):>9} {''.join(marks)} {percent(math.exp(high))}"
+
+
+def trend(entries: Sequence[Entry], verdict: Verdict) -> Figure | None:
     """The change of each metric over earlier verdicts of this gate; None with fewer than two."""
-    entries = [entry for entry in entries if entry.name == found.name]
-    keys = [(one.point, one.key, name_of(one)) for one in found.metrics]
-    traces: list[dict[str, Any]] = []
-    rows: list[list[str]] = []
-    for (point, key, name), colour in zip(keys, _TREND * len(keys), strict=False):
-        known = [(entry, m) for entry in entries if (m := entry.metric(point, key)) is not None]
-        if len(known) < 2:
+    entries = [entry for entry in entries if entry.name == verdict.name]
+    traces: list[Json] = []
+    rows: list[Row] = []
+    for place, metric in enumerate(verdict.metrics):
+        past = [(entry, m) for entry in entries if (m := entry.metric(metric.point, metric.key)) is not None]
+        if len(past) < 2:
             continue
-        changes = [100 * (m.ratio - 1) for _, m in known]
-        ups = [100 * (m.at_most - m.ratio) for _, m in known]
-        downs = [100 * (m.ratio - m.at_least) for _, m in known]
-        traces.append(
-            {
-                "type": "scatter", "mode": "lines+markers", "name": plain_text(name),
-                "x": [entry.at for entry, _ in known], "y": [short(v) for v in changes],
-                "line": {"color": colour, "width": 1.4},
-                "error_y": {"type": "data", "symmetric": False, "array": [short(v) for v in ups],
-                            "arrayminus": [short(v) for v in downs], "color": colour, "thickness": 1},
-            }
-        )  # fmt: skip
-        rows += [[e.at, name, e.verdict, percent(m.ratio), plain(m.baseline), plain(m.candidate)] for e, m in known]
+        colour, name = _TREND[place % len(_TREND)], name_of(metric)
+        changes, lows, highs = ([_change(getattr(m, end)) for _, m in past] for end in ("ratio", "at_least", "at_most"))
+        style: Json = {"mode": "lines+markers", "name": label(name, 80), "line": {"color": colour, "width": 1.4}}
+        bars = error_bars(changes, lows, highs, colour, 1)
+        traces.append(points([entry.at for entry, _ in past], changes, colour, error_y=bars, **style))
+        rows += [[e.at, name, e.verdict, percent(m.ratio), plain(m.baseline), plain(m.candidate)] for e, m in past]
     if not traces:
         return None
-    layout = {"height": 320, "xaxis": {}, "yaxis": {"title": {"text": "candidate against baseline, %"}}}
-    head = ["when", "metric", "verdict", "change", "baseline", "candidate"]
-    says = "Every verdict of the history with its bounds: a slow creep shows here, pair by pair it may not."
-    return Figure("trend", "Over earlier verdicts", says, traces, layout, head, rows)
+    table = Table(["when", "metric", "verdict", "change", "baseline", "candidate"], rows, words=(0, 1, 2))
+    caption = "Every verdict of the history with its bounds: a slow creep shows here, pair by pair it may not."
+    drawn = layout(320, {}, axis(_AXIS), showlegend=True, legend={"orientation": "h", "y": 1.01, "yanchor": "bottom"})
+    return Figure("trend", "Over earlier verdicts", caption, traces, drawn, table)

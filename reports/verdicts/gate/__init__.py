@@ -1,4 +1,4 @@
-"""The gate: is the candidate slower than the baseline? Policy, comparison, thresholds, verdict.
+"""The gate: whether the candidate is slower than the baseline, by policy, comparison and thresholds.
 
-Measuring is `harness.experiments.gate`'s work.
+Measuring is the work of `harness.experiments.gate`.
 """

@@ -4,11 +4,11 @@ Queue, prefill, decode, cache, preemptions, throttling: each by the figures of t
 server that tells, nothing is guessed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.workloads.common.formatting import plain
 
 Place = Literal["queue", "preemption", "prefill", "decode", "cache", "throttle"]
@@ -35,30 +35,24 @@ class Cause:
     weight_ms: float
 
 
-def causes(base: Sequence[GateRun], other: Sequence[GateRun]) -> list[Cause]:
+def causes(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> list[Cause]:
     """The places to look, most important first; of one point's runs."""
-    sides = (base, other)
-    found = [*_queue(sides), *_phase(sides, "prefill"), *_phase(sides, "decode"), *_rest(sides)]
-    return sorted(found, key=lambda cause: -cause.weight_ms)
+    sides = (baseline, candidate)
+    places = [*_queue(sides), *_phase(sides, "prefill"), *_phase(sides, "decode"), *_rest(sides)]
+    return sorted(places, key=lambda cause: -cause.weight_ms)
 
 
-def _mean(runs: Sequence[GateRun], *path: str) -> float | None:
-    values = [value for run in runs if (value := _at(run.summary.get("server"), path)) is not None]
-    return sum(values) / len(values) if values else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
-def _at(tree: Any, path: Sequence[str]) -> float | None:
-    for name in path:
-        tree = tree.get(name) if isinstance(tree, dict) else None
-    return float(tree) if isinstance(tree, int | float) else None
-
-
-def _both(sides: Sequence[Sequence[GateRun]], *path: str) -> tuple[float, float] | None:
-    a, b = (_mean(runs, *path) for runs in sides)
+def _both(sides: Sequence[Sequence[StoredRun]], *path: str) -> tuple[float, float] | None:
+    a, b = (_mean(run.summary.value(("server", *path)) for run in runs) for runs in sides)
     return None if a is None or b is None else (a, b)
 
 
-def _queue(sides: Sequence[Sequence[GateRun]]) -> Iterator[Cause]:
+def _queue(sides: Sequence[Sequence[StoredRun]]) -> Iterator[Cause]:
     times = _both(sides, "phases", "queue", "mean_ms")
     waiting = _both(sides, "waiting", "mean")
     more_ms = times[1] - times[0] if times else 0.0
@@ -86,7 +80,7 @@ def _queue(sides: Sequence[Sequence[GateRun]]) -> Iterator[Cause]:
     yield Cause("queue", f"{says}.", figures, remedy, more_ms if times else 1.0)
 
 
-def _phase(sides: Sequence[Sequence[GateRun]], name: Literal["prefill", "decode"]) -> Iterator[Cause]:
+def _phase(sides: Sequence[Sequence[StoredRun]], name: Literal["prefill", "decode"]) -> Iterator[Cause]:
     times = _both(sides, "phases", name, "mean_ms")
     if times is None or times[1] - times[0] <= max(_WORTH * times[0], 0.5):
         return
@@ -101,7 +95,7 @@ def _phase(sides: Sequence[Sequence[GateRun]], name: Literal["prefill", "decode"
     yield Cause(name, f"{says}.", figures, remedy, times[1] - times[0])
 
 
-def _rest(sides: Sequence[Sequence[GateRun]]) -> Iterator[Cause]:
+def _rest(sides: Sequence[Sequence[StoredRun]]) -> Iterator[Cause]:
     hits = _both(sides, "prefix_hit_share")
     if hits and hits[0] - hits[1] > 0.02:
         says = f"Fewer prompt tokens come from the prefix cache: {100 * hits[0]:.0f} → {100 * hits[1]:.0f} %."
@@ -112,24 +106,16 @@ def _rest(sides: Sequence[Sequence[GateRun]]) -> Iterator[Cause]:
         says = f"Requests are thrown out of the batch more often: {thrown[0]:.0f} → {thrown[1]:.0f} times a run."
         remedy = "Look at the KV cache's room: max-num-seqs, gpu-memory-utilization, cache dtype."
         yield Cause("preemption", says, {"preemptions": thrown}, remedy, 1.0)
-    clocks = [_gpu_mean(runs, "sm_clock_mhz") for runs in sides]
+    clocks = [
+        _mean(gpu.sm_clock_mhz for run in runs if run.summary.gpu for gpu in run.summary.gpu.gpus) for runs in sides
+    ]
     if clocks[0] and clocks[1] and clocks[1] < (1 - _WORTH) * clocks[0]:
         says = f"The GPUs' clocks are lower: {clocks[0]:.0f} → {clocks[1]:.0f} MHz."
         figures = {"sm_clock_mhz": (clocks[0], clocks[1])}
         yield Cause("throttle", says, figures, "Look at power limits, temperature and clock policy.", 1.0)
 
 
-def _extra_prefill(sides: Sequence[Sequence[GateRun]]) -> float:
+def _extra_prefill(sides: Sequence[Sequence[StoredRun]]) -> float:
     times = _both(sides, "phases", "prefill", "mean_ms")
     # It explains the longer prefill, so it goes before it.
     return 1.01 * max(times[1] - times[0], 0.0) if times else 0.5
-
-
-def _gpu_mean(runs: Sequence[GateRun], name: str) -> float | None:
-    values = [
-        float(gpu[name])
-        for run in runs
-        for gpu in (run.summary.get("gpu") or {}).get("gpus", ())
-        if gpu.get(name) is not None
-    ]
-    return sum(values) / len(values) if values else None

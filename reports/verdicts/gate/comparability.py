@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.rundir.fingerprint import differences
 from tailgate.reports.verdicts.gate.policy import Policy
-from tailgate.reports.verdicts.gate.runs import SIDES, GateRun, sides_of
+from tailgate.reports.verdicts.gate.runs import SIDES, sides_of
 
 SLOWDOWN_SHARE: Final = 0.01
 FOREIGN_POINTS: Final = 1.0
@@ -40,10 +41,10 @@ class Obstacle:
     remedy: str
 
 
-def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
+def obstacles(runs: Sequence[StoredRun], policy: Policy) -> list[Obstacle]:
     """Every reason, those of single runs first."""
     return [
-        *(one for run in runs for one in of_run(run)),
+        *(obstacle for run in runs for obstacle in obstacles_of(run)),
         *_plans(runs),
         *_kinds(runs),
         *_fingerprints(runs, policy),
@@ -52,29 +53,29 @@ def obstacles(runs: Sequence[GateRun], policy: Policy) -> list[Obstacle]:
     ]
 
 
-def of_run(run: GateRun) -> Iterator[Obstacle]:
+def obstacles_of(run: StoredRun) -> Iterator[Obstacle]:
     """Why this run's measuring can't be trusted; nothing if its target died: that is a result.
 
     So it is if it refused everything: then its own books prove nothing, but our client's checks still count.
     """
-    if run.died:
+    if run.target_died:
         return
-    for check in run.bad_checks():
-        if run.refused_all and check["name"] in _SERVERS_BOOKS:
+    for check in run.summary.failed_checks:
+        if run.refused_all and check.name in _SERVERS_BOOKS:
             continue
-        value = "" if check["value"] is None else f" {check['value']:.4g} {check['unit']}".rstrip()
-        bound = "" if check["bound"] is None else f" (at most {check['bound']:.4g} {check['unit']}".rstrip() + ")"
-        says = f"{run.path.name}: {check['name'].replace('_', ' ')}{value}{bound}: {check['why']}"
-        yield Obstacle(check["name"], says, check["remedy"])
-    slow = (run.summary.get("gpu") or {}).get("slowdown_share_max")
+        value = "" if check.value is None else f" {check.value:.4g} {check.unit}".rstrip()
+        bound = "" if check.bound is None else f" (at most {check.bound:.4g} {check.unit}".rstrip() + ")"
+        says = f"{run.path.name}: {check.name.replace('_', ' ')}{value}{bound}: {check.why}"
+        yield Obstacle(check.name, says, check.remedy)
+    slow = _slowdown(run)
     if slow is not None and slow > SLOWDOWN_SHARE:
         says = f"{run.path.name}: a GPU was slowed down for {100 * slow:.1f} % of the window"
         yield Obstacle("gpu_slowdown", says, "Check cooling and power supply of this host, then measure again.")
 
 
-def _plans(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+def _plans(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
     remedy = "Let the gate make the runs, or repeat them with one spec and one seed."
-    pairs: dict[tuple[str, int], list[GateRun]] = {}
+    pairs: dict[tuple[str, int], list[StoredRun]] = {}
     for run in runs:
         if run.pair is not None:
             pairs.setdefault((run.point, run.pair), []).append(run)
@@ -82,23 +83,26 @@ def _plans(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
         if len({run.manifest.plan_hash for run in members}) > 1 or "" in {run.manifest.plan_hash for run in members}:
             yield Obstacle("plan", f"the two runs of pair {pair} ({point}) did not have the same plan", remedy)
     for point in dict.fromkeys(run.point for run in runs):
-        mine = [run for run in runs if run.point == point]
-        other = [run for run in mine if run.manifest.workload_hash != mine[0].manifest.workload_hash]
-        if other or not mine[0].manifest.workload_hash:
-            who = f"{other[0].path.name} and {mine[0].path.name} had" if other else f"{mine[0].path.name} names not its"
-            yield Obstacle("workload", f"{who} {'different workloads' if other else 'workload'}", remedy)
+        first, *rest = [run for run in runs if run.point == point]
+        different = [run for run in rest if run.manifest.workload_hash != first.manifest.workload_hash]
+        if different:
+            yield Obstacle(
+                "workload", f"{different[0].path.name} and {first.path.name} had different workloads", remedy
+            )
+        elif not first.manifest.workload_hash:
+            yield Obstacle("workload", f"{first.path.name} doesn't say which workload it had", remedy)
 
 
-def _kinds(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+def _kinds(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
     for point in dict.fromkeys(run.point for run in runs):
         if len({run.manifest.loop for run in runs if run.point == point}) > 1:
-            said = "open and closed loops are mixed: their latencies mean different things"
-            yield Obstacle("loop", said, "Compare runs of one kind.")
+            says = "open and closed loops are mixed, and their latencies mean different things"
+            yield Obstacle("loop", says, "Compare runs of one kind.")
     if len({run.manifest.target.simulated for run in runs}) > 1:
         yield Obstacle("simulated", "simulated and real targets are mixed", "Compare like with like.")
 
 
-def _fingerprints(runs: Sequence[GateRun], policy: Policy) -> Iterator[Obstacle]:
+def _fingerprints(runs: Sequence[StoredRun], policy: Policy) -> Iterator[Obstacle]:
     for key, values, how in declared_differences(runs, policy):
         if how:
             continue
@@ -107,17 +111,17 @@ def _fingerprints(runs: Sequence[GateRun], policy: Policy) -> Iterator[Obstacle]
         yield Obstacle("fingerprint", says, f"Make it equal, or declare it (under_test: [{key}]).")
 
 
-def declared_differences(runs: Sequence[GateRun], policy: Policy) -> list[tuple[str, dict[str, str], Declared]]:
+def declared_differences(runs: Sequence[StoredRun], policy: Policy) -> list[tuple[str, dict[str, str], Declared]]:
     """(fact, value by side, whether the policy declares it) of every difference between the deployments."""
-    sides = {side: [run.manifest for run in runs if run.side == side] for side in SIDES}
+    sides = {side: [run.manifest for run in runs if run.label == side] for side in SIDES}
     own, following = own_differences(policy)
-    told: list[tuple[str, dict[str, str], Declared]] = []
+    declared: list[tuple[str, dict[str, str], Declared]] = []
     for key, values in differences({side: manifests for side, manifests in sides.items() if manifests}):
         if _any(key, (*policy.under_test, *own)):
-            told.append((key, values, "declared"))
+            declared.append((key, values, "declared"))
         else:
-            told.append((key, values, "follows" if _any(key, following) else ""))
-    return told
+            declared.append((key, values, "follows" if _any(key, following) else ""))
+    return declared
 
 
 def _any(key: str, patterns: Sequence[str]) -> bool:
@@ -164,7 +168,7 @@ def _flat(tree: Any, key: str = "") -> dict[str, str]:
     return {key: str(tree)}
 
 
-def _foreign(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+def _foreign(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
     """Other traffic on shared deployments may be there, but not more of it on one side."""
     for point in dict.fromkeys(run.point for run in runs):
         means = [_mean(_foreign_percent(run) for run in side) for side in sides_of(runs, point)]
@@ -174,14 +178,14 @@ def _foreign(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
             yield Obstacle("foreign_traffic", says, "Keep others away while it is measured, or balance them.")
 
 
-def _foreign_percent(run: GateRun) -> float | None:
-    found = [c for c in run.summary["checks"] if c["name"] == "foreign_traffic" and c["unit"] == "%"]
-    return found[0]["value"] if found else None
+def _foreign_percent(run: StoredRun) -> float | None:
+    checks = [check for check in run.summary.checks if (check.name, check.unit) == ("foreign_traffic", "%")]
+    return checks[0].value if checks else None
 
 
-def _one_sided_slowdown(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
+def _one_sided_slowdown(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
     slow = {
-        side: [share for run in runs if run.side == side and (share := _slowdown(run)) is not None] for side in SIDES
+        side: [share for run in runs if run.label == side and (share := _slowdown(run)) is not None] for side in SIDES
     }
     hit = [side for side in SIDES if any(share > 0 for share in slow[side])]
     if len(hit) == 1 and all(slow[side] for side in SIDES):
@@ -189,11 +193,10 @@ def _one_sided_slowdown(runs: Sequence[GateRun]) -> Iterator[Obstacle]:
         yield Obstacle("gpu_slowdown", says, "Check cooling and power supply of this host, then measure again.")
 
 
-def _slowdown(run: GateRun) -> float | None:
-    found = (run.summary.get("gpu") or {}).get("slowdown_share_max")
-    return None if found is None else float(found)
+def _slowdown(run: StoredRun) -> float | None:
+    return run.summary.gpu.slowdown_share_max if run.summary.gpu else None
 
 
 def _mean(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None

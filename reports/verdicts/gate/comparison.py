@@ -1,9 +1,10 @@
 """One metric at one point: candidate against baseline, with everything the judgement rests on.
 
     PASS   the upper bound of how much worse it is lies below the margin
-    FAIL   its lower bound lies above zero, and the estimate reaches the margin (decided in `holm`)
+    FAIL   its lower bound lies above zero, and the estimate reaches the margin
 
-Which metrics there are and what follows for the whole is `reports.verdicts.gate.verdict`.
+Which of several FAIL is decided over all of them together (`holm`). Which metrics there are and what follows for the
+whole is `reports.verdicts.gate.verdict`.
 """
 
 import math
@@ -13,13 +14,16 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from tailgate.reports.stats.paired_tests import (
+from tailgate.reports.compare.runs import StoredRun
+from tailgate.reports.stats.between_runs import (
     Shift,
+    detectable,
     drifting,
     hodges_lehmann,
     hodges_lehmann_shift,
     p_worse,
     paired,
+    pairs_to_settle,
     rank_sum_p,
     signed_rank_p,
     t_point,
@@ -27,9 +31,7 @@ from tailgate.reports.stats.paired_tests import (
 )
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
-from tailgate.reports.verdicts.gate.metrics import GateMetric, require_load
-from tailgate.reports.verdicts.gate.missing_data import itl_refused, lacking, load_limited
-from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.reports.verdicts.gate.metrics import GateMetric, itl_refused, lacking, load_limited, require_load
 from tailgate.workloads.common.arrays import Floats
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
@@ -100,7 +102,7 @@ class MetricVerdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison before all of them are looked at together (`reports.verdicts.gate.holm`).
+    """A comparison before all of them are looked at together (`holm`).
 
     Attributes:
         verdict: as far as it can be told alone: not whether it FAILs.
@@ -121,7 +123,7 @@ def passes(shift: Shift, margin: float, point: float) -> Any:
 
 
 def compare(
-    metric: GateMetric, point: str, base: Sequence[GateRun], other: Sequence[GateRun], design: Design, *,
+    metric: GateMetric, point: str, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], design: Design, *,
     window: bool = False, fewer_good: float = 0.0,
 ) -> Compared:  # fmt: skip
     """Compare the runs of both sides at one point; a FAIL is not decided here.
@@ -129,7 +131,7 @@ def compare(
     Args:
         metric: what is compared.
         point: the load's name.
-        base, other: runs in the order of their pairs, or of their time where there are none.
+        baseline, candidate: runs in the order of their pairs, or of their time where there are none.
         design: the error that this look may make.
         window: stored runs of a rolling window: take a trend over time into account.
         fewer_good: where shares of good requests are judged, how many fewer are acceptable, as a difference of shares.
@@ -137,30 +139,28 @@ def compare(
     Raises:
         UserError: a side has no such figure, or the load decides it and not the target.
     """
-    runs = [*base, *other]
+    runs = [*baseline, *candidate]
     if not metric.latency and any(run.manifest.loop == "open" and not run.overloaded for run in runs):
         raise require_load(metric, f"metrics.{metric.key}")
     blank = blank_verdict(metric, point)
     if not metric.latency and (why := load_limited(runs)):
         return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
-    if metric.figure == "itl" and (why := itl_refused(base, other)):
+    if metric.figure == "itl" and (why := itl_refused(baseline, candidate)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
-    a, b = ([metric.value(run.summary) for run in side] for side in (base, other))
+    a, b = ([run.value(metric) for run in side] for side in (baseline, candidate))
     blank = replace(blank, baseline=tuple(a), candidate=tuple(b))
-    if why := lacking(metric, (a, base), (b, other)):
+    if why := lacking(metric, (a, baseline), (b, candidate)):
         remedy = "Make the runs longer, or gate a lower percentile."
         return Compared(replace(blank, why=why, remedy=remedy))
     if any(value is not None and math.isinf(value) for value in (*a, *b)):
-        return _by_good_requests(metric, blank, base, other, design, fewer_good)
-    known_a, known_b = np.array(a, np.float64), np.array(b, np.float64)
-    if (known_a <= 0).any() or (known_b <= 0).any():
+        return _by_good_requests(metric, blank, baseline, candidate, design, fewer_good)
+    if any(value is not None and value <= 0 for value in (*a, *b)):
         why = f"{metric.label} is 0 in a run, so that ratios mean nothing"
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
-    return _by_logs(metric, blank, base, other, design, window)
+    return _by_logs(metric, blank, baseline, candidate, design, window)
 
 
 def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
-    """The comparison of a metric before it is made."""
     return MetricVerdict(
         metric.key, metric.label, metric.unit, point, metric.margin, metric.higher, "", "can't tell",
         limit=metric.ratio(metric.log_margin),
@@ -168,84 +168,130 @@ def blank_verdict(metric: GateMetric, point: str) -> MetricVerdict:
 
 
 def _by_logs(
-    metric: GateMetric, blank: MetricVerdict, base: Sequence[GateRun], other: Sequence[GateRun], design: Design,
-    window: bool,
+    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun],
+    design: Design, window: bool,
 ) -> Compared:  # fmt: skip
     x, y = (
         np.array([metric.worse_log(v) for v in side if v is not None]) for side in (blank.baseline, blank.candidate)
     )
-    shift, how = _shift(x, y, base, other, window)
+    shift, how = _shift(x, y, baseline, candidate, window)
     tails = design.pass_tail(), design.fail_tail()
     upper = shift.mean + t_point(tails[0], shift.df) * shift.error
     lower = shift.mean - t_point(tails[1], shift.df) * shift.error
     # In ratios the two change places where more is better.
     ends = [(metric.ratio(lower), 1 - tails[1]), (metric.ratio(upper), 1 - tails[0])]
     (at_least, at_least_level), (at_most, at_most_level) = ends[::-1] if metric.higher else ends
-    d = y - x if how == "paired" else None
+    differences = y - x if how == "paired" else None
     beyond = bool(shift.mean >= metric.log_margin)
     passed = bool(passes(shift, metric.log_margin, t_point(tails[0], shift.df)))
-    passed, why, remedy = _unless_overloaded(metric, passed, beyond, [*base, *other])
-    found = replace(
+    passed, why, remedy = _unless_overloaded(metric, passed, beyond, [*baseline, *candidate])
+    verdict = replace(
         blank, how=how, result="pass" if passed else "can't tell", why=why, remedy=remedy,
-        ratios=() if d is None else tuple(metric.ratio(float(one)) for one in d),
+        ratios=() if differences is None else tuple(metric.ratio(float(difference)) for difference in differences),
         ratio=metric.ratio(float(shift.mean)),
         at_least=at_least, at_most=at_most, at_least_level=at_least_level, at_most_level=at_most_level,
         p=p_worse(shift),
-        hodges_lehmann=metric.ratio(hodges_lehmann_shift(x, y) if d is None else hodges_lehmann(d)),
-        wilcoxon_p=rank_sum_p(x, y) if d is None else signed_rank_p(d),
+        hodges_lehmann=metric.ratio(hodges_lehmann_shift(x, y) if differences is None else hodges_lehmann(differences)),
+        wilcoxon_p=rank_sum_p(x, y) if differences is None else signed_rank_p(differences),
     )  # fmt: skip
-    said = "worse, but within the margin" if found.worse_within else why
-    if metric.ok_only and (failed := sum(run.failed for run in (*base, *other))):
-        said = f"{said}{'; ' if said else ''}over requests that ended ok: the error rule judges the {failed:,} failed"
-    return Compared(replace(found, why=said), shift, metric.log_margin, beyond)
+    why = "worse, but within the margin" if verdict.worse_within else why
+    if metric.ok_only and (failed := sum(run.failed for run in (*baseline, *candidate))):
+        rest = f"only requests that ended ok count here, and the error rule judges the {failed:,} that failed"
+        why = f"{why}; {rest}" if why else rest
+    return Compared(replace(verdict, why=why), shift, metric.log_margin, beyond)
 
 
 def _unless_overloaded(
-    metric: GateMetric, passed: bool, beyond: bool, runs: Sequence[GateRun]
+    metric: GateMetric, passed: bool, beyond: bool, runs: Sequence[StoredRun]
 ) -> tuple[bool, str, str]:
     """(whether it may pass, why not, what to do): latencies of overloaded runs may fail, not pass."""
     if not metric.latency or beyond or not any(run.overloaded for run in runs):
         return passed, "", ""
-    why = "requests in flight grew all along: such latencies grow with the run's duration and can't pass"
+    why = "requests in flight grew all along, so latencies grow with the run's duration and can't pass"
     return False, why, "Lower the load, or judge what the target carries at a saturated point (closed 256)."
 
 
-def _shift(x: Floats, y: Floats, base: Sequence[GateRun], other: Sequence[GateRun], window: bool) -> tuple[Shift, How]:
-    """The difference, and how it was found."""
-    if base[0].pair is not None:
+def _shift(
+    x: Floats, y: Floats, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], window: bool
+) -> tuple[Shift, How]:
+    if baseline[0].pair is not None:
         return paired(y - x), "paired"
-    if window and has_trend(base, other):
-        days = [np.array([run.manifest.t0_unix_ns / 8.64e13 for run in side]) for side in (base, other)]
+    if window and has_trend(baseline, candidate):
+        days = [np.array([run.manifest.t0_unix_ns / 8.64e13 for run in side]) for side in (baseline, candidate)]
         return drifting(x, days[0], y, days[1]), "unpaired, with drift"
     return unpaired(x, y), "unpaired"
 
 
-def has_trend(base: Sequence[GateRun], other: Sequence[GateRun]) -> bool:
+def has_trend(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> bool:
     """Whether a trend over time can be told from these runs of one point."""
-    return len({run.manifest.t0_unix_ns for run in base}) >= _TREND_TIMES and len(base) + len(other) >= _TREND_RUNS
+    return (
+        len({run.manifest.t0_unix_ns for run in baseline}) >= _TREND_TIMES
+        and len(baseline) + len(candidate) >= _TREND_RUNS
+    )
 
 
 def _by_good_requests(
-    metric: GateMetric, blank: MetricVerdict, base: Sequence[GateRun], other: Sequence[GateRun], design: Design,
-    margin: float,
+    metric: GateMetric, blank: MetricVerdict, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun],
+    design: Design, margin: float,
 ) -> Compared:  # fmt: skip
     """Failures make a percentile infinite somewhere: the shares of good requests decide, if an SLO says what is good.
 
     The share of requests that ended ok would not do: it says nothing of their latency.
     """
     endless = sum(value is not None and math.isinf(value) for value in (*blank.baseline, *blank.candidate))
-    said = f"failures make {metric.label} infinite in {endless} of {len(base) + len(other)} runs"
-    found = good_share(base, other, margin, design.pass_tail())
-    if found is None:
+    why = f"failures make {metric.label} infinite in {endless} of {len(baseline) + len(candidate)} runs"
+    shares = good_share(baseline, candidate, margin, design.pass_tail())
+    if shares is None:
         remedy = (
             "Say in the spec what a good request is (slo: {good: ...}), so that their shares can be compared;"
             " or gate a percentile below the share that fails."
         )
-        return Compared(replace(blank, why=said, remedy=remedy))
-    beyond = found.lost > 0 and found.lost >= margin
-    passed, why, remedy = _unless_overloaded(metric, found.most < margin, beyond, [*base, *other])
+        return Compared(replace(blank, why=why, remedy=remedy))
+    beyond = shares.lost > 0 and shares.lost >= margin
+    passed, refusal, remedy = _unless_overloaded(metric, shares.most < margin, beyond, [*baseline, *candidate])
     judged = replace(
         blank, label=f"good requests (for {metric.label})", how="share of good requests",
-        result="pass" if passed else "can't tell", why=why or said, remedy=remedy, p=found.p, good=found,
+        result="pass" if passed else "can't tell", why=refusal or why, remedy=remedy, p=shares.p, good=shares,
     )  # fmt: skip
     return Compared(judged, beyond=beyond)
+
+
+def holm(comparisons: Sequence[Compared], design: Design) -> list[MetricVerdict]:
+    """Decide which of the comparisons FAIL, and what would settle those that can't be told (Holm 1979).
+
+    The step-down procedure takes the p-values in rising order, each against the budget divided by how many are left,
+    and stops at the first that is too large. What comes after it would have had to beat the same level, so that is
+    the level it has: it FAILs exactly if `p < holm` and its estimate reaches the margin.
+    """
+    verdicts = [comparison.verdict for comparison in comparisons]
+    rising = sorted((p, place) for place, verdict in enumerate(verdicts) if (p := verdict.p) is not None)
+    level, stopped = 0.0, False
+    for step, (p, place) in enumerate(rising):
+        if not stopped:
+            level = design.fail_tail(len(rising) - step)
+            stopped = p >= level
+        verdicts[place] = _decided(comparisons[place], p, level, design, len(rising))
+    return verdicts
+
+
+def _decided(comparison: Compared, p: float, level: float, design: Design, among: int) -> MetricVerdict:
+    verdict = replace(comparison.verdict, holm=level)
+    if comparison.beyond and p < level:
+        verdict = replace(verdict, result="fail", remedy="")
+    elif comparison.beyond and p < design.fail_tail():
+        why = f"alone it would be a FAIL (p = {p:.2g}); as one of {among} metrics it needs p < {level:.2g} (Holm)"
+        verdict = replace(verdict, why=f"{verdict.why}; {why}" if verdict.why else why)
+    shift = comparison.shift
+    if shift is None:
+        return verdict
+    worse = detectable(shift, comparison.margin, level)
+    settle = _settle(shift, comparison.margin, (design.pass_tail(), level))
+    return replace(
+        verdict, detectable=math.exp(-worse if verdict.higher else worse),
+        settle_pairs=settle if verdict.result == "can't tell" and not verdict.remedy else None,
+    )  # fmt: skip
+
+
+def _settle(shift: Shift, margin: float, tails: tuple[float, float]) -> int | None:
+    deviation = float(shift.error) * math.sqrt(shift.n)
+    return pairs_to_settle(deviation, float(shift.mean), margin, tails, shift.df / (shift.n - 1))

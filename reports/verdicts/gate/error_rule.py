@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tailgate.reports.stats.proportions import Share, counts, p_more, shares
-from tailgate.reports.verdicts.gate.runs import GateRun
+from tailgate.reports.compare.runs import StoredRun
+from tailgate.reports.stats.proportions import Proportion, counts, p_more, shares
 
 # The error rule is a hypothesis of its own beside the metrics: small, so that it adds little to their budget.
 ERROR_TAIL: Final = 0.005
@@ -28,8 +28,8 @@ class ErrorRule:
         outcome: `fail` if more were proved and the difference is beyond what is allowed.
     """
 
-    baseline: Share
-    candidate: Share
+    baseline: Proportion
+    candidate: Proportion
     p: float
     tail: float
     allowed: float
@@ -38,7 +38,6 @@ class ErrorRule:
 
     @property
     def says(self) -> str:
-        """One sentence."""
         a, b = self.baseline, self.candidate
         text = f"{b.hits:,} of {b.trials:,} requests failed, {a.hits:,} of {a.trials:,} on the baseline"
         if self.outcome == "fail":
@@ -46,11 +45,13 @@ class ErrorRule:
         return f"{text}: not provably more (at most {100 * max(self.most, 0.0):.2g} points more)"
 
 
-def error_rule(base: Sequence[GateRun], other: Sequence[GateRun], allowed: float, looks: int = 1) -> ErrorRule:
+def error_rule(
+    baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], allowed: float, looks: int = 1
+) -> ErrorRule:
     """Judge the failed requests of both sides' runs, of all points; `looks` in all at growing data."""
-    points = dict.fromkeys(run.point for run in (*base, *other))
+    points = dict.fromkeys(run.point for run in (*baseline, *candidate))
     loads = [
-        [counts([(run.failed, run.judged) for run in side if run.point == point]) for side in (base, other)]
+        [counts([(run.failed, run.judged) for run in side if run.point == point]) for side in (baseline, candidate)]
         for point in points
     ]
     a, b = shares(loads)
@@ -70,34 +71,35 @@ class GoodShare:
         margin: how much smaller is acceptable; both as a difference of shares.
     """
 
-    baseline: Share
-    candidate: Share
+    baseline: Proportion
+    candidate: Proportion
     p: float
     most: float
     margin: float
 
     @property
     def lost(self) -> float:
-        """How much smaller the candidate's share is."""
         return self.baseline.share - self.candidate.share
 
 
-def good_share(base: Sequence[GateRun], other: Sequence[GateRun], margin: float, tail: float) -> GoodShare | None:
+def good_share(
+    baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], margin: float, tail: float
+) -> GoodShare | None:
     """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
 
     Args:
-        base, other: runs of one point.
+        baseline, candidate: runs of one point.
         margin: how many fewer are acceptable, as a difference of shares.
         tail: error allowed to the bound of how many fewer there are.
     """
-    if any(run.good is None for run in (*base, *other)):
+    if any(run.good is None for run in (*baseline, *candidate)):
         return None
-    good = [[(run.good or 0, run.judged) for run in side] for side in (base, other)]
+    good = [[(run.good or 0, run.judged) for run in side] for side in (baseline, candidate)]
     bad = [counts([(n - hits, n) for hits, n in side]) for side in good]
     a, b = shares([[counts(side) for side in good]])
     return GoodShare(a, b, p_more([bad]), largest_difference(b, a, tail), margin)
 
 
-def largest_difference(a: Share, b: Share, tail: float) -> float:
+def largest_difference(a: Proportion, b: Proportion, tail: float) -> float:
     """Upper bound of share b - share a: the ends of two exact intervals, together wrong in at most `tail`."""
     return b.bounds(tail / 2)[1] - a.bounds(tail / 2)[0]

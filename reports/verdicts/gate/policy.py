@@ -12,11 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from tailgate.reports.metrics import slo as slo_grammar
+from tailgate.reports.verdicts.budget import Budget, BudgetText
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.common.units import Duration, parse_duration, parse_rate
-from tailgate.workloads.common.validation import Strict, explain
-from tailgate.workloads.common.yaml_file import read_yaml
+from tailgate.workloads.common.units import Duration, parse_rate
+from tailgate.workloads.common.validation import Strict, explain, read_yaml
 
 # A tail of TTFT, and TPOT as a mean: its percentiles need long runs, since neighbouring requests have nearly the same.
 # With these margins an unchanged system passes in over 90 % of cases, with five pairs at a run-to-run spread of 2 %
@@ -24,12 +24,14 @@ from tailgate.workloads.common.yaml_file import read_yaml
 DEFAULT_METRICS: Final[dict[str, str | None]] = {"ttft.p90": "10%", "tpot.mean": "7%"}
 MOST_METRICS: Final = 4
 _LEAST_PAIRS: Final = 3
-_LONG_UNITS: Final = {r"(hour|hr)s?": "h", r"(minute|min)s?": "min", r"(second|sec)s?": "s"}
 WHOLE: Final = "load"  # the name of the only point, where a policy names none
 
 
-class Point(Strict):
-    """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users."""
+class LoadPoint(Strict):
+    """One load: an open loop's rate, a share of what the baseline carries at the saturated point, or users.
+
+    Users saturate: what is carried is up to the target then.
+    """
 
     rate: float | None = None
     share: float | None = None
@@ -37,60 +39,27 @@ class Point(Strict):
 
     @property
     def saturated(self) -> bool:
-        """Whether what is carried is up to the target."""
         return self.users is not None
 
     @property
     def text(self) -> str:
-        """As it is written."""
         if self.users is not None:
             return f"closed {self.users}"
         return f"{self.share:g}x" if self.share is not None else f"{self.rate:g}/s"
 
 
 def _point(value: Any) -> Any:
-    if isinstance(value, Point | dict):
+    if isinstance(value, LoadPoint | dict):
         return value
     text = str(value).strip()
-    if found := re.fullmatch(r"closed\s+([1-9]\d*)", text):
-        return Point(users=int(found[1]))
-    if (found := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(found[1]):
-        return Point(share=float(found[1]))
+    if users := re.fullmatch(r"closed\s+([1-9]\d*)", text):
+        return LoadPoint(users=int(users[1]))
+    if (share := re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*x", text)) and float(share[1]):
+        return LoadPoint(share=float(share[1]))
     try:
-        return Point(rate=parse_rate(text))
+        return LoadPoint(rate=parse_rate(text))
     except ValueError:
         raise ValueError(f"{text!r} is not a load (write 8/s, 0.85x of the saturated point, or closed 256)") from None
-
-
-class Budget(Strict):
-    """What a gate may spend."""
-
-    seconds: float | None = None
-    dollars: float | None = None
-
-
-def _budget(value: Any) -> Any:
-    if isinstance(value, Budget | dict) or value is None:
-        return value
-    found: dict[str, float] = {}
-    given = [part for one in (value if isinstance(value, list) else [value]) for part in re.split(r",| and ", str(one))]
-    for one in given:
-        text = one.strip().removeprefix("at most").strip()
-        if text.startswith("$"):
-            try:
-                found["dollars"] = float(text[1:])
-            except ValueError:
-                raise ValueError(f"{one!r} is not an amount (write at most $15)") from None
-            continue
-        for word, unit in _LONG_UNITS.items():
-            text = re.sub(rf"(?<=[\d\s]){word}\b", unit, text, flags=re.IGNORECASE)
-        try:
-            found["seconds"] = parse_duration(text.replace(" ", ""))
-        except ValueError as error:
-            raise ValueError(f"{error}, nor an amount (write at most 40 min, at most $15)") from None
-    if len(found) < len(given):
-        raise ValueError(f"{value!r} has two of a kind (write one duration, one amount: at most 40 min, at most $15)")
-    return found
 
 
 def _margin_text(value: Any) -> Any:
@@ -113,7 +82,7 @@ class Policy(Strict):
     baseline: Any = None
     candidate: Any = None
     spec: Any = None
-    points: dict[str, Annotated[Point, BeforeValidator(_point)]] = {}
+    points: dict[str, Annotated[LoadPoint, BeforeValidator(_point)]] = {}
     metrics: dict[str, Annotated[str | None, BeforeValidator(_margin_text)]] = DEFAULT_METRICS
     thresholds: dict[str, Any] = {}
     errors: Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)] = 0.001
@@ -122,7 +91,7 @@ class Policy(Strict):
     extension: int | None = Field(None, ge=4, le=200)
     restart: Literal["each", "block", "never"] = "each"
     repeat_invalid: int = Field(2, ge=0, le=20)
-    budget: Annotated[Budget, BeforeValidator(_budget)] = Budget()
+    budget: BudgetText = Budget()
     launch: Duration | None = None  # how long one launch takes, for the estimate
     under_test: tuple[str, ...] = ()
     inconclusive: Literal["fail", "neutral"] = "fail"
@@ -170,17 +139,14 @@ class Policy(Strict):
 
     @cached_property
     def gate_metrics(self) -> tuple[GateMetric, ...]:
-        """The figures that decide."""
         return tuple(gate_metric(key, margin) for key, margin in self.metrics.items())
 
     @cached_property
     def limits(self) -> slo_grammar.Slo:
-        """The thresholds, parsed."""
         return slo_grammar.parse(self.thresholds, "thresholds")
 
     @property
     def saturated(self) -> str | None:
-        """The name of the first saturated point."""
         return next((name for name, point in self.points.items() if point.saturated), None)
 
     def tests(self) -> list[tuple[str, GateMetric]]:
@@ -191,8 +157,8 @@ class Policy(Strict):
         if not self.points:
             return [(WHOLE, metric) for metric in self.gate_metrics]
         calm = [name for name, point in self.points.items() if not point.saturated] or [*self.points]
-        full = [name for name, point in self.points.items() if point.saturated]
-        return [(point, metric) for metric in self.gate_metrics for point in (calm if metric.latency else full)]
+        saturated = [name for name, point in self.points.items() if point.saturated]
+        return [(point, metric) for metric in self.gate_metrics for point in (calm if metric.latency else saturated)]
 
 
 def parse_policy(data: Any, where: str) -> Policy:

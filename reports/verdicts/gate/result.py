@@ -1,20 +1,17 @@
 """What a gate's verdict is made of; it is worked out by `reports.verdicts.gate.verdict` and shown by the documents."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tailgate.reports.rundir.manifest import check_schema
+from tailgate.reports.rundir.json_files import jsonable, read_json
 from tailgate.reports.stats.sequential_design import Design
-from tailgate.reports.summary.parts import jsonable
 from tailgate.reports.verdicts.gate.causes import Cause
 from tailgate.reports.verdicts.gate.comparability import Declared, Obstacle
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.error_rule import ErrorRule
-from tailgate.reports.verdicts.gate.runs import Campaign
+from tailgate.reports.verdicts.gate.runs import GateRecord
 from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
-from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.verdict/1"
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
@@ -66,7 +63,7 @@ class Verdict:
     candidate: str = ""
     simulated: bool = False
     inconclusive: str = "fail"
-    spent: Campaign | None = None
+    spent: GateRecord | None = None
     command: tuple[str, ...] = ()
 
     @property
@@ -91,11 +88,4 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged or of a newer version.
     """
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=str(path)) from error
-    except ValueError as error:
-        raise UserError(f"is not JSON: {error}", where=str(path), remedy="The file is damaged.") from error
-    check_schema(data, SCHEMA, str(path))
-    return dict(data)
+    return read_json(path, SCHEMA)

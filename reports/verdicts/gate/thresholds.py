@@ -1,7 +1,7 @@
 """The thresholds of a policy: met, broken or can't tell, each with its bounds.
 
-One run is judged by its own sampling error (`reports.summary.objectives`). Of several runs the run is the sample:
-bounds come from the spread between runs (shares: from counts, thinned by how much more they vary than chance).
+One run is judged by its own sampling error (`reports.summary.objectives`). Of several runs, bounds come from how much
+whole runs differ (shares: from counts, thinned by how much more they vary than chance).
 """
 
 import math
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
+from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
-from tailgate.reports.stats.paired_tests import t_point
 from tailgate.reports.stats.proportions import counts, shares
 from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
-from tailgate.reports.verdicts.gate.runs import GateRun
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,29 @@ class ThresholdVerdict:
         return self.below is not None and self.above is not None and self.below <= self.limit <= self.above
 
 
-def judge_thresholds(runs: Sequence[GateRun], policy: Policy) -> list[ThresholdVerdict]:
+def judge_thresholds(runs: Sequence[StoredRun], policy: Policy) -> list[ThresholdVerdict]:
     """Judge the candidate's runs (or those of the only side) against every threshold.
 
     Rates are judged at saturated points where there are any, everything else at the others.
     """
     if not policy.limits.thresholds:
         return []
-    found = []
+    verdicts = []
     for point in dict.fromkeys(run.point for run in runs):
-        mine = [run for run in runs if run.point == point]
-        wanted = [t for t in policy.limits.thresholds if applies(t, point, policy)]
-        if not wanted:
+        thresholds = [threshold for threshold in policy.limits.thresholds if applies(threshold, point, policy)]
+        if not thresholds:
             continue
-        slo = replace(policy.limits, thresholds=tuple(wanted))
-        analyses = [replace(analyse(run.path), slo=slo) for run in mine]
-        judged = [judge(a, run.overloaded) for a, run in zip(analyses, mine, strict=True)]
-        for place, threshold in enumerate(wanted):
-            found.append(_together(point, threshold, [one[place] for one in judged], analyses))
-    return found
+        there = [run for run in runs if run.point == point]
+        slo = replace(policy.limits, thresholds=tuple(thresholds))
+        analyses = [replace(analyse(run.path), slo=slo) for run in there]
+        judged = [judge(analysis, run.overloaded) for analysis, run in zip(analyses, there, strict=True)]
+        for place, threshold in enumerate(thresholds):
+            verdicts.append(_together(point, threshold, [each[place] for each in judged], analyses))
+    return verdicts
 
 
 def applies(threshold: Threshold, point: str, policy: Policy) -> bool:
-    """Whether a threshold is judged at a point."""
-    full = {name for name, one in policy.points.items() if one.saturated}
+    full = {name for name, load in policy.points.items() if load.saturated}
     if not full or full == set(policy.points):
         return True
     return (point in full) == (threshold.metric in RATES)
@@ -82,20 +81,20 @@ def applies(threshold: Threshold, point: str, policy: Policy) -> bool:
 
 def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: Sequence[Analysis]) -> ThresholdVerdict:
     if len(judged) == 1:
-        one = judged[0]
-        value, below, above, result, why = one.value, one.below, one.above, one.result, one.why
-        if value is None and result != "can't tell":
+        (run,) = judged
+        value, below, above, result, why = run.value, run.below, run.above, run.result, run.why
+        if value is None and result is not Judgement.UNDECIDED:
             why = "by the share of requests beyond the limit"
     elif threshold.metric in SHARES:
         value, below, above = _share(threshold, runs)
         result, why = compare(threshold, below, above), ""
     else:
-        value, below, above, why = _between([one.value for one in judged], judged)
+        value, below, above, why = _between(judged)
         result = compare(threshold, below, above)
-        held_back = next((one.why for one in judged if one.result == "can't tell" and "duration" in one.why), "")
-        if result == "met" and held_back:
-            result, why = "can't tell", held_back
-    if result == "can't tell" and not why:
+        held_back = next((run.why for run in judged if run.result is Judgement.UNDECIDED and "duration" in run.why), "")
+        if result is Judgement.MET and held_back:
+            result, why = Judgement.UNDECIDED, held_back
+    if result is Judgement.UNDECIDED and not why:
         why = "the bounds lie on both sides of the limit"
     return ThresholdVerdict(
         point, threshold.text, threshold.metric, value, below, above, threshold.limit, result,
@@ -105,32 +104,20 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
 
 def _share(threshold: Threshold, runs: Sequence[Analysis]) -> tuple[float, float, float]:
     masks = [(a.failed if threshold.metric == "errors" else a.good, a.judged) for a in runs]
-    (found,) = shares([[counts([(int(np.count_nonzero(hit)), int(np.count_nonzero(of))) for hit, of in masks])]])
-    return found.share, *found.bounds(1 - LEVEL)
+    (share,) = shares([[counts([(int(np.count_nonzero(hit)), int(np.count_nonzero(of))) for hit, of in masks])]])
+    return share.share, *share.bounds(1 - LEVEL)
 
 
-def _between(
-    values: Sequence[float | None], judged: Sequence[Judged]
-) -> tuple[float | None, float | None, float | None, str]:
+def _between(judged: Sequence[Judged]) -> tuple[float | None, float | None, float | None, str]:
     """(mean, lower, upper bound, why not) over runs."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        why = next(one.why for one in judged if one.value is None)
-        return None, None, None, f"{len(values) - len(known)} of {len(values)} runs have no such figure: {why}"
-    if any(math.isinf(value) for value in known):
-        endless = sum(math.isinf(value) for value in known)
-        if endless == len(known):
-            return math.inf, math.inf, math.inf, ""
-        return None, None, None, f"it is infinite (failures) in {endless} of {len(known)} runs"
-    return *over_runs(known), ""
-
-
-def over_runs(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, lower, upper bound) of what runs had, geometric; arithmetic if one is 0, which has no logarithm."""
-    by_logs = min(values) > 0
-    sample = np.log(values) if by_logs else np.array(values, np.float64)
-    half = t_point(1 - LEVEL, len(values) - 1) * float(sample.std(ddof=1)) / math.sqrt(len(values))
-    mean = float(sample.mean())
-    if by_logs:
-        return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-    return mean, max(mean - half, 0.0), mean + half
+    lacking = [run for run in judged if run.value is None]
+    if lacking:
+        return None, None, None, f"{len(lacking)} of {len(judged)} runs have no such figure: {lacking[0].why}"
+    values = [run.value for run in judged if run.value is not None]
+    endless = sum(map(math.isinf, values))
+    if endless == len(values):
+        return math.inf, math.inf, math.inf, ""
+    if endless:
+        return None, None, None, f"it is infinite (failures) in {endless} of {len(values)} runs"
+    mean, below, above = over_runs(values, 1 - LEVEL)
+    return mean, max(below, 0.0), above, ""

@@ -13,21 +13,21 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.causes import Cause, causes
 from tailgate.reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
-from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend
+from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend, holm
 from tailgate.reports.verdicts.gate.error_rule import error_rule
-from tailgate.reports.verdicts.gate.holm import holm
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.reports.verdicts.gate.result import Outcome, Verdict
-from tailgate.reports.verdicts.gate.runs import SIDES, Campaign, GateRun, sides_of
+from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, sides_of
 from tailgate.reports.verdicts.gate.thresholds import judge_thresholds
 from tailgate.reports.verdicts.gate.wording import advice_of, why_of
 from tailgate.workloads.common.errors import UserError
 
 
-def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = None) -> Verdict:
+def judge(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None = None) -> Verdict:
     """Judge the runs of a gate, or stored ones, by a policy.
 
     Args:
@@ -38,46 +38,44 @@ def judge(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None = N
     Raises:
         UserError: there is nothing to judge, or the policy asks for what these runs can't have.
     """
-    sides = {run.side for run in runs}
     if not runs:
         raise UserError("there are no runs to judge")
-    one_sided = len(sides) == 1 and campaign is None
+    one_sided = len({run.label for run in runs}) == 1 and campaign is None
     if one_sided and not policy.limits.thresholds:
         raise UserError(
             "there is nothing to judge: one side only, and the policy has no thresholds", where="policy",
             remedy="Name --baseline and --candidate, or give `thresholds:`.",
         )  # fmt: skip
-    first = _frame(runs, policy, campaign)
-    found = obstacles(runs, policy)
-    if found:
-        return replace(first, verdict="INVALID", obstacles=tuple(found), **_invalid_words(found))
+    verdict = _frame(runs, policy, campaign)
+    if reasons := obstacles(runs, policy):
+        return replace(verdict, verdict="INVALID", obstacles=tuple(reasons), **_invalid_words(reasons))
     dead = _dead(runs, campaign)
     if one_sided:
         thresholds = () if dead else tuple(judge_thresholds(runs, policy))
-        return _worded(replace(first, thresholds=thresholds), dead, policy)
-    base, other = ([run for run in runs if run.side == side] for side in ("baseline", "candidate"))
-    errors = None
-    design = _design(runs, policy, campaign)
-    if base and other and not (dead and dead[0] == "baseline"):
-        errors = error_rule(base, other, policy.errors, 1 if design is None else design.looks)
-    first = replace(first, errors=errors, design=design)
+        return _worded(replace(verdict, thresholds=thresholds), dead, policy)
+    baseline, candidate = ([run for run in runs if run.label == side] for side in SIDES)
+    errors, design = None, _design(runs, policy, campaign)
+    if baseline and candidate and not (dead and dead[0] == "baseline"):
+        errors = error_rule(baseline, candidate, policy.errors, 1 if design is None else design.looks)
+    verdict = replace(verdict, errors=errors, design=design)
     if dead or (errors is not None and errors.outcome == "fail"):
-        withheld = [replace(blank_verdict(m, point), result="withheld") for point, m in policy.tests()]
-        return _worded(replace(first, metrics=tuple(withheld)), dead, policy)
+        withheld = [replace(blank_verdict(metric, point), result="withheld") for point, metric in policy.tests()]
+        return _worded(replace(verdict, metrics=tuple(withheld)), dead, policy)
     if design is None:
-        return _worded(first, dead, policy)
+        return _worded(verdict, dead, policy)
     window = policy.window is not None
-    compared = [
+    comparisons = [
         compare(metric, point, *sides_of(runs, point), design, window=window, fewer_good=policy.fewer_good)
         for point, metric in policy.tests()
     ]
-    judged = replace(first, metrics=tuple(holm(compared, design)), thresholds=tuple(judge_thresholds(other, policy)))
-    return _worded(replace(judged, causes=tuple(_causes(judged, runs))), dead, policy)
+    thresholds = tuple(judge_thresholds(candidate, policy))
+    verdict = replace(verdict, metrics=tuple(holm(comparisons, design)), thresholds=thresholds)
+    return _worded(replace(verdict, causes=tuple(_causes(verdict, runs))), dead, policy)
 
 
-def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Verdict:
+def _frame(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Verdict:
     """What is known before anything is judged."""
-    pairs = [{run.pair for run in runs if run.pair is not None and run.side == side} for side in SIDES]
+    pairs = [{run.pair for run in runs if run.pair is not None and run.label == side} for side in SIDES]
     return Verdict(
         verdict="INVALID",
         why="",
@@ -90,73 +88,68 @@ def _frame(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -
         notes=tuple(_notes(runs, policy, campaign)),
         baseline=_named_side(runs, "baseline"),
         candidate=_named_side(runs, "candidate"),
-        simulated=any(run.summary["simulated"] for run in runs),
+        simulated=any(run.summary.simulated for run in runs),
         inconclusive=policy.inconclusive,
         spent=campaign,
         command=() if campaign is None else campaign.command,
     )  # fmt: skip
 
 
-def _checks(runs: Sequence[GateRun]) -> Iterator[tuple[str, str, str, str]]:
+def _checks(runs: Sequence[StoredRun]) -> Iterator[tuple[str, str, str, str]]:
     for run in runs:
-        for check in run.summary["checks"]:
-            yield run.path.name, check["name"], check["status"], f"{check['why']}. {check['remedy']}"
+        for check in run.summary.checks:
+            yield run.path.name, check.name, check.status, f"{check.why}. {check.remedy}"
 
 
-def _named_side(runs: Sequence[GateRun], side: str) -> str:
-    found = [f"{r.manifest.target.model} {r.manifest.target.version}".strip() for r in runs if r.side == side]
-    return ", ".join(dict.fromkeys(found))
+def _named_side(runs: Sequence[StoredRun], side: str) -> str:
+    targets = [run.manifest.target for run in runs if run.label == side]
+    return ", ".join(dict.fromkeys(f"{target.model} {target.version}".strip() for target in targets))
 
 
-def _holds_for(runs: Sequence[GateRun], campaign: Campaign | None) -> str:
+def _holds_for(runs: Sequence[StoredRun], campaign: GateRecord | None) -> str:
     if campaign is None:
-        return (
-            "" if len({run.side for run in runs}) == 1 else "stored runs: made at different times, on whatever ran then"
-        )
+        one_sided = len({run.label for run in runs}) == 1
+        return "" if one_sided else "stored runs, which were made at different times, on whatever servers ran then"
     if campaign.restart == "never":
-        return "these launches only: the servers were not restarted between runs"
+        return "these launches only, since the servers were not restarted between runs"
     return ""
 
 
-def _notes(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Iterator[str]:
+def _notes(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Iterator[str]:
     if campaign is not None:
         yield from campaign.repeated
         yield from campaign.notes
         yield from [campaign.stopped] if campaign.stopped else []
-    elif len({run.side for run in runs}) == 2:
-        yield "unpaired comparison: wider than interleaved pairs of the same number of runs"
+    elif len({run.label for run in runs}) == 2:
+        yield "unpaired comparison: its intervals are wider than those of as many interleaved pairs"
         yield from _without_trend(runs, policy)
     unchecked: dict[str, int] = {}
     for run in runs:
-        for check in run.summary["checks"]:
-            if check["status"] == "unchecked":
-                unchecked[check["name"]] = unchecked.get(check["name"], 0) + 1
+        for check in run.summary.checks:
+            if check.status == "unchecked":
+                unchecked[check.name] = unchecked.get(check.name, 0) + 1
     if unchecked:
-        told = [f"{name} (in {'all' if n == len(runs) else f'{n} of {len(runs)}'})" for name, n in unchecked.items()]
-        yield f"not every check could be made in every run: {', '.join(told)}"
+        names = [f"{name} (in {'all' if n == len(runs) else f'{n} of {len(runs)}'})" for name, n in unchecked.items()]
+        yield f"some checks could not be made in every run: {', '.join(names)}"
 
 
-def _without_trend(runs: Sequence[GateRun], policy: Policy) -> Iterator[str]:
+def _without_trend(runs: Sequence[StoredRun], policy: Policy) -> Iterator[str]:
     """A window asks for the drift to be taken into account; a few runs don't show any."""
     for point in dict.fromkeys(run.point for run in runs):
-        base, other = sides_of(runs, point)
-        if policy.window is not None and not has_trend(base, other):
-            at, runs_in_all = "" if point == WHOLE else f" at {point}", len(base) + len(other)
+        baseline, candidate = sides_of(runs, point)
+        if policy.window is not None and not has_trend(baseline, candidate):
+            at, runs_in_all = "" if point == WHOLE else f" at {point}", len(baseline) + len(candidate)
             yield (
                 f"drift over time is not taken into account{at}, although the policy has a `window`: that takes three"
-                f" runs of the baseline at different times and five in all, not {len(base)} and {runs_in_all}"
+                f" runs of the baseline at different times and five in all, not {len(baseline)} and {runs_in_all}"
             )
 
 
-def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) -> Design | None:
-    """The look that these runs are; None if there are fewer pairs than were declared.
-
-    Raises:
-        UserError: stored runs that are too few.
-    """
+def _design(runs: Sequence[StoredRun], policy: Policy, campaign: GateRecord | None) -> Design | None:
+    """The look that these runs are; None if there are fewer pairs than were declared."""
     if runs[0].pair is None:
         for point, side in product(dict.fromkeys(run.point for run in runs), SIDES):
-            if (n := sum((run.point, run.side) == (point, side) for run in runs)) < 2:
+            if (n := sum((run.point, run.label) == (point, side) for run in runs)) < 2:
                 at = "" if point == WHOLE else f" at the point {point}"
                 raise UserError(
                     f"one run can't tell how much runs differ by themselves ({n} of the {side}{at})", where=f"--{side}",
@@ -164,7 +157,7 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
                 )  # fmt: skip
         return Design(len(runs), paired=False)
     pairs = len(
-        {run.pair for run in runs if run.side == "baseline"} & {run.pair for run in runs if run.side != "baseline"}
+        {run.pair for run in runs if run.label == "baseline"} & {run.pair for run in runs if run.label != "baseline"}
     )
     extended = policy.extended if campaign is None or campaign.extension else None
     if pairs < policy.pairs:
@@ -174,62 +167,59 @@ def _design(runs: Sequence[GateRun], policy: Policy, campaign: Campaign | None) 
     return Design(policy.pairs, pairs, look=2)
 
 
-def _dead(runs: Sequence[GateRun], campaign: Campaign | None) -> tuple[str, str] | None:
+def _dead(runs: Sequence[StoredRun], campaign: GateRecord | None) -> tuple[str, str] | None:
     """(side, what happened) if a side's target died or refused everything; the baseline first."""
     for side in SIDES:
         if campaign is not None and campaign.gone is not None and campaign.gone[0] == side:
             return campaign.gone
-        mine = [run for run in runs if run.side == side]
-        if died := [run for run in mine if run.died]:
-            return side, f"its server was gone in {len(died)} of {len(mine)} runs ({died[0].manifest.state_reason})"
-        if refused := [run for run in mine if run.refused_all]:
-            return side, f"no request ended ok in {len(refused)} of {len(mine)} runs{_example(refused[0])}"
+        own = [run for run in runs if run.label == side]
+        if died := [run for run in own if run.target_died]:
+            return side, f"its server was gone in {len(died)} of {len(own)} runs ({died[0].manifest.state_reason})"
+        if refused := [run for run in own if run.refused_all]:
+            return side, f"no request ended ok in {len(refused)} of {len(own)} runs{_example(refused[0])}"
     return None
 
 
-def _example(run: GateRun) -> str:
-    kinds = run.summary["errors"]["kinds"]
-    return f" ({kinds[0]['count']:,} {kinds[0]['status']})" if kinds else ""
+def _example(run: StoredRun) -> str:
+    kinds = run.summary.errors.kinds
+    return f" ({kinds[0].count:,} {kinds[0].status})" if kinds else ""
 
 
-def _causes(judged: Verdict, runs: Sequence[GateRun]) -> list[Cause]:
+def _causes(verdict: Verdict, runs: Sequence[StoredRun]) -> list[Cause]:
     """Of the point where it is worst."""
-    slower = [m for m in judged.metrics if m.result == "fail"]
-    if not slower:
-        return []
-    points = dict.fromkeys(m.point for m in sorted(slower, key=lambda m: m.p or 0.0))
-    return next((found for point in points if (found := causes(*sides_of(runs, point)))), [])
+    slower = sorted((m for m in verdict.metrics if m.result == "fail"), key=lambda metric: metric.p or 0.0)
+    each = (causes(*sides_of(runs, point)) for point in dict.fromkeys(metric.point for metric in slower))
+    return next((there for there in each if there), [])
 
 
-def _invalid_words(found: Sequence[Obstacle]) -> dict[str, Any]:
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    remedies = tuple(dict.fromkeys(one.remedy for one in found if one.remedy))
-    return {"why": f"{found[0].says}{more}.".replace("..", "."), "advice": remedies}
+def _invalid_words(reasons: Sequence[Obstacle]) -> dict[str, Any]:
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    remedies = tuple(dict.fromkeys(reason.remedy for reason in reasons if reason.remedy))
+    return {"why": f"{reasons[0].says}{more}.".replace("..", "."), "advice": remedies}
 
 
-def _worded(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
-    """The word, one sentence why, and what to do."""
-    outcome = _outcome(found, dead)
-    more = found.design is not None and found.design.look == 1 and found.design.extended is not None
-    extend = outcome == "INCONCLUSIVE" and more and not dead and _more_helps(found)
-    told = replace(found, verdict=outcome, extend=extend)
-    return replace(told, why=why_of(told, dead, policy), advice=tuple(advice_of(told, dead)))
+def _worded(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> Verdict:
+    outcome, design = _outcome(verdict, dead), verdict.design
+    more = design is not None and design.look == 1 and design.extended is not None
+    extend = outcome == "INCONCLUSIVE" and more and not dead and _more_helps(verdict)
+    verdict = replace(verdict, verdict=outcome, extend=extend)
+    return replace(verdict, why=why_of(verdict, dead, policy), advice=tuple(advice_of(verdict, dead)))
 
 
-def _more_helps(found: Verdict) -> bool:
+def _more_helps(verdict: Verdict) -> bool:
     """Whether further pairs can still decide: something is open, and nothing that they can't settle."""
-    metrics = [m for m in found.metrics if m.result != "pass"]
-    limits = [t for t in found.thresholds if t.result == "can't tell"]
+    metrics = [metric for metric in verdict.metrics if metric.result != "pass"]
+    limits = [threshold for threshold in verdict.thresholds if threshold.result == "can't tell"]
     return bool(metrics or limits) and not any(m.remedy for m in metrics) and all(t.open for t in limits)
 
 
-def _outcome(found: Verdict, dead: tuple[str, str] | None) -> Outcome:
+def _outcome(verdict: Verdict, dead: tuple[str, str] | None) -> Outcome:
     if dead:
         # A baseline that doesn't work says nothing about the candidate.
         return "INCONCLUSIVE" if dead[0] == "baseline" else "FAIL"
-    if found.errors is not None and found.errors.outcome == "fail":
+    if verdict.errors is not None and verdict.errors.outcome == "fail":
         return "FAIL"
-    results = [m.result for m in found.metrics] + [t.result for t in found.thresholds]
+    results = [m.result for m in verdict.metrics] + [t.result for t in verdict.thresholds]
     if "fail" in results or "broken" in results:
         return "FAIL"
     if results and all(result in ("pass", "met") for result in results):

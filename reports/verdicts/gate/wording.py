@@ -1,11 +1,12 @@
-"""A verdict in words: why, and what to do; the same in every document."""
+"""A verdict in words: why, and what to do. Every document says the same."""
 
 import math
 import statistics
 from collections.abc import Iterator
 from typing import Final
 
-from tailgate.reports.stats.paired_tests import MOST_PAIRS
+from tailgate.reports.metrics.catalogue import METRICS
+from tailgate.reports.stats.between_runs import MOST_PAIRS
 from tailgate.reports.verdicts.gate.comparability import Declared
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
@@ -67,63 +68,59 @@ def both_sides(metric: MetricVerdict) -> tuple[str, str]:
 
 
 def _median(values: tuple[float | None, ...], unit: str) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    present = [value for value in values if value is not None]
+    if not present:
         return "-"
-    middle = statistics.median(known)
+    middle = statistics.median(present)
     if math.isinf(middle):
         return "∞"
     return f"${plain(middle)}" if unit == "$" else f"{plain(middle)} {unit}".replace(" /", "/")
 
 
-def threshold_figures(one: ThresholdVerdict) -> str:
+def threshold_figures(threshold: ThresholdVerdict) -> str:
     """Value and bounds in the threshold's own unit."""
-    share = one.metric in ("errors", "attained")
-    unit = " %" if share else "/s" if one.metric.endswith("_per_s") or one.metric == "goodput" else " ms"
-    scale = 100 if share else 1
-    parts = [("", one.value), ("at least ", one.below), ("at most ", one.above)]
-    told = [f"{word}{plain(v * scale)}{unit}" for word, v in parts if v is not None]
-    return ", ".join(told) or "-"
+    metric = METRICS[threshold.metric]
+    unit = metric.unit if metric.unit.startswith("/") else f" {metric.unit}"
+    parts = [("", threshold.value), ("at least ", threshold.below), ("at most ", threshold.above)]
+    return ", ".join(f"{word}{plain(value * metric.scale)}{unit}" for word, value in parts if value is not None) or "-"
 
 
-def _found(one: ThresholdVerdict) -> str:
-    figures = threshold_figures(one)
-    return one.why if figures == "-" else f"{one.why} ({figures})"
-
-
-def why_of(found: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
+def why_of(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
     """One sentence for the head of every document."""
     if dead:
         side, what = dead
         tail = "; there is nothing to compare with" if side == "baseline" else ""
         return f"The {side} does not work: {what}{tail}."
-    if found.errors is not None and found.errors.outcome == "fail":
-        return f"The candidate fails more often: {found.errors.says}."
-    broken = [f"{name_of(t)} is broken ({threshold_figures(t)})" for t in found.thresholds if t.result == "broken"]
-    slower = [f"{name_of(m)} {interval(m)}, margin {limit(m)}" for m in found.metrics if m.result == "fail"]
-    if found.verdict == "FAIL":
-        return f"{'Worse' if slower else 'Limits'}: {'; '.join([*slower, *broken])}."
-    if found.verdict == "PASS":
-        return _passed(found)
-    if not found.metrics and not found.thresholds:
-        return f"Only {found.pairs} of {policy.pairs} pairs were measured: nothing was judged."
-    unsure = [_unsure(m) for m in found.metrics if m.result in ("can't tell", "refused")]
-    unsure += [f"{name_of(t)}: {_found(t)}" for t in found.thresholds if t.result == "can't tell"]
-    return f"The data can't tell: {'; '.join(unsure)}."
+    if verdict.errors is not None and verdict.errors.outcome == "fail":
+        return f"The candidate fails more often: {verdict.errors.says}."
+    if verdict.verdict == "FAIL":
+        return _failed(verdict)
+    if verdict.verdict == "PASS":
+        return _passed(verdict)
+    if not verdict.metrics and not verdict.thresholds:
+        return f"Only {verdict.pairs} of {policy.pairs} pairs were measured, so nothing was judged."
+    unsure = [_unsure(metric) for metric in verdict.metrics if metric.result in ("can't tell", "refused")]
+    unsure += [_unsure_threshold(t) for t in verdict.thresholds if t.result == "can't tell"]
+    return f"These runs can't decide it: {'; '.join(unsure)}."
 
 
-def _passed(found: Verdict) -> str:
+def _failed(verdict: Verdict) -> str:
+    slower = [f"{name_of(m)} {interval(m)}, margin {limit(m)}" for m in verdict.metrics if m.result == "fail"]
+    broken = [f"{name_of(t)} is broken ({threshold_figures(t)})" for t in verdict.thresholds if t.result == "broken"]
+    head = "The candidate is worse: " if slower else "A limit is not kept: "
+    return f"{head}{'; '.join([*slower, *broken])}."
+
+
+def _passed(verdict: Verdict) -> str:
     parts = []
-    if found.metrics:
-        within = [name_of(m) for m in found.metrics if m.worse_within]
-        parts.append(
-            f"Not worse than the margins allow: {'; '.join(f'{name_of(m)} {interval(m)}' for m in found.metrics)}"
-        )
-        if within:
+    if verdict.metrics:
+        figures = "; ".join(f"{name_of(metric)} {interval(metric)}" for metric in verdict.metrics)
+        parts.append(f"The candidate is not worse than the margins allow: {figures}")
+        if within := [name_of(metric) for metric in verdict.metrics if metric.worse_within]:
             parts.append(f"{' and '.join(within)} {'is' if len(within) == 1 else 'are'} worse within the margin")
-    if found.thresholds:
-        parts.append("every threshold is met")
-    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+    if verdict.thresholds:
+        parts.append("Every threshold is met")
+    return ". ".join(parts) + "."
 
 
 def _unsure(metric: MetricVerdict) -> str:
@@ -133,43 +130,58 @@ def _unsure(metric: MetricVerdict) -> str:
     return f"{name_of(metric)} {interval(metric)}, margin {limit(metric)}{why}"
 
 
-def advice_of(found: Verdict, dead: tuple[str, str] | None) -> Iterator[str]:
+def _unsure_threshold(threshold: ThresholdVerdict) -> str:
+    figures = threshold_figures(threshold)
+    return f"{name_of(threshold)}: {threshold.why}{'' if figures == '-' else f' ({figures})'}"
+
+
+def advice_of(verdict: Verdict, dead: tuple[str, str] | None) -> Iterator[str]:
     """What to do, most useful first."""
     if dead:
         yield f"Look at server.log in the {dead[0]}'s run directories."
-        return
-    if found.verdict == "FAIL":
-        for cause in found.causes[:2]:
+    elif verdict.verdict == "FAIL":
+        for cause in verdict.causes[:2]:
             yield f"Look first at the {cause.place}: {cause.says} {cause.remedy}"
-        if not found.causes and any(m.result == "fail" for m in found.metrics):
+        if not verdict.causes and any(metric.result == "fail" for metric in verdict.metrics):
             yield "The servers' own metrics don't show a reason: compare the runs' reports (tailgate compare)."
-        return
-    if found.verdict == "INCONCLUSIVE":
-        yield from dict.fromkeys(_settling(m, found) for m in found.metrics if m.result in ("can't tell", "refused"))
-        if any(t.result == "can't tell" for t in found.thresholds):
-            yield "Measure longer, or more runs, to tell the thresholds."
+    elif verdict.verdict == "INCONCLUSIVE":
+        undecided = [metric for metric in verdict.metrics if metric.result in ("can't tell", "refused")]
+        yield from dict.fromkeys(_settling(metric, verdict) for metric in undecided)
+        if any(threshold.result == "can't tell" for threshold in verdict.thresholds):
+            yield "Measure longer, or make more runs, to decide the thresholds."
 
 
-def _settling(metric: MetricVerdict, found: Verdict) -> str:
+def _settling(metric: MetricVerdict, verdict: Verdict) -> str:
     if metric.remedy:
         return f"{name_of(metric)}: {metric.remedy}" if metric.result != "refused" else metric.remedy
     if metric.good is not None:
-        return f"{name_of(metric)}: more requests would tell whether fewer are good."
-    seen = "" if metric.detectable is None else f"it would have proved {percent(metric.detectable)} or worse; "
+        return f"{name_of(metric)}: more requests would show whether fewer of them are good."
     runs = "pairs" if metric.how == "paired" else "runs a side"
     if metric.settle_pairs is None:
-        near = "it is about as much worse as the margin allows"
-        return f"{name_of(metric)}: {seen}more than {MOST_PAIRS} {runs} would be needed to settle it: {near}."
-    return f"{name_of(metric)}: {seen}about {metric.settle_pairs} {runs} would settle it{_price(metric, found)}."
+        settling = (
+            f"more than {MOST_PAIRS} {runs} would be needed to decide, since it is about as much worse as the margin"
+            " allows"
+        )
+    else:
+        settling = f"about {metric.settle_pairs} {runs} would decide{_price(metric, verdict)}"
+    return f"{name_of(metric)}: {_detectable(metric)}{settling}."
 
 
-def _price(metric: MetricVerdict, found: Verdict) -> str:
-    if found.spent is None or not found.spent.pairs or metric.settle_pairs is None:
+def _detectable(metric: MetricVerdict) -> str:
+    if metric.detectable is None:
         return ""
-    more = max(metric.settle_pairs - found.pairs, 0)
-    dollars = found.spent.dollars_per_pair
+    change = 100 * abs(metric.detectable - 1)
+    word = "drop" if metric.higher else "slowdown" if metric.unit == "ms" else "rise"
+    return f"this test could have detected a {word} of {change:,.{0 if change >= 10 else 1}f} % or more; "
+
+
+def _price(metric: MetricVerdict, verdict: Verdict) -> str:
+    spent = verdict.spent
+    if spent is None or not spent.pairs or metric.settle_pairs is None:
+        return ""
+    more, dollars = max(metric.settle_pairs - verdict.pairs, 0), spent.dollars_per_pair
     money = "" if dollars is None else f" and ${more * dollars:.2f}"
-    return f" ({more} more: {duration(more * found.spent.seconds_per_pair)}{money})"
+    return f" ({more} more: {duration(more * spent.seconds_per_pair)}{money})"
 
 
 def duration(seconds: float) -> str:

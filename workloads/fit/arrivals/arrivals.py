@@ -1,4 +1,4 @@
-"""The law of arrivals from their times: shape of the gaps, slow modulation of the rate, the rate; with intervals.
+"""The arrival process from the times of arrivals: shape of the gaps, slow modulation of the rate, the rate itself.
 
     shape        of gamma gaps: `gaps`
     modulation   of the rate, from counts in bins: `modulation`; where that can't tell it, the modulation whose
@@ -7,8 +7,8 @@
                  noise / n + the variance of the mean rate, noise = 1 / shape
                  (Cox and Lewis, "Statistical Analysis of Series of Events", 1966, ch. 4)
 
-Known shapes of the day (`days`) are taken out of the rate first. What stamps on a coarse grid, or too few arrivals,
-can't tell is left out with the reason.
+Known shapes of the day (`daily`) are taken out of the rate first. What can't be told from stamps on a coarse grid or
+from too few arrivals is left out, with the reason.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +17,16 @@ from typing import Final
 import numpy as np
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.fit.arrivals.binned_counts import Arrivals, alike, averaged_rate, dispersion_of, overdispersed
+from tailgate.workloads.fit.arrivals.binned_counts import (
+    LoggedArrivals,
+    averaged_rate_variance,
+    dispersion_of,
+    match_dispersion,
+    overdispersed,
+)
 from tailgate.workloads.fit.arrivals.gaps import fit_shape
 from tailgate.workloads.fit.arrivals.modulation import fit_modulation
-from tailgate.workloads.fit.estimate import Estimate, log_normal, point
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, log_normal, point
 
 LEAST_ARRIVALS: Final = 200
 _COUNTS_PER_BIN: Final = 40.0
@@ -43,19 +49,14 @@ class ArrivalFit:
     `notes` say what could not be told.
     """
 
-    rate: Estimate
-    shape: Estimate | None
-    cv: Estimate | None
-    correlation_s: Estimate | None
+    rate: FittedValue
+    shape: FittedValue | None
+    cv: FittedValue | None
+    correlation_s: FittedValue | None
     notes: tuple[str, ...]
 
 
-def fit_arrivals(arrivals: Arrivals) -> ArrivalFit:
-    """Fit arrivals.
-
-    Raises:
-        UserError: fewer than 200 arrivals.
-    """
+def fit_arrivals(arrivals: LoggedArrivals) -> ArrivalFit:
     n, span_s = len(arrivals.times_s), arrivals.span_s
     if n < LEAST_ARRIVALS:
         raise UserError(f"{n} arrivals are too few to fit their law ({LEAST_ARRIVALS} at least)", where="log")
@@ -69,18 +70,17 @@ def fit_arrivals(arrivals: Arrivals) -> ArrivalFit:
         return ArrivalFit(_rate_of_few(arrivals), gaps, None, None, (note,))
     if not overdispersed(arrivals, width, noise, np.inf):
         return ArrivalFit(_rate(n, span_s, noise), gaps, None, None, ())
-    found = fit_modulation(arrivals.counts(width, noise))
-    if found is not None and span_s / found[1].value >= _LEAST_CORRELATIONS:
-        cv, correlation = found
+    modulation = fit_modulation(arrivals.counts(width, noise))
+    if modulation is not None and span_s / modulation[1].value >= _LEAST_CORRELATIONS:
+        cv, correlation = modulation
         return ArrivalFit(_rate(n, span_s, noise, cv.value, correlation.value), gaps, cv, correlation, ())
-    _, cv_like, correlation_like = alike(
-        arrivals, _COUNTS_TO_MATCH / rate, noise, None if found is None else span_s / 10.0
-    )
-    return _without_interval(arrivals, gaps, cv_like, correlation_like, "too fast for counts to tell how")
+    matched_s = None if modulation is None else span_s / 10.0
+    _, matched_cv, matched_s = match_dispersion(arrivals, _COUNTS_TO_MATCH / rate, noise, matched_s)
+    return _without_interval(arrivals, gaps, matched_cv, matched_s, "too fast for counts to tell how")
 
 
-def _from_counts(arrivals: Arrivals, rate: float, reason: str) -> ArrivalFit:
-    """Of stamps that don't tell gaps: gamma gaps and a modulation whose counts vary as the log's, without intervals."""
+def _from_counts(arrivals: LoggedArrivals, rate: float, reason: str) -> ArrivalFit:
+    """Where stamps don't tell gaps: gamma gaps and a modulation whose counts vary as the log's, without intervals."""
     width = max(_COARSE_COUNTS_PER_BIN / rate, _LEAST_TICKS * arrivals.tick_s)
     finest = arrivals.counts(width, 1.0)
     if len(finest.values) < _LEAST_COARSE_BINS:
@@ -91,13 +91,15 @@ def _from_counts(arrivals: Arrivals, rate: float, reason: str) -> ArrivalFit:
     n, span_s = len(arrivals.times_s), arrivals.span_s
     if not overdispersed(arrivals, width, noise, len(finest.values) - 1):
         return ArrivalFit(_rate(n, span_s, noise), point(1.0 / noise), None, None, (note,))
-    noise, cv, correlation = alike(arrivals, width, None, None)
+    noise, cv, correlation = match_dispersion(arrivals, width, None, None)
     how = "in a way that coarse stamps don't tell"
-    found = _without_interval(arrivals, point(1.0 / max(noise, _LEAST_NOISE)), cv, correlation, how)
-    return replace(found, notes=(note, *found.notes))
+    fit = _without_interval(arrivals, point(1.0 / max(noise, _LEAST_NOISE)), cv, correlation, how)
+    return replace(fit, notes=(note, *fit.notes))
 
 
-def _without_interval(arrivals: Arrivals, shape: Estimate, cv: float, correlation_s: float, how: str) -> ArrivalFit:
+def _without_interval(
+    arrivals: LoggedArrivals, shape: FittedValue, cv: float, correlation_s: float, how: str
+) -> ArrivalFit:
     n, span_s = len(arrivals.times_s), arrivals.span_s
     if cv < _LEAST_CV:
         note = "counts vary more than these gaps make them, but not as a slow change of the rate would: it is left out"
@@ -111,15 +113,17 @@ def _without_interval(arrivals: Arrivals, shape: Estimate, cv: float, correlatio
     return ArrivalFit(rate, shape, point(cv), point(correlation_s), (note,))
 
 
-def _rate(n: int, span_s: float, noise: float, cv: float = 0.0, correlation_s: float = 1.0) -> Estimate:
-    """Arrivals over time, of renewals whose rate wanders."""
+def _rate(n: int, span_s: float, noise: float, cv: float = 0.0, correlation_s: float = 1.0) -> FittedValue:
+    """The rate of a renewal process whose rate wanders."""
     pieces = span_s / correlation_s
     freedom = max(pieces / 4.0, 3.0) if cv else None
-    return log_normal(float(np.log(n / span_s)), float(np.sqrt(noise / n + averaged_rate(cv, pieces))), freedom)
+    return log_normal(
+        float(np.log(n / span_s)), float(np.sqrt(noise / n + averaged_rate_variance(cv, pieces))), freedom
+    )
 
 
-def _rate_of_few(arrivals: Arrivals) -> Estimate:
-    """From how much the counts of a tenth of the log differ, whatever makes them (batch means)."""
+def _rate_of_few(arrivals: LoggedArrivals) -> FittedValue:
+    """The rate, with an error from how much the counts in tenths of the log differ (batch means)."""
     n, tenths = len(arrivals.times_s), arrivals.counts(arrivals.span_s / 10.0, 1.0)
     error = float(np.sqrt(dispersion_of(tenths) / n))
     return log_normal(float(np.log(n / arrivals.span_s)), error, len(tenths.values) - 1)

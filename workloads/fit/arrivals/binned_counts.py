@@ -27,12 +27,11 @@ class Counts:
 
     @property
     def span_s(self) -> float:
-        """The time that all bins cover."""
         return self.width_s * len(self.values)
 
 
 @dataclass(frozen=True)
-class Arrivals:
+class LoggedArrivals:
     """Ascending times (s) in [0, span), the stamps' resolution, and the day's factor on the rate at equal steps."""
 
     times_s: Floats
@@ -41,7 +40,7 @@ class Arrivals:
     factors: Floats | None = None
 
     def counts(self, width_s: float, noise: float) -> Counts:
-        """In bins of whole ticks, about `width_s` each."""
+        """Counts in bins of whole ticks, about `width_s` each."""
         ticks = max(round(width_s / self.tick_s), 1)
         width = ticks * self.tick_s
         bins = int(self.span_s / width + 1e-9)
@@ -59,27 +58,27 @@ class Arrivals:
         return np.asarray(np.maximum(means / means.mean(), _LEAST_FACTOR))
 
 
-def averaged(x: float) -> float:
+def averaged_variance(x: float) -> float:
     """The variance of an Ornstein-Uhlenbeck process of variance 1 averaged over x correlation times."""
     return 2.0 * (x - 1.0 + float(np.exp(-x))) / (x * x) if x > 1e-4 else 1.0 - x / 3.0
 
 
-def averaged_rate(cv: float, x: float) -> float:
+def averaged_rate_variance(cv: float, x: float) -> float:
     """The variance of a log-normal rate of mean 1 averaged over x correlation times of its logarithm.
 
     The covariance exp(s^2 r) - 1 as a series in r = e^-t, s^2 = ln(1 + cv^2).
     """
     square = float(np.log1p(cv * cv))
-    return sum(square**k / factorial(k) * averaged(k * x) for k in range(1, 30))
+    return sum(square**k / factorial(k) * averaged_variance(k * x) for k in range(1, 30))
 
 
 def dispersion_of(counts: Counts) -> float:
-    """Variance over mean of counts, each against what it is expected to be."""
-    apart = (counts.values - counts.expected) ** 2 / counts.expected
-    return float(apart.sum() / (len(counts.values) - 1))
+    """Variance over mean of counts around their expected values."""
+    deviations = (counts.values - counts.expected) ** 2 / counts.expected
+    return float(deviations.sum() / (len(counts.values) - 1))
 
 
-def overdispersed(arrivals: Arrivals, width_s: float, noise: float, freedom: float) -> bool:
+def overdispersed(arrivals: LoggedArrivals, width_s: float, noise: float, freedom: float) -> bool:
     """Whether counts vary more than a renewal process's at some scale (1 in 1,000 by chance).
 
     `freedom` says how well the noise is known: the degrees of freedom of the variance that it comes from.
@@ -96,36 +95,36 @@ def overdispersed(arrivals: Arrivals, width_s: float, noise: float, freedom: flo
     return False
 
 
-def alike(
-    arrivals: Arrivals, width_s: float, noise: float | None, correlation_s: float | None
+def match_dispersion(
+    arrivals: LoggedArrivals, width_s: float, noise: float | None, correlation_s: float | None
 ) -> tuple[float, float, float]:
     """Noise, coefficient of variation and correlation time whose dispersion is the log's at windows from `width_s` on.
 
-    noise + rate w cv^2 (g(w / tau) - g(span / tau)), g of `averaged`: a log's own mean is subtracted from its counts,
-    so what varies over the whole of it is not seen. A known noise is that of gamma gaps, less (noise^2 - 1) / 6 counts
-    for what a window's ends cut (Cox, "Renewal Theory", 1962, ch. 4.5). Least squares, each window by its sampling
-    error; what is None is fitted.
+    noise + rate w cv^2 (g(w / tau) - g(span / tau)), g of `averaged_variance`: a log's own mean is subtracted from its
+    counts, so what varies over the whole of it is not seen. A known noise is that of gamma gaps, less (noise^2 - 1) / 6
+    counts for what a window's ends cut (Cox, "Renewal Theory", 1962, ch. 4.5). Least squares, each window by its
+    sampling error; what is None is fitted.
     """
     from scipy.optimize import nnls
 
     windows = [width_s * 2.0**k for k in range(30) if arrivals.span_s / (width_s * 2.0**k) >= _LEAST_WINDOWS]
     counts = [arrivals.counts(window, 1.0) for window in windows]
-    found = np.array([dispersion_of(one) for one in counts])
-    widths = np.array([one.width_s for one in counts])
-    weights = np.sqrt([len(one.values) / 2.0 for one in counts]) / np.maximum(found, 0.1)
+    dispersions = np.array([dispersion_of(binned) for binned in counts])
+    widths = np.array([binned.width_s for binned in counts])
+    weights = np.sqrt([len(binned.values) / 2.0 for binned in counts]) / np.maximum(dispersions, 0.1)
     rate, longest = len(arrivals.times_s) / arrivals.span_s, arrivals.span_s / 10.0
     cut = 0.0 if noise is None else (noise * noise - 1.0) / (6.0 * rate)
     best, error = (1.0, 0.0, longest), np.inf
     for tau in np.geomspace(width_s / 4.0, longest, 60).tolist() if correlation_s is None else [correlation_s]:
-        whole = averaged(arrivals.span_s / tau)
-        slope = np.array([rate * width * (averaged(width / tau) - whole) for width in widths.tolist()])
+        whole = averaged_variance(arrivals.span_s / tau)
+        slope = np.array([rate * width * (averaged_variance(width / tau) - whole) for width in widths.tolist()])
         if noise is None:
-            terms = np.stack([np.ones(len(found)), slope], axis=1) * weights[:, None]
+            terms = np.stack([np.ones(len(dispersions)), slope], axis=1) * weights[:, None]
             # Poisson's noise, give or take as much, where counts hardly tell it.
-            (its_noise, square), miss = nnls(np.vstack([terms, [1.0, 0.0]]), np.append(found * weights, 1.0))
+            (fitted_noise, square), miss = nnls(np.vstack([terms, [1.0, 0.0]]), np.append(dispersions * weights, 1.0))
         else:
-            its_noise, excess = noise, found - noise + cut / widths
+            fitted_noise, excess = noise, dispersions - noise + cut / widths
             (square,), miss = nnls((slope * weights)[:, None], excess * weights)
         if miss < error:
-            best, error = (its_noise, min(float(np.sqrt(square)), 5.0), tau), miss
+            best, error = (fitted_noise, min(float(np.sqrt(square)), 5.0), tau), miss
     return best

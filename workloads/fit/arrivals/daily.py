@@ -7,8 +7,8 @@ import numpy as np
 
 from tailgate.workloads.arrivals.rate_shapes import Daily
 from tailgate.workloads.common.arrays import Floats
-from tailgate.workloads.fit.estimate import Estimate, point
-from tailgate.workloads.sampling.random_streams import Stream
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, point
+from tailgate.workloads.sampling.random_streams import RandomStream
 
 _DAY_S: Final = 86400.0
 
@@ -18,11 +18,11 @@ class Days:
     """24 factors from the log's first arrival on, and the mean rate per second."""
 
     factors: tuple[float, ...]
-    rate: Estimate
+    rate: FittedValue
 
     def over(self, span_s: float) -> Floats:
-        """The factors that the generator makes of them, at equal steps of [0, span)."""
-        edges, levels = Daily(self.factors, (1.0,) * 7).cells(Stream(0), span_s)
+        """The factors at equal steps of [0, span), as the generator draws them."""
+        edges, levels = Daily(self.factors, (1.0,) * 7).cells(RandomStream(0), span_s)
         steps = round(span_s / (edges[1] - edges[0]))
         return levels[:steps]
 
@@ -44,11 +44,11 @@ def fit_days(times_s: Floats, span_s: float) -> Days | None:
     from scipy.stats import t
 
     error = float(t.ppf(0.975, days - 1)) * float(rates.std(ddof=1)) / float(np.sqrt(days))
-    return Days(factors, Estimate(mean, max(mean - error, 0.0), mean + error))
+    return Days(factors, FittedValue(mean, max(mean - error, 0.0), mean + error))
 
 
 def _at_mid_hours(means: Floats) -> Floats:
-    """The levels at mid-hours whose straight lines have these means over the hours (an hour has 1/8 of either side)."""
+    """Levels at mid-hours whose straight lines have these means over the hours (1/8 of an hour from either side)."""
     around = np.eye(24) * 0.75 + np.roll(np.eye(24), 1, axis=0) / 8.0 + np.roll(np.eye(24), -1, axis=0) / 8.0
     levels: Floats = np.maximum(np.linalg.solve(around, means), 0.0)
     return levels

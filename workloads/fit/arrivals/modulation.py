@@ -10,44 +10,44 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
-from tailgate.workloads.fit.arrivals.binned_counts import Counts, averaged
-from tailgate.workloads.fit.estimate import Estimate, log_normal
+from tailgate.workloads.fit.arrivals.binned_counts import Counts, averaged_variance
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, log_normal
 
 _LEAST_CV: Final = 0.02
 _MOST_ERROR: Final = 1.0
 
 
-def fit_modulation(counts: Counts) -> tuple[Estimate, Estimate] | None:
+def fit_modulation(counts: Counts) -> tuple[FittedValue, FittedValue] | None:
     """Coefficient of variation and correlation time (s), or None where the likelihood has no summit.
 
-    A summit that bins can't see is none: a correlation time below their width, a coefficient of variation of a few
-    per cent, an uncertainty of more than a factor of e.
+    A summit doesn't count where bins can't resolve it: a correlation time below their width, a coefficient of variation
+    of a few per cent, or an uncertainty of more than a factor of e.
     """
     from scipy.optimize import minimize
 
     def loss(parameters: Floats) -> float:
         return -_log_likelihood(counts, parameters)
 
-    best = minimize(
+    optimum = minimize(
         loss, _first_guess(counts), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-3, "maxiter": 1000}
     )
-    if not best.success:
+    if not optimum.success:
         return None
     try:
-        covariance = np.linalg.inv(_hessian(loss, best.x))
+        covariance = np.linalg.inv(_hessian(loss, optimum.x))
     except np.linalg.LinAlgError:
         return None
     variances = np.diag(covariance)
     if not (variances > 1e-9).all() or not (np.sqrt(variances[1:]) < _MOST_ERROR).all():
         return None
-    s, tau = (float(np.exp(value)) for value in best.x[1:])
+    s, tau = (float(np.exp(value)) for value in optimum.x[1:])
     if tau < counts.width_s or s < _LEAST_CV:
         return None
     # cv = sqrt(exp(s^2) - 1); d ln cv / d ln s = s^2 exp(s^2) / (exp(s^2) - 1).
     slope = s * s * float(np.exp(s * s)) / float(np.expm1(s * s))
     log_cv, cv_error = 0.5 * float(np.log(np.expm1(s * s))), slope * float(np.sqrt(variances[1]))
     # The log's own mean is fitted too, which takes what varies over the whole of it out of the variance.
-    log_cv -= 0.5 * float(np.log1p(-averaged(counts.span_s / tau)))
+    log_cv -= 0.5 * float(np.log1p(-averaged_variance(counts.span_s / tau)))
     # What is known of the slow process is known from few independent pieces of it; pieces of four correlation times
     # are what makes the intervals cover (tests/bench/bench_fit.py).
     freedom = max(counts.span_s / (4.0 * tau), 3.0)
@@ -70,7 +70,7 @@ def _first_guess(counts: Counts) -> Floats:
 
 
 def _log_likelihood(counts: Counts, parameters: Floats) -> float:
-    """Of (mean log factor, log s, log correlation time).
+    """The log-likelihood of (mean log factor, log s, log correlation time).
 
     log((count + noise / 2) / expected) = mu + s z + error; the error's variance is noise / expected count, the expected
     count that of the rate predicted from the bins before.
@@ -84,9 +84,9 @@ def _log_likelihood(counts: Counts, parameters: Floats) -> float:
     # The hidden state z is the process at a bin's beginning, a count sees its mean over the bin:
     # z' = keep z + e1, mean = b z + e2, with the covariances of an Ornstein-Uhlenbeck process and its integral.
     b = (1.0 - keep) / x
-    var_1, var_2, cov_12 = 1.0 - keep * keep, averaged(x) - b * b, b * (1.0 - keep)
+    var_1, var_2, cov_12 = 1.0 - keep * keep, averaged_variance(x) - b * b, b * (1.0 - keep)
     # The logarithm of a mean is more than the mean of logarithms, by half the variance within the bin.
-    mu += s * s * (1.0 - averaged(x)) / 2.0
+    mu += s * s * (1.0 - averaged_variance(x)) / 2.0
     # E ln(count + noise/2) is ln(mean) up to second order where the count's variance is noise * mean.
     seen_all = np.log((counts.values + noise / 2.0) / counts.expected) - mu
     level, sb = float(np.exp(mu)), s * b

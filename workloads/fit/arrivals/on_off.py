@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from tailgate.workloads.fit.estimate import Estimate, quantile
-from tailgate.workloads.fit.lengths import law_of
+from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.fit.goodness_of_fit import FittedValue, quantile
+from tailgate.workloads.fit.lengths import expression_of
 from tailgate.workloads.statistics.arrivals import on_off
 
 _LEAST_PAUSES: Final = 20
@@ -22,32 +22,35 @@ class Bursts:
     """`process` and `bursts` of a spec's arrivals; medians of bursts and pauses with their intervals."""
 
     spec: dict[str, Any]
-    estimates: dict[str, Estimate]
+    estimates: dict[str, FittedValue]
 
 
-def fit_bursts(times_s: npt.NDArray[np.float64], tick_s: float = 1e-9) -> Bursts | None:
+def fit_bursts(times_s: Floats, tick_s: float = 1e-9) -> Bursts | None:
     """Bursts and pauses, where pauses of at least 30 times the mean gap within bursts take a fifth of the time.
 
-    A pause has five ticks of the stamps at least. The shape of gaps within bursts is left to be Poisson's where those
-    are not 20 ticks long on average.
+    A pause lasts at least five ticks of the stamps. Gaps within bursts are taken as Poisson's where they are shorter
+    than 20 ticks on average.
     """
     gaps = np.diff(times_s)
     mean_s = max(float(np.quantile(gaps, 0.9)) / 2.3, float(np.median(gaps)))
     threshold = max(_PAUSE_GAPS * mean_s, _PAUSE_TICKS * tick_s)
-    found = on_off(times_s, threshold)
-    if len(found.off_s) < _LEAST_PAUSES or found.duty > _MOST_DUTY:
+    periods = on_off(times_s, threshold)
+    if len(periods.off_s) < _LEAST_PAUSES or periods.duty > _MOST_DUTY:
         return None
-    medians = {"burst_s.p50": quantile(found.on_s, 0.5), "pause_s.p50": quantile(found.off_s, 0.5)}
-    bursts = {"burst": law_of(np.maximum(found.on_s, 1e-3)), "pause": law_of(found.off_s, logarithmic=True)}
+    medians = {"burst_s.p50": quantile(periods.on_s, 0.5), "pause_s.p50": quantile(periods.off_s, 0.5)}
+    bursts = {
+        "burst": expression_of(np.maximum(periods.on_s, 1e-3)),
+        "pause": expression_of(periods.off_s, logarithmic=True),
+    }
     return Bursts(
         _process(gaps[gaps < threshold], tick_s) | {"bursts": bursts},
         {name: median for name, median in medians.items() if median is not None},
     )
 
 
-def _process(inside: npt.NDArray[np.float64], tick_s: float) -> dict[str, Any]:
-    inside = inside[inside > 0]
-    if len(inside) < 2 or inside.var() == 0 or inside.mean() < _TICKS_A_GAP * tick_s:
+def _process(gaps: Floats, tick_s: float) -> dict[str, Any]:
+    gaps = gaps[gaps > 0]
+    if len(gaps) < 2 or gaps.var() == 0 or gaps.mean() < _TICKS_A_GAP * tick_s:
         return {"process": "poisson"}
-    shape = min(max(float(inside.mean() ** 2 / inside.var()), 0.05), 100.0)
+    shape = min(max(float(gaps.mean() ** 2 / gaps.var()), 0.05), 100.0)
     return {"process": "gamma", "shape": float(f"{shape:.4g}")}

@@ -1,7 +1,7 @@
 """CSV files as a stream of Arrow batches of strings, with the line number of each row.
 
-Copes with CRLF, a missing final newline, blank lines and gzip. Column meanings and value checks are of the
-formats' own modules, which convert whole columns at once and look at single rows only where that fails.
+It copes with CRLF, a missing final newline, blank lines and gzip. What columns mean is known to the formats' own
+modules; they are converted whole, and row by row only where that fails.
 """
 
 import os
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.traces.rows import MOST_TOKENS, Faults
+from tailgate.workloads.sampling.distributions import MAX_TOKENS
+from tailgate.workloads.traces.rows import Faults, token_fault
 
 _BLOCK_BYTES: Final = 4 << 20
 _OLDEST, _NEWEST = -2_208_988_800_000_000_000, 4_102_444_800_000_000_000  # 1900 and 2100, ns
@@ -27,15 +28,11 @@ class Batch:
     """Rows as strings by column, and each row's line in the file (1 is the file's first)."""
 
     columns: dict[str, pa.Array]
-    lines: npt.NDArray[np.int64]
+    lines: Ints
 
 
 def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch]:
-    """The wanted columns of a CSV file with a header, about 4 MB of text at a time.
-
-    Raises:
-        UserError: no such file, not a CSV file, or a column is missing (those that are there are listed).
-    """
+    """The wanted columns of a CSV file with a header, about 4 MB of text at a time."""
     # pyarrow.csv is imported here: it costs 20 ms that runs without a trace need not pay.
     from pyarrow import csv
 
@@ -46,31 +43,26 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
     missing = [name for name in wanted if name not in names]
     if missing:
         raise UserError(
-            f"there is no column {', '.join(map(repr, missing))}",
-            where=str(file),
-            remedy=f"It has: {', '.join(names)}",
+            f"there is no column {', '.join(map(repr, missing))}", where=str(file), remedy=f"It has: {', '.join(names)}"
         )
     invalid: list[tuple[int, int, str]] = []
 
-    def keep(row: Any) -> str:
+    def skip_row(row: Any) -> str:
         invalid.append((row.number, row.actual_columns, row.text))
         return "skip"
 
     with open_file(file) as stream:
-        columns_wanted = [written[name] for name in wanted]
+        columns = [written[name] for name in wanted]
 
         def pieces() -> Iterator[Any]:
-            reader = csv.open_csv(
+            yield from csv.open_csv(
                 stream,
                 read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=keep),
+                parse_options=csv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=skip_row),
                 convert_options=csv.ConvertOptions(
-                    include_columns=columns_wanted,
-                    column_types=dict.fromkeys(columns_wanted, pa.string()),
-                    strings_can_be_null=False,
+                    include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
                 ),
             )
-            yield from reader
 
         read = pieces()
         next_line = 2
@@ -80,72 +72,49 @@ def batches(file: Path, wanted: Sequence[str], faults: Faults) -> Iterator[Batch
             except (OSError, KeyError, ValueError) as error:  # of which Arrow's own are
                 raise UserError(f"not a CSV file, or a damaged one: {error}", where=str(file)) from error
             bad_lines = np.array(sorted(line for line, _, _ in invalid), dtype=np.int64)
-            for line, columns, text in sorted(invalid):
+            for line, count, text in sorted(invalid):
                 if text.strip():
-                    faults.bad(line, f"{columns} columns where the header has {len(names)}")
+                    faults.bad(line, f"{count} columns where the header has {len(names)}")
             invalid.clear()
             if batch is None:
                 return
             lines = _lines(next_line, batch.num_rows, bad_lines)
             next_line = int(lines[-1]) + 1 if len(lines) else next_line + len(bad_lines)
+            # Arrow reads a blank line as a row of empty strings.
             yield _without_blank(Batch({name: batch.column(written[name]) for name in wanted}, lines))
 
 
-def whole_numbers(
-    batch: Batch, name: str, faults: Faults, *, least: int = 0
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def whole_numbers(batch: Batch, name: str, faults: Faults, *, least: int = 0) -> tuple[Ints, Mask]:
     """A column of token counts, and which rows have a usable one (bad rows are reported and hold 0)."""
 
-    def convert(column: pa.Array) -> pa.Array:
-        return pc.cast(column, pa.int64())
-
-    def one(text: str) -> int:
+    def parse_one(text: str) -> int:
         number = int(text)
-        if number < least:
-            raise ValueError("is negative" if number < 0 else f"is below {least}")
-        if number > MOST_TOKENS:
-            raise ValueError(f"is above {MOST_TOKENS:,}: no model takes that")
+        if fault := token_fault(number, least):
+            raise ValueError(fault)
         return number
 
-    def in_range(values: npt.NDArray[np.int64]) -> bool:
-        return bool(((values >= least) & (values <= MOST_TOKENS)).all())
-
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, lambda column: pc.cast(column, pa.int64()), parse_one, (least, MAX_TOKENS))
 
 
-def seconds_ns(
-    batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_000_000
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def seconds_ns(batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_000_000) -> tuple[Ints, Mask]:
     """A column of times counted in a unit (seconds), whole or with a fraction, as ns."""
 
-    def convert(column: pa.Array) -> pa.Array:
+    def parse_all(column: pa.Array) -> pa.Array:
         return pc.cast(pc.round(pc.multiply(pc.cast(column, pa.float64()), float(unit_ns))), pa.int64())
 
-    def one(text: str) -> int:
-        return round(float(text) * unit_ns)
-
-    def in_range(values: npt.NDArray[np.int64]) -> bool:
-        return bool((values >= 0).all())
-
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, parse_all, lambda text: round(float(text) * unit_ns), (0, 2**63 - 1))
 
 
-def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[Ints, Mask]:
     """A column of calendar times (`2023-11-16 18:15:46.6805900`, with or without `T`, fraction and zone).
 
     Times without a zone are taken as UTC: only differences matter.
     """
 
-    def convert(column: pa.Array) -> pa.Array:
-        return _parse_times(column)
-
-    def one(text: str) -> int:
+    def parse_one(text: str) -> int:
         return int(_parse_times(pa.array([text]))[0].as_py())
 
-    def in_range(values: npt.NDArray[np.int64]) -> bool:
-        return bool(((values >= _OLDEST) & (values <= _NEWEST)).all())
-
-    return _convert(batch, name, faults, convert, one, in_range)
+    return _convert(batch, name, faults, _parse_times, parse_one, (_OLDEST, _NEWEST))
 
 
 def _parse_times(column: pa.Array) -> pa.Array:
@@ -159,14 +128,14 @@ def _convert(
     batch: Batch,
     name: str,
     faults: Faults,
-    convert: Callable[[pa.Array], pa.Array],
-    one: Callable[[str], int],
-    in_range: Callable[[npt.NDArray[np.int64]], bool],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    column = batch.columns[name]
+    parse_all: Callable[[pa.Array], pa.Array],
+    parse_one: Callable[[str], int],
+    bounds: tuple[int, int],
+) -> tuple[Ints, Mask]:
+    column, (low, high) = batch.columns[name], bounds
     try:
-        values = convert(column).to_numpy(zero_copy_only=False)
-        if in_range(values):
+        values = parse_all(column).to_numpy(zero_copy_only=False)
+        if ((values >= low) & (values <= high)).all():
             return values, np.ones(len(values), bool)
     except pa.ArrowInvalid:
         pass
@@ -174,19 +143,18 @@ def _convert(
     values, good = np.zeros(len(column), np.int64), np.ones(len(column), bool)
     for k, text in enumerate(column.to_pylist()):
         try:
-            values[k] = one(text)
-            if not in_range(values[k : k + 1]):
+            values[k] = parse_one(text)
+            if not low <= values[k] <= high:
                 raise ValueError("is out of range")
         except (ValueError, OverflowError) as error:  # pa.ArrowInvalid is a ValueError
             good[k] = False
-            why = str(error)
-            readable = why if why.startswith("is ") else "can't be read"
+            problem = str(error)
+            readable = problem if problem.startswith("is ") else "can't be read"
             faults.bad(int(batch.lines[k]), f"{name} {text[:60]!r} {readable}")
     return values, good
 
 
 def _without_blank(batch: Batch) -> Batch:
-    """Arrow reads a blank line as a row of empty strings."""
     blank = np.ones(len(batch.lines), bool)
     for column in batch.columns.values():
         if not blank.any():
@@ -198,17 +166,13 @@ def _without_blank(batch: Batch) -> Batch:
     return Batch({name: column.filter(keep) for name, column in batch.columns.items()}, batch.lines[~blank])
 
 
-def _lines(first: int, rows: int, bad: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _lines(first: int, rows: int, bad: Ints) -> Ints:
     lines = np.arange(first, first + rows + len(bad), dtype=np.int64)
     return lines[~np.isin(lines, bad)][:rows] if len(bad) else lines
 
 
 def open_file(file: Path) -> Any:
-    """A byte stream of a file, gzip and others unpacked.
-
-    Raises:
-        UserError: it can't be opened.
-    """
+    """A byte stream of a file; gzip and the like are unpacked."""
     try:
         return pa.input_stream(str(file), compression="detect")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -217,11 +181,7 @@ def open_file(file: Path) -> Any:
 
 
 def header(file: Path) -> list[str]:
-    """The names in a CSV file's first line.
-
-    Raises:
-        UserError: no such file, empty, or not text.
-    """
+    """The names in a CSV file's first line."""
     return [_bare(name) for name in _first_line(file)]
 
 

@@ -8,21 +8,17 @@ import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats.csv_stream import open_file
-from tailgate.workloads.traces.rows import MOST_TOKENS, Faults
+from tailgate.workloads.traces.rows import Faults, token_fault
 
 _BLOCK = 1 << 20
 
 
 class BadValueError(ValueError):
-    """A record lacks a value or has an impossible one; says which."""
+    """A record lacks a value or has an impossible one; the message says which."""
 
 
 def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, record) of each line that is a JSON object; blank lines don't count. Gzip is unpacked.
-
-    Raises:
-        UserError: the file can't be read, or (unless broken rows are skipped) a line is no JSON object.
-    """
+    """(line, record) of each line that is a JSON object. Blank lines don't count, and gzip is unpacked."""
     for line, text in enumerate(_lines(file), start=1):
         if not text.strip():
             continue
@@ -54,22 +50,14 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 
 def value(record: Mapping[str, Any], key: str) -> Any:
-    """A value that must be there.
-
-    Raises:
-        BadValueError: it is not; those that are there are listed.
-    """
+    """A value that must be there; the error lists those that are."""
     if key not in record:
         raise BadValueError(f"there is no {key!r}; it has: {', '.join(map(str, record))}")
     return record[key]
 
 
 def tokens(record: Mapping[str, Any], key: str, *, least: int = 0) -> int:
-    """A token count.
-
-    Raises:
-        BadValueError: missing, not a whole number, negative, below `least` or absurd.
-    """
+    """A token count of at least `least`, which may be written as text."""
     number = value(record, key)
     if isinstance(number, str) and number.strip().isdigit():
         number = int(number)
@@ -77,21 +65,13 @@ def tokens(record: Mapping[str, Any], key: str, *, least: int = 0) -> int:
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
         raise BadValueError(f"{key} {number!r} is not a whole number")
-    if number < 0:
-        raise BadValueError(f"{key} {number} is negative")
-    if number < least:
-        raise BadValueError(f"{key} {number} is below {least}")
-    if number > MOST_TOKENS:
-        raise BadValueError(f"{key} {number} is above {MOST_TOKENS:,}: no model takes that")
+    if fault := token_fault(number, least):
+        raise BadValueError(f"{key} {number} {fault}")
     return number
 
 
 def number(record: Mapping[str, Any], key: str) -> float:
-    """A number, also as text.
-
-    Raises:
-        BadValueError: missing, not a number, or not finite.
-    """
+    """A finite number, which may be written as text."""
     raw = value(record, key)
     try:
         if isinstance(raw, bool):

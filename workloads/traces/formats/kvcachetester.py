@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field
+from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.traces.formats.batching import Request, pieces
 from tailgate.workloads.traces.formats.json_lines import BadValueError, number, tokens, value
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader
@@ -33,14 +33,14 @@ def read(file: Path, faults: Faults) -> Reader:
 def _requests(file: Path, faults: Faults) -> Iterator[Request]:
     files = sorted([*file.glob("*.json"), *file.glob("*.json.gz")]) if file.is_dir() else [file]
     if not files:
-        raise UserError("there is no session file (*.json, *.json.gz) in it", where=str(file))
+        raise UserError("the folder has no session file (*.json, *.json.gz)", where=str(file))
     session = 0
     for k, path in enumerate(files):
         faults.place = path.name
         content = _content(path)
         if content.get("block_size") not in (None, BLOCK_TOKENS):
-            raise UserError(f"block_size {content['block_size']}, not {BLOCK_TOKENS}", where=str(path))
-        names = Field(0, "kv-cache-tester", k)
+            raise UserError(f"block_size is {content['block_size']}; only {BLOCK_TOKENS} is supported", where=str(path))
+        names = RandomField(0, "kv-cache-tester", k)
         for steps, start_s in _sessions(content, path):
             yield from _steps(steps, start_s, session, names, path, faults)
             session += 1
@@ -55,7 +55,7 @@ def _content(path: Path) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise UserError(f"is not JSON: {error}", where=str(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("requests"), list):
-        raise UserError("is no session of kv-cache-tester: it has no `requests`", where=str(path))
+        raise UserError("is not a kv-cache-tester session: it has no `requests`", where=str(path))
     return content
 
 
@@ -65,7 +65,7 @@ def _sessions(content: dict[str, Any], path: Path) -> Iterator[tuple[list[Any], 
     nested: list[Any] = []
     for entry in content["requests"]:
         if not isinstance(entry, dict):
-            raise UserError("`requests` holds something that is no request", where=str(path))
+            raise UserError("`requests` holds an entry that is not a request", where=str(path))
         (nested if entry.get("type") == "subagent" else own).append(entry)
     yield own, 0.0
     for agent in nested:
@@ -76,7 +76,7 @@ def _sessions(content: dict[str, Any], path: Path) -> Iterator[tuple[list[Any], 
 
 
 def _steps(
-    steps: list[Any], start_s: float, session: int, names: Field, path: Path, faults: Faults
+    steps: list[Any], start_s: float, session: int, names: RandomField, path: Path, faults: Faults
 ) -> Iterator[Request]:
     for place, step in enumerate(steps):
         try:
@@ -90,7 +90,7 @@ def _steps(
                 session=session,
                 think_ns=NO_PAUSE if place == 0 else round(max(think_s, 0.0) * 1e9),
                 blocks=names.u64(blocks),
-                kind=str(step.get("model", "")) or None,
+                class_name=str(step.get("model", "")) or None,
             )
         except (BadValueError, TypeError, ValueError) as error:
             faults.bad(place + 1, f"step {place + 1} of {path.name}: {error}")

@@ -7,26 +7,19 @@ its session, comes that long after the other's answer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailgate.workloads.common.arrays import Ints
+from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.traces.formats import csv_stream
 from tailgate.workloads.traces.formats.batching import Request, pieces
-from tailgate.workloads.traces.formats.csv_stream import (
-    Batch,
-    batches,
-    header,
-    seconds_ns,
-    timestamps_ns,
-    whole_numbers,
-)
+from tailgate.workloads.traces.formats.csv_stream import Batch
 from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
 from tailgate.workloads.traces.formats.openai_log import time_ns
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
@@ -40,25 +33,25 @@ def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit
     """A CSV file with a header, vectorised."""
     if "blocks" in columns:
         raise UserError("a CSV file can't hold lists of block ids", where="workload.trace.columns.blocks")
-    _require(file, columns, header(file))
+    _require(file, columns, csv_stream.header(file))
     sessions, before = SessionNumbers(), _Before()
-    for batch in batches(file, list(dict.fromkeys(columns.values())), faults):
-        prompt, good = whole_numbers(batch, columns["prompt_tokens"], faults, least=1)
-        output, good_output = whole_numbers(batch, columns["output_tokens"], faults)
+    for batch in csv_stream.batches(file, list(dict.fromkeys(columns.values())), faults):
+        prompt, good = csv_stream.whole_numbers(batch, columns["prompt_tokens"], faults, least=1)
+        output, good_output = csv_stream.whole_numbers(batch, columns["output_tokens"], faults)
         good &= good_output
         at_ns, think_ns, filled = np.arange(len(prompt)), None, batch
         session = sessions.of(batch.columns[columns["session"]].to_pylist()) if "session" in columns else None
         if "think" in columns and session is not None:
             waits = pc.equal(batch.columns[columns["time"]], "").to_numpy(zero_copy_only=False)
             filled = _filled(batch, columns, waits)
-            think_ns, good_think = seconds_ns(filled, columns["think"], faults, unit_ns=_think_unit_ns(unit))
+            think_ns, good_think = csv_stream.seconds_ns(filled, columns["think"], faults, unit_ns=_think_unit_ns(unit))
             think_ns = np.where(waits, think_ns, NO_PAUSE)
             good &= good_think
         if "time" in columns:
             if unit == "calendar":
-                at_ns, good_at = timestamps_ns(filled, columns["time"], faults)
+                at_ns, good_at = csv_stream.timestamps_ns(filled, columns["time"], faults)
             else:
-                at_ns, good_at = seconds_ns(filled, columns["time"], faults, unit_ns=_UNIT_NS[unit])
+                at_ns, good_at = csv_stream.seconds_ns(filled, columns["time"], faults, unit_ns=_UNIT_NS[unit])
             good &= good_at
         if think_ns is not None and session is not None:
             at_ns, behind = before.times(at_ns, session, think_ns)
@@ -84,7 +77,7 @@ def read_records(
     source = _parquet(file, columns) if parquet else records(file, faults)
     requests = _requests(source, faults, columns, unit)
     for rows in pieces(requests, block_tokens if "blocks" in columns else None):
-        yield rows if "time" in columns else _untimed(rows)
+        yield replace(rows, has_times="time" in columns)
 
 
 def _requests(
@@ -107,7 +100,7 @@ def _requests(
                 session=session,
                 think_ns=think_ns,
                 blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
-                kind=str(value(record, columns["class"])) if "class" in columns else None,
+                class_name=str(value(record, columns["class"])) if "class" in columns else None,
                 tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
             )
         except BadValueError as error:
@@ -116,20 +109,20 @@ def _requests(
 
 @dataclass
 class _Before:
-    """The last request with a time of its own, behind which others of its session may stand without one."""
+    """The last request with a time of its own; requests of its session without one may follow."""
 
     at_ns: int = 0
     session: int = -1
 
-    def times(self, at_ns: Ints, session: Ints, think_ns: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """Times, of those that have none the time of the one before that has; and whether it is of their session."""
+    def times(self, at_ns: Ints, session: Ints, think_ns: Ints) -> tuple[Ints, Mask]:
+        """The times, those of the last request with one where there is none; whether that is of the same session."""
         own = think_ns == NO_PAUSE
         place = np.maximum.accumulate(np.where(own, np.arange(1, len(own) + 1), 0))
         at_ns = np.concatenate([[self.at_ns], at_ns])[place]
-        of = np.concatenate([[self.session], session])[place]
+        session_before = np.concatenate([[self.session], session])[place]
         if len(own):
-            self.at_ns, self.session = int(at_ns[-1]), int(of[-1])
-        return at_ns, of == session
+            self.at_ns, self.session = int(at_ns[-1]), int(session_before[-1])
+        return at_ns, session_before == session
 
 
 def _at_or_behind(
@@ -151,8 +144,8 @@ def _think_unit_ns(unit: TimeUnit) -> int:
     return _UNIT_NS["s" if unit == "calendar" else unit]
 
 
-def _filled(batch: Batch, columns: dict[str, str], waits: npt.NDArray[np.bool_]) -> Batch:
-    """Without empty fields: a time for those that have none (not to be read), no pause for those that have one."""
+def _filled(batch: Batch, columns: dict[str, str], waits: Mask) -> Batch:
+    """The batch without empty fields: any time for requests that have none, a pause of 0 for those that have one."""
     time, think = columns["time"], columns["think"]
     some = next(iter(batch.columns[time].filter(pa.array(~waits))), "0")
     filled = {
@@ -184,11 +177,8 @@ def _parquet(file: Path, columns: dict[str, str]) -> Iterator[tuple[int, dict[st
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"can't be read as Parquet: {str(error).splitlines()[0]}", where=str(file)) from error
     _require(file, columns, opened.schema_arrow.names)
-    row = 0
-    for batch in opened.iter_batches(columns=list(dict.fromkeys(columns.values()))):
-        for record in batch.to_pylist():
-            row += 1
-            yield row, record
+    batches = opened.iter_batches(columns=list(dict.fromkeys(columns.values())))
+    yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
 
 
 def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:
@@ -197,9 +187,3 @@ def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:
         raise UserError(
             f"there is no column {', '.join(missing)}", where=str(file), remedy=f"It has: {', '.join(there)}"
         )
-
-
-def _untimed(rows: Rows) -> Rows:
-    from dataclasses import replace
-
-    return replace(rows, has_times=False)

@@ -1,7 +1,7 @@
 """Request logs in the shape of OpenAI's API, a JSON object a line, as gateways and proxies keep them.
 
-There is no standard, so what is needed is looked for where it is usually put: at the top, in `request`, in
-`response`, in `response.body`, in `body`.
+There is no standard, so each value is looked for where it is usually put: at the top, in `request`, in `response`, in
+`response.body`, in `body`.
 
     when      timestamp, time, ts, created_at, start_time, startTime, created (epoch s, ms, us, ns, or a calendar time)
     lengths   usage.prompt_tokens and completion_tokens, or usage.input_tokens and output_tokens
@@ -48,10 +48,9 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
     failed = _failed(places)
     usage = _first(places, ("usage",))
     if isinstance(usage, Mapping):
-        names = (
-            ("prompt_tokens", "completion_tokens") if "prompt_tokens" in usage else ("input_tokens", "output_tokens")
-        )
-        prompt, output = tokens(usage, names[0]), tokens(usage, names[1])
+        old_names = "prompt_tokens" in usage
+        prompt = tokens(usage, "prompt_tokens" if old_names else "input_tokens")
+        output = tokens(usage, "completion_tokens" if old_names else "output_tokens")
     elif failed:
         prompt = output = 0
     else:
@@ -62,18 +61,14 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
         prompt_tokens=prompt,
         output_tokens=output,
         session=int(sessions.of(["" if session is None else str(session)])[0]),
-        kind=None if model is None else str(model),
+        class_name=None if model is None else str(model),
         tenant=None if tenant is None else str(tenant),
         failed=failed or output == 0,
     )
 
 
 def time_ns(when: Any) -> int:
-    """Nanoseconds since 1970 of an epoch time (its unit told by its size) or of a calendar time.
-
-    Raises:
-        BadValueError: neither.
-    """
+    """Nanoseconds since 1970 of an epoch time, whose unit is told by its size, or of a calendar time."""
     if isinstance(when, str):
         try:
             return _epoch_ns(float(when))
@@ -99,15 +94,9 @@ def _epoch_ns(when: float) -> int:
 
 
 def _places(record: dict[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = [record]
-    for key in ("request", "response", "body"):
-        inner = record.get(key)
-        if isinstance(inner, Mapping):
-            found.append(inner)
-            body = inner.get("body")
-            if isinstance(body, Mapping):
-                found.append(body)
-    return found
+    inner = [record[key] for key in ("request", "response", "body") if isinstance(record.get(key), Mapping)]
+    places = [record, *(place for outer in inner for place in (outer, outer.get("body")))]
+    return [place for place in places if isinstance(place, Mapping)]
 
 
 def _first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> Any:

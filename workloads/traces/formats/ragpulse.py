@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import mixed_int
 from tailgate.workloads.traces.formats.batching import Request, pieces
 from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
 from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
@@ -24,7 +25,6 @@ _PARTS: Final = (
     ("web_search", "5_web_search", "web_search_id"),
     ("user_input", "4_user_input", "user_input_id"),
 )
-_MASK: Final = (1 << 64) - 1
 
 
 def read(file: Path, faults: Faults) -> Reader:
@@ -65,7 +65,7 @@ def _chunks(record: dict[str, Any]) -> list[int]:
 
 
 def _blocks(chunks: list[int], lengths: dict[int, int], prompt_tokens: int) -> list[int]:
-    """Block k stands for all chunks up to its end, and for how far it reaches into the last of them."""
+    """Block ids: each stands for all chunks up to the block's end, and how far it reaches into the last of them."""
     blocks: list[int] = []
     chain, end, block_end = 0, 0, BLOCK_TOKENS
     for chunk in chunks:
@@ -73,31 +73,24 @@ def _blocks(chunks: list[int], lengths: dict[int, int], prompt_tokens: int) -> l
         if length is None:
             break  # what follows an unknown chunk is the request's own
         begin, end = end, end + length
-        chain = _mix(chain ^ _mix(chunk + 1))
+        chain = mixed_int(chain ^ mixed_int(chunk + 1))
         while block_end <= end and block_end <= prompt_tokens:
-            blocks.append(_mix(chain ^ _mix(block_end - begin)))
+            blocks.append(mixed_int(chain ^ mixed_int(block_end - begin)))
             block_end += BLOCK_TOKENS
     return blocks
 
 
 def _chunk_lengths(file: Path, faults: Faults) -> dict[int, int] | None:
-    known: dict[int, int] = {}
+    lengths: dict[int, int] = {}
     for _, name, key in _PARTS:
-        found = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
-        if not found:
+        files = [path for path in (file.parent / f"{name}.jsonl", file.parent / f"{name}.jsonl.gz") if path.exists()]
+        if not files:
             return None
-        faults.place = found[0].name
-        for line, record in records(found[0], faults):
+        faults.place = files[0].name
+        for line, record in records(files[0], faults):
             try:
-                known[tokens(record, key)] = tokens(record, "token_length")
+                lengths[tokens(record, key)] = tokens(record, "token_length")
             except BadValueError as error:
-                raise UserError(str(error), where=f"{found[0]}, line {line}") from error
+                raise UserError(str(error), where=f"{files[0]}, line {line}") from error
     faults.place = ""
-    return known
-
-
-def _mix(z: int) -> int:
-    z = (z + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
+    return lengths

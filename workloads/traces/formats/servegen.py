@@ -1,12 +1,11 @@
 """ServeGen: not recorded requests but clients, each with rates, gap laws and length distributions over time.
 
-A folder holds, for client N, `chunk-N-trace.csv` (no header; a row a 600 s window:
-`start_s, requests/s, CV of gaps, Gamma|Weibull, shape, scale`; idle windows have rate 0 and no law) and
-`chunk-N-dataset.json` (windows of 6 h; per field a Python dict literal of token count -> probability). Gzip or
-not. Requests are drawn from them: in each window a renewal process of the window's law, lengths independent of
-each other. (ServeGen's own sampler uses one random number for all fields of a request, which makes input and
-output rise together; the data don't say that they do.)
-Xiang et al., "ServeGen", NSDI 2026, arXiv 2505.09999, github.com/alibaba/ServeGen, Apache-2.0.
+A folder holds, for client N, `chunk-N-trace.csv` (no header; a row a 600 s window: `start_s, requests/s, CV of gaps,
+Gamma|Weibull, shape, scale`; idle windows have rate 0 and no law) and `chunk-N-dataset.json` (windows of 6 h; per field
+a Python dict literal of token count -> probability). They may be gzipped. Requests are drawn from them: in each window
+a renewal process of the window's law, lengths independent of each other. (ServeGen's own sampler uses one random number
+for all fields of a request, which makes input and output rise together; the data don't say that they do.) Xiang et al.,
+"ServeGen", NSDI 2026, arXiv 2505.09999, github.com/alibaba/ServeGen, Apache-2.0.
 """
 
 import ast
@@ -19,15 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
 from tailgate.workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.sampling.random_streams import Field, Stream
-from tailgate.workloads.table.size_limit import refuse_too_many
+from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
+from tailgate.workloads.table.columns import check_size
 from tailgate.workloads.traces.formats.csv_stream import open_file
 from tailgate.workloads.traces.rows import Faults, Rows
 
@@ -51,48 +49,43 @@ class Lengths:
     """Distributions of prompt and output tokens from `start_s` on: ascending values and cumulative shares."""
 
     start_s: float
-    prompt: tuple[npt.NDArray[np.int64], Floats]
-    output: tuple[npt.NDArray[np.int64], Floats]
+    prompt: tuple[Ints, Floats]
+    output: tuple[Ints, Floats]
 
 
 @dataclass(frozen=True)
-class Client:
-    """One client; without `lengths` (its file is missing) nothing can be drawn from it."""
+class ServeGenClient:
+    """One client; without `lengths` (its file is missing) nothing can be drawn for it."""
 
     number: int
     windows: list[Window]
     lengths: list[Lengths]
 
 
-def clients(folder: Path, faults: Faults) -> list[Client]:
-    """All clients of a folder, by number.
-
-    Raises:
-        UserError: no client files, or one that can't be read.
-    """
+def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
+    """All clients of a folder, by number."""
     if folder.is_file():
-        raise UserError("ServeGen is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
+        raise UserError("a ServeGen trace is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}
     if not files:
-        raise UserError("there is no chunk-N-trace.csv in it", where=str(folder))
-    found: list[Client] = []
+        raise UserError("the folder has no chunk-N-trace.csv", where=str(folder))
+    read_clients: list[ServeGenClient] = []
     ignored: set[str] = set()
     for number, path in sorted(files.items()):
         datasets = [p for suffix in ("", ".gz") if (p := folder / f"chunk-{number}-dataset.json{suffix}").exists()]
         lengths = _lengths(datasets[0], ignored) if datasets else []
-        found.append(Client(number, list(windows(path, faults)), lengths))
-    silent = [client for client in found if not client.lengths and any(w.rate for w in client.windows)]
+        read_clients.append(ServeGenClient(number, list(windows(path, faults)), lengths))
+    silent = [client for client in read_clients if not client.lengths and any(w.rate for w in client.windows)]
     if silent:
         faults.notices.append(f"{folder.name}: {len(silent)} clients have no lengths (dataset file missing): left out")
     if ignored:
         faults.notices.append(
             f"{folder.name}: {', '.join(sorted(ignored))} ignored: prompts have the text's length only"
         )
-    return found
+    return read_clients
 
 
 def windows(path: Path, faults: Faults) -> Iterator[Window]:
-    """The windows of one client file."""
     with open_file(path) as stream:
         text = stream.read().decode("utf-8", "replace")
     faults.place = path.name
@@ -107,11 +100,7 @@ def windows(path: Path, faults: Faults) -> Iterator[Window]:
 
 
 def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s: float, rate: float | None) -> Rows:
-    """Requests of all clients in [start, start + duration), sorted by time; `rate` scales all clients alike.
-
-    Raises:
-        UserError: nobody is active in that time.
-    """
+    """Requests of all clients in [start, start + duration), sorted by time; `rate` scales all clients alike."""
     able = [client for client in clients(folder, faults) if client.lengths]
     end_s = start_s + duration_s
     expected = sum(_expected(client, start_s, end_s) for client in able)
@@ -123,7 +112,7 @@ def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s
             remedy=f"Its clients are active until {last:,.0f} s",
         )
     factor = 1.0 if rate is None else rate * duration_s / expected
-    refuse_too_many(int(expected * factor))
+    check_size(int(expected * factor))
     parts = [_of_client(client, seed, start_s, end_s, factor) for client in able]
     at_ns = np.concatenate([part[0] for part in parts])
     order = np.argsort(at_ns, kind="stable")
@@ -148,33 +137,32 @@ def _law(pattern: str, shape: float) -> Renewal:
             raise ValueError(f"pattern {pattern!r} is neither Gamma nor Weibull")
 
 
-def _expected(client: Client, start_s: float, end_s: float) -> float:
+def _expected(client: ServeGenClient, start_s: float, end_s: float) -> float:
     overlaps = (max(0.0, min(end_s, w.start_s + WINDOW_S) - max(start_s, w.start_s)) for w in client.windows)
     return sum(overlap * window.rate for overlap, window in zip(overlaps, client.windows, strict=True))
 
 
-def _of_client(client: Client, seed: int, start_s: float, end_s: float, factor: float) -> tuple[Any, Any, Any]:
+def _of_client(client: ServeGenClient, seed: int, start_s: float, end_s: float, factor: float) -> tuple[Any, Any, Any]:
     times: list[Floats] = []
     for number, window in enumerate(client.windows):
         begin, end = max(start_s, window.start_s), min(end_s, window.start_s + WINDOW_S)
         if window.law is not None and end > begin:
-            stream = Stream(seed, "servegen", client.number, number)
-            times.append(begin + _renewals(window.law, stream, (end - begin) * window.rate * factor)
-                         / (window.rate * factor))  # fmt: skip
+            stream, rate = RandomStream(seed, "servegen", client.number, number), window.rate * factor
+            times.append(begin + _renewals(window.law, stream, (end - begin) * window.rate * factor) / rate)
     at_s = np.concatenate(times) if times else np.empty(0)
     prompt, output = np.ones(len(at_s), np.int64), np.ones(len(at_s), np.int64)
     rows = np.arange(len(at_s))
-    place = np.maximum(np.searchsorted([one.start_s for one in client.lengths], at_s, side="right") - 1, 0)
+    place = np.maximum(np.searchsorted([start.start_s for start in client.lengths], at_s, side="right") - 1, 0)
     for k, lengths in enumerate(client.lengths):
         mine = rows[place == k]
         for target, (values, edges), name in ((prompt, lengths.prompt, "prompt"), (output, lengths.output, "output")):
-            u = Field(seed, "servegen", name, client.number).uniform(mine)
+            u = RandomField(seed, "servegen", name, client.number).uniform(mine)
             target[mine] = values[np.searchsorted(edges[:-1], u, side="right")]
     return np.rint((at_s - start_s) * 1e9).astype(np.int64), np.maximum(prompt, 1), np.maximum(output, 1)
 
 
-def _renewals(law: Renewal, stream: Stream, total: float) -> Floats:
-    """Positions in [0, total) of a renewal process of unit mean that has been going on for ever."""
+def _renewals(law: Renewal, stream: RandomStream, total: float) -> Floats:
+    """Positions in [0, total) of a renewal process of unit mean that began long before 0."""
     position, parts = law.first(stream), []
     while position < total:
         positions = np.cumsum(np.concatenate([[position], law.gaps(stream, int(total * 1.1) + 16)]))
@@ -184,25 +172,25 @@ def _renewals(law: Renewal, stream: Stream, total: float) -> Floats:
 
 
 def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
-    """A client's distributions; the names of others that say something are added to `ignored`."""
+    """A client's distributions; the names of other fields that are not empty are added to `ignored`."""
     try:
         with open_file(path) as stream:
             content = orjson.loads(stream.read())
-        found = []
+        lengths = []
         for start, fields in sorted(content.items(), key=lambda item: float(item[0])):
             others = fields.keys() - {*_INPUTS, "output_tokens"}
             ignored |= {name for name in others if fields[name] not in _NOTHING}
             prompts = next(fields[name] for name in _INPUTS if name in fields)
             prompt, output = _distribution(prompts), _distribution(fields["output_tokens"])
             if prompt is not None and output is not None:
-                found.append(Lengths(float(start), prompt, output))
+                lengths.append(Lengths(float(start), prompt, output))
     except (OSError, ValueError, SyntaxError, KeyError, StopIteration, AttributeError) as error:
-        raise UserError(f"is no dataset of ServeGen: {error}", where=str(path)) from error
-    return found
+        raise UserError(f"is not a ServeGen dataset: {error}", where=str(path)) from error
+    return lengths
 
 
-def _distribution(literal: str) -> tuple[npt.NDArray[np.int64], Floats] | None:
-    """Of `{81: 0.00145, ...}`, a Python literal; None where it is empty (no traffic)."""
+def _distribution(literal: str) -> tuple[Ints, Floats] | None:
+    """A distribution from a literal like `{81: 0.00145, ...}`; None where it is empty (no traffic)."""
     shares = ast.literal_eval(literal)
     if not shares:
         return None

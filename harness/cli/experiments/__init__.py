@@ -1,0 +1,1 @@
+"""The commands that make whole experiments: many runs, one verdict. Commands about single runs are beside this room."""

@@ -1,0 +1,74 @@
+"""`tailgate gate init`: write a commented policy; with `--pilot N` one whose margins and pairs can decide."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tailgate.harness.config.arguments import Parser
+from tailgate.workloads.common.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """Entry; exits 0, or 2 where nothing could be written."""
+    options = parser().parse_args(argv)
+    from tailgate.harness.experiments.gate import policy_template
+
+    if options.policy.exists():
+        raise UserError("exists already", where=str(options.policy), remedy="Name another file.")
+    metrics, pairs, notes = None, 5, list[str]()
+    if options.pilot:
+        metrics, pairs, notes = _pilot(options)
+    candidate = options.candidate or "http://localhost:8001"
+    policy_template.write(
+        options.policy, options.baseline or "http://localhost:8000", candidate,
+        None if options.spec is None else _relative(options.spec, options.policy), metrics, pairs, notes,
+    )  # fmt: skip
+    print(f"policy: {options.policy}\ntailgate gate --policy {options.policy} --dry-run")
+    return 0
+
+
+def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
+    from tailgate.harness.experiments.gate import pilot
+    from tailgate.harness.experiments.gate.run_specs import experiment
+    from tailgate.harness.run.run_directory import make_empty
+    from tailgate.reports.verdicts.gate.policy import parse_policy
+
+    if options.baseline is None or options.spec is None:
+        raise UserError("a pilot needs --baseline and --spec", where="--pilot", remedy="It runs the baseline.")
+    if options.pilot < 2:
+        raise UserError("one run can't tell how much runs differ", where="--pilot", remedy="Make it 3 or more.")
+    where = options.policy.resolve().parent
+    data = {
+        "name": "pilot",
+        "baseline": options.baseline,
+        "candidate": options.baseline,
+        "spec": _relative(options.spec, options.policy),
+    }
+    planned = experiment(parse_policy(data, "command line"), where)
+    out = make_empty(options.out, "pilot")
+    summaries = asyncio.run(
+        pilot.pilot(planned, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
+    )
+    proposal = pilot.proposal(pilot.spreads(summaries))
+    print("\n".join(proposal.notes))
+    return proposal.metrics, proposal.pairs, proposal.notes
+
+
+def _relative(spec: Path, policy: Path) -> str:
+    """As the policy has to write it: relative to its own folder."""
+    return os.path.relpath(spec.resolve(), policy.resolve().parent)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(prog="tailgate gate init", description=__doc__)
+    p.add_argument("policy", nargs="?", type=Path, default=Path("gate.yaml"), help="file to write (gate.yaml)")
+    p.add_argument("--baseline", metavar="URL|sim:PRESET", help="the deployment that is known to be good")
+    p.add_argument("--candidate", metavar="URL|sim:PRESET", help="the one that is not")
+    p.add_argument("--spec", type=Path, help="spec of what both sides have in common")
+    p.add_argument(
+        "--pilot", type=int, metavar="N", help="run the baseline N times first and propose margins and pairs"
+    )
+    p.add_argument("--out", type=Path, help="folder for the pilot's runs (default: runs/<utc>-pilot)")
+    return p

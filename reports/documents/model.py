@@ -1,0 +1,232 @@
+"""What a document says, whatever it is shown on: sections of notes, facts, tables, cards and figures, as data.
+
+Content is built once (`documents.run`, `documents.gate`, `documents.comparison`, `documents.workload`), with every
+number written out as text. Renderers (`documents.render`) turn it into HTML, Markdown or lines on a terminal, and leave
+out what their medium has no room for, which `Depth` tells them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+
+class Depth(Enum):
+    """Where a part of a document is shown."""
+
+    BRIEF = "on a terminal and in Markdown; the page says the same at more length"
+    ALL = "everywhere"
+    FOLDED = "on the page, and in Markdown behind a heading that opens"
+    PAGE = "on the page only"
+
+
+Tone = Literal["", "ok", "fail", "unsure", "unchecked", "invalid", "faint", "finding", "sim"]
+# How each verdict and each result of a check, an objective or a metric looks.
+TONES: dict[str, Tone] = {
+    "PASS": "ok", "FAIL": "fail", "INCONCLUSIVE": "unsure", "INVALID": "invalid", "ok": "ok", "met": "ok", "pass": "ok",
+    "fail": "fail", "broken": "fail", "unchecked": "unchecked",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell of a table that is more than plain text.
+
+    Attributes:
+        text: its value.
+        below: what stands below it in small print, such as an interval.
+        tone: makes the text a word with a meaning.
+        link: an address relative to the document.
+        bar: a share from 0 to 1 that is drawn as a bar instead of the text.
+    """
+
+    text: str
+    below: str = ""
+    tone: Tone = ""
+    link: str = ""
+    bar: float | None = None
+
+
+Row = Sequence[str | TableCell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the columns in `words` hold text, the others numbers, which are aligned to the right."""
+
+    head: Sequence[str]
+    rows: Sequence[Row]
+    title: str = ""
+    words: Iterable[int] = (0,)
+    depth: Depth = Depth.ALL
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence or more; `lead` is said with weight before it, `aside` in small print after it."""
+
+    text: str
+    lead: str = ""
+    aside: str = ""
+    tone: Tone = ""
+    depth: Depth = Depth.ALL
+
+
+@dataclass(frozen=True)
+class Notes:
+    """A list of notes; numbered where their order is one of importance."""
+
+    items: Sequence[Note]
+    title: str = ""
+    numbered: bool = False
+    depth: Depth = Depth.ALL
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number that is seen first; `below` holds its interval or what it is out of."""
+
+    name: str
+    value: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The numbers that are seen first."""
+
+    items: Sequence[Card]
+    depth: Depth = Depth.PAGE
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command, or JSON; with `folded` it stands behind its title, which opens."""
+
+    text: str
+    title: str = ""
+    folded: bool = False
+    depth: Depth = Depth.ALL
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot, and the table that holds the same numbers.
+
+    Attributes:
+        key: its identifier in the page.
+        title: what it shows.
+        caption: how to read it, in a sentence.
+        traces, layout: as plotly takes them; `--c1` and the like are colours of the page's style.
+        table: the same as a table.
+        strips: the same as lines of characters, by name, for a medium that can't draw.
+    """
+
+    key: str
+    title: str
+    caption: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    table: Table
+    strips: Sequence[tuple[str, str]] = ()
+    depth: Depth = Depth.ALL
+
+    @property
+    def items(self) -> Sequence["Figure"]:
+        """Itself, as of several that stand side by side."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures that stand side by side where there is room."""
+
+    items: Sequence[Figure]
+    depth: Depth = Depth.ALL
+
+
+Block = Table | Note | Notes | Cards | Code | Figure | Figures
+
+
+def _has_content(block: Block) -> bool:
+    match block:
+        case Table(rows=content) | Note(text=content) | Notes(items=content) | Cards(items=content):
+            return bool(content)
+        case Figures(items=content):
+            return bool(content)
+        case _:
+            return True
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a title."""
+
+    title: str
+    blocks: Sequence[Block]
+    depth: Depth = Depth.ALL
+
+    def shown(self, *depths: Depth) -> list[Block]:
+        """The blocks that have something to show at these depths."""
+        own = [(block.depth if self.depth is Depth.ALL else self.depth, block) for block in self.blocks]
+        return [block for depth, block in own if depth in depths and _has_content(block)]
+
+
+@dataclass(frozen=True)
+class Banner:
+    """What must not be overlooked, above everything."""
+
+    word: str
+    text: str
+    tone: Tone = "invalid"
+    depth: Depth = Depth.PAGE
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole document.
+
+    Attributes:
+        title: the name of its window.
+        heading, about: what it is about, and a line that identifies it.
+        verdict, why: the word and its sentence; empty where nothing is judged.
+        points: what follows the sentence, one by one.
+        banners: above everything.
+        sections: the content; the first, without a title, belongs to the head.
+    """
+
+    title: str
+    heading: str
+    sections: Sequence[Section]
+    about: str = ""
+    verdict: str = ""
+    why: str = ""
+    points: Sequence[str] = ()
+    banners: Sequence[Banner] = field(default=())
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures, in the order in which the page shows them."""
+        blocks = (block for section in self.sections for block in section.blocks)
+        return [figure for block in blocks if isinstance(block, Figure | Figures) for figure in block.items]
+
+
+def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL) -> Section:
+    """A section of those blocks that there are."""
+    return Section(title, [block for block in blocks if block is not None], depth)
+
+
+def facts(
+    rows: Iterable[tuple[str, str]], title: str = "", depth: Depth = Depth.PAGE, head: Sequence[str] = ("", "")
+) -> Table:
+    """Labels with their values as a table; those without a value are left out."""
+    return Table(head, [row for row in rows if row[1]], title, depth=depth)
+
+
+def simulated(several: bool) -> Banner:
+    what = (
+        "the targets are the embedded engine, not real servers"
+        if several
+        else "the target is the embedded engine, not a real server"
+    )
+    return Banner("SIMULATED", what, "sim", Depth.ALL)

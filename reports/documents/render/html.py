@@ -1,0 +1,64 @@
+"""A document as one HTML page that opens from disk with the network off: plotly and the figures are packed inside.
+
+A content security policy forbids any request. What the tags are is `assets/page.html`, a Jinja2 template that escapes
+every text it is given.
+"""
+
+import base64
+import gzip
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from tailgate.reports.documents.model import TONES, Depth, Document
+from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_ASSETS: Final = Path(__file__).parents[1] / "assets"
+_SHOWN: Final = (Depth.ALL, Depth.FOLDED, Depth.PAGE)
+
+
+def html(document: Document) -> str:
+    figures = [{"key": one.key, "traces": one.traces, "layout": one.layout} for one in document.figures]
+    return _template().render(
+        document=document,
+        shown=_SHOWN,
+        tones=TONES,
+        figures=_packed(orjson.dumps(figures)),
+        plotly=_plotly() if figures else "",
+        css=(_ASSETS / "report.css").read_text(),
+        script=(_ASSETS / "report.js").read_text(),
+    )
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    )
+    environment.globals["kind"] = lambda block: type(block).__name__
+    return environment.get_template("page.html")
+
+
+def _packed(data: bytes) -> str:
+    # A fixed time stamp: the same run makes the same page.
+    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
+
+
+@cache
+def _plotly() -> str:
+    # The package itself is not imported, since that takes long.
+    spec = find_spec("plotly")
+    folders: Any = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        path = Path(folder) / "package_data" / "plotly.min.js"
+        if path.exists():
+            return _packed(path.read_bytes())
+    raise UserError("the plotly package is not installed, so no report can be drawn", remedy="pip install plotly")

@@ -1,0 +1,104 @@
+"""A document as Markdown that stands alone: for a job's summary or a pull request's comment. Always under 60 kB."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from tailgate.reports.documents.model import (
+    Block,
+    Code,
+    Depth,
+    Document,
+    Figure,
+    Figures,
+    Note,
+    Notes,
+    Row,
+    Section,
+    Table,
+    TableCell,
+)
+
+LIMIT_BYTES: Final = 60_000
+_ICONS: Final = {"PASS": "✅ ", "FAIL": "❌ ", "INCONCLUSIVE": "❔ ", "INVALID": "⚠️ "}
+_SENTENCE: Final = 4000  # characters: of what stands outside of tables
+_MOST_NOTES: Final = 30
+_MARKS: Final = str.maketrans(
+    {mark: f"\\{mark}" for mark in "\\|`*_[]"} | {"<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
+)
+
+
+def markdown(document: Document) -> str:
+    word = f"{_ICONS[document.verdict]}{document.verdict}: " if document.verdict else ""
+    lines = [f"## {word}{escaped(document.heading)}", ""]
+    for banner in document.banners:
+        if banner.depth is Depth.ALL:
+            lines += [f"> **{banner.word}**: {escaped(banner.text)}.", ""]
+    lines += [escaped(document.why, _SENTENCE), ""] if document.why else []
+    lines += [*(f"- {escaped(point, _SENTENCE)}" for point in document.points), ""] if document.points else []
+    for section in document.sections:
+        lines += _section(section)
+    return cut("\n".join(lines), LIMIT_BYTES)
+
+
+def _section(section: Section) -> Iterator[str]:
+    blocks = section.shown(Depth.BRIEF, Depth.ALL)
+    for place, block in enumerate(blocks):
+        if place == 0 and section.title and isinstance(block, Table | Figure) and not block.title:
+            yield from (f"**{escaped(section.title)}**", "")
+        yield from _block(block)
+    for block in section.shown(Depth.FOLDED):
+        title = getattr(block, "title", "") or section.title
+        yield from (f"<details><summary>{escaped(title)}</summary>", "", *_block(block, titled=False), "</details>", "")
+
+
+def _block(block: Block, titled: bool = True) -> Iterator[str]:
+    if titled and isinstance(block, Table | Notes) and block.title:
+        yield from (f"**{escaped(block.title)}**", "")
+    match block:
+        case Table():
+            yield from table_lines(block)
+        case Note():
+            yield from (_note(block), "")
+        case Notes():
+            yield from (f"- {_note(note)}" for note in block.items[:_MOST_NOTES])
+            yield from (f"- {more:,} more: see the page" for more in [len(block.items) - _MOST_NOTES] if more > 0)
+            yield ""
+        case Code():
+            yield from ("```", block.text.replace("```", "'''"), "```", "")
+        case Figure(items=figures) | Figures(items=figures) if strips := [s for one in figures for s in one.strips]:
+            width = max(len(name) for name, _ in strips)
+            yield from ("```", *(f"{name:<{width}} {strip}" for name, strip in strips), "```", "")
+        case _:
+            pass
+
+
+def _note(note: Note) -> str:
+    lead = f"**{escaped(note.lead)}** " if note.lead else ""
+    return lead + escaped(note.text, _SENTENCE)
+
+
+def table_lines(table: Table) -> list[str]:
+    """A table's lines, with an empty one behind it."""
+    words = set(table.words)
+    marks = ["---" if place in words else "---:" for place in range(len(table.head))]
+    rows = [[escaped(head) for head in table.head], marks, *map(_row, table.rows)]
+    return [*(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _row(row: Row) -> list[str]:
+    cells = [cell if isinstance(cell, TableCell) else TableCell(cell) for cell in row]
+    return [escaped(" ".join(filter(None, (cell.text, cell.below)))) for cell in cells]
+
+
+def escaped(value: str, most: int = 400) -> str:
+    """Text that can't break a table nor become markup; what goes beyond `most` characters is `…`."""
+    return (value if len(value) <= most else f"{value[: most - 1]}…").translate(_MARKS)
+
+
+def cut(document: str, limit: int) -> str:
+    """At most `limit` bytes, cut at a line's end."""
+    if len(document.encode()) <= limit:
+        return document
+    note = "\n\n(cut here: see report.html)\n"
+    start = document.encode()[: limit - len(note)].decode(errors="ignore")
+    return start.rpartition("\n")[0] + note

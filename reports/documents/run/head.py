@@ -1,0 +1,116 @@
+"""What is read first: the numbers on cards, or in two lines; objectives; the command to run it again."""
+
+import shlex
+
+from tailgate.reports.documents.model import (
+    TONES,
+    Card,
+    Cards,
+    Code,
+    Depth,
+    Note,
+    Row,
+    Section,
+    Table,
+    TableCell,
+    section,
+)
+from tailgate.reports.documents.run.workload import workload_line
+from tailgate.reports.metrics.catalogue import METRICS
+from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.model import Objective, SloSummary, Summary
+from tailgate.workloads.common.formatting import ms, percent, plain, whole
+
+
+def head(summary: Summary, manifest: Manifest | None) -> Section:
+    return section(
+        "",
+        Cards(_cards(summary)),
+        Note(_load_line(summary), depth=Depth.BRIEF),
+        Note(workload_line(summary.workload), depth=Depth.BRIEF),
+        _objectives(summary.objectives),
+        Note(_good_line(summary.slo) if summary.slo else ""),
+        Code(_again(manifest), "Run it again:", depth=Depth.PAGE) if manifest else None,
+    )
+
+
+def _again(manifest: Manifest) -> str:
+    """The command without the run directory, which is there now."""
+    words = [word for word in manifest.command_line if not word.startswith("--out=")]
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return shlex.join(words) if words else "tailgate run (the command is not known)"
+
+
+def _load_line(summary: Summary) -> str:
+    load, rates = summary.load, summary.throughput
+    parts = [f"{load.loop} loop, {load.duration_s:.1f} s"]
+    if load.users:
+        flight = f", {load.in_flight.mean:.1f} requests in flight" if load.in_flight else ""
+        parts[0] += f", {load.users['mean']:.1f} users (at most {load.users['max']:.0f}){flight}"
+    parts.append(f"{load.requests['ok']:,} of {load.requests['planned']:,} ok")
+    if load.offered_rps is not None:
+        parts.append(f"offered {load.offered_rps:.2f}/s, sent {load.sent_rps:.2f}/s")
+    if rates:
+        estimated = f" ({percent(rates.estimated_share)} of the output estimated)" if rates.estimated_share else ""
+        output, prompt = whole(rates.output_tokens_per_s), whole(rates.input_tokens_per_s)
+        parts.append(f"{output} output and {prompt} input tokens/s{estimated}")
+    return "; ".join(parts)
+
+
+def _good_line(slo: SloSummary) -> str:
+    own = [f"class {name}: {' and '.join(means)}" for name, means in slo.good_means_by_class.items()]
+    means = "; ".join(part for part in (" and ".join(slo.good_means), *own) if part)
+    if slo.attained is None or not means:
+        return ""
+    return f"{100 * slo.attained:.2f} % of requests were good ({means}): {slo.goodput_rps:.2f} good requests/s."
+
+
+def _cards(summary: Summary) -> list[Card]:
+    load, rates, errors = summary.load, summary.throughput, summary.errors
+    loop = "" if load.loop == "open" else " (closed loop)"
+    cards = [
+        Card(
+            f"{METRICS[name].label} {q}{loop}, ms", ms(summary.latency_ms[name].statistic(q)), _range(summary, name, q)
+        )
+        for name, q in (("ttft", "p50"), ("ttft", "p99"), ("itl", "p99"), ("e2e", "p99"))
+    ]
+    if rates:
+        below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else "steady window"
+        cards.append(Card("output, tokens/s", whole(rates.output_tokens_per_s), below))
+    if load.offered_rps is not None:
+        name = "offered" if load.loop == "open" else "sent"
+        cards.append(Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s"))
+    share = "-" if errors.share is None else f"{100 * errors.share:.2f}"
+    held = sum(check.status == "ok" for check in summary.checks)
+    return [
+        *cards,
+        Card("failed, %", share, f"{errors.failed:,} of {load.requests['planned']:,}"),
+        Card("validity, checks", f"{held}/{len(summary.checks)}", "valid" if summary.valid else "INVALID"),
+    ]
+
+
+def _range(summary: Summary, name: str, q: str) -> str:
+    ends = summary.latency_ms[name].interval(q)
+    if ends is None:
+        needs = summary.percentile_needs.get(name, {}).get(q)
+        return f"needs {needs:,} requests" if needs else ""
+    return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
+
+
+def _objectives(objectives: list[Objective]) -> Table:
+    rows: list[Row] = []
+    for one in objectives:
+        value, low, high = (_scaled(value, one.unit) for value in (one.value, one.lower_bound, one.upper_bound))
+        bounds = "none" if one.lower_bound is one.upper_bound is None else f"{low} to {high}"
+        result = TableCell(one.result, tone=TONES.get(one.result, "unsure"))
+        rows.append([one.objective, result, value, bounds, one.why])
+    return Table(["objective", "result", "found", "95 % bounds", ""], rows, words=(0, 1, 4))
+
+
+def _scaled(value: float | None, unit: str) -> str:
+    if value is None:
+        return "?"
+    shown, unit = (plain(100 * value), "%") if unit == "fraction" else (plain(value), unit)
+    return shown if shown == "∞" else f"{shown} {unit}"

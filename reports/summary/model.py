@@ -1,0 +1,347 @@
+"""`summary.json` (`tailgate.summary/1`) as a typed object. Latencies are in ms, shares fractions.
+
+The stored shape is stable: keys are added, never renamed. A percentile that its sample can't support is None (see
+`percentile_needs`); an infinite one (failures counted as infinitely late) is infinity, stored as "inf". Sections
+that a run has nothing for are None, stored as `{}`. `reports.summary.summary` makes, writes and reads summaries.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from tailgate.reports.cost.cost import Cost
+from tailgate.reports.cost.energy import Energy
+from tailgate.reports.metrics.breakdown import Fairness, GroupFigures
+from tailgate.reports.metrics.in_flight import InFlight
+from tailgate.reports.metrics.requests import LatencyDistribution
+from tailgate.reports.metrics.throughput import Throughput
+from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
+from tailgate.reports.rundir.json_files import from_json, jsonable
+from tailgate.reports.stats.order_statistics import Quantile
+from tailgate.reports.summary.diagnosis import Finding
+from tailgate.reports.summary.objectives import Judgement
+from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
+from tailgate.reports.telemetry.gpu import GpuView
+from tailgate.reports.telemetry.server import ServerView
+from tailgate.reports.validity.client import Check
+
+# Requests that each percentile which is None would need, by name (`p99`), by latency.
+Needs = dict[str, dict[str, int]]
+Interval = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Percentiles of one latency by name (`p99`), None where the sample is too small, with 95 % intervals."""
+
+    percentiles: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+
+    @staticmethod
+    def by_name(quantiles: tuple[Quantile, ...]) -> dict[str, Any]:
+        ends = {f"p{q.q:g}": None if q.value is None else (q.low, q.high) for q in quantiles}
+        return {"percentiles": {f"p{q.q:g}": q.value for q in quantiles}, "intervals": ends}
+
+    @staticmethod
+    def from_flat(data: Mapping[str, Any]) -> dict[str, Any]:
+        names = [name for name in data if re.fullmatch(r"p\d+(\.\d+)?", name)]
+        ends = {name: from_json(Interval | None, data.get(f"{name}_ci")) for name in names}
+        return {"percentiles": {name: from_json(float | None, data[name]) for name in names}, "intervals": ends}
+
+    def to_json(self) -> dict[str, Any]:
+        """One level: `p99` and `p99_ci`."""
+        return dict(jsonable(self.percentiles | {f"{name}_ci": ends for name, ends in self.intervals.items()}))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Percentiles":
+        return cls(**cls.from_flat(data))
+
+
+@dataclass(frozen=True)
+class LatencySummary(Percentiles):
+    """One latency over some requests; `n_eff` is how many independent requests would know as much."""
+
+    n: int
+    mean: float | None
+    min: float | None
+    max: float | None
+    mean_ci: Interval | None
+    n_eff: dict[str, float]
+
+    @classmethod
+    def of(cls, values: LatencyDistribution) -> "LatencySummary":
+        n_eff = {f"p{quantile.q:g}": round(quantile.n_eff, 1) for quantile in values.quantiles}
+        by_name = cls.by_name(values.quantiles)
+        return cls(**by_name, n=values.n, mean=values.mean, min=values.least, max=values.most,
+                   mean_ci=values.mean_ci, n_eff=n_eff)  # fmt: skip
+
+    def statistic(self, name: str) -> float | None:
+        """`mean`, `min`, `max` or a percentile such as `p99`; None where it is not known."""
+        return getattr(self, name) if name in ("mean", "min", "max") else self.percentiles.get(name)
+
+    def interval(self, name: str) -> Interval | None:
+        """The 95 % interval of `mean` or of a percentile; None where there is none."""
+        return self.mean_ci if name == "mean" else self.intervals.get(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """One level: `mean`, `p99`, `p99_ci`, ..."""
+        whole = {"n": self.n, "mean": self.mean, "min": self.min, **self.percentiles, "max": self.max}
+        intervals = {f"{name}_ci": ends for name, ends in self.intervals.items()}
+        return dict(jsonable({**whole, "mean_ci": self.mean_ci, **intervals, "n_eff": self.n_eff}))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "LatencySummary":
+        ends = {name: from_json(float | None, data.get(name)) for name in ("mean", "min", "max")}
+        mean_ci = from_json(Interval | None, data.get("mean_ci"))
+        return cls(**cls.from_flat(data), n=data["n"], **ends, mean_ci=mean_ci, n_eff=data.get("n_eff") or {})
+
+
+def short_of(latencies: Mapping[str, tuple[Quantile, ...]]) -> Needs:
+    """How many requests each percentile that isn't known needs."""
+    needs = {name: {f"p{q.q:g}": q.needs for q in qs if q.value is None} for name, qs in latencies.items()}
+    return {name: missing for name, missing in needs.items() if missing}
+
+
+@dataclass(frozen=True)
+class LoadSummary:
+    """What was sent, by status, and what was in flight.
+
+    Attributes:
+        requests: `planned`, `ok` and the other statuses that came, of the measure phase; `all_phases` of all.
+        users: of a closed loop their time-weighted `mean` and `max`.
+        overloaded: whether requests in flight grew all along.
+    """
+
+    loop: str
+    offered_rps: float | None
+    sent_rps: float | None
+    duration_s: float
+    requests: dict[str, int]
+    all_phases: dict[str, int]
+    users: dict[str, float] | None = None
+    in_flight: InFlight | None = None
+    overloaded: bool | None = None
+
+    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective of the SLO, judged; see `reports.summary.objectives.Judged`.
+
+    `result` is `met`, `broken` or `can't tell`; `unit` that of value, bounds and limit (`ms`, `/s` or `fraction`).
+    """
+
+    objective: str
+    result: Judgement
+    value: float | None
+    lower_bound: float | None
+    upper_bound: float | None
+    limit: float
+    unit: str
+    why: str
+    as_measured: bool = False
+
+
+@dataclass(frozen=True)
+class SloSummary:
+    """Attainment, goodput and each objective; what makes a request good, of the run and of its classes."""
+
+    attained: float | None
+    attained_of_admitted: float | None
+    good: int | None
+    goodput_rps: float | None
+    good_output_tokens_per_s: float | None
+    good_means: list[str]
+    good_means_by_class: dict[str, list[str]]
+    thresholds: list[Objective]
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """How answers came over the wire: chunks, and how many tokens and reads shared one."""
+
+    arrivals: int
+    multi_token_share: float | None
+    client_coalesced_share: float | None
+    server_coalesced_share: float | None
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Requests that were sent, connections that they opened, and what the set-up of these took."""
+
+    sent: int
+    new: int
+    set_up_ms: LatencySummary
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """Requests that ended with one status: how many, the first that says why, and how often each HTTP status came."""
+
+    status: str
+    count: int
+    example: dict[str, Any]
+    http_status: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Requests of the measure phase that did not end ok; `share` is of those that count."""
+
+    share: float | None
+    failed: int
+    kinds: list[ErrorKind]
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """One group of one breakdown; see `reports.metrics.breakdown.GroupFigures`."""
+
+    name: str
+    n: int
+    ok: int
+    failed_share: float | None
+    attained: float | None
+    goodput_rps: float | None
+    output_tokens_per_s: float | None
+    latencies: dict[str, LatencySummary]
+    failed_as_inf: dict[str, LatencySummary]
+    itl: Percentiles
+    needs: Needs
+    stands_for: int = 1
+
+    @classmethod
+    def of(cls, group: GroupFigures) -> "GroupSummary":
+        quantiles = {name: values.quantiles for name, values in group.latencies.items()} | {"itl": group.itl}
+        quantiles |= {f"{name}_failed_as_inf": values.quantiles for name, values in group.failed_as_inf.items()}
+        return cls(
+            **{name: getattr(group, name) for name in _OF_GROUP},
+            latencies=latencies(group.latencies),
+            failed_as_inf=latencies(group.failed_as_inf),
+            itl=Percentiles(**Percentiles.by_name(group.itl)),
+            needs=short_of(quantiles),
+            stands_for=group.stands_for,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The latencies stand on the same level as the group's counts."""
+        rest = {name: getattr(self, name) for name in ("failed_as_inf", "itl", "needs", "stands_for")}
+        return dict(jsonable({**{name: getattr(self, name) for name in _OF_GROUP}, **self.latencies, **rest}))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "GroupSummary":
+        own = {*_OF_GROUP, "failed_as_inf", "itl", "needs", "stands_for"}
+        by_name = dict[str, LatencySummary]
+        counts: dict[str, Any] = {name: data.get(name) for name in _OF_GROUP}
+        return cls(
+            **counts,
+            latencies=from_json(by_name, {name: item for name, item in data.items() if name not in own}),
+            failed_as_inf=from_json(by_name, data.get("failed_as_inf")),
+            itl=Percentiles.from_json(data.get("itl") or {}),
+            needs=data.get("needs") or {},
+            stands_for=data.get("stands_for", 1),
+        )
+
+
+_OF_GROUP = ("name", "n", "ok", "failed_share", "attained", "goodput_rps", "output_tokens_per_s")
+
+
+@dataclass(frozen=True)
+class GpuSummary:
+    """All GPUs together, and each; `count` without MIG instances, which are parts of a GPU."""
+
+    count: int
+    power_w: float | None
+    slowdown_share_max: float | None
+    gpus: list[GpuView]
+
+
+@dataclass(frozen=True)
+class ClientSummary:
+    """How well the load generator kept up: lags by `p50`, `p99` and `max`, and how busy the busiest second was."""
+
+    dispatch_lag_ms: dict[str, float | None]
+    send_lag_ms: dict[str, float | None]
+    receive_lag_ms: dict[str, float | None]
+    cpu_fraction_max: float | None
+    loop_max_ms: float | None
+    clock_offset_ms: float | None
+    injectors: int
+    workers: list[dict[str, Any]]
+    stamp: str
+    turnaround_lag_ms: dict[str, float | None] | None = None  # of a closed loop
+
+    OPTIONAL: ClassVar = ("turnaround_lag_ms",)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All figures of one run. `why` is the reason for the verdict, in one sentence."""
+
+    schema: str
+    run: str
+    name: str
+    valid: bool
+    invalid_reasons: list[str]
+    simulated: bool
+    state: str
+    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+    exit_code: int  # 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted
+    why: str
+    load: LoadSummary
+    latency_ms: dict[str, LatencySummary]
+    latency_failed_as_inf_ms: dict[str, LatencySummary]
+    percentile_needs: Needs
+    percentile_needs_failed_as_inf: Needs
+    checks: list[Check]
+    throughput: Throughput | None
+    slo: SloSummary | None
+    streaming: Streaming
+    connections: Connections
+    errors: Errors
+    splits: dict[str, list[GroupSummary]]
+    fairness: Fairness | None
+    workload: WorkloadAsSent
+    cost: Cost | None
+    energy: Energy | None
+    server: ServerView | None
+    gpu: GpuSummary | None
+    life: Lifecycle | None
+    vram: DeploymentMemory | None
+    findings: list[Finding]
+    client: ClientSummary
+    notices: list[str]
+
+    @property
+    def failed_checks(self) -> list[Check]:
+        """Checks of the measurement itself that failed."""
+        return [check for check in self.checks if check.status == "fail"]
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Every judged objective; none without an SLO."""
+        return self.slo.thresholds if self.slo else []
+
+    def value(self, path: tuple[str, ...]) -> float | None:
+        """A metric's value by its path in the catalogue: infinite where failures make it so, None without one."""
+        at: Any = self
+        for name in path:
+            if isinstance(at, LatencySummary):
+                at = at.statistic(name)
+            else:
+                at = at.get(name) if isinstance(at, Mapping) else getattr(at, name, None)
+        is_number = isinstance(at, int | float) and not isinstance(at, bool) and not math.isnan(at)
+        return float(at) if is_number else None
+
+    def to_json(self) -> dict[str, Any]:
+        sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
+        return {name: {} if section is None else section for name, section in sections.items()}
+
+
+def latencies(distributions: Mapping[str, LatencyDistribution]) -> dict[str, LatencySummary]:
+    """Each distribution's summary."""
+    return {name: LatencySummary.of(values) for name, values in distributions.items()}

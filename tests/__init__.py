@@ -1,0 +1,1 @@
+"""Tests of Tailgate: unit (no process, no port), system (the rest), browser, vllm; bench; kit for all of them."""

@@ -1,0 +1,1 @@
+"""What tests share: servers with scripted answers, commands and processes, fabricated runs. No test lives here."""

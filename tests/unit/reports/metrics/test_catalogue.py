@@ -1,0 +1,28 @@
+"""The metric catalogue: each entry stands in a summary where it says."""
+
+from dataclasses import fields
+from typing import get_args, get_type_hints
+
+import pytest
+
+from tailgate.reports.metrics.catalogue import COMPARED, LATENCIES, METRICS, Metric
+from tailgate.reports.summary.model import LatencySummary, Summary
+
+
+@pytest.mark.parametrize("metric", [m for m in (*METRICS.values(), *COMPARED) if m.path[0] != "derived"])
+def test_a_metric_stands_in_a_summary_where_the_catalogue_says(metric: Metric) -> None:
+    section, *rest = metric.path
+    kind = get_type_hints(Summary)[section]
+    if kind == dict[str, LatencySummary]:
+        assert rest[0] in {latency.key for latency in LATENCIES}
+        return
+    for name in rest:
+        kind = next((one for one in get_args(kind) if one is not type(None)), kind)
+        assert name in {field.name for field in fields(kind)}, metric
+        kind = get_type_hints(kind)[name]
+
+
+def test_keys_are_unique_and_statistics_carry_label_and_path() -> None:
+    assert len({metric.key for metric in COMPARED}) == len(COMPARED)
+    p99 = METRICS["ttft"].at("p99", failures_late=True)
+    assert (p99.key, p99.label, p99.path) == ("ttft.p99", "TTFT p99", ("latency_failed_as_inf_ms", "ttft", "p99"))

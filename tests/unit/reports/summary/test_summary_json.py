@@ -1,0 +1,322 @@
+"""`summary.json`: its shape, its verdicts, its exit codes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from tests.kit.fabricate import Row, S, fabricate
+
+from tailgate.reports.build import build
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
+from tailgate.reports.summary.summary import read_summary, summarize, write_summary
+from tailgate.workloads.common.errors import UserError
+
+GOOD = [Row(at=10.0 * i, ttft=100.0 + 37 * i % 60, gaps=[20.0] * 4) for i in range(900)]
+
+
+def summary(run_dir, rows=GOOD, **options):
+    collect(fabricate(run_dir, rows, **options))
+    return summarize(run_dir).to_json()
+
+
+def test_the_shape_is_the_one_that_scripts_were_promised(tmp_path):
+    found = summary(tmp_path / "run", slo={"ttft": "p99 < 800ms"})
+    assert found["schema"] == "tailgate.summary/1"
+    assert set(found) >= {
+        "run", "valid", "invalid_reasons", "simulated", "load", "latency_ms", "latency_failed_as_inf_ms", "checks",
+        "throughput", "slo", "cost", "energy", "server", "gpu", "client",
+    }  # fmt: skip
+    assert set(found["load"]) >= {"loop", "offered_rps", "sent_rps", "duration_s", "requests"}
+    assert set(found["latency_ms"]) >= {"ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e", "normalized_e2e"}
+    ttft = found["latency_ms"]["ttft"]
+    assert set(ttft) >= {"n", "mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max", "p99_ci"}
+    assert set(found["latency_failed_as_inf_ms"]) >= {"ttft", "e2e"}
+    assert set(found["throughput"]) >= {
+        "requests_per_s",
+        "input_tokens_per_s",
+        "output_tokens_per_s",
+        "total_tokens_per_s",
+    }
+    assert set(found["slo"]) >= {"attained", "goodput_rps", "good_output_tokens_per_s"}
+    for lag in ("dispatch_lag_ms", "send_lag_ms", "receive_lag_ms"):
+        assert set(found["client"][lag]) == {"p50", "p99", "max"}
+    assert {"cpu_fraction_max", "stamp"} <= set(found["client"])
+    assert all({"name", "status", "value", "bound", "unit"} <= set(check) for check in found["checks"])
+
+
+def test_rates_are_over_the_steady_window(tmp_path):
+    load = summary(tmp_path / "run", seconds=10.0)["load"]
+    assert (load["duration_s"], load["offered_rps"], load["sent_rps"]) == (10.0, 90.0, 90.0)
+
+
+def test_it_is_json_that_every_parser_reads(tmp_path):
+    rows = [*GOOD, Row(at=9100.0, status="timeout", ttft=None)]
+    collect(fabricate(tmp_path / "run", rows))
+    written = write_summary(tmp_path / "run").to_json()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads((tmp_path / "run" / "summary.json").read_text(), parse_constant=refuse)
+    assert read == json.loads(json.dumps(written))
+    assert read["latency_failed_as_inf_ms"]["ttft"]["max"] == "inf"
+
+
+def test_a_percentile_that_is_null_says_what_it_needs(tmp_path):
+    found = summary(tmp_path / "run")
+    assert found["latency_ms"]["ttft"]["p99.9"] is None
+    assert found["percentile_needs"]["ttft"] == {"p99.9": 2995}
+
+
+@pytest.mark.parametrize(
+    ("rows", "slo", "verdict", "code"),
+    [
+        (GOOD, None, "PASS", 0),
+        ([replace(row, status="reset", ttft=None) for row in GOOD], None, "FAIL", 1),
+        (GOOD, {"ttft": "p99 < 800ms"}, "PASS", 0),
+        (GOOD, {"ttft": "p99 < 120ms"}, "FAIL", 1),
+        (GOOD, {"ttft": "p99.9 < 800ms"}, "INCONCLUSIVE", 3),
+        (GOOD, {"ttft": "p50 < 129.5ms"}, "INCONCLUSIVE", 3),
+        (GOOD, {"errors": "< 1%"}, "PASS", 0),
+        (GOOD, {"errors": "< 0.1%"}, "INCONCLUSIVE", 3),  # 900 without an error bound it at 0.33 %
+        (GOOD, {"attained": ">= 99%", "good": "ttft < 800ms"}, "PASS", 0),
+        (GOOD, {"attained": ">= 99%", "good": "ttft < 130ms"}, "FAIL", 1),
+        (GOOD, {"output_tokens_per_s": "> 380/s"}, "PASS", 0),
+        (GOOD, {"output_tokens_per_s": "> 440/s"}, "INCONCLUSIVE", 3),  # the last second is empty
+        (GOOD, {"output_tokens_per_s": "> 520/s"}, "FAIL", 1),
+        (GOOD, {"ttft": "p99 < 800ms", "e2e": "p95 < 1ms"}, "FAIL", 1),
+        (GOOD, {"itl": "p99 < 21ms", "tpot": "mean <= 20ms", "stall": "max < 21ms"}, "PASS", 0),
+    ],
+)
+def test_verdict_and_exit_code_follow_the_confidence_bound(tmp_path, rows, slo, verdict, code):
+    found = summary(tmp_path / "run", rows, slo=slo)
+    assert (found["verdict"], found["exit_code"]) == (verdict, code), found["why"]
+
+
+def test_failures_break_a_latency_objective_that_the_survivors_meet(tmp_path):
+    rows = [replace(row, status="timeout", ttft=None) if i % 20 == 7 else row for i, row in enumerate(GOOD)]
+    found = summary(tmp_path / "run", rows, slo={"ttft": "p99 < 800ms"})
+    assert found["latency_ms"]["ttft"]["p99"] < 800
+    assert found["slo"]["thresholds"][0]["value"] == "inf"
+    assert found["verdict"] == "FAIL"
+
+
+def test_invalid_comes_before_any_result(tmp_path):
+    late = [replace(row, late=40.0) for row in GOOD]
+    found = summary(tmp_path / "run", late, slo={"ttft": "p99 < 1ms"})
+    assert (found["verdict"], found["exit_code"], found["valid"]) == ("INVALID", 4, False)
+
+
+def test_an_interrupted_run_is_invalid_and_exits_130(tmp_path):
+    found = summary(tmp_path / "run", state="interrupted", ended_ns=9 * S)
+    assert (found["verdict"], found["exit_code"]) == ("INVALID", 130)
+    assert found["invalid_reasons"][0].startswith("interrupted:")
+
+
+def test_rows_after_an_interruption_are_no_misses(tmp_path):
+    rows = [replace(row, reported=row.at < 5000) for row in GOOD]
+    found = summary(tmp_path / "run", rows, state="interrupted", ended_ns=5 * S, slo={"good": "ttft < 800ms"})
+    assert found["slo"]["attained"] == 1.0
+    assert found["load"]["requests"] == {"planned": 900, "ok": 500, "not_sent": 400}
+    assert found["load"]["offered_rps"] == 100.0
+
+
+def test_a_run_that_stopped_itself_fails(tmp_path):
+    rule = {"aborted_by": "errors", "state_reason": "errors 7 % > 5 %"}
+    found = summary(tmp_path / "run", state="aborted", ended_ns=9 * S, **rule)
+    assert (found["verdict"], found["exit_code"]) == ("FAIL", 1)
+    assert "errors 7 % > 5 %" in found["why"]
+
+
+CUT_OFF = [Row(at=8990.0, status="cancelled", ttft=ttft, hung_up="stopped") for ttft in [None] * 40 + [5.0] * 20]
+
+
+def test_what_the_budgets_end_cut_off_is_not_the_servers_failure(tmp_path):
+    rule = {"aborted_by": "spend", "state_reason": "spend reached $3 (abort_if)"}
+    slo = {"errors": "< 1%", "ttft": "p99 < 800ms"}
+    found = summary(tmp_path / "run", [*GOOD, *CUT_OFF], slo=slo, state="aborted", ended_ns=9 * S, **rule)
+    assert (found["errors"]["share"], found["slo"]["attained"]) == (0.0, 1.0)
+    assert found["latency_failed_as_inf_ms"]["ttft"]["n"] == len(GOOD)
+    assert {one["result"] for one in found["slo"]["thresholds"]} == {"met"}
+    assert (found["verdict"], found["exit_code"]) == ("INCONCLUSIVE", 3)
+    assert "$3" in found["why"]
+
+
+def test_a_budgets_end_does_not_hide_a_broken_objective(tmp_path):
+    bad = [Row(at=10.0 * i + 5, status="http_error", ttft=None) for i in range(400)]
+    rule = {"aborted_by": "spend", "state_reason": "spend reached $3 (abort_if)"}
+    found = summary(tmp_path / "run", [*GOOD, *bad], slo={"errors": "< 1%"}, state="aborted", ended_ns=9 * S, **rule)
+    assert (found["verdict"], found["exit_code"]) == ("FAIL", 1)
+
+
+def test_users_who_gave_up_before_a_first_token_are_failures_still(tmp_path):
+    gave_up = [Row(at=8990.0, status="cancelled", ttft=None, hung_up="patience")] * 100
+    found = summary(tmp_path / "run", [*GOOD, *gave_up])
+    assert found["errors"]["share"] == pytest.approx(0.1)
+
+
+def test_a_target_that_died_makes_the_run_invalid_by_name(tmp_path):
+    found = summary(
+        tmp_path / "run", state="failed", failed_side="target", state_reason="exit code 137", ended_ns=9 * S
+    )
+    assert found["exit_code"] == 4
+    assert found["invalid_reasons"][0].startswith("target: the run failed (exit code 137)")
+
+
+def test_where_an_injector_died_what_needs_every_row_is_not_checked(tmp_path):
+    rows = [replace(row, reported=row.at < 5000) for row in GOOD]
+    run = fabricate(tmp_path / "run", rows, state="failed", state_reason="injector 0: was killed", ended_ns=6 * S)
+    spool = run / "spool" / "injector-0.arrows"
+    spool.write_bytes(spool.read_bytes()[:-8])  # as a killed writer leaves it
+    collect(run)
+    found = summarize(run).to_json()
+    first, *others = found["invalid_reasons"]
+    assert "400 of 900 requests were not sent or not recorded" in first
+    assert [reason.partition(":")[0] for reason in others] == ["lost_rows"]
+    unchecked = {check["name"]: check["why"] for check in found["checks"] if check["status"] == "unchecked"}
+    assert "101 requests were lost" in unchecked["offered_load"]
+
+
+def test_a_run_that_was_killed_before_its_load_began_sent_nothing(tmp_path):
+    run = fabricate(tmp_path / "run", [replace(row, reported=False) for row in GOOD], client=[], state="running")
+    (run / "spool" / "injector-0.arrows").write_bytes(b"")
+    found = build(run).to_json()
+    assert found["load"]["requests"] == {"planned": 900, "ok": 0, "not_sent": 900}
+    assert "before its load began" in found["why"]
+    assert len(found["invalid_reasons"]) == 1
+
+
+def test_a_simulation_says_so(tmp_path):
+    found = summary(tmp_path / "run", target=TargetRecord(kind="sim", simulated=True))
+    assert found["simulated"] is True
+
+
+class TestOverload:
+    def rows(self, growth):
+        # 100 requests/s; each stays a second, and `growth` ms longer than the one before it
+        return [Row(at=10.0 * i, ttft=1000.0 + growth * i + 37 * i % 60) for i in range(2000)]
+
+    def test_in_flight_that_grows_all_along_is_overload(self, tmp_path):
+        found = summary(tmp_path / "run", self.rows(5.0), seconds=20.0, slo={"ttft": "p99 < 90s", "errors": "< 1%"})
+        assert found["load"]["overloaded"] is True
+        by_name = {one["objective"]: one for one in found["slo"]["thresholds"]}
+        assert by_name["ttft: p99 < 90s"]["result"] == "can't tell"
+        assert by_name["errors: < 1%"]["result"] == "met"
+        assert found["exit_code"] == 3
+
+    def test_growth_counts_however_many_were_in_flight_before(self, tmp_path):
+        # about 2,000 in flight from the start, and 340 more by the end of 10 s: straight up
+        rows = [
+            Row(at=1.0 * i, ttft=2000.0 + 0.045 * i, phase="warmup" if i < 4000 else "measure") for i in range(14000)
+        ]
+        found = summary(tmp_path / "run", rows, warmup=4.0, client=[], slo={"ttft": "p99 < 90s"})
+        flight = found["load"]["in_flight"]
+        assert 0.15 < flight["growth"] / flight["mean"] < 0.25
+        assert (found["load"]["overloaded"], found["verdict"]) == (True, "INCONCLUSIVE")
+
+    def test_a_steady_queue_is_not(self, tmp_path):
+        assert summary(tmp_path / "run", self.rows(0.0), seconds=20.0)["load"]["overloaded"] is False
+
+
+class TestRecovery:
+    def killed(self, run_dir, **options):
+        rows = [replace(row, reported=row.at < 5000) for row in GOOD]
+        run_dir = fabricate(run_dir, rows, state="running", **options)
+        for stream in (run_dir / "spool").iterdir():
+            stream.write_bytes(stream.read_bytes()[:-8])
+        return run_dir
+
+    def test_a_killed_run_is_reported_with_all_that_was_spooled(self, tmp_path):
+        found = build(self.killed(tmp_path / "run")).to_json()
+        assert found["load"]["requests"]["ok"] == 500
+        assert (found["verdict"], found["exit_code"]) == ("INVALID", 4)
+        assert ": 400 of 900 requests were not sent" in found["invalid_reasons"][0]
+        assert (tmp_path / "run" / "report.html").exists()
+
+    def test_it_stays_marked_when_reported_again(self, tmp_path):
+        first = build(self.killed(tmp_path / "run")).to_json()
+        assert build(tmp_path / "run").to_json() == first
+        assert Manifest.load(tmp_path / "run").state == "interrupted"
+
+    def test_a_run_that_goes_on_is_left_alone(self, tmp_path):
+        import os
+        import time
+
+        parent = os.getppid()
+        run_dir = self.killed(tmp_path / "run", pid=parent, t0_unix_ns=time.time_ns())
+        with pytest.raises(UserError, match="still going on"):
+            build(run_dir)
+        assert (run_dir / "spool").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "requests.parquet"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    collect(fabricate(tmp_path / "run", GOOD))
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=name):
+        summarize(tmp_path / "run").to_json()
+
+
+def test_a_manifest_of_a_newer_major_schema_says_to_upgrade(tmp_path):
+    run_dir = fabricate(tmp_path / "run", GOOD)
+    data = json.loads((run_dir / "manifest.json").read_text())
+    (run_dir / "manifest.json").write_text(json.dumps(data | {"schema": "tailgate.manifest/2"}))
+    with pytest.raises(UserError, match="newer tailgate"):
+        Manifest.load(run_dir)
+
+
+def test_unknown_fields_of_a_newer_minor_writer_are_kept(tmp_path):
+    run_dir = fabricate(tmp_path / "run", GOOD)
+    data = json.loads((run_dir / "manifest.json").read_text())
+    (run_dir / "manifest.json").write_text(json.dumps(data | {"schema": "tailgate.manifest/1.3", "mood": "good"}))
+    Manifest.load(run_dir).save(run_dir)
+    assert json.loads((run_dir / "manifest.json").read_text())["mood"] == "good"
+
+
+def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path):
+    """150 runs of a steady Poisson load, each request there for a quarter of the window: at most one in twenty."""
+    import numpy as np
+
+    from tailgate.reports.metrics import in_flight
+
+    rng = np.random.default_rng(4)
+    collect(fabricate(tmp_path / "run", [Row(at=1000.0)], seconds=60.0, warmup=60.0))
+    run = analyse(tmp_path / "run").run
+
+    class Steady:
+        manifest, ok, window_ns = run.manifest, np.ones(1, np.bool_), run.window_ns
+
+        def __init__(self):
+            begin = np.sort(rng.uniform(-150e9, 120e9, rng.poisson(20 * 270)))
+            self.columns = {"dispatched_ns": begin, "end_ns": begin + rng.exponential(15e9, len(begin))}
+            self.ok = np.ones(len(begin), np.bool_)
+
+        def column(self, name):
+            return self.columns[name]
+
+    flagged = sum(in_flight.in_flight(Steady())[1] for _ in range(150))
+    assert flagged <= 7
+
+
+def test_a_summary_that_was_read_back_is_the_one_that_was_written(tmp_path):
+    collect(fabricate(tmp_path / "run", [*GOOD, Row(at=9000.0, status="timeout")], slo={"ttft": "p99 < 800ms"}))
+    written = write_summary(tmp_path / "run")
+    read = read_summary(tmp_path / "run")
+    assert json.dumps(read.to_json()) == json.dumps(written.to_json())
+    assert (read.latency_ms["ttft"].statistic("p99"), read.slo.thresholds[0].result) == (
+        written.latency_ms["ttft"].statistic("p99"),
+        "met",
+    )
+
+
+@pytest.mark.parametrize("damage", [{"load": None}, {"checks": [{"name": 3}]}, {"valid": "yes"}])
+def test_a_damaged_summary_is_said_to_be_so(tmp_path, damage):
+    collect(fabricate(tmp_path / "run", GOOD))
+    write_summary(tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(UserError, match="damaged"):
+        read_summary(path)
