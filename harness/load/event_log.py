@@ -4,16 +4,14 @@ The run itself appends to it, and so does whoever puts a mark on its timeline: `
 """
 
 import contextlib
-import errno
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psutil
 
+from tailgate.reports.rundir.events import append_event
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
 
@@ -25,13 +23,13 @@ class EventLog:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / "events.jsonl"
-        self._waiting: list[bytes] = []
+        self._run_dir = run_dir
+        self._waiting: list[dict[str, Any]] = []
         self._followed: dict[str, int] = {}
 
     def add(self, event: dict[str, Any]) -> None:
         """Append one event; without room for it, it is kept for the next try."""
-        self._waiting.append(orjson.dumps(event) + b"\n")
+        self._waiting.append(event)
         with contextlib.suppress(OSError):
             self.write()
 
@@ -47,17 +45,9 @@ class EventLog:
         Raises:
             OSError: there is no room.
         """
-        # In append mode, a write a line: `tailgate mark` writes into it at the same time.
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            while self._waiting:
-                size = os.fstat(descriptor).st_size
-                if os.write(descriptor, self._waiting[0]) < len(self._waiting[0]):
-                    os.ftruncate(descriptor, size)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._waiting.pop(0)
-        finally:
-            os.close(descriptor)
+        while self._waiting:
+            append_event(self._run_dir, self._waiting[0])
+            self._waiting.pop(0)
 
 
 def mark(run_dir: Path, text: str) -> float:
@@ -78,7 +68,5 @@ def mark(run_dir: Path, text: str) -> float:
     if manifest.t0_unix_ns == 0:
         raise UserError("the run's load has not begun yet", where=str(run_dir), remedy="Try again in a moment.")
     t_ns = time.time_ns() - manifest.t0_unix_ns
-    log = EventLog(run_dir)
-    log.add({"t_ns": t_ns, "kind": "mark", "text": text.strip()})
-    log.write()
+    append_event(run_dir, {"t_ns": t_ns, "kind": "mark", "text": text.strip()})
     return t_ns / 1e9

@@ -59,8 +59,8 @@ def test_what_nobody_foresaw_is_one_line_and_never_exit_code_1(tmp_path: Path) -
 
 def test_what_nobody_foresaw_after_the_measuring_is_invalid_and_names_what_is_kept(tmp_path: Path) -> None:
     body = (
-        "from pathlib import Path; from tailgate.harness.run.run_directory import measured\n"
-        "    with measured(Path('kept'), 'x') as made:\n"
+        "from pathlib import Path; from tailgate.harness.run.run_directory import new_run_directory\n"
+        "    with new_run_directory(Path('kept'), 'x') as made:\n"
         "        made.keep(); {}['gone']"
     )
     done = said(body, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)})
