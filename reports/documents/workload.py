@@ -22,7 +22,8 @@ def workload_document(
 
         plots = [*plan_plots(plan)]
     rows = [*_timing(figures, facts or {}), *_lengths(figures, facts or {})]
-    table = Table(["figure", "plan", *(["source"] if facts else [])], [row if facts else row[:2] for row in rows])
+    head = ["figure", "plan", "source"] if facts else ["figure", "plan"]
+    table = Table(head, [row[: len(head)] for row in rows], words=range(3))
     hashed = Note(figures["plan_hash"], "Plan hash:", depth=Depth.PAGE)
     notices = Notes([Note(notice) for notice in figures["notices"]])
     return Document(

@@ -1,7 +1,7 @@
 """One run, worked out once: figures, who failed, who was good. Everything that judges or shows starts here.
 
-It combines `rundata`, `arrivals`, `metrics` and `slo`; it decides nothing (`checks`, `judge_slo`) and writes
-nothing (`summary` and the documents).
+It combines `rundir.run`, `arrivals`, `requests` and `slo`. Judging (`validity`, `summary.objectives`) and writing
+(`summary`, `documents`) happen elsewhere.
 """
 
 from dataclasses import dataclass

@@ -129,7 +129,7 @@ class LoadSummary:
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective of the SLO, judged; see `reports.summary.objectives.JudgedObjective`.
+    """One objective of the SLO, judged; see `reports.summary.objectives.Judged`.
 
     `result` is `met`, `broken` or `can't tell`; `unit` that of value, bounds and limit (`ms`, `/s` or `fraction`).
     """

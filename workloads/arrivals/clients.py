@@ -14,7 +14,7 @@ from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates, Shape
 from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Clients:
     skew: float
     rate: float
     law: Renewal
-    shapes: Distribution | None
+    shapes: ProbabilityDistribution | None
     modulation: tuple[Shape, ...]
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:

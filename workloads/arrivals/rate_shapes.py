@@ -16,7 +16,7 @@ import numpy as np
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution
 from tailgate.workloads.sampling.random_streams import RandomStream
 
 RandomStreams = Callable[..., RandomStream]
@@ -184,8 +184,8 @@ class OnOff:
     it the two-state MMPP.
     """
 
-    on_s: Distribution
-    off_s: Distribution
+    on_s: ProbabilityDistribution
+    off_s: ProbabilityDistribution
     off_level: float = 0.0
     random: bool = True
 

@@ -37,9 +37,10 @@ def fit_pool(
 ) -> dict[str, Any] | None:
     """The `shared` of a profile whose plans reuse as much as the log; None where no pool does.
 
-    Requests with the same first block after the `common` ones read the same context. Few contexts that (nearly) all
-    requests read have one size; of many, a context covers a share of the prompt, and as many are taken as bring the
-    share of reused tokens `drawn` from a pool to `reuse`. Popularity is the slope of their sizes over their ranks.
+    Requests with the same first block after the `common` ones read the same context. Where nearly all requests read one
+    of a few contexts, these have one size. Of many, a context covers a share of the prompt, and the pool is as large as
+    brings the share of reused tokens `drawn` from it to `reuse`. Popularity is the slope of the contexts' sizes over
+    their ranks.
     """
     lists = [ids[common:] for ids in _lists(columns)]
     readers = Counter(ids[0] for ids in lists if ids)

@@ -24,11 +24,7 @@ class Fit:
 
 
 def fit_profile(trace: TraceSpec, title: str = "") -> Fit:
-    """Fit a log, and check the fit against it.
-
-    Raises:
-        UserError: it can't be read, or holds fewer than 200 requests.
-    """
+    """Fit a log of at least 200 requests, and check the fit against it."""
     fitted = fit_workload(trace)
     results = checks(fitted.columns, fitted.workload, fitted.block_tokens, fitted.tick_s)
     off = [check.name for check in results if not check.ok]

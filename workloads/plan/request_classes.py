@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from tailgate.workloads.config.classes import ClassSpec, PrefixSpec, SessionSpec
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.sampling.distribution_grammar import parse
-from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution
 
 
 @dataclass(frozen=True)
 class SessionDistributions:
     """Conversations: see `classes.SessionSpec`."""
 
-    turns: Distribution
-    think_s: Distribution
-    new_tokens: Distribution
+    turns: ProbabilityDistribution
+    think_s: ProbabilityDistribution
+    new_tokens: ProbabilityDistribution
     resend: bool
     compact_at: int | None
     by_clock: bool
@@ -30,8 +30,8 @@ class RequestClass:
     code: int
     weight: float
     priority: int
-    prompt: Distribution
-    output: Distribution
+    prompt: ProbabilityDistribution
+    output: ProbabilityDistribution
     spearman: float
     sessions: SessionDistributions | None
     prefix: PrefixSpec | None

@@ -14,7 +14,7 @@ from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.request_classes import RequestClass, SessionDistributions
 from tailgate.workloads.sampling import portable_math
-from tailgate.workloads.sampling.distributions import Distribution, correlated, whole
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution, correlated, whole
 from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import NO_TIME, Columns, concatenate, constant, stateless
 
@@ -113,7 +113,7 @@ def _of_class(
 def longest(request_class: RequestClass) -> int:
     """A bound on prompt + output of any request of a class: its distributions at the largest uniform number."""
 
-    def largest(distribution: Distribution) -> int:
+    def largest(distribution: ProbabilityDistribution) -> int:
         return int(whole(distribution.quantile(_TOP))[0])
 
     prompt, output, sessions = largest(request_class.prompt), largest(request_class.output), request_class.sessions

@@ -104,11 +104,7 @@ class ContentTable:
 
 
 def table_from_ids(ids: Sequence[int]) -> ContentTable:
-    """A table for prompts as ids only, from a tokenizer that doesn't say its token strings.
-
-    Raises:
-        UserError: fewer than 1,000 ids.
-    """
+    """A table of at least 1,000 ids, for prompts as ids only: the tokenizer doesn't tell its token strings."""
     if len(ids) < _LEAST_IDS:
         raise UserError(f"{len(ids)} tokens are too few to make prompts from", where="content")
     return ContentTable(np.asarray(ids, dtype=np.int32))

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator
 
 from tailgate.workloads.sampling import distributions, portable_math
-from tailgate.workloads.sampling.distributions import Distribution
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution
 from tailgate.workloads.sampling.quantile_grids import grid
 
 _TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
@@ -44,7 +44,7 @@ _FORMS: Final = (
 
 
 @lru_cache(maxsize=256)
-def parse(text: str | float) -> Distribution:
+def parse(text: str | float) -> ProbabilityDistribution:
     """The distribution that an expression names.
 
     Raises:
@@ -67,7 +67,7 @@ class _Reader:
             self._tokens.append((kind, match[match.lastindex or 0], match.start(match.lastindex or 0)))
         self._at = 0
 
-    def expression(self) -> Distribution:
+    def expression(self) -> ProbabilityDistribution:
         kind, token = self._next()
         if kind == "number":
             if float(token) < 0:
@@ -87,7 +87,7 @@ class _Reader:
         if self._at < len(self._tokens):
             raise self._error(f"nothing may follow here, but there is {self._tokens[self._at][1]!r}")
 
-    def _call(self, name: str) -> Distribution:
+    def _call(self, name: str) -> ProbabilityDistribution:
         match name:
             case "quantiles" | "logquantiles":
                 shares, values = self._points()
@@ -110,7 +110,7 @@ class _Reader:
             case _:
                 return self._named(name)
 
-    def _named(self, name: str) -> Distribution:
+    def _named(self, name: str) -> ProbabilityDistribution:
         if name not in _ARITY:
             raise self._error(f"there is no distribution called {name!r}", back=2)
         names = _ARITY[name]
@@ -152,7 +152,7 @@ class _Reader:
             raise self._error("quantiles go from 0: to 1:, with shares and values ascending")
         return shares, values
 
-    def _mixture(self) -> Distribution:
+    def _mixture(self) -> ProbabilityDistribution:
         parts = [self._weighted()]
         while self._peek() == ",":
             self._sign(",")
@@ -160,7 +160,7 @@ class _Reader:
         total = sum(weight for weight, _ in parts)
         return distributions.Mixture(tuple((weight / total, part) for weight, part in parts))
 
-    def _weighted(self) -> tuple[float, Distribution]:
+    def _weighted(self) -> tuple[float, ProbabilityDistribution]:
         weight = self._positive(self._number(), "weight")
         self._sign(":")
         return weight, self.expression()

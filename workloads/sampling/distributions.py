@@ -20,7 +20,7 @@ _TABLE: Final = 4000
 _PI: Final = 3.141592653589793
 
 
-class Distribution(ABC):
+class ProbabilityDistribution(ABC):
     """A distribution of non-negative numbers: token counts, turns, or seconds."""
 
     @abstractmethod
@@ -38,7 +38,7 @@ def whole(values: Floats) -> Ints:
 
 
 @dataclass(frozen=True)
-class Fixed(Distribution):
+class Fixed(ProbabilityDistribution):
     """Always the same value."""
 
     value: float
@@ -48,7 +48,7 @@ class Fixed(Distribution):
 
 
 @dataclass(frozen=True)
-class Lognormal(Distribution):
+class Lognormal(ProbabilityDistribution):
     """exp(mu + sigma z), z standard normal."""
 
     mu: float
@@ -59,7 +59,7 @@ class Lognormal(Distribution):
 
 
 @dataclass(frozen=True)
-class Uniform(Distribution):
+class Uniform(ProbabilityDistribution):
     """Whole numbers from low to high, each as likely."""
 
     low: float
@@ -71,7 +71,7 @@ class Uniform(Distribution):
 
 
 @dataclass(frozen=True)
-class Exponential(Distribution):
+class Exponential(ProbabilityDistribution):
     """P(x > v) = exp(-v / mean)."""
 
     mean: float
@@ -81,7 +81,7 @@ class Exponential(Distribution):
 
 
 @dataclass(frozen=True)
-class WeibullDistribution(Distribution):
+class WeibullDistribution(ProbabilityDistribution):
     """P(x > v) = exp(-(v / s)^shape)."""
 
     shape: float
@@ -92,7 +92,7 @@ class WeibullDistribution(Distribution):
 
 
 @dataclass(frozen=True)
-class Pareto(Distribution):
+class Pareto(ProbabilityDistribution):
     """P(x > v) = (low / v)^alpha above low."""
 
     alpha: float
@@ -103,7 +103,7 @@ class Pareto(Distribution):
 
 
 @dataclass(frozen=True)
-class GammaDistribution(Distribution):
+class GammaDistribution(ProbabilityDistribution):
     """Gamma with the given shape and mean, through a table of its distribution function."""
 
     shape: float
@@ -126,7 +126,7 @@ class GammaDistribution(Distribution):
 
 
 @dataclass(frozen=True)
-class Quantiles(Distribution):
+class Quantiles(ProbabilityDistribution):
     """Straight lines between measured quantiles: `shares` from 0 to 1, `values` ascending."""
 
     shares: tuple[float, ...]
@@ -137,7 +137,7 @@ class Quantiles(Distribution):
 
 
 @dataclass(frozen=True)
-class LogQuantiles(Distribution):
+class LogQuantiles(ProbabilityDistribution):
     """Quantiles joined by lines that are straight in the logarithm: for times over several magnitudes."""
 
     shares: tuple[float, ...]
@@ -149,10 +149,10 @@ class LogQuantiles(Distribution):
 
 
 @dataclass(frozen=True)
-class Mixture(Distribution):
+class Mixture(ProbabilityDistribution):
     """Each part with its weight; the quantile function is a single table, so that ranks are kept."""
 
-    parts: tuple[tuple[float, Distribution], ...]
+    parts: tuple[tuple[float, ProbabilityDistribution], ...]
 
     def quantile(self, u: Floats) -> Floats:
         values, shares = self._points
@@ -169,10 +169,10 @@ class Mixture(Distribution):
 
 
 @dataclass(frozen=True)
-class Clip(Distribution):
+class Clip(ProbabilityDistribution):
     """Another distribution whose values beyond the bounds are moved onto them."""
 
-    inner: Distribution
+    inner: ProbabilityDistribution
     low: float
     high: float
 
@@ -181,10 +181,10 @@ class Clip(Distribution):
 
 
 @dataclass(frozen=True)
-class Scale(Distribution):
+class Scale(ProbabilityDistribution):
     """Another distribution times a factor."""
 
-    inner: Distribution
+    inner: ProbabilityDistribution
     factor: float
 
     def quantile(self, u: Floats) -> Floats:

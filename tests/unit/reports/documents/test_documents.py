@@ -18,8 +18,10 @@ from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli.report import run as command
 from tailgate.reports.build import build
-from tailgate.reports.documents.model import Document, Table, section
+from tailgate.reports.documents.model import Depth, Document, Figure, Figures, Note, Table, section
 from tailgate.reports.documents.render.html import html
+from tailgate.reports.documents.render.markdown import markdown
+from tailgate.reports.documents.render.terminal import print_document
 from tailgate.reports.documents.run.write import export, print_summary, report
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.summary.summary import summarize
@@ -206,6 +208,28 @@ def test_foreign_text_in_a_table_is_text():
     for foreign in ("<t>", "<h1>x", "<h2>x", "<th>x", "<td>x", "\"'<&>"):
         assert foreign not in page
     assert "&#34;&#39;&lt;&amp;&gt;" in page
+
+
+def on_a_terminal(document):
+    console = Console(record=True, width=140, file=io.StringIO())
+    print_document(document, console)
+    return console.export_text()
+
+
+def test_each_part_is_shown_where_its_depth_says():
+    document = Document("t", "h", [section("s", *(Note(f"<{depth.name}>", depth=depth) for depth in Depth))])
+    page, text, lines = html(document), markdown(document), on_a_terminal(document)
+    assert [f"&lt;{depth.name}&gt;" in page for depth in Depth] == [False, True, True, True]
+    assert [f"&lt;{depth.name}&gt;" in text for depth in Depth] == [True, True, True, False]
+    assert text.index("<details>") < text.index("FOLDED") < text.index("</details>")
+    assert [f"<{depth.name}>" in lines for depth in Depth] == [True, True, False, False]
+
+
+def test_a_figure_is_a_line_of_characters_where_nothing_can_be_drawn():
+    figure = Figure("k", "title", "caption", [], {}, Table(["x"], [["1"]]), [("name", "▁▃█")])
+    document = Document("t", "h", [section("s", Figures([figure]))])
+    assert "name ▁▃█" in markdown(document) and "name ▁▃█" in on_a_terminal(document)
+    assert 'class="plot" id="k"' in html(document) and document.figures == [figure]
 
 
 def test_terminal_markup_in_foreign_text_is_text(tmp_path):
