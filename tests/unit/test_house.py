@@ -20,13 +20,14 @@ MODULES = [
 ]
 FOLDERS = sorted({path.parent for path in MODULES})
 TREES = {path: ast.parse(path.read_text()) for path in MODULES}
+OF_USERS_PACKAGES = "test_import_paths.py"  # writes packages that are called like ours
 TEXTS = [
     *sorted(path for suffix in ("*.md", "*.yml", "*.yaml", "*.toml") for path in ROOT.glob(suffix)),
     *(ROOT / name for name in ("Makefile", ".ci/run", ".pre-commit-config.yaml") if (ROOT / name).exists()),
     *sorted(path for folder in ("docs", "ci", "examples") for path in (ROOT / folder).rglob("*.*")),
     *sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.[ch]")),
     *MODULES,
-    *sorted((ROOT / "tests").rglob("*.py")),
+    *sorted(path for path in (ROOT / "tests").rglob("*.py") if path.name != OF_USERS_PACKAGES),
 ]
 DOTTED = re.compile(rf"(?<![\w./-])(?:tailgate\.)?((?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+)(?![\w/])")
 SLASHED = re.compile(rf"(?<![\w./{{-])(?:src/tailgate/)?((?:{'|'.join(PACKAGES)}|tests)/(?>[\w/.-]*\w))(?![*{{<])")

@@ -32,7 +32,7 @@ def test_a_wrap_and_a_restart_are_told_apart():
 
 @pytest.mark.parametrize("text", ["cuda", "dcgm:", "none:1", "dcgm:host:9400"])
 def test_a_source_that_does_not_exist_is_refused(text: str, tmp_path: Path):
-    with pytest.raises(UserError, match="is not a source"):
+    with pytest.raises(UserError, match="is not a source of GPU metrics"):
         gpu_source(text, spool=tmp_path / "x", pids=(), local=True)
 
 
