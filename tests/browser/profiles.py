@@ -20,7 +20,7 @@ from tailgate.workloads.plan.summary import plan_figures
 
 FOLDER = Path(__file__).parents[2] / "docs" / "profiles"
 SIZE = (1000, 760)
-COLOURS = 48
+COLOURS = 128
 DRAWN = "document.documentElement.dataset.drawn !== undefined"
 # From the figures on: what the table above them says stands in the docs.
 SCROLLED = "document.querySelector('.pair').scrollIntoView()"

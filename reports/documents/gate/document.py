@@ -92,7 +92,7 @@ def _metrics(verdict: Verdict) -> doc.Section:
     ]
     head = ["metric", "result", "change", "margin", "baseline", "candidate", "how"]
     picture = pairs(verdict)
-    legend = "One dot a pair; `│` no change, `┊` margin." if picture and picture.strips else ""
+    legend = "One dot a pair; │ is no change, ┊ the margin." if picture and picture.strips else ""
     return doc.section(
         "The metrics",
         doc.Table(head, rows, words=(0, 1, 6)),
