@@ -74,9 +74,9 @@ def comparison_document(comparison: Comparison) -> doc.Document:
             doc.section(
                 "What to ship",
                 doc.Notes([*_worse(comparison)]),
-                doc.Figures([pareto(comparison, front) for front in comparison.fronts]),
+                doc.FigureRow([pareto(comparison, front) for front in comparison.fronts]),
             ),
-            doc.section("Latency against load", doc.Figures(loads)),
+            doc.section("Latency against load", doc.FigureRow(loads)),
             doc.section("All figures", _figures(comparison)),
             doc.section("What differed", differences, same),
             doc.section(

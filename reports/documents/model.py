@@ -138,21 +138,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Figures:
+class FigureRow:
     """Figures that stand side by side where there is room."""
 
     items: Sequence[Figure]
     depth: Depth = Depth.ALL
 
 
-Block = Table | Note | Notes | Cards | Code | Figure | Figures
+Block = Table | Note | Notes | Cards | Code | Figure | FigureRow
 
 
 def _has_content(block: Block) -> bool:
     match block:
         case Table(rows=content) | Note(text=content) | Notes(items=content) | Cards(items=content):
             return bool(content)
-        case Figures(items=content):
+        case FigureRow(items=content):
             return bool(content)
         case _:
             return True
@@ -208,7 +208,7 @@ class Document:
     def figures(self) -> list[Figure]:
         """All figures, in the order in which the page shows them."""
         blocks = (block for section in self.sections for block in section.blocks)
-        return [figure for block in blocks if isinstance(block, Figure | Figures) for figure in block.items]
+        return [figure for block in blocks if isinstance(block, Figure | FigureRow) for figure in block.items]
 
 
 def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL) -> Section:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tailgate.reports.documents.model import Depth, Document, Figures, Note, Notes, Row, Table, section
+from tailgate.reports.documents.model import Depth, Document, FigureRow, Note, Notes, Row, Table, section
 
 if TYPE_CHECKING:
     from tailgate.workloads.plan.plan import Plan
@@ -30,7 +30,7 @@ def workload_document(
         title=f"{name}: workload",
         heading=name,
         about=about,
-        sections=[section("", table, hashed), section("To know", notices), section("Figures", Figures(plots))],
+        sections=[section("", table, hashed), section("To know", notices), section("Figures", FigureRow(plots))],
     )
 
 

@@ -9,7 +9,7 @@ from tailgate.reports.documents.model import (
     Depth,
     Document,
     Figure,
-    Figures,
+    FigureRow,
     Note,
     Notes,
     Row,
@@ -65,7 +65,7 @@ def _block(block: Block, titled: bool = True) -> Iterator[str]:
             yield ""
         case Code():
             yield from ("```", block.text.replace("```", "'''"), "```", "")
-        case Figure(items=figures) | Figures(items=figures) if strips := [
+        case Figure(items=figures) | FigureRow(items=figures) if strips := [
             s for figure in figures for s in figure.strips
         ]:
             width = max(len(name) for name, _ in strips)

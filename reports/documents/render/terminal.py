@@ -12,7 +12,7 @@ from tailgate.reports.documents.model import (
     Depth,
     Document,
     Figure,
-    Figures,
+    FigureRow,
     Note,
     Notes,
     Table,
@@ -59,7 +59,7 @@ def _print(block: Block, title: str, console: "Console") -> None:
                 _note(note if note.lead or note.tone else replace(note, lead="note:"), console)
             if (more := len(block.items) - _MOST_NOTES) > 0:
                 _say(console, f"[dim]{more:,} more: see the page[/]")
-        case Figure(items=figures) | Figures(items=figures):
+        case Figure(items=figures) | FigureRow(items=figures):
             strips = [strip for figure in figures for strip in figure.strips]
             width = max((len(name) for name, _ in strips), default=0)
             for name, strip in strips:

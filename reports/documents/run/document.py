@@ -4,7 +4,7 @@ The order is that of the questions: can I believe it, what came out, why, what w
 terminal shows what the summary holds; figures and what was run need the run's columns and its manifest.
 """
 
-from tailgate.reports.documents.model import Banner, Document, Figures, section, simulated
+from tailgate.reports.documents.model import Banner, Document, FigureRow, section, simulated
 from tailgate.reports.documents.plots.requests import heatmap, length_curves, ttft_by_prompt, waterfall
 from tailgate.reports.documents.plots.run import over_time
 from tailgate.reports.documents.run.breakdown import breakdown
@@ -29,7 +29,7 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
     events, _ = read_events(analysis.run.path) if analysis else ([], 0)
     if analysis:
         spread = [figure for figure in (heatmap(analysis), ttft_by_prompt(analysis)) if figure is not None]
-        sections.append(section("Over time", over_time(analysis, timeline(analysis), events), Figures(spread)))
+        sections.append(section("Over time", over_time(analysis, timeline(analysis), events), FigureRow(spread)))
     sections.append(diagnosis(summary))
     if analysis:
         sections.append(section("The slowest requests", waterfall(slowest(analysis))))

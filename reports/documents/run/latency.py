@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tailgate.reports.documents.model import Depth, Figures, Note, Row, Section, Table, TableCell, facts, section
+from tailgate.reports.documents.model import Depth, FigureRow, Note, Row, Section, Table, TableCell, facts, section
 from tailgate.reports.documents.plots.run import percentile_curve
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
@@ -38,7 +38,7 @@ def latency(summary: Summary, analysis: Analysis | None) -> Section:
         Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=Depth.PAGE),
         Note(_wire_line(summary), depth=Depth.BRIEF),
         _wire(summary),
-        Figures([curve for curve in curves if curve]),
+        FigureRow([curve for curve in curves if curve]),
     )  # fmt: skip
 
 

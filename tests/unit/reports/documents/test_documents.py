@@ -18,7 +18,7 @@ from tests.kit.fabricate import Row, fabricate
 
 from tailgate.harness.cli.report import run as command
 from tailgate.reports.build import build
-from tailgate.reports.documents.model import Depth, Document, Figure, Figures, Note, Table, section
+from tailgate.reports.documents.model import Depth, Document, Figure, FigureRow, Note, Table, section
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.documents.render.terminal import print_document
@@ -227,7 +227,7 @@ def test_each_part_is_shown_where_its_depth_says():
 
 def test_a_figure_is_a_line_of_characters_where_nothing_can_be_drawn():
     figure = Figure("k", "title", "caption", [], {}, Table(["x"], [["1"]]), [("name", "▁▃█")])
-    document = Document("t", "h", [section("s", Figures([figure]))])
+    document = Document("t", "h", [section("s", FigureRow([figure]))])
     assert "name ▁▃█" in markdown(document) and "name ▁▃█" in on_a_terminal(document)
     assert 'class="plot" id="k"' in html(document) and document.figures == [figure]
 
