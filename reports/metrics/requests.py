@@ -31,15 +31,11 @@ from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 @dataclass(frozen=True)
 class Figures:
-    """What each request showed, in ms; every array has one entry per row of the run.
+    """What each request showed, in ms; every array has one entry per row of the run."""
 
-    Attributes:
-        ms: by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...).
-        order: rows in the order in which they began, for autocorrelation.
-    """
-
+    # by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...)
     ms: dict[str, Floats]
-    order: Ints
+    order: Ints  # rows in the order in which they began, for autocorrelation
 
 
 @dataclass(frozen=True)

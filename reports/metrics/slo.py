@@ -30,21 +30,13 @@ _TOKEN: Final = re.compile(r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:
 
 @dataclass(frozen=True)
 class Threshold:
-    """One objective on a whole run, e.g. `ttft: p99 < 800ms`.
+    """One objective on a whole run, e.g. `ttft: p99 < 800ms`."""
 
-    Attributes:
-        metric: a name of LATENCIES, SHARES or RATES.
-        statistic: `p99`, `mean`, `max`, ...; empty for shares and rates.
-        op: `<`, `<=`, `>` or `>=`.
-        limit: in ms, as a fraction, or per second.
-        text: as it was written.
-    """
-
-    metric: str
-    statistic: str
-    op: str
-    limit: float
-    text: str
+    metric: str  # a name of LATENCIES, SHARES or RATES
+    statistic: str  # `p99`, `mean`, `max`, ...; empty for shares and rates
+    op: str  # `<`, `<=`, `>` or `>=`
+    limit: float  # in ms, as a fraction, or per second
+    text: str  # as it was written
 
     @property
     def percentile(self) -> float | None:

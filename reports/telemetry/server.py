@@ -46,15 +46,11 @@ class PhaseTime:
 
     Between two scrapes counters are taken to grow evenly, so that all of it is as exact as the window's edges
     lie near to scrapes.
-
-    Attributes:
-        n: requests (for itl: gaps).
-        mean_ms: mean.
-        p50_ms, p99_ms: interpolated; with the lower and upper edge of the bucket that holds them.
     """
 
-    n: float
+    n: float  # requests (for itl: gaps)
     mean_ms: float
+    # p50_ms, p99_ms: interpolated; with the lower and upper edge of the bucket that holds them
     p50_ms: tuple[float, float, float | None]
     p99_ms: tuple[float, float, float | None]
 
@@ -71,41 +67,26 @@ class ServerEndpoint:
 
 @dataclass(frozen=True)
 class ServerView:
-    """Figures of the steady window; None where the server doesn't report it.
+    """Figures of the steady window; None where the server doesn't report it."""
 
-    Attributes:
-        running, waiting: requests in the batch, and waiting for it.
-        waiting_by_reason: mean waiting per reason (capacity, deferred).
-        kv_usage: share of the KV cache in use.
-        kv_tokens: its size over all engines.
-        preemptions: requests thrown out of the batch for want of KV room.
-        rejections: requests refused at admission.
-        prefix_hit_share: prompt tokens found in the prefix cache, of those looked up.
-        tokens_per_step: mean tokens per engine step.
-        steps_per_s: engine steps per second.
-        max_num_seqs, max_num_batched_tokens: limits, as resolved by the server.
-        phases: by name of _PHASES.
-        draft_acceptance: share of drafted tokens that speculative decoding kept.
-        endpoints: each endpoint apart.
-        gap_s: longest pause between scrapes in the window.
-    """
-
+    # running, waiting: requests in the batch, and waiting for it
     running: Gauge | None = None
     waiting: Gauge | None = None
-    waiting_by_reason: dict[str, float] = field(default_factory=dict)
-    kv_usage: Gauge | None = None
-    kv_tokens: float | None = None
-    preemptions: float | None = None
-    rejections: float | None = None
-    prefix_hit_share: float | None = None
-    tokens_per_step: float | None = None
+    waiting_by_reason: dict[str, float] = field(default_factory=dict)  # mean waiting per reason (capacity, deferred)
+    kv_usage: Gauge | None = None  # share of the KV cache in use
+    kv_tokens: float | None = None  # its size over all engines
+    preemptions: float | None = None  # requests thrown out of the batch for want of KV room
+    rejections: float | None = None  # requests refused at admission
+    prefix_hit_share: float | None = None  # prompt tokens found in the prefix cache, of those looked up
+    tokens_per_step: float | None = None  # mean tokens per engine step
     steps_per_s: float | None = None
+    # max_num_seqs, max_num_batched_tokens: limits, as resolved by the server
     max_num_seqs: float | None = None
     max_num_batched_tokens: float | None = None
-    phases: dict[str, PhaseTime] = field(default_factory=dict)
-    draft_acceptance: float | None = None
+    phases: dict[str, PhaseTime] = field(default_factory=dict)  # by name of _PHASES
+    draft_acceptance: float | None = None  # share of drafted tokens that speculative decoding kept
     endpoints: tuple[ServerEndpoint, ...] = ()
-    gap_s: float | None = None
+    gap_s: float | None = None  # longest pause between scrapes in the window
 
 
 def server_view(analysis: Analysis) -> ServerView | None:

@@ -18,21 +18,13 @@ _WORTH: Final = 0.05
 
 @dataclass(frozen=True)
 class Cause:
-    """One place to look.
-
-    Attributes:
-        place: which part of the server's work.
-        says: what changed.
-        figures: by name with unit, baseline and candidate.
-        remedy: what to look at.
-        weight_ms: how many ms of a request it explains; the largest comes first.
-    """
+    """One place to look."""
 
     place: Place
-    says: str
-    figures: dict[str, tuple[float, float]]
+    says: str  # what changed
+    figures: dict[str, tuple[float, float]]  # by name with unit, baseline and candidate
     remedy: str
-    weight_ms: float
+    weight_ms: float  # how many ms of a request it explains; the largest comes first
 
 
 def causes(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> list[Cause]:

@@ -28,16 +28,10 @@ Declared = Literal["declared", "follows", ""]
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One reason why nothing can be said.
+    """One reason why nothing can be said."""
 
-    Attributes:
-        check: stable name, e.g. `dispatch_lag`, `plan`, `fingerprint`.
-        says: what is wrong, and in which run.
-        remedy: what to do.
-    """
-
-    check: str
-    says: str
+    check: str  # stable name, e.g. `dispatch_lag`, `plan`, `fingerprint`
+    says: str  # what is wrong, and in which run
     remedy: str
 
 

@@ -43,54 +43,39 @@ _TREND_RUNS: Final = 5
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One comparison. Ratios are candidate / baseline; "worse" is the direction in which the metric degrades.
-
-    Attributes:
-        key, label, unit, point: what was compared, at which load.
-        margin: acceptable, as a fraction; `higher`: whether more is better.
-        how: which comparison was made.
-        result: what came out; `why` says what a reader must know besides.
-        remedy: what to do where more pairs can't settle it; empty where they can, or it is settled.
-        baseline, candidate: each run's figure, in the order of the pairs; None where a run has none.
-        ratios: of each pair; empty where there are no pairs.
-        ratio: the estimate.
-        at_least, at_most: one-sided bounds of the ratio, of the levels `at_least_level` and `at_most_level`.
-        limit: the ratio that the margin allows.
-        p: one-sided p-value of "not worse".
-        holm: the level that Holm's procedure held it against.
-        hodges_lehmann, wilcoxon_p: the same without the normal distribution, for comparison.
-        detectable: smallest slowdown (as a ratio) that would have made a FAIL in four of five cases.
-        settle_pairs: pairs (of stored runs: runs a side) that would settle it in four of five cases if things are as
-            they look; None where they are too many or no help, or it is settled.
-        good: where the share of good requests was judged instead; then there are no ratios.
-    """
+    """One comparison. Ratios are candidate / baseline; "worse" is the direction in which the metric degrades."""
 
     key: str
     label: str
     unit: str
     point: str
-    margin: float
+    margin: float  # acceptable, as a fraction
     higher: bool
     how: How
-    result: Result
+    result: Result  # what came out; `why` says what a reader must know besides
     why: str = ""
-    remedy: str = ""
+    remedy: str = ""  # what to do where more pairs can't settle it; empty where they can, or it is settled
+    # each run's figure, in the order of the pairs; None where a run has none
     baseline: tuple[float | None, ...] = ()
     candidate: tuple[float | None, ...] = ()
-    ratios: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()  # of each pair; empty where there are no pairs
     ratio: float | None = None
+    # one-sided bounds of the ratio, and their levels
     at_least: float | None = None
     at_most: float | None = None
     at_least_level: float | None = None
     at_most_level: float | None = None
-    limit: float = 1.0
-    p: float | None = None
-    holm: float | None = None
+    limit: float = 1.0  # the ratio that the margin allows
+    p: float | None = None  # one-sided p-value of "not worse"
+    holm: float | None = None  # the level that Holm's procedure held it against
+    # the same without the normal distribution, for comparison
     hodges_lehmann: float | None = None
     wilcoxon_p: float | None = None
-    detectable: float | None = None
+    detectable: float | None = None  # smallest slowdown (as a ratio) that would have made a FAIL in four of five cases
+    # pairs (of stored runs: runs a side) that would settle it in four of five cases if things are as they look; None
+    # where they are too many or no help, or it is settled
     settle_pairs: int | None = None
-    good: GoodShare | None = None
+    good: GoodShare | None = None  # where the share of good requests was judged instead; then there are no ratios
 
     @property
     def worse_within(self) -> bool:
@@ -102,19 +87,12 @@ class MetricVerdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison before all of them are looked at together (`holm`).
+    """A comparison before all of them are looked at together (`holm`)."""
 
-    Attributes:
-        verdict: as far as it can be told alone: not whether it FAILs.
-        shift: of the logarithms; None where nothing was estimated, or shares were judged.
-        margin: the acceptable difference of logarithms.
-        beyond: the estimate reaches the margin.
-    """
-
-    verdict: MetricVerdict
-    shift: Shift | None = None
-    margin: float = 0.0
-    beyond: bool = False
+    verdict: MetricVerdict  # as far as it can be told alone: not whether it FAILs
+    shift: Shift | None = None  # of the logarithms; None where nothing was estimated, or shares were judged
+    margin: float = 0.0  # the acceptable difference of logarithms
+    beyond: bool = False  # the estimate reaches the margin
 
 
 def passes(shift: Shift, margin: float, point: float) -> Any:

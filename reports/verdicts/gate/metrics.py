@@ -27,12 +27,9 @@ _MARGIN: Final = re.compile(r"\s*([+-]?)(\d+(?:\.\d+)?)\s*%\s*")
 
 @dataclass(frozen=True)
 class GateMetric(Metric):
-    """One metric that gates, of latencies one statistic.
+    """One metric that gates, of latencies one statistic."""
 
-    Attributes:
-        margin: what is acceptable, as a fraction of the baseline (positive, whichever way is worse).
-    """
-
+    # what is acceptable, as a fraction of the baseline (positive, whichever way is worse)
     margin: float = field(kw_only=True)
 
     @property

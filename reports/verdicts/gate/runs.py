@@ -24,32 +24,22 @@ SCHEMA: Final = "tailgate.gate/1"
 
 @dataclass(frozen=True)
 class GateRecord:
-    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took.
+    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took."""
 
-    Attributes:
-        runs: (directory name, side, point, pair) in the order in which they were made.
-        repeated: one sentence for each pair that was measured again since its measuring had failed.
-        seconds, dollars: spent, launches included; dollars None without a price.
-        pairs: complete ones; seconds_per_pair, dollars_per_pair: on average.
-        rates: of arrivals, what points given as shares came to, per second.
-        notes: what else a reader must know of the loads.
-        stopped: why it ended before its planned pairs; empty if it didn't.
-        command: what was typed.
-        restart: as the policy says, and as the targets allow.
-        gone: a side whose server did not come up (again), and what was seen of it.
-    """
-
+    # (directory name, side, point, pair) in the order in which they were made
     runs: tuple[tuple[str, str, str, int], ...] = ()
-    repeated: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()  # one sentence for each pair that was measured again since its measuring had failed
+    # seconds, dollars: spent, launches included; dollars None without a price
     seconds: float = 0.0
     dollars: float | None = None
+    # of arrivals, what points given as shares came to, per second
     rates: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    stopped: str = ""
+    notes: tuple[str, ...] = ()  # what else a reader must know of the loads
+    stopped: str = ""  # why it ended before its planned pairs; empty if it didn't
     command: tuple[str, ...] = ()
-    restart: str = "each"
+    restart: str = "each"  # as the policy says, and as the targets allow
     extension: bool = True
-    gone: tuple[Side, str] | None = None
+    gone: tuple[Side, str] | None = None  # a side whose server did not come up (again), and what was seen of it
 
     @property
     def pairs(self) -> int:
