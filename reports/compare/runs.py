@@ -131,11 +131,7 @@ class StoredRun:
 
 
 def read_run(path: Path, label: str = "", point: str = "", pair: int | None = None) -> StoredRun:
-    """One run directory; it is summarised first if it was not, or by an older version.
-
-    Raises:
-        UserError: it is no run, or damaged.
-    """
+    """One run directory; it is summarised first if it was not, or by an older version."""
     from tailgate.reports.build import build
 
     manifest, summary = Manifest.load(path), None if (path / "spool").exists() else stored_summary(path)

@@ -108,11 +108,7 @@ def idle_share(demand_rps: float, capacity_rps: float) -> float:
 
 
 def cost(analysis: Analysis) -> Cost | None:
-    """The cost of a run by its spec's `gpus:`; None without a price or a window.
-
-    Raises:
-        UserError: the GPU type has no known price.
-    """
+    """The cost of a run by its spec's `gpus:`; None without a price or a window."""
     gpus: dict[str, Any] = analysis.run.manifest.spec.get("gpus") or {}
     price = price_of(gpus)
     if price is None or analysis.run.duration_s <= 0:

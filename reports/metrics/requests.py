@@ -86,8 +86,12 @@ def figures(run: Run, scan: Scan) -> Figures:
 def distribution(
     values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
 ) -> LatencyDistribution:
+    return of_series(in_time_order(values, wanted, order), percentiles)
+
+
+def in_time_order(values: Floats, wanted: Mask, order: Ints) -> Floats:
     series = values[order][wanted[order]]
-    return of_series(series[~np.isnan(series)], percentiles)
+    return series[~np.isnan(series)]
 
 
 def with_failures(

@@ -73,10 +73,7 @@ def good_share(
 ) -> GoodShare | None:
     """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
 
-    Args:
-        baseline, candidate: runs of one point.
-        margin: how many fewer are acceptable, as a difference of shares.
-        tail: error allowed to the bound of how many fewer there are.
+    `tail` is the error allowed to the bound of how many fewer there are.
     """
     if any(run.good is None for run in (*baseline, *candidate)):
         return None

@@ -66,9 +66,5 @@ class Verdict:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A stored `verdict.json`.
-
-    Raises:
-        UserError: it is missing, damaged or of a newer version.
-    """
+    """A stored `verdict.json`."""
     return read_json(path, SCHEMA)
