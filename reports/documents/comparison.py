@@ -48,7 +48,6 @@ def _point_json(point: Configuration, metrics: tuple[Metric, ...]) -> dict[str, 
 
 
 def comparison_document(comparison: Comparison) -> doc.Document:
-    """Ratios to the first configuration, which one to ship, all figures, and what differed."""
     points, by_key = comparison.points, {metric.key: metric for metric in comparison.metrics}
     labels = list(dict.fromkeys(point.label for point in points))
     loads = [f for key in _LOADED if key in by_key and (f := against_load(comparison, by_key[key])) is not None]
@@ -98,7 +97,6 @@ def _figures(comparison: Comparison) -> doc.Table:
 
 
 def _label(metric: Metric) -> str:
-    """A metric with its unit, where its name doesn't hold it."""
     return f"{metric.label}, {metric.unit}" if metric.unit in ("ms", "%", "W") else metric.label
 
 

@@ -6,7 +6,7 @@ out what their medium has no room for, which `Depth` tells them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
@@ -30,21 +30,13 @@ TONES: dict[str, Tone] = {
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell of a table that is more than plain text.
-
-    Attributes:
-        text: its value.
-        below: what stands below it in small print, such as an interval.
-        tone: makes the text a word with a meaning.
-        link: an address relative to the document.
-        bar: a share from 0 to 1 that is drawn as a bar instead of the text.
-    """
+    """A cell of a table that is more than plain text."""
 
     text: str
-    below: str = ""
+    below: str = ""  # in small print, such as an interval
     tone: Tone = ""
-    link: str = ""
-    bar: float | None = None
+    link: str = ""  # relative to the document
+    bar: float | None = None  # a share from 0 to 1, drawn instead of the text
 
 
 Row = Sequence[str | TableCell]
@@ -111,24 +103,15 @@ class Code:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot, and the table that holds the same numbers.
+    """A plot as plotly takes it, with colours of the page's style (`--c1`), and a table of the same numbers."""
 
-    Attributes:
-        key: its identifier in the page.
-        title: what it shows.
-        caption: how to read it, in a sentence.
-        traces, layout: as plotly takes them; `--c1` and the like are colours of the page's style.
-        table: the same as a table.
-        strips: the same as lines of characters, by name, for a medium that can't draw.
-    """
-
-    key: str
+    key: str  # its identifier in the page
     title: str
     caption: str
     traces: list[dict[str, Any]]
     layout: dict[str, Any]
     table: Table
-    strips: Sequence[tuple[str, str]] = ()
+    strips: Sequence[tuple[str, str]] = ()  # lines of characters by name, for a medium that can't draw
     depth: Depth = Depth.ALL
 
     @property
@@ -150,12 +133,11 @@ Block = Table | Note | Notes | Cards | Code | Figure | FigureRow
 
 def _has_content(block: Block) -> bool:
     match block:
-        case Table(rows=content) | Note(text=content) | Notes(items=content) | Cards(items=content):
+        case Table(rows=content) | Note(text=content):
             return bool(content)
-        case FigureRow(items=content):
+        case Notes(items=content) | Cards(items=content) | FigureRow(items=content):
             return bool(content)
-        case _:
-            return True
+    return True
 
 
 @dataclass(frozen=True)
@@ -184,31 +166,26 @@ class Banner:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole document.
+    """A whole document; its first section, without a title, belongs to the head."""
 
-    Attributes:
-        title: the name of its window.
-        heading, about: what it is about, and a line that identifies it.
-        verdict, why: the word and its sentence; empty where nothing is judged.
-        points: what follows the sentence, one by one.
-        banners: above everything.
-        sections: the content; the first, without a title, belongs to the head.
-    """
-
-    title: str
+    title: str  # of its window
     heading: str
     sections: Sequence[Section]
-    about: str = ""
-    verdict: str = ""
+    about: str = ""  # a line that identifies it
+    verdict: str = ""  # empty where nothing is judged
     why: str = ""
-    points: Sequence[str] = ()
-    banners: Sequence[Banner] = field(default=())
+    points: Sequence[str] = ()  # below `why`, one by one
+    banners: Sequence[Banner] = ()
 
     @property
     def figures(self) -> list[Figure]:
         """All figures, in the order in which the page shows them."""
         blocks = (block for section in self.sections for block in section.blocks)
         return [figure for block in blocks if isinstance(block, Figure | FigureRow) for figure in block.items]
+
+
+def strips(figures: Iterable[Figure]) -> list[tuple[str, str]]:
+    return [strip for figure in figures for strip in figure.strips]
 
 
 def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL) -> Section:
@@ -224,9 +201,6 @@ def facts(
 
 
 def simulated(several: bool) -> Banner:
-    what = (
-        "the targets are the embedded engine, not real servers"
-        if several
-        else "the target is the embedded engine, not a real server"
-    )
-    return Banner("SIMULATED", what, "sim", Depth.ALL)
+    targets = "targets are the embedded engine, not real servers"
+    what = targets if several else "target is the embedded engine, not a real server"
+    return Banner("SIMULATED", f"the {what}", "sim", Depth.ALL)

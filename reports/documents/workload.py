@@ -20,7 +20,7 @@ def workload_document(
     if plan is not None:
         from tailgate.reports.documents.plots.workload import plan_plots
 
-        plots = [*plan_plots(plan)]
+        plots = plan_plots(plan)
     rows = [*_timing(figures, facts or {}), *_lengths(figures, facts or {})]
     head = ["figure", "plan", "source"] if facts else ["figure", "plan"]
     table = Table(head, [row[: len(head)] for row in rows], words=range(3))
@@ -35,9 +35,10 @@ def workload_document(
 
 
 def _timing(figures: dict[str, Any], facts: dict[str, Any]) -> list[Row]:
-    rows = [["requests", f"{figures['requests']:,} ({figures['loop']} loop, {figures['sessions']:,} sessions)", ""]]
+    size = f"{figures['requests']:,} ({figures['loop']} loop, {figures['sessions']:,} sessions)"
+    rows: list[Row] = [["requests", size, ""]]
     if "starts_per_s" not in figures:
-        return [*rows]
+        return rows
     rate = f"{figures['starts_per_s']:g} over {figures['seconds']:g} s"
     rows.append(["arrivals per second", rate, _fact(facts.get("rate_per_s"))])
     rows.append(["variation of gaps (Poisson: 1)", _number(figures["gap_cv"]), ""])
@@ -50,30 +51,25 @@ def _timing(figures: dict[str, Any], facts: dict[str, Any]) -> list[Row]:
         rows.append([f"peak over mean, {window}", _number(value), _fact(facts.get("peak_to_mean", {}).get(window))])
     for kind in ("prompt", "output"):
         rows.append([f"{kind} tokens per second", _number(figures[f"{kind}_tokens_per_s"]), ""])
-    return [*rows]
+    return rows
 
 
 def _lengths(figures: dict[str, Any], facts: dict[str, Any]) -> list[Row]:
-    rows = [
-        [
-            key.replace("_", " "),
-            ", ".join(f"{q} {figures[key][q]:,.0f}" for q in ("p50", "p90", "p99", "max")),
-            _fact(facts.get(key)),
-        ]
-        for key in ("prompt_tokens", "output_tokens", "turns")
-        if key in figures
-    ]
+    rows: list[Row] = []
+    for key in ("prompt_tokens", "output_tokens", "turns"):
+        if key in figures:
+            quantiles = ", ".join(f"{q} {figures[key][q]:,.0f}" for q in ("p50", "p90", "p99", "max"))
+            rows.append([key.replace("_", " "), quantiles, _fact(facts.get(key))])
     hit = facts.get("prefix_hit_tokens")
     seen, stated = (f"{100 * share:.1f} %" for share in (figures["prompt_tokens_seen_before"], hit or 0.0))
     rows.append(["rank correlation of prompt and output", _number(figures["rank_correlation"]), ""])
     rows.append(["prompt tokens seen before (unlimited cache)", seen, "" if hit is None else stated])
     for by in ("class", "tenant"):
         for name, group in figures.get(f"by_{by}", {}).items():
-            lengths = (
-                f"prompt p50 {group['prompt_tokens']['p50']:,.0f}, output p50 {group['output_tokens']['p50']:,.0f}"
-            )
+            prompt, output = (group[f"{kind}_tokens"]["p50"] for kind in ("prompt", "output"))
+            lengths = f"prompt p50 {prompt:,.0f}, output p50 {output:,.0f}"
             rows.append([f"{by} {name}", f"{group['requests']:,} requests, {lengths}", ""])
-    return [*rows]
+    return rows
 
 
 def _number(value: float | None) -> str:
@@ -82,7 +78,5 @@ def _number(value: float | None) -> str:
 
 def _fact(fact: Any) -> str:
     if isinstance(fact, dict):
-        return ", ".join(
-            f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in fact.items()
-        )
+        return ", ".join(f"{key} {f'{v:,}' if isinstance(v, int) else v}" for key, v in fact.items())
     return "" if fact is None else str(fact)

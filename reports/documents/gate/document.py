@@ -9,19 +9,10 @@ from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.gate.history import Entry
 from tailgate.reports.documents.plots.gate import pairs, trend
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate import wording
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.runs import GateRecord
-from tailgate.reports.verdicts.gate.wording import (
-    DECLARED,
-    both_sides,
-    duration,
-    interval,
-    limit,
-    name_of,
-    percent,
-    threshold_figures,
-)
 from tailgate.workloads.common.formatting import plain
 
 _RESTARTS: Final = {"each": "restarted for every run", "block": "restarted at each change of sides"}
@@ -57,12 +48,11 @@ def _sides(verdict: Verdict) -> str:
 
 
 def _head(verdict: Verdict) -> doc.Section:
-    errors = f"{verdict.errors.says}." if verdict.errors is not None else ""
     return doc.section(
         "",
         doc.Note(f"{verdict.holds_for}." if verdict.holds_for else "", "It holds for"),
         doc.Cards(_cards(verdict)),
-        doc.Note(errors, "Errors:"),
+        doc.Note(f"{verdict.errors.says}." if verdict.errors is not None else "", "Errors:"),
     )
 
 
@@ -74,7 +64,7 @@ def _cards(verdict: Verdict) -> list[doc.Card]:
     count, name = _size(verdict).split()
     cards, spent, errors = [doc.Card(name, count)], verdict.spent, verdict.errors
     if spent is not None:
-        cards.append(doc.Card("took", duration(spent.seconds)))
+        cards.append(doc.Card("took", wording.duration(spent.seconds)))
         cards += [] if spent.dollars is None else [doc.Card("spent", f"${spent.dollars:.2f}")]
     if errors is not None:
         for name, side in (("baseline", errors.baseline), ("candidate", errors.candidate)):
@@ -88,7 +78,8 @@ def _result(result: str) -> doc.TableCell:
 
 def _metrics(verdict: Verdict) -> doc.Section:
     rows: list[doc.Row] = [
-        [name_of(m), _result(m.result), interval(m), limit(m), *both_sides(m), m.how] for m in verdict.metrics
+        [wording.name_of(m), _result(m.result), wording.interval(m), wording.limit(m), *wording.both_sides(m), m.how]
+        for m in verdict.metrics
     ]
     head = ["metric", "result", "change", "margin", "baseline", "candidate", "how"]
     picture = pairs(verdict)
@@ -96,7 +87,7 @@ def _metrics(verdict: Verdict) -> doc.Section:
     return doc.section(
         "The metrics",
         doc.Table(head, rows, words=(0, 1, 6)),
-        doc.Notes([doc.Note(m.why, f"{name_of(m)}:") for m in verdict.metrics if m.why]),
+        doc.Notes([doc.Note(m.why, f"{wording.name_of(m)}:") for m in verdict.metrics if m.why]),
         picture,
         doc.Note(legend, depth=doc.Depth.BRIEF),
         _statistics([m for m in verdict.metrics if m.p is not None]),
@@ -108,13 +99,15 @@ def _statistics(metrics: Sequence[MetricVerdict]) -> doc.Table:
     rows: list[doc.Row] = []
     for m in metrics:
         p, holm, wilcoxon = ("-" if value is None else f"{value:.3g}" for value in (m.p, m.holm, m.wilcoxon_p))
-        detectable = "-" if m.detectable is None else percent(m.detectable)
-        rows.append([name_of(m), p, holm, plain(m.hodges_lehmann), wilcoxon, detectable, m.how])
+        detectable = "-" if m.detectable is None else wording.percent(m.detectable)
+        rows.append([wording.name_of(m), p, holm, plain(m.hodges_lehmann), wilcoxon, detectable, m.how])
     return doc.Table(head, rows, "The numbers behind it", words=(0, 6), depth=doc.Depth.FOLDED)
 
 
 def _thresholds(verdict: Verdict) -> doc.Table:
-    rows: list[doc.Row] = [[name_of(t), _result(t.result), threshold_figures(t), t.why] for t in verdict.thresholds]
+    rows: list[doc.Row] = [
+        [wording.name_of(t), _result(t.result), wording.threshold_figures(t), t.why] for t in verdict.thresholds
+    ]
     return doc.Table(["threshold", "result", "found", ""], rows, words=(0, 1, 2, 3))
 
 
@@ -132,7 +125,7 @@ def _validity(verdict: Verdict) -> doc.Section:
         doc.Note(f"{obstacle.says}. {obstacle.remedy}", f"{obstacle.check}:") for obstacle in verdict.obstacles
     ]
     differences: list[doc.Row] = [
-        [fact, values.get("baseline", "-"), values.get("candidate", "-"), DECLARED[how]]
+        [fact, values.get("baseline", "-"), values.get("candidate", "-"), wording.DECLARED[how]]
         for fact, values, how in verdict.differences
     ]
     by_name: dict[str, list[tuple[str, str]]] = {}
@@ -161,7 +154,7 @@ def _what_was_run(verdict: Verdict) -> doc.Section:
     spent, sides = verdict.spent, _sides(verdict)
     parts = [_size(verdict)]
     if spent is not None:
-        parts += [duration(spent.seconds), "" if spent.dollars is None else f"${spent.dollars:.2f}"]
+        parts += [wording.duration(spent.seconds), "" if spent.dollars is None else f"${spent.dollars:.2f}"]
         parts.append(_RESTARTS.get(spent.restart, ""))
     size = ", ".join(part for part in parts if part)
     return doc.section(

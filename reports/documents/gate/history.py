@@ -40,7 +40,6 @@ class Entry:
     metrics: tuple[Remembered, ...]
 
     def metric(self, point: str, key: str) -> Remembered | None:
-        """What is remembered of a metric at a point; None if it was not estimated."""
         return next((m for m in self.metrics if (m.point, m.key) == (point, key)), None)
 
 
@@ -54,11 +53,6 @@ def entry_of(verdict: Verdict, at: str) -> Entry:
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add one line to the file.
-
-    Raises:
-        UserError: it can't be written.
-    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         append_line(path, json.dumps({"schema": SCHEMA, **asdict(entry)}, ensure_ascii=False))
@@ -67,11 +61,7 @@ def append(path: Path, entry: Entry) -> None:
 
 
 def read(path: Path) -> list[Entry]:
-    """All verdicts, oldest first; none where there is no file yet.
-
-    Raises:
-        UserError: a line is damaged, or of a newer version.
-    """
+    """All verdicts, oldest first; none where there is no file yet."""
     if not path.exists():
         return []
     entries = []

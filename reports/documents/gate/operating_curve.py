@@ -10,22 +10,8 @@ from dataclasses import dataclass
 from tailgate.reports.documents.model import Row, Table
 from tailgate.reports.documents.render.markdown import table_lines
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.verdicts.gate import operating_curve as curve
 from tailgate.reports.verdicts.gate.error_rule import ERROR_TAIL
-from tailgate.reports.verdicts.gate.operating_curve import (
-    BURSTS,
-    MARGIN,
-    REQUESTS,
-    SHARE,
-    SPREADS,
-    TIMES,
-    CurvePoint,
-    ErrorCurvePoint,
-    Frequency,
-    error_grid,
-    grid,
-    single_condition,
-    whole_policy,
-)
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy
 
 
@@ -52,21 +38,20 @@ def _table(head: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 
 def exit_code(report: Report) -> int:
-    """0 if every promise holds, else 1."""
     return 0 if all(promise.holds for promise in report.promises) else 1
 
 
 def report(sets: int) -> Report:
     """Simulate the grid, with `sets` of runs per condition, and hold the promises against it."""
-    cells = list(grid(sets))
-    errors = list(error_grid(sets))
+    cells = list(curve.grid(sets))
+    errors = list(curve.error_grid(sets))
     held = tuple(promises(cells, errors, sets))
     rows = [[promise.what, promise.must, promise.measured, "yes" if promise.holds else "NO"] for promise in held]
     lines = [
         f"{sets:,} simulated sets of runs per condition; in brackets 95 % intervals.",
         "",
         *_table(["promise", "must be", "is", "holds"], rows),
-        f"One metric with a margin of {100 * MARGIN:g} %, no drift, independent runs, by the true slowdown:",
+        f"One metric with a margin of {100 * curve.MARGIN:g} %, no drift, independent runs, by the true slowdown:",
         "PASS / FAIL / INCONCLUSIVE in %.",
         "",
         *_plain(cells),
@@ -86,40 +71,39 @@ def report(sets: int) -> Report:
     return Report("\n".join(lines), held)
 
 
-def promises(cells: Sequence[CurvePoint], errors: Sequence[ErrorCurvePoint], sets: int) -> Iterator[Promise]:
+def promises(
+    cells: Sequence[curve.CurvePoint], errors: Sequence[curve.ErrorCurvePoint], sets: int
+) -> Iterator[Promise]:
     same = [c for c in cells if c.slowdown == 0 and c.design.pairs == 5]
     for spread, most in ((0.02, 0.001), (0.04, 0.015)):
-        yield _at_most(
-            f"false FAIL, one metric, 5 pairs, CV {100 * spread:g} %",
-            [c.failed for c in same if c.spread == spread],
-            most,
-        )
+        failed = [c.failed for c in same if c.spread == spread]
+        yield _at_most(f"false FAIL, one metric, 5 pairs, CV {100 * spread:g} %", failed, most)
     yield _at_most("false FAIL, one metric, 5 pairs, any CV, drift and correlation", [c.failed for c in same], 0.03)
     at_margin = [c.passed for c in cells if abs(c.slowdown - c.margin) < 1e-12]
     yield _at_most("PASS where the slowdown is the margin, anywhere in the grid", at_margin, 0.05)
     design = Design(5, 10)
-    slow = single_condition(design, 0.04, 0.15, sets=sets)
+    slow = curve.single_condition(design, 0.04, 0.15, sets=sets)
     what = "FAIL of a true +15 %, one metric, CV 4 %"
     yield _at_least(f"{what}, first look", slow.failed_first, 0.90)
     yield _at_least(f"{what}, after the extension", slow.failed, 0.97)
     policy = Policy()
     what = "PASS of the default policy, nothing changed"
-    yield _at_least(f"{what}, CV 2 %, 5 pairs", whole_policy(policy, 0.02, sets=sets).passed_first, 0.80)
-    yield _at_least(f"{what}, CV 4 %, with the extension", whole_policy(policy, 0.04, sets=sets).passed, 0.80)
+    yield _at_least(f"{what}, CV 2 %, 5 pairs", curve.whole_policy(policy, 0.02, sets=sets).passed_first, 0.80)
+    yield _at_least(f"{what}, CV 4 %, with the extension", curve.whole_policy(policy, 0.04, sets=sets).passed, 0.80)
     same_errors = [c.failed for c in errors if c.times == 1]
     yield _at_most("false FAIL of the error rule, anywhere in its table", same_errors, ERROR_TAIL)
 
 
-def _at_most(what: str, rates: Iterable[Frequency], limit: float) -> Promise:
+def _at_most(what: str, rates: Iterable[curve.Frequency], limit: float) -> Promise:
     worst = max(rates, key=lambda rate: rate.share)
     return Promise(what, f"≤ {100 * limit:g} %", shown(worst), worst.share <= limit)
 
 
-def _at_least(what: str, rate: Frequency, limit: float) -> Promise:
+def _at_least(what: str, rate: curve.Frequency, limit: float) -> Promise:
     return Promise(what, f"≥ {100 * limit:g} %", shown(rate), rate.share >= limit)
 
 
-def shown(rate: Frequency) -> str:
+def shown(rate: curve.Frequency) -> str:
     """`1.05 % (0.91 to 1.20)`."""
     low, high = rate.interval
     return f"{100 * rate.share:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
@@ -129,24 +113,24 @@ def _name(design: Design) -> str:
     return f"{design.pairs} → {design.extended}" if design.extended else str(design.pairs)
 
 
-def _plain(cells: Sequence[CurvePoint]) -> list[str]:
+def _plain(cells: Sequence[curve.CurvePoint]) -> list[str]:
     calm = [c for c in cells if not c.drift and not c.correlation]
     slowdowns = list(dict.fromkeys(c.slowdown for c in calm))
     rows = []
-    for spread in SPREADS:
+    for spread in curve.SPREADS:
         for design in dict.fromkeys(c.design for c in calm):
             mine = {c.slowdown: c for c in calm if c.spread == spread and c.design == design}
             rows.append([f"{100 * spread:g} %", _name(design), *(_three(mine[slowdown]) for slowdown in slowdowns)])
     return _table(["CV", "pairs", *(f"+{100 * slowdown:g} %" for slowdown in slowdowns)], rows)
 
 
-def _three(cell: CurvePoint) -> str:
+def _three(cell: curve.CurvePoint) -> str:
     return " / ".join(f"{100 * rate.share:.1f}" for rate in (cell.passed, cell.failed, cell.unsure))
 
 
-def _worst(cells: Sequence[CurvePoint]) -> list[str]:
+def _worst(cells: Sequence[curve.CurvePoint]) -> list[str]:
     rows = []
-    for spread in SPREADS:
+    for spread in curve.SPREADS:
         for design in dict.fromkeys(c.design for c in cells):
             mine = [c for c in cells if c.spread == spread and c.design == design]
             false_fail = max((c.failed for c in mine if c.slowdown == 0), key=lambda r: r.share)
@@ -157,28 +141,30 @@ def _worst(cells: Sequence[CurvePoint]) -> list[str]:
 
 def _policy(sets: int) -> list[str]:
     rows = []
-    for spread in SPREADS:
-        cell = whole_policy(Policy(), spread, sets=sets)
+    for spread in curve.SPREADS:
+        cell = curve.whole_policy(Policy(), spread, sets=sets)
         rows.append([f"{100 * spread:g} %", shown(cell.passed_first), shown(cell.passed), shown(cell.failed)])
     return _table(["CV", "PASS at 5 pairs", "PASS with the extension to 10", "false FAIL"], rows)
 
 
-def _errors(cells: Sequence[ErrorCurvePoint]) -> list[str]:
+def _errors(cells: Sequence[curve.ErrorCurvePoint]) -> list[str]:
     rows = []
-    for bursts in BURSTS:
+    for bursts in curve.BURSTS:
         for design in dict.fromkeys(c.design for c in cells):
             mine = [c.failed for c in cells if (c.bursts, c.design) == (bursts, design)]
             rows.append([f"{100 * bursts:g} %", _name(design), *map(shown, mine)])
-    head = ["CV of the shares beyond chance", "pairs", *(f"candidate {100 * times * SHARE:g} %" for times in TIMES)]
+    candidates = (f"candidate {100 * times * curve.SHARE:g} %" for times in curve.TIMES)
+    head = ["CV of the shares beyond chance", "pairs", *candidates]
     return [
-        f"The error rule, {REQUESTS:,} requests a run of which {100 * SHARE:g} % fail on the baseline, each by itself",
+        f"The error rule, {curve.REQUESTS:,} requests a run of which {100 * curve.SHARE:g} % fail on the baseline, "
+        "each by itself",
         "or in bursts: FAIL in %.",
         "",
         *_table(head, rows),
     ]
 
 
-def _all(cells: Sequence[CurvePoint]) -> list[str]:
+def _all(cells: Sequence[curve.CurvePoint]) -> list[str]:
     rows = [
         [
             f"{100 * c.spread:g} %", f"{100 * c.drift:g} %", f"{c.correlation:g}", _name(c.design),

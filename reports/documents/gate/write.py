@@ -1,21 +1,22 @@
 """A verdict in each format: verdict.json, gate.md, gate.xml (JUnit), gate.html, and what a terminal shows."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from tailgate.reports.documents.gate.cases import cases
 from tailgate.reports.documents.gate.document import gate_document
 from tailgate.reports.documents.gate.history import Entry
 from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import junit as junit_xml
 from tailgate.reports.documents.render import markdown as markdown_text
+from tailgate.reports.documents.render.junit import Case, CaseOutcome
 from tailgate.reports.documents.render.terminal import print_document
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def markdown(verdict: Verdict) -> str:
 
 def junit(verdict: Verdict) -> str:
     seconds = None if verdict.spent is None else verdict.spent.seconds
-    return junit_xml.junit(f"tailgate gate {verdict.name}", [*cases(verdict)], seconds)
+    return junit_xml.junit(f"tailgate gate {verdict.name}", [*_cases(verdict)], seconds)
 
 
 def print_verdict(verdict: Verdict, console: "Console") -> None:
@@ -47,11 +48,6 @@ def print_verdict(verdict: Verdict, console: "Console") -> None:
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:
-    """Write the four documents into a folder.
-
-    Raises:
-        UserError: one can't be written.
-    """
     documents = {
         VERDICT: json_text(verdict),
         "gate.md": markdown(verdict),
@@ -63,11 +59,7 @@ def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> 
 
 
 def write_step_summary(verdict: Verdict) -> None:
-    """Append the Markdown to GitHub's job summary, if this is such a job.
-
-    Raises:
-        UserError: the file it names can't be written.
-    """
+    """Append the Markdown to GitHub's job summary, if this is such a job."""
     path = os.environ.get(STEP_SUMMARY)
     if not path:
         return
@@ -76,3 +68,40 @@ def write_step_summary(verdict: Verdict) -> None:
             file.write(markdown(verdict) + "\n")
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=f"{STEP_SUMMARY}: {path}") from error
+
+
+def _cases(verdict: Verdict) -> Iterator[Case]:
+    """The verdict, and each metric, threshold and check that it rests on.
+
+    What can't be judged since the measuring failed is an error; what is worse is a failure; what can't be told is a
+    failure or skipped, as the policy says.
+    """
+    unsure: CaseOutcome = "skipped" if verdict.inconclusive == "neutral" else "failure"
+    words: dict[str, CaseOutcome] = {"PASS": "", "FAIL": "failure", "INCONCLUSIVE": unsure, "INVALID": "error"}
+    yield Case("gate.verdict", verdict.name, words[verdict.verdict], f"{verdict.verdict}: {verdict.why}")
+    if (errors := verdict.errors) is not None:
+        failed: CaseOutcome = "failure" if errors.outcome == "fail" else ""
+        yield Case("gate.errors", "the candidate does not err more", failed, errors.says)
+    results: dict[str, CaseOutcome] = {"pass": "", "met": "", "fail": "failure", "broken": "failure"}
+    for m in verdict.metrics:
+        why = f"{m.result}: {interval(m)}, margin {limit(m)}. {m.why}".rstrip()
+        yield Case("gate.metric", name_of(m), (results | {"withheld": "skipped"}).get(m.result, unsure), why)
+    for t in verdict.thresholds:
+        why = f"{t.result}: {threshold_figures(t)}. {t.why}".rstrip()
+        yield Case("gate.threshold", name_of(t), results.get(t.result, unsure), why)
+    yield from _checks(verdict)
+
+
+def _checks(verdict: Verdict) -> Iterator[Case]:
+    """One case a check: the worst that it was in any run; and what concerns several runs."""
+    outcomes: dict[str, CaseOutcome] = {"ok": "", "unchecked": "skipped", "fail": "error"}
+    ranks = list(outcomes)
+    worst: dict[str, tuple[str, str]] = {}
+    for run, name, status, why in verdict.checks:
+        if name not in worst or ranks.index(status) > ranks.index(worst[name][0]):
+            worst[name] = status, f"{run}: {why}"
+    for name, (status, why) in worst.items():
+        yield Case("gate.validity", name, outcomes[status], why)
+    for obstacle in verdict.obstacles:
+        if obstacle.check not in worst:
+            yield Case("gate.validity", obstacle.check, "error", f"{obstacle.says}. {obstacle.remedy}")

@@ -4,17 +4,7 @@ from typing import Final
 
 from tailgate.reports.compare.comparison import Comparison, Configuration, Front
 from tailgate.reports.documents.model import Figure, Row, Table
-from tailgate.reports.documents.plots.primitives import (
-    Json,
-    axis,
-    error_bars,
-    label,
-    layout,
-    line,
-    log_axis,
-    points,
-    reference,
-)
+from tailgate.reports.documents.plots import primitives as draw
 from tailgate.reports.metrics.catalogue import Metric
 from tailgate.workloads.common.formatting import plain
 
@@ -38,21 +28,14 @@ def forest(comparison: Comparison) -> Figure | None:
     ]
     if not ratios:
         return None
-    names, values = [label(name, 44) for name, _, _ in ratios], [ratio.value for _, ratio, _ in ratios]
-    places, lows, highs = (
-        range(len(ratios)),
-        [ratio.low for _, ratio, _ in ratios],
-        [ratio.high for _, ratio, _ in ratios],
-    )
-    trace = points(
-        values, places, [colour for _, _, colour in ratios], text=names, hover="%{text}: %{x:.3f}",
-        marker={"size": 9}, error_x=error_bars(values, lows, highs, "--ink"),
-    )  # fmt: skip
+    names, values = [draw.label(name, 44) for name, _, _ in ratios], [ratio.value for _, ratio, _ in ratios]
+    places, lows, highs = range(len(ratios)), [ratio.low for _, ratio, _ in ratios], [r.high for _, r, _ in ratios]
+    bars, colour, size = draw.error_bars(values, lows, highs, "--ink"), [c for _, _, c in ratios], {"size": 9}
+    trace = draw.points(values, places, colour, text=names, hover="%{text}: %{x:.3f}", marker=size, error_x=bars)
     y = {"tickvals": [*places], "ticktext": names, "autorange": "reversed", "zeroline": False}
-    drawn = layout(
-        70 + 26 * len(ratios), axis(f"ratio to {label(comparison.points[0].label)} at the same load"), y,
-        hovermode="closest", shapes=[reference(1, "--faint", dash="dash")],
-    )  # fmt: skip
+    x = draw.axis(f"ratio to {draw.label(comparison.points[0].label)} at the same load")
+    one = draw.reference(1, "--faint", dash="dash")
+    drawn = draw.layout(70 + 26 * len(ratios), x, y, hovermode="closest", shapes=[one])
     rows = [[name, plain(ratio.value), plain(ratio.low), plain(ratio.high)] for name, ratio, _ in ratios]
     caption = "Bars are 95 % intervals between runs; without a bar there is only one run on a side."
     return Figure("forest", "Ratios to the first", caption, [trace], drawn, Table(["", "ratio", "low", "high"], rows))
@@ -67,7 +50,7 @@ def against_load(comparison: Comparison, metric: Metric) -> Figure | None:
     if not any(len(some) > 1 for some in by_label.values()):
         return None
     colours = _colours(comparison)
-    traces: list[Json] = []
+    traces: list[draw.Json] = []
     rows: list[Row] = []
     seen: list[float] = []
     for name, some in by_label.items():
@@ -75,14 +58,14 @@ def against_load(comparison: Comparison, metric: Metric) -> Figure | None:
         estimates = [point.figures[metric.key] for point in some]
         values = [estimate.value for estimate in estimates if estimate.value is not None]
         seen += values
-        bars = error_bars(values, [e.low for e in estimates], [e.high for e in estimates], colours[name], 1.2)
-        style: Json = {"mode": "lines+markers", "name": label(name), "line": {"color": colours[name], "width": 1.8}}
-        traces.append(points([p.offered_rps for p in some], values, colours[name], error_y=bars, **style))
+        colour = colours[name]
+        bars = draw.error_bars(values, [e.low for e in estimates], [e.high for e in estimates], colour, 1.2)
+        style = draw.joined(draw.label(name), colour, 1.8)
+        traces.append(draw.points([p.offered_rps for p in some], values, colour, error_y=bars, **style))
         rows += [[p.name, plain(p.offered_rps), plain(value)] for p, value in zip(some, values, strict=True)]
-    drawn = layout(
-        320, axis("offered requests/s", rangemode="tozero"), axis(f"{metric.label}, {metric.unit}", **log_axis(seen)),
-        showlegend=True, legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
-    )  # fmt: skip
+    x = draw.axis("offered requests/s", rangemode="tozero")
+    y = draw.axis(f"{metric.label}, {metric.unit}", **draw.log_axis(seen))
+    drawn = draw.layout(320, x, y, showlegend=True, legend={"orientation": "h", "y": -0.22, "yanchor": "top"})
     caption = "Where a line bends upwards the deployment saturates."
     table = Table(["", "offered/s", metric.unit], rows)
     return Figure(f"load-{_key(metric)}", f"{metric.label} against load", caption, traces, drawn, table)
@@ -98,14 +81,13 @@ def pareto(comparison: Comparison, front: Front) -> Figure:
     ]
     widest = max((x for _, x, _, _ in placed), default=0.0)
     edge = sorted((x, y) for _, x, y, better in placed if better is None)
-    traces = [
-        line([x for x, _ in edge], [y for _, y in edge], "", "--faint", width=1, dash="dot") | {"hoverinfo": "skip"}
-    ]
+    front_line = draw.line([x for x, _ in edge], [y for _, y in edge], "", "--faint", width=1, dash="dot")
+    traces = [front_line | {"hoverinfo": "skip"}]
     for point, x, y, better in placed:
-        colour, name = colours[point.label], label(point.name)
+        colour, name = colours[point.label], draw.label(point.name)
         symbol = "circle" if better is None else "circle-open"
         traces.append(
-            points(
+            draw.points(
                 [x], [y], colour, name=name, text=[name], hover="%{text}: %{x:.4g}, %{y:.4g}", mode="markers+text",
                 marker={"size": 12, "symbol": symbol, "line": {"width": 2, "color": colour}}, cliponaxis=False,
                 textposition=_beside(x, widest), textfont={"size": 11},
@@ -115,14 +97,11 @@ def pareto(comparison: Comparison, front: Front) -> Figure:
         [point.name, plain(x), plain(y), f"worse on both than {better}" if better else "on the front"]
         for point, x, y, better in placed
     ]
-    axes = (
-        axis(f"{m.label} ({'more' if m.higher else 'less'} is better)", rangemode="tozero") for m in (front.x, front.y)
-    )
+    titles = (f"{m.label} ({'more' if m.higher else 'less'} is better)" for m in (front.x, front.y))
+    drawn = draw.layout(360, *(draw.axis(title, rangemode="tozero") for title in titles), hovermode="closest")
     table = Table(["", front.x.label, front.y.label, ""], rows, words=(0, 3))
     caption = "Hollow: another one is at least as good on both counts."
-    return Figure(
-        f"pareto-{_key(front.y)}", front.title, caption, traces, layout(360, *axes, hovermode="closest"), table
-    )
+    return Figure(f"pareto-{_key(front.y)}", front.title, caption, traces, drawn, table)
 
 
 def _key(metric: Metric) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from tailgate.reports.documents.gate.history import Entry
 from tailgate.reports.documents.model import Figure, Row, Table
-from tailgate.reports.documents.plots.primitives import Json, axis, error_bars, label, layout, points, reference
+from tailgate.reports.documents.plots import primitives as draw
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, percent
@@ -24,31 +24,24 @@ def pairs(verdict: Verdict) -> Figure | None:
     metrics = [m for m in verdict.metrics if m.ratio is not None and m.at_least is not None]
     if not metrics:
         return None
-    traces: list[Json] = []
-    marks = [reference(0, "--faint")]
+    traces: list[draw.Json] = []
+    marks = [draw.reference(0, "--faint")]
     for y, metric in enumerate(reversed(metrics)):
         colour = _COLOURS.get(metric.result, "--c6")
-        traces.append(
-            points(
-                [_change(ratio) for ratio in metric.ratios], [y + 0.16] * len(metric.ratios), colour, hover="%{text}",
-                text=[f"pair {n}: {percent(ratio)}" for n, ratio in enumerate(metric.ratios, 1)],
-                marker={"size": 10, "opacity": 0.55, "line": {"width": 1, "color": "--ink"}},
-            )
-        )  # fmt: skip
+        changes, heights = [_change(ratio) for ratio in metric.ratios], [y + 0.16] * len(metric.ratios)
+        texts = [f"pair {n}: {percent(ratio)}" for n, ratio in enumerate(metric.ratios, 1)]
+        circle = {"size": 10, "opacity": 0.55, "line": {"width": 1, "color": "--ink"}}
+        traces.append(draw.points(changes, heights, colour, hover="%{text}", text=texts, marker=circle))
         ratio, low, high = (_change(v or 1.0) for v in (metric.ratio, metric.at_least, metric.at_most))
-        traces.append(
-            points(
-                [ratio], [y - 0.16], colour, hover=label(interval(metric), 80),
-                marker={"size": 11, "symbol": "diamond"}, error_x=error_bars([ratio], [low], [high], colour, 2),
-            )
-        )  # fmt: skip
+        bars, hover = draw.error_bars([ratio], [low], [high], colour, 2), draw.label(interval(metric), 80)
+        diamond = {"size": 11, "symbol": "diamond"}
+        traces.append(draw.points([ratio], [y - 0.16], colour, hover=hover, marker=diamond, error_x=bars))
         margin = _change(metric.limit)
-        marks.append(reference(margin, "--fail", other="y", ends=(y - 0.4, y + 0.4), width=2, dash="dot"))
-    y_axis = {
-        "tickvals": [*range(len(metrics))], "ticktext": [label(name_of(metric), 80) for metric in reversed(metrics)],
-        "range": [-0.6, len(metrics) - 0.4],
-    }  # fmt: skip
-    drawn = layout(90 + 74 * len(metrics), axis(_AXIS, zeroline=False), y_axis, hovermode="closest", shapes=marks)
+        marks.append(draw.reference(margin, "--fail", other="y", ends=(y - 0.4, y + 0.4), width=2, dash="dot"))
+    names = [draw.label(name_of(metric), 80) for metric in reversed(metrics)]
+    x = draw.axis(_AXIS, zeroline=False)
+    y_axis = {"tickvals": [*range(len(metrics))], "ticktext": names, "range": [-0.6, len(metrics) - 0.4]}
+    drawn = draw.layout(90 + 74 * len(metrics), x, y_axis, hovermode="closest", shapes=marks)
     rows = [[name_of(m), interval(m), limit(m), ", ".join(map(percent, m.ratios)) or "-"] for m in metrics]
     caption = (
         "Each circle is a pair of runs; the diamond with its bar is the estimate with its bounds; dotted: the margin."
@@ -83,7 +76,7 @@ def dots(metric: MetricVerdict) -> str:
 def trend(entries: Sequence[Entry], verdict: Verdict) -> Figure | None:
     """The change of each metric over earlier verdicts of this gate; None with fewer than two."""
     entries = [entry for entry in entries if entry.name == verdict.name]
-    traces: list[Json] = []
+    traces: list[draw.Json] = []
     rows: list[Row] = []
     for place, metric in enumerate(verdict.metrics):
         past = [(entry, m) for entry in entries if (m := entry.metric(metric.point, metric.key)) is not None]
@@ -91,13 +84,13 @@ def trend(entries: Sequence[Entry], verdict: Verdict) -> Figure | None:
             continue
         colour, name = _TREND[place % len(_TREND)], name_of(metric)
         changes, lows, highs = ([_change(getattr(m, end)) for _, m in past] for end in ("ratio", "at_least", "at_most"))
-        style: Json = {"mode": "lines+markers", "name": label(name, 80), "line": {"color": colour, "width": 1.4}}
-        bars = error_bars(changes, lows, highs, colour, 1)
-        traces.append(points([entry.at for entry, _ in past], changes, colour, error_y=bars, **style))
+        bars = draw.error_bars(changes, lows, highs, colour, 1)
+        style = draw.joined(draw.label(name, 80), colour, 1.4)
+        traces.append(draw.points([entry.at for entry, _ in past], changes, colour, error_y=bars, **style))
         rows += [[e.at, name, e.verdict, percent(m.ratio), plain(m.baseline), plain(m.candidate)] for e, m in past]
     if not traces:
         return None
     table = Table(["when", "metric", "verdict", "change", "baseline", "candidate"], rows, words=(0, 1, 2))
     caption = "Every verdict of the history with its bounds: a slow creep shows here, pair by pair it may not."
-    drawn = layout(320, {}, axis(_AXIS), showlegend=True, legend={"orientation": "h", "y": 1.01, "yanchor": "bottom"})
+    drawn = draw.layout(320, {}, draw.axis(_AXIS), **draw.LEGEND)
     return Figure("trend", "Over earlier verdicts", caption, traces, drawn, table)

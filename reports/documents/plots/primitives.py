@@ -15,6 +15,7 @@ from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.formatting import plain
 
 Json = dict[str, Any]
+Ends = Sequence[float | None]
 LEGEND: Final[Json] = {"showlegend": True, "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom"}}
 SECONDS: Final = "seconds from the run's start"
 
@@ -50,13 +51,12 @@ def points(
     }  # fmt: skip
 
 
-def error_bars(
-    values: Sequence[float],
-    lows: Sequence[float | None],
-    highs: Sequence[float | None],
-    colour: str,
-    width: float = 1.4,
-) -> Json:
+def joined(name: str, colour: str, width: float) -> Json:
+    """What joins points by lines, added to their trace."""
+    return {"mode": "lines+markers", "name": name, "line": {"color": colour, "width": width}}
+
+
+def error_bars(values: Sequence[float], lows: Ends, highs: Ends, colour: str, width: float = 1.4) -> Json:
     """Bars from low to high around the values; none where an end is not known."""
     return {
         "type": "data", "symmetric": False, "color": colour, "thickness": width, "width": 4,

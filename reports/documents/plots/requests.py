@@ -8,19 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.documents.model import Figure, Row, Table
-from tailgate.reports.documents.plots.primitives import (
-    LEGEND,
-    SECONDS,
-    Json,
-    axis,
-    heat,
-    layout,
-    line,
-    log_axis,
-    number,
-    points,
-    short,
-)
+from tailgate.reports.documents.plots import primitives as draw
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.slowest import Slow
 from tailgate.reports.metrics.workload_as_sent import lengths
@@ -39,14 +27,12 @@ def heatmap(analysis: Analysis) -> Figure | None:
     seconds, ms = begun[seen] / 1e9, ms[seen]
     times = np.linspace(seconds.min(), seconds.max() + 1e-6, min(100, max(10, len(ms) // 20)) + 1)
     levels = _log_edges(ms)
-    trace = heat(seconds, ms, (times, levels), (_middles(times), _middles(levels, log=True)), "%{x:.1f} s, %{y:.0f} ms")
-    drawn = layout(300, axis(SECONDS), axis("TTFT, ms", **log_axis(levels.tolist())), hovermode="closest")
-    counts = np.histogram(ms, levels)[0].tolist()
-    rows = [
-        [f"{low:.4g} to {high:.4g}", f"{n:,}"]
-        for low, high, n in zip(levels[:-1], levels[1:], counts, strict=True)
-        if n
-    ]
+    middles = _middles(times), _middles(levels, log=True)
+    trace = draw.heat(seconds, ms, (times, levels), middles, "%{x:.1f} s, %{y:.0f} ms")
+    y = draw.axis("TTFT, ms", **draw.log_axis(levels.tolist()))
+    drawn = draw.layout(300, draw.axis(draw.SECONDS), y, hovermode="closest")
+    counts = zip(levels[:-1], levels[1:], np.histogram(ms, levels)[0].tolist(), strict=True)
+    rows = [[f"{low:.4g} to {high:.4g}", f"{n:,}"] for low, high, n in counts if n]
     caption = "The darker, the more requests: bands are modes, a climbing edge is a growing queue."
     table = Table(["TTFT, ms", "requests"], rows, words=())
     return Figure("heatmap", "TTFT over time", caption, [trace], drawn, table)
@@ -67,27 +53,27 @@ def ttft_by_prompt(analysis: Analysis) -> Figure | None:
         low, high, mine = edges[slot], edges[slot + 1], np.sort(ms[slots == slot])
         middles.append(float(np.sqrt(low * high)))
         medians.append(float(mine[(len(mine) - 1) // 2]))
-        rows.append([f"{low:.0f} to {high:.0f}", f"{len(mine):,}", number(medians[-1]), number(float(mine[-1]))])
-    traces = [_cloud(prompt, ms), line(middles, medians, "median", "--c2")]
-    x = axis("prompt tokens", **log_axis(edges.tolist()))
-    y = axis("TTFT from send, ms", **log_axis([ms.min(), ms.max()]))
+        numbers = map(draw.number, (medians[-1], float(mine[-1])))
+        rows.append([f"{low:.0f} to {high:.0f}", f"{len(mine):,}", *numbers])
+    traces = [_cloud(prompt, ms), draw.line(middles, medians, "median", "--c2")]
+    x = draw.axis("prompt tokens", **draw.log_axis(edges.tolist()))
+    y = draw.axis("TTFT from send, ms", **draw.log_axis([ms.min(), ms.max()]))
     table = Table(["prompt tokens", "requests", "median, ms", "largest, ms"], rows, words=())
-    caption, drawn = "Each request, and the median by prompt length.", layout(300, x, y, hovermode="closest")
+    caption, drawn = "Each request, and the median by prompt length.", draw.layout(300, x, y, hovermode="closest")
     return Figure("prompt", "TTFT against prompt length", caption, traces, drawn, table)
 
 
-def _cloud(x: Floats, y: Floats) -> Json:
+def _cloud(x: Floats, y: Floats) -> draw.Json:
     """The points themselves, or their density where nobody could tell them apart."""
     if len(x) <= _MOST_POINTS:
         marker = {"size": 4, "opacity": 0.35}
-        return points(x.tolist(), y.tolist(), "--c1", hover="%{x} tokens: %{y} ms", marker=marker)
+        return draw.points(x.tolist(), y.tolist(), "--c1", hover="%{x} tokens: %{y} ms", marker=marker)
     edges = _log_edges(x), _log_edges(y)
     middles = _middles(edges[0], log=True), _middles(edges[1], log=True)
-    return heat(x, y, edges, middles, "%{x:.0f} tokens, %{y:.0f} ms")
+    return draw.heat(x, y, edges, middles, "%{x:.0f} tokens, %{y:.0f} ms")
 
 
 def length_curves(analysis: Analysis) -> Figure | None:
-    """Distribution functions of prompt and output lengths, planned and by usage."""
     traces, rows = [], []
     for name, text, colour in (
         ("prompt_tokens_planned", "prompt, planned", "--c3"), ("prompt_tokens", "prompt, by usage", "--c1"),
@@ -99,13 +85,13 @@ def length_curves(analysis: Analysis) -> Figure | None:
         share = np.cumsum(counts) / counts.sum()
         at = np.unique(np.searchsorted(share, np.linspace(0, 1, 120)).clip(max=len(values) - 1))
         style = {"shape": "hv", "dash": "dot" if "planned" in text else "solid"}
-        traces.append(line(np.maximum(values[at], 1).tolist(), (100 * share[at]).tolist(), text, colour, **style))
+        traces.append(draw.line(np.maximum(values[at], 1).tolist(), (100 * share[at]).tolist(), text, colour, **style))
         ranks = np.searchsorted(share, [0.5, 0.9, 0.99]).clip(max=len(values) - 1)
         rows.append([text, *(f"{values[rank]:,.0f}" for rank in ranks), f"{values[-1]:,.0f}"])
     if not traces:
         return None
-    x = axis("tokens", **log_axis(x for trace in traces for x in trace["x"]))
-    drawn = layout(300, x, axis("% of requests at most"), **LEGEND)
+    x = draw.axis("tokens", **draw.log_axis(x for trace in traces for x in trace["x"]))
+    drawn = draw.layout(300, x, draw.axis("% of requests at most"), **draw.LEGEND)
     table = Table(["", "p50", "p90", "p99", "largest"], rows)
     return Figure("lengths", "Lengths as sent", "Dotted as planned, solid as the server counted.", traces, drawn, table)
 
@@ -125,22 +111,19 @@ _SLOW_HEADS: Final = (
 
 
 def waterfall(slow: list[Slow]) -> Figure | None:
-    """The slowest requests, each from its due time on, split by what it waited for."""
     if not slow:
         return None
     names = [f"{place}. row {request.index}" for place, request in enumerate(slow, 1)]
+    by_name = dict(zip(names, slow, strict=True))
     traces = []
     for key, text, colour in _SEGMENTS:
-        spans = [
-            (name, *span) for name, request in zip(names, slow, strict=True) if (span := request.segments.get(key))
-        ]
+        spans = [(name, *span) for name, request in by_name.items() if (span := request.segments.get(key))]
         traces.append(_bars(spans, text, colour, f"{text} %{{x:.1f}} ms"))
-    stalls = [(name, *stall) for name, request in zip(names, slow, strict=True) for stall in request.stalls]
+    stalls = [(name, *stall) for name, request in by_name.items() for stall in request.stalls]
     traces.append(_bars(stalls, "stall", "--c5", "stall of %{x:.1f} ms"))
+    x = draw.axis("ms after it was due")
     y = {"autorange": "reversed", "type": "category", "categoryorder": "array", "categoryarray": names}
-    drawn = layout(
-        90 + 24 * len(slow), axis("ms after it was due"), y, barmode="overlay", hovermode="closest", **LEGEND
-    )
+    drawn = draw.layout(90 + 24 * len(slow), x, y, barmode="overlay", hovermode="closest", **draw.LEGEND)
     table = Table(_SLOW_HEADS, [*map(_slow_row, slow)], words=())
     caption = "Search the server's log for the request id in the table; times in ms."
     title = f"The {len(slow)} slowest requests"
@@ -151,7 +134,7 @@ def _bars(spans: list[tuple[str, float, float]], name: str, colour: str, hover: 
     spans = [span for span in spans if span[2] > span[1]]
     return {
         "type": "bar", "orientation": "h", "name": name, "y": [span[0] for span in spans],
-        "base": [short(span[1]) for span in spans], "x": [short(span[2] - span[1]) for span in spans],
+        "base": [draw.short(span[1]) for span in spans], "x": [draw.short(span[2] - span[1]) for span in spans],
         "marker": {"color": colour}, "hovertemplate": f"%{{y}}: {hover}<extra></extra>",
     }  # fmt: skip
 
@@ -159,10 +142,10 @@ def _bars(spans: list[tuple[str, float, float]], name: str, colour: str, hover: 
 def _slow_row(slow: Slow) -> Row:
     spans = [slow.segments.get(key) for key in ("late", "connect", "queue")]
     return [
-        str(slow.index), slow.request_id, slow.status, f"{slow.due_s:.3f}", number(slow.prompt_tokens),
-        number(slow.output_tokens), *(number(span[1] - span[0]) if span else "" for span in spans),
-        *map(number, (slow.ttft_ms, slow.e2e_ms, slow.longest_gap_ms, slow.kv_usage, slow.running, slow.waiting)),
-        number(slow.gpu_clock_mhz), slow.klass, slow.tenant,
+        str(slow.index), slow.request_id, slow.status, f"{slow.due_s:.3f}", draw.number(slow.prompt_tokens),
+        draw.number(slow.output_tokens), *(draw.number(span[1] - span[0]) if span else "" for span in spans),
+        *map(draw.number, (slow.ttft_ms, slow.e2e_ms, slow.longest_gap_ms, slow.kv_usage, slow.running, slow.waiting)),
+        draw.number(slow.gpu_clock_mhz), slow.klass, slow.tenant,
     ]  # fmt: skip
 
 
@@ -173,4 +156,4 @@ def _log_edges(values: Floats, steps: int = _STEPS) -> Floats:
 
 def _middles(edges: Floats, log: bool = False) -> list[float]:
     middle = np.sqrt(edges[:-1] * edges[1:]) if log else (edges[:-1] + edges[1:]) / 2
-    return [short(v) for v in middle.tolist()]
+    return [draw.short(v) for v in middle.tolist()]

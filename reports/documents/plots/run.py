@@ -7,19 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from tailgate.reports.documents.model import Figure, Row, Table
-from tailgate.reports.documents.plots.primitives import (
-    SECONDS,
-    Json,
-    axis,
-    band,
-    label,
-    layout,
-    line,
-    log_axis,
-    number,
-    reference,
-    thinned,
-)
+from tailgate.reports.documents.plots import primitives as draw
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.timeline import Timeline
 from tailgate.reports.rundir.events import Event
@@ -53,19 +41,18 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
         return None
     bounded = [q for q in quantiles if q.low is not None and q.high is not None]
     traces = [
-        *band([_stretched(q.q) for q in bounded], [q.low for q in bounded], [q.high for q in bounded], "--c1"),
-        line([_stretched(q.q) for q in quantiles], [q.value for q in quantiles], title, "--c1"),
+        *draw.band([_stretched(q.q) for q in bounded], [q.low for q in bounded], [q.high for q in bounded], "--c1"),
+        draw.line([_stretched(q.q) for q in quantiles], [q.value for q in quantiles], title, "--c1"),
     ]
     ticks = [100 * s for s in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= last]
-    x = axis("percentile", type="log", tickvals=[*map(_stretched, ticks)], ticktext=[f"p{q:g}" for q in ticks])
+    x = draw.axis("percentile", type="log", tickvals=[*map(_stretched, ticks)], ticktext=[f"p{q:g}" for q in ticks])
     caption = f"The curve stops at p{_floored(100 * last)}: {latency.n:,} requests are too few beyond that."
     rows = [
-        [f"p{q.q:.4g}", number(q.value), number(q.low), "not bounded" if q.high is None else number(q.high)]
-        for q in quantiles
+        [f"p{q.q:.4g}", *map(draw.number, (q.value, q.low)), draw.number(q.high) or "not bounded"] for q in quantiles
     ]
-    table = Table(["percentile", "ms", "low", "high"], thinned(rows, 24), words=())
-    y = axis("ms", **_around([q.value for q in quantiles if q.value is not None]))
-    return Figure(f"curve-{name}", title, caption, traces, layout(320, x, y), table)
+    table = Table(["percentile", "ms", "low", "high"], draw.thinned(rows, 24), words=())
+    y = draw.axis("ms", **_around([q.value for q in quantiles if q.value is not None]))
+    return Figure(f"curve-{name}", title, caption, traces, draw.layout(320, x, y), table)
 
 
 def _stretched(percentile: float) -> float:
@@ -78,9 +65,9 @@ def _floored(percentile: float) -> str:
     return f"{math.floor(percentile * 10**digits) / 10**digits:g}"
 
 
-def _around(values: Sequence[float]) -> Json:
+def _around(values: Sequence[float]) -> draw.Json:
     """An axis for a curve: its own range and some more, so that a wide interval doesn't flatten it."""
-    scale = log_axis(values)
+    scale = draw.log_axis(values)
     low, high = 0.85 * min(values), 1.3 * max(values)
     ends = [math.log10(max(low, 1e-6)), math.log10(max(high, 1e-5))] if scale.get("type") == "log" else [low, high]
     return scale | {"range": ends}
@@ -98,8 +85,8 @@ class _Panel(NamedTuple):
 
 
 def _latency(metric: str, title: str, upper: str = "max") -> _Panel:
-    label = "largest" if upper == "max" else upper
-    return _Panel(f"{title}, ms", ((f"{metric}_p50", "median", "--c1"), (f"{metric}_{upper}", label, "--c2")), metric)
+    largest = "largest" if upper == "max" else upper
+    return _Panel(f"{title}, ms", ((f"{metric}_p50", "median", "--c1"), (f"{metric}_{upper}", largest, "--c2")), metric)
 
 
 _PANELS: Final = (
@@ -117,54 +104,51 @@ _PANELS: Final = (
 
 
 def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = ()) -> Figure:
-    """Everything over one time axis: latency, load, in flight, queue, KV cache, GPUs, with what happened."""
     filled = {name for name, values in timeline.series.items() if np.isfinite(values).any()}
     panels = [panel._replace(series=tuple(s for s in panel.series if s[0] in filled)) for panel in _PANELS]
     panels = [panel for panel in panels if panel.series]
-    seconds, height = timeline.middle_s.tolist(), 1 / len(panels)
-    traces: list[Json] = []
-    axes: Json = {}
+    seconds, height, objectives = timeline.middle_s.tolist(), 1 / len(panels), _objectives(analysis)
+    traces: list[draw.Json] = []
+    axes: draw.Json = {}
     marks = [_shaded_window(analysis)]
-    texts: list[Json] = []
+    texts: list[draw.Json] = []
     for place, panel in enumerate(panels):
         y, top = "y" if place == 0 else f"y{place + 1}", 1 - place * height
         values = {name: timeline.series[name].tolist() for name, _, _ in panel.series}
-        scale = log_axis(v for some in values.values() for v in some) if panel.metric else {}
+        scale = draw.log_axis(v for some in values.values() for v in some) if panel.metric else {}
         domain = [top - 0.78 * height, top - 0.08 * height]
         axes[f"yaxis{y[1:]}"] = {"domain": domain, "rangemode": "tozero", **scale}
         for name, text, colour in panel.series:
-            traces.append(line(seconds, values[name], panel.named(text), colour) | {"yaxis": y, "xaxis": "x"})
+            traces.append(draw.line(seconds, values[name], panel.named(text), colour) | {"yaxis": y, "xaxis": "x"})
         legend = " · ".join(f'<span style="color:{colour}">{text}</span>' for _, text, colour in panel.series)
         texts.append(_text(f"<b>{panel.title}</b>  {legend}", 0, top, "paper", xanchor="left", yanchor="top"))
-        marks += [
-            reference(limit, "--c4", axis=y, dash=dash)
-            for metric, limit, dash in _objectives(analysis)
-            if metric == panel.metric
-        ]
+        limits = ((limit, dash) for metric, limit, dash in objectives if metric == panel.metric)
+        marks += [draw.reference(limit, "--c4", axis=y, dash=dash) for limit, dash in limits]
     for event in events[:_MOST_EVENTS]:
-        at, what = event.t_ns / 1e9, label(f"{event.kind}: {event.text}"[:40], 40)
+        at, what = event.t_ns / 1e9, draw.label(f"{event.kind}: {event.text}"[:40], 40)
         style = {"textangle": -90, "xanchor": "right", "yanchor": "bottom", "font": {"size": 10, "color": "--c5"}}
-        marks.append(reference(at, "--c5", dash="dot"))
+        marks.append(draw.reference(at, "--c5", dash="dot"))
         texts.append(_text(what, at, 0, "x", **style))
     names = [(name, panel.named(text)) for panel in panels for name, text, _ in panel.series]
     rows: list[Row] = [
-        [f"{at:g}", *(number(timeline.series[name][place]) for name, _ in names)] for place, at in enumerate(seconds)
+        [f"{at:g}", *(draw.number(timeline.series[name][place]) for name, _ in names)]
+        for place, at in enumerate(seconds)
     ]
     caption = (
         f"Bins of {analysis.scan.bin_ns / 1e9:g} s; shaded: the steady window; dashed: objectives, dotted: a class's. "
         "TTFT and E2E stand where the request was due, ITL where the token came."
     )
-    x = axis(SECONDS, anchor=f"y{len(panels)}")
+    x = draw.axis(draw.SECONDS, anchor=f"y{len(panels)}")
     drawn = {"height": 60 + 130 * len(panels), "showlegend": False, "xaxis": x, "annotations": texts, "shapes": marks}
-    table = Table(["s", *(text for _, text in names)], thinned(rows), words=())
+    table = Table(["s", *(text for _, text in names)], draw.thinned(rows), words=())
     return Figure("time", "Everything on one time axis", caption, traces, drawn | axes, table)
 
 
-def _text(text: str, x: float, y: float, xref: str, **style: Any) -> Json:
+def _text(text: str, x: float, y: float, xref: str, **style: Any) -> draw.Json:
     return {"text": text, "x": x, "y": y, "xref": xref, "yref": "paper", "showarrow": False, **style}
 
 
-def _shaded_window(analysis: Analysis) -> Json:
+def _shaded_window(analysis: Analysis) -> draw.Json:
     start, end = (t / 1e9 for t in analysis.run.window_ns)
     return {
         "type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1,

@@ -1,6 +1,5 @@
 """The figures of a workload's preview: arrivals, dispersion, lengths, token load, shared prefixes, cache size."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -19,27 +18,18 @@ _STRIP_BINS: Final = 72
 _COLOURS: Final = ("--c1", "--c2", "--c3", "--c4", "--c5")
 
 
-def plan_plots(plan: Plan) -> Iterator[Figure]:
-    times = timed_s(plan)
-    for figure in (
-        _rate(times, plan.span_s),
-        _dispersion(times, plan.span_s),
-        _lengths(plan, "prompt_tokens"),
-        _lengths(plan, "output_tokens"),
-        _load(plan),
-        _reuse(plan),
-        _cache(plan),
-    ):
-        if figure is not None:
-            yield figure
+def plan_plots(plan: Plan) -> list[Figure]:
+    times, span = timed_s(plan), plan.span_s
+    lengths = (_lengths(plan, kind) for kind in ("prompt_tokens", "output_tokens"))
+    figures = (_rate(times, span), _dispersion(times, span), *lengths, _load(plan), _reuse(plan), _cache(plan))
+    return [figure for figure in figures if figure is not None]
 
 
 def _rate(times_s: Floats, span: float) -> Figure | None:
     if len(times_s) < 2:
         return None
-    windows = {
-        w: colour for w, colour in ((1.0, "--c5"), (10.0, "--c2"), (60.0, "--c1")) if 2 * w <= span <= _MOST_BINS * w
-    }
+    colours = {1.0: "--c5", 10.0: "--c2", 60.0: "--c1"}
+    windows = {w: colour for w, colour in colours.items() if 2 * w <= span <= _MOST_BINS * w}
     traces = []
     # Longer than 20 hours: as many bins as can be seen.
     for window, colour in (windows or {span / _MOST_BINS: "--c1"}).items():
@@ -56,9 +46,8 @@ def _rate(times_s: Floats, span: float) -> Figure | None:
 
 def _rates(times_s: Floats, window_s: float, bins: int) -> tuple[list[float], list[float]]:
     """The middles of windows, and the arrivals per second in each."""
-    return ((np.arange(float(bins)) + 0.5) * window_s).tolist(), (
-        counts_in(times_s, window_s, bins) / window_s
-    ).tolist()
+    middles, rates = (np.arange(float(bins)) + 0.5) * window_s, counts_in(times_s, window_s, bins) / window_s
+    return middles.tolist(), rates.tolist()
 
 
 def _bars(values: list[float]) -> str:
@@ -93,19 +82,16 @@ def _lengths(plan: Plan, column: str) -> Figure:
     if len(groups) > len(_COLOURS):
         groups = {"all": values}
     shares = np.concatenate([np.linspace(0.001, 0.99, 150), [0.995, 0.999, 1.0]])
+    quantiles = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
     traces, rows = [], []
     for (name, some), colour in zip(groups.items(), _COLOURS, strict=False):
         traces.append(line(np.quantile(some, shares).tolist(), (100 * shares).tolist(), name, colour))
-        quantiles = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
-        rows += [
-            [name, f"p{100 * q:g}", f"{v:,.0f}"] for q, v in zip(quantiles, np.quantile(some, quantiles), strict=True)
-        ]
+        values_at = zip(quantiles, np.quantile(some, quantiles), strict=True)
+        rows += [[name, f"p{100 * q:g}", f"{value:,.0f}"] for q, value in values_at]
     drawn = layout(280, axis(label, type="log"), axis("% of requests"), **LEGEND) | {"showlegend": len(groups) > 1}
     edges = np.geomspace(max(1, values.min()), values.max() + 1, _STRIP_BINS + 1)
-    strip = (
-        f"{label}, {values.min():,} to {values.max():,} (logarithmic)",
-        _bars(np.histogram(values, edges)[0].tolist()),
-    )
+    counts = np.histogram(values, edges)[0].tolist()
+    strip = f"{label}, {values.min():,} to {values.max():,} (logarithmic)", _bars(counts)
     caption = f"Share of requests with at most so many {label}."
     table = Table(["class", "percentile", label], rows, words=(0, 1))
     return Figure(column, label.capitalize(), caption, traces, drawn, table, [strip])

@@ -3,20 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tailgate.reports.documents.model import (
-    Block,
-    Code,
-    Depth,
-    Document,
-    Figure,
-    FigureRow,
-    Note,
-    Notes,
-    Row,
-    Section,
-    Table,
-    TableCell,
-)
+from tailgate.reports.documents import model as doc
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅ ", "FAIL": "❌ ", "INCONCLUSIVE": "❔ ", "INVALID": "⚠️ "}
@@ -27,11 +14,11 @@ _MARKS: Final = str.maketrans(
 )
 
 
-def markdown(document: Document) -> str:
+def markdown(document: doc.Document) -> str:
     word = f"{_ICONS[document.verdict]}{document.verdict}: " if document.verdict else ""
     lines = [f"## {word}{escaped(document.heading)}", ""]
     for banner in document.banners:
-        if banner.depth is Depth.ALL:
+        if banner.depth is doc.Depth.ALL:
             lines += [f"> **{banner.word}**: {escaped(banner.text)}.", ""]
     lines += [escaped(document.why, _SENTENCE), ""] if document.why else []
     lines += [*(f"- {escaped(point, _SENTENCE)}" for point in document.points), ""] if document.points else []
@@ -40,46 +27,42 @@ def markdown(document: Document) -> str:
     return cut("\n".join(lines), LIMIT_BYTES)
 
 
-def _section(section: Section) -> Iterator[str]:
-    blocks = section.shown(Depth.BRIEF, Depth.ALL)
+def _section(section: doc.Section) -> Iterator[str]:
+    blocks = section.shown(doc.Depth.BRIEF, doc.Depth.ALL)
     for place, block in enumerate(blocks):
-        if place == 0 and section.title and isinstance(block, Table | Figure) and not block.title:
+        if place == 0 and section.title and isinstance(block, doc.Table | doc.Figure) and not block.title:
             yield from (f"**{escaped(section.title)}**", "")
         yield from _block(block)
-    for block in section.shown(Depth.FOLDED):
+    for block in section.shown(doc.Depth.FOLDED):
         title = getattr(block, "title", "") or section.title
         yield from (f"<details><summary>{escaped(title)}</summary>", "", *_block(block, titled=False), "</details>", "")
 
 
-def _block(block: Block, titled: bool = True) -> Iterator[str]:
-    if titled and isinstance(block, Table | Notes) and block.title:
+def _block(block: doc.Block, titled: bool = True) -> Iterator[str]:
+    if titled and isinstance(block, doc.Table | doc.Notes) and block.title:
         yield from (f"**{escaped(block.title)}**", "")
     match block:
-        case Table():
+        case doc.Table():
             yield from table_lines(block)
-        case Note():
+        case doc.Note():
             yield from (_note(block), "")
-        case Notes():
+        case doc.Notes():
             yield from (f"- {_note(note)}" for note in block.items[:_MOST_NOTES])
             yield from (f"- {more:,} more: see the page" for more in [len(block.items) - _MOST_NOTES] if more > 0)
             yield ""
-        case Code():
+        case doc.Code():
             yield from ("```", block.text.replace("```", "'''"), "```", "")
-        case Figure(items=figures) | FigureRow(items=figures) if strips := [
-            s for figure in figures for s in figure.strips
-        ]:
+        case doc.Figure(items=figures) | doc.FigureRow(items=figures) if strips := doc.strips(figures):
             width = max(len(name) for name, _ in strips)
             yield from ("```", *(f"{name:<{width}} {strip}" for name, strip in strips), "```", "")
-        case _:
-            pass
 
 
-def _note(note: Note) -> str:
+def _note(note: doc.Note) -> str:
     lead = f"**{escaped(note.lead)}** " if note.lead else ""
     return lead + escaped(note.text, _SENTENCE)
 
 
-def table_lines(table: Table) -> list[str]:
+def table_lines(table: doc.Table) -> list[str]:
     """A table's lines, with an empty one behind it."""
     words = set(table.words)
     marks = ["---" if place in words else "---:" for place in range(len(table.head))]
@@ -87,8 +70,8 @@ def table_lines(table: Table) -> list[str]:
     return [*(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
-def _row(row: Row) -> list[str]:
-    cells = [cell if isinstance(cell, TableCell) else TableCell(cell) for cell in row]
+def _row(row: doc.Row) -> list[str]:
+    cells = [cell if isinstance(cell, doc.TableCell) else doc.TableCell(cell) for cell in row]
     return [escaped(" ".join(filter(None, (cell.text, cell.below)))) for cell in cells]
 
 

@@ -6,24 +6,12 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from tailgate.reports.documents.model import (
-    TONES,
-    Block,
-    Depth,
-    Document,
-    Figure,
-    FigureRow,
-    Note,
-    Notes,
-    Table,
-    TableCell,
-    Tone,
-)
+from tailgate.reports.documents import model as doc
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLES: Final[dict[Tone, str]] = {
+_STYLES: Final[dict[doc.Tone, str]] = {
     "": "default", "ok": "green", "fail": "red", "unsure": "yellow", "invalid": "magenta", "unchecked": "dim",
     "faint": "dim", "finding": "cyan", "sim": "bold black on yellow",
 }  # fmt: skip
@@ -32,54 +20,51 @@ _MOST_CHARACTERS: Final = 160
 _PIPE_WIDTH: Final = 1000
 
 
-def print_document(document: Document, console: "Console") -> None:
-    """Print what a person wants to know at once; the page has the rest."""
+def print_document(document: doc.Document, console: "Console") -> None:
     if not console.is_terminal:  # a file or a pipe has no width to heed
         console.width = max(console.width, _PIPE_WIDTH)
     for banner in document.banners:
-        if banner.depth is Depth.ALL:
+        if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {banner.word} [/] {escape(banner.text)}")
     if document.verdict:
-        _say(console, f"[bold {_STYLES[TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}")
+        _say(console, f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}")
     for point in document.points:
         _say(console, f"  {escape(point)}")
     for section in document.sections:
-        for place, block in enumerate(section.shown(Depth.BRIEF, Depth.ALL)):
+        for place, block in enumerate(section.shown(doc.Depth.BRIEF, doc.Depth.ALL)):
             _print(block, section.title if place == 0 else "", console)
 
 
-def _print(block: Block, title: str, console: "Console") -> None:
+def _print(block: doc.Block, title: str, console: "Console") -> None:
     match block:
-        case Table():
+        case doc.Table():
             console.print(_grid(block, block.title or title))
-        case Note():
+        case doc.Note():
             _note(block, console)
-        case Notes():
+        case doc.Notes():
             for note in block.items[:_MOST_NOTES]:
                 _note(note if note.lead or note.tone else replace(note, lead="note:"), console)
             if (more := len(block.items) - _MOST_NOTES) > 0:
                 _say(console, f"[dim]{more:,} more: see the page[/]")
-        case Figure(items=figures) | FigureRow(items=figures):
-            strips = [strip for figure in figures for strip in figure.strips]
+        case doc.Figure(items=figures) | doc.FigureRow(items=figures):
+            strips = doc.strips(figures)
             width = max((len(name) for name, _ in strips), default=0)
             for name, strip in strips:
                 between = " " if width + len(strip) < console.width else "\n"
                 _say(console, f"{escape(name.ljust(width))}{between}{escape(strip)}")
-        case _:
-            pass
 
 
 def _say(console: "Console", line: str) -> None:
     console.print(line, highlight=False)
 
 
-def _note(note: Note, console: "Console") -> None:
+def _note(note: doc.Note, console: "Console") -> None:
     style, lead = _STYLES[note.tone], f"{escape(note.lead)} " if note.lead else ""
     text = escape(note.text)
     _say(console, f"[{style}]{lead}[/]{text}" if lead and note.tone else f"[{style}]{lead}{text}[/]")
 
 
-def _grid(table: Table, title: str) -> Grid:
+def _grid(table: doc.Table, title: str) -> Grid:
     grid = Grid(title=escape(title) or None, title_justify="left", header_style="bold")
     words = set(table.words)
     for place, head in enumerate(table.head):
@@ -89,7 +74,7 @@ def _grid(table: Table, title: str) -> Grid:
     return grid
 
 
-def _cell(cell: str | TableCell) -> str:
+def _cell(cell: str | doc.TableCell) -> str:
     if isinstance(cell, str):
         return _brief(cell)
     below = f"\n[{_STYLES[cell.tone or 'faint']}]{_brief(cell.below)}[/]" if cell.below else ""

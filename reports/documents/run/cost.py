@@ -45,15 +45,13 @@ def _bill(money: Cost) -> list[Block]:
         "$ per good request": money.per_good_request,
         "$ per million output tokens at the stated demand": money.usd_per_million_output_at_demand,
     }
-    idle, served = money.idle_share, money.served_rps_at_demand
+    idle, rate = money.idle_share, money.served_rps_at_demand
+    served = "" if rate is None else f"{rate:.4g}"
     rows = [
         *((label, dollars(value)) for label, value in values.items()),
         ("idle share at the stated demand", "" if idle is None else percent(idle)),
         *((f"wasted on {kind} requests", _wasted(money, kind)) for kind in money.wasted),
-        (
-            "requests/s served at the stated demand (never more than the capacity)",
-            "" if served is None else f"{served:.4g}",
-        ),
+        ("requests/s served at the stated demand (never more than the capacity)", served),
     ]
     window = (
         f"{hour} each ({money.price_source}): ${money.usd:.4f} for the steady window. The split adds up to the "

@@ -2,19 +2,7 @@
 
 import shlex
 
-from tailgate.reports.documents.model import (
-    TONES,
-    Card,
-    Cards,
-    Code,
-    Depth,
-    Note,
-    Row,
-    Section,
-    Table,
-    TableCell,
-    section,
-)
+from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.run.workload import workload_line
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
@@ -22,15 +10,15 @@ from tailgate.reports.summary.model import Objective, SloSummary, Summary
 from tailgate.workloads.common.formatting import ms, percent, plain, whole
 
 
-def head(summary: Summary, manifest: Manifest | None) -> Section:
-    return section(
+def head(summary: Summary, manifest: Manifest | None) -> doc.Section:
+    return doc.section(
         "",
-        Cards(_cards(summary)),
-        Note(_load_line(summary), depth=Depth.BRIEF),
-        Note(workload_line(summary.workload), depth=Depth.BRIEF),
+        doc.Cards(_cards(summary)),
+        doc.Note(_load_line(summary), depth=doc.Depth.BRIEF),
+        doc.Note(workload_line(summary.workload), depth=doc.Depth.BRIEF),
         _objectives(summary.objectives),
-        Note(_good_line(summary.slo) if summary.slo else ""),
-        Code(_again(manifest), "Run it again:", depth=Depth.PAGE) if manifest else None,
+        doc.Note(_good_line(summary.slo) if summary.slo else ""),
+        doc.Code(_again(manifest), "Run it again:", depth=doc.Depth.PAGE) if manifest else None,
     )
 
 
@@ -67,27 +55,25 @@ def _good_line(slo: SloSummary) -> str:
     return f"{100 * slo.attained:.2f} % of requests were good ({means}): {slo.goodput_rps:.2f} good requests/s."
 
 
-def _cards(summary: Summary) -> list[Card]:
+def _cards(summary: Summary) -> list[doc.Card]:
     load, rates, errors = summary.load, summary.throughput, summary.errors
     loop = "" if load.loop == "open" else " (closed loop)"
-    cards = [
-        Card(
-            f"{METRICS[name].label} {q}{loop}, ms", ms(summary.latency_ms[name].statistic(q)), _range(summary, name, q)
-        )
-        for name, q in (("ttft", "p50"), ("ttft", "p99"), ("itl", "p99"), ("e2e", "p99"))
-    ]
+    cards = []
+    for name, q in (("ttft", "p50"), ("ttft", "p99"), ("itl", "p99"), ("e2e", "p99")):
+        value = ms(summary.latency_ms[name].statistic(q))
+        cards.append(doc.Card(f"{METRICS[name].label} {q}{loop}, ms", value, _range(summary, name, q)))
     if rates:
         below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else "steady window"
-        cards.append(Card("output, tokens/s", whole(rates.output_tokens_per_s), below))
+        cards.append(doc.Card("output, tokens/s", whole(rates.output_tokens_per_s), below))
     if load.offered_rps is not None:
         name = "offered" if load.loop == "open" else "sent"
-        cards.append(Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s"))
+        cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s"))
     share = "-" if errors.share is None else f"{100 * errors.share:.2f}"
     held = sum(check.status == "ok" for check in summary.checks)
     return [
         *cards,
-        Card("failed, %", share, f"{errors.failed:,} of {load.requests['planned']:,}"),
-        Card("validity, checks", f"{held}/{len(summary.checks)}", "valid" if summary.valid else "INVALID"),
+        doc.Card("failed, %", share, f"{errors.failed:,} of {load.requests['planned']:,}"),
+        doc.Card("validity, checks", f"{held}/{len(summary.checks)}", "valid" if summary.valid else "INVALID"),
     ]
 
 
@@ -99,16 +85,15 @@ def _range(summary: Summary, name: str, q: str) -> str:
     return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
 
 
-def _objectives(objectives: list[Objective]) -> Table:
-    rows: list[Row] = []
+def _objectives(objectives: list[Objective]) -> doc.Table:
+    rows: list[doc.Row] = []
     for objective in objectives:
-        value, low, high = (
-            _scaled(value, objective.unit) for value in (objective.value, objective.lower_bound, objective.upper_bound)
-        )
+        found = objective.value, objective.lower_bound, objective.upper_bound
+        value, low, high = (_scaled(number, objective.unit) for number in found)
         bounds = "none" if objective.lower_bound is objective.upper_bound is None else f"{low} to {high}"
-        result = TableCell(objective.result, tone=TONES.get(objective.result, "unsure"))
+        result = doc.TableCell(objective.result, tone=doc.TONES.get(objective.result, "unsure"))
         rows.append([objective.objective, result, value, bounds, objective.why])
-    return Table(["objective", "result", "found", "95 % bounds", ""], rows, words=(0, 1, 4))
+    return doc.Table(["objective", "result", "found", "95 % bounds", ""], rows, words=(0, 1, 4))
 
 
 def _scaled(value: float | None, unit: str) -> str:

@@ -1,13 +1,14 @@
-"""Latency: percentiles with their intervals, how answers came over the wire, and the percentile curves."""
+"""Latency: percentiles with their intervals, answers on the wire, curves; and who got what, by class, tenant, ..."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from tailgate.reports.documents.model import Depth, FigureRow, Note, Row, Section, Table, TableCell, facts, section
+from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.plots.run import percentile_curve
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.breakdown import Fairness
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
-from tailgate.reports.summary.model import Connections, Interval, Summary
+from tailgate.reports.summary.model import Connections, GroupSummary, Interval, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
 _BRIEF: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e")
@@ -18,43 +19,54 @@ _LOOPS: Final = {
     "closed": "Closed loop: TTFT and E2E count from the sending; this is no latency at a given rate.",
 }
 
+Columns = tuple[tuple[str, str, str], ...]
+_SPLITS: Final = {
+    "class": "By class", "tenant": "By tenant", "endpoint": "By endpoint", "tier": "By price tier",
+    "prompt_tokens": "By prompt length, tokens", "turn": "By turn of a session",
+}  # fmt: skip
+# (heading, latency, percentile); a split is two tables, so that a window shows each of them whole
+_TO_FIRST: Final[Columns] = (("TTFT p50", "ttft", "p50"), ("TTFT p99", "ttft", "p99"), ("TTFA p50", "ttfa", "p50"))
+_TO_LAST: Final[Columns] = (
+    ("ITL p50", "itl", "p50"), ("ITL p99", "itl", "p99"), ("TPOT p50", "tpot", "p50"), ("stall p99", "stall", "p99"),
+    ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
+)  # fmt: skip
+_MOST_TENANTS: Final = 24
 
-def latency(summary: Summary, analysis: Analysis | None) -> Section:
+
+def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
     names = ("ttft", "itl", "e2e", "tpot") if analysis else ()
     curves = [analysis and percentile_curve(analysis, name, METRICS[name].label) for name in names]
+    brief = [_brief_row(summary, key) for key in _BRIEF]
     grew = "requests in flight grew all along, so latencies grow with the run's duration."
     how = (
         f"{_LOOPS[summary.load.loop]} Milliseconds, over requests that ended ok; "
         "below each figure its 95 % interval, or how many requests it needs."
     )
-    return section(
+    return doc.section(
         "Latency",
-        Note(grew, "Overloaded:", tone="unsure") if summary.load.overloaded else None,
-        Note(how, depth=Depth.PAGE),
-        Table(
-            ["", "n", *_COLUMNS, "p99, 95 % interval"], [_brief_row(summary, key) for key in _BRIEF], "Latency, ms",
-            depth=Depth.BRIEF,
-        ),
-        Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=Depth.PAGE),
-        Note(_wire_line(summary), depth=Depth.BRIEF),
+        doc.Note(grew, "Overloaded:", tone="unsure") if summary.load.overloaded else None,
+        doc.Note(how, depth=doc.Depth.PAGE),
+        doc.Table(["", "n", *_COLUMNS, "p99, 95 % interval"], brief, "Latency, ms", depth=doc.Depth.BRIEF),
+        doc.Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=doc.Depth.PAGE),
+        doc.Note(_wire_line(summary), depth=doc.Depth.BRIEF),
         _wire(summary),
-        FigureRow([curve for curve in curves if curve]),
-    )  # fmt: skip
+        doc.FigureRow([curve for curve in curves if curve]),
+    )
 
 
-def _brief_row(summary: Summary, key: str) -> Row:
+def _brief_row(summary: Summary, key: str) -> doc.Row:
     statistics, needs = summary.latency_ms[key], summary.percentile_needs.get(key, {})
     ends = statistics.interval("p99")
     values = {name: statistics.statistic(name) for name in _COLUMNS}
     cells = [
-        TableCell(f"n≥{needs[name]:,}", tone="faint") if value is None and name in needs else ms(value)
+        doc.TableCell(f"n≥{needs[name]:,}", tone="faint") if value is None and name in needs else ms(value)
         for name, value in values.items()
     ]
     interval = f"{ms(ends[0])} .. {ms(ends[1]) if ends[1] is not None else '?'}" if ends else "-"
     return [METRICS[key].label, f"{statistics.n:,}", *cells, interval]
 
 
-def _rows(summary: Summary) -> Iterator[Row]:
+def _rows(summary: Summary) -> Iterator[doc.Row]:
     late = summary.latency_failed_as_inf_ms, summary.percentile_needs_failed_as_inf, ", failed = ∞"
     for latencies, needs, suffix in ((summary.latency_ms, summary.percentile_needs, ""), late):
         for metric in LATENCIES:
@@ -67,11 +79,11 @@ def _rows(summary: Summary) -> Iterator[Row]:
                 yield [f"{metric.label}{suffix}", f"{statistics.n:,}", *cells]
 
 
-def interval_cell(value: float | None, ends: Interval | None, needs: int | None) -> TableCell:
+def interval_cell(value: float | None, ends: Interval | None, needs: int | None) -> doc.TableCell:
     """A latency with its 95 % interval below it, or how many requests it needs."""
     if value is None:
-        return TableCell(f"needs {needs:,}", tone="faint") if needs else TableCell("-")
-    return TableCell(ms(value), below=" to ".join("?" if end is None else ms(end) for end in ends or ()))
+        return doc.TableCell(f"needs {needs:,}", tone="faint") if needs else doc.TableCell("-")
+    return doc.TableCell(ms(value), below=" to ".join("?" if end is None else ms(end) for end in ends or ()))
 
 
 def _wire_line(summary: Summary) -> str:
@@ -90,12 +102,12 @@ def _set_up(opened: Connections) -> str:
     return ", ".join(f"{name} {ms(value)}" for name, value in times.items() if value is not None)
 
 
-def _wire(summary: Summary) -> Table:
+def _wire(summary: Summary) -> doc.Table:
     """How answers came over the wire, and what new connections took (inside TTFT and E2E, apart here)."""
     sent, opened, rates = summary.streaming, summary.connections, summary.throughput
     together = "chunks that came in one read with others"
     estimated = rates.estimated_share if rates else 0.0
-    return facts(
+    return doc.facts(
         [
             ("chunks of several tokens (one gap each in ITL)", percent(sent.multi_token_share)),
             (f"{together}: bundled by server or gateway", percent(sent.server_coalesced_share)),
@@ -106,3 +118,62 @@ def _wire(summary: Summary) -> Table:
         ],
         "On the wire",
     )
+
+
+def breakdown(summary: Summary) -> doc.Section:
+    """Two tables a split: requests and the way to their first tokens, and the way to the last ones."""
+    how = "Milliseconds; below each figure its 95 % interval, or how many requests it needs."
+    blocks: list[doc.Block] = [doc.Note(how)] if summary.splits else []
+    for name, groups in summary.splits.items():
+        served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
+        blocks.append(doc.Table(served, [*map(_to_first, groups)], _SPLITS[name]))
+        blocks.append(doc.Table(["", *_heads(_TO_LAST), "E2E p99, failed = ∞"], [*map(_to_last, groups)]))
+    fair = _fairness(summary.fairness) if summary.fairness else ()
+    return doc.section("Who got what", *blocks, *fair, depth=doc.Depth.PAGE)
+
+
+def _heads(columns: Columns) -> list[str]:
+    return [head for head, _, _ in columns]
+
+
+def _to_first(group: GroupSummary) -> doc.Row:
+    good, tokens = group.goodput_rps, group.output_tokens_per_s
+    return [
+        group.name or "(none)", f"{group.n:,}", percent(group.failed_share), percent(group.attained),
+        "-" if good is None else f"{good:.2f}", "-" if tokens is None else f"{tokens:,.1f}",
+        *_latencies(group, _TO_FIRST), _failed_late(group, "ttft"),
+    ]  # fmt: skip
+
+
+def _to_last(group: GroupSummary) -> doc.Row:
+    return [group.name or "(none)", *_latencies(group, _TO_LAST), _failed_late(group, "e2e")]
+
+
+def _latencies(group: GroupSummary, columns: Columns) -> Iterator[doc.TableCell]:
+    for _, name, q in columns:
+        latency = group.itl if name == "itl" else group.latencies[name]
+        yield interval_cell(latency.percentiles[q], latency.intervals[q], group.needs.get(name, {}).get(q))
+
+
+def _failed_late(group: GroupSummary, name: str) -> doc.TableCell:
+    """The p99 that counts failures as infinitely late."""
+    late, needs = group.failed_as_inf[name], group.needs.get(f"{name}_failed_as_inf", {})
+    return interval_cell(late.statistic("p99"), late.interval("p99"), needs.get("p99"))
+
+
+def _fairness(fair: Fairness) -> tuple[doc.Table, doc.Note]:
+    """The tenants that asked for most, the others together; the ratio is over all."""
+    shares = sorted(fair.shares, key=lambda share: -share.demand)
+    shown, rest = shares[:_MOST_TENANTS], shares[_MOST_TENANTS:]
+    rows = [[s.tenant, percent(s.demand), percent(s.service), ms(s.ttft_ms)] for s in shown]
+    if rest:
+        demand, service = (sum(getattr(share, name) for share in rest) for name in ("demand", "service"))
+        rows.append([f"{len(rest):,} others", percent(demand), percent(service), ""])
+    q = f"p{fair.percentile:g}"
+    text = "Too few requests to compare tenants."
+    if fair.worst_over_best is not None:
+        text = f"The worst tenant's TTFT {q} is {fair.worst_over_best:.2f} times the best one's."
+        if fair.too_few:
+            text += f" Too few requests to be compared: {fair.too_few:,} of {len(shares):,} tenants."
+    heads = ["tenant", "share of demand", "share of service", f"TTFT {q}, ms"]
+    return doc.Table(heads, rows, "Fairness between tenants"), doc.Note(text)

@@ -1,4 +1,4 @@
-"""What became of the requests, what happened meanwhile, and what was run."""
+"""What became of the requests, whether the measuring held, what happened meanwhile, and what was run."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from typing import Any, Final
 
 import orjson
 
-from tailgate.reports.documents.model import Code, Depth, Note, Row, Section, Table, TableCell, section
+from tailgate.reports.documents.model import TONES, Code, Depth, Note, Notes, Row, Section, Table, TableCell, section
 from tailgate.reports.rundir.events import Event
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import ErrorKind, Summary
+from tailgate.reports.validity.client import Check
+from tailgate.workloads.common.formatting import ms, plain
 
 _MOST_EVENTS: Final = 200
 
@@ -38,7 +40,6 @@ def _error(kind: ErrorKind) -> Row:
 
 
 def events_section(events: Sequence[Event]) -> Section:
-    """What happened while it ran: workers that came, went missing or died, stages, restarts, marks."""
     rows = [[f"{event.t_ns / 1e9:,.1f} s", event.kind, event.text] for event in events[:_MOST_EVENTS]]
     more = len(events) - len(rows)
     return section(
@@ -50,7 +51,6 @@ def events_section(events: Sequence[Event]) -> Section:
 
 
 def what_was_run(manifest: Manifest) -> Section:
-    """The run's identity, the target's fingerprint, the resolved specification."""
     target = manifest.target
     rows = [
         ("run", manifest.run),
@@ -85,6 +85,31 @@ def what_was_run(manifest: Manifest) -> Section:
     )
 
 
+_LAGS: Final = ("dispatch", "send", "receive", "turnaround")
+_BRIEF_LAGS: Final = ("dispatch", "turnaround", "receive")
+
+
+def validity(summary: Summary) -> Section:
+    checks, client = summary.checks, summary.client
+    held = sum(check.status == "ok" for check in checks)
+    lags = {name: lag for name in _LAGS if (lag := getattr(client, f"{name}_lag_ms")) is not None}
+    brief = ", ".join(f"{name} lag p99 {ms(lags[name]['p99'])} ms" for name in _BRIEF_LAGS if name in lags)
+    unchecked = [check for check in checks if check.status == "unchecked"]
+    rows = [[f"{name} lag", *(ms(lag[q]) for q in ("p50", "p99", "max"))] for name, lag in lags.items()]
+    return section(
+        "Did the measuring itself hold?",
+        Note(f"validity: {held} of {len(checks)} checks hold; {brief}; {client.stamp} time stamps", depth=Depth.BRIEF),
+        Notes([Note(f"{_name(c)} ({c.why})", "unchecked:", tone="unchecked") for c in unchecked], depth=Depth.BRIEF),
+        Table(["check", "result", "found", "at most", ""], [*map(_check, checks)], words=(0, 1, 4), depth=Depth.FOLDED),
+        Table(["", "p50", "p99", "max"], rows, "The client's own conduct, ms", depth=Depth.PAGE),
+        Notes([Note(notice) for notice in summary.notices], "Notes"),
+    )
+
+
+def _name(check: Check) -> str:
+    return check.name.replace("_", " ")
+
+
 def _worker(worker: dict[str, Any]) -> str:
     """One machine of a distributed run: its injectors, and its clock against the master's."""
     return (
@@ -92,3 +117,9 @@ def _worker(worker: dict[str, Any]) -> str:
         f"{worker['clock_offset_ms']:+.3f} ms (± {worker['clock_error_ms']:.3f} ms) against the master's, "
         f"moved by {worker['clock_drift_ms']:+.3f} ms" + ("" if worker["drained"] else "; did not come to the end")
     )
+
+
+def _check(check: Check) -> Row:
+    value, bound = ("" if v is None else f"{plain(v)} {check.unit}" for v in (check.value, check.bound))
+    why = check.why + (f". {check.remedy}" if check.status == "fail" else "")
+    return [_name(check), TableCell(check.status, tone=TONES[check.status]), value, bound, why]

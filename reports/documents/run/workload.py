@@ -15,7 +15,6 @@ _ALIKE: Final = 0.01
 
 
 def workload(summary: Summary, analysis: Analysis, curves: Figure | None) -> Section:
-    """Lengths as planned and as the server counted them; rate and burstiness as planned and as sent."""
     sent = summary.workload
     distances = f"prompt {plain(sent.prompt_ks)} and output {plain(sent.output_ks)}"
     return section(

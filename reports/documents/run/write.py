@@ -1,16 +1,37 @@
-"""A run's documents in each format: the page, Markdown, JUnit, CSV, JSON, and what a terminal shows."""
+"""A run for a person, verdict first; and in each format: the page, Markdown, JUnit, CSV, JSON, a terminal.
 
+The order is that of the questions: can I believe it, what came out, why, what was run, how do I run it again. A
+terminal shows what the summary holds; figures and what was run need the run's columns and its manifest.
+"""
+
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tailgate.reports.documents.render.csv import requests_csv
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from tailgate.reports.documents.model import Banner, Document, FigureRow, section, simulated
+from tailgate.reports.documents.plots.requests import heatmap, length_curves, ttft_by_prompt, waterfall
+from tailgate.reports.documents.plots.run import over_time
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.documents.render.terminal import print_document
-from tailgate.reports.documents.run.document import run_document
+from tailgate.reports.documents.run.cost import cost
+from tailgate.reports.documents.run.head import head
+from tailgate.reports.documents.run.latency import breakdown, latency
+from tailgate.reports.documents.run.outcomes import events_section, outcomes, validity, what_was_run
+from tailgate.reports.documents.run.server import deployment, diagnosis, gpus, server
+from tailgate.reports.documents.run.workload import workload
 from tailgate.reports.metrics.analysis import Analysis, analyse
+from tailgate.reports.metrics.catalogue import PER_REQUEST
+from tailgate.reports.metrics.slowest import slowest
+from tailgate.reports.metrics.timeline import timeline
+from tailgate.reports.rundir.events import read_events
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
@@ -20,14 +41,54 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "report.html"
 FORMATS: Final = ("csv", "json", "junit", "md")
+_CSV_COLUMNS = (
+    "index", "session", "turn", "class", "tenant", "phase", "endpoint", "status", "http_status", "error", "request_id",
+    "prompt_tokens_planned", "prompt_tokens", "cached_tokens", "output_tokens_planned", "output_tokens", "chunks",
+    "finish_reason",
+)  # fmt: skip
+
+
+def run_document(summary: Summary, manifest: Manifest | None = None, analysis: Analysis | None = None) -> Document:
+    sections = [head(summary, manifest), latency(summary, analysis)]
+    events, _ = read_events(analysis.run.path) if analysis else ([], 0)
+    if analysis:
+        spread = [figure for figure in (heatmap(analysis), ttft_by_prompt(analysis)) if figure is not None]
+        sections.append(section("Over time", over_time(analysis, timeline(analysis), events), FigureRow(spread)))
+    sections.append(diagnosis(summary))
+    if analysis:
+        sections.append(section("The slowest requests", waterfall(slowest(analysis))))
+    sections += [outcomes(summary), breakdown(summary), server(summary), gpus(summary), deployment(summary, manifest)]
+    sections.append(cost(summary))
+    if analysis:
+        sections.append(workload(summary, analysis, length_curves(analysis)))
+    sections += [validity(summary), events_section(events)]
+    if manifest:
+        sections.append(what_was_run(manifest))
+    banners = [
+        (summary.simulated, simulated(several=False)),
+        (summary.state == "interrupted", Banner("INTERRUPTED", "the run did not come to its end")),
+        (not summary.valid, Banner("INVALID", "do not use these figures")),
+    ]
+    return Document(
+        title=f"{summary.run}: {summary.verdict}",
+        heading=(manifest and manifest.name) or summary.run,
+        about=_about(manifest) if manifest else "",
+        verdict=summary.verdict,
+        why=summary.why,
+        points=summary.invalid_reasons[1:],
+        banners=[banner for shown, banner in banners if shown],
+        sections=sections,
+    )
+
+
+def _about(manifest: Manifest) -> str:
+    target = manifest.target
+    parts = (target.model, target.server, target.version, target.endpoint, manifest.started_at)
+    return " · ".join(part for part in parts if part)
 
 
 def write_report(run_dir: Path | str, summary: Summary, analysis: Analysis | None = None) -> Path:
-    """Write `run_dir/report.html` from a summary and the run's columns (read again unless given); its path.
-
-    Raises:
-        UserError: files are missing or damaged, or the page cannot be written.
-    """
+    """Write `run_dir/report.html` from a summary and the run's columns (read again unless given); its path."""
     path = Path(run_dir) / FILE_NAME
     write_atomic(path, report(summary, analysis or analyse(run_dir)).encode())
     return path
@@ -47,20 +108,32 @@ def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None
         case "md":
             return markdown(run_document(summary, Manifest.load(run_dir)))
         case "csv":
-            return requests_csv(analysis or analyse(run_dir))
+            return _requests_csv(analysis or analyse(run_dir))
         case "junit":
             return junit(f"tailgate {summary.run}", [*_cases(summary)])
         case _:
-            import orjson
-
             return orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _requests_csv(analysis: Analysis) -> str:
+    """One line per planned request: its row beside its TTFT, TPOT, stall and E2E in ms, and whether it was good."""
+    table = analysis.run.requests.select(list(_CSV_COLUMNS))
+    for name in ("class", "tenant", "phase"):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
+    scheduled = analysis.run.column("scheduled_ns") / 1e6
+    for name, values in {"scheduled_ms": scheduled, **{f"{n}_ms": analysis.figures.ms[n] for n in PER_REQUEST}}.items():
+        table = table.append_column(name, pa.array(np.round(values, 3), from_pandas=True))
+    table = table.append_column("good", pa.array(analysis.good))
+    sink = io.BytesIO()
+    pacsv.write_csv(table, sink)
+    return sink.getvalue().decode()
 
 
 def _cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
-    outcomes: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
+    words: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
-        yield Case("validity", check.name, outcomes[check.status], f"{check.why}. {check.remedy}")
+        yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:
         bounds = f"95 % bounds {objective.lower_bound} to {objective.upper_bound} {objective.unit}"
         outcome: CaseOutcome = "" if objective.result == "met" else "failure"
