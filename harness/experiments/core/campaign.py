@@ -20,11 +20,10 @@ from typing import Self
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.core.estimate import Deployment, dollars
 from tailgate.harness.experiments.core.folder import FinishedRun, finished_runs, save_finished, set_aside
-from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.load.interrupts import Interrupts
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
-from tailgate.harness.targets.base import TargetGone
+from tailgate.harness.targets.base import Ended, Life, Target, TargetGone
 from tailgate.harness.targets.make import make_target
 from tailgate.reports.build import build
 from tailgate.reports.compare.runs import StoredRun, read_run
@@ -60,6 +59,57 @@ class RunRequest:
     deployment: str
     launch: str | None = None
     alone: bool = True
+
+
+class SharedTarget:
+    """A deployment as the runs see it: it may stay up over several of them, and it may not come up at all.
+
+    Attributes:
+        stays: it goes on until `end`, whatever a run stops.
+        fell: it was launched and did not come up.
+    """
+
+    def __init__(self, inner: Target, stays: bool = True) -> None:
+        self._inner = inner
+        self.stays = stays
+        self.fell = False
+        self.life: Life | None = inner.life  # of the one launch
+        self._urls: tuple[str, ...] | None = None
+        self._log_kept = False
+
+    async def start(self) -> tuple[str, ...]:
+        """Bring it up, the first time.
+
+        Raises:
+            UserError: it can't be started.
+            TargetGone: it was, and ended or never answers.
+        """
+        if self._urls is None:
+            try:
+                self._urls = await self._inner.start()
+            except TargetGone:
+                self.fell = True
+                raise
+        return self._urls
+
+    def processes(self) -> dict[str, int]:
+        return self._inner.processes()
+
+    async def ended(self) -> Ended:
+        return await self._inner.ended()
+
+    def keep_log(self, run_dir: Path) -> None:
+        """The log goes on in the directory of the first run."""
+        if not self._log_kept:
+            self._inner.keep_log(run_dir)
+            self._log_kept = True
+
+    async def stop(self) -> None:
+        if not self.stays:
+            await self.end()
+
+    async def end(self) -> None:
+        await self._inner.stop()
 
 
 class Campaign:
