@@ -182,9 +182,9 @@ class TestDamage:
     def test_events_that_can_not_be_read_are_counted(self, tmp_path):
         run_dir = fabricate(tmp_path / "run", ROWS)
         (run_dir / "events.jsonl").write_text('{"t_ns": 5, "kind": "mark", "text": "x"}\n{"t_ns": \n[]\n')
-        found = build(run_dir).to_json()
+        found = build(run_dir)
         said = "events.jsonl: 2 lines can't be read and are left out"
-        assert said in found["notices"]
+        assert said in found.notices
         assert "2 lines can&#39;t be read" in (run_dir / "report.html").read_text()
         assert "2 lines can't be read" in export(run_dir, found, "md")
 
