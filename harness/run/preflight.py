@@ -35,11 +35,7 @@ _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 
 
 def require_linux() -> None:
-    """The injector stands on epoll and timerfd, and so does what it says of its own lateness.
-
-    Raises:
-        UserError: this is another system.
-    """
+    """Refuse other systems: the injector stands on epoll and timerfd, and so does what it says of its own lateness."""
     if sys.platform != "linux":
         raise UserError(
             f"load is sent from Linux only (epoll, timerfd, kernel time stamps), and this is {sys.platform}",
@@ -48,11 +44,7 @@ def require_linux() -> None:
 
 
 def check_resources(spec: RunSpec, plan: Plan) -> list[str]:
-    """Whether all connections can be open at once that there will be; notices for the person are returned.
-
-    Raises:
-        UserError: a closed loop has more users than there can be connections.
-    """
+    """Refuse more users than there can be connections; notices for the person about other requests are returned."""
     if spec.workers is not None:  # it is their machines that count
         return []
     each = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # injectors raise the soft limit to this
@@ -157,11 +149,7 @@ def with_context(spec: RunSpec, identity: Identity) -> RunSpec:
 
 
 def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
-    """Refuse what this target can't serve or what would mislead on it; notices for the person are returned.
-
-    Raises:
-        UserError: with the reason.
-    """
+    """Refuse what this target can't serve or what would mislead on it; notices for the person are returned."""
     check_lengths(plan, identity)
     adapters(spec, identity)
     notices: list[str] = []
@@ -178,11 +166,7 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
 
 
 def check_lengths(plan: Plan, identity: Identity) -> None:
-    """Lengths beyond the model's context are an error before any load.
-
-    Raises:
-        UserError: how many there are, and what can be done with them.
-    """
+    """Lengths beyond the model's context are an error before any load."""
     import pyarrow.compute as pc
 
     limit = identity.max_model_len
@@ -200,11 +184,7 @@ def check_lengths(plan: Plan, identity: Identity) -> None:
 
 
 def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
-    """LoRA adapter by class, for the classes that name one.
-
-    Raises:
-        UserError: the target serves no such adapter.
-    """
+    """LoRA adapter by class, for the classes that name one."""
     by_class = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
     for name, adapter in by_class.items():
         if adapter not in identity.models:
@@ -217,16 +197,7 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
 
 
 def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -> None:
-    """Refuse content that would mislead on this target.
-
-    Args:
-        spec: what is sent; its `extra` fields may ask for structured output.
-        identity: with its fingerprint, which tells of speculative decoding.
-        grammar: whether a replayed body asks for structured output.
-
-    Raises:
-        UserError: with the reason.
-    """
+    """Refuse content that would mislead on this target; `grammar`: a replayed body asks for structured output."""
     if spec.workload.content.kind == "random" and (spec.target.endpoint == "chat" or spec.target.prompt == "text"):
         raise UserError(
             "random tokens can only be sent as token ids",
@@ -257,15 +228,9 @@ class LoggedBodies:
 
 
 def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
-    """Look at every planned body.
+    """Look at every planned body: a line without one, of another endpoint, or for several answers is refused.
 
-    Args:
-        file: the log; a plan row's `content_seed` is a line of it.
-        plan: what is to be sent.
-        endpoint: completions | chat.
-
-    Raises:
-        UserError: a line without a body, one that is of another endpoint, or one that asks for several answers.
+    A plan row's `content_seed` is a line of the log.
     """
     bodies = Bodies(file)
     lines = np.unique(plan.table["content_seed"].to_numpy())

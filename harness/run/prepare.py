@@ -56,11 +56,7 @@ class Planning:
         self._early = None if needs_context(spec) else self._begin(spec)
 
     async def beside(self, starting: Coroutine[Any, Any, T]) -> T:
-        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no start of a server.
-
-        Raises:
-            UserError: there is no plan for this spec, or as ``starting``.
-        """
+        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no server's start."""
         start = asyncio.ensure_future(starting)
         try:
             if self._early is not None:
@@ -74,11 +70,7 @@ class Planning:
             await asyncio.gather(start, return_exceptions=True)
 
     async def plan(self, spec: RunSpec) -> Plan:
-        """The plan.
-
-        Raises:
-            UserError: there is none for this spec.
-        """
+        """The plan."""
         return await (self._early or self._begin(spec))
 
     def _begin(self, spec: RunSpec) -> "asyncio.Task[Plan]":
@@ -92,11 +84,7 @@ async def prepare(
     spec: RunSpec, target: Target, urls: tuple[str, ...], planning: Planning, credentials: auth.Credentials,
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
-    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then.
-
-    Raises:
-        UserError: spec and target don't fit, or the target can't be brought into the declared state.
-    """
+    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)

@@ -13,11 +13,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def make_target(spec: RunSpec) -> Target:
-    """The target of a spec.
-
-    Raises:
-        UserError: something that its kind needs is missing.
-    """
+    """The target of a spec."""
     target = spec.target
     key = credentials(target)
 

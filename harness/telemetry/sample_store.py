@@ -22,12 +22,7 @@ ROW_GROUP = 262_144
 
 
 class TidySamples:
-    """Rows of one schema, appended as columns.
-
-    Args:
-        schema: all rows' columns.
-        spool: Arrow IPC stream to append to; without one everything stays in memory until `write`.
-    """
+    """Rows of one schema, appended as columns; without a spool everything stays in memory until `write`."""
 
     def __init__(self, schema: pa.Schema, spool: Path | None = None) -> None:
         self._schema = schema

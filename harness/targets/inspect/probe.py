@@ -48,11 +48,7 @@ def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
 async def identify(
     http: aiohttp.ClientSession, urls: tuple[str, ...], model: str | None, *, simulated: bool
 ) -> Identity:
-    """Ask each URL for its models, and the first for what else it tells.
-
-    Raises:
-        UserError: nobody answers, it is no OpenAI API, or it does not serve ``model``.
-    """
+    """Ask each URL for its models, and the first for what else it tells."""
     listed = await asyncio.gather(*(_models(http, url) for url in urls))
     names = tuple(str(entry["id"]) for entry in listed[0])
     chosen = model or names[0]
@@ -126,11 +122,7 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
 
 
 async def _refuse_http2_only(url: str) -> None:
-    """Called when HTTP/1.1 got no answer.
-
-    Raises:
-        UserError: because the server speaks HTTP/2 and nothing else.
-    """
+    """Called when HTTP/1.1 got no answer: say so where the server speaks HTTP/2 and nothing else."""
     if await speaks_http2(url):
         raise UserError(
             "speaks only HTTP/2, and the load generator speaks HTTP/1.1",
