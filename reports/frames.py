@@ -13,7 +13,9 @@ import numpy as np
 
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.metrics.catalogue import PER_REQUEST
+from tailgate.reports.rundir.parquet_files import read_table
 from tailgate.reports.rundir.telemetry import read_gpu, read_server
+from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,9 +45,6 @@ def arrivals(run_dir: Path | str) -> "pd.Series[float]":
         UserError: not a run directory, or arrivals were not kept.
     """
     import pandas as pd
-
-    from tailgate.reports.rundir.parquet_files import read_table
-    from tailgate.workloads.common.errors import UserError
 
     path = Path(run_dir) / "arrivals.parquet"
     if not path.exists():

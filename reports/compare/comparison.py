@@ -27,22 +27,14 @@ _FAILED_APART: Final = 0.1
 
 @dataclass(frozen=True)
 class Configuration:
-    """One configuration at one load.
-
-    Attributes:
-        label, load: which.
-        runs: its replicates.
-        offered_rps: mean offered load.
-        figures: by Metric.key.
-        ratios: to the first label at the same load, by Metric.key; none of that itself, nor where it has not run
-            at this load.
-    """
+    """One configuration at one load."""
 
     label: str
     load: str
     runs: tuple[StoredRun, ...]
     offered_rps: float | None
-    figures: dict[str, RunsMean]
+    figures: dict[str, RunsMean]  # by Metric.key
+    # to the first label at the same load, by Metric.key; none of that itself, nor where it has not run at this load
     ratios: dict[str, Ratio]
 
     @property

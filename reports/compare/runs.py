@@ -28,22 +28,14 @@ _OF_DEPLOYMENT: Final = (
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as its directory holds it.
-
-    Attributes:
-        path: its directory.
-        label: the configuration that it belongs to; of a gate `baseline` or `candidate`.
-        manifest, summary: as stored.
-        point: of a gate or sweep, which load; empty otherwise.
-        pair: of a gate's interleaved pairs, which; None for runs that were not made in pairs.
-    """
+    """A run as its directory holds it."""
 
     path: Path
-    label: str
+    label: str  # the configuration that it belongs to; of a gate `baseline` or `candidate`
     manifest: Manifest
     summary: Summary
-    point: str = ""
-    pair: int | None = None
+    point: str = ""  # of a gate or sweep, which load; empty otherwise
+    pair: int | None = None  # of a gate's interleaved pairs, which; None for runs that were not made in pairs
 
     def value(self, metric: Metric) -> float | None:
         """The run's own value in the metric's unit: infinite where failures make it so; None if it has none."""
@@ -139,11 +131,7 @@ class StoredRun:
 
 
 def read_run(path: Path, label: str = "", point: str = "", pair: int | None = None) -> StoredRun:
-    """One run directory; it is summarised first if it was not, or by an older version.
-
-    Raises:
-        UserError: it is no run, or damaged.
-    """
+    """One run directory; it is summarised first if it was not, or by an older version."""
     from tailgate.reports.build import build
 
     manifest, summary = Manifest.load(path), None if (path / "spool").exists() else stored_summary(path)

@@ -42,58 +42,41 @@ class GroupCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """The bill of the steady window and what it bought; dollars. NaN where arrivals were not kept.
+    """The bill of the steady window and what it bought; dollars. NaN where arrivals were not kept."""
 
-    Attributes:
-        label, model, server: whose bill it is: the configuration's name, the model (and its revision, where it
-            is known), the server and its version.
-        gpu, gpus: type and number.
-        usd_per_gpu_hour, price_source: the price that was used.
-        usd_per_hour: of the whole deployment.
-        usd: of the steady window.
-        price_ratio: r, what an output token costs in input tokens.
-        per_million_output: the whole bill over the output tokens.
-        per_million_total: over input and output tokens.
-        per_million_output_at_slo: over good requests' output tokens only; None without an SLO.
-        cached_ratio: what a cached input token costs in input tokens.
-        split_input, split_cached_input, split_output: per million of each; the parts add up to the bill.
-        per_request, per_good_request: over ok, and over good requests that ended in the window.
-        by_class, by_tenant, by_tier: groups' parts of the bill.
-        wasted: dollars spent on `failed`, `late` (ok but not good) and `cancelled` requests.
-        unknown_work: how many `failed` and `cancelled` requests were sent and showed no token before they ended
-            inside the window: what the server did for them is not known, so that their waste is at least that.
-        idle_share: 1 - stated demand / capacity; None unless both are known.
-        served_rps_at_demand: the stated demand, or the stated capacity where that is less.
-        usd_per_million_output_at_demand: what output costs at that rate; None where no capacity is stated and
-            the demand is more than this run served: nothing shows then that the deployment can serve it.
-    """
-
+    # whose bill it is: the configuration's name; the model with its revision, the server with its version
     label: str
     model: str
     server: str
-    gpu: str
+    gpu: str  # type
     gpus: int
     usd_per_gpu_hour: float
     price_source: str
-    usd_per_hour: float
-    usd: float
-    price_ratio: float
-    cached_ratio: float
-    per_million_output: float | None
-    per_million_total: float | None
-    per_million_output_at_slo: float | None
+    usd_per_hour: float  # of the whole deployment
+    usd: float  # of the steady window
+    price_ratio: float  # r, what an output token costs in input tokens
+    cached_ratio: float  # what a cached input token costs in input tokens
+    per_million_output: float | None  # the whole bill over the output tokens
+    per_million_total: float | None  # over input and output tokens
+    per_million_output_at_slo: float | None  # over good requests' output tokens only; None without an SLO
+    # per million of each; the parts add up to the bill
     split_input: float | None
     split_cached_input: float | None
     split_output: float | None
+    # over ok, and over good requests that ended in the window
     per_request: float | None
     per_good_request: float | None
     by_class: tuple[GroupCost, ...]
     by_tenant: tuple[GroupCost, ...]
     by_tier: tuple[GroupCost, ...]
-    wasted: dict[str, float]
+    wasted: dict[str, float]  # dollars spent on `failed`, `late` (ok but not good) and `cancelled` requests
+    # how many `failed` and `cancelled` requests were sent and showed no token before they ended inside the window: what
+    # the server did for them is not known, so that their waste is at least that
     unknown_work: dict[str, int]
-    idle_share: float | None
-    served_rps_at_demand: float | None
+    idle_share: float | None  # 1 - stated demand / capacity; None unless both are known
+    served_rps_at_demand: float | None  # the stated demand, or the stated capacity where that is less
+    # what output costs at that rate; None where no capacity is stated and the demand is more than this run served:
+    # nothing shows then that the deployment can serve it
     usd_per_million_output_at_demand: float | None
 
 
@@ -125,11 +108,7 @@ def idle_share(demand_rps: float, capacity_rps: float) -> float:
 
 
 def cost(analysis: Analysis) -> Cost | None:
-    """The cost of a run by its spec's `gpus:`; None without a price or a window.
-
-    Raises:
-        UserError: the GPU type has no known price.
-    """
+    """The cost of a run by its spec's `gpus:`; None without a price or a window."""
     gpus: dict[str, Any] = analysis.run.manifest.spec.get("gpus") or {}
     price = price_of(gpus)
     if price is None or analysis.run.duration_s <= 0:

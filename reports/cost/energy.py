@@ -11,26 +11,16 @@ from tailgate.reports.telemetry.gpu import AGREEMENT, ENERGY_WINDOW_S, GpuView
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy of all sampled GPUs over the steady window.
-
-    Attributes:
-        joules: their sum.
-        mean_power_w: joules over the window's length.
-        j_per_output_token, j_per_request: None without any.
-        usd: at the stated price per kWh.
-        gco2: at the stated intensity.
-        gco2_per_million_output_tokens: the same, per output.
-        warnings: what the figures should not be trusted for.
-    """
+    """Energy of all sampled GPUs over the steady window."""
 
     joules: float
     mean_power_w: float
     j_per_output_token: float | None
     j_per_request: float | None
-    usd: float | None
-    gco2: float | None
+    usd: float | None  # at the stated price per kWh
+    gco2: float | None  # at the stated intensity
     gco2_per_million_output_tokens: float | None
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # what the figures should not be trusted for
 
 
 def energy(

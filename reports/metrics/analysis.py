@@ -20,7 +20,7 @@ from tailgate.reports.metrics.requests import (
     of_gaps,
     with_failures,
 )
-from tailgate.reports.metrics.slo import Condition, Slo, parse
+from tailgate.reports.metrics.slo import HOLDS, Slo, parse
 from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
 from tailgate.reports.rundir import telemetry
 from tailgate.reports.rundir.run import Run, load_run, slowest_rows
@@ -114,7 +114,7 @@ class Analysis:
         meeting = np.ones(len(self.run), np.bool_)
         for condition in slo.good:
             ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
-            met = meets(condition, ms)
+            met = np.asarray(HOLDS[condition.op](ms, condition.limit))
             if condition.metric in _OF_SEVERAL_CHUNKS:
                 met |= np.isnan(ms) & ~unknown
             meeting &= met | unknown if benefit_of_doubt else met
@@ -201,26 +201,8 @@ class Analysis:
         return np.maximum(lag[~np.isnan(lag)], 0.0)
 
 
-def meets(condition: Condition, ms: Floats) -> Mask:
-    """Where a figure meets a condition; not where there is none."""
-    match condition.op:
-        case "<":
-            met = ms < condition.limit
-        case "<=":
-            met = ms <= condition.limit
-        case ">":
-            met = ms > condition.limit
-        case _:
-            met = ms >= condition.limit
-    return met
-
-
 def analyse(run_dir: Path | str) -> Analysis:
-    """Work out a collected run directory.
-
-    Raises:
-        UserError: files are missing or damaged, or the manifest's SLO does not parse.
-    """
+    """Work out a collected run directory."""
     run = load_run(run_dir)
     arrivals = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
     return Analysis(run, arrivals, figures(run, arrivals), parse(run.manifest.spec.get("slo")))

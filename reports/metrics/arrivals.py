@@ -30,17 +30,11 @@ _NO_GAPS: Final = np.zeros(0, np.uint32)
 
 @dataclass(frozen=True)
 class Gaps:
-    """Gaps between content arrivals, pooled over requests: an exact multiset of microseconds.
+    """Gaps between content arrivals, pooled over requests: an exact multiset of microseconds."""
 
-    Attributes:
-        counts: how many gaps of 0, 1, 2, ... us; shape (_FINE_US,).
-        long_us: the gaps of _FINE_US or more, sorted.
-        requests: how many requests they come from (with at least one gap each).
-    """
-
-    counts: Ints
-    long_us: npt.NDArray[np.uint32]
-    requests: int
+    counts: Ints  # how many gaps of 0, 1, 2, ... us; shape (_FINE_US,)
+    long_us: npt.NDArray[np.uint32]  # the gaps of _FINE_US or more, sorted
+    requests: int  # how many requests they come from (with at least one gap each)
 
     @property
     def size(self) -> int:
@@ -85,19 +79,12 @@ NO_GAPS: Final = Gaps(np.zeros(_FINE_US, np.int64), _NO_GAPS, 0)
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some requests' arrivals: `rows` of the request table, and their flattened arrival times.
+    """Some requests' arrivals: `rows` of the request table, and their flattened arrival times."""
 
-    Attributes:
-        rows: positions in the request table; shape (r,).
-        starts: where each one's arrivals begin in `flat_us`; shape (r,).
-        lengths: how many arrivals each has, at least 1; shape (r,).
-        flat_us: arrivals in us after the first of the same request.
-    """
-
-    rows: Ints
-    starts: Ints
-    lengths: Ints
-    flat_us: npt.NDArray[np.uint32]
+    rows: Ints  # positions in the request table; shape (r,)
+    starts: Ints  # where each one's arrivals begin in `flat_us`; shape (r,)
+    lengths: Ints  # how many arrivals each has, at least 1; shape (r,)
+    flat_us: npt.NDArray[np.uint32]  # arrivals in us after the first of the same request
 
     def gaps_us(self) -> tuple[npt.NDArray[np.uint32], Mask]:
         """Gap before each arrival, and where it is one (False at each request's first arrival)."""
@@ -143,19 +130,12 @@ def _chunk(table: Any, index: Ints) -> Chunk:
 
 @dataclass(frozen=True)
 class GapSample:
-    """The gaps of every `stride`-th request, at most about _SAMPLED_GAPS of them; arrays of one shape.
+    """The gaps of every `stride`-th request, at most about _SAMPLED_GAPS of them; arrays of one shape."""
 
-    Attributes:
-        rows: the request each gap belongs to.
-        slots: the time bin in which it ended.
-        us: its length.
-        stride: 1 if it is all of them.
-    """
-
-    rows: npt.NDArray[np.int32]
-    slots: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]  # the request each gap belongs to
+    slots: npt.NDArray[np.int32]  # the time bin in which it ended
     us: npt.NDArray[np.uint32]
-    stride: int
+    stride: int  # 1 if it is all of them
 
     def of(self, wanted: Mask) -> "GapSample":
         mine = wanted[self.rows]
@@ -167,31 +147,18 @@ class GapSample:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over the arrivals tells; arrays have one entry per row of the run.
+    """What one pass over the arrivals tells; arrays have one entry per row of the run."""
 
-    Attributes:
-        longest_ms: longest gap of each request, NaN where it has fewer than two arrivals.
-        jitter_ms: standard deviation of each request's gaps, NaN likewise.
-        inside: content arrivals of each request that fell into the steady window.
-        first_inside: whether the first of them did.
-        gaps: pooled over the `ok` requests of the measure phase.
-        bin_ns: width of a time bin.
-        arrivals_per_bin: content arrivals, all phases, by time since the run's start.
-        sample: the gaps of some of these requests, for views that need more than their distribution.
-        kept: the arrivals of the rows that were asked for, us after the first, by row.
-        known: whether there were arrivals to read; without them all counts here are zero and mean nothing.
-    """
-
-    longest_ms: Floats
-    jitter_ms: Floats
-    inside: Ints
-    first_inside: Mask
-    gaps: Gaps
-    bin_ns: int
-    arrivals_per_bin: Ints
-    sample: GapSample
-    kept: dict[int, npt.NDArray[np.uint32]]
-    known: bool = True
+    longest_ms: Floats  # longest gap of each request, NaN where it has fewer than two arrivals
+    jitter_ms: Floats  # standard deviation of each request's gaps, NaN likewise
+    inside: Ints  # content arrivals of each request that fell into the steady window
+    first_inside: Mask  # whether the first of them did
+    gaps: Gaps  # pooled over the `ok` requests of the measure phase
+    bin_ns: int  # width of a time bin
+    arrivals_per_bin: Ints  # content arrivals, all phases, by time since the run's start
+    sample: GapSample  # the gaps of some of these requests, for views that need more than their distribution
+    kept: dict[int, npt.NDArray[np.uint32]]  # the arrivals of the rows that were asked for, us after the first, by row
+    known: bool = True  # whether there were arrivals to read; without them all counts here are zero and mean nothing
 
 
 def scan(run: Run, bin_ns: int = 1_000_000_000, keep: Ints | None = None) -> Scan:

@@ -33,32 +33,20 @@ _BANDS: Final = (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 13107
 
 @dataclass(frozen=True)
 class GroupFigures:
-    """One group of one split.
+    """One group of one split."""
 
-    Attributes:
-        name: e.g. a tenant's name, or `512-1023` tokens.
-        n: judged requests (see `Analysis.judged`).
-        ok: those that ended ok.
-        failed_share: failed / judged; None without any.
-        attained, goodput_rps: good / judged, and good per second; None without any, or without an SLO.
-        latencies: FIGURES over its ok requests, in ms.
-        failed_as_inf: `ttft` and `e2e` with its failed requests infinitely late.
-        itl: gaps pooled over them, by percentile; from a sample of requests in a very large run.
-        output_tokens_per_s: its tokens that arrived in the steady window.
-        stands_for: how many groups it is: several, where the smallest are together.
-    """
-
-    name: str
-    n: int
-    ok: int
-    failed_share: float | None
+    name: str  # e.g. a tenant's name, or `512-1023` tokens
+    n: int  # judged requests (see `Analysis.judged`)
+    ok: int  # those that ended ok
+    failed_share: float | None  # failed / judged; None without any
+    # good / judged, and good per second; None without any, or without an SLO
     attained: float | None
     goodput_rps: float | None
-    latencies: dict[str, LatencyDistribution]
-    failed_as_inf: dict[str, LatencyDistribution]
-    itl: tuple[Quantile, ...]
-    output_tokens_per_s: float | None
-    stands_for: int = 1
+    latencies: dict[str, LatencyDistribution]  # FIGURES over its ok requests, in ms
+    failed_as_inf: dict[str, LatencyDistribution]  # `ttft` and `e2e` with its failed requests infinitely late
+    itl: tuple[Quantile, ...]  # gaps pooled over them, by percentile; from a sample of requests in a very large run
+    output_tokens_per_s: float | None  # its tokens that arrived in the steady window
+    stands_for: int = 1  # how many groups it is: several, where the smallest are together
 
 
 @dataclass(frozen=True)
@@ -174,37 +162,24 @@ def _gap_percentiles(analysis: Analysis, rows: Mask) -> tuple[Quantile, ...]:
 
 @dataclass(frozen=True)
 class TenantShare:
-    """One tenant's part of what was asked for and of what was served.
-
-    Attributes:
-        tenant: its name.
-        demand: its share of all planned tokens (prompt and output) of the measure phase.
-        service: its share of all tokens of requests that ended ok.
-        ttft_ms: its TTFT at the percentile that is compared; None where its sample is too small.
-    """
+    """One tenant's part of what was asked for and of what was served."""
 
     tenant: str
-    demand: float
-    service: float
-    ttft_ms: float | None
+    demand: float  # its share of all planned tokens (prompt and output) of the measure phase
+    service: float  # its share of all tokens of requests that ended ok
+    ttft_ms: float | None  # its TTFT at the percentile that is compared; None where its sample is too small
 
 
 @dataclass(frozen=True)
 class Fairness:
-    """How evenly tenants were served; over all of them, however many.
-
-    Attributes:
-        shares: one per tenant.
-        percentile: which percentile of TTFT `worst_over_best` compares: 99 where every tenant's sample
-            supports it, else 50.
-        worst_over_best: worst tenant's TTFT percentile over the best one's, of those whose sample supports it.
-        too_few: tenants whose sample doesn't, so that they are left out of it.
-    """
+    """How evenly tenants were served; over all of them, however many."""
 
     shares: tuple[TenantShare, ...]
+    # which percentile of TTFT `worst_over_best` compares: 99 where every tenant's sample supports it, else 50
     percentile: float
+    # worst tenant's TTFT percentile over the best one's, of those whose sample supports it
     worst_over_best: float | None
-    too_few: int = 0
+    too_few: int = 0  # tenants whose sample doesn't, so that they are left out of it
 
 
 def fairness(analysis: Analysis) -> Fairness | None:

@@ -14,31 +14,19 @@ JudgedBy = Literal["latency", "share", "rate", "value"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, or one statistic of a latency (`ttft.p99`).
+    """One metric, or one statistic of a latency (`ttft.p99`)."""
 
-    Attributes:
-        key: its name in specs, policies and JSON.
-        label: its name for people.
-        unit: `ms`, `/s`, `%`, `$`, `J`, `W`, or empty.
-        path: where it stands in a summary; below `derived` stands what needs the manifest too.
-        judged: how.
-        higher: whether more is better.
-        objective: whether an SLO may name it.
-        gated: whether a gate may compare it.
-        per_request: whether one request has its own value; pooled gaps between tokens belong to none.
-        failures_count: whether there are percentiles that count failures as infinitely late: of latencies that a
-            target could improve by failing.
-    """
-
-    key: str
-    label: str
-    unit: str
-    path: tuple[str, ...]
+    key: str  # its name in specs, policies and JSON
+    label: str  # its name for people
+    unit: str  # `ms`, `/s`, `%`, `$`, `J`, `W`, or empty
+    path: tuple[str, ...]  # where it stands in a summary; below `derived` stands what needs the manifest too
     judged: JudgedBy
-    higher: bool = False
-    objective: bool = False
-    gated: bool = False
-    per_request: bool = False
+    higher: bool = False  # whether more is better
+    objective: bool = False  # whether an SLO may name it
+    gated: bool = False  # whether a gate may compare it
+    per_request: bool = False  # whether one request has its own value; pooled gaps between tokens belong to none
+    # whether there are percentiles that count failures as infinitely late: of latencies that a target could improve by
+    # failing
     failures_count: bool = False
 
     @property

@@ -16,17 +16,11 @@ _BATCHES = 12
 
 @dataclass(frozen=True)
 class InFlight:
-    """Requests in flight over the steady window.
+    """Requests in flight over the steady window."""
 
-    Attributes:
-        mean: time-weighted.
-        max: largest.
-        growth: fitted change from the window's begin to its end.
-    """
-
-    mean: float
+    mean: float  # time-weighted
     max: float
-    growth: float
+    growth: float  # fitted change from the window's begin to its end
 
 
 def in_flight_at(run: Run, edges_ns: Floats) -> Floats:

@@ -31,15 +31,11 @@ from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 @dataclass(frozen=True)
 class Figures:
-    """What each request showed, in ms; every array has one entry per row of the run.
+    """What each request showed, in ms; every array has one entry per row of the run."""
 
-    Attributes:
-        ms: by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...).
-        order: rows in the order in which they began, for autocorrelation.
-    """
-
+    # by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...)
     ms: dict[str, Floats]
-    order: Ints
+    order: Ints  # rows in the order in which they began, for autocorrelation
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,12 @@ def figures(run: Run, scan: Scan) -> Figures:
 def distribution(
     values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
 ) -> LatencyDistribution:
+    return of_series(in_time_order(values, wanted, order), percentiles)
+
+
+def in_time_order(values: Floats, wanted: Mask, order: Ints) -> Floats:
     series = values[order][wanted[order]]
-    return of_series(series[~np.isnan(series)], percentiles)
+    return series[~np.isnan(series)]
 
 
 def with_failures(

@@ -10,8 +10,9 @@ Whether a run meets them is `reports.summary.objectives`; this module knows no d
 """
 
 import difflib
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,27 +25,23 @@ RATES: Final = catalogue.keys(catalogue.RATES)
 # What `good:` may name: pooled gaps between tokens have no value of one request.
 OF_ONE_REQUEST: Final = catalogue.keys(m for m in catalogue.LATENCIES if m.objective and m.per_request)
 
+# Of numbers and of arrays; nothing holds of NaN.
+HOLDS: Final[dict[str, Callable[[Any, float], Any]]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 _MS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "min": 6e4}
 _TOKEN: Final = re.compile(r"\s*(?:(<=|>=|<|>)|([A-Za-z_][A-Za-z_0-9.]*)|(\d+(?:\.\d+)?|\.\d+)([a-zµ%]+|/s)?)")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """One objective on a whole run, e.g. `ttft: p99 < 800ms`.
+    """One objective on a whole run, e.g. `ttft: p99 < 800ms`."""
 
-    Attributes:
-        metric: a name of LATENCIES, SHARES or RATES.
-        statistic: `p99`, `mean`, `max`, ...; empty for shares and rates.
-        op: `<`, `<=`, `>` or `>=`.
-        limit: in ms, as a fraction, or per second.
-        text: as it was written.
-    """
-
-    metric: str
-    statistic: str
-    op: str
-    limit: float
-    text: str
+    metric: str  # a name of LATENCIES, SHARES or RATES
+    statistic: str  # `p99`, `mean`, `max`, ...; empty for shares and rates
+    op: str  # `<`, `<=`, `>` or `>=`
+    limit: float  # in ms, as a fraction, or per second
+    text: str  # as it was written
 
     @property
     def percentile(self) -> float | None:

@@ -20,30 +20,24 @@ _STALL_TIMES: Final = 5.0
 
 @dataclass(frozen=True)
 class Slow:
-    """One request. Spans are (begin, end) in ms after it was due; None where nothing is known.
-
-    Attributes:
-        index, request_id, status, klass, tenant: which it was.
-        due_s: when it was due, seconds from the run's start.
-        segments: by name: `late` (the client's lateness), `connect`, `queue` (as the server reports it), `wait`
-            (sent to first token, less the queue), `tokens`, `tail` (last token to end).
-        stalls: its longest gaps.
-        kv_usage, running, waiting, gpu_clock_mhz: the server's and the GPU's last samples when it was sent.
-    """
+    """One request. Spans are (begin, end) in ms after it was due; None where nothing is known."""
 
     index: int
     request_id: str
     status: str
     klass: str
     tenant: str
-    due_s: float
+    due_s: float  # when it was due, seconds from the run's start
     prompt_tokens: float | None
     output_tokens: float | None
     ttft_ms: float | None
     e2e_ms: float | None
     longest_gap_ms: float | None
+    # by name: `late` (the client's lateness), `connect`, `queue` (as the server reports it), `wait` (sent to first
+    # token, less the queue), `tokens`, `tail` (last token to end)
     segments: dict[str, tuple[float, float]] = field(default_factory=dict)
-    stalls: tuple[tuple[float, float], ...] = ()
+    stalls: tuple[tuple[float, float], ...] = ()  # its longest gaps
+    # kv_usage, running, waiting, gpu_clock_mhz: the server's and the GPU's last samples when it was sent
     kv_usage: float | None = None
     running: float | None = None
     waiting: float | None = None

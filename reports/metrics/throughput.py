@@ -15,21 +15,15 @@ from tailgate.workloads.common.arrays import Floats, Mask
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rates over the steady window, per second; output is NaN where arrivals were not kept.
+    """Rates over the steady window, per second; output is NaN where arrivals were not kept."""
 
-    Attributes:
-        requests_per_s: requests that ended `ok` inside the window.
-        input_tokens_per_s: prompt tokens of requests whose first token arrived inside it (as planned
-            where no `usage` came); of an answer that was not streamed, whose end did.
-        output_tokens_per_s: tokens that arrived inside it.
-        estimated_share: share of those output tokens whose number no `usage` confirms (the request failed
-            or was cut off): counted as arrivals times the run's mean tokens per arrival.
-        total_tokens_per_s: input and output tokens.
-    """
-
-    requests_per_s: float
+    requests_per_s: float  # requests that ended `ok` inside the window
+    # prompt tokens of requests whose first token arrived inside it (as planned where no `usage` came); of an answer
+    # that was not streamed, whose end did
     input_tokens_per_s: float
-    output_tokens_per_s: float
+    output_tokens_per_s: float  # tokens that arrived inside it
+    # share of those output tokens whose number no `usage` confirms (the request failed or was cut off): counted as
+    # arrivals times the run's mean tokens per arrival
     estimated_share: float
     total_tokens_per_s: float
 

@@ -25,17 +25,12 @@ AnyInts = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Series over time; every array has one entry per bin, NaN where nothing was seen.
+    """Series over time; every array has one entry per bin, NaN where nothing was seen."""
 
-    Attributes:
-        edges_ns: bin edges from the run's start; shape (bins + 1,).
-        series: by name, e.g. `ttft_p50` (ms, by when the request was due), `itl_p99` (ms, by when the token
-            came), `offered`, `ok`, `failed` (per second), `output_tokens` (content arrivals per second),
-            `in_flight`; where sampled `running`, `waiting`, `kv_usage` (a fraction), `power_w` (of all GPUs),
-            `sm_clock_mhz` and `utilization` (their mean).
-    """
-
-    edges_ns: Ints
+    edges_ns: Ints  # bin edges from the run's start; shape (bins + 1,)
+    # by name, e.g. `ttft_p50` (ms, by when the request was due), `itl_p99` (ms, by when the token came), `offered`,
+    # `ok`, `failed` (per second), `output_tokens` (content arrivals per second), `in_flight`; where sampled `running`,
+    # `waiting`, `kv_usage` (a fraction), `power_w` (of all GPUs), `sm_clock_mhz` and `utilization` (their mean)
     series: dict[str, Floats]
 
     @property

@@ -40,34 +40,27 @@ class DispersionAsSent:
 
 @dataclass(frozen=True)
 class WorkloadAsSent:
-    """What was sent in the measure phase.
+    """What was sent in the measure phase."""
 
-    Attributes:
-        planned_rps, sent_rps: open loop: requests due and requests sent inside the steady window, per second;
-            closed: sent.
-        gap_cv_planned, gap_cv_sent: coefficient of variation of the gaps between requests (Poisson: 1).
-        dispersion: at WINDOWS_S, where the run holds enough windows.
-        prompt_ks, output_ks: Kolmogorov-Smirnov distance of the ok requests' lengths by usage from those of all
-            requests that were due: a server that drops the long ones shows here.
-        mismatched, prompt_mismatched: ok requests whose output, prompt is not of the planned length.
-        planned_reuse: share of the ok requests' prompt tokens that a cache without limit would have found, in
-            whole blocks of the server's where it tells their length; None if the plan has no blocks.
-        cached_share: share of prompt tokens that the server found in its cache; None if it doesn't tell.
-        cache_block_tokens: the server's block; None where it doesn't tell.
-    """
-
+    # requests due (of an open loop) and sent inside the steady window, per second
     planned_rps: float | None
     sent_rps: float | None
+    # gap_cv_planned, gap_cv_sent: coefficient of variation of the gaps between requests (Poisson: 1)
     gap_cv_planned: float | None
     gap_cv_sent: float | None
-    dispersion: tuple[DispersionAsSent, ...]
+    dispersion: tuple[DispersionAsSent, ...]  # at WINDOWS_S, where the run holds enough windows
+    # prompt_ks, output_ks: Kolmogorov-Smirnov distance of the ok requests' lengths by usage from those of all requests
+    # that were due: a server that drops the long ones shows here
     prompt_ks: float | None
     output_ks: float | None
+    # mismatched, prompt_mismatched: ok requests whose output, prompt is not of the planned length
     mismatched: int
     prompt_mismatched: int
+    # share of the ok requests' prompt tokens that a cache without limit would have found, in whole blocks of the
+    # server's where it tells their length; None if the plan has no blocks
     planned_reuse: float | None
-    cached_share: float | None
-    cache_block_tokens: int | None
+    cached_share: float | None  # share of prompt tokens that the server found in its cache; None if it doesn't tell
+    cache_block_tokens: int | None  # the server's block; None where it doesn't tell
 
 
 def workload_as_sent(analysis: Analysis) -> WorkloadAsSent:

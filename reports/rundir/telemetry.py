@@ -254,20 +254,12 @@ def histogram(
 
 
 def read_server(run_dir: Path) -> Telemetry | None:
-    """`server.parquet`; None if the run has none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """`server.parquet`; None if the run has none."""
     return _read(run_dir / "server.parquet", ("endpoint", "labels"))
 
 
 def read_gpu(run_dir: Path) -> Telemetry | None:
     return _read(run_dir / "gpu.parquet", ("gpu",))
-
-
-def read_host(run_dir: Path) -> Telemetry | None:
-    return _read(run_dir / "host.parquet", ("process", "pid"))
 
 
 def _read(path: Path, source: tuple[str, ...]) -> Telemetry | None:

@@ -29,50 +29,34 @@ _NODES: Final = 60
 
 @dataclass(frozen=True)
 class Shift:
-    """A difference of logarithms: positive is worse. Scalars, or arrays of one shape.
-
-    Attributes:
-        mean: the estimate.
-        error: its standard error.
-        df: degrees of freedom of the error.
-        n: pairs; of two unpaired samples the harmonic mean of their sizes.
-    """
+    """A difference of logarithms: positive is worse. Scalars, or arrays of one shape."""
 
     mean: Any
-    error: Any
-    df: float
-    n: float
+    error: Any  # its standard error
+    df: float  # degrees of freedom of the error
+    n: float  # pairs; of two unpaired samples the harmonic mean of their sizes
 
 
 @dataclass(frozen=True)
 class RunsMean:
-    """One figure over the replicates of one configuration.
+    """One figure over the replicates of one configuration."""
 
-    Attributes:
-        value: geometric mean (arithmetic where a value is not positive); None without any run.
-        low, high: two-sided 95 % interval between runs; None with fewer than two runs.
-        runs: each run's own value.
-    """
-
-    value: float | None
+    value: float | None  # geometric mean (arithmetic where a value is not positive); None without any run
+    # low, high: two-sided 95 % interval between runs; None with fewer than two runs
     low: float | None
     high: float | None
-    runs: tuple[float, ...]
+    runs: tuple[float, ...]  # each run's own value
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of one configuration over the same of another.
+    """A figure of one configuration over the same of another."""
 
-    Attributes:
-        value: ratio of the means.
-        low, high: two-sided 95 % interval; None unless both sides have two runs (or two pairs).
-        how: `paired` (same plans on both sides), `unpaired` (Welch), or `single runs`.
-    """
-
-    value: float
+    value: float  # ratio of the means
+    # low, high: two-sided 95 % interval; None unless both sides have two runs (or two pairs)
     low: float | None
     high: float | None
+    # `paired` (same plans on both sides), `unpaired` (Welch), or `single runs`
     how: Literal["paired", "unpaired", "single runs"]
 
 

@@ -30,29 +30,17 @@ PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 @dataclass(frozen=True)
 class Quantile:
-    """One percentile of a sample.
+    """One percentile of a sample."""
 
-    Attributes:
-        q: the percentile, 0 to 100.
-        value: nearest rank, i.e. the ceil(q n)-th smallest; None below the floor `needs`.
-        low: lower end of the two-sided 95 % interval; None where the sample can't give one.
-        high: upper end of it.
-        below: one-sided 95 % lower bound.
-        above: one-sided 95 % upper bound.
-        n: sample size, requests.
-        n_eff: that many independent requests would know as much.
-        needs: requests this percentile needs, at this sample's autocorrelation.
-    """
-
-    q: float
-    value: float | None
-    low: float | None
-    high: float | None
-    below: float | None
-    above: float | None
-    n: int
-    n_eff: float
-    needs: int
+    q: float  # the percentile, 0 to 100
+    value: float | None  # nearest rank, i.e. the ceil(q n)-th smallest; None below the floor `needs`
+    low: float | None  # lower end of the two-sided 95 % interval; None where the sample can't give one
+    high: float | None  # upper end of it
+    below: float | None  # one-sided 95 % lower bound
+    above: float | None  # one-sided 95 % upper bound
+    n: int  # sample size, requests
+    n_eff: float  # that many independent requests would know as much
+    needs: int  # requests this percentile needs, at this sample's autocorrelation
 
 
 def floor(q: float) -> int:

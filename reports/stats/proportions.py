@@ -28,18 +28,12 @@ Counts = tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class Proportion:
-    """Hits among trials over the runs of a side.
-
-    Attributes:
-        hits, trials: as counted.
-        dispersion: how many times more the runs' shares vary than chance would have it; 0 where that can't be seen.
-        df: its degrees of freedom.
-    """
+    """Hits among trials over the runs of a side."""
 
     hits: int
     trials: int
-    dispersion: float
-    df: int
+    dispersion: float  # how many times more the runs' shares vary than chance would have it; 0 where that can't be seen
+    df: int  # degrees of freedom of the dispersion
 
     @property
     def share(self) -> float:

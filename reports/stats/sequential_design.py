@@ -29,19 +29,12 @@ _NODES: Final = 40
 
 @dataclass(frozen=True)
 class Design:
-    """Pairs at the first look, and at the second if there may be one.
+    """Pairs at the first look, and at the second if there may be one."""
 
-    Attributes:
-        pairs: at the first look.
-        extended: at the second, all together; None without an extension.
-        look: which look this is.
-        paired: interleaved pairs, not stored runs.
-    """
-
-    pairs: int
-    extended: int | None = None
+    pairs: int  # at the first look
+    extended: int | None = None  # at the second, all together; None without an extension
     look: Literal[1, 2] = 1
-    paired: bool = True
+    paired: bool = True  # interleaved pairs, not stored runs
 
     @property
     def looks(self) -> int:

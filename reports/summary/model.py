@@ -106,23 +106,18 @@ def short_of(latencies: Mapping[str, tuple[Quantile, ...]]) -> Needs:
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """What was sent, by status, and what was in flight.
-
-    Attributes:
-        requests: `planned`, `ok` and the other statuses that came, of the measure phase; `all_phases` of all.
-        users: of a closed loop their time-weighted `mean` and `max`.
-        overloaded: whether requests in flight grew all along.
-    """
+    """What was sent, by status, and what was in flight."""
 
     loop: str
     offered_rps: float | None
     sent_rps: float | None
     duration_s: float
+    # `planned`, `ok` and the other statuses that came, of the measure phase; `all_phases` of all
     requests: dict[str, int]
     all_phases: dict[str, int]
-    users: dict[str, float] | None = None
+    users: dict[str, float] | None = None  # of a closed loop their time-weighted `mean` and `max`
     in_flight: InFlight | None = None
-    overloaded: bool | None = None
+    overloaded: bool | None = None  # whether requests in flight grew all along
 
     OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
 

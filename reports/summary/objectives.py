@@ -12,8 +12,8 @@ import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.rate_intervals import rate
-from tailgate.reports.metrics.requests import gap_mean_interval, of_gaps, of_series
-from tailgate.reports.metrics.slo import RATES, Threshold
+from tailgate.reports.metrics.requests import gap_mean_interval, in_time_order, of_gaps, of_series
+from tailgate.reports.metrics.slo import HOLDS, RATES, Threshold
 from tailgate.reports.stats.order_statistics import (
     LEVEL,
     Quantile,
@@ -116,25 +116,17 @@ def _series(analysis: Analysis, metric: str, rows: Mask) -> Floats:
     """A figure of all judged requests that have it, in the order in which they began; failures infinitely late."""
     ms = np.where(analysis.failed, np.inf, analysis.figures.ms[metric])
     wanted = rows & ((analysis.run.ok & analysis.run.measured) | analysis.failed)
-    order = analysis.figures.order
-    series = ms[order][wanted[order]]
-    return series[~np.isnan(series)]
+    return in_time_order(ms, wanted, analysis.figures.order)
 
 
 def compare(threshold: Threshold, below: float | None, above: float | None) -> Judgement:
     """What one-sided bounds of the true value say of a threshold."""
-    limit = threshold.limit
-    met = broken = False
-    match threshold.op:
-        case "<":
-            met, broken = above is not None and above < limit, below is not None and below >= limit
-        case "<=":
-            met, broken = above is not None and above <= limit, below is not None and below > limit
-        case ">":
-            met, broken = below is not None and below > limit, above is not None and above <= limit
-        case ">=":
-            met, broken = below is not None and below >= limit, above is not None and above < limit
-    return Judgement.MET if met else Judgement.BROKEN if broken else Judgement.UNDECIDED
+    best, worst = (below, above) if threshold.op in ("<", "<=") else (above, below)
+    holds = HOLDS[threshold.op]
+    if worst is not None and holds(worst, threshold.limit):
+        return Judgement.MET
+    broken = best is not None and not holds(best, threshold.limit)
+    return Judgement.BROKEN if broken else Judgement.UNDECIDED
 
 
 def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:

@@ -1,43 +1,47 @@
 """The sections of a summary that are counted out of the run's rows; the others are as they were worked out."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tailgate.loadgen.records import Status
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.breakdown import GroupFigures
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.requests import distribution
 from tailgate.reports.metrics.slo import Slo
-from tailgate.reports.summary.model import (
-    ClientSummary,
-    Connections,
-    ErrorKind,
-    Errors,
-    GpuSummary,
-    LatencySummary,
-    LoadSummary,
-    Objective,
-    SloSummary,
-    Streaming,
-)
+from tailgate.reports.summary import model
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
 from tailgate.workloads.common.arrays import Floats
 
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
+# A simulated step that is late by more than this share of a token gap is worth a word.
+_SIMULATED_LATE: Final = 0.1
+# What a run lacks without a file.
+_WITHOUT: Final = {
+    "arrivals.parquet": "no ITL, stalls or tokens over time",
+    "client.parquet": "whether the load generator kept up can't be checked",
+    "plan.parquet": "no reuse of prefixes is known",
+    "server.parquet": "no figures of the server",
+    "gpu.parquet": "no figures of GPUs",
+    "host.parquet": "no figures of the host",
+}
 
 
-def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> LoadSummary:
+def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> model.LoadSummary:
     run = analysis.run
     seconds = run.duration_s
     codes, names = run.texts("status")
     counts = np.bincount(codes[run.measured], minlength=len(names))
     by_status = dict(zip(names, counts.tolist(), strict=True))
     in_order = {status.value: by_status[status.value] for status in Status if by_status.get(status.value)}
-    return LoadSummary(
+    return model.LoadSummary(
         loop=run.manifest.loop,
         offered_rps=int(np.count_nonzero(analysis.offered)) / seconds if seconds else None,
         sent_rps=analysis.sent_rps,
@@ -50,23 +54,23 @@ def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> LoadS
     )
 
 
-def gpus(views: list[GpuView]) -> GpuSummary | None:
+def gpus(views: list[GpuView]) -> model.GpuSummary | None:
     """All GPUs, and what concerns them together; None without any."""
     if not views:
         return None
     slow = [view.slowdown_share for view in views if view.slowdown_share is not None]
     power = [view.power_w for view in views if view.power_w is not None]
-    return GpuSummary(len(whole_gpus(views)), sum(power) if power else None, max(slow, default=None), views)
+    return model.GpuSummary(len(whole_gpus(views)), sum(power) if power else None, max(slow, default=None), views)
 
 
-def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
+def slo(analysis: Analysis, judged: list[Judged]) -> model.SloSummary | None:
     if not judged and not analysis.has_good:
         return None
     seconds, offered = analysis.run.duration_s, int(np.count_nonzero(analysis.judged))
     good = int(np.count_nonzero(analysis.good))
     unknown = bool((analysis.judged & analysis.unknown).any())
     admitted = offered - int(np.count_nonzero(analysis.judged & analysis.run.is_text("status", "rejected")))
-    return SloSummary(
+    return model.SloSummary(
         attained=good / offered if offered and not unknown else None,
         attained_of_admitted=good / admitted if admitted and not unknown else None,
         good=None if unknown else good,
@@ -78,10 +82,10 @@ def slo(analysis: Analysis, judged: list[Judged]) -> SloSummary | None:
     )
 
 
-def _objective(judged: Judged) -> Objective:
+def _objective(judged: Judged) -> model.Objective:
     threshold = judged.threshold
     unit = METRICS[threshold.metric].unit
-    return Objective(
+    return model.Objective(
         objective=f"{judged.scope}: {threshold.text}" if judged.scope else threshold.text,
         result=judged.result,
         value=judged.value,
@@ -98,7 +102,7 @@ def _conditions(slo: Slo) -> list[str]:
     return [f"{c.metric} {c.op} {c.limit:g} ms" for c in slo.good]
 
 
-def streaming(analysis: Analysis) -> Streaming:
+def streaming(analysis: Analysis) -> model.Streaming:
     run = analysis.run
     rows = run.measured & (run.column("chunks") > 0)
     chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
@@ -108,7 +112,7 @@ def streaming(analysis: Analysis) -> Streaming:
     def share(name: str) -> float | None:
         return float(run.column(name)[rows].sum()) / total if total else None
 
-    return Streaming(
+    return model.Streaming(
         arrivals=int(total),
         multi_token_share=float(several[by_server].sum()) / by_server_total if by_server_total else None,
         client_coalesced_share=share("client_coalesced"),
@@ -116,47 +120,44 @@ def streaming(analysis: Analysis) -> Streaming:
     )
 
 
-def connections(analysis: Analysis) -> Connections:
+def connections(analysis: Analysis) -> model.Connections:
     """Connections that the measure phase's requests opened, and what their set-up took."""
     run = analysis.run
     ms = (run.column("connected_ns") - run.column("connect_start_ns")) / 1e6
     opened = run.measured & np.isfinite(ms)
-    return Connections(
+    return model.Connections(
         sent=int(np.count_nonzero(run.measured & np.isfinite(run.column("sent_ns")))),
         new=int(np.count_nonzero(opened)),
-        set_up_ms=LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
+        set_up_ms=model.LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
     )
 
 
-def errors(analysis: Analysis) -> Errors:
+def errors(analysis: Analysis) -> model.Errors:
     """Requests of the measure phase that did not end ok, by kind, each with an example."""
     run = analysis.run
     judged, failed = int(np.count_nonzero(analysis.judged)), int(np.count_nonzero(analysis.failed))
     codes, names = run.texts("status")
     by_status = {name: np.flatnonzero(run.measured & (codes == code)) for code, name in enumerate(names)}
     kinds = [_kind(run.requests, name, rows) for name, rows in by_status.items() if name != "ok" and len(rows)]
-    return Errors(failed / judged if judged else None, failed, sorted(kinds, key=lambda kind: -kind.count))
+    return model.Errors(failed / judged if judged else None, failed, sorted(kinds, key=lambda kind: -kind.count))
 
 
-def _kind(requests: Any, status: str, places: Any) -> ErrorKind:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _kind(requests: Any, status: str, places: Any) -> model.ErrorKind:
     rows = requests.take(pa.array(places)).select(["index", "request_id", "http_status", "error"])
     example = rows.filter(pc.is_valid(rows["error"])).slice(0, 1).to_pylist() or rows.slice(0, 1).to_pylist()
     codes = {str(v["values"]): v["counts"] for v in pc.value_counts(rows["http_status"]).to_pylist()}
     codes.pop("None", None)
-    return ErrorKind(status, len(places), example[0], codes)
+    return model.ErrorKind(status, len(places), example[0], codes)
 
 
-def client(analysis: Analysis) -> ClientSummary:
+def client(analysis: Analysis) -> model.ClientSummary:
     run = analysis.run
     turns, steps = client_column(run, "loop_max_ns"), client_column(run, "clock_step_ns")
 
     def histogram(name: str) -> dict[str, float | None]:
         return {at: lag_percentile(run, name, q) for at, q in _LAGS.items()}
 
-    return ClientSummary(
+    return model.ClientSummary(
         dispatch_lag_ms=_lags(analysis.dispatch_lag_ms),
         send_lag_ms=_lags(analysis.send_lag_ms),
         receive_lag_ms=histogram("receive_lag"),
@@ -175,3 +176,43 @@ def _lags(lags: Floats) -> dict[str, float | None]:
     if not len(lags):
         return dict.fromkeys(_LAGS)
     return {name: float(np.percentile(lags, q, method="inverted_cdf")) for name, q in _LAGS.items()}
+
+
+def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], unreadable_events: int) -> Iterator[str]:
+    """What could not be read, and what stands for something else."""
+    run, sample = analysis.run, analysis.scan.sample
+    for name, why in run.problems.items():
+        if _is_news(name, why):
+            yield f"{name} {why}: {_WITHOUT[name]}"
+    if run.absent:
+        yield f"requests.parquet has no column {', '.join(run.absent)}: what they tell is left out"
+    if unreadable_events:
+        yield f"events.jsonl: {unreadable_events:,} lines can't be read and are left out"
+    if sample.stride > 1:
+        yield (
+            f"ITL over time, by group and its intervals are from every {sample.stride}th request "
+            "(its percentiles over all requests are exact)"
+        )
+    for name, groups in splits.items():
+        if (others := groups[-1].stands_for) > 1:
+            yield f"the split by {name.replace('_', ' ')} shows the {others:,} smallest groups together"
+    yield from _simulated_late(analysis)
+
+
+def _is_news(name: str, why: str) -> bool:
+    """Telemetry that was never sampled is no news; a damaged file always is."""
+    return "missing" not in why or name in ("arrivals.parquet", "client.parquet", "plan.parquet")
+
+
+def _simulated_late(analysis: Analysis) -> Iterator[str]:
+    """Where an embedded engine could not keep its own time, its latencies are this machine's."""
+    server, gap = analysis.server, analysis.latencies["itl"].at(50).value
+    if not analysis.run.manifest.target.simulated or server is None or not gap:
+        return
+    late_s = server.delta("tailgate_engine_step_lateness_seconds_sum")
+    steps = server.delta("tailgate_engine_step_lateness_seconds_count")
+    if late_s and steps and 1000 * late_s / steps > _SIMULATED_LATE * gap:
+        yield (
+            f"the embedded engine's steps came {1000 * late_s / steps:.1f} ms late on average, where the median gap "
+            f"between tokens is {gap:.1f} ms: this machine is too slow for the load that it simulates"
+        )

@@ -19,7 +19,6 @@ from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.summary import parts
 from tailgate.reports.summary.diagnosis import Evidence, diagnose
 from tailgate.reports.summary.model import GroupSummary, Summary, latencies, short_of
-from tailgate.reports.summary.notices import notices
 from tailgate.reports.summary.objectives import judge
 from tailgate.reports.summary.run_verdict import run_verdict
 from tailgate.reports.telemetry.deployment import deployment_memory, lifecycle
@@ -35,16 +34,11 @@ FILE_NAME: Final = "summary.json"
 
 
 def summarize(run_dir: Path | str) -> Summary:
-    """Work out a collected run directory's summary.
-
-    Raises:
-        UserError: files are missing or damaged.
-    """
+    """Work out a collected run directory's summary."""
     return summary_of(analyse(run_dir))
 
 
 def write_summary(run_dir: Path | str) -> Summary:
-    """Work out a run's summary and write `run_dir/summary.json`."""
     summary = summarize(run_dir)
     save_summary(run_dir, summary)
     return summary
@@ -117,7 +111,7 @@ def summary_of(analysis: Analysis) -> Summary:
     judged = judge(analysis, overloaded)
     groups, workload = splits(analysis), workload_as_sent(analysis)
     events, unreadable = read_events(analysis.run.path)
-    remarks = [*manifest.notices, *notices(analysis, groups, unreadable)]
+    remarks = [*manifest.notices, *parts.notices(analysis, groups, unreadable)]
     try:
         money = cost(analysis)
     except UserError as error:

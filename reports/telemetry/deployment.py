@@ -18,51 +18,34 @@ PROCESS = "process_mem_bytes:"
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """A deployment that we started and stopped; seconds.
+    """A deployment that we started and stopped; seconds."""
 
-    Attributes:
-        ready_s: from the spawn until it answered; the sum of `phases`.
-        phases: in their order.
-        details: figures of its log: model_load_s, engine_init_s, ...
-        stop_s: from SIGTERM until it, its children and its port were gone.
-        killed: SIGTERM was not enough.
-        port_free, memory_back_s: see `harness.targets.base.Life`.
-    """
-
-    ready_s: float
+    ready_s: float  # from the spawn until it answered; the sum of `phases`
     phases: dict[str, float]
-    details: dict[str, float]
-    stop_s: float | None = None
-    killed: bool = False
+    details: dict[str, float]  # figures of its log: model_load_s, engine_init_s, ...
+    stop_s: float | None = None  # from SIGTERM until it, its children and its port were gone
+    killed: bool = False  # SIGTERM was not enough
     exit_code: int | None = None
+    # port_free, memory_back_s: see `harness.targets.base.Life`
     port_free: bool | None = None
     memory_back_s: float | None = None
 
 
 @dataclass(frozen=True)
 class GpuMemoryUse:
-    """One GPU's memory in bytes; None where it wasn't seen.
-
-    Attributes:
-        total: what it has.
-        before_start, loaded, after_stop: used before the server's start, when it was up, after its end.
-        taken: loaded - before_start.
-        peak: most used in the run.
-        headroom: least free in the run.
-        reserved: most that the driver and firmware kept for themselves.
-        processes: most that processes held in sum; what is used beyond it is nobody's by name.
-    """
+    """One GPU's memory in bytes; None where it wasn't seen."""
 
     gpu: str
     total: float | None = None
+    # before_start, loaded, after_stop: used before the server's start, when it was up, after its end
     before_start: float | None = None
     loaded: float | None = None
     after_stop: float | None = None
-    taken: float | None = None
-    peak: float | None = None
-    headroom: float | None = None
-    reserved: float | None = None
-    processes: float | None = None
+    taken: float | None = None  # loaded - before_start
+    peak: float | None = None  # most used in the run
+    headroom: float | None = None  # least free in the run
+    reserved: float | None = None  # most that the driver and firmware kept for themselves
+    processes: float | None = None  # most that processes held in sum; what is used beyond it is nobody's by name
 
 
 @dataclass(frozen=True)

@@ -27,41 +27,26 @@ _UNCOUNTED: Final = 0.1
 
 @dataclass(frozen=True)
 class GpuView:
-    """One GPU (or MIG instance) over the steady window; None where it doesn't tell.
+    """One GPU (or MIG instance) over the steady window; None where it doesn't tell."""
 
-    Attributes:
-        gpu: UUID.
-        parent: of a MIG instance the whole GPU's UUID, which stands for its power and energy too.
-        power_w, sm_clock_mhz, utilization, mem_used_bytes: time-weighted means (utilization says that some
-            kernel ran, not how full the GPU was).
-        mem_peak_bytes: largest sample of used memory.
-        temperature_max_c: largest sample.
-        slowdown_share: share of the window with a hardware thermal or power-brake slowdown (HARDWARE).
-        mild_slowdown_share: share of the window with one of MILD only.
-        slowdown_reasons: which of both.
-        power_cap_share: share of the window at the power limit.
-        energy_j: energy, by the counter where it has one, else by integrating power.
-        energy_source: `counter` or `power`.
-        energy_disagreement: |counter - integral of power| / counter.
-        gap_s: longest pause between samples in the window.
-    """
-
-    gpu: str
-    parent: str | None
+    gpu: str  # UUID
+    parent: str | None  # of a MIG instance the whole GPU's UUID, which stands for its power and energy too
+    # power_w, sm_clock_mhz, utilization, mem_used_bytes: time-weighted means (utilization says that some kernel ran,
+    # not how full the GPU was)
     power_w: float | None
     sm_clock_mhz: float | None
     utilization: float | None
     mem_used_bytes: float | None
     mem_peak_bytes: float | None
-    temperature_max_c: float | None
-    slowdown_share: float | None
-    mild_slowdown_share: float | None
-    slowdown_reasons: tuple[str, ...]
-    power_cap_share: float | None
-    energy_j: float | None
-    energy_source: str
-    energy_disagreement: float | None
-    gap_s: float
+    temperature_max_c: float | None  # largest sample
+    slowdown_share: float | None  # share of the window with a hardware thermal or power-brake slowdown (HARDWARE)
+    mild_slowdown_share: float | None  # share of the window with one of MILD only
+    slowdown_reasons: tuple[str, ...]  # which of both
+    power_cap_share: float | None  # share of the window at the power limit
+    energy_j: float | None  # energy, by the counter where it has one, else by integrating power
+    energy_source: str  # `counter` or `power`
+    energy_disagreement: float | None  # |counter - integral of power| / counter
+    gap_s: float  # longest pause between samples in the window
 
 
 def gpu_views(analysis: Analysis) -> list[GpuView]:

@@ -11,15 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.rundir.telemetry import (
-    HistogramGrowth,
-    Series,
-    Telemetry,
-    histogram,
-    labels_of,
-    longest_gap_s,
-    on_grid,
-)
+from tailgate.reports.rundir import telemetry
 
 _PHASES: Final = {
     "queue": "vllm:request_queue_time_seconds",
@@ -46,15 +38,11 @@ class PhaseTime:
 
     Between two scrapes counters are taken to grow evenly, so that all of it is as exact as the window's edges
     lie near to scrapes.
-
-    Attributes:
-        n: requests (for itl: gaps).
-        mean_ms: mean.
-        p50_ms, p99_ms: interpolated; with the lower and upper edge of the bucket that holds them.
     """
 
-    n: float
+    n: float  # requests (for itl: gaps)
     mean_ms: float
+    # p50_ms, p99_ms: interpolated; with the lower and upper edge of the bucket that holds them
     p50_ms: tuple[float, float, float | None]
     p99_ms: tuple[float, float, float | None]
 
@@ -71,41 +59,26 @@ class ServerEndpoint:
 
 @dataclass(frozen=True)
 class ServerView:
-    """Figures of the steady window; None where the server doesn't report it.
+    """Figures of the steady window; None where the server doesn't report it."""
 
-    Attributes:
-        running, waiting: requests in the batch, and waiting for it.
-        waiting_by_reason: mean waiting per reason (capacity, deferred).
-        kv_usage: share of the KV cache in use.
-        kv_tokens: its size over all engines.
-        preemptions: requests thrown out of the batch for want of KV room.
-        rejections: requests refused at admission.
-        prefix_hit_share: prompt tokens found in the prefix cache, of those looked up.
-        tokens_per_step: mean tokens per engine step.
-        steps_per_s: engine steps per second.
-        max_num_seqs, max_num_batched_tokens: limits, as resolved by the server.
-        phases: by name of _PHASES.
-        draft_acceptance: share of drafted tokens that speculative decoding kept.
-        endpoints: each endpoint apart.
-        gap_s: longest pause between scrapes in the window.
-    """
-
+    # running, waiting: requests in the batch, and waiting for it
     running: Gauge | None = None
     waiting: Gauge | None = None
-    waiting_by_reason: dict[str, float] = field(default_factory=dict)
-    kv_usage: Gauge | None = None
-    kv_tokens: float | None = None
-    preemptions: float | None = None
-    rejections: float | None = None
-    prefix_hit_share: float | None = None
-    tokens_per_step: float | None = None
+    waiting_by_reason: dict[str, float] = field(default_factory=dict)  # mean waiting per reason (capacity, deferred)
+    kv_usage: Gauge | None = None  # share of the KV cache in use
+    kv_tokens: float | None = None  # its size over all engines
+    preemptions: float | None = None  # requests thrown out of the batch for want of KV room
+    rejections: float | None = None  # requests refused at admission
+    prefix_hit_share: float | None = None  # prompt tokens found in the prefix cache, of those looked up
+    tokens_per_step: float | None = None  # mean tokens per engine step
     steps_per_s: float | None = None
+    # max_num_seqs, max_num_batched_tokens: limits, as resolved by the server
     max_num_seqs: float | None = None
     max_num_batched_tokens: float | None = None
-    phases: dict[str, PhaseTime] = field(default_factory=dict)
-    draft_acceptance: float | None = None
+    phases: dict[str, PhaseTime] = field(default_factory=dict)  # by name of _PHASES
+    draft_acceptance: float | None = None  # share of drafted tokens that speculative decoding kept
     endpoints: tuple[ServerEndpoint, ...] = ()
-    gap_s: float | None = None
+    gap_s: float | None = None  # longest pause between scrapes in the window
 
 
 def server_view(analysis: Analysis) -> ServerView | None:
@@ -118,7 +91,7 @@ def server_view(analysis: Analysis) -> ServerView | None:
         return server.delta(*names, start_ns=start, end_ns=end)
 
     queries, hits = grew("vllm:prefix_cache_queries_total"), grew("vllm:prefix_cache_hits_total")
-    steps = histogram(server, "vllm:iteration_tokens_total", start, end)
+    steps = telemetry.histogram(server, "vllm:iteration_tokens_total", start, end)
     drafted = grew("vllm:spec_decode_num_draft_tokens_total")
     accepted = grew("vllm:spec_decode_num_accepted_tokens_total")
     fingerprint = analysis.run.manifest.target.fingerprint
@@ -135,20 +108,22 @@ def server_view(analysis: Analysis) -> ServerView | None:
         steps_per_s=steps.n / ((end - start) / 1e9) if steps else None,
         max_num_seqs=find_number(fingerprint, "max_num_seqs"),
         max_num_batched_tokens=find_number(fingerprint, "max_num_batched_tokens"),
-        phases={k: _phase(h) for k, name in _PHASES.items() if (h := histogram(server, name, start, end)) and h.n},
+        phases={
+            k: _phase(h) for k, name in _PHASES.items() if (h := telemetry.histogram(server, name, start, end)) and h.n
+        },
         draft_acceptance=accepted / drafted if drafted and accepted is not None else None,
         endpoints=_endpoints(server, start, end),
-        gap_s=longest_gap_s(server.times_ns, start, end),
+        gap_s=telemetry.longest_gap_s(server.times_ns, start, end),
     )
 
 
-def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> Gauge | None:
+def _gauge(series: list[telemetry.Series], start: int, end: int, share: bool = False) -> Gauge | None:
     if not series:
         return None
     means = [mean for source in series if (mean := source.mean(start, end)) is not None]
     times = np.unique(np.concatenate([source.t_ns for source in series]))
     times = times[(times >= start) & (times <= end)]
-    total = on_grid(series, times)
+    total = telemetry.on_grid(series, times)
     total = total[np.isfinite(total)]
     if not means or not len(total):
         return None
@@ -156,19 +131,19 @@ def _gauge(series: list[Series], start: int, end: int, share: bool = False) -> G
     return Gauge(sum(means) / (len(means) if share else 1), float(total.max()) / parts)
 
 
-def _by_reason(server: Telemetry, start: int, end: int) -> dict[str, float]:
+def _by_reason(server: telemetry.Telemetry, start: int, end: int) -> dict[str, float]:
     means: dict[str, float] = {}
     for source in server.series("vllm:num_requests_waiting_by_reason"):
-        reason = labels_of(source).get("reason", "")
+        reason = telemetry.labels_of(source).get("reason", "")
         means[reason] = means.get(reason, 0.0) + (source.mean(start, end) or 0.0)
     return means
 
 
-def _kv_tokens(server: Telemetry) -> float | None:
+def _kv_tokens(server: telemetry.Telemetry) -> float | None:
     """Tokens that all engines' KV caches hold, from the labels of `cache_config_info`."""
     total = 0.0
     for source in server.series("vllm:cache_config_info"):
-        labels = labels_of(source)
+        labels = telemetry.labels_of(source)
         try:
             size = labels.get("kv_cache_size_tokens")
             total += float(size) if size else float(labels["num_gpu_blocks"]) * float(labels["block_size"])
@@ -177,7 +152,7 @@ def _kv_tokens(server: Telemetry) -> float | None:
     return total or None
 
 
-def _phase(growth: HistogramGrowth) -> PhaseTime:
+def _phase(growth: telemetry.HistogramGrowth) -> PhaseTime:
     def scaled(q: float) -> tuple[float, float, float | None]:
         value, low, high = growth.percentile(q) or (0.0, 0.0, 0.0)
         return 1000 * value, 1000 * low, None if np.isinf(high) else 1000 * high
@@ -185,10 +160,10 @@ def _phase(growth: HistogramGrowth) -> PhaseTime:
     return PhaseTime(growth.n, 1000 * (growth.mean or 0.0), scaled(50), scaled(99))
 
 
-def _endpoints(server: Telemetry, start: int, end: int) -> tuple[ServerEndpoint, ...]:
+def _endpoints(server: telemetry.Telemetry, start: int, end: int) -> tuple[ServerEndpoint, ...]:
     urls = sorted({source.key[0] for source in server.series("vllm:num_requests_running")})
 
-    def of(name: str, url: str) -> list[Series]:
+    def of(name: str, url: str) -> list[telemetry.Series]:
         return [source for source in server.series(name) if source.key[0] == url]
 
     def mean(name: str, url: str) -> float | None:

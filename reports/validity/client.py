@@ -40,24 +40,15 @@ CheckStatus = Literal["ok", "fail", "unchecked"]
 
 @dataclass(frozen=True)
 class Check:
-    """One validity check.
+    """One validity check."""
 
-    Attributes:
-        name: stable identifier, e.g. `dispatch_lag`.
-        status: `ok`, `fail`, or `unchecked` (could not be made: see `why`).
-        value: what was found, in `unit`; None if it could not be found out.
-        bound: largest acceptable value.
-        why: what it means, or why it could not be made.
-        remedy: what to do when it fails.
-    """
-
-    name: str
-    status: CheckStatus
-    value: float | None = None
-    bound: float | None = None
+    name: str  # stable identifier, e.g. `dispatch_lag`
+    status: CheckStatus  # `ok`, `fail`, or `unchecked` (could not be made: see `why`)
+    value: float | None = None  # what was found, in `unit`; None if it could not be found out
+    bound: float | None = None  # largest acceptable value
     unit: str = ""
-    why: str = ""
-    remedy: str = ""
+    why: str = ""  # what it means, or why it could not be made
+    remedy: str = ""  # what to do when it fails
 
     def reason(self) -> str:
         """One line for `invalid_reasons`."""

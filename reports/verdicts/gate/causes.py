@@ -4,11 +4,12 @@ Queue, prefill, decode, cache, preemptions, throttling: each by the figures of t
 server that tells, nothing is guessed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from tailgate.reports.compare.runs import StoredRun
+from tailgate.reports.verdicts.gate.runs import mean_of_known
 from tailgate.workloads.common.formatting import plain
 
 Place = Literal["queue", "preemption", "prefill", "decode", "cache", "throttle"]
@@ -18,21 +19,13 @@ _WORTH: Final = 0.05
 
 @dataclass(frozen=True)
 class Cause:
-    """One place to look.
-
-    Attributes:
-        place: which part of the server's work.
-        says: what changed.
-        figures: by name with unit, baseline and candidate.
-        remedy: what to look at.
-        weight_ms: how many ms of a request it explains; the largest comes first.
-    """
+    """One place to look."""
 
     place: Place
-    says: str
-    figures: dict[str, tuple[float, float]]
+    says: str  # what changed
+    figures: dict[str, tuple[float, float]]  # by name with unit, baseline and candidate
     remedy: str
-    weight_ms: float
+    weight_ms: float  # how many ms of a request it explains; the largest comes first
 
 
 def causes(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> list[Cause]:
@@ -42,13 +35,8 @@ def causes(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> lis
     return sorted(places, key=lambda cause: -cause.weight_ms)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None
-
-
 def _both(sides: Sequence[Sequence[StoredRun]], *path: str) -> tuple[float, float] | None:
-    a, b = (_mean(run.summary.value(("server", *path)) for run in runs) for runs in sides)
+    a, b = (mean_of_known(run.summary.value(("server", *path)) for run in runs) for runs in sides)
     return None if a is None or b is None else (a, b)
 
 
@@ -107,7 +95,8 @@ def _rest(sides: Sequence[Sequence[StoredRun]]) -> Iterator[Cause]:
         remedy = "Look at the KV cache's room: max-num-seqs, gpu-memory-utilization, cache dtype."
         yield Cause("preemption", says, {"preemptions": thrown}, remedy, 1.0)
     clocks = [
-        _mean(gpu.sm_clock_mhz for run in runs if run.summary.gpu for gpu in run.summary.gpu.gpus) for runs in sides
+        mean_of_known(gpu.sm_clock_mhz for run in runs if run.summary.gpu for gpu in run.summary.gpu.gpus)
+        for runs in sides
     ]
     if clocks[0] and clocks[1] and clocks[1] < (1 - _WORTH) * clocks[0]:
         says = f"The GPUs' clocks are lower: {clocks[0]:.0f} → {clocks[1]:.0f} MHz."

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.rundir.fingerprint import differences
 from tailgate.reports.verdicts.gate.policy import Policy
-from tailgate.reports.verdicts.gate.runs import SIDES, sides_of
+from tailgate.reports.verdicts.gate.runs import SIDES, mean_of_known, sides_of
 
 SLOWDOWN_SHARE: Final = 0.01
 FOREIGN_POINTS: Final = 1.0
@@ -28,16 +28,10 @@ Declared = Literal["declared", "follows", ""]
 
 @dataclass(frozen=True)
 class Obstacle:
-    """One reason why nothing can be said.
+    """One reason why nothing can be said."""
 
-    Attributes:
-        check: stable name, e.g. `dispatch_lag`, `plan`, `fingerprint`.
-        says: what is wrong, and in which run.
-        remedy: what to do.
-    """
-
-    check: str
-    says: str
+    check: str  # stable name, e.g. `dispatch_lag`, `plan`, `fingerprint`
+    says: str  # what is wrong, and in which run
     remedy: str
 
 
@@ -171,7 +165,7 @@ def _flat(tree: Any, key: str = "") -> dict[str, str]:
 def _foreign(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
     """Other traffic on shared deployments may be there, but not more of it on one side."""
     for point in dict.fromkeys(run.point for run in runs):
-        means = [_mean(_foreign_percent(run) for run in side) for side in sides_of(runs, point)]
+        means = [mean_of_known(_foreign_percent(run) for run in side) for side in sides_of(runs, point)]
         a, b = means
         if a is not None and b is not None and abs(a - b) > FOREIGN_POINTS:
             says = f"other traffic took {a:.1f} % of the baseline's tokens and {b:.1f} % of the candidate's ({point})"
@@ -195,8 +189,3 @@ def _one_sided_slowdown(runs: Sequence[StoredRun]) -> Iterator[Obstacle]:
 
 def _slowdown(run: StoredRun) -> float | None:
     return run.summary.gpu.slowdown_share_max if run.summary.gpu else None
-
-
-def _mean(values: Iterator[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present else None

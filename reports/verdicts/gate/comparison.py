@@ -15,20 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from tailgate.reports.compare.runs import StoredRun
-from tailgate.reports.stats.between_runs import (
-    Shift,
-    detectable,
-    drifting,
-    hodges_lehmann,
-    hodges_lehmann_shift,
-    p_worse,
-    paired,
-    pairs_to_settle,
-    rank_sum_p,
-    signed_rank_p,
-    t_point,
-    unpaired,
-)
+from tailgate.reports.stats import between_runs
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
 from tailgate.reports.verdicts.gate.metrics import GateMetric, itl_refused, lacking, load_limited, require_load
@@ -43,54 +30,39 @@ _TREND_RUNS: Final = 5
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One comparison. Ratios are candidate / baseline; "worse" is the direction in which the metric degrades.
-
-    Attributes:
-        key, label, unit, point: what was compared, at which load.
-        margin: acceptable, as a fraction; `higher`: whether more is better.
-        how: which comparison was made.
-        result: what came out; `why` says what a reader must know besides.
-        remedy: what to do where more pairs can't settle it; empty where they can, or it is settled.
-        baseline, candidate: each run's figure, in the order of the pairs; None where a run has none.
-        ratios: of each pair; empty where there are no pairs.
-        ratio: the estimate.
-        at_least, at_most: one-sided bounds of the ratio, of the levels `at_least_level` and `at_most_level`.
-        limit: the ratio that the margin allows.
-        p: one-sided p-value of "not worse".
-        holm: the level that Holm's procedure held it against.
-        hodges_lehmann, wilcoxon_p: the same without the normal distribution, for comparison.
-        detectable: smallest slowdown (as a ratio) that would have made a FAIL in four of five cases.
-        settle_pairs: pairs (of stored runs: runs a side) that would settle it in four of five cases if things are as
-            they look; None where they are too many or no help, or it is settled.
-        good: where the share of good requests was judged instead; then there are no ratios.
-    """
+    """One comparison. Ratios are candidate / baseline; "worse" is the direction in which the metric degrades."""
 
     key: str
     label: str
     unit: str
     point: str
-    margin: float
+    margin: float  # acceptable, as a fraction
     higher: bool
     how: How
-    result: Result
+    result: Result  # what came out; `why` says what a reader must know besides
     why: str = ""
-    remedy: str = ""
+    remedy: str = ""  # what to do where more pairs can't settle it; empty where they can, or it is settled
+    # each run's figure, in the order of the pairs; None where a run has none
     baseline: tuple[float | None, ...] = ()
     candidate: tuple[float | None, ...] = ()
-    ratios: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()  # of each pair; empty where there are no pairs
     ratio: float | None = None
+    # one-sided bounds of the ratio, and their levels
     at_least: float | None = None
     at_most: float | None = None
     at_least_level: float | None = None
     at_most_level: float | None = None
-    limit: float = 1.0
-    p: float | None = None
-    holm: float | None = None
+    limit: float = 1.0  # the ratio that the margin allows
+    p: float | None = None  # one-sided p-value of "not worse"
+    holm: float | None = None  # the level that Holm's procedure held it against
+    # the same without the normal distribution, for comparison
     hodges_lehmann: float | None = None
     wilcoxon_p: float | None = None
-    detectable: float | None = None
+    detectable: float | None = None  # smallest slowdown (as a ratio) that would have made a FAIL in four of five cases
+    # pairs (of stored runs: runs a side) that would settle it in four of five cases if things are as they look; None
+    # where they are too many or no help, or it is settled
     settle_pairs: int | None = None
-    good: GoodShare | None = None
+    good: GoodShare | None = None  # where the share of good requests was judged instead; then there are no ratios
 
     @property
     def worse_within(self) -> bool:
@@ -102,22 +74,15 @@ class MetricVerdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison before all of them are looked at together (`holm`).
+    """A comparison before all of them are looked at together (`holm`)."""
 
-    Attributes:
-        verdict: as far as it can be told alone: not whether it FAILs.
-        shift: of the logarithms; None where nothing was estimated, or shares were judged.
-        margin: the acceptable difference of logarithms.
-        beyond: the estimate reaches the margin.
-    """
-
-    verdict: MetricVerdict
-    shift: Shift | None = None
-    margin: float = 0.0
-    beyond: bool = False
+    verdict: MetricVerdict  # as far as it can be told alone: not whether it FAILs
+    shift: between_runs.Shift | None = None  # of the logarithms; None where shares were judged, or nothing estimated
+    margin: float = 0.0  # the acceptable difference of logarithms
+    beyond: bool = False  # the estimate reaches the margin
 
 
-def passes(shift: Shift, margin: float, point: float) -> Any:
+def passes(shift: between_runs.Shift, margin: float, point: float) -> Any:
     """Whether the upper bound lies below the margin; `point` is t's for the tail. Scalars or arrays."""
     return shift.mean + point * shift.error < margin
 
@@ -129,10 +94,7 @@ def compare(
     """Compare the runs of both sides at one point; a FAIL is not decided here.
 
     Args:
-        metric: what is compared.
-        point: the load's name.
         baseline, candidate: runs in the order of their pairs, or of their time where there are none.
-        design: the error that this look may make.
         window: stored runs of a rolling window: take a trend over time into account.
         fewer_good: where shares of good requests are judged, how many fewer are acceptable, as a difference of shares.
 
@@ -176,23 +138,27 @@ def _by_logs(
     )
     shift, how = _shift(x, y, baseline, candidate, window)
     tails = design.pass_tail(), design.fail_tail()
-    upper = shift.mean + t_point(tails[0], shift.df) * shift.error
-    lower = shift.mean - t_point(tails[1], shift.df) * shift.error
+    upper = shift.mean + between_runs.t_point(tails[0], shift.df) * shift.error
+    lower = shift.mean - between_runs.t_point(tails[1], shift.df) * shift.error
     # In ratios the two change places where more is better.
     ends = [(metric.ratio(lower), 1 - tails[1]), (metric.ratio(upper), 1 - tails[0])]
     (at_least, at_least_level), (at_most, at_most_level) = ends[::-1] if metric.higher else ends
-    differences = y - x if how == "paired" else None
+    if how == "paired":
+        differences = y - x
+        middle, wilcoxon_p = between_runs.hodges_lehmann(differences), between_runs.signed_rank_p(differences)
+    else:
+        differences = np.zeros(0)
+        middle, wilcoxon_p = between_runs.hodges_lehmann_shift(x, y), between_runs.rank_sum_p(x, y)
     beyond = bool(shift.mean >= metric.log_margin)
-    passed = bool(passes(shift, metric.log_margin, t_point(tails[0], shift.df)))
+    passed = bool(passes(shift, metric.log_margin, between_runs.t_point(tails[0], shift.df)))
     passed, why, remedy = _unless_overloaded(metric, passed, beyond, [*baseline, *candidate])
     verdict = replace(
         blank, how=how, result="pass" if passed else "can't tell", why=why, remedy=remedy,
-        ratios=() if differences is None else tuple(metric.ratio(float(difference)) for difference in differences),
+        ratios=tuple(metric.ratio(float(difference)) for difference in differences),
         ratio=metric.ratio(float(shift.mean)),
         at_least=at_least, at_most=at_most, at_least_level=at_least_level, at_most_level=at_most_level,
-        p=p_worse(shift),
-        hodges_lehmann=metric.ratio(hodges_lehmann_shift(x, y) if differences is None else hodges_lehmann(differences)),
-        wilcoxon_p=rank_sum_p(x, y) if differences is None else signed_rank_p(differences),
+        p=between_runs.p_worse(shift),
+        hodges_lehmann=metric.ratio(middle), wilcoxon_p=wilcoxon_p,
     )  # fmt: skip
     why = "worse, but within the margin" if verdict.worse_within else why
     if metric.ok_only and (failed := sum(run.failed for run in (*baseline, *candidate))):
@@ -213,13 +179,13 @@ def _unless_overloaded(
 
 def _shift(
     x: Floats, y: Floats, baseline: Sequence[StoredRun], candidate: Sequence[StoredRun], window: bool
-) -> tuple[Shift, How]:
+) -> tuple[between_runs.Shift, How]:
     if baseline[0].pair is not None:
-        return paired(y - x), "paired"
+        return between_runs.paired(y - x), "paired"
     if window and has_trend(baseline, candidate):
         days = [np.array([run.manifest.t0_unix_ns / 8.64e13 for run in side]) for side in (baseline, candidate)]
-        return drifting(x, days[0], y, days[1]), "unpaired, with drift"
-    return unpaired(x, y), "unpaired"
+        return between_runs.drifting(x, days[0], y, days[1]), "unpaired, with drift"
+    return between_runs.unpaired(x, y), "unpaired"
 
 
 def has_trend(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> bool:
@@ -284,7 +250,7 @@ def _decided(comparison: Compared, p: float, level: float, design: Design, among
     shift = comparison.shift
     if shift is None:
         return verdict
-    worse = detectable(shift, comparison.margin, level)
+    worse = between_runs.detectable(shift, comparison.margin, level)
     settle = _settle(shift, comparison.margin, (design.pass_tail(), level))
     return replace(
         verdict, detectable=math.exp(-worse if verdict.higher else worse),
@@ -292,6 +258,6 @@ def _decided(comparison: Compared, p: float, level: float, design: Design, among
     )  # fmt: skip
 
 
-def _settle(shift: Shift, margin: float, tails: tuple[float, float]) -> int | None:
+def _settle(shift: between_runs.Shift, margin: float, tails: tuple[float, float]) -> int | None:
     deviation = float(shift.error) * math.sqrt(shift.n)
-    return pairs_to_settle(deviation, float(shift.mean), margin, tails, shift.df / (shift.n - 1))
+    return between_runs.pairs_to_settle(deviation, float(shift.mean), margin, tails, shift.df / (shift.n - 1))

@@ -17,24 +17,16 @@ ERROR_TAIL: Final = 0.005
 
 @dataclass(frozen=True)
 class ErrorRule:
-    """Did the candidate err more?
+    """Did the candidate err more?"""
 
-    Attributes:
-        baseline, candidate: failed requests among judged ones.
-        p: one-sided, of no more failing.
-        tail: what it was held against: half of the budget at each of two looks.
-        allowed: how many more are acceptable, as a difference of shares.
-        most: upper bound of that difference (conservative, 95 %).
-        outcome: `fail` if more were proved and the difference is beyond what is allowed.
-    """
-
+    # failed requests among judged ones
     baseline: Proportion
     candidate: Proportion
-    p: float
-    tail: float
-    allowed: float
-    most: float
-    outcome: Literal["ok", "fail"]
+    p: float  # one-sided, of no more failing
+    tail: float  # what it was held against: half of the budget at each of two looks
+    allowed: float  # how many more are acceptable, as a difference of shares
+    most: float  # upper bound of that difference (conservative, 95 %)
+    outcome: Literal["ok", "fail"]  # `fail` if more were proved and the difference is beyond what is allowed
 
     @property
     def says(self) -> str:
@@ -62,20 +54,14 @@ def error_rule(
 
 @dataclass(frozen=True)
 class GoodShare:
-    """Were fewer of the candidate's requests good? Where ratios of latencies mean nothing.
+    """Were fewer of the candidate's requests good? Where ratios of latencies mean nothing."""
 
-    Attributes:
-        baseline, candidate: good requests among judged ones.
-        p: one-sided, of no fewer good ones.
-        most: upper bound of how much smaller the candidate's share is.
-        margin: how much smaller is acceptable; both as a difference of shares.
-    """
-
+    # good requests among judged ones
     baseline: Proportion
     candidate: Proportion
-    p: float
-    most: float
-    margin: float
+    p: float  # one-sided, of no fewer good ones
+    most: float  # upper bound of how much smaller the candidate's share is
+    margin: float  # how much smaller is acceptable; both as a difference of shares
 
     @property
     def lost(self) -> float:
@@ -87,10 +73,7 @@ def good_share(
 ) -> GoodShare | None:
     """Judge the good requests of both sides at one point; None where a run's SLO doesn't say what good is.
 
-    Args:
-        baseline, candidate: runs of one point.
-        margin: how many fewer are acceptable, as a difference of shares.
-        tail: error allowed to the bound of how many fewer there are.
+    `tail` is the error allowed to the bound of how many fewer there are.
     """
     if any(run.good is None for run in (*baseline, *candidate)):
         return None

@@ -27,12 +27,9 @@ _MARGIN: Final = re.compile(r"\s*([+-]?)(\d+(?:\.\d+)?)\s*%\s*")
 
 @dataclass(frozen=True)
 class GateMetric(Metric):
-    """One metric that gates, of latencies one statistic.
+    """One metric that gates, of latencies one statistic."""
 
-    Attributes:
-        margin: what is acceptable, as a fraction of the baseline (positive, whichever way is worse).
-    """
-
+    # what is acceptable, as a fraction of the baseline (positive, whichever way is worse)
     margin: float = field(kw_only=True)
 
     @property
@@ -71,11 +68,7 @@ class GateMetric(Metric):
 
 
 def gate_metric(key: str, margin: str | None = None) -> GateMetric:
-    """A metric of a policy.
-
-    Raises:
-        ValueError: no such figure, or the margin can't be understood.
-    """
+    """A metric of a policy; a ValueError says what of it can't be understood."""
     metric = _catalogued(key)
     return GateMetric(**vars(metric), margin=default_margin(metric) if margin is None else _margin(metric, margin))
 
@@ -128,11 +121,7 @@ def require_load(metric: GateMetric, where: str) -> UserError:
 
 
 def lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[StoredRun]]) -> str:
-    """Why a figure is missing although there could be one: too few requests for a percentile.
-
-    Raises:
-        UserError: a side never has it.
-    """
+    """Why a figure is missing although there could be one: too few requests for a percentile."""
     for values, runs in sides:
         for value, run in zip(values, runs, strict=True):
             if value is not None:
@@ -145,11 +134,7 @@ def lacking(metric: GateMetric, *sides: tuple[Sequence[float | None], Sequence[S
 
 
 def require_figure(metric: GateMetric, run: StoredRun) -> None:
-    """Whether a run has a figure, or lacks it only since its requests were too few for a percentile.
-
-    Raises:
-        UserError: it lacks it for another reason.
-    """
+    """Refuse a run that lacks a figure, unless its requests were only too few for a percentile."""
     if run.value(metric) is None and _needs(metric, run) is None:
         raise UserError(
             f"{run.path.name} ({run.label}) has no {metric.key}", where=f"metrics.{metric.key}", remedy=_remedy(metric)

@@ -63,28 +63,19 @@ class Frequency:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One condition and what came of it.
-
-    Attributes:
-        design: pairs and looks.
-        spread: run-to-run coefficient of variation.
-        drift: over the whole gate, shared by both sides.
-        correlation: of successive runs' noise.
-        slowdown: the truth, as a fraction.
-        margin: what was acceptable.
-        passed, failed, unsure: verdicts, at the last look that was needed.
-        passed_first, failed_first: at the first look.
-    """
+    """One condition and what came of it."""
 
     design: Design
-    spread: float
-    drift: float
-    correlation: float
-    slowdown: float
-    margin: float
+    spread: float  # run-to-run coefficient of variation
+    drift: float  # over the whole gate, shared by both sides
+    correlation: float  # of successive runs' noise
+    slowdown: float  # the truth, as a fraction
+    margin: float  # what was acceptable
+    # verdicts, at the last look that was needed
     passed: Frequency
     failed: Frequency
     unsure: Frequency
+    # at the first look
     passed_first: Frequency
     failed_first: Frequency
 

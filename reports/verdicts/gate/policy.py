@@ -162,11 +162,7 @@ class Policy(Strict):
 
 
 def parse_policy(data: Any, where: str) -> Policy:
-    """Check a policy.
-
-    Raises:
-        UserError: one message with all that is wrong.
-    """
+    """Check a policy; one UserError says all that is wrong."""
     if not isinstance(data, dict):
         raise UserError("a policy is a mapping with `metrics` or `thresholds`", where=where)
     try:
@@ -176,10 +172,4 @@ def parse_policy(data: Any, where: str) -> Policy:
 
 
 def load_policy(path: Path) -> Policy:
-    """Read and check a policy file.
-
-    Raises:
-        UserError: it can't be read, is not YAML, or not a policy.
-    """
-    data = read_yaml(path, missing="`tailgate gate init` writes one.")
-    return parse_policy(data, str(path))
+    return parse_policy(read_yaml(path, missing="`tailgate gate init` writes one."), str(path))

@@ -20,51 +20,34 @@ EXIT_CODES: Final[dict[Outcome, int]] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate says.
+    """What a gate says."""
 
-    Attributes:
-        verdict: the word; `why` is one sentence, `advice` what to do about it.
-        name: the policy's.
-        metrics, errors, thresholds: what was judged; empty or None where it was not.
-        obstacles: why the runs can't be compared.
-        causes: where to look first if it is slower.
-        checks: every run's validity checks: (run, check, status, why).
-        differences: facts in which the deployments differ, by side, and whether each was declared.
-        design: pairs, looks, and error budgets.
-        pairs: complete ones; 0 where runs were not paired.
-        extend: the data can't tell yet, and the declared extension is still to come.
-        holds_for: what limits the verdict's reach; empty if nothing does.
-        notes: what else a reader must know.
-        baseline, candidate: model and version of each side; the latter is the only one of a threshold gate.
-        simulated: the embedded engine was measured.
-        inconclusive: what the policy makes of INCONCLUSIVE, `fail` or `neutral`.
-        spent: minutes, dollars, as far as known.
-        command: what was typed, to do it again.
-    """
-
-    verdict: Outcome
+    verdict: Outcome  # the word; `why` is one sentence, `advice` what to do about it
     why: str
-    name: str
+    name: str  # of the policy
     advice: tuple[str, ...] = ()
+    # metrics, errors, thresholds: what was judged; empty or None where it was not
     metrics: tuple[MetricVerdict, ...] = ()
     errors: ErrorRule | None = None
     thresholds: tuple[ThresholdVerdict, ...] = ()
-    obstacles: tuple[Obstacle, ...] = ()
-    causes: tuple[Cause, ...] = ()
-    checks: tuple[tuple[str, str, str, str], ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()  # why the runs can't be compared
+    causes: tuple[Cause, ...] = ()  # where to look first if it is slower
+    checks: tuple[tuple[str, str, str, str], ...] = ()  # every run's validity checks: (run, check, status, why)
+    # facts in which the deployments differ, by side, and whether each was declared
     differences: tuple[tuple[str, dict[str, str], Declared], ...] = ()
-    design: Design | None = None
-    pairs: int = 0
+    design: Design | None = None  # pairs, looks, and error budgets
+    pairs: int = 0  # complete ones; 0 where runs were not paired
     runs: int = 0
-    extend: bool = False
-    holds_for: str = ""
-    notes: tuple[str, ...] = ()
+    extend: bool = False  # the data can't tell yet, and the declared extension is still to come
+    holds_for: str = ""  # what limits the verdict's reach; empty if nothing does
+    notes: tuple[str, ...] = ()  # what else a reader must know
+    # baseline, candidate: model and version of each side; the latter is the only one of a threshold gate
     baseline: str = ""
     candidate: str = ""
-    simulated: bool = False
-    inconclusive: str = "fail"
-    spent: GateRecord | None = None
-    command: tuple[str, ...] = ()
+    simulated: bool = False  # the embedded engine was measured
+    inconclusive: str = "fail"  # what the policy makes of INCONCLUSIVE, `fail` or `neutral`
+    spent: GateRecord | None = None  # minutes, dollars, as far as known
+    command: tuple[str, ...] = ()  # what was typed, to do it again
 
     @property
     def exit_code(self) -> int:
@@ -83,9 +66,5 @@ class Verdict:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A stored `verdict.json`.
-
-    Raises:
-        UserError: it is missing, damaged or of a newer version.
-    """
+    """A stored `verdict.json`."""
     return read_json(path, SCHEMA)

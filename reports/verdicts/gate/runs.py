@@ -5,14 +5,14 @@ is known by the load that their spec asked for.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Final, Literal
 
 from tailgate.reports.compare.runs import StoredRun, directories, read_run
-from tailgate.reports.rundir.json_files import read_json, write_atomic
+from tailgate.reports.rundir.json_files import from_json, read_json, write_atomic
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.workloads.common.errors import UserError
 
@@ -24,32 +24,22 @@ SCHEMA: Final = "tailgate.gate/1"
 
 @dataclass(frozen=True)
 class GateRecord:
-    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took.
+    """What a gate's folder says of itself (`gate.json`): which of its runs count, and what they took."""
 
-    Attributes:
-        runs: (directory name, side, point, pair) in the order in which they were made.
-        repeated: one sentence for each pair that was measured again since its measuring had failed.
-        seconds, dollars: spent, launches included; dollars None without a price.
-        pairs: complete ones; seconds_per_pair, dollars_per_pair: on average.
-        rates: of arrivals, what points given as shares came to, per second.
-        notes: what else a reader must know of the loads.
-        stopped: why it ended before its planned pairs; empty if it didn't.
-        command: what was typed.
-        restart: as the policy says, and as the targets allow.
-        gone: a side whose server did not come up (again), and what was seen of it.
-    """
-
+    # (directory name, side, point, pair) in the order in which they were made
     runs: tuple[tuple[str, str, str, int], ...] = ()
-    repeated: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()  # one sentence for each pair that was measured again since its measuring had failed
+    # seconds, dollars: spent, launches included; dollars None without a price
     seconds: float = 0.0
     dollars: float | None = None
+    # of arrivals, what points given as shares came to, per second
     rates: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    stopped: str = ""
+    notes: tuple[str, ...] = ()  # what else a reader must know of the loads
+    stopped: str = ""  # why it ended before its planned pairs; empty if it didn't
     command: tuple[str, ...] = ()
-    restart: str = "each"
+    restart: str = "each"  # as the policy says, and as the targets allow
     extension: bool = True
-    gone: tuple[Side, str] | None = None
+    gone: tuple[Side, str] | None = None  # a side whose server did not come up (again), and what was seen of it
 
     @property
     def pairs(self) -> int:
@@ -65,41 +55,22 @@ class GateRecord:
         return self.dollars / self.pairs if self.dollars is not None and self.pairs else None
 
     def save(self, folder: Path) -> None:
-        data = {"schema": SCHEMA, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        data = {"schema": SCHEMA, **asdict(self)}
         write_atomic(folder / FILE_NAME, (json.dumps(data, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "GateRecord":
-        """Read `gate.json`.
-
-        Raises:
-            UserError: it is missing, damaged or of another version.
-        """
-        data = read_json(folder / FILE_NAME, SCHEMA)
-        del data["schema"]
-        data["runs"] = tuple((r[0], r[1], r[2], r[3]) for r in data["runs"])
-        for name in ("repeated", "notes", "command"):
-            data[name] = tuple(data.get(name, ()))
-        gone = data.get("gone")
-        data["gone"] = None if gone is None else (gone[0], gone[1])
-        return cls(**data)
+        record: GateRecord = from_json(cls, read_json(folder / FILE_NAME, SCHEMA))
+        return record
 
 
 def recorded_runs(folder: Path, record: GateRecord) -> list[StoredRun]:
-    """The runs of a gate's folder that count.
-
-    Raises:
-        UserError: one of them is missing or damaged.
-    """
+    """The runs of a gate's folder that count."""
     return [read_run(folder / name, side, point, pair) for name, side, point, pair in record.runs]
 
 
 def stored_runs(pattern: str, side: Side, where: str = "") -> list[StoredRun]:
-    """The runs that a glob names, in the order in which they were made; `where` the glob stands.
-
-    Raises:
-        UserError: nothing matches, or one is no run.
-    """
+    """The runs that a glob names, in the order in which they were made; `where` the glob stands."""
     paths = directories(pattern)
     strange = [path for path in paths if not (path / "manifest.json").exists()]
     if strange and len(strange) < len(paths):
@@ -145,6 +116,11 @@ def placed(runs: Sequence[StoredRun], policy: Policy) -> list[StoredRun]:
                     where=f"--{side}", remedy="Give such runs too, or judge by a policy without this point.",
                 )  # fmt: skip
     return at_points
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def newest(runs: Sequence[StoredRun], window: int | None) -> list[StoredRun]:

@@ -22,28 +22,18 @@ from tailgate.reports.verdicts.gate.policy import Policy
 
 @dataclass(frozen=True)
 class ThresholdVerdict:
-    """One threshold at one point; figures in the threshold's own unit (ms, fraction, per second).
-
-    Attributes:
-        point: which load.
-        objective: as it was written.
-        metric: its figure.
-        value: of the run, or the mean over runs (geometric for latencies and rates, unless one is 0).
-        below, above: one-sided 95 % bounds of the true value.
-        limit: what it was held against.
-        result: `met`, `broken` or `can't tell`.
-        why: what is missing where it can't be told; how else it was told, where the figure itself has no bounds.
-    """
+    """One threshold at one point; figures in the threshold's own unit (ms, fraction, per second)."""
 
     point: str
-    objective: str
+    objective: str  # as it was written
     metric: str
-    value: float | None
+    value: float | None  # of the run, or the mean over runs (geometric for latencies and rates, unless one is 0)
+    # one-sided 95 % bounds of the true value
     below: float | None
     above: float | None
-    limit: float
-    result: Judgement
-    why: str
+    limit: float  # what it was held against
+    result: Judgement  # `met`, `broken` or `can't tell`
+    why: str  # what is missing where it can't be told; how else it was told, where the figure itself has no bounds
 
     @property
     def open(self) -> bool:
