@@ -10,7 +10,6 @@ class _NoPandas:
     """A finder that finds no pandas. (A None in `sys.modules` would do, if pyarrow did not take it for the module.)"""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Answer the import system's question (importlib.abc.MetaPathFinder)."""
         if name == "pandas":
             raise ModuleNotFoundError("hidden from this process", name=name)
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from tailgate.loadgen.injector.http.endpoint import Trust
 
+# What a body says to have its answer streamed.
+STREAMED: Final[dict[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
 # Where each API is, below a server's base URL.
 PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 

@@ -59,10 +59,7 @@ class Answer:
     _faults: list[str] = field(default_factory=list, repr=False)
 
     def fail(self, reason: str) -> None:
-        """Count this answer as an error: it arrived, but it is wrong. An answer that broke off is one already.
-
-        The first reason counts.
-        """
+        """Count this answer as an error, for the first reason given. One that broke off is an error already."""
         if self.ok and not self._faults:
             self._faults.append(reason)
             self._judge(self, reason)
@@ -109,7 +106,6 @@ class Client:
 
     @property
     def last(self) -> Answer | None:
-        """The task's latest answer."""
         return self._open[-1] if self._open else None
 
     def _judge(self, answer: Answer, reason: str) -> None:

@@ -28,7 +28,6 @@ class Secrets:
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Mask the values of these headers, and the words in them, from now on."""
         words = {word for name, value in headers.items() for word in _words(name, value)}
         self._secrets = sorted(words.union(self._secrets), key=len, reverse=True)
         self._pattern = _anywhere(self._secrets) if self._secrets else None

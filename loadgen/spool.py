@@ -55,7 +55,6 @@ class Spool:
         self._rows: list[tuple[Any, ...]] = []
 
     def __len__(self) -> int:
-        """Rows waiting for a flush."""
         return len(self._rows)
 
     def add(self, row: tuple[Any, ...]) -> None:

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,9 +55,6 @@ class LadderStep:
         of_one_token = self.chunks_per_s == self.requests_per_s
         itl = () if of_one_token else (self.itl_error_p50, self.itl_error_p99)
         return None not in (self.ttft_error_p50, self.ttft_error_p99, *itl)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @asynccontextmanager
@@ -155,11 +152,7 @@ def _error(measured: float | None, truth: float) -> float | None:
 async def ladder(
     url: str, kind: str, seconds: float, injectors: int, done: Callable[[LadderStep], None]
 ) -> list[LadderStep]:
-    """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends.
-
-    Raises:
-        UserError: not even the first step is honest.
-    """
+    """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends."""
     steps: list[LadderStep] = []
     for value in CHUNK_RATES if kind == "chunks" else REQUEST_RATES:
         rate, tokens = (value / TOKENS, TOKENS) if kind == "chunks" else (value, 1)

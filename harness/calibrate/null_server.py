@@ -20,10 +20,9 @@ from functools import partial
 
 import numpy as np
 
-from tailgate.loadgen.injector.event_loop import EventLoop
+from tailgate.loadgen.injector.event_loop import READABLE, EventLoop
 from tailgate.loadgen.injector.kernel_timestamps import (
     ANCILLARY_BYTES,
-    READABLE,
     StampKeeper,
     ask_for_stamps,
     be_punctual,

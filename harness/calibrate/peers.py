@@ -46,21 +46,13 @@ _PROGRAMS: Final = {"vllm-bench": "vllm", "aiperf": "aiperf"}
 async def against(
     names: list[str], url: str, rate: float, tokens: int, folder: Path, tokenizer: str | None
 ) -> list[PeerResult]:
-    """Run each named tool at one load; what is not installed says so in its place.
-
-    Raises:
-        UserError: as `require_known`.
-    """
+    """Run each named tool at one load; what is not installed says so in its place."""
     require_known(names)
     return [await _run(name, url, rate, tokens, folder, tokenizer) for name in names]
 
 
 def require_known(names: list[str]) -> None:
-    """Whether these can be asked for.
-
-    Raises:
-        UserError: a name that isn't known, or none of the tools is on the PATH.
-    """
+    """Refuse a name that isn't known, and tools of which none is on the PATH."""
     for name in names:
         if name not in _PROGRAMS:
             raise UserError(f"unknown tool {name!r}", where="--against", remedy=f"Known: {', '.join(_PROGRAMS)}.")

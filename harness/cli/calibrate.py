@@ -107,7 +107,7 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
         requests_open=by_requests[-1].honest,
         injectors=given.injectors,
         made_at=store.now(),
-        steps=[step.to_json() for step in table],
+        steps=[asdict(step) for step in table],
     )
     return calibration, reported
 

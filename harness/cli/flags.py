@@ -37,11 +37,7 @@ def add_flags(parser: argparse.ArgumentParser, flags: Iterable[Flag], title: str
 
 
 def spec_from(options: argparse.Namespace, flags: Iterable[Flag], below: str = "") -> dict[str, Any]:
-    """What was given of these flags, in the shape of a spec, or of its part `below` (a path that ends with a dot).
-
-    Raises:
-        UserError: a flag's text can't be understood.
-    """
+    """What was given of these flags, in the shape of a spec, or of its part `below` (a path that ends with a dot)."""
     spec: dict[str, Any] = {}
     for flag in flags:
         given = getattr(options, flag.name[2:].replace("-", "_"), None)
@@ -101,11 +97,7 @@ def _number_or_word(text: str) -> int | str:
 
 
 def extra_fields(text: str) -> dict[str, Any]:
-    """The JSON object of `--extra`.
-
-    Raises:
-        UserError: it is not one.
-    """
+    """The JSON object of `--extra`."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

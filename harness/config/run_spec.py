@@ -278,11 +278,7 @@ def masked(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The YAML of a spec, not yet checked.
-
-    Raises:
-        UserError: no such file, not YAML, or not a mapping.
-    """
+    """The YAML of a spec, not yet checked."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError("a spec is a mapping with `target` and `workload`", where=str(path))
@@ -299,11 +295,7 @@ def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(data: dict[str, Any], where: str, folder: Path) -> RunSpec:
-    """Check a spec; file names in it are relative to ``folder``.
-
-    Raises:
-        UserError: one message with all that is wrong.
-    """
+    """Check a spec; file names in it are relative to ``folder``."""
     try:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:

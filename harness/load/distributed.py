@@ -22,11 +22,7 @@ LEAD_NS: Final = 1_000_000_000
 
 
 def check(spec: RunSpec) -> None:
-    """Refuse what can't be spread over machines, or would send a secret in clear.
-
-    Raises:
-        UserError: with what to do instead.
-    """
+    """Refuse what can't be spread over machines, or would send a secret in clear."""
     if spec.workers is None:
         return
     target = spec.target
@@ -70,11 +66,7 @@ def key_order(spec: RunSpec) -> dict[str, str] | None:
 
 
 async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
-    """The Locust process: a master of workers, or with injectors of its own.
-
-    Raises:
-        UserError: the run can't be distributed.
-    """
+    """The Locust process: a master of workers, or with injectors of its own."""
     check(spec)
     ui = ["--ui", spec.ui] if spec.ui else []
     workers: list[str] = []
@@ -90,11 +82,7 @@ async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
 
 
 async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:
-    """Wait until all injectors are ready; the manifest learns of the workers. What happened meanwhile is returned.
-
-    Raises:
-        UserError: an injector or a worker refused, or too few workers came.
-    """
+    """Wait until all injectors are ready; the manifest learns of the workers. What happened meanwhile is returned."""
     events: list[Message] = []
     if spec.workers is None:
         message = await locust.until_ready()

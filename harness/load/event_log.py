@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from tailgate.reports.rundir.events import append_event
+from tailgate.reports.rundir.events import EVENTS, append_event
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
 
@@ -40,22 +40,15 @@ class EventLog:
         self._followed[name] = len(events)
 
     def write(self) -> None:
-        """Write what waits.
-
-        Raises:
-            OSError: there is no room.
-        """
+        """Write what waits, or raise the OSError that says there is no room; a run without events has an empty file."""
+        (self._run_dir / EVENTS).touch()
         while self._waiting:
             append_event(self._run_dir, self._waiting[0])
             self._waiting.pop(0)
 
 
 def mark(run_dir: Path, text: str) -> float:
-    """Append a mark to the run's events; its time in seconds on the run's clock.
-
-    Raises:
-        UserError: no run, it isn't running, its load hasn't begun, or the text is empty.
-    """
+    """Append a mark to the run's events; its time in seconds on the run's clock."""
     if not text.strip():
         raise UserError("the mark has no text")
     manifest = Manifest.load(run_dir)

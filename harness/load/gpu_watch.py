@@ -26,11 +26,7 @@ _FACTS = (
 async def look_for_gpus(
     spec: RunSpec, identity: Identity, target: Target, run_dir: Path, manifest: Manifest
 ) -> GpuSource | None:
-    """The source that will be sampled; None if there is nothing to sample. The manifest says what was found.
-
-    Raises:
-        UserError: GPUs were asked for by name and can't be had.
-    """
+    """The source that will be sampled; None if there is nothing to sample. The manifest says what was found."""
     wanted = spec.telemetry.gpu
     asked_for = wanted != "auto"
     if not asked_for and spec.target.kind == "sim":

@@ -59,12 +59,7 @@ class _Wait(NamedTuple):
 class KillSwitch:
     """Takes each injector's tick; says why the run must end, once it must. Spend counts from its making.
 
-    Args:
-        conditions: `abort_if` as written.
-        price_per_hour: dollars per hour of the whole deployment; None where no price is known.
-
-    Raises:
-        UserError: a condition that can't be understood, or a spend limit without a price.
+    `conditions` are `abort_if` as written, `price_per_hour` is of the whole deployment (None: not known).
     """
 
     def __init__(self, conditions: Mapping[str, str], price_per_hour: float | None) -> None:
@@ -94,11 +89,7 @@ class KillSwitch:
         self._judged_s = -math.inf
 
     def refuse_unreachable(self, spec: "RunSpec") -> None:
-        """A rule that can never trip in such a run protects nobody.
-
-        Raises:
-            UserError: there is one.
-        """
+        """Refuse a rule that can never trip in such a run: it protects nobody."""
         measured_s = spec.workload.measured_s()
         whole_s = math.inf if measured_s is None else spec.workload.warmup + measured_s + spec.drain
         for threshold in self._thresholds:

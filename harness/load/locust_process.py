@@ -62,11 +62,7 @@ class LocustProcess:
         return orjson.loads(line) if line else None
 
     async def load_locustfile(self, spec: RunSpec) -> None:
-        """Have the user's locustfile imported, so that its mistakes show before a server is started.
-
-        Raises:
-            UserError: it can't be used.
-        """
+        """Have the user's locustfile imported, so that its mistakes show before a server is started."""
         locustfile = locustfile_message(spec)
         if locustfile is None:
             return
@@ -102,11 +98,7 @@ class LocustProcess:
                     on_message(message)
 
     async def _before(self, deadline: float, otherwise: str) -> Message:
-        """The next message.
-
-        Raises:
-            UserError: none came by then, which `otherwise` says; the process ended; or it refuses what it was told.
-        """
+        """The next message; a UserError if none comes in time (`otherwise`), the process has ended, or it refuses."""
         try:
             message = await asyncio.wait_for(self.receive(), max(deadline - time.monotonic(), 0.1))
         except TimeoutError:

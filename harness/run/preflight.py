@@ -1,6 +1,7 @@
 """Looked at before any load: has this machine what it takes, does the target allow the workload, would figures lie?
 
-identified -> its context limits lengths -> plan -> `check_resources`: descriptors, local ports -> `admit`: lengths,
+identified -> its context limits lengths -> plan -> `check_resources`: descriptors, local ports;
+`beyond_calibration`: the busiest second -> `admit`: lengths,
 adapters and content fit the target. What nevertheless runs short while load is sent is `client_resources` in
 `reports.validity.client`.
 """
@@ -15,8 +16,10 @@ from typing import Any, Final
 import numpy as np
 
 from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host import calibration
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import PATHS
+from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.content_check import asks_for_grammar, refuse_misleading
@@ -27,15 +30,12 @@ _OWN: Final = 32
 _PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Hardly a server under load is as fast: the requests in flight will be more than this says.
 _TOKEN_NS: Final = 5_000_000
+_TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 
 
 def require_linux() -> None:
-    """The injector stands on epoll and timerfd, and so does what it says of its own lateness.
-
-    Raises:
-        UserError: this is another system.
-    """
+    """Refuse other systems: the injector stands on epoll and timerfd, and so does what it says of its own lateness."""
     if sys.platform != "linux":
         raise UserError(
             f"load is sent from Linux only (epoll, timerfd, kernel time stamps), and this is {sys.platform}",
@@ -44,11 +44,7 @@ def require_linux() -> None:
 
 
 def check_resources(spec: RunSpec, plan: Plan) -> list[str]:
-    """Whether all connections can be open at once that there will be; notices for the person are returned.
-
-    Raises:
-        UserError: a closed loop has more users than there can be connections.
-    """
+    """Refuse more users than there can be connections; notices for the person about other requests are returned."""
     if spec.workers is not None:  # it is their machines that count
         return []
     each = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # injectors raise the soft limit to this
@@ -86,6 +82,51 @@ def at_once(plan: Plan) -> int:
     return int((np.arange(1, len(begin) + 1) - ended).max(initial=0))
 
 
+def beyond_calibration(spec: RunSpec, plan: Plan) -> str | None:
+    """A warning, where this machine was calibrated with as many injectors and the plan is near what it can measure.
+
+    None for a closed loop, whose rate the server decides, and where other machines send.
+    """
+    if plan.loop == "closed" or spec.workers is not None or not plan.table.num_rows:
+        return None
+    injectors = spec.injector_count
+    requests, chunks = busiest(plan, injectors)
+    return calibration.warning(requests, chunks, injectors)
+
+
+def busiest(plan: Plan, injectors: int) -> tuple[float, float]:
+    """(requests/s, chunks/s) of the busiest injector's busiest second, times the number of injectors.
+
+    Later turns have no time of their own: with them the mean over the plan's length, if that is higher.
+    """
+    at_s = plan.table["at_ns"].to_numpy().astype(np.float64) / 1e9  # null: NaN
+    mine = plan.table["session"].to_numpy() % injectors
+    tokens = plan.table["output_tokens"].to_numpy().astype(np.float64)
+    requests = chunks = 0.0
+    for number in range(injectors):
+        rows = (mine == number) & np.isfinite(at_s)
+        if rows.any():
+            requests = max(requests, float(np.bincount(at_s[rows].astype(np.int64)).max()))
+            chunks = max(chunks, _most_chunks(at_s[rows], tokens[rows]))
+    length_s = max(plan.span_s, 1.0)
+    return max(requests * injectors, len(at_s) / length_s), max(chunks * injectors, float(tokens.sum()) / length_s)
+
+
+def _most_chunks(begin_s: Floats, tokens: Floats) -> float:
+    """Chunks of the busiest second where each answer gives _TOKENS_PER_S from its beginning on."""
+    end_s = begin_s + tokens / _TOKENS_PER_S
+    edges = np.arange(np.ceil(end_s.max()) + 1)
+    until = _TOKENS_PER_S * (_elapsed(edges, begin_s) - _elapsed(edges, end_s))
+    return float(np.diff(until).max())
+
+
+def _elapsed(now_s: Floats, since_s: Floats) -> Floats:
+    """At each time, how long ago those of ``since_s`` that lie before it were, in sum."""
+    since = np.sort(since_s)
+    count = np.searchsorted(since, now_s, side="right")
+    return np.asarray(now_s * count - np.concatenate([[0.0], np.cumsum(since)])[count])
+
+
 def _local_ports() -> int:
     try:
         low, high = map(int, _PORTS.read_text().split())
@@ -108,11 +149,7 @@ def with_context(spec: RunSpec, identity: Identity) -> RunSpec:
 
 
 def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
-    """Refuse what this target can't serve or what would mislead on it; notices for the person are returned.
-
-    Raises:
-        UserError: with the reason.
-    """
+    """Refuse what this target can't serve or what would mislead on it; notices for the person are returned."""
     check_lengths(plan, identity)
     adapters(spec, identity)
     notices: list[str] = []
@@ -129,11 +166,7 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
 
 
 def check_lengths(plan: Plan, identity: Identity) -> None:
-    """Lengths beyond the model's context are an error before any load.
-
-    Raises:
-        UserError: how many there are, and what can be done with them.
-    """
+    """Lengths beyond the model's context are an error before any load."""
     import pyarrow.compute as pc
 
     limit = identity.max_model_len
@@ -151,11 +184,7 @@ def check_lengths(plan: Plan, identity: Identity) -> None:
 
 
 def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
-    """LoRA adapter by class, for the classes that name one.
-
-    Raises:
-        UserError: the target serves no such adapter.
-    """
+    """LoRA adapter by class, for the classes that name one."""
     by_class = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
     for name, adapter in by_class.items():
         if adapter not in identity.models:
@@ -168,16 +197,7 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
 
 
 def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -> None:
-    """Refuse content that would mislead on this target.
-
-    Args:
-        spec: what is sent; its `extra` fields may ask for structured output.
-        identity: with its fingerprint, which tells of speculative decoding.
-        grammar: whether a replayed body asks for structured output.
-
-    Raises:
-        UserError: with the reason.
-    """
+    """Refuse content that would mislead on this target; `grammar`: a replayed body asks for structured output."""
     if spec.workload.content.kind == "random" and (spec.target.endpoint == "chat" or spec.target.prompt == "text"):
         raise UserError(
             "random tokens can only be sent as token ids",
@@ -208,15 +228,9 @@ class LoggedBodies:
 
 
 def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
-    """Look at every planned body.
+    """Look at every planned body: a line without one, of another endpoint, or for several answers is refused.
 
-    Args:
-        file: the log; a plan row's `content_seed` is a line of it.
-        plan: what is to be sent.
-        endpoint: completions | chat.
-
-    Raises:
-        UserError: a line without a body, one that is of another endpoint, or one that asks for several answers.
+    A plan row's `content_seed` is a line of the log.
     """
     bodies = Bodies(file)
     lines = np.unique(plan.table["content_seed"].to_numpy())

@@ -4,17 +4,17 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 """
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.host.facts import host_facts, versions
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
-from tailgate.harness.run.manifest import first_manifest
-from tailgate.harness.run.peak_load import beyond_calibration
-from tailgate.harness.run.preflight import admit, check_resources, needs_context, with_context
+from tailgate.harness.run.preflight import admit, beyond_calibration, check_resources, needs_context, with_context
 from tailgate.harness.run.warmup import WarmupRefused, warm_up
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target
@@ -22,7 +22,8 @@ from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
 from tailgate.harness.targets.make import served_model
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
 
 T = TypeVar("T")
@@ -55,11 +56,7 @@ class Planning:
         self._early = None if needs_context(spec) else self._begin(spec)
 
     async def beside(self, starting: Coroutine[Any, Any, T]) -> T:
-        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no start of a server.
-
-        Raises:
-            UserError: there is no plan for this spec, or as ``starting``.
-        """
+        """What ``starting`` gives; a plan that fails meanwhile ends it: a slip in the spec costs no server's start."""
         start = asyncio.ensure_future(starting)
         try:
             if self._early is not None:
@@ -73,11 +70,7 @@ class Planning:
             await asyncio.gather(start, return_exceptions=True)
 
     async def plan(self, spec: RunSpec) -> Plan:
-        """The plan.
-
-        Raises:
-            UserError: there is none for this spec.
-        """
+        """The plan."""
         return await (self._early or self._begin(spec))
 
     def _begin(self, spec: RunSpec) -> "asyncio.Task[Plan]":
@@ -91,11 +84,7 @@ async def prepare(
     spec: RunSpec, target: Target, urls: tuple[str, ...], planning: Planning, credentials: auth.Credentials,
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
-    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then.
-
-    Raises:
-        UserError: spec and target don't fit, or the target can't be brought into the declared state.
-    """
+    """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
@@ -135,3 +124,54 @@ async def prepare(
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)
+
+
+def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:
+    owned = spec.target.kind != "url"
+    end_ns = measure_end_ns(spec, plan)
+    return Manifest(
+        run=run_dir.name,
+        name=spec.name,
+        state="running",
+        tailgate_version=versions()["tailgate"],
+        command_line=command_line,
+        spec=spec.public(),
+        seed=spec.seed,
+        plan_hash=plan.plan_hash,
+        workload_hash=plan.workload_hash,
+        loop=plan.loop,
+        warmup_ns=int(spec.workload.warmup * 1e9),
+        measure_start_ns=int(spec.workload.warmup * 1e9),
+        measure_end_ns=end_ns,
+        drain_end_ns=end_ns + int(spec.drain * 1e9),
+        target=TargetRecord(
+            kind=spec.target.kind,
+            urls=[public_name(url) for url in identity.urls],
+            model=identity.model,
+            endpoint=spec.target.endpoint,
+            simulated=identity.simulated,
+            server=identity.dialect,
+            version=identity.version,
+            fingerprint=identity.fingerprint,
+        ),
+        host=host_facts(),
+        versions=versions(),
+        injectors=spec.injector_count,
+        notices=list(plan.notices),
+        insecure_tls=spec.target.tls.insecure,
+        isolation=spec.isolation or ("exclusive" if owned else "shared"),
+        cache=spec.cache or "as-is",
+        pid=os.getpid(),
+    )
+
+
+def measure_end_ns(spec: RunSpec, plan: Plan) -> int:
+    """The planned end of the measure phase: where arrivals were to end, or, ended by a number, just after the last.
+
+    A closed loop that ends by a number of requests has none; an hour bounds it, and the manifest is set right
+    when the last request has been asked for.
+    """
+    if plan.loop == "open":
+        return round(plan.span_s * 1e9)
+    measured_s = spec.workload.measured_s()
+    return round((spec.workload.warmup + (3600.0 if measured_s is None else measured_s)) * 1e9)

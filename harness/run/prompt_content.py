@@ -43,11 +43,7 @@ class Prompts:
 
 
 async def prepare(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec, plan: Plan, run_dir: Path) -> Prompts:
-    """Make the content of a run and verify it.
-
-    Raises:
-        UserError: chat or text needs exact lengths and the target's tokenizer can't give them.
-    """
+    """Make the content of a run and verify it."""
     if spec.workload.locustfile is not None:
         return Prompts(None, {}, facts={"kind": "locustfile"})
     if spec.workload.content.kind == "replay":

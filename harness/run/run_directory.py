@@ -38,7 +38,6 @@ def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
     """A new run directory; one that nothing was measured into is removed, so that its name can be given again.
 
     Raises:
-        UserError: as `make`.
         Unfinished: an error that nobody foresaw, where anything was measured.
     """
     made = RunDirectory(make(out, name))
@@ -56,11 +55,7 @@ def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
 
 
 def make(out: Path | None, name: str) -> Path:
-    """A new run directory: ``out`` itself, or runs/<utc>-<name>.
-
-    Raises:
-        UserError: it can't be made or written, or holds files already.
-    """
+    """A new run directory: ``out`` itself, or runs/<utc>-<name>."""
     out = make_empty(out, name)
     try:
         (out / "spool").mkdir()
@@ -72,11 +67,7 @@ def make(out: Path | None, name: str) -> Path:
 
 
 def make_empty(out: Path | None, name: str) -> Path:
-    """A new, empty directory: ``out`` itself, or runs/<utc>-<name>.
-
-    Raises:
-        UserError: it can't be made, or holds files already.
-    """
+    """A new, empty directory: ``out`` itself, or runs/<utc>-<name>."""
     if out is None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         out = Path("runs") / f"{stamp}-{name}"

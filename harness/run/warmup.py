@@ -48,21 +48,13 @@ class _Full(WarmupRefused):
 
 @dataclass(frozen=True)
 class WarmupResult:
-    """How it went.
+    """How it went."""
 
-    Attributes:
-        steady: whether the last rounds showed no trend.
-        rounds_s: every round's duration in seconds.
-        requests: sent in all.
-        at_once: in flight at each endpoint in the last rounds.
-        extended: the budget was not enough, and was given once more.
-    """
-
-    steady: bool
+    steady: bool  # the last rounds showed no trend
     rounds_s: tuple[float, ...]
-    requests: int
-    at_once: int = AT_ONCE
-    extended: bool = False
+    requests: int  # sent in all
+    at_once: int = AT_ONCE  # in flight at each endpoint in the last rounds
+    extended: bool = False  # the budget was not enough, and was given once more
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -82,12 +74,7 @@ async def warm_up(
     """Send rounds until they are steady or `budget_s` is spent twice.
 
     Rounds of one size are the same set of requests but for its text, so that they compare. A server that admits
-    only so many is sent half as many at once, and never more again.
-
-    Args:
-        endpoint: completions | chat.
-        plan: for typical lengths, and how much of it is in flight.
-        users: of a closed loop, at most.
+    only so many is sent half as many at once, and never more again. `users` of a closed loop bound what is in flight.
 
     Raises:
         WarmupRefused: an answer that is not 200, or no request is admitted alone.

@@ -54,12 +54,7 @@ class CommandTarget(LaunchedTarget):
         self._ready = self.ready or f"{self.urls[0]}/health"
 
     async def launch(self) -> tuple[str, ...]:
-        """Run the command, wait for the readiness URL and for a first token.
-
-        Raises:
-            UserError: it can't be run, or its port is taken.
-            TargetGone: it ends, or isn't ready in time.
-        """
+        """Run the command, wait for the readiness URL and for a first token."""
         url = URL(self.urls[0])
         local = url.host in _LOOPBACK
         if local and url.port:

@@ -19,27 +19,18 @@ _RETRY_MOST_S: Final = 30.0
 
 
 class Credentials:
-    """The header that proves who we are, if one is needed.
-
-    Attributes:
-        events: what happened to renewals: `{"t_unix_ns", "kind": "auth", "text"}`, for the run's events.
-        on_event: called with each of them.
-    """
+    """The header that proves who we are, if one is needed."""
 
     def __init__(self, spec: AuthSpec | None) -> None:
         self._spec = spec
         self._key: str | None = None
         self._fetched = 0.0  # on the monotonic clock
         self._refused = asyncio.Event()
-        self.events: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []  # what happened to renewals: {"t_unix_ns", "kind": "auth", "text"}
         self.on_event: Callable[[dict[str, Any]], None] = lambda _event: None
 
     async def headers(self) -> dict[str, str]:
-        """The header with the key; empty without `auth`.
-
-        Raises:
-            UserError: the variable isn't set, or the command failed.
-        """
+        """The header with the key; empty without `auth`."""
         spec = self._spec
         if spec is None:
             return {}
@@ -121,11 +112,7 @@ class Credentials:
 
 
 async def _fetch(spec: AuthSpec) -> str:
-    """The key as it is now.
-
-    Raises:
-        UserError: there is none; never shows what was found instead.
-    """
+    """The key as it is now; no error shows what was found instead."""
     if spec.env is not None:
         where, key = "target.auth.env", os.environ.get(spec.env, "").strip()
         if not key:

@@ -1,22 +1,19 @@
 """From a spec's `target:` to the class that lives it."""
 
+from pathlib import Path
+
 from tailgate.harness.config.run_spec import RunSpec, trust_of
-from tailgate.harness.targets.base import Target
+from tailgate.harness.targets.base import Ended, Life, Target, never
 from tailgate.harness.targets.command import CommandTarget
 from tailgate.harness.targets.credentials import credentials
 from tailgate.harness.targets.inspect.probe import Access
 from tailgate.harness.targets.sim import SimTarget
-from tailgate.harness.targets.url import UrlTarget
 from tailgate.harness.targets.vllm import VllmTarget
 from tailgate.workloads.common.errors import UserError
 
 
 def make_target(spec: RunSpec) -> Target:
-    """The target of a spec.
-
-    Raises:
-        UserError: something that its kind needs is missing.
-    """
+    """The target of a spec."""
     target = spec.target
     key = credentials(target)
 
@@ -42,6 +39,31 @@ def make_target(spec: RunSpec) -> Target:
                 target.command, target.all_urls, target.ready, target.env, target.ready_timeout, access, gpus,
                 target.stop, target.model, target.endpoint,
             )  # fmt: skip
+
+
+class UrlTarget:
+    """A deployment that someone else runs, known by its base URLs."""
+
+    life: Life | None = None
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        self._urls = urls
+
+    async def start(self) -> tuple[str, ...]:
+        return self._urls
+
+    def processes(self) -> dict[str, int]:
+        return {}
+
+    async def ended(self) -> Ended:
+        """Never returns: the injector and `/metrics` see it go."""
+        return await never()
+
+    def keep_log(self, run_dir: Path) -> None:
+        """Does nothing: its log is elsewhere."""
+
+    async def stop(self) -> None:
+        """Does nothing: it isn't ours."""
 
 
 def _gpus(spec: RunSpec) -> str | None:

@@ -29,11 +29,7 @@ class SimTarget(LaunchedTarget):
         self._args = {"seed": seed, **defaults, **{key.replace("_", "-"): value for key, value in args.items()}}
 
     async def launch(self) -> tuple[str, ...]:
-        """Spawn it and wait for its line with the port.
-
-        Raises:
-            TargetGone: no such preset, or a flag that the engine doesn't know.
-        """
+        """Spawn it and wait for its line with the port."""
         flags = [text for key, value in self._args.items() for text in flag(key, value)]
         command = [*python_module("tailgate.harness.engine"), "--preset", self._preset, "--port", "0", *flags]
         began = time.monotonic()

@@ -15,7 +15,7 @@ from tailgate.harness.targets import vllm_flags
 from tailgate.harness.targets.inspect.probe import OPEN, Access
 from tailgate.harness.targets.launch.launched import LaunchedTarget
 from tailgate.harness.targets.launch.process import free_port, require_free
-from tailgate.harness.targets.launch.ready import Detail, Milestone, Readiness
+from tailgate.harness.targets.launch.ready import Milestone, Readiness
 from tailgate.harness.targets.vllm_flags import flag
 from tailgate.workloads.common.errors import UserError
 
@@ -28,7 +28,7 @@ MILESTONES: Final = (
     Milestone("engine init", re.compile(r"init engine .* took")),
 )
 DETAILS: Final = tuple(
-    Detail(re.compile(pattern))
+    re.compile(pattern)
     for pattern in (
         r"Model loading took (?P<model_gib>[\d.]+) GiB(?: memory)? and (?P<model_load_s>[\d.]+) sec",
         r"Loading weights took (?P<weights_load_s>[\d.]+) sec",
@@ -75,11 +75,7 @@ class VllmTarget(LaunchedTarget):
         return str(name[0] if isinstance(name, list) else name)
 
     async def launch(self) -> tuple[str, ...]:
-        """Check the flags, launch, wait for `/health` and for a first token.
-
-        Raises:
-            UserError: no vLLM, an unknown flag, no such model folder, the port is taken, or it doesn't come up.
-        """
+        """Check the flags, launch, wait for `/health` and for a first token."""
         if self.model.startswith(("/", ".", "~")) and not Path(self.model).expanduser().is_dir():
             raise UserError(f"there is no folder {self.model}", where="target.model")
         self.installed = await vllm_flags.inspect(vllm_flags.find_python(self.python))

@@ -69,11 +69,7 @@ class VllmFlag:
 
 
 async def inspect(python: str) -> Installed:
-    """What the vLLM of this interpreter is and understands.
-
-    Raises:
-        UserError: it has none.
-    """
+    """What the vLLM of this interpreter is and understands."""
     answer = await _ask(python)
     if answer is None or answer["version"] is None:
         raise UserError(
@@ -95,11 +91,7 @@ async def inspect(python: str) -> Installed:
 
 
 def check(installed: Installed, args: Mapping[str, Any]) -> None:
-    """Refuse flags that this vLLM doesn't know, and values that it can't take: judged are the words it will get.
-
-    Raises:
-        UserError: the nearest names, or what the value may be.
-    """
+    """Refuse flags that this vLLM doesn't know, and values that it can't take: judged are the words it will get."""
     for key, value in args.items():
         where = f"target.args.{key}"
         if value is None:
@@ -146,11 +138,7 @@ def flag(key: str, value: Any) -> list[str]:
 
 
 def find_python(given: str | None) -> str:
-    """vLLM's interpreter: as given, that of the `vllm` command on the PATH, or our own.
-
-    Raises:
-        UserError: the given one doesn't exist.
-    """
+    """vLLM's interpreter: as given, that of the `vllm` command on the PATH, or our own."""
     import shutil
 
     if given:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.sample_store import TidySamples
 from tailgate.reports.rundir.telemetry import HOST_SCHEMA
 
@@ -19,13 +20,9 @@ _LOOK_FOR_CHILDREN_S = 5.0
 
 
 class HostSampler:
-    """Samples from `start` to `stop`; `write` leaves `host.parquet`.
+    """Samples from `start` to `stop`, times counted from `t0_unix_ns`; `write` leaves `host.parquet`.
 
-    Args:
-        t0_unix_ns: the run's start on CLOCK_REALTIME.
-        interval_s: time between samples.
-        spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
-        wanted: without it nothing is sampled or written.
+    Where it isn't `wanted` nothing is sampled.
     """
 
     def __init__(
@@ -55,14 +52,12 @@ class HostSampler:
         if not self._wanted:
             return
         psutil.cpu_percent()
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(every(self._interval, self.sample))
 
     async def stop(self) -> None:
         if self._task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await ended(self._task)
         self._task = None
         self.sample()
 
@@ -91,15 +86,6 @@ class HostSampler:
                 del self._watched[pid]
         roles, pids, names, values = zip(*rows, strict=True)
         self._samples.append([[t_ns] * len(rows), roles, pids, names, values])
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._interval
-        while True:
-            await asyncio.sleep(due - loop.time())
-            self.sample()
-            late = max(0.0, loop.time() - due)
-            due += self._interval * (1 + late // self._interval)
 
     def _look_for_children(self) -> None:
         self._looked = time.monotonic()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tailgate.loadgen.spool import ArrowStream
@@ -23,12 +22,7 @@ ROW_GROUP = 262_144
 
 
 class TidySamples:
-    """Rows of one schema, appended as columns.
-
-    Args:
-        schema: all rows' columns.
-        spool: Arrow IPC stream to append to; without one everything stays in memory until `write`.
-    """
+    """Rows of one schema, appended as columns; without a spool everything stays in memory until `write`."""
 
     def __init__(self, schema: pa.Schema, spool: Path | None = None) -> None:
         self._schema = schema
@@ -50,15 +44,6 @@ class TidySamples:
             self._flushed_s = now
             with contextlib.suppress(OSError):  # it is tried again; who ends the samples hears of it
                 self.flush()
-
-    def shift(self, by_ns: int) -> None:
-        """Move the samples so far in time (their first column); only before anything was flushed."""
-        if self._stream is not None:
-            raise RuntimeError("samples on disk can't be moved")
-        times = self._schema.names[0]
-        self._pending = [
-            batch.set_column(0, times, pc.add(batch.column(0), by_ns)).cast(self._schema) for batch in self._pending
-        ]
 
     def flush(self) -> None:
         """Move what is pending to the spool; nothing happens without one.

@@ -5,15 +5,16 @@ kept in `problems`. Nothing here stops a run: what is missing is said, and the r
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pyarrow as pa
 
+from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
 from tailgate.loadgen.injector.http.endpoint import Trust, tls_context
@@ -47,13 +48,7 @@ class Problem:
 class ServerScraper:
     """Scrapes from `start` to `stop`, once more at each of them; `write` leaves `server.parquet`.
 
-    Args:
-        urls: base URLs; `/metrics` is asked of each.
-        t0_unix_ns: the run's start on CLOCK_REALTIME.
-        interval_s: time between scrapes; one that would overlap its predecessor is left out.
-        headers: sent along (authorization).
-        spool: Arrow stream that bounds memory and survives a kill (see `tidy`).
-        trust: how a TLS server is verified.
+    `/metrics` is asked of each base URL; times count from `t0_unix_ns`.
     """
 
     def __init__(
@@ -85,7 +80,10 @@ class ServerScraper:
             trust_env=True,
         )
         await self._round()
-        self._tasks = [asyncio.create_task(self._run(endpoint)) for endpoint in self._readers]
+        # Each endpoint has rounds of its own: one that hangs holds up no other.
+        self._tasks = [
+            asyncio.create_task(every(self._interval, partial(self._scrape, endpoint))) for endpoint in self._readers
+        ]
         return [self._found(endpoint) for endpoint in self._readers]
 
     def renew(self, headers: Mapping[str, str]) -> None:
@@ -95,9 +93,7 @@ class ServerScraper:
         if self._session is None:
             return
         for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await ended(task)
         await self._round()
         await self._session.close()
         self._session, self._tasks = None, []
@@ -107,16 +103,6 @@ class ServerScraper:
 
     def write(self, path: Path) -> None:
         self._samples.write(path)
-
-    async def _run(self, endpoint: str) -> None:
-        """Rounds of one endpoint: one that hangs holds up no other."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._interval
-        while True:
-            await asyncio.sleep(due - loop.time())
-            await self._scrape(endpoint)
-            late = max(0.0, loop.time() - due)
-            due += self._interval * (1 + late // self._interval)
 
     async def _round(self) -> None:
         await asyncio.gather(*(self._scrape(endpoint) for endpoint in self._readers))
@@ -134,31 +120,22 @@ class ServerScraper:
                     problem = f"HTTP {response.status} for /metrics"
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             problem = f"{type(error).__name__}: {error}".rstrip(": ")
-        ended = time.time_ns()
+        answered = time.time_ns()
         if problem is None:
             try:
                 keys, values = self._readers[endpoint].read(page)
             except ValueError as error:
                 problem = f"/metrics isn't Prometheus text: {error}"
-        t_ns = (began + ended) // 2 - self._t0
-        self._keep(endpoint, t_ns, [*keys, _UP, _DURATION], [*values, float(problem is None), (ended - began) / 1e9])
+        t_ns = (began + answered) // 2 - self._t0
+        keys += [_UP, _DURATION]
+        values += [float(problem is None), (answered - began) / 1e9]
+        columns = [[key.name for key in keys], [key.labels for key in keys], values]
+        self._samples.append([pa.repeat(t_ns, len(keys)), pa.repeat(endpoint, len(keys)), *columns])
         if problem is None:
-            self._series[endpoint] = len(keys)
+            self._series[endpoint] = len(keys) - 2
         elif self._up.get(endpoint, True) and len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(Problem(t_ns, endpoint, problem))
         self._up[endpoint] = problem is None
-
-    def _keep(self, endpoint: str, t_ns: int, keys: list[SeriesKey], values: list[float]) -> None:
-        count = len(keys)
-        self._samples.append(
-            [
-                pa.repeat(t_ns, count),
-                pa.repeat(endpoint, count),
-                [key.name for key in keys],
-                [key.labels for key in keys],
-                values,
-            ]
-        )
 
     def _found(self, endpoint: str) -> FirstScrape:
         series = self._series.get(endpoint, 0)

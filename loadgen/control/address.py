@@ -7,11 +7,7 @@ from tailgate.workloads.common.errors import UserError
 
 
 def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
-    """Host and port of ``HOST``, ``HOST:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``.
-
-    Raises:
-        UserError: it is neither.
-    """
+    """Host and port of ``HOST``, ``HOST:PORT``, ``[IPv6]`` or ``[IPv6]:PORT``."""
     wrong = UserError(f"{text!r} is not HOST or HOST:PORT", where=where)
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")

@@ -69,7 +69,6 @@ class Channel:
         self._on_closed()
 
     def close(self) -> None:
-        """Send what waits, then close the socket."""
         if self._pusher is not None:
             self._pusher.join(_LAST_WORDS_S)
             self._pusher.kill()

@@ -4,8 +4,12 @@ It is the same in a run on one machine (`local_run`) and on each of several (`wo
 owner by ``report``.
 """
 
+import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -13,13 +17,76 @@ from gevent.event import AsyncResult, Event
 from locust import User
 from locust.env import Environment
 
-from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.injector_processes import Injectors
+from tailgate.loadgen.control.channel import Channel, Message
+from tailgate.loadgen.control.stages import UserCounts
+from tailgate.loadgen.job import STREAMED
+from tailgate.workloads.common.import_paths import python_module
 
 if TYPE_CHECKING:
     from tailgate.loadgen.llm_user import Answer
 
 END_OF_USER = gevent.GreenletExit
+
+
+class Injectors:
+    """``count`` child processes. ``on_message(k, message)`` is called for each message of injector k."""
+
+    def __init__(self, count: int, on_message: Callable[[int, Message], None]) -> None:
+        self._on_message = on_message
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._channels: list[Channel] = []
+        self.ended: set[int] = set()
+        for k in range(count):
+            self._spawn(k)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def _spawn(self, k: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            # Its own session: Ctrl-C in the terminal is the harness's to interpret.
+            command = [*python_module("tailgate.loadgen.injector"), "--fd", str(fd)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            self._children.append(
+                subprocess.Popen(
+                    command, pass_fds=[fd], start_new_session=True, env=environment, stdin=subprocess.DEVNULL
+                )
+            )
+        self._channels.append(Channel(ours, partial(self._on_child_message, k), partial(self._on_child_closed, k)))
+
+    def _on_child_message(self, k: int, message: Message) -> None:
+        if message["op"] in ("end", "refused", "crashed"):
+            self.ended.add(k)
+        self._on_message(k, message)
+
+    def _on_child_closed(self, k: int) -> None:
+        if k not in self.ended:
+            self.ended.add(k)
+            code = self._children[k].wait()
+            self._on_message(k, {"op": "died", "injector": k, "code": code})
+
+    @property
+    def all_ended(self) -> bool:
+        return len(self.ended) == len(self._children)
+
+    def send(self, k: int, message: Message) -> None:
+        self._channels[k].send(message)
+
+    def send_all(self, message: Message) -> None:
+        for channel in self._channels:
+            channel.send(message)
+
+    def close(self, grace_s: float = 10.0) -> None:
+        for channel in self._channels:
+            channel.close()
+        for child in self._children:
+            try:
+                child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
 
 
 class Coordinator:
@@ -149,7 +216,8 @@ class Coordinator:
         """
         self._count_request()
         number = self._request_count
-        body = {"model": self._job["model"], **self._job["extra"], **message["body"], **_streamed(self._job)}
+        streamed = STREAMED if self._job["streamed"] else {}
+        body = {"model": self._job["model"], **self._job["extra"], **message["body"], **streamed}
         answer = self._answers[number] = AsyncResult()
         now = time.time_ns()
         after, woke_ns = self._last_wakeups.get(user, (0, now))
@@ -171,7 +239,6 @@ class Coordinator:
         return done
 
     def judge(self, user: int, answer: "Answer", reason: str) -> None:
-        """Record that a user found an answer wrong."""
         verdict = {"op": "judge", "index": answer.index, "class": answer.kind, "error": reason}
         self._injectors.send(user % len(self._injectors), verdict)
 
@@ -216,10 +283,6 @@ class Coordinator:
             self._report({"op": "all-ended"})
 
 
-def _streamed(job: dict[str, Any]) -> dict[str, Any]:
-    return {"stream": True, "stream_options": {"include_usage": True}} if job["streamed"] else {}
-
-
 def count_failed_assertions(environment: Environment) -> None:
     """Make a failed `assert` in a locustfile's task an error of the answer before it."""
 
@@ -229,39 +292,3 @@ def count_failed_assertions(environment: Environment) -> None:
             answer.fail(str(exception) or "an assertion failed")
 
     environment.events.user_error.add_listener(listen)  # type: ignore[no-untyped-call]
-
-
-class UserCounts:
-    """How many users there are, counted as they come and leave, and the integral of their number over time."""
-
-    def __init__(self) -> None:
-        self._now = 0
-        self._most = 0
-        self._user_ns = 0
-        self._since_ns: int | None = None
-        self._changed_ns = 0
-
-    def change(self, by: int) -> None:
-        """Count users in (positive) or out (negative)."""
-        now = time.monotonic_ns()
-        if self._since_ns is None:
-            self._since_ns = now
-        else:
-            self._user_ns += self._now * (now - self._changed_ns)
-        self._changed_ns = now
-        self._now += by
-        self._most = max(self._most, self._now)
-
-    def restart(self) -> None:
-        """Begin the average anew with the users of now, because the measure phase begins."""
-        if self._since_ns is not None:
-            self._since_ns = self._changed_ns = time.monotonic_ns()
-            self._user_ns, self._most = 0, self._now
-
-    def summary(self) -> dict[str, float]:
-        """The time-weighted mean and the largest number."""
-        if self._since_ns is None:
-            return {"mean": 0.0, "max": 0.0}
-        now = time.monotonic_ns()
-        whole = self._user_ns + self._now * (now - self._changed_ns)
-        return {"mean": whole / max(now - self._since_ns, 1), "max": float(self._most)}

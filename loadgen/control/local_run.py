@@ -5,7 +5,6 @@ whatever the injectors report.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -15,10 +14,8 @@ from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
-from tailgate.loadgen.control.locustfile import ignored_parts
 from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
-from tailgate.workloads.common.errors import UserError
 
 
 class LocalRun:
@@ -39,10 +36,9 @@ class LocalRun:
         self.over = Event()
 
     def on_message(self, message: Message) -> None:
-        """Act on one message from the harness."""
         match message["op"]:
             case "load":
-                self._load(message)
+                self._locustfile_classes = load_classes(message, self._report)
             case "prepare":
                 self._prepare(message)
             case "go":
@@ -57,14 +53,6 @@ class LocalRun:
                 self._coordinator.renew_headers(message)
             case other:
                 raise ValueError(f"unknown message {other!r}")
-
-    def _load(self, message: Message) -> None:
-        try:
-            self._locustfile_classes = load_classes(message)
-        except UserError as error:
-            self._report({"op": "refused", **error.parts})
-        else:
-            self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
 
     def on_harness_gone(self) -> None:
         """End the run when the harness is gone, and keep the records."""

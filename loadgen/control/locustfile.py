@@ -24,11 +24,7 @@ def digest(path: Path) -> str:
 
 
 def user_classes(path: Path, tags: list[str] | None, exclude_tags: list[str] | None) -> list[type[User]]:
-    """The user classes of a locustfile, those with tasks left by the tags.
-
-    Raises:
-        UserError: no such file, an error while it is imported, no `LLMUser` in it, or no task with these tags.
-    """
+    """The user classes of a locustfile, those with tasks left by the tags."""
     digest(path)
     user_first()
     try:

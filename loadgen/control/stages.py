@@ -1,5 +1,6 @@
-"""How many users a closed loop has, and when: stages with ramps. `shape` makes Locust follow it."""
+"""How many users a closed loop should have, and when: stages with ramps; and how many there really are."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,3 +51,38 @@ def mean_users(stages: Sequence[Stage], until_ns: int) -> float:
     edges = [t for t in moments(stages) if t < until_ns]
     lengths = [end - begin for begin, end in zip(edges, [*edges[1:], until_ns], strict=True)]
     return sum(users_at(stages, t) * length for t, length in zip(edges, lengths, strict=True)) / until_ns
+
+
+class UserCounts:
+    """How many users there are, counted as they come and leave, and the integral of their number over time."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._most = 0
+        self._user_ns = 0
+        self._since_ns: int | None = None
+        self._changed_ns = 0
+
+    def change(self, by: int) -> None:
+        """Count users in (positive) or out (negative)."""
+        now = time.monotonic_ns()
+        if self._since_ns is None:
+            self._since_ns = now
+        else:
+            self._user_ns += self._now * (now - self._changed_ns)
+        self._changed_ns = now
+        self._now += by
+        self._most = max(self._most, self._now)
+
+    def restart(self) -> None:
+        """Begin the average anew with the users of now, because the measure phase begins."""
+        if self._since_ns is not None:
+            self._since_ns = self._changed_ns = time.monotonic_ns()
+            self._user_ns, self._most = 0, self._now
+
+    def summary(self) -> dict[str, float]:
+        if self._since_ns is None:
+            return {"mean": 0.0, "max": 0.0}
+        now = time.monotonic_ns()
+        whole = self._user_ns + self._now * (now - self._changed_ns)
+        return {"mean": whole / max(now - self._since_ns, 1), "max": float(self._most)}

@@ -120,7 +120,6 @@ def start_early(environment: Environment, users: Sequence[type["LLMUser"]]) -> N
 
 
 def start_late(environment: Environment, users: Sequence[type["LLMUser"]]) -> None:
-    """On Locust's `test_start`, if the host was not known before."""
     if _wanted(environment, users):
         environment.coordinator = StandaloneCoordinator(environment, users[0])  # type: ignore[attr-defined]
 

@@ -24,7 +24,6 @@ class WebUi:
         self._ui = environment.create_web_ui(host, port)
 
     def on_message(self, message: Message) -> None:
-        """Add what an injector's tick says to Locust's statistics."""
         if message["op"] == "tick":
             for name, second in message.get("classes", {}).items():
                 self._take_class(name, second)

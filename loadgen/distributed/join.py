@@ -11,7 +11,7 @@ from gevent.event import Event
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed import protocol
-from tailgate.loadgen.distributed.file_transfer import describe_file
+from tailgate.loadgen.distributed.transfer import describe_file
 from tailgate.loadgen.distributed.workers import Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
@@ -81,8 +81,6 @@ class Join:
                 self._send(worker.id, protocol.FILE, {"name": name, "offset": offset, "piece": piece})
                 offset += len(piece)
                 gevent.sleep(0)  # heartbeats between the pieces
-
-    # --- messages of workers ------------------------------------------------------------------------------
 
     def on_hello(self, client: str, about: dict[str, Any]) -> None:
         """Let a worker join or turn it away. It asks again until it has an answer."""

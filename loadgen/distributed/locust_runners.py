@@ -2,7 +2,7 @@
 
 Locust takes in whoever connects and spreads the users anew, ends a test when its last worker is silent for three
 seconds, forgets a worker after sixty, and has that worker quit by itself. Here workers are let in by name before the
-run, an outage is waited out (`liveness`, and the worker's own `--alone`), and the end of a run is ours.
+run, an outage is waited out (`workers.Liveness`, and the worker's own `--alone`), and the end of a run is ours.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ class TailgateMasterRunner(MasterRunner):
         self.takes_part: Callable[[str], bool | None] = lambda _client: None
 
     def handle_message(self, client_id: str, msg: Message) -> None:
-        """Handle one message of a worker, Locust's own or ours."""
         if msg.type == "client_ready" and self.takes_part(client_id) is False:
             # It may ask to join and hear why not; no user is ever given to it.
             self.send_message("ack", client_id=client_id, data={"index": -1})

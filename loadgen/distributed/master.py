@@ -2,10 +2,10 @@
 
 It exchanges the same messages with the harness as `local_run`, but behind it are workers instead of this machine's own
 injectors. Users, stages and the web UI are Locust's business, spread over the workers by it; the plan's rows are
-spread by their session (`session % injectors`). Records arrive while the run goes on (`record_transfer`).
+spread by their session (`session % injectors`). Records arrive while the run goes on (`transfer`).
 
 The end is a barrier: the run is over when every worker has drained and all it recorded is here, or is given up
-(`liveness`). By then it is known whose rows never came back.
+(`workers.Liveness`). By then it is known whose rows never came back.
 """
 
 import time
@@ -21,14 +21,12 @@ from locust.rpc import Message as RpcMessage
 from locust.runners import STATE_MISSING
 
 from tailgate.loadgen.control.channel import Message
-from tailgate.loadgen.control.locustfile import ignored_parts
 from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 from tailgate.loadgen.distributed import locust_runners, protocol
 from tailgate.loadgen.distributed.join import Join
-from tailgate.loadgen.distributed.liveness import Liveness
-from tailgate.loadgen.distributed.record_transfer import RecordStore, number_of
-from tailgate.loadgen.distributed.workers import Worker, Workers
+from tailgate.loadgen.distributed.transfer import RecordStore, number_of
+from tailgate.loadgen.distributed.workers import Liveness, Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 _WATCH_S: Final = 0.25
@@ -71,16 +69,15 @@ class MasterRun:
     # --- from the harness ------------------------------------------------------------------------------
 
     def on_message(self, message: Message) -> None:
-        """Act on one message from the harness."""
         match message["op"]:
             case "load":
-                self._load(message)
+                self._locustfile_classes = load_classes(message, self._report)
             case "prepare":
                 gevent.spawn(self._prepare, message)
             case "go":
                 self._go(message["t0_unix_ns"])
             case "wind-down":
-                self._end_load(message["why"], protocol.WIND_DOWN)
+                self._stop(message["why"], protocol.WIND_DOWN)
             case "stop":
                 self._stop(message.get("why", "the run was stopped"))
                 if not self._t0_unix_ns:
@@ -95,17 +92,6 @@ class MasterRun:
         self._stop("the command line process is gone")
         gevent.spawn_later(5, self._dismiss)
 
-    def _load(self, message: Message) -> None:
-        try:
-            self._locustfile_classes = load_classes(message)
-        except UserError as error:
-            self._refuse(error)
-        else:
-            self._report({"op": "loaded", "ignored": ignored_parts(Path(message["path"]))})
-
-    def _refuse(self, error: UserError) -> None:
-        self._report({"op": "refused", **error.parts})
-
     def _prepare(self, message: Message) -> None:
         self._store = RecordStore(Path(message["job"]["spool"]))
         self._drain_end_ns = message["measure_end_ns"] + message["drain_ns"]
@@ -115,7 +101,7 @@ class MasterRun:
         try:
             self._join.wait_until_ready(message, self._wait_s)
         except UserError as error:
-            self._refuse(error)
+            self._report({"op": "refused", **error.parts})
             self._stop("the run was refused")
             return
         workers = self._workers.by_id.values()
@@ -138,10 +124,7 @@ class MasterRun:
             self._send(client, protocol.GO, {"t0_unix_ns": t0_unix_ns})
         self._setup.begin(self._environment, t0_unix_ns, machines=len(self._workers.by_id))
 
-    def _stop(self, why: str) -> None:
-        self._end_load(why, protocol.STOP)
-
-    def _end_load(self, why: str, how: str) -> None:
+    def _stop(self, why: str, how: str = protocol.STOP) -> None:
         self._stopping = how, {"why": why}
         for client in self._workers.by_id:
             self._send(client, *self._stopping)

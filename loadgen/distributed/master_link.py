@@ -1,5 +1,6 @@
 """A worker's connection to its master, which is Locust's own, and how far the two clocks are apart."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,8 +27,7 @@ _LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 class MasterLink:
     """Connected when made. ``heard(kind, data)`` is called for each of our messages from the master.
 
-    Raises:
-        UserError: the address can't be used. (Nobody there is no error yet: Locust goes on trying.)
+    An address that can't be used is a UserError. (Nobody there is no error yet: Locust goes on trying.)
     """
 
     def __init__(
@@ -57,22 +57,16 @@ class MasterLink:
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
         """Send a message, which may be lost: what matters is repeated by the caller."""
-        with self._sending:
-            try:
-                self._runner.send_message(kind, data)
-            except _LINE_BROKEN:
-                return
+        with self._sending, contextlib.suppress(*_LINE_BROKEN):
+            self._runner.send_message(kind, data)
 
     def report(self, message: Message) -> None:
-        """Pass on a report of the coordinator."""
         self.send(protocol.REPORT, {"message": message})
 
     def silent_s(self) -> float:
         """How long nothing was heard from the master, heartbeats of Locust included."""
         beat = self._runner.last_heartbeat_timestamp or 0.0
         return float(min(time.monotonic() - self._last_heard_s, time.time() - beat))
-
-    # --- clocks ----------------------------------------------------------------------------------------
 
     def ping(self) -> None:
         self.send(protocol.PING, {"sent": time.time_ns()})
@@ -86,15 +80,12 @@ class MasterLink:
                 gevent.sleep(_PING_S)
 
     def offset(self, latest: int | None = None) -> Offset:
-        """The master's clock less ours, by all pings or the latest few."""
         return estimate(self._pings if latest is None else self._pings[-latest:])
 
     def close(self, grace_s: float = 5.0) -> None:
-        """Leave, and let the master's Locust know."""
         self._environment.events.quitting.fire(environment=self._environment)  # type: ignore[no-untyped-call]
         gevent.spawn(self._runner.quit).join(grace_s)
 
 
 def wait_for_any(*events: Event, timeout_s: float | None = None) -> None:
-    """Wait until one of the events is set or the time is over."""
     gevent.wait(list(events), timeout=timeout_s, count=1)

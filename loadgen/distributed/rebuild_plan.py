@@ -32,7 +32,6 @@ def rebuild(order: dict[str, Any], folder: Path) -> str:
 
 
 def check(plan_hash_here: str, expected: str) -> None:
-    """Raise a UserError with both hashes if the plan is not the master's."""
     if plan_hash_here != expected:
         raise UserError(
             f"the worker's plan is not the master's: its hash is {plan_hash_here}, the master's {expected}",
@@ -42,7 +41,6 @@ def check(plan_hash_here: str, expected: str) -> None:
 
 
 def main() -> int:
-    """Read the order, print the answer as JSON."""
     order = orjson.loads(sys.stdin.buffer.read())
     try:
         answer: dict[str, Any] = {"hash": rebuild(order, Path(sys.argv[1]))}

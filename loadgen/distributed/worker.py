@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,11 +27,9 @@ from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
 from tailgate.loadgen.control.run_setup import RunSetup
 from tailgate.loadgen.distributed import protocol
-from tailgate.loadgen.distributed.clock_offset import Offset
-from tailgate.loadgen.distributed.file_transfer import FileReceiver
 from tailgate.loadgen.distributed.master_link import MasterLink, wait_for_any
-from tailgate.loadgen.distributed.record_transfer import RecordSender
 from tailgate.loadgen.distributed.shard import LocalInputs, load_classes, make_job
+from tailgate.loadgen.distributed.transfer import FileReceiver, RecordSender
 from tailgate.workloads.common.errors import UserError
 
 _AGAIN_S: Final = 1.0
@@ -135,7 +134,7 @@ class WorkerRun:
 
     def _report_prepared(self) -> None:
         if self._stamps is not None:
-            self._link.send(protocol.PREPARED, {"stamps": self._stamps, **_clock_fields(self._link.offset())})
+            self._link.send(protocol.PREPARED, {"stamps": self._stamps, **asdict(self._link.offset())})
 
     def _go(self, t0_unix_ns: int) -> None:
         if not self._load_started.is_set():
@@ -155,7 +154,7 @@ class WorkerRun:
             with contextlib.suppress(UserError):  # the offset of before serves then
                 self._link.measure_clock(_LAST_PINGS)
         while not (self._dismissed.is_set() or self._alone):
-            self._link.send(protocol.DRAINED, _clock_fields(self._link.offset(_LAST_PINGS)))
+            self._link.send(protocol.DRAINED, asdict(self._link.offset(_LAST_PINGS)))
             self._dismissed.wait(_AGAIN_S)
 
     def _leave(self) -> int:
@@ -258,12 +257,7 @@ class WorkerRun:
                 self._over.set()
 
 
-def _clock_fields(offset: Offset) -> dict[str, int]:
-    return {"offset_ns": offset.offset_ns, "error_ns": offset.error_ns}
-
-
 def print_line(text: str) -> None:
-    """Print a line for the person who started the worker."""
     print(text, file=sys.stderr, flush=True)
 
 

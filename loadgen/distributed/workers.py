@@ -1,14 +1,19 @@
-"""The workers of a distributed run as the master knows them: who joined, what each has, how far each has come."""
+"""The workers of a distributed run as the master knows them: who joined, what each has, who is missing or given up."""
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.workloads.common.errors import UserError
+
+# A worker is missing after so long without a message or a heartbeat of Locust.
+_SILENT_S: Final = 4.0
+# It is given up when it has been missing for so long, all others are done, and nothing is sent any more.
+_PATIENCE_S: Final = 8.0
 
 
 @dataclass
@@ -118,7 +123,6 @@ class Workers:
 
     @property
     def injectors(self) -> int:
-        """The number of injectors of all workers."""
         return sum(worker.injectors for worker in self.by_id.values())
 
     def number_injectors(self) -> None:
@@ -145,6 +149,56 @@ class Workers:
         return dict(apportioned(requests, weights))
 
     def who_came(self) -> str:
-        """The names of those who came, and who was turned away."""
         came = ", ".join(f"{r.name} (tailgate {r.version})" for r in self.by_id.values()) or "nobody"
         return came + "".join(f"; turned away: {worker}" for worker in self.turned_away)
+
+
+class Liveness:
+    """Which workers are there, missing, back again or given up. The run may end when all are accounted for.
+
+    ``beats(client)`` says whether Locust counts a connection as alive.
+    """
+
+    def __init__(self, workers: Workers, beats: Callable[[str], bool], event: Callable[[str], None]) -> None:
+        self._workers = workers
+        self._beats = beats
+        self._event = event
+
+    def newly_missing(self) -> list[Worker]:
+        now = time.monotonic()
+        missing_workers = []
+        for worker in list(self._workers.by_id.values()):
+            missing = now - worker.last_heard_s > _SILENT_S and not self._beats(worker.id)
+            if missing and worker.missing_since is None and worker.here:
+                worker.missing_since = now
+                self._event(f"{worker.name} is missing: it died, or the network between is down")
+                missing_workers.append(worker)
+            elif not missing and worker.missing_since is not None:
+                self._event(f"{worker.name} is back after {now - worker.missing_since:.0f} s")
+                worker.missing_since, worker.given_up = None, False
+        return missing_workers
+
+    def newly_given_up(self, over_s: float) -> list[Worker]:
+        """Those that don't come back, once nobody else is waited for.
+
+        ``over_s``: for how long every request has ended (negative: not yet). Before, a worker sends on for as long
+        as its `--alone` says, and is waited for as long.
+        """
+        waiting = [worker for worker in self._workers.by_id.values() if worker.here]
+        if any(worker.missing_since is None for worker in waiting):
+            return []
+        now = time.monotonic()
+        lost = [
+            worker
+            for worker in waiting
+            if (missing_s := now - (worker.missing_since or now)) > max(_PATIENCE_S, worker.alone_s)
+            or min(missing_s, over_s) > _PATIENCE_S
+        ]
+        for worker in lost:
+            worker.given_up = True
+            self._event(f"{worker.name} did not come back: what it did not report is lost")
+        return lost
+
+    @property
+    def all_accounted_for(self) -> bool:
+        return not any(worker.here for worker in self._workers.by_id.values())

@@ -16,7 +16,6 @@ from tailgate.workloads.common.errors import UserError
 
 
 def main() -> int:
-    """Serve one run and return 0, or 1 if the injector could not."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     fd = parser.parse_args().fd

@@ -55,7 +55,6 @@ class ClientStats:
         self._clock_seen_ns = offset
 
     def began(self, dispatch_lag_ns: int) -> None:
-        """Count a request that was dispatched."""
         now_ns = time.time_ns()
         self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
         self._changed_ns = now_ns
@@ -73,7 +72,6 @@ class ClientStats:
         self.bytes += bytes_received
 
     def close_interval(self, loop_max_ns: int) -> tuple[Any, ...]:
-        """Return the row of the interval that ends now, and begin the next."""
         now = time.time_ns()
         cpu = time.thread_time_ns()
         receive_lags = lag_histogram(np.frombuffer(self.lags, np.int64))

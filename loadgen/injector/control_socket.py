@@ -7,8 +7,7 @@ from typing import Any
 
 import orjson
 
-from tailgate.loadgen.injector.event_loop import EventLoop
-from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
+from tailgate.loadgen.injector.event_loop import READABLE, WRITABLE, EventLoop
 
 
 class ControlSocket:
@@ -32,7 +31,6 @@ class ControlSocket:
         loop.watch(sock.fileno(), self._ready)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send now, or as soon as the other end reads."""
         if not self._open:
             return
         waiting = bool(self._out)
@@ -77,7 +75,6 @@ class ControlSocket:
             self._on_closed()
 
     def close(self) -> None:
-        """Send what is left, then close."""
         if self._open:
             self._loop.unwatch(self._sock.fileno())
             self._open = False

@@ -111,7 +111,6 @@ class Dispatcher:
             self._loop.at(time.monotonic_ns() + _SWEEP_NS, self._sweep)
 
     def _sweep(self) -> None:
-        """Give up on requests whose deadline has passed."""
         self._sweeping = False
         now = time.time_ns()
         if len(self._deadlines) > 2 * len(self._with_deadline) + _MANY_ENDED:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from tailgate.loadgen.injector.kernel_timestamps import READABLE, Alarm
+from tailgate.loadgen.injector.kernel_timestamps import Alarm
 
 if TYPE_CHECKING:
     from tailgate.loadgen.injector.http._intake import Poll
 
 Handler = Callable[[int], None]
+READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
 # At most this many ready descriptors are handled before deadlines are looked at again: 16 reads are 0.1 ms.
 BATCH = 16
@@ -57,7 +58,6 @@ class EventLoop:
         return max(longest, self.other_poller.take_longest() if self.other_poller is not None else 0)
 
     def watch(self, fd: int, handler: Handler, mask: int = READABLE) -> None:
-        """Call ``handler(mask)`` whenever ``fd`` is ready."""
         self._handlers[fd] = handler
         self._epoll.register(fd, mask)
 
@@ -70,7 +70,6 @@ class EventLoop:
         self._handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
-        """Forget a descriptor, before it is closed."""
         del self._handlers[fd]
         self._epoll.unregister(fd)
         self._forgotten.add(fd)

@@ -51,64 +51,65 @@ class Exchange:
     def __post_init__(self, reading: Reading) -> None:
         self.stream = TokenStream(reading)
 
+    def set_deadlines(self, due_ns: int, timeout_ns: int | None) -> None:
+        """Give up when the user's patience or the timeout is over, both counted from when the request is due."""
+        if self.patience_ns is not None:
+            self.hang_up_ns = due_ns + self.patience_ns
+        if timeout_ns is not None:
+            self.timeout_ns = due_ns + timeout_ns
+
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
         """End without a whole answer. Arrivals up to now are kept."""
-        self._digest_what_came()
+        if self.http_status == 200 and self.streamed:
+            with contextlib.suppress(BadPayload):  # why the answer ended says more
+                self.stream.digest()
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
             status, error = self._complained(), complaint  # it said why before it hung up
         self._end(status, error, end_ns)
 
     def conclude(self) -> None:
-        """Decide the status of a whole HTTP answer that ended at `end_ns`."""
-        end_ns = self.end_ns
-        assert end_ns is not None
+        assert self.end_ns is not None
+        self._end(*self._outcome(self.end_ns), self.end_ns)
+
+    def _outcome(self, end_ns: int) -> tuple[Status, str | None]:
         stream, reading = self.stream, self.stream.reading
         if self.http_status != 200:
             rejected = self.http_status in (429, 503)
-            body = b"".join(stream.pieces)
-            self._end(Status.REJECTED if rejected else Status.HTTP_ERROR, openai_response.error_text(body), end_ns)
-            return
+            text = openai_response.error_text(b"".join(stream.pieces))
+            return (Status.REJECTED if rejected else Status.HTTP_ERROR), text
         if self.content_encoding not in (b"", b"identity"):
             kind = self.content_encoding.decode("latin-1")
-            self._end(Status.BAD_RESPONSE, f"the answer is compressed ({kind}), which was not asked for", end_ns)
-            return
+            return Status.BAD_RESPONSE, f"the answer is compressed ({kind}), which was not asked for"
         if self.content_type.startswith(b"text/html"):
-            self._end(Status.BAD_RESPONSE, f"a web page: {openai_response.excerpt(b''.join(stream.pieces))}", end_ns)
-            return
+            return Status.BAD_RESPONSE, f"a web page: {openai_response.excerpt(b''.join(stream.pieces))}"
+        is_json = self.content_type.startswith(b"application/json")
         try:
-            if self.streamed and not self.content_type.startswith(b"application/json"):
+            if self.streamed and not is_json:
                 stream.digest(whole=True)
             else:
                 openai_response.read_whole(reading, b"".join(stream.pieces))
                 stream.last_ns = stream.stamps[-1] if stream.stamps else end_ns
         except BadPayload as error:
-            self._end(Status.BAD_RESPONSE, str(error), end_ns)
-            return
+            return Status.BAD_RESPONSE, str(error)
         if reading.error is not None:
-            self._end(self._complained(), reading.error, end_ns)
-        elif self.streamed and self.content_type.startswith(b"application/json"):
-            self._end(Status.BAD_RESPONSE, "asked for a stream, got application/json", end_ns)
-        elif not reading.payloads and stream.pending.strip():
-            self._end(Status.BAD_RESPONSE, f"not a stream of events: {openai_response.excerpt(stream.pending)}", end_ns)
-        elif stream.pending.strip():
-            self._end(Status.TRUNCATED, "the stream ended inside an event", end_ns)
-        elif not reading.payloads and not reading.done:
-            self._end(Status.BAD_RESPONSE, "an answer without a single event", end_ns)
-        elif not (reading.done or reading.finish_reason):
-            self._end(Status.TRUNCATED, "the stream ended without [DONE] or a finish reason", end_ns)
-        elif self.streamed and not reading.contents and reading.output_tokens != 0:
-            self._end(Status.BAD_RESPONSE, "an answer without a token", end_ns)
-        else:
-            self._end(Status.OK, None, end_ns)
+            return self._complained(), reading.error
+        if self.streamed and is_json:
+            return Status.BAD_RESPONSE, "asked for a stream, got application/json"
+        if not reading.payloads and stream.pending.strip():
+            return Status.BAD_RESPONSE, f"not a stream of events: {openai_response.excerpt(stream.pending)}"
+        if stream.pending.strip():
+            return Status.TRUNCATED, "the stream ended inside an event"
+        if not reading.payloads and not reading.done:
+            return Status.BAD_RESPONSE, "an answer without a single event"
+        if not (reading.done or reading.finish_reason):
+            return Status.TRUNCATED, "the stream ended without [DONE] or a finish reason"
+        if self.streamed and not reading.contents and reading.output_tokens != 0:
+            return Status.BAD_RESPONSE, "an answer without a token"
+        return Status.OK, None
 
     def _complained(self) -> Status:
         return Status.REJECTED if self.stream.reading.turned_away else Status.SERVER_ERROR
-
-    def _digest_what_came(self) -> None:
-        if self.http_status == 200 and self.streamed:
-            with contextlib.suppress(BadPayload):  # why the answer ended says more
-                self.stream.digest()
 
     def _end(self, status: Status, error: str | None, end_ns: int) -> None:
         self.status = status

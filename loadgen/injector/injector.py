@@ -46,7 +46,7 @@ class Injector:
         self.control: ControlSocket | None = None
         self._job: Job
         self._over = False
-        self._started = False
+        self.began = False  # load is being sent: from now on nothing can be refused
         self._progress = (-1, -1)  # reads and ended requests, when there was last something new
         self._progress_ns = 0
         self._refused_key_reported_ns = 0  # when a refused key was last reported
@@ -54,13 +54,7 @@ class Injector:
         self._stamps = StampKeeper()
         self._secrets = Secrets()
 
-    @property
-    def began(self) -> bool:
-        """Whether load is being sent; from then on nothing can be refused."""
-        return self._started
-
     def on_message(self, message: dict[str, Any]) -> None:
-        """Act on one message from the control socket."""
         match message["op"]:
             case "job":
                 self._prepare(Job.from_dict(message["job"]))
@@ -136,7 +130,7 @@ class Injector:
     def _go(self, t0_unix_ns: int) -> None:
         self._t0_ns = t0_unix_ns
         self._stats.start(t0_unix_ns)
-        self._started = True
+        self.began = True
         self._loop.idle = self._idle
         t0_mono = time.monotonic_ns() + t0_unix_ns - time.time_ns()
         self._loop.at(t0_mono, self._at_zero)
@@ -148,7 +142,7 @@ class Injector:
             self._drain_from(t0_mono + self._job.measure_end_ns)
         self._second_at = t0_mono
         self._loop.at(t0_mono + _SECOND_NS, self._second)
-        self._flush_soon()
+        self._loop.at(time.monotonic_ns() + _FLUSH_NS, self._flush_again)
         if self._all_done():
             self._finish()
 
@@ -207,24 +201,20 @@ class Injector:
             self._finish()
 
     def _report_refused_key(self) -> None:
-        """Report it at most once a second."""
         now = time.monotonic_ns()
         if now - self._refused_key_reported_ns > _SECOND_NS:
             self._refused_key_reported_ns = now
             self._send({"op": "unauthorized"})
 
     def _all_done(self) -> bool:
-        if self._over or self._dispatcher.in_flight or self._unread or not self._started:
+        if self._over or self._dispatcher.in_flight or self._unread or not self.began:
             return False
         return self._schedule.finished
 
-    def _flush_soon(self) -> None:
-        self._loop.at(time.monotonic_ns() + _FLUSH_NS, self._flush_now)
-
-    def _flush_now(self) -> None:
+    def _flush_again(self) -> None:
         self._flush()
         if not self._over:
-            self._flush_soon()
+            self._loop.at(time.monotonic_ns() + _FLUSH_NS, self._flush_again)
 
     def _flush(self) -> None:
         if why := self._recorder.flush():
@@ -266,7 +256,7 @@ class Injector:
 
     def stop(self, why: str) -> None:
         """End now: requests in flight are cancelled, and records are kept."""
-        if self._over or not self._started:
+        if self._over or not self.began:
             self._loop.stop()
             return
         self._schedule.stop()

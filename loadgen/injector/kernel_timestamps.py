@@ -11,7 +11,6 @@ import fcntl
 import os
 import platform
 import resource
-import select
 import signal
 import socket
 import struct
@@ -128,15 +127,6 @@ def _grow_descriptor_table(size: int) -> None:
         os.close(fcntl.fcntl(2, fcntl.F_DUPFD, size - 1))
 
 
-class _Itimerspec(ctypes.Structure):
-    _fields_ = (
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    )
-
-
 class Alarm:
     """A timerfd on CLOCK_MONOTONIC with absolute deadlines: readable when its time has come.
 
@@ -145,16 +135,15 @@ class Alarm:
 
     def __init__(self) -> None:
         self._libc = _libc()
-        self._spec = _Itimerspec()
+        self._spec = (ctypes.c_long * 4)()  # struct itimerspec: interval and value, each in s and ns
         self.fd: int = self._libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_FLAGS)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
 
     def set(self, deadline_ns: int) -> None:
         """Ring at this CLOCK_MONOTONIC time, at once if it has passed."""
-        spec = self._spec
-        spec.value_s, spec.value_ns = divmod(max(deadline_ns, 1), 1_000_000_000)
-        if self._libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None):
+        self._spec[2], self._spec[3] = divmod(max(deadline_ns, 1), 1_000_000_000)
+        if self._libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(self._spec), None):
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:
@@ -179,7 +168,3 @@ def clock_step_probe() -> int:
         if best is None or after - before < best:
             best, offset = after - before, real - (before + after) // 2
     return offset
-
-
-READABLE = select.EPOLLIN
-WRITABLE = select.EPOLLOUT

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+EVENTS: Final = "events.jsonl"
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Event:
 
 def read_events(run_dir: Path) -> tuple[list[Event], int]:
     """All readable lines, in the order of time, and how many are not (a half-written last one, damaged ones)."""
-    path = run_dir / "events.jsonl"
+    path = run_dir / EVENTS
     events, unreadable = [], 0
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
@@ -38,7 +40,7 @@ def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
     Raises:
         OSError: there is no room; the file is as it was.
     """
-    append_line(run_dir / "events.jsonl", json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+    append_line(run_dir / EVENTS, json.dumps(event, ensure_ascii=False, separators=(",", ":")))
 
 
 def append_line(path: Path, line: str) -> None:

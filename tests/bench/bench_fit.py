@@ -19,7 +19,7 @@ from tailgate.workloads.arrivals.rate_shapes import Modulated, Rates
 from tailgate.workloads.arrivals.renewal import Gamma
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.fit.goodness_of_fit import FittedValue
-from tailgate.workloads.fit.workload import fit_replay
+from tailgate.workloads.fit.profile import fit_replay
 from tailgate.workloads.plan.plan import make_plan
 from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import stateless

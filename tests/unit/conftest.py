@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +33,13 @@ sys.addaudithook(GUARD)  # can't be removed again
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    """Fixtures of every scope included: they are made within the first test that wants them."""
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Fixtures of every scope included: they are made within the first test that wants them.
+
+    pytest calls this for the tests of other folders too, where they are collected together.
+    """
     GUARD.violations.clear()
-    GUARD.on = True
+    GUARD.on = Path(__file__).parent in item.path.parents
     try:
         return (yield)
     finally:

@@ -12,9 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates
-from tailgate.workloads.arrivals.renewal import Renewal
+from tailgate.workloads.arrivals.rate_shapes import RandomStreams, Rates, Shape
+from tailgate.workloads.arrivals.renewal import Gamma, Renewal, Weibull
 from tailgate.workloads.common.arrays import Floats, Ints
+from tailgate.workloads.sampling import portable_math
+from tailgate.workloads.sampling.distributions import ProbabilityDistribution
 
 _FIRST_CHUNK, _LAST_CHUNK = 1 << 8, 1 << 16
 
@@ -70,17 +72,34 @@ def _when(positions: Floats, edges: Floats, expected: Floats, rates: Floats) -> 
 
 
 @dataclass(frozen=True)
-class Superposed:
-    """The merged arrivals of independent clients, each with its own process.
+class Clients:
+    """The merged arrivals of `count` clients; client k's mean rate is proportional to k^-skew, its gaps are of the law.
 
-    Few heavy, bursty clients make the bursts of the whole (Xiang et al., "ServeGen", NSDI 2026, section 4).
+    Few heavy, bursty clients make the bursts of the whole: 29 of 2,412 make 90 % of requests, and each one's own
+    process is what stays the same over time (Xiang et al., "ServeGen", NSDI 2026, section 4). Random rates are each
+    client's own. With `shapes`, each client's shape is drawn (and held within 0.02 and 100).
     """
 
-    clients: tuple[Arrivals, ...]
+    count: int
+    skew: float
+    rate: float
+    law: Renewal
+    shapes: ProbabilityDistribution | None
+    modulation: tuple[Shape, ...]
 
     def times_ns(self, streams: RandomStreams, until_s: float, span_s: float) -> Ints:
+        weights = portable_math.power(np.arange(1.0, self.count + 1.0), -self.skew)
+        rates = (self.rate * weights / float(np.cumsum(weights)[-1])).tolist()
+        laws = [self.law] * self.count
+        if self.shapes is not None:
+            law_class = Gamma if isinstance(self.law, Gamma) else Weibull
+            drawn = np.clip(self.shapes.numbers(streams("shapes"), self.count), 0.02, 100.0)
+            laws = [law_class(shape) for shape in drawn.tolist()]
         parts = [
-            client.times_ns(partial(streams, "client", k), until_s, span_s) for k, client in enumerate(self.clients)
+            Process(law, Rates(rate, self.modulation, scaled=False)).times_ns(
+                partial(streams, "clients", "client", k), until_s, span_s
+            )
+            for k, (law, rate) in enumerate(zip(laws, rates, strict=True))
         ]
         return np.sort(np.concatenate(parts), kind="stable")
 

@@ -46,11 +46,7 @@ class Rates:
     scaled: bool = True
 
     def cumulative(self, streams: RandomStreams, until_s: float, span_s: float) -> tuple[Floats, Floats, Floats]:
-        """Times (s, K + 1), the number of arrivals expected until each, and the rates (1/s, K) between them.
-
-        Raises:
-            UserError: the random shapes leave less than a quarter of the asked rate in the span.
-        """
+        """Times (s, K + 1), the number of arrivals expected until each, and the rates (1/s, K) between them."""
         edges, fixed, drawn, factor = self._levels(streams, max(until_s, span_s), span_s)
         rates = self.mean * fixed * (drawn * factor)
         return edges, np.concatenate([[0.0], np.cumsum(rates * (edges[1:] - edges[:-1]))]), rates

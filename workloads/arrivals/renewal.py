@@ -7,21 +7,12 @@ The rate and its changes are in `rate_shapes`.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.sampling import portable_math
 from tailgate.workloads.sampling.random_streams import RandomStream
-
-
-class Renewal(Protocol):
-    """A law of gaps with mean 1: the time to the first arrival, and n further gaps."""
-
-    def first(self, stream: RandomStream) -> float: ...
-
-    def gaps(self, stream: RandomStream, n: int) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -87,3 +78,6 @@ class Weibull:
 
     def _mean(self) -> float:
         return portable_math.gamma_function(1.0 + 1.0 / self.shape)
+
+
+Renewal = Constant | Poisson | Gamma | Weibull

@@ -6,8 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tailgate.workloads.arrivals import rate_shapes as shapes
-from tailgate.workloads.arrivals.clients import Clients
-from tailgate.workloads.arrivals.process import Arrivals, Process
+from tailgate.workloads.arrivals.process import Arrivals, Clients, Process
 from tailgate.workloads.arrivals.rate_shapes import Rates, Shape
 from tailgate.workloads.arrivals.renewal import Constant, Gamma, Poisson, Renewal, Weibull
 from tailgate.workloads.common.units import Duration, Rate, parse_rate
@@ -147,7 +146,6 @@ def stage_knots(stages: tuple[RateStage, ...]) -> list[tuple[float, float]]:
 
 
 def build(spec: ArrivalSpec) -> Arrivals:
-    """The arrival process of a spec that has a rate."""
     rate = spec.mean_rate()
     if rate is None:
         raise ValueError("arrivals.rate is missing (write e.g. 12/s)")

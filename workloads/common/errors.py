@@ -4,10 +4,8 @@
 class UserError(Exception):
     """Bad input, configuration or environment: nothing was measured.
 
-    Args:
-        what: what is wrong, in one sentence without a full stop.
-        where: file and key, e.g. ``chat.yaml: workload.arrivals.rate``, or a flag; empty when obvious.
-        remedy: what to do about it; empty when ``what`` says it.
+    ``what`` is wrong, in one sentence without a full stop; ``where`` is a file and key, e.g. ``chat.yaml:
+    workload.arrivals.rate``, or a flag, and ``remedy`` what to do about it, where these are not obvious.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:

@@ -17,11 +17,7 @@ _RATE: Final = re.compile(rf"\s*{_NUMBER}\s*(?:rps|/\s*(sec|min|s|m|h|d))?\s*", 
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `90s`, `10m`, `1h30m`, `250ms`, `2d`, or of a plain number (seconds).
-
-    Raises:
-        ValueError: not a duration, negative, or not finite; the message says what is understood.
-    """
+    """Seconds of `90s`, `10m`, `1h30m`, `250ms`, `2d`, or of a plain number (seconds)."""
     number = _plain_number(value)
     if number is None:
         number = _sum_of_parts(str(value))
@@ -31,11 +27,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_rate(value: object) -> float:
-    """Requests per second of `12/s`, `600/min`, `3600/h`, or of a plain number (per second).
-
-    Raises:
-        ValueError: not a rate, not above zero, or not finite.
-    """
+    """Requests per second of `12/s`, `600/min`, `3600/h`, or of a plain number (per second)."""
     number = _plain_number(value)
     if number is None and (match := _RATE.fullmatch(str(value))):
         number = _mantissa(match) / _PER[(match[3] or "s").lower()]

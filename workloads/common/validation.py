@@ -53,7 +53,7 @@ def explain(error: ValidationError, where: str) -> UserError:
         if entry["type"] == "missing":
             text = "is missing"
         elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(entry["input"], Mapping | list):
-            text = f"{_lower(text)}, not {entry['input']!r}"
+            text = f"{text[:1].lower()}{text[1:]}, not {entry['input']!r}"
         if text not in messages.setdefault(key, []):
             messages[key].append(text)
     parts = [f"{key}: {' or '.join(texts)}" if key else " or ".join(texts) for key, texts in messages.items()]
@@ -69,10 +69,6 @@ def meant(word: str, choices: list[str]) -> str:
 def _is_internal(part: str) -> bool:
     # Names of union members and validators that pydantic puts into a location: `function-after[...]`, `str`.
     return "[" in part or part in ("int", "float", "str", "bool", "constrained-int")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -39,11 +39,7 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Profile:
-    """A built-in profile, or the one in a file (a name that ends in .yaml).
-
-    Raises:
-        UserError: no such profile (the nearest names are given), or not a profile.
-    """
+    """A built-in profile, or the one in a file (a name that ends in .yaml)."""
     if name.endswith((".yaml", ".yml")):
         content = read_yaml(Path(name))
     else:
@@ -61,7 +57,6 @@ def load(name: str) -> Profile:
 
 
 def workload(name: str) -> WorkloadSpec:
-    """A profile's workload as it is, to be looked at."""
     return fill_in(WorkloadSpec(profile=name))
 
 
@@ -71,9 +66,6 @@ def fill_in(spec: WorkloadSpec) -> WorkloadSpec:
     What the spec says takes precedence over the profile. Within `arrivals` this holds key by key, unless the spec names
     a process: then the profile's shape of arrivals is left out and only its rate stays. A spec with users or stages
     takes no arrivals from the profile, and the other way round.
-
-    Raises:
-        UserError: no such profile, or the two don't fit together.
     """
     if spec.profile is None and all(class_spec.profile is None for class_spec in spec.classes.values()):
         return spec

@@ -131,11 +131,7 @@ class WorkloadSpec(RequestSpec):
         return max([self.users or 0, *(stage.users for stage in self.stages)])
 
     def resolved(self, folder: Path) -> "WorkloadSpec":
-        """The same with its profile filled in and absolute file names; `folder` is where the spec stands.
-
-        Raises:
-            UserError: no such profile, or what the spec says doesn't fit the profile.
-        """
+        """The same with its profile filled in and absolute file names; `folder` is where the spec stands."""
         from tailgate.workloads.config.profiles import fill_in
 
         spec = self

@@ -38,7 +38,6 @@ class FittedValue:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval."""
         return bool(np.isfinite(self.high))
 
     def as_dict(self) -> dict[str, float]:

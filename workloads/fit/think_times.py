@@ -55,7 +55,6 @@ class FollowUps:
         return float(self.pauses_s[min(int(np.searchsorted(self.shares, share)), len(self.pauses_s) - 1)])
 
     def share_up_to(self, pause_s: float) -> float:
-        """The share of pauses that are no longer than this."""
         return float(np.concatenate([[0.0], self.shares])[np.searchsorted(self.pauses_s, pause_s, side="right")])
 
     def turns_mean(self) -> float:

@@ -22,7 +22,6 @@ class LengthLimit:
     max_tokens: int | None
 
     def apply(self, columns: Columns) -> Columns:
-        """Other requests with the same done to them."""
         columns = _scaled(columns, self.factor)
         if self.max_tokens is None:
             return columns
@@ -41,9 +40,7 @@ def limit_lengths(
     * scale: all lengths are multiplied by most / (99th percentile of prompt + output) where that is below 1,
       then clipped
     * drop: the request is left out, and with it the later turns of its session
-
-    Raises:
-        UserError: with `error`, when there is a request that is too long.
+    * error: a UserError
     """
     columns = _scaled(columns, scale)
     total = columns.prompt_tokens + columns.output_tokens
@@ -85,8 +82,7 @@ def _whole_beginnings(columns: Columns, bad: Mask) -> Mask:
     """All requests but the bad ones and those after them in their session."""
     first_bad = np.full(int(columns.session.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first_bad, columns.session[bad], columns.turn[bad])
-    keep: Mask = columns.turn < first_bad[columns.session]
-    return keep
+    return np.asarray(columns.turn < first_bad[columns.session])
 
 
 def scaled_block(block_tokens: int, factor: float) -> int:

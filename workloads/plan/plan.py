@@ -57,9 +57,6 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
     Open loop: requests that start in [0, warmup) are warm-up; the measured part follows, for `duration` or until
     `requests` (whichever ends first). Later turns that can't start before the end even if every answer came at once are
     left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; the clock decides the phases.
-
-    Raises:
-        UserError: a trace that can't be read, an empty plan, too many rows, or lengths beyond the context.
     """
     spec = spec.resolved(Path())
     if spec.locustfile is not None:
@@ -116,11 +113,7 @@ def workload_hash(spec: WorkloadSpec) -> str:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """The plan as Parquet, with its hashes and block length in the file's metadata; whole or not at all.
-
-    Raises:
-        UserError: it can't be written.
-    """
+    """The plan as Parquet, with its hashes and block length in the file's metadata; whole or not at all."""
     from pyarrow import parquet
 
     metadata = {
@@ -139,11 +132,6 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 def read_plan(path: Path) -> pa.Table:
-    """The rows of a plan file, in the plan's schema.
-
-    Raises:
-        UserError: no such file, not Parquet, or not a plan.
-    """
     from pyarrow import parquet
 
     try:

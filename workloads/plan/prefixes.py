@@ -68,7 +68,6 @@ def _whole_sessions(columns: Columns, rows: Ints) -> list[Ints]:
 def _of_class(
     request_class: RequestClass, group: str, seed: int, columns: Columns, block_tokens: int, factor: float
 ) -> tuple[Ints, Words]:
-    """Counts and flat ids for the requests of one class and group."""
     name, prefix = request_class.name, request_class.prefix or PrefixSpec()
     covered = -(-columns.prompt_tokens // block_tokens)
     system, context, passages = (np.zeros(len(columns), np.int64) for _ in range(3))

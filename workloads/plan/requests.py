@@ -22,7 +22,6 @@ _TOP: Final = np.array([1.0 - 2.0**-53])  # the largest number of a Field
 
 
 def class_codes(classes: tuple[RequestClass, ...], seed: int, group: str, ordinals: Ints) -> Ints:
-    """The class of each session, by weight."""
     weights = np.array([request_class.weight for request_class in classes], dtype=np.float64)
     codes = np.array([request_class.code for request_class in classes], dtype=np.int64)
     if len(classes) == 1:
@@ -33,7 +32,6 @@ def class_codes(classes: tuple[RequestClass, ...], seed: int, group: str, ordina
 
 
 def turn_counts(request_class: RequestClass, seed: int, group: str, ordinals: Ints) -> Ints:
-    """How many requests each session has."""
     if request_class.sessions is None:
         return np.ones(len(ordinals), np.int64)
     drawn = whole(request_class.sessions.turns.quantile(_field(seed, group, request_class, "turns").uniform(ordinals)))
@@ -130,8 +128,7 @@ def _with_history(added: Ints, output: Ints, starts: Ints, row_session: Ints) ->
     """Each turn's prompt: all questions and answers before it, and what it adds."""
     total = np.cumsum(added + output) - output
     before = total[starts] - added[starts]
-    prompt: Ints = total - before[row_session]
-    return prompt
+    return np.asarray(total - before[row_session])
 
 
 def _compacted(prompt: Ints, starts: Ints, row_session: Ints, limit: int) -> Ints:
@@ -157,16 +154,14 @@ def _chapters(prompt: Ints, starts: Ints, row_session: Ints) -> Ints:
     shorter = np.zeros(len(prompt), np.int64)
     shorter[1:] = (row_session[1:] == row_session[:-1]) & (prompt[1:] < prompt[:-1])
     count = np.cumsum(shorter)
-    chapters: Ints = count - count[starts][row_session]
-    return chapters
+    return np.asarray(count - count[starts][row_session])
 
 
 def _think_ns(law: SessionDistributions, u: Floats) -> Ints:
     seconds = np.minimum(np.maximum(law.think_s.quantile(u), 0.0), law.max_think_s)
     if len(seconds) and not np.isfinite(seconds).all():
         raise UserError("a think time is infinite", where="workload.sessions.think")
-    nanoseconds: Ints = np.rint(seconds * 1e9).astype(np.int64)
-    return nanoseconds
+    return np.asarray(np.rint(seconds * 1e9).astype(np.int64))
 
 
 def _field(seed: int, group: str, request_class: RequestClass, purpose: str) -> RandomField:

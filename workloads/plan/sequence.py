@@ -28,7 +28,6 @@ _AT_ONCE: Final = 16384
 
 
 def names_of(spec: WorkloadSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the classes and tenants of a workload without a trace."""
     return tuple(spec.classes) or (DEFAULT,), tuple(spec.tenants) or (DEFAULT,)
 
 
@@ -52,11 +51,7 @@ class DrawnSequence:
         self.block_tokens = scaled_block(spec.block_tokens, self._limit.factor)
 
     def check(self, count: int, *, endless: bool) -> list[str]:
-        """Check that the first rows fit the context with `over_context: error`; a notice where later ones may not.
-
-        Raises:
-            UserError: one is too long.
-        """
+        """Check that the first rows fit the context with `over_context: error`; a notice where later ones may not."""
         spec = self._spec
         if spec.over_context != "error" or spec.max_context is None:
             return []
@@ -134,11 +129,7 @@ class TraceSequence:
         return []  # all rows of the trace have been checked
 
     def once(self) -> Columns:
-        """The trace at its own times.
-
-        Raises:
-            UserError: it has none.
-        """
+        """The trace at its own times."""
         if not self._has_times:
             raise UserError(
                 "the trace has no times", where="workload.trace", remedy="Give arrivals, or users for a closed loop"
@@ -204,5 +195,4 @@ Both have the `names` of classes and tenants, `notices` for the person, the leng
 
 
 def sequence_of(spec: WorkloadSpec, seed: int) -> RequestSequence:
-    """The sequence of a resolved workload."""
     return TraceSequence(spec, seed) if spec.trace is not None else DrawnSequence(spec, seed)

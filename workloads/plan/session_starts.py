@@ -38,7 +38,6 @@ class SessionGroup:
 
 
 def groups_of(spec: WorkloadSpec, classes: tuple[RequestClass, ...]) -> list[SessionGroup]:
-    """The groups of a resolved open-loop workload without a trace."""
     groups: list[SessionGroup] = []
     sharing = tuple(request_class for request_class in classes if request_class.weight)
     if sharing and spec.arrivals is not None:
@@ -148,5 +147,4 @@ def tenant_codes(spec: WorkloadSpec, seed: int, group: str, ordinals: Ints) -> I
     edges = np.cumsum([tenant.weight for tenant in spec.tenants.values()])
     edges = edges / edges[-1]
     u = RandomField(seed, "tenant", group).uniform(ordinals)
-    codes: Ints = np.searchsorted(edges[:-1], u, side="right").astype(np.int64)
-    return codes
+    return np.asarray(np.searchsorted(edges[:-1], u, side="right").astype(np.int64))

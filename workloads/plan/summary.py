@@ -60,8 +60,7 @@ def plan_figures(plan: Plan) -> dict[str, Any]:
 
 def timed_s(plan: Plan) -> Floats:
     """Times of the rows that have one, ascending, in seconds."""
-    times: Floats = np.sort(plan.table["at_ns"].drop_null().to_numpy()) / 1e9
-    return times
+    return np.asarray(np.sort(plan.table["at_ns"].drop_null().to_numpy()) / 1e9)
 
 
 def _times(times_s: Floats, span: float, prompt: npt.NDArray[Any], output: npt.NDArray[Any]) -> dict[str, Any]:

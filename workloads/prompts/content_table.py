@@ -69,11 +69,7 @@ class ContentTable:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """As one .npz file (`path` is used as it is), whole or not at all.
-
-        Raises:
-            UserError: it can't be written.
-        """
+        """As one .npz file (`path` is used as it is), whole or not at all."""
         draft = path.with_name(f".{path.name}.tmp")
         try:
             with draft.open("wb") as stream:
@@ -182,8 +178,7 @@ def _starts(text: str, strings: Sequence[str]) -> Ints | None:
         shift = 1 if whole == " " + text else 0  # SentencePiece puts a space before the text
         if whole[shift:] == text:
             ends = np.cumsum(lengths_of(spelled))
-            starts: Ints = np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0)
-            return starts
+            return np.asarray(np.maximum(np.concatenate([[0], ends[:-1]]) - shift, 0))
     return None
 
 
@@ -207,8 +202,7 @@ def _safe(text: str, starts: Ints) -> Mask:
     safe &= is_end[np.maximum(starts - 1, 0)]
     # Two tokens that begin at one character (a byte each) are no place to cut.
     repeated: Mask = np.concatenate([[False], starts[1:] == starts[:-1]])
-    good: Mask = safe & ~repeated
-    return good
+    return np.asarray(safe & ~repeated)
 
 
 def _words(text: str, starts: Ints, safe: Mask) -> tuple[str, ...]:

@@ -26,9 +26,6 @@ def corpus_text(n_chars: int = 1_500_000, file: Path | None = None) -> str:
     """About n_chars of ASCII text, prose and code by turns; or of the user's own UTF-8 file.
 
     It depends on the Python version, as its documentation does; `ContentTable.digest` tells them apart.
-
-    Raises:
-        UserError: the file can't be read or holds hardly any text.
     """
     text = _own(file) if file is not None else _python(n_chars)
     text = _UNWANTED.sub("", text.replace("\t", "    "))

@@ -35,14 +35,10 @@ class _Part(NamedTuple):
 
 
 class PromptMaker:
-    """Makes the prompts of one run.
+    """Makes the prompts of one run. Those of mode text and chat need a table with text.
 
-    Args:
-        table: where the content comes from.
-        block_tokens: length of a prefix block, as in the plan.
-        mode: the form of prompts to be made; text and chat need a table with text.
-        overhead_tokens: what the server adds to a text prompt (a beginning-of-text token); subtracted.
-        chat_overhead_tokens: what the chat template and its special tokens add to one user message.
+    `block_tokens` is the length of a prefix block, as in the plan; the overheads, which are subtracted, are what the
+    server adds to a text prompt (a beginning-of-text token), and the chat template to one user message.
 
     Text and chat have exact lengths because the counts of the pieces add up (see `workloads.prompts.content_table`).
     The one word at the very beginning has no space before it; it counts as one token and is always the same, so that
@@ -104,7 +100,6 @@ class PromptMaker:
         return self._text(content_seed, prefix_blocks, prompt_tokens - self._overhead)
 
     def text_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
-        """`text` as a JSON string."""
         return orjson.dumps(self.text(content_seed, prefix_blocks, prompt_tokens))
 
     def messages(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> list[dict[str, str]]:
@@ -113,7 +108,6 @@ class PromptMaker:
         return [{"role": "user", "content": content}]
 
     def messages_json(self, content_seed: int, prefix_blocks: Any, prompt_tokens: int) -> bytes:
-        """`messages` as JSON."""
         return orjson.dumps(self.messages(content_seed, prefix_blocks, prompt_tokens))
 
     def _parts(self, content_seed: int, prefix_blocks: Any, tokens: int) -> list["_Part"]:

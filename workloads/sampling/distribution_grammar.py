@@ -9,7 +9,7 @@
                | pareto(alpha, low)
                | quantiles(0: v, 0.5: v, ..., 1: v)      straight lines between (a share and its value)
                | logquantiles(0: v, ..., 1: v)            the same, straight in the logarithm of the value
-               | grid:NAME                   a measured quantile grid of the package (see `quantile_grids`)
+               | grid:NAME                   a measured quantile grid of the package (`data/quantiles.json`)
                | mixture(weight: expression, ...)
                | clip(expression, low, high)
                | scale(expression, factor)
@@ -17,15 +17,17 @@
 The distributions themselves are in `workloads.sampling.distributions`.
 """
 
+import difflib
+import json
 import re
-from functools import lru_cache
-from typing import Annotated, Any, Final
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Annotated, Any, Final, cast
 
 from pydantic import BeforeValidator
 
 from tailgate.workloads.sampling import distributions, portable_math
 from tailgate.workloads.sampling.distributions import ProbabilityDistribution
-from tailgate.workloads.sampling.quantile_grids import grid
 
 _TOKEN: Final = re.compile(r"\s*(?:(grid:[\w.\-]+)|([A-Za-z_]\w*)|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(.))")
 _ARITY: Final = {
@@ -45,11 +47,7 @@ _FORMS: Final = (
 
 @lru_cache(maxsize=256)
 def parse(text: str | float) -> ProbabilityDistribution:
-    """The distribution that an expression names.
-
-    Raises:
-        ValueError: it is none; the message has the text, the column, and the forms that are understood.
-    """
+    """The distribution that an expression names; a ValueError says where it is none and which forms there are."""
     reader = _Reader(str(text))
     distribution = reader.expression()
     reader.expect_end()
@@ -74,7 +72,7 @@ class _Reader:
                 raise self._error(f"{token} is negative", back=1)
             return distributions.Fixed(float(token))
         if kind == "grid":
-            shares, values = grid(token.removeprefix("grid:"))
+            shares, values = _grid(token.removeprefix("grid:"))
             return distributions.Quantiles(shares, values)
         if kind != "name":
             raise self._error("expected a length", back=1)
@@ -197,6 +195,28 @@ class _Reader:
         at = max(self._at - back, 0)
         column = self._tokens[at][2] if at < len(self._tokens) else len(self._text)
         return ValueError(f"{self._text!r}, column {column + 1}: {what} (a length is {_FORMS})")
+
+
+def _grid(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Shares (0 to 1) and values of `TRACE.COLUMN`, e.g. `azure_2023_conv.input`; a ValueError names the nearest."""
+    content = _grids()
+    trace, _, column = name.partition(".")
+    values = content["traces"].get(trace, {}).get(column)
+    if values is None:
+        near = difflib.get_close_matches(name, _grid_names(), n=3, cutoff=0.3)
+        raise ValueError(f"there is no quantile grid {name!r} (near it: {', '.join(near) or 'none'})")
+    return tuple(content["q"]), tuple(values)
+
+
+def _grid_names() -> list[str]:
+    return [f"{trace}.{column}" for trace, columns in _grids()["traces"].items() for column in columns]
+
+
+@cache
+def _grids() -> dict[str, Any]:
+    """Quantile functions of public traces; `data/README.md` has their sources and licences."""
+    text = resources.files("tailgate.workloads").joinpath("data/quantiles.json").read_text(encoding="utf-8")
+    return cast(dict[str, Any], json.loads(text))
 
 
 def _check(value: Any) -> Any:

@@ -28,7 +28,6 @@ class ProbabilityDistribution(ABC):
         """The values below which the shares u (in (0, 1)) lie; not rounded."""
 
     def numbers(self, stream: RandomStream, n: int) -> Floats:
-        """n draws, not rounded."""
         return self.quantile(stream.uniform(n))
 
 

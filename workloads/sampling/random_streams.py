@@ -44,7 +44,6 @@ class RandomStream:
         return value
 
     def normal(self, n: int) -> Floats:
-        """n standard normal numbers, by inversion."""
         return portable_math.normal_quantile(self.uniform(n))
 
     def gamma(self, shape: float, n: int) -> Floats:

@@ -88,8 +88,7 @@ def mean_ranks(values: npt.NDArray[Any]) -> Floats:
     """Ranks from 1; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    ranks: Floats = (ends - (counts - 1) / 2.0)[inverse]
-    return ranks
+    return np.asarray((ends - (counts - 1) / 2.0)[inverse])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ nanoseconds from the run's start; lengths are tokens of the target's tokenizer. 
 NumPy `Columns`; `to_table` gives them the schema.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -88,22 +88,14 @@ class Columns:
         return Columns(**picked, prefix_blocks=blocks)
 
     def with_(self, **columns: Any) -> "Columns":
-        """The same rows with some columns replaced."""
         return replace(self, **columns)
 
 
-_ARRAYS: Final = (
-    "at_ns", "session", "turn", "think_ns", "class_code", "tenant_code", "priority",
-    "prompt_tokens", "output_tokens", "content_seed", "ordinal", "group_code", "chapter",
-)  # fmt: skip
+_ARRAYS: Final = tuple(column.name for column in fields(Columns) if column.name != "prefix_blocks")
 
 
 def check_size(rows: int) -> None:
-    """Refuse a plan that fits into no memory before it is made.
-
-    Raises:
-        UserError: it has more than MAX_ROWS rows.
-    """
+    """Refuse a plan that fits into no memory before it is made."""
     if rows > MAX_ROWS:
         raise UserError(
             f"the plan would have {rows:,} requests, more than {MAX_ROWS:,}",
@@ -160,8 +152,7 @@ def blocks_of(counts: Ints, ids: npt.NDArray[np.uint64]) -> pa.ListArray:
 
 
 def block_counts(blocks: pa.ListArray) -> Ints:
-    counts: Ints = np.diff(blocks.offsets.to_numpy()).astype(np.int64)
-    return counts
+    return np.asarray(np.diff(blocks.offsets.to_numpy()).astype(np.int64))
 
 
 def places_within(counts: Ints) -> Ints:
@@ -171,14 +162,12 @@ def places_within(counts: Ints) -> Ints:
 
 def first_turns(turn: Ints) -> Ints:
     """For each row the row of its session's first turn, where rows are session by session."""
-    rows: Ints = np.maximum.accumulate(np.where(turn == 0, np.arange(len(turn)), 0))
-    return rows
+    return np.asarray(np.maximum.accumulate(np.where(turn == 0, np.arange(len(turn)), 0)))
 
 
 def last_timed(at_ns: Ints) -> Ints:
     """For each row the nearest row at or before it that has a time: of later turns, their session's start."""
-    rows: Ints = np.maximum.accumulate(np.where(at_ns != NO_TIME, np.arange(len(at_ns)), 0))
-    return rows
+    return np.asarray(np.maximum.accumulate(np.where(at_ns != NO_TIME, np.arange(len(at_ns)), 0)))
 
 
 def to_table(

@@ -7,7 +7,7 @@ import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import TraceSpec
-from tailgate.workloads.traces.formats.csv_stream import header, open_file
+from tailgate.workloads.traces.formats.csv_stream import beginning, header
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 
@@ -20,11 +20,7 @@ def with_format(spec: TraceSpec) -> TraceSpec:
 
 
 def guess_format(file: Path, *, named: bool = False) -> str:
-    """The name of the format; with `named`, the person has named columns, so it is one of the plain formats.
-
-    Raises:
-        UserError: it can't be opened, or looks like none of them.
-    """
+    """The name of the format; with `named`, the person has named columns, so it is one of the plain formats."""
     if file.is_dir():
         if any(file.glob("chunk-*-trace.csv*")):
             return "servegen"
@@ -49,11 +45,7 @@ def guess_format(file: Path, *, named: bool = False) -> str:
 
 
 def _of_json(file: Path, *, named: bool) -> str:
-    with open_file(file) as stream:
-        try:
-            start = stream.read(1 << 20)
-        except OSError as error:
-            raise UserError(f"can't be read: {error}", where=str(file)) from error
+    start = beginning(file, 1 << 20)
     if start.lstrip()[:1] == b"{" and b'"block_size"' in start and b'"requests"' in start:
         return "kv-cache-tester"
     if named:

@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.table.columns import NO_TIME
+from tailgate.workloads.table.columns import NO_TIME, empty_blocks
 from tailgate.workloads.traces.formats import mooncake
 from tailgate.workloads.traces.replay import Replay
 from tailgate.workloads.traces.rescale import renumbered
@@ -29,11 +29,7 @@ _AT_ONCE: Final = 20_000
 
 
 def export(replay: Replay, path: Path, format: str) -> list[str]:
-    """Write all requests and return notices of what the format can't hold.
-
-    Raises:
-        UserError: an unknown format, a format that needs what the trace lacks, or a path that can't be written.
-    """
+    """Write all requests and return notices of what the format can't hold."""
     if format not in FORMATS:
         raise UserError(f"can't write {format!r}", where="--to", remedy=f"It writes: {', '.join(FORMATS)}")
     timed = bool((replay.columns.at_ns != NO_TIME).all()) and replay.has_times
@@ -66,31 +62,16 @@ def _lost(replay: Replay, format: str) -> list[str]:
 
 def _mooncake(replay: Replay, path: Path) -> None:
     columns = replay.columns
-    ids = _small_ids(replay)
-    with path.open("wb") as stream:
-        for begin in range(0, len(columns), _AT_ONCE):
-            end = min(begin + _AT_ONCE, len(columns))
-            rows = zip(
-                (columns.at_ns[begin:end] // 1_000_000).tolist(),
-                columns.prompt_tokens[begin:end].tolist(),
-                columns.output_tokens[begin:end].tolist(),
-                ids(begin, end),
-                strict=True,
-            )
-            stream.writelines(
-                orjson.dumps({"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": blocks})
-                + b"\n"
-                for at, prompt, output, blocks in rows
-            )
-
-
-def _small_ids(replay: Replay) -> Callable[[int, int], list[list[int]]]:
-    """Block ids counted from 0 in order of appearance; empty lists where there are none."""
-    blocks = replay.columns.prefix_blocks
-    if blocks is None:
-        return lambda begin, end: [[] for _ in range(begin, end)]
-    numbered = pa.ListArray.from_arrays(blocks.offsets, pa.array(renumbered(blocks.flatten().to_numpy())))
-    return lambda begin, end: numbered[begin:end].to_pylist()
+    blocks = columns.prefix_blocks if columns.prefix_blocks is not None else empty_blocks(len(columns))
+    # Ids are counted from 0 in order of appearance.
+    ids = pa.ListArray.from_arrays(blocks.offsets, pa.array(renumbered(blocks.flatten().to_numpy())))
+    data = {
+        "timestamp": columns.at_ns // 1_000_000,
+        "input_length": columns.prompt_tokens,
+        "output_length": columns.output_tokens,
+        "hash_ids": ids,
+    }
+    _write_lines(pa.table(data), path)
 
 
 def _azure(replay: Replay, path: Path) -> None:
@@ -132,8 +113,12 @@ def _csv(replay: Replay, path: Path) -> None:
 
 
 def _jsonl(replay: Replay, path: Path) -> None:
+    _write_lines(_table(replay, blocks=True), path)
+
+
+def _write_lines(table: pa.Table, path: Path) -> None:
     with path.open("wb") as stream:
-        for batch in _table(replay, blocks=True).to_batches(max_chunksize=_AT_ONCE):
+        for batch in table.to_batches(max_chunksize=_AT_ONCE):
             stream.writelines(orjson.dumps(record) + b"\n" for record in batch.to_pylist())
 
 

@@ -60,9 +60,6 @@ def load(spec: TraceSpec, seed: int = 0) -> Replay:
 
     The slice's `start` counts from the trace's first row. Reading ends at the first piece
     that lies wholly behind the slice.
-
-    Raises:
-        UserError: no such file, broken rows, or nothing in the slice.
     """
     spec = with_format(spec)
     faults = Faults(spec.file, spec.skip_bad_rows)

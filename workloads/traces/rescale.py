@@ -129,8 +129,7 @@ def renumbered(session: Ints) -> Ints:
     _, first, inverse = np.unique(session, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    numbers: Ints = rank[inverse]
-    return numbers
+    return np.asarray(rank[inverse])
 
 
 def turns_of(session: Ints) -> Ints:

@@ -5,7 +5,7 @@ A reader knows its format and nothing of slices, speed, the order of sessions or
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,9 +65,7 @@ class Rows:
         return replace(self, **{name: pick(column) for name, column in present.items()})
 
 
-_COLUMNS: Final = (
-    "at_ns", "prompt_tokens", "output_tokens", "session", "think_ns", "blocks", "classes", "tenants", "failed", "line",
-)  # fmt: skip
+_COLUMNS: Final = tuple(column.name for column in fields(Rows) if column.name not in ("block_tokens", "has_times"))
 
 
 def joined(pieces: Iterable[Rows]) -> Rows | None:

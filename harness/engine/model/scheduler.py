@@ -79,14 +79,9 @@ class Counters:
 
 
 class Scheduler:
-    """The engine's queue, its running batch and its cache.
+    """The engine's queue, its running batch and its cache. The pool must hold the longest sequence.
 
-    Args:
-        pool: the KV blocks; must hold the longest sequence that will be submitted.
-        block_size: tokens per block.
-        max_num_seqs: places in the running batch.
-        max_num_batched_tokens: tokens per step, shared by decodes and prefill chunks.
-        by_priority: lower `priority` first and preempted last; otherwise first come, first served.
+    With `by_priority` a lower `priority` comes first and is preempted last; otherwise first come, first served.
     """
 
     def __init__(

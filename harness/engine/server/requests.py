@@ -4,6 +4,7 @@ Knows the bodies of `/v1/completions` and `/v1/chat/completions` and nothing of 
 a model can't do (log probabilities, several choices, beams, grammars) is refused by name, not ignored.
 """
 
+import math
 import random
 import zlib
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from tailgate.harness.engine.config import Resolved
 from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.model.kv_cache import block_hashes
 from tailgate.harness.engine.model.scheduler import EngineSequence
-from tailgate.harness.engine.realtime import natural_length
 
 _UNSUPPORTED = (
     "logprobs", "top_logprobs", "prompt_logprobs", "echo", "use_beam_search", "prompt_embeds", "structured_outputs",
@@ -126,7 +126,7 @@ def read(
     content = zlib.crc32(raw, resolved.settings.seed)
     length = limit
     if not body.get("ignore_eos"):
-        natural = natural_length(random.Random(content), resolved.settings.natural_output_tokens)
+        natural = _natural_length(random.Random(content), resolved.settings.natural_output_tokens)
         length = min(limit, max(natural, least))
     offset = content % len(babble.ids)
     salt = body.get("cache_salt") or ""
@@ -166,3 +166,8 @@ def _integer(body: dict[str, Any], name: str, default: int) -> int:
     if type(value) is not int:
         raise bad(f"{name} must be an integer, got {value!r}", name)
     return value
+
+
+def _natural_length(rng: random.Random, median: int) -> int:
+    """How long an answer is whose end is left to the model: lognormal with sigma 0.7, at least one token."""
+    return max(1, round(math.exp(rng.gauss(math.log(median), 0.7))))

@@ -20,11 +20,10 @@ from typing import Self
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.core.estimate import Deployment, dollars
 from tailgate.harness.experiments.core.folder import FinishedRun, finished_runs, save_finished, set_aside
-from tailgate.harness.experiments.core.shared_target import SharedTarget
 from tailgate.harness.load.interrupts import Interrupts
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
-from tailgate.harness.targets.base import TargetGone
+from tailgate.harness.targets.base import Ended, Life, Target, TargetGone
 from tailgate.harness.targets.make import make_target
 from tailgate.reports.build import build
 from tailgate.reports.compare.runs import StoredRun, read_run
@@ -45,49 +44,69 @@ class ServerLost(Exception):
 
 @dataclass(frozen=True)
 class RunRequest:
-    """One run to be made.
+    """One run to be made."""
 
-    Attributes:
-        label: its directory's name, one of its own within the campaign.
-        spec: what is run, with its load and its seed.
-        deployment: whose server is measured, as the campaign names its deployments.
-        launch: runs of one deployment that name the same launch share a server; None: this run has one of its own.
-        alone: servers of other launches are taken down first.
-    """
-
-    label: str
+    label: str  # its directory's name, one of its own within the campaign
     spec: RunSpec
-    deployment: str
-    launch: str | None = None
-    alone: bool = True
+    deployment: str  # whose server is measured, as the campaign names its deployments
+    launch: str | None = None  # runs of a deployment that name the same one share a server; None: one of its own
+    alone: bool = True  # servers of other launches are taken down first
+
+
+class SharedTarget:
+    """A deployment as the runs see it: it may stay up over several of them, and it may not come up at all."""
+
+    def __init__(self, inner: Target, stays: bool = True) -> None:
+        self._inner = inner
+        self.stays = stays  # it goes on until `end`, whatever a run stops
+        self.fell = False  # it was launched and did not come up
+        self.life: Life | None = inner.life  # of the one launch
+        self._urls: tuple[str, ...] | None = None
+        self._log_kept = False
+
+    async def start(self) -> tuple[str, ...]:
+        """Bring it up, the first time."""
+        if self._urls is None:
+            try:
+                self._urls = await self._inner.start()
+            except TargetGone:
+                self.fell = True
+                raise
+        return self._urls
+
+    def processes(self) -> dict[str, int]:
+        return self._inner.processes()
+
+    async def ended(self) -> Ended:
+        return await self._inner.ended()
+
+    def keep_log(self, run_dir: Path) -> None:
+        """The log goes on in the directory of the first run."""
+        if not self._log_kept:
+            self._inner.keep_log(run_dir)
+            self._log_kept = True
+
+    async def stop(self) -> None:
+        if not self.stays:
+            await self.end()
+
+    async def end(self) -> None:
+        await self._inner.stop()
 
 
 class Campaign:
-    """Makes the runs of one experiment in its folder, and keeps account of them.
+    """Makes the runs of one experiment in its folder, which `core.folder` made, and keeps account of them.
 
-    Attributes:
-        folder: where the runs are.
-        repeated: one sentence for each time that runs were made again since their measuring had failed.
-        stopped: why nothing more was begun; empty if nothing stopped it.
+    `repeats`: how often runs may be made again in all, where their measuring failed.
     """
 
     def __init__(
         self, folder: Path, deployments: Mapping[str, Deployment], budget: Budget, command: Sequence[str],
         notify: Notify, repeats: int = 0,
     ) -> None:  # fmt: skip
-        """A campaign in `folder`, which `core.folder` made.
-
-        Args:
-            folder: of a new campaign, or of one that goes on.
-            deployments: what is measured, by name.
-            budget: what may be spent.
-            command: what was typed.
-            notify: called with one line about what happens now.
-            repeats: how often runs may be made again in all, where their measuring failed.
-        """
         self.folder = folder
-        self.repeated: list[str] = []
-        self.stopped = ""
+        self.repeated: list[str] = []  # one sentence for each time that runs were made again
+        self.stopped = ""  # why nothing more was begun
         self._deployments, self._budget, self._command = deployments, budget, list(command)
         self._notify, self._repeats = notify, repeats
         self._finished = {run.label: run for run in finished_runs(folder)}
@@ -148,10 +167,7 @@ class Campaign:
     ) -> Sequence[StoredRun]:
         """Runs, made again while their measuring failed, as often as that is allowed and paid for.
 
-        Args:
-            what: is measured, for people.
-            make: makes them, with this at the end of their labels.
-            fault: why their measuring failed; empty if it did not, or if making them again can't help.
+        `make` gets the end of their labels; `fault` says why measuring failed, or nothing where repeating can't help.
         """
         for attempt in range(self._repeats + 1):
             began = self.seconds

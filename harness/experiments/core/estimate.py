@@ -19,15 +19,10 @@ _SETTLE_S: Final = 10.0
 
 @dataclass(frozen=True)
 class Deployment:
-    """One of the deployments that a campaign measures, as its costs go.
+    """One of the deployments that a campaign measures, as its costs go."""
 
-    Attributes:
-        spec: of any of its runs: where it is, and what its GPUs cost.
-        stays: it costs all the time, not only while its runs are made.
-    """
-
-    spec: RunSpec
-    stays: bool = False
+    spec: RunSpec  # of any of its runs: where it is, and what its GPUs cost
+    stays: bool = False  # it costs all the time, not only while its runs are made
 
     @property
     def launched(self) -> bool:
@@ -36,21 +31,13 @@ class Deployment:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run that is still to be made.
+    """One run that is still to be made."""
 
-    Attributes:
-        label: what it is, for people.
-        deployment: where.
-        launch: which server it shares (`campaign.RunRequest`); None: one of its own.
-        seconds: how long it takes, its part of a launch included.
-        open_end: it ends by a number of requests, and how long they take isn't known; `seconds` are without them.
-    """
-
-    label: str
+    label: str  # for people
     deployment: str
-    launch: str | None
-    seconds: float
-    open_end: bool
+    launch: str | None  # which server it shares (`campaign.RunRequest`); None: one of its own
+    seconds: float  # its part of a launch included
+    open_end: bool  # it ends by a number of requests, which take nobody knows how long; `seconds` are without them
 
 
 @dataclass(frozen=True)
@@ -91,11 +78,7 @@ def run_seconds(
 ) -> tuple[float, bool]:
     """How long one run will take, its part of a launch included; whether its requests take nobody knows how long.
 
-    Args:
-        spec: what is run.
-        launch_s: how long a launch takes, where that is known.
-        runs_a_launch: how many runs share it.
-        rate_known: whether the spec's rate is the one it will have.
+    `launch_s`: of a launch that `runs_a_launch` share, where it is known; `rate_known`: the spec's rate is final.
     """
     launch = _LAUNCH_S[spec.target.kind] if launch_s is None or spec.target.kind == "url" else launch_s
     measured = _measured_s(spec, rate_known)
@@ -121,14 +104,9 @@ def price_per_hour(spec: RunSpec) -> float | None:
 
 
 def dollars(deployments: Mapping[str, Deployment], seconds: Mapping[str, float], whole_s: float) -> float | None:
-    """What all deployments cost; None unless each has a price, since a part of a sum is none.
+    """What all deployments cost in `whole_s`, of which each had `seconds` of runs; those at the same URLs are one.
 
-    Deployments at the same URLs are one.
-
-    Args:
-        deployments: by name.
-        seconds: of each one's runs, launches included.
-        whole_s: from the first run's begin to the last one's end.
+    None unless each has a price, since a part of a sum is none.
     """
     bill, billed = 0.0, set[tuple[str, ...]]()
     for name, deployment in deployments.items():

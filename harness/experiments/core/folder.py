@@ -16,31 +16,18 @@ SCHEMA: Final = "tailgate.campaign/1"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One run that needs not be made again.
+    """One run that needs not be made again."""
 
-    Attributes:
-        label: its directory's name.
-        spec: digest of what was run.
-        deployment: whose time it took.
-        seconds: how long it took, its launch included.
-        elapsed_s: of the campaign when it was finished, without the time between an interruption and a resumption.
-        lost: why its server was not there, where that is the run's result; empty for a run that was made.
-    """
-
-    label: str
-    spec: str
+    label: str  # its directory's name
+    spec: str  # digest of what was run
     deployment: str
-    seconds: float
-    elapsed_s: float
-    lost: str = ""
+    seconds: float  # its launch included
+    elapsed_s: float  # of the campaign when it was finished, without the time between interruption and resumption
+    lost: str = ""  # why its server was not there, where that is the run's result
 
 
 def new_folder(out: Path | None, name: str, inputs: Mapping[str, str]) -> Path:
-    """A new folder (``out`` itself, or runs/<utc>-<name>) that holds the inputs, by file name, and no finished run.
-
-    Raises:
-        UserError: it can't be made, or holds files already.
-    """
+    """A new folder (``out`` itself, or runs/<utc>-<name>) that holds the inputs, by file name, and no finished run."""
     folder = make_empty(out, name)
     for file_name, text in inputs.items():
         write_atomic(folder / file_name, text.encode())
@@ -49,11 +36,7 @@ def new_folder(out: Path | None, name: str, inputs: Mapping[str, str]) -> Path:
 
 
 def resumed_folder(folder: Path, inputs: Mapping[str, str]) -> Path:
-    """The folder of a campaign that goes on.
-
-    Raises:
-        UserError: it holds no campaign, or one that began with other inputs.
-    """
+    """The folder of a campaign that goes on."""
     finished_runs(folder)
     for file_name, text in inputs.items():
         if not (folder / file_name).exists() or (folder / file_name).read_text() != text:
@@ -65,11 +48,7 @@ def resumed_folder(folder: Path, inputs: Mapping[str, str]) -> Path:
 
 
 def finished_runs(folder: Path) -> list[FinishedRun]:
-    """The finished runs of a campaign in the order in which they were made.
-
-    Raises:
-        UserError: there is no campaign, or its file is damaged or of a newer version.
-    """
+    """The finished runs of a campaign in the order in which they were made."""
     if not (folder / FILE_NAME).exists():
         raise UserError(
             f"holds no campaign: it has no {FILE_NAME}", where=str(folder), remedy="Name the folder of one."

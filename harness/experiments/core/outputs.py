@@ -8,15 +8,9 @@ from tailgate.workloads.common.errors import UserError
 
 
 def require_writable(path: Path, where: str, *, makes_folders: bool = False) -> None:
-    """Whether a file can be written, tried with another one in its folder.
+    """Refuse a file that can't be written, tried with another one in its folder.
 
-    Args:
-        path: the file.
-        where: which flag or key asked for it.
-        makes_folders: whether folders that lack are made when it is written.
-
-    Raises:
-        UserError: it can't.
+    `where` is the flag or key that asked for it; `makes_folders`: folders that lack are made when it is written.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists() or not makes_folders)
     probe = folder / f".{path.name}.{os.getpid()}.probe"

@@ -62,12 +62,7 @@ async def run_campaign(
 ) -> Verdict:
     """Make the runs and judge them; everything is in ``folder``, and runs that are finished there are not made again.
 
-    Args:
-        experiment: what is run.
-        folder: the campaign's, as `core.folder` made it.
-        command: what was typed.
-        extension: whether the declared extension fits into the budget, as far as that is known beforehand.
-        notify: called with one line about what happens now.
+    `extension`: the declared one fits into the budget, as far as that is known beforehand.
 
     Raises:
         UserError: a run could not be made, and no target is to blame.

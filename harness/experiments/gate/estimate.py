@@ -80,11 +80,7 @@ def _run_seconds(experiment: Experiment, side: Side, point: str) -> tuple[float,
 
 
 def require_budget(policy: Policy, declared: CampaignEstimate, extended: CampaignEstimate | None) -> bool:
-    """Whether the extension fits into the budget too.
-
-    Raises:
-        UserError: the declared pairs don't; it says what does.
-    """
+    """Whether the extension fits into the budget too; declared pairs that don't are refused."""
     if policy.budget.dollars is not None and declared.dollars is None:
         raise UserError(
             "a budget in dollars needs a price", where="policy: budget",

@@ -35,11 +35,7 @@ class _Percentile:
 
 
 def require_decidable(experiment: Experiment) -> None:
-    """Whether the planned runs can have what the policy judges: enough requests, a load that tells, a price, an SLO.
-
-    Raises:
-        UserError: with how many requests are needed, or what is missing.
-    """
+    """Refuse runs that can't have what the policy judges: enough requests, a load that tells, a price, an SLO."""
     for metric in experiment.policy.gate_metrics:
         if not metric.latency:
             _require_load(experiment, metric)
@@ -65,10 +61,8 @@ def require_decidable(experiment: Experiment) -> None:
 
 
 def require_figures(run: StoredRun, policy: Policy) -> None:
-    """Whether a run that went well has every figure that is judged at its point: else none of its kind will.
-
-    Raises:
-        UserError: it lacks one for another reason than too few requests.
+    """Refuse to go on where a run that went well lacks a figure that is judged at its point: none of its kind will
+    have it.
     """
     if run.target_died or run.refused_all or run.summary.failed_checks:
         return

@@ -20,15 +20,10 @@ _DIGITS: Final = 4
 
 @dataclass(frozen=True)
 class Load:
-    """A share's load.
+    """A share's load, per second."""
 
-    Attributes:
-        rate: of arrivals, per second, as the specs have it.
-        planned: requests per second in the measure phase, on average over the plans of the declared pairs.
-    """
-
-    rate: float
-    planned: float
+    rate: float  # of arrivals, as the specs have it
+    planned: float  # requests in the measure phase, on average over the plans of the declared pairs
 
 
 def shares(experiment: Experiment) -> dict[str, float]:
@@ -39,9 +34,6 @@ def load_for(experiment: Experiment, point: str, wanted: float) -> Load:
     """The rate at which the plans of the declared pairs send `wanted` requests per second on average.
 
     The plans are scaled, not their expectation: a few bursty minutes can be far from it.
-
-    Raises:
-        UserError: no rate comes near it.
     """
     best: Load | None = None
     rate = wanted

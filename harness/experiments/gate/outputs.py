@@ -18,25 +18,15 @@ from tailgate.workloads.common.errors import UserError
 
 @dataclass(frozen=True)
 class GateOutputs:
-    """Where it goes.
-
-    Attributes:
-        junit, markdown: copies that were asked for.
-        history: the file of earlier verdicts, for the trend.
-        remember: whether this verdict is appended to them; a folder that is judged again is there already.
-    """
+    """Where it goes."""
 
     junit: Path | None
     markdown: Path | None
-    history: Path | None
-    remember: bool
+    history: Path | None  # the file of earlier verdicts, for the trend
+    remember: bool  # whether this verdict is appended to them; a folder that is judged again is there already
 
     def check(self) -> None:
-        """Whether all of it can be read and written.
-
-        Raises:
-            UserError: which file can't, or holds a damaged line.
-        """
+        """Refuse files that can't be written, and a history with a damaged line."""
         for path, flag in ((self.junit, "--junit"), (self.markdown, "--markdown")):
             if path is not None:
                 require_writable(path, flag)

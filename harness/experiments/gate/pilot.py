@@ -36,45 +36,27 @@ _SETS: Final = 4000
 
 @dataclass(frozen=True)
 class Spread:
-    """How much a metric differs from run to run.
+    """How much a metric differs from run to run."""
 
-    Attributes:
-        metric: which, with its margin.
-        cv: run-to-run coefficient of variation, as seen.
-        low, high: bounds of the true one, each right in four of five pilots.
-    """
-
-    metric: GateMetric
-    cv: float
-    low: float
+    metric: GateMetric  # with its margin
+    cv: float  # run-to-run coefficient of variation, as seen
+    low: float  # bounds of the true one, each right in four of five pilots
     high: float
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What decides, given the spreads.
+    """What decides, given the spreads."""
 
-    Attributes:
-        metrics: with their margins, as a policy has them.
-        pairs: of the first look; twice as many with the extension.
-        passes: share of cases in which an unchanged system passes all of it, if every spread is at its upper bound.
-        passes_first: the same at the first look.
-        notes: for the person.
-    """
-
-    metrics: dict[str, str | None]
-    pairs: int
-    passes: float
-    passes_first: float
+    metrics: dict[str, str | None]  # with their margins, as a policy has them
+    pairs: int  # of the first look; twice as many with the extension
+    passes: float  # share of cases in which an unchanged system passes all, with every spread at its upper bound
+    passes_first: float  # at the first look
     notes: list[str]
 
 
 async def pilot(experiment: Experiment, runs: int, out: Path, notify: Notify) -> list[Summary]:
-    """Run the baseline `runs` times at the first point; the summaries.
-
-    Raises:
-        UserError: a run could not be made, or its measuring failed.
-    """
+    """Run the baseline `runs` times at the first point; the summaries."""
     summaries = []
     for number in range(1, runs + 1):
         notify(f"pilot run {number} of {runs}")

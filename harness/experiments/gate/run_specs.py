@@ -28,17 +28,11 @@ WARMUP_S: Final = 10.0
 
 @dataclass(frozen=True)
 class Experiment:
-    """A policy that can be run.
-
-    Attributes:
-        policy: what decides.
-        folder: file names in the policy are relative to it.
-        rates: of arrivals, what points given as shares came to, per second.
-    """
+    """A policy that can be run."""
 
     policy: Policy
-    folder: Path
-    rates: Mapping[str, float]
+    folder: Path  # file names in the policy are relative to it
+    rates: Mapping[str, float]  # of arrivals per second, what points given as shares came to
 
     @property
     def points(self) -> list[str]:
@@ -49,11 +43,7 @@ class Experiment:
         return replace(self, rates={**self.rates, name: rate})
 
     def spec(self, side: Side, point: str, pair: int) -> RunSpec:
-        """The spec of one run.
-
-        Raises:
-            UserError: it is not a whole spec, or the point's load doesn't go with its workload.
-        """
+        """The spec of one run."""
         spec = self._as_written(side, point, pair)
         if point != WHOLE and self.policy.points[point].saturated:
             return spec.model_copy(update={"workload": _without_pauses(spec.workload)})
@@ -78,11 +68,7 @@ class Experiment:
         return spec
 
     def check(self) -> None:
-        """Whether every run's spec is one.
-
-        Raises:
-            UserError: what is missing.
-        """
+        """Make the spec of every run once, so that what is missing in one is said."""
         for side in SIDES:
             for point in self.points:
                 self.sample(side, point)
@@ -109,11 +95,7 @@ class Experiment:
 
 
 def experiment(policy: Policy, folder: Path) -> Experiment:
-    """The experiment of a policy.
-
-    Raises:
-        UserError: a side is missing, or the specs are not whole.
-    """
+    """The experiment of a policy."""
     for side in SIDES:
         if getattr(policy, side) is None:
             raise UserError(

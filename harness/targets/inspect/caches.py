@@ -30,14 +30,7 @@ class CacheState:
 async def prepare_caches(
     http: aiohttp.ClientSession, identity: Identity, declared: str | None, warmup_s: float = 0.0
 ) -> CacheState:
-    """Bring the caches into the declared state; undeclared: isolated where the server can.
-
-    Args:
-        warmup_s: length of the run's own warm-up.
-
-    Raises:
-        UserError: the state can't be had.
-    """
+    """Bring the caches into the declared state, or refuse; undeclared: isolated where the server can."""
     can_salt = identity.dialect == "vllm"
     policy = declared or ("isolated" if can_salt else "as-is")
     if policy == "isolated":

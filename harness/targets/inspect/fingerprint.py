@@ -58,11 +58,7 @@ class Fingerprint:
 
 
 async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Life | None) -> Fingerprint:
-    """Of every URL's server; where they are not alike, `replicas_differ` says in what.
-
-    Args:
-        life: of a server that we started; None: somebody else's.
-    """
+    """Of every URL's server; where they are not alike, `replicas_differ` says in what. `life`: of one of ours."""
     facts: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
     if identity.max_model_len is not None:
         facts["max_model_len"] = identity.max_model_len

@@ -1,20 +1,27 @@
 """What answers at a URL: is it an OpenAI API, which models does it serve, is it vLLM? Asked before any load."""
 
 import asyncio
+import contextlib
 import os
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from tailgate.harness.engine import SIMULATED_OWNER
 from tailgate.harness.targets.base import Identity, TargetGone
-from tailgate.harness.targets.inspect.http2 import speaks_http2
 from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_context
 from tailgate.workloads.common.errors import UserError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+# RFC 9113, 3.4: the client's preface, then a SETTINGS frame (empty); the server's own begins with one as well.
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_HTTP2_SETTINGS: Final = 4
+_FRAME_HEAD: Final = 9
+_HTTP2_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,7 @@ def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
 async def identify(
     http: aiohttp.ClientSession, urls: tuple[str, ...], model: str | None, *, simulated: bool
 ) -> Identity:
-    """Ask each URL for its models, and the first for what else it tells.
-
-    Raises:
-        UserError: nobody answers, it is no OpenAI API, or it does not serve ``model``.
-    """
+    """Ask each URL for its models, and the first for what else it tells."""
     listed = await asyncio.gather(*(_models(http, url) for url in urls))
     names = tuple(str(entry["id"]) for entry in listed[0])
     chosen = model or names[0]
@@ -119,17 +122,45 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
 
 
 async def _refuse_http2_only(url: str) -> None:
-    """Called when HTTP/1.1 got no answer.
-
-    Raises:
-        UserError: because the server speaks HTTP/2 and nothing else.
-    """
+    """Called when HTTP/1.1 got no answer: say so where the server speaks HTTP/2 and nothing else."""
     if await speaks_http2(url):
         raise UserError(
             "speaks only HTTP/2, and the load generator speaks HTTP/1.1",
             where=public_name(url),
             remedy="Enable HTTP/1.1 on the gateway, or name the server behind it.",
         )
+
+
+async def speaks_http2(url: str) -> bool:
+    """Whether the server behind a base URL chooses HTTP/2 when it may, or understands it without TLS.
+
+    The injector speaks HTTP/1.1: one stream a connection, so that no stream waits for another's bytes and each read's
+    kernel stamp is one stream's. Nothing secret is sent, so nobody's certificate matters here.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    try:
+        async with asyncio.timeout(_HTTP2_S):
+            reader, writer = await asyncio.open_connection(
+                parts.hostname, parts.port or (443 if secure else 80), ssl=_any_context() if secure else None
+            )
+            with contextlib.closing(writer):
+                if secure:
+                    chosen: str | None = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+                    return chosen == "h2"
+                writer.write(_PREFACE)
+                head = await reader.readexactly(_FRAME_HEAD)
+                return head[3] == _HTTP2_SETTINGS and head[5:] == bytes(4)  # of stream 0
+    except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+
+
+def _any_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
 
 
 async def get_json(http: aiohttp.ClientSession, url: str) -> Any:

@@ -21,11 +21,7 @@ class MemoryOverLife:
 
     @classmethod
     async def open(cls, gpus: str | None, life: Life) -> "MemoryOverLife | None":
-        """Start looking; None where nothing is to be seen.
-
-        Args:
-            gpus: indices or UUIDs; empty: all; None: none.
-        """
+        """Start looking at these GPUs (indices or UUIDs; empty: all; None: none); None where nothing is to be seen."""
         source = None if gpus is None else await MemoryReader.open(gpus)
         return None if source is None else cls(source, life)
 

@@ -16,8 +16,7 @@ LOG_NAME = "server.log"
 class LaunchedTarget:
     """Base of `sim`, `vllm` and `command`: they differ in `launch`.
 
-    Args:
-        gpus: whose memory is watched, as indices or UUIDs; empty: all; None: no GPU's.
+    `gpus`: whose memory is watched, as indices or UUIDs; empty: all; None: no GPU's.
     """
 
     role = "server"
@@ -45,19 +44,7 @@ class LaunchedTarget:
     ) -> None:  # fmt: skip
         """Run a server's command and wait until it is ready and has given a first token.
 
-        Args:
-            command: program and arguments.
-            env: added to its environment.
-            port: where it listens, if that is on this machine.
-            access: how it is asked whether it is ready.
-            readiness: how its start is followed.
-            url: its base URL.
-            model: asked for the first token; None: the first that it lists.
-            endpoint: completions | chat, of the first token.
-
-        Raises:
-            UserError: it can't be run, or refuses us.
-            TargetGone: it ends, or isn't ready in time.
+        `port` is where it listens, if that is on this machine; without a `model` the first that it lists is asked.
         """
         self.life.command = list(command)
         headers = await access.headers()

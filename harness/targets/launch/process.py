@@ -43,15 +43,9 @@ class OwnProcess:
     async def spawn(
         cls, command: Sequence[str], *, env: Mapping[str, str] | None = None, port: int | None = None
     ) -> "OwnProcess":
-        """Start `command`; what it says goes to a log file of its own.
+        """Start `command`, with `env` added to our environment; what it says goes to a log file of its own.
 
-        Args:
-            command: program and arguments.
-            env: added to our environment.
-            port: where it will listen; `stop` waits until it is free again.
-
-        Raises:
-            UserError: the program can't be run.
+        `port` is where it will listen: `stop` waits until it is free again.
         """
         handle, name = tempfile.mkstemp(prefix="tailgate-server-", suffix=".log")
         try:

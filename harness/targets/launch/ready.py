@@ -35,42 +35,22 @@ class Milestone:
 
 
 @dataclass(frozen=True)
-class Detail:
-    """A figure in the log: the pattern's groups, by name."""
-
-    pattern: re.Pattern[str]
-
-
-@dataclass(frozen=True)
 class Readiness:
-    """How a server's start is followed.
+    """How a server's start is followed."""
 
-    Attributes:
-        health_url: answers 200 once the server can serve.
-        timeout_s: from the spawn.
-        where: the part of the spec that errors name.
-        milestones: lines of its log that end a phase, in order.
-        details: figures in its log.
-        problems: pattern of a log line that tells why a start failed, to what to do about it.
-        detaches: the process may end with 0, and what it started goes on; `Life.detached` says so then.
-    """
-
-    health_url: str
-    timeout_s: float
-    where: str
-    milestones: Sequence[Milestone] = ()
-    details: Sequence[Detail] = ()
-    problems: Mapping[str, str] = field(default_factory=dict)
-    detaches: bool = False
+    health_url: str  # answers 200 once the server can serve
+    timeout_s: float  # from the spawn
+    where: str  # the part of the spec that errors name
+    milestones: Sequence[Milestone] = ()  # in order
+    details: Sequence[re.Pattern[str]] = ()  # figures in its log: the patterns' groups, by name
+    problems: Mapping[str, str] = field(default_factory=dict)  # pattern of a log line -> what to do about it
+    detaches: bool = False  # the process may end with 0, and what it started goes on: `Life.detached`
 
 
 async def wait_until_ready(
     process: OwnProcess, life: Life, http: aiohttp.ClientSession, began_s: float, readiness: Readiness
 ) -> float:
-    """When the health URL answered 200 (time.monotonic); `life` has the phases then.
-
-    Args:
-        began_s: when the process was spawned (time.monotonic).
+    """When the health URL answered 200 (time.monotonic, as `began_s` of the spawn); `life` has the phases then.
 
     Raises:
         TargetGone: it ended, or isn't ready in time; with the lines of its log that say why.
@@ -107,13 +87,7 @@ async def first_token(
 ) -> None:  # fmt: skip
     """Ask for one token; the time since ``since_s`` is a phase: late compilation belongs to the start.
 
-    Args:
-        model: None: the first that the server lists; where it lists none, nothing is asked.
-        endpoint: completions | chat.
-
-    Raises:
-        TargetGone: it ended, or fails.
-        UserError: it refuses us.
+    Without a model the first that the server lists is asked; where it lists none, nothing is.
     """
     model = model or _first_model(await get_json(http, f"{url}/v1/models"))
     if model is None:  # `probe.identify` will complain of it
@@ -158,7 +132,7 @@ class _Marks:
         life: Life,
         began_s: float,
         milestones: Sequence[Milestone],
-        details: Sequence[Detail],
+        details: Sequence[re.Pattern[str]],
     ) -> None:
         self._process = process
         self._life = life
@@ -176,7 +150,7 @@ class _Marks:
         *lines, self._rest = (self._rest + new.decode(errors="replace")).split("\n")
         for line in lines:
             for detail in self._details:
-                if match := detail.pattern.search(line):
+                if match := detail.search(line):
                     self._life.details |= {k: float(v.replace(",", "")) for k, v in match.groupdict().items() if v}
             for number, milestone in enumerate(self._milestones):
                 if milestone.pattern.search(line):

@@ -5,7 +5,6 @@ Field identifiers: https://docs.nvidia.com/datacenter/dcgm/latest/dcgm-api/dcgm-
 """
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, Final
 import aiohttp
 
 from tailgate.harness.telemetry.gpu.sources import GpusFound, Latest, latest
+from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
@@ -45,13 +45,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 class DcgmScraper:
-    """Scrapes one exporter once a second.
-
-    Args:
-        url: of its metrics page.
-        spool: Arrow stream behind the samples.
-        headers: sent along.
-    """
+    """Scrapes one exporter, known by the URL of its metrics page, once a second."""
 
     def __init__(self, url: str, spool: Path, headers: Mapping[str, str] | None = None) -> None:
         self._url = url
@@ -73,7 +67,9 @@ class DcgmScraper:
         if isinstance(page, str):
             return GpusFound(problem=f"{self._url}: {page}")
         gpus: dict[str, dict[str, Any]] = {}
+        have = set[str]()
         for gpu, name, _value, labels in page:
+            have.add(name)
             facts: dict[str, Any] = {
                 "uuid": gpu,
                 "name": labels.get("modelName", ""),
@@ -82,41 +78,28 @@ class DcgmScraper:
             }
             if "/MIG-" in gpu:
                 facts["parent"] = gpu.partition("/MIG-")[0]
-            gpu_facts = gpus.setdefault(gpu, facts)
-            gpu_facts.setdefault("fields", []).append(name)
+            gpus.setdefault(gpu, facts)
         if not gpus:
             return GpusFound(problem=f"{self._url} has no DCGM_FI_* metrics: it is no DCGM exporter")
         answer = GpusFound(gpus=list(gpus.values()))
-        have = {name for gpu_facts in answer.gpus for name in gpu_facts.pop("fields")}
-        lacking = [name for name in _NEEDED if name not in have]
-        if lacking:
+        if lacking := [name for name in _NEEDED if name not in have]:
             fields = [next(f for f, (ours, _) in FIELDS.items() if ours == name) for name in lacking]
             answer.notices.append(f"the DCGM exporter doesn't export {', '.join(fields)}: no {', '.join(lacking)}")
         return answer
 
     async def go(self, t0_unix_ns: int) -> None:
         self._t0 = t0_unix_ns
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(every(1.0, self._scrape, at_once=True))
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await ended(self._task)
             await self._scrape()
         if self._session is not None:
             await self._session.close()
 
     def write(self, path: Path) -> None:
         self._samples.write(path)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            await self._scrape()
-            due = max(due + 1.0, loop.time())
-            await asyncio.sleep(due - loop.time())
 
     async def _scrape(self) -> None:
         now = time.time_ns()

@@ -42,11 +42,7 @@ class MemoryReader:
 
     @classmethod
     async def open(cls, gpus: str) -> "MemoryReader | None":
-        """Start it; None where there is no NVML.
-
-        Args:
-            gpus: indices or UUIDs, comma-separated; empty: all.
-        """
+        """Start it for these GPUs (indices or UUIDs, comma-separated; empty: all); None where there is no NVML."""
         if not nvml_is_installed():
             return None
         process = await LineProcess.spawn("tailgate.harness.telemetry.gpu.memory")

@@ -72,11 +72,7 @@ class EnergyCounter:
 
 
 def open_nvml() -> str:
-    """Load the library; the driver's version.
-
-    Raises:
-        pynvml.NVMLError: no driver, or no library.
-    """
+    """Load the library; the driver's version."""
     pynvml.nvmlInit()
     return str(pynvml.nvmlSystemGetDriverVersion())
 
@@ -154,12 +150,7 @@ def read(gpu: Gpu, name: str) -> Readings:
 
 
 def pcie(gpu: Gpu) -> Readings:
-    """PCIe traffic over the last 20 ms; takes 40 ms.
-
-    Raises:
-        GpuGone: the GPU is lost.
-        pynvml.NVMLError: this reading failed.
-    """
+    """PCIe traffic over the last 20 ms; takes 40 ms. Raises as `read`."""
     with _or_gone(gpu):
         return [
             ("pcie_rx_bytes_per_s", _pcie(gpu, pynvml.NVML_PCIE_UTIL_RX_BYTES)),

@@ -79,9 +79,6 @@ def gpu_source(
     Args:
         pids: processes of the deployment, if they are ours: only their GPUs count.
         local: whether the deployment is on this machine; `auto` looks only here.
-
-    Raises:
-        UserError: the text means nothing.
     """
     kind, _, detail = wanted.partition(":")
     match kind, detail:

@@ -63,13 +63,11 @@ class Conversations:
         return body
 
     def _new(self, row: Row, blocks: list[int], tokens: int) -> dict[str, str]:
-        """A user's message of so many tokens."""
         if self._chat:
             return self._prompts.messages(row.content_seed, blocks, tokens)[0]
         return {"role": "user", "content": self._prompts.text(row.content_seed, blocks, tokens)}
 
     def answered(self, index: int, text: str) -> None:
-        """Add an answer, whole or broken off, to its session."""
         session = self._session_of.pop(index, None)
         if session is not None:
             self._talks[session].said.append({"role": "assistant", "content": text})

@@ -6,12 +6,11 @@ from typing import Any, Final
 import orjson
 
 from tailgate.loadgen.injector.api.request_builder import BodyMaker, Row
-from tailgate.loadgen.job import Job
+from tailgate.loadgen.job import STREAMED, Job
 from tailgate.workloads.prompts.content_table import ContentTable, table_default
 from tailgate.workloads.prompts.prompts import PromptMaker
 from tailgate.workloads.traces.logged_bodies import Bodies
 
-_STREAMED: Final[dict[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
 # Other names for `max_tokens`: with two of them a server may heed the one that isn't ours.
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 
@@ -39,7 +38,7 @@ class MadeBodies:
         name = b',"messages":' if job.api == "chat" else b',"prompt":'
         self._before = b'{"model":' + orjson.dumps(job.model) + name
         self._before_of = {kind: b'{"model":' + orjson.dumps(adapter) + name for kind, adapter in job.adapters.items()}
-        fields: dict[str, Any] = {"temperature": 0, **(_STREAMED if job.streamed else {}), **job.extra}
+        fields: dict[str, Any] = {"temperature": 0, **(STREAMED if job.streamed else {}), **job.extra}
         self._after = b"," + orjson.dumps(fields)[1:]
         self._forced = job.forced_output
 
@@ -47,7 +46,6 @@ class MadeBodies:
         return self.around(self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens), row)
 
     def around(self, prompt: bytes, row: Row) -> bytes:
-        """The body with this prompt, given as JSON."""
         length = b'"max_tokens":%d' % row.output_tokens
         if self._forced:
             length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens

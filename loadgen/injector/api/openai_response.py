@@ -13,9 +13,8 @@ from typing import Any
 import orjson
 
 from tailgate.loadgen.injector.http import sse
-from tailgate.loadgen.injector.http.sse_scan import Events, usual_events
 
-Payloads = Sequence[bytes] | Events
+Payloads = Sequence[bytes] | sse.Events
 DONE = b"[DONE]"
 # vLLM's compact serialisation of a chunk with a choice. Inside a JSON string the quotes would be escaped, so the
 # marker can't be part of generated text. A payload without it is parsed.
@@ -58,11 +57,9 @@ class Reading:
 def read_events(reading: Reading, body: bytes, *, whole: bool = False) -> tuple[list[bool], sse.Ends, int]:
     """Take in the complete events of a body, in order (`whole`: nothing comes behind it).
 
-    Returns:
-        kinds: for each event whether it is a content arrival, as `read_payloads` says it.
-        ends, used: as `sse.split` says them.
+    Returns what `read_payloads` says of them, and `sse.split`'s ends and number of bytes used.
     """
-    events = usual_events(body, _CHOICE, _UNFINISHED, _TOKEN_IDS) if _may_be_plain(reading) else None
+    events = sse.usual_events(body, _CHOICE, _UNFINISHED, _TOKEN_IDS) if _may_be_plain(reading) else None
     if events is not None:
         return read_payloads(reading, events, events.plain), events.ends, int(events.ends[-1])
     payloads, ends, used = sse.split(body, whole=whole)
@@ -73,9 +70,7 @@ def read_payloads(reading: Reading, payloads: Payloads, plain: Sequence[int] | N
     """Take in the payloads of a stream, in order; says for each whether it is a content arrival.
 
     The list ends in front of a payload that is not JSON or not an object of this API; `Reading.bad` says why.
-
-    Args:
-        plain: as `_plain` would find it, if that is known already.
+    ``plain`` is what `_plain` would find, if that is known already.
     """
     kinds: list[bool] = []
     if plain is None:
@@ -117,16 +112,7 @@ def _read(reading: Reading, payload: bytes) -> bool:
     if payload == DONE:
         reading.done = True
         return False
-    return _read_json(reading, payload, position)
-
-
-def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
-    try:
-        event = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise BadPayload(f"not JSON: {excerpt(payload)}") from error
-    if not isinstance(event, dict):
-        raise BadPayload(f"not an object: {excerpt(payload)}")
+    event = _object(payload)
     if event.get("error"):
         _take_error(reading, event["error"])
         return False
@@ -162,6 +148,16 @@ def _read_json(reading: Reading, payload: bytes, position: int) -> bool:
     return True
 
 
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadPayload(f"not JSON: {excerpt(data)}") from error
+    if not isinstance(content, dict):
+        raise BadPayload(f"not an object: {excerpt(data)}")
+    return content
+
+
 def _take_error(reading: Reading, error: Any) -> None:
     """A 503 may come as an event: vLLM looks for room a second time when its 200 is already sent."""
     reading.error = _error_text(error)
@@ -194,12 +190,7 @@ def take_totals(reading: Reading, event: dict[str, Any]) -> None:
 
 def read_whole(reading: Reading, body: bytes) -> None:
     """Take in an answer that was not streamed, or raise a BadPayload if it is none of this API."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadPayload(f"not JSON: {excerpt(body)}") from error
-    if not isinstance(answer, dict):
-        raise BadPayload(f"not an object: {excerpt(body)}")
+    answer = _object(body)
     if answer.get("error"):
         _take_error(reading, answer["error"])
         return

@@ -1,16 +1,18 @@
-"""Turns plan rows into bytes: head and body of each request, ready before its time."""
+"""Turns plan rows into bytes: head and body of each request, ready before its time, and how long its user waits."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tailgate.loadgen.injector.api.abandonment import Patience
+import numpy as np
+
 from tailgate.loadgen.injector.api.openai_response import Reading
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.random_streams import RandomField
 
 if TYPE_CHECKING:
     from tailgate.loadgen.injector.api.conversation import Conversations
@@ -61,7 +63,9 @@ class RequestMaker:
         self._chat = job.api == "chat"
         self._endpoints = endpoints
         self._heads = [_head(endpoint, job.headers) for endpoint in endpoints]
-        self._patience = Patience.of(job)
+        self._patience: Patience | None = None
+        if job.patience is not None:
+            self._patience = Patience(job.patience, job.patience_share, job.patience_seed)
 
     def exchange(self, row: Row, endpoint: int, *, followed: bool = False) -> Exchange:
         """The request of a row to endpoint number ``endpoint``, ``followed`` by a later turn or not."""
@@ -77,12 +81,10 @@ class RequestMaker:
         return self._conversations is not None and self._conversations.holds(row)
 
     def answered(self, exchange: Exchange) -> None:
-        """Remember an answer for a later turn that may send it again."""
         if self._conversations is not None:
             self._conversations.answered(exchange.index, "".join(exchange.stream.reading.text or []))
 
     def wrap(self, index: int, body: bytes, endpoint: int) -> Exchange:
-        """A request with a body that is ready already."""
         request_id = f"tg-{self._job.run_nonce}-{index}"
         head = self._heads[endpoint] % (request_id.encode(), len(body))
         reading = Reading(chat=self._chat, vllm=self._job.dialect == "vllm")
@@ -139,3 +141,29 @@ def check_headers(headers: Mapping[str, str]) -> None:
                 f"the value of the header {name} has a line break or a character beyond Latin-1",
                 where="target.headers",
             )
+
+
+class Patience:
+    """Planned abandonment: a share of the users hangs up after a time drawn from a law. A bad law is a UserError.
+
+    Who, and after how long, are functions of (seed, the row's index): the same users are impatient in every run of a
+    plan, with any number of injectors. Hanging up is the dispatcher's work.
+    """
+
+    def __init__(self, law: str, share: float, seed: int) -> None:
+        from tailgate.workloads.sampling.distribution_grammar import parse
+
+        try:
+            self._law = parse(law)
+        except ValueError as error:
+            raise UserError(str(error), where="patience") from error
+        self._share = share
+        self._who = RandomField(seed, "patience", "who")
+        self._how_long = RandomField(seed, "patience", "how long")
+
+    def ns(self, index: int) -> int | None:
+        """How long a row's user waits after its request is due, or None if it waits for the end."""
+        row = np.array([index])
+        if self._who.uniform(row)[0] >= self._share:
+            return None
+        return int(self._law.quantile(self._how_long.uniform(row))[0] * 1e9)

@@ -51,7 +51,6 @@ class Connection(Transport):
         self.late_ns = 0  # how late the last exchange's last bytes were read, by the kernel's stamp
 
     def send(self, exchange: Exchange) -> None:
-        """Send on the open connection, or connect first."""
         self._exchange = exchange
         self._complete = self._until_eof = False
         self.late_ns = 0
@@ -160,8 +159,6 @@ class Connection(Transport):
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)
-
-    # --- what httptools calls --------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()

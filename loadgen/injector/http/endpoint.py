@@ -53,11 +53,7 @@ def public_name(url: str) -> str:
 
 
 def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
-    """The endpoint for POSTs to ``base_url`` + ``path``.
-
-    Raises:
-        UserError: the URL is malformed, or the name does not resolve.
-    """
+    """The endpoint for POSTs to ``base_url`` + ``path``."""
     parts, host, port = _taken_apart(base_url, "target")
     if parts.scheme not in ("http", "https"):
         raise UserError(f"{public_name(base_url)!r} is not an http:// or https:// URL", where="target")
@@ -114,11 +110,7 @@ def _taken_apart(url: str, where: str) -> tuple[SplitResult, str, int]:
 
 
 def tls_context(trust: Trust) -> ssl.SSLContext:
-    """Verified unless told otherwise; HTTP/1.1 by ALPN, since that is what the injector speaks.
-
-    Raises:
-        UserError: a certificate's or key's file is missing or no such thing.
-    """
+    """Verified unless told otherwise; HTTP/1.1 by ALPN, since that is what the injector speaks."""
     try:
         context = ssl.create_default_context(cafile=trust.ca)
     except OSError as error:  # SSLError is one

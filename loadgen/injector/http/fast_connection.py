@@ -24,7 +24,6 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def _poll_of(loop: EventLoop) -> "_intake.Poll":
-    """The compiled poll that waits in place of this loop."""
     if loop.other_poller is None:
         loop.other_poller = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
     assert isinstance(loop.other_poller, _intake.Poll)
@@ -42,8 +41,6 @@ class FastConnection(Connection):
         self._taking = False  # the intake reads
         self._between_chunks = False
         self._unusual = False  # something was, in this answer
-
-    # --- into the short cut ------------------------------------------------------------------------------
 
     def on_chunk_header(self) -> None:
         self._between_chunks = False
@@ -63,8 +60,6 @@ class FastConnection(Connection):
                 stream.intake, self._taking = self._intake, True
                 self._loop.set_handler(self._fd, self._take_in)
                 self._poll.give(self._fd, self._intake)
-
-    # --- in it -------------------------------------------------------------------------------------------
 
     def _take_in(self, minus_came: int) -> None:
         """Act on what the poll has read and can't handle by itself."""
@@ -109,8 +104,6 @@ class FastConnection(Connection):
             self._take(data, stamp, read)
         else:
             self._on_eof(stamp, read)
-
-    # --- and out of it -----------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         if not self._taking:

@@ -2,13 +2,21 @@
 
 Follows the WHATWG event-stream grammar (https://html.spec.whatwg.org/multipage/server-sent-events.html)
 as far as LLM servers need it: LF, CRLF or CR line ends, comments, `data:` with or without a space, several
-data lines joined by LF; other fields are passed over. Knows no JSON and no clocks.
+data lines joined by LF; other fields are passed over. Usual bodies are cut by the compiled `_events` where it is there.
+Knows no JSON and no clocks.
 """
 
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from tailgate.loadgen.injector.http import AVAILABLE
+
+if AVAILABLE or TYPE_CHECKING:
+    from tailgate.loadgen.injector.http import _events
 
 # A blank line ends an event. CRLF CRLF, LF LF, CR CR, and the mixtures the grammar allows. A lone CR at the
 # very end could be half of a CRLF: it waits for the next byte.
@@ -63,3 +71,34 @@ def _payload(event: bytes) -> bytes | None:
         if name == b"data":
             lines.append(value.removeprefix(b" ") if colon else b"")
     return b"\n".join(lines) if lines else None
+
+
+class Events:
+    """The payloads of a body, as a sequence; none is copied before it is asked for. `ends` are as `split` says them.
+
+    `plain` is a byte for each payload, 1 where it has the marks of a plain token, with one 0 behind them.
+    """
+
+    def __init__(self, body: bytes, plain: bytes, ends: Ends) -> None:
+        self._body = body
+        self.plain = plain
+        self.ends = ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> bytes:
+        start = int(self.ends[number - 1]) if number else 0
+        return self._body[start + len(b"data: ") : int(self.ends[number]) - len(b"\n\n")]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[number] for number in range(len(self)))
+
+
+def usual_events(body: bytes, first: bytes, second: bytes, but: bytes) -> Events | None:
+    """The complete events of a body in which each is one line, `data: ...`; None of any other (or without `_events`).
+
+    A plain payload has the marks ``first`` and ``second``, and not ``but``.
+    """
+    scanned = _events.scan(body, first, second, but) if AVAILABLE else None
+    return None if scanned is None else Events(body, scanned[0], np.frombuffer(scanned[1], np.int64))

@@ -2,9 +2,9 @@
 
 import ssl
 
+from tailgate.loadgen.injector.event_loop import READABLE
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.transport import READ_BYTES, REALTIME, clock
-from tailgate.loadgen.injector.kernel_timestamps import READABLE
 from tailgate.loadgen.records import Status
 
 

@@ -10,6 +10,8 @@ server or a gateway sent them together.
 """
 
 from array import array
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,50 +27,31 @@ DIGEST_ABOVE = 64 * 1024
 # No event of this API is longer; a server that sends no event's end for ever must not fill the memory.
 _LONGEST_EVENT = 16 << 20
 
+_integers = partial(array, "q")
 
+
+@dataclass(slots=True, eq=False, repr=False)
 class TokenStream:
     """The body of one answer while it arrives, and what is kept of it. Stamps are CLOCK_REALTIME ns."""
 
-    __slots__ = (
-        "arrivals_us",
-        "client_coalesced",
-        "digest_at",
-        "ends",
-        "first_answer_ns",
-        "first_ns",
-        "first_token_coalesced",
-        "intake",
-        "lag_max_ns",
-        "last_ns",
-        "pending",
-        "pieces",
-        "reading",
-        "reads",
-        "server_coalesced",
-        "size",
-        "stamps",
-        "start",
-    )
-
-    def __init__(self, reading: Reading) -> None:
-        self.reading = reading
-        self.pieces: list[bytes] = []  # body bytes not digested yet
-        self.size = 0  # body bytes received in all
-        self.start = 0  # body bytes digested
-        self.digest_at = DIGEST_ABOVE  # beyond this size, don't wait for the end of the answer
-        self.stamps = array("q")  # per read: the kernel's stamp
-        self.reads = array("q")  # per read: when we came round to it
-        self.ends = array("q")  # per read: `size` after it
-        self.pending = b""
-        self.intake: Intake | None = None  # what reads the rest, if Python doesn't
-        self.arrivals_us = bytearray()
-        self.first_ns: int | None = None
-        self.last_ns: int | None = None
-        self.first_answer_ns: int | None = None
-        self.lag_max_ns = 0
-        self.client_coalesced = 0
-        self.server_coalesced = 0
-        self.first_token_coalesced = False
+    reading: Reading
+    pieces: list[bytes] = field(default_factory=list)  # body bytes not digested yet
+    size: int = 0  # body bytes received in all
+    start: int = 0  # body bytes digested
+    digest_at: int = DIGEST_ABOVE  # beyond this size, don't wait for the end of the answer
+    stamps: "array[int]" = field(default_factory=_integers)  # per read: the kernel's stamp
+    reads: "array[int]" = field(default_factory=_integers)  # per read: when we came round to it
+    ends: "array[int]" = field(default_factory=_integers)  # per read: `size` after it
+    pending: bytes = b""
+    intake: "Intake | None" = None  # what reads the rest, if Python doesn't
+    arrivals_us: bytearray = field(default_factory=bytearray)
+    first_ns: int | None = None
+    last_ns: int | None = None
+    first_answer_ns: int | None = None
+    lag_max_ns: int = 0
+    client_coalesced: int = 0
+    server_coalesced: int = 0
+    first_token_coalesced: bool = False
 
     def received(self, stamp: int, read: int) -> None:
         """Note a read whose bytes are in `pieces` and `size`."""
@@ -78,13 +61,11 @@ class TokenStream:
 
     @property
     def last_read_ns(self) -> int | None:
-        """The stamp of the last read, by Python or the compiled reader."""
         if self.intake is not None and self.intake.received:
             return self.intake.stamp
         return self.stamps[-1] if self.stamps else None
 
     def catch_up(self) -> None:
-        """Take over what the compiled reader has read up to now."""
         if self.intake is not None:
             stamps, reads, ends, body = self.intake.drain()
             self.stamps.frombytes(stamps)
@@ -97,9 +78,6 @@ class TokenStream:
         """Turn complete events into arrivals; keep the start of an event that is still coming.
 
         ``whole``: the body has ended. Arrivals in front of a bad event are kept.
-
-        Raises:
-            BadPayload: an event is not of this API.
         """
         stamps = np.frombuffer(self.stamps, np.int64)
         if not len(stamps):

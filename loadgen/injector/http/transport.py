@@ -13,16 +13,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tailgate.loadgen.injector.client_stats import ClientStats
-from tailgate.loadgen.injector.event_loop import EventLoop
+from tailgate.loadgen.injector.event_loop import READABLE, WRITABLE, EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
-from tailgate.loadgen.injector.kernel_timestamps import (
-    ANCILLARY_BYTES,
-    READABLE,
-    WRITABLE,
-    ask_for_stamps,
-    unpack_timespec,
-)
+from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, ask_for_stamps, unpack_timespec
 from tailgate.loadgen.records import Status
 
 READ_BYTES: Final = 16 * 1024
@@ -114,7 +108,6 @@ class Transport(ABC):
             self._on_transport()
 
     def _on_tunnel(self, _mask: int) -> None:
-        """Read the proxy's answer to CONNECT."""
         assert self._tunnel is not None
         received = self._receive()
         if received is None:

@@ -65,7 +65,6 @@ class LiveStats:
         self._ended: list[tuple[float, float | None, bool]] = []
 
     def add(self, exchange: Exchange) -> None:
-        """Count a request that has ended."""
         self._statuses[str(exchange.status)] += 1
         self._all.add(exchange)
         begun, first, end = _begun(exchange), exchange.stream.first_ns, exchange.end_ns
@@ -108,7 +107,6 @@ class LiveStats:
 
     @property
     def ended(self) -> int:
-        """The number of requests that have ended."""
         return self._statuses.total()
 
     def totals(self) -> dict[str, Any]:

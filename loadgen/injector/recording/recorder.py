@@ -33,7 +33,6 @@ class Recorder:
         return len(self._records) >= _FLUSH_ROWS
 
     def interval(self, row: tuple[Any, ...]) -> None:
-        """Keep a row of client statistics (CLIENT_SCHEMA)."""
         self._client.add(row)
 
     def flush(self) -> str | None:

@@ -96,10 +96,7 @@ class ClosedLoop:
         least = self._job.balance == "least-in-flight"
         self._maker.readdress(exchange, self._dispatcher.least_loaded() if least else exchange.endpoint)
         exchange.handed_over_ns = asked_ns
-        if exchange.patience_ns is not None:
-            exchange.hang_up_ns = asked_ns + exchange.patience_ns
-        if self._job.timeout_ns is not None:
-            exchange.timeout_ns = asked_ns + self._job.timeout_ns
+        exchange.set_deadlines(asked_ns, self._job.timeout_ns)
         self._in_flight[exchange.index] = (user, position)
         self._dispatcher.dispatch(exchange, asked_ns)
 

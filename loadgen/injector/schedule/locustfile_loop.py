@@ -41,9 +41,8 @@ class LocustfileLoop:
         self._requests = Spool(folder / f"asked-{job.injector}.arrows", LOCUSTFILE_REQUEST_SCHEMA)
         self._verdicts = Spool(folder / f"verdicts-{job.injector}.arrows", LOCUSTFILE_VERDICT_SCHEMA)
         self._count = 0
-        self._users: dict[int, tuple[int, str]] = {}  # index -> user, class
+        self._in_flight: dict[int, tuple[int, int, str]] = {}  # index -> user, the request's number for it, class
         self._last_answers: dict[int, tuple[int, int]] = {}  # user -> its last answer's number, and when that had ended
-        self._numbers: dict[int, int] = {}  # index -> the request's number for its user
         self._unsettled: set[int] = set()  # numbers of answers that the users' code may still judge
         self._stopped = False
 
@@ -57,16 +56,13 @@ class LocustfileLoop:
         return False
 
     def class_of(self, index: int) -> str:
-        """The class of a request in flight."""
-        return self._users[index][1]
+        return self._in_flight[index][2]
 
     def renew_headers(self, headers: dict[str, str]) -> None:
-        """Use other headers from now on."""
         for maker in self._makers.values():
             maker.renew_headers(headers)
 
     def dispatch_body(self, message: dict[str, Any]) -> None:
-        """Send the body that a user asked for."""
         if self._stopped:
             return
         index = self._count * self._job.injectors + self._job.injector
@@ -82,20 +78,14 @@ class LocustfileLoop:
         exchange = self._makers[message["api"]].wrap(index, orjson.dumps(message["body"]), endpoint)
         exchange.stream.reading.text = []
         exchange.handed_over_ns = asked_ns
-        if exchange.patience_ns is not None:
-            exchange.hang_up_ns = asked_ns + exchange.patience_ns
-        if self._job.timeout_ns is not None:
-            exchange.timeout_ns = asked_ns + self._job.timeout_ns
-        self._users[index] = user, kind
-        self._numbers[index] = message["number"]
+        exchange.set_deadlines(asked_ns, self._job.timeout_ns)
+        self._in_flight[index] = user, message["number"], kind
         session = user * self._job.injectors + self._job.injector  # users are numbered machine by machine
         self._requests.add((index, session, message["turn"], kind, message["output_tokens"]))
         self._dispatcher.dispatch(exchange, asked_ns)
 
     def ended(self, exchange: Exchange) -> dict[str, Any]:
-        """Return what the user is told of its answer."""
-        user, _ = self._users.pop(exchange.index)
-        number = self._numbers.pop(exchange.index)
+        user, number, _ = self._in_flight.pop(exchange.index)
         self._unsettled.add(number)
         assert exchange.end_ns is not None
         self._last_answers[user] = number, exchange.end_ns
@@ -133,11 +123,9 @@ class LocustfileLoop:
         return gaps_ms
 
     def judge(self, index: int, error: str) -> None:
-        """Record that the user's own code found an answer wrong."""
         self._verdicts.add((index, error[:_ERROR_CHARS]))
 
     def settled(self, number: int) -> None:
-        """Note that no user can fail this answer any more."""
         self._unsettled.discard(number)
 
     def only_open(self, numbers: list[int]) -> None:
@@ -146,7 +134,6 @@ class LocustfileLoop:
 
     @property
     def spools(self) -> list[Spool]:
-        """What users asked for, and what their code said of the answers."""
         return [self._requests, self._verdicts]
 
     def stop(self) -> None:

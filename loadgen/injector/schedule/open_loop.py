@@ -52,7 +52,6 @@ class OpenLoop:
 
     @property
     def finished(self) -> bool:
-        """Whether everything planned has been dispatched."""
         exhausted = self._next == len(self._share.timed) and not self._ready
         return self._stopped or (exhausted and not self._waiting and not self._position_of)
 
@@ -128,10 +127,7 @@ class OpenLoop:
         self._maker.readdress(exchange, to)
         due = self._t0_real_ns + at_ns
         exchange.scheduled_ns = due
-        if exchange.patience_ns is not None:
-            exchange.hang_up_ns = due + exchange.patience_ns
-        if self._timeout_ns is not None:
-            exchange.timeout_ns = due + self._timeout_ns
+        exchange.set_deadlines(due, self._timeout_ns)
         position = self._position_of.get(exchange.index)
         if position is not None:
             self._look_ahead(position)

@@ -20,8 +20,6 @@ from tailgate.workloads.common.arrays import Ints
 
 _EXTENSION_ROWS: Final = 256
 _NONE: Final = -1
-
-
 _COLUMNS = [
     "index", "at_ns", "session", "turn", "think_ns", "prompt_tokens", "output_tokens", "prefix_blocks",
     "content_seed", "priority", "class",
@@ -66,8 +64,6 @@ class PlanShare:
 
     @classmethod
     def read(cls, job: Job) -> "PlanShare":
-        """A job's share of its plan.parquet."""
-
         def mine(table: pa.Table) -> pa.Table:
             if job.injectors == 1:
                 return table.select(_COLUMNS)
@@ -87,7 +83,6 @@ class PlanShare:
 
     @property
     def endless(self) -> bool:
-        """Whether `extend` has more."""
         return self._more is not None
 
     def extend(self) -> Ints:
@@ -109,7 +104,6 @@ class PlanShare:
         return Row(*values)
 
     def class_of(self, index: int) -> str:
-        """The class of the row with this index in the whole plan."""
         block = self._blocks[max(bisect_right(self._first_indices, index) - 1, 0)]
         return str(block["class"][int(np.searchsorted(block["index"].to_numpy(), index))].as_py())
 

@@ -30,7 +30,6 @@ class RequestSource:
 def make_source(
     job: Job, loop: EventLoop, endpoints: list[Endpoint], dispatcher: Dispatcher, stats: ClientStats
 ) -> RequestSource:
-    """The request source of a job, or a UserError if its content doesn't fit."""
     schedule: OpenLoop | ClosedLoop
     if job.loop == "locustfile":
         users = LocustfileLoop(endpoints, dispatcher, stats, job)

@@ -10,8 +10,7 @@ from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.plan.summary import timed_s
 from tailgate.workloads.statistics.arrivals import counts_in, dispersion
-from tailgate.workloads.statistics.lru_curve import lru_curve
-from tailgate.workloads.statistics.prefix_reuse import implied_reuse
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse, lru_curve
 
 _MOST_BINS: Final = 1200
 _STRIP_BINS: Final = 72

@@ -114,7 +114,6 @@ def _without_interval(
 
 
 def _rate(n: int, span_s: float, noise: float, cv: float = 0.0, correlation_s: float = 1.0) -> FittedValue:
-    """The rate of a renewal process whose rate wanders."""
     pieces = span_s / correlation_s
     freedom = max(pieces / 4.0, 3.0) if cv else None
     return log_normal(

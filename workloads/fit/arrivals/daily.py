@@ -50,5 +50,4 @@ def fit_days(times_s: Floats, span_s: float) -> Days | None:
 def _at_mid_hours(means: Floats) -> Floats:
     """Levels at mid-hours whose straight lines have these means over the hours (1/8 of an hour from either side)."""
     around = np.eye(24) * 0.75 + np.roll(np.eye(24), 1, axis=0) / 8.0 + np.roll(np.eye(24), -1, axis=0) / 8.0
-    levels: Floats = np.maximum(np.linalg.solve(around, means), 0.0)
-    return levels
+    return np.asarray(np.maximum(np.linalg.solve(around, means), 0.0))

@@ -48,10 +48,7 @@ def fit_shape(times_s: Floats, tick_s: float) -> FittedValue | str:
     b is Beta(k, k) and independent of the sum (Lukacs, "A Characterization of the Gamma Distribution", 1955), so it
     does not depend on the rate, as long as that changes slowly against two gaps, and pairs may be chosen by their sum.
     Of a gap below 20 ticks no more is known than that: its pair counts as P(min(b, 1 - b) < 20 ticks / sum). Pairs of
-    less than 40 ticks in all are left out.
-
-    Returns:
-        The shape, or why there is none.
+    less than 40 ticks in all are left out. Where there is no shape, the text says why.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import betainc, betaln

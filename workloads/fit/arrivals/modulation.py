@@ -103,7 +103,6 @@ def _log_likelihood(counts: Counts, parameters: Floats) -> float:
 
 
 def _hessian(function: Any, at: Floats) -> Floats:
-    """Second derivatives by central differences."""
     n, h = len(at), 1e-2
     out = np.empty((n, n))
     steps = np.eye(n) * h

@@ -180,8 +180,15 @@ def open_file(file: Path) -> Any:
         raise UserError(os.strerror(error.errno) if error.errno else "can't be read", where=str(file)) from error
 
 
+def beginning(file: Path, size: int) -> bytes:
+    with open_file(file) as stream:
+        try:
+            return bytes(stream.read(size))
+        except OSError as error:
+            raise UserError(f"can't be read: {error}", where=str(file)) from error
+
+
 def header(file: Path) -> list[str]:
-    """The names in a CSV file's first line."""
     return [_bare(name) for name in _first_line(file)]
 
 
@@ -190,11 +197,7 @@ def _bare(name: str) -> str:
 
 
 def _first_line(file: Path) -> list[str]:
-    with open_file(file) as stream:
-        try:
-            start = stream.read(1 << 16)
-        except OSError as error:
-            raise UserError(f"can't be read: {error}", where=str(file)) from error
+    start = beginning(file, 1 << 16)
     if not start.strip():
         raise UserError("the file is empty", where=str(file))
     if b"\0" in start:

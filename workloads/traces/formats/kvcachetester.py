@@ -18,8 +18,7 @@ import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling.random_streams import RandomField
-from tailgate.workloads.traces.formats.batching import Request, pieces
-from tailgate.workloads.traces.formats.json_lines import BadValueError, number, tokens, value
+from tailgate.workloads.traces.formats.records import BadValueError, Request, number, pieces, tokens, value
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader
 
 BLOCK_TOKENS: Final = 64

@@ -18,10 +18,18 @@ import pyarrow.compute as pc
 from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats import csv_stream
-from tailgate.workloads.traces.formats.batching import Request, pieces
 from tailgate.workloads.traces.formats.csv_stream import Batch
-from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
 from tailgate.workloads.traces.formats.openai_log import time_ns
+from tailgate.workloads.traces.formats.records import (
+    BadValueError,
+    Request,
+    number,
+    parsed,
+    pieces,
+    records,
+    tokens,
+    value,
+)
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
 
 TimeUnit = Literal["s", "ms", "us", "ns", "calendar"]
@@ -30,7 +38,6 @@ _NOT_BEHIND: Final = "it has no time, and the request with one before it is of a
 
 
 def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit) -> Reader:
-    """A CSV file with a header, vectorised."""
     if "blocks" in columns:
         raise UserError("a CSV file can't hold lists of block ids", where="workload.trace.columns.blocks")
     _require(file, columns, csv_stream.header(file))
@@ -73,38 +80,30 @@ def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit
 def read_records(
     file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit, block_tokens: int | None, *, parquet: bool
 ) -> Reader:
-    """A JSON Lines or Parquet file, record by record."""
     source = _parquet(file, columns) if parquet else records(file, faults)
-    requests = _requests(source, faults, columns, unit)
-    for rows in pieces(requests, block_tokens if "blocks" in columns else None):
-        yield replace(rows, has_times="time" in columns)
-
-
-def _requests(
-    source: Iterator[tuple[int, dict[str, Any]]], faults: Faults, columns: dict[str, str], unit: TimeUnit
-) -> Iterator[Request]:
     sessions, before = SessionNumbers(), _Before()
-    for line, record in source:
-        try:
-            name = record.get(columns["session"]) if "session" in columns else None
-            session = int(sessions.of(["" if name is None else str(name)])[0]) if "session" in columns else None
-            at_ns, think_ns = 0, NO_PAUSE
-            if "think" in columns and session is not None:
-                at_ns, think_ns = _at_or_behind(record, columns, unit, session, before)
-            elif "time" in columns:
-                at_ns = _at(record, columns["time"], unit)
-            yield Request(
-                at_ns=at_ns,
-                prompt_tokens=tokens(record, columns["prompt_tokens"], least=1),
-                output_tokens=tokens(record, columns["output_tokens"]),
-                session=session,
-                think_ns=think_ns,
-                blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
-                class_name=str(value(record, columns["class"])) if "class" in columns else None,
-                tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
-            )
-        except BadValueError as error:
-            faults.bad(line, str(error))
+
+    def request(record: dict[str, Any]) -> Request:
+        name = record.get(columns["session"]) if "session" in columns else None
+        session = int(sessions.of(["" if name is None else str(name)])[0]) if "session" in columns else None
+        at_ns, think_ns = 0, NO_PAUSE
+        if "think" in columns and session is not None:
+            at_ns, think_ns = _at_or_behind(record, columns, unit, session, before)
+        elif "time" in columns:
+            at_ns = _at(record, columns["time"], unit)
+        return Request(
+            at_ns=at_ns,
+            prompt_tokens=tokens(record, columns["prompt_tokens"], least=1),
+            output_tokens=tokens(record, columns["output_tokens"]),
+            session=session,
+            think_ns=think_ns,
+            blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
+            class_name=str(value(record, columns["class"])) if "class" in columns else None,
+            tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
+        )
+
+    for rows in pieces(parsed(source, faults, request), block_tokens if "blocks" in columns else None):
+        yield replace(rows, has_times="time" in columns)
 
 
 @dataclass

@@ -10,14 +10,13 @@ There is no standard, so each value is looked for where it is usually put: at th
     failed    an `error` that is not null, or a status of 400 and above
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tailgate.workloads.traces.formats.batching import Request, pieces
-from tailgate.workloads.traces.formats.json_lines import BadValueError, records, tokens
+from tailgate.workloads.traces.formats.records import BadValueError, Request, parsed, pieces, records, tokens
 from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
 
 _TIMES: Final = ("timestamp", "time", "ts", "created_at", "start_time", "startTime", "created")
@@ -28,16 +27,8 @@ _STATUSES: Final = ("status_code", "status", "http_status")
 
 def read(file: Path, faults: Faults) -> Reader:
     """The requests of a log; failed ones, which may lack their usage, are marked."""
-    return pieces(_requests(file, faults))
-
-
-def _requests(file: Path, faults: Faults) -> Iterator[Request]:
-    sessions = SessionNumbers()
-    for line, record in records(file, faults):
-        try:
-            yield replace(_request(record, sessions), line=line)
-        except BadValueError as error:
-            faults.bad(line, str(error))
+    request_of = partial(_request, sessions=SessionNumbers())
+    return pieces(parsed(records(file, faults), faults, request_of, numbered=True))
 
 
 def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:

@@ -6,14 +6,21 @@ tokens has an id that stands for all that precedes its end. Without them request
 arXiv 2511.12979 (2025), github.com/flashserve/RAGPulse, MIT.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling.random_streams import mixed_int
-from tailgate.workloads.traces.formats.batching import Request, pieces
-from tailgate.workloads.traces.formats.json_lines import BadValueError, number, records, tokens, value
+from tailgate.workloads.traces.formats.records import (
+    BadValueError,
+    Request,
+    number,
+    parsed,
+    pieces,
+    records,
+    tokens,
+    value,
+)
 from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
 
 BLOCK_TOKENS: Final = 64
@@ -32,23 +39,19 @@ def read(file: Path, faults: Faults) -> Reader:
     lengths = _chunk_lengths(file, faults)
     if lengths is None:
         faults.notices.append(f"{file.name}: no chunk lengths beside it (1_sys_prompt.jsonl ...): no shared prefixes")
-    return pieces(_requests(file, faults, lengths), None if lengths is None else BLOCK_TOKENS)
-
-
-def _requests(file: Path, faults: Faults, lengths: dict[int, int] | None) -> Iterator[Request]:
     sessions = SessionNumbers()
-    for line, record in records(file, faults):
-        try:
-            prompt = tokens(record, "input_length", least=1)
-            yield Request(
-                at_ns=round(number(record, "timestamp") * 1e9),
-                prompt_tokens=prompt,
-                output_tokens=tokens(record, "output_length"),
-                session=int(sessions.of([str(value(record, "session_id"))])[0]),
-                blocks=() if lengths is None else _blocks(_chunks(record), lengths, prompt),
-            )
-        except BadValueError as error:
-            faults.bad(line, str(error))
+
+    def request(record: dict[str, Any]) -> Request:
+        prompt = tokens(record, "input_length", least=1)
+        return Request(
+            at_ns=round(number(record, "timestamp") * 1e9),
+            prompt_tokens=prompt,
+            output_tokens=tokens(record, "output_length"),
+            session=int(sessions.of([str(value(record, "session_id"))])[0]),
+            blocks=() if lengths is None else _blocks(_chunks(record), lengths, prompt),
+        )
+
+    return pieces(parsed(records(file, faults), faults, request), None if lengths is None else BLOCK_TOKENS)
 
 
 def _chunks(record: dict[str, Any]) -> list[int]:

@@ -63,7 +63,6 @@ class ServeGenClient:
 
 
 def clients(folder: Path, faults: Faults) -> list[ServeGenClient]:
-    """All clients of a folder, by number."""
     if folder.is_file():
         raise UserError("a ServeGen trace is a folder of chunk-N-trace.csv and chunk-N-dataset.json", where=str(folder))
     files = {int(match[1]): path for path in sorted(folder.glob("chunk-*")) if (match := _CLIENT.search(path.name))}

@@ -9,8 +9,7 @@ import aiohttp
 import pytest
 import trustme
 
-from tailgate.harness.targets.inspect.http2 import speaks_http2
-from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.harness.targets.inspect.probe import identify, session, speaks_http2
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.workloads.common.errors import UserError
 

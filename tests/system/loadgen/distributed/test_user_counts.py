@@ -25,7 +25,7 @@ DEAL = """
 import json, sys
 from locust.dispatch import UsersDispatcher
 from locust.runners import WorkerNode
-from tailgate.loadgen.control.users import SessionUser
+from tailgate.loadgen.control.run_setup import SessionUser
 
 dealt = []
 for users, clients in json.load(sys.stdin):

@@ -11,7 +11,7 @@ from tailgate.harness.calibrate.ladder import _judged
 from tailgate.harness.cli.calibrate import line
 from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
 from tailgate.harness.host import calibration
-from tailgate.harness.run.peak_load import beyond_calibration, busiest
+from tailgate.harness.run.preflight import beyond_calibration, busiest
 from tailgate.workloads.plan.plan import Plan
 
 pytestmark = pytest.mark.alone

@@ -7,8 +7,8 @@ import pytest
 from tests.kit.command import SIM
 
 from tailgate.harness.config.run_spec import RunSpec
-from tailgate.harness.run.manifest import measure_end_ns
 from tailgate.harness.run.preflight import check_content, needs_context, with_context
+from tailgate.harness.run.prepare import measure_end_ns
 from tailgate.harness.targets.base import Identity
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.distributed.file_transfer import FileReceiver, describe_file
+from tailgate.loadgen.distributed.transfer import FileReceiver, describe_file
 from tailgate.workloads.common.errors import UserError
 
 

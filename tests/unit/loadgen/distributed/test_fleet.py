@@ -7,10 +7,9 @@ import pytest
 
 from tailgate.loadgen.control.address import split_address
 from tailgate.loadgen.control.stages import Stage
-from tailgate.loadgen.distributed.liveness import Liveness
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.loadgen.distributed.rebuild_plan import check
-from tailgate.loadgen.distributed.workers import Worker, Workers
+from tailgate.loadgen.distributed.workers import Liveness, Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tailgate.loadgen.distributed import record_transfer
-from tailgate.loadgen.distributed.record_transfer import RecordSender, RecordStore, number_of
+from tailgate.loadgen.distributed import transfer
+from tailgate.loadgen.distributed.transfer import RecordSender, RecordStore, number_of
 
 
 @pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not acknowledged by the next look counts as lost."""
-    monkeypatch.setattr(record_transfer, "_AGAIN_S", -1.0)
+    monkeypatch.setattr(transfer, "_AGAIN_S", -1.0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.injector.event_loop import EventLoop
-from tailgate.loadgen.injector.kernel_timestamps import READABLE, WRITABLE
+from tailgate.loadgen.injector.event_loop import READABLE, WRITABLE, EventLoop
 
 MS = 1_000_000
 

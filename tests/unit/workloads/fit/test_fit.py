@@ -25,9 +25,8 @@ from tailgate.workloads.fit.arrivals.daily import fit_days
 from tailgate.workloads.fit.arrivals.gaps import resolution_ns
 from tailgate.workloads.fit.goodness_of_fit import quantile
 from tailgate.workloads.fit.lengths import correlation, expression_of
-from tailgate.workloads.fit.profile import Fit, fit_profile, to_yaml
+from tailgate.workloads.fit.profile import Fit, fit_profile, fit_workload, to_yaml
 from tailgate.workloads.fit.sessions import fit_sessions
-from tailgate.workloads.fit.workload import fit_workload
 from tailgate.workloads.plan.plan import make_plan
 from tailgate.workloads.sampling.distribution_grammar import parse
 from tailgate.workloads.sampling.random_streams import RandomStream

@@ -19,7 +19,7 @@ from tailgate.workloads.statistics.arrivals import (
     peak_to_mean,
     spearman,
 )
-from tailgate.workloads.statistics.lru_curve import lru_curve
+from tailgate.workloads.statistics.prefix_reuse import lru_curve
 
 small = st.lists(st.integers(0, 30), min_size=3, max_size=60)
 

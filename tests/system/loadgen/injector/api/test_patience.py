@@ -7,7 +7,7 @@ from tests.kit import scripted
 from tests.kit.driving import MS, S, drive
 from tests.kit.scripted import CHUNKED, Peer, Request, ScriptedServer, answer_ok, chunk, event, token
 
-from tailgate.loadgen.injector.api.abandonment import Patience
+from tailgate.loadgen.injector.api.request_builder import Patience
 
 
 class Waiter:

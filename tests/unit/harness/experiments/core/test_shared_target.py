@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from tailgate.harness.experiments.core.shared_target import SharedTarget
+from tailgate.harness.experiments.core.campaign import SharedTarget
 
 
 class Target:

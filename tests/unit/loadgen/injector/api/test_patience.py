@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.loadgen.injector.api.abandonment import Patience
+from tailgate.loadgen.injector.api.request_builder import Patience
 
 
 @given(st.integers(0, 2**40), st.integers(0, 2**32))

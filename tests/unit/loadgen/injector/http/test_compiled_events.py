@@ -8,8 +8,8 @@ from tests.unit.loadgen.injector.http.test_fuzz_stream import chats, completions
 
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import Reading
-from tailgate.loadgen.injector.http import AVAILABLE, sse, sse_scan
-from tailgate.loadgen.injector.http.sse_scan import Events, usual_events
+from tailgate.loadgen.injector.http import AVAILABLE, sse
+from tailgate.loadgen.injector.http.sse import Events, usual_events
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="the extension was not built")
 
@@ -56,7 +56,7 @@ def test_a_reading_is_the_same_with_it_and_without(data: st.DataObject, chat: bo
     told = []
     for available in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sse_scan, "AVAILABLE", available)
+            patch.setattr(sse, "AVAILABLE", available)
             reading = Reading(chat=chat, vllm=vllm)
             kinds, ends, used = openai_response.read_events(reading, body, whole=whole)
             told.append((kinds, ends.tolist(), used, reading))

@@ -1,18 +1,20 @@
-"""Sends records from a worker's spool to the master's: pieces of growing files, acknowledged by offset.
+"""Files in pieces: the shard's to a worker, which checks them by their digests; the records of its spool to the master.
 
 Spool files only ever grow (Arrow IPC streams, a batch at a time), so "everything up to byte N is stored" is all there
 is to know: a piece that comes twice is stored once, a gap is sent again. What a dead worker had sent stays readable up
 to its last whole batch, as if it had been killed on the master's own machine.
 """
 
+import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tailgate.loadgen.distributed.protocol import PIECE_BYTES
+from tailgate.workloads.common.errors import UserError
 
 # Sent and not yet acknowledged, at most, per file.
 _WINDOW_BYTES: Final = 8 * PIECE_BYTES
@@ -62,7 +64,6 @@ class RecordSender:
                     progress.sent += len(piece)
 
     def acknowledge(self, name: str, upto: int) -> None:
-        """Note that the master holds the file up to this byte."""
         progress = self._files.get(name)
         if progress is not None and upto > progress.acknowledge:
             progress.acknowledge = upto
@@ -71,7 +72,6 @@ class RecordSender:
 
     @property
     def all_stored(self) -> bool:
-        """Whether the master holds everything that is there now."""
         return all(
             path.name in self._files and self._files[path.name].acknowledge >= path.stat().st_size
             for path in self._folder.glob("*.arrows")
@@ -99,3 +99,46 @@ class RecordStore:
                 file.write(fresh)
             have = self._have[name] = have + len(fresh)
         return have
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """A file's size and digest, which tell a worker what is to come."""
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "digest": hashlib.file_digest(file, "blake2b").hexdigest()}
+
+
+class FileReceiver:
+    """Takes files in piece by piece, in any order, and calls ``complete()`` when all are there."""
+
+    def __init__(self, folder: Path, complete: Callable[[], None]) -> None:
+        self._folder = folder
+        self._complete = complete
+        self._wanted: dict[str, dict[str, Any]] | None = None  # name -> `described`
+        self._got: dict[str, dict[int, int]] = {}  # name -> offset -> bytes
+
+    def expect(self, wanted: Mapping[str, dict[str, Any]]) -> None:
+        self._wanted = dict(wanted)
+        self._look()
+
+    def write_piece(self, name: str, offset: int, piece: bytes) -> None:
+        path = self._folder / Path(name).name
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(offset)
+            file.write(piece)
+        self._got.setdefault(name, {})[offset] = len(piece)
+        self._look()
+
+    def _look(self) -> None:
+        if self._wanted is not None and all(
+            sum(self._got.get(name, {}).values()) == about["size"] for name, about in self._wanted.items()
+        ):
+            self._complete()
+
+    def check(self) -> None:
+        for name, about in (self._wanted or {}).items():
+            path = self._folder / name
+            path.touch()  # of an empty file no piece has come
+            if describe_file(path) != about:
+                raise UserError(
+                    "did not come from the master as it is there", where=name, remedy="Start the run once more."
+                )
