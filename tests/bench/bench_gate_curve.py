@@ -25,7 +25,7 @@ def main() -> None:
     result = report(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
     PAGE.write_text(put(PAGE.read_text(), result.text, BEGIN, END))
     for promise in result.promises:
-        print(f"{'holds' if promise.holds else 'BROKEN':<7}{promise.what}: {promise.found}, must be {promise.must}")
+        print(f"{'holds' if promise.holds else 'BROKEN':<7}{promise.what}: {promise.measured}, must be {promise.must}")
 
 
 if __name__ == "__main__":
