@@ -93,7 +93,9 @@ def _objectives(objectives: list[Objective]) -> doc.Table:
         bounds = "none" if objective.lower_bound is objective.upper_bound is None else f"{low} to {high}"
         result = doc.TableCell(objective.result, tone=doc.TONES.get(objective.result, "unsure"))
         rows.append([objective.objective, result, value, bounds, objective.why])
-    return doc.Table(["objective", "result", "found", "95 % bounds", ""], rows, words=(0, 1, 4))
+    columns = 5 if any(objective.why for objective in objectives) else 4  # reasons only where there is one
+    head = ["objective", "result", "found", "95 % bounds", ""]
+    return doc.Table(head[:columns], [row[:columns] for row in rows], words=(0, 1, 4))
 
 
 def _scaled(value: float | None, unit: str) -> str:

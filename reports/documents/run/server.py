@@ -6,7 +6,7 @@ from tailgate.reports.documents.model import Block, Depth, Note, Notes, Row, Sec
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
-from tailgate.workloads.common.formatting import gib, ms, optional, percent
+from tailgate.workloads.common.formatting import gib, ms, optional, percent, plain
 
 _SERVER: Final = {
     "model_gib": "weights, GiB",
@@ -45,7 +45,7 @@ def _lifecycle(life: Lifecycle) -> list[Block]:
     rows = [
         *((name, f"{seconds:.2f}") for name, seconds in life.phases.items()),
         ("from spawn to ready", f"{life.ready_s:.2f}"),
-        *((f"its log: {name}", f"{value:,.4g}") for name, value in life.details.items()),
+        *((f"its log: {name}", plain(value)) for name, value in life.details.items()),
     ]
     return [
         Note(f"cold start {life.ready_s:.1f} s ({phases})", depth=Depth.BRIEF),
@@ -68,13 +68,13 @@ def _end(life: Lifecycle) -> str:
 
 def _memory(vram: DeploymentMemory) -> list[Block]:
     server = {label: vram.server[key] for key, label in _SERVER.items() if key in vram.server}
-    sizes = ((label, f"{value:,.6g}") for label, value in server.items())
+    sizes = ((label, plain(value)) for label, value in server.items())
     peaks, free = (
         [value for gpu in vram.gpus if (value := getattr(gpu, name)) is not None] for name in ("peak", "headroom")
     )
     parts = [f"peak {gib(max(peaks))} GiB"] if peaks else []
     parts += [f"least free {gib(min(free))} GiB"] if free else []
-    parts += [f"{label} {value:,.4g}" for label, value in server.items()]
+    parts += [f"{label} {plain(value)}" for label, value in server.items()]
     shown = [key for key in _MEMORY if any(getattr(gpu, key) is not None for gpu in vram.gpus)]
     rows = [[gpu.gpu, *(gib(getattr(gpu, key)) for key in shown)] for gpu in vram.gpus] if shown else []
     return [
