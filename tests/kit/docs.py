@@ -10,7 +10,7 @@ from pathlib import Path
 _FEWER_STEPS = (
     "from tailgate.harness.calibrate import ladder; ladder.CHUNK_RATES = (20_000,); ladder.REQUEST_RATES = (500,); "
 )
-_TOO_BUSY = "the null server itself was late"
+_TOO_BUSY = "Is another process keeping the cores busy?"
 
 
 def blocks(page: Path, language: str) -> list[str]:
