@@ -3,6 +3,7 @@
 Secrets (API keys in `headers`) travel only there: never in a file, an argument or the environment.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -69,3 +70,21 @@ class Job:
     def from_dict(cls, data: dict[str, Any]) -> "Job":
         lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
         return cls(**{**data, **lists, "trust": Trust(**data["trust"])})
+
+
+def meaning_changed(body: Mapping[str, Any]) -> str:
+    """What a request's body asks for that its figures could not tell; empty if nothing.
+
+    Several answers come in one stream, their tokens in turn: TPOT and ITL would be a fraction of each one's.
+    """
+    for name in ("n", "best_of", "num_return_sequences", "beam_width"):
+        if body.get(name) not in (None, 1):
+            return f"`{name}` asks for several answers at once, whose tokens can't be told apart"
+    if body.get("use_beam_search"):
+        return "`use_beam_search` makes several answers at once and shows the best at its end"
+    if body.get("echo"):
+        return "`echo` sends the prompt back, which would count as a token"
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int):
+        return "`prompt` holds several prompts, whose answers can't be told apart"
+    return ""

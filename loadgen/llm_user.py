@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import locust
 
+from tailgate.loadgen.job import meaning_changed
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Client:
         )
 
     def _send(self, api: str, body: dict[str, Any], kind: str | None) -> Answer:
+        if why := meaning_changed(body):
+            raise UserError(f"{why}: it is not sent", where=type(self._user).__name__)
         limit = next((body[name] for name in _LIMITS if body.get(name) is not None), None)
         name = kind or type(self._user).__name__
         turn, self._turn = self._turn, self._turn + 1

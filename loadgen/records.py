@@ -37,6 +37,9 @@ class HungUp(StrEnum):
     STOPPED = "stopped"  # the run ended early: what would have become of it, nobody knows
 
 
+# In `output_tokens`: the server's usage names something that is no count of tokens (negative, 8.5, 2^63 - 1, "8").
+NO_COUNT: Final = -1
+
 # What an injector knows by itself; the rest of a request's columns come from the plan.
 SPOOL_SCHEMA: Final = pa.schema(
     [
@@ -60,7 +63,7 @@ SPOOL_SCHEMA: Final = pa.schema(
         pa.field("end_ns", pa.int64()),
         pa.field("prompt_tokens", pa.int64()),  # the server's usage
         pa.field("cached_tokens", pa.int64()),
-        pa.field("output_tokens", pa.int64()),  # the server's usage
+        pa.field("output_tokens", pa.int64()),  # the server's usage, or NO_COUNT
         pa.field("chunks", pa.int32(), nullable=False),  # content arrivals
         pa.field("first_chunk_tokens", pa.int32()),  # null where the server does not say
         pa.field("multi_token_chunks", pa.int32()),  # null where the server does not say

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from typing import Final
 
-from tailgate.harness.cli.edge import let_readers_go, unforeseen
+from tailgate.harness.cli.edge import guard_streams, unforeseen
 from tailgate.loadgen.hide_pandas import hide_pandas
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.import_paths import installed_first
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
     What nobody foresaw exits 4 once anything was measured, 2 before: never 1.
     """
-    let_readers_go()
+    guard_streams()
     if argv is None:  # this process is all ours
         installed_first()
         hide_pandas()

@@ -1,14 +1,24 @@
-"""The process's outermost edge: a reader who goes away, and errors that nobody foresaw."""
+"""The process's outermost edge: a reader who goes away, what may not leave, and errors that nobody foresaw."""
 
 import io
 import os
+import re
 import sys
 import tempfile
 import traceback
-from typing import TextIO
+from typing import Final, TextIO
+
+from tailgate.loadgen.redact import SECRETS
+from tailgate.workloads.common.formatting import visible, written_out
 
 UNFORESEEN_MEASURED = 4
 UNFORESEEN = 2
+
+
+# What a terminal obeys, but for colours, and the moves and line feeds of what we draw ourselves.
+_COMMANDS: Final = re.compile(
+    "\x1b(?!\\[[\\d;]*m|\\[\\d*[ABCGK]|\\[\\?25[hl])|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"
+)
 
 
 class _Outlet(io.FileIO):
@@ -24,19 +34,37 @@ class _Outlet(io.FileIO):
             return len(memoryview(data).cast("B"))
 
 
-def let_readers_go() -> None:
-    """Make standard output and standard error ignore a closed pipe."""
+class _Guarded(io.TextIOWrapper):
+    """Writes no command to the terminal that isn't ours."""
+
+    def write(self, text: str, /) -> int:
+        super().write(self.shown(text))
+        return len(text)
+
+    def shown(self, text: str) -> str:
+        return _COMMANDS.sub(written_out, text)
+
+
+class _Confidential(_Guarded):
+    """Nor any secret. Standard output is a document, whose writer masks it: a mask could break its form."""
+
+    def shown(self, text: str) -> str:
+        return super().shown(SECRETS.mask(text))
+
+
+def guard_streams() -> None:
+    """Make standard output and standard error ignore a closed pipe, and tell nothing that they may not."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
-        sys.stdout = _outlet(sys.stdout)
+        sys.stdout = _outlet(sys.stdout, _Guarded)
     if sys.stderr is sys.__stderr__ and sys.stderr is not None:
-        sys.stderr = _outlet(sys.stderr)
+        sys.stderr = _outlet(sys.stderr, _Confidential)
 
 
-def _outlet(stream: TextIO) -> TextIO:
+def _outlet(stream: TextIO, kind: type[_Guarded]) -> TextIO:
     stream.flush()
     live = stream.isatty() or stream is sys.__stderr__
     buffer = io.BufferedWriter(_Outlet(stream.fileno(), "wb", closefd=False))
-    return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=live)
+    return kind(buffer, stream.encoding, stream.errors, line_buffering=live)
 
 
 def unforeseen(command: str, error: Exception) -> int:
@@ -50,12 +78,12 @@ def unforeseen(command: str, error: Exception) -> int:
     cause = error.__cause__ if isinstance(error, Unfinished) and error.__cause__ else error
     try:
         with tempfile.NamedTemporaryFile("w", prefix="tailgate-", suffix=".txt", delete=False) as file:
-            traceback.print_exception(error, file=file)
+            file.write(SECRETS.mask("".join(traceback.format_exception(error))))
         where = f"the traceback is in {file.name}: please report it"
     except OSError:
         traceback.print_exception(error)
         where = "please report it with the traceback above"
-    what = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+    what = visible(" ".join(f"{type(cause).__name__}: {SECRETS.mask(str(cause))}".split())[:300])
     print(f"tailgate {command}: unexpected error: {what}; {where}", file=sys.stderr)
     if run_dir is not None:
         print(f"  what was measured is kept: tailgate report {run_dir}", file=sys.stderr)

@@ -151,6 +151,8 @@ TRACE: Final = (
          "prompt_tokens, output_tokens, session, ...", _columns, metavar="KEY=COLUMN", **_MANY),
     Flag("--time-unit", "workload.trace.time_unit", "The unit of its time column (default: s).",
          choices=["s", "ms", "us", "ns", "calendar"]),
+    Flag("--no-spread", "workload.trace.spread", "Replay stamps that lie on a coarse grid as they are.",
+         action=_CONSTANT, const=False),
     Flag("--skip-bad-rows", "workload.trace.skip_bad_rows", "Count broken trace rows instead of refusing them.",
          **_SWITCH),
 )  # fmt: skip

@@ -21,6 +21,8 @@ _FILES: Final = (
 def run(argv: list[str]) -> int:
     """Run and report; the exit code is the verdict's."""
     arguments = parser().parse_args(argv)
+    if isinstance(arguments.spec, str):
+        arguments.spec, arguments.target = None, [arguments.spec, *(arguments.target or [])]
     from tailgate.harness.config import run_spec as specs
 
     where, folder, data = "command line", Path.cwd(), {}
@@ -29,7 +31,7 @@ def run(argv: list[str]) -> int:
         where, folder = "spec" if piped else str(arguments.spec), arguments.spec.resolve().parent
         data = specs.load(_STDIN if piped else arguments.spec)
         _make_files_absolute(data, folder)
-    flags = _from_flags(arguments, traced=_has_trace(arguments, data))
+    flags = _from_flags(arguments, traced=_keeps_times(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
     from tailgate.harness.load.listener import Watcher
     from tailgate.harness.load.progress import Progress
@@ -56,6 +58,10 @@ def run(argv: list[str]) -> int:
     return summary.exit_code
 
 
+def _spec_or_target(text: str) -> Path | str:
+    return text if text.startswith(("sim:", "http://", "https://")) else Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """All flags; each says where in a spec the same thing stands."""
     p = Parser(
@@ -65,7 +71,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     p.add_argument(
-        "spec", nargs="?", type=Path, help="A spec (YAML), or - for standard input; flags override what it says."
+        "spec",
+        nargs="?",
+        type=_spec_or_target,
+        help="A spec (YAML), or - for standard input; flags override what it says. A URL or sim:PRESET is a --target.",
     )
     add_flags(p, TARGET, "target")
     add_flags(p, WORKLOAD, "workload")
@@ -79,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _from_flags(options: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
-    """What the flags say, in the shape of a spec. A rate alone is that of the trace, if there is one."""
+    """What the flags say, in the shape of a spec. A rate alone is that of the trace, if its own times are kept."""
     spec = spec_from(options, [*TARGET, *WORKLOAD, *RUN, *WORKERS])
     workload = spec.get("workload", {})
     if traced and options.rate is not None and options.arrival is None:
@@ -89,9 +98,11 @@ def _from_flags(options: argparse.Namespace, *, traced: bool) -> dict[str, Any]:
     return spec
 
 
-def _has_trace(a: argparse.Namespace, data: dict[str, Any]) -> bool:
+def _keeps_times(a: argparse.Namespace, data: dict[str, Any]) -> bool:
+    """Whether a trace is to be sent at its own times: `arrivals` of the spec would replace them."""
     workload = data.get("workload")
-    return a.trace is not None or (isinstance(workload, dict) and isinstance(workload.get("trace"), dict))
+    workload = workload if isinstance(workload, dict) else {}
+    return (a.trace is not None or isinstance(workload.get("trace"), dict)) and not workload.get("arrivals")
 
 
 def _make_files_absolute(data: dict[str, Any], folder: Path) -> None:
@@ -126,7 +137,8 @@ def _command_line(argv: list[str]) -> list[str]:
 
 
 def _public_json(text: str) -> str:
-    from tailgate.harness.config.masking import MASK, masked_settings
+    from tailgate.harness.config.masking import masked_settings
+    from tailgate.loadgen.redact import MASK
 
     try:
         return json.dumps(masked_settings(extra_fields(text)))

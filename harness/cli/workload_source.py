@@ -81,9 +81,11 @@ def _from_yaml(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _with_flags(data: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Flags over the source; of a trace, rate and duration are the trace's own."""
+    """Flags over the source; of a trace, rate and duration are the trace's own, unless `arrivals` replace its times."""
     given = spec_from(options, LOAD, "workload.")
-    if isinstance(data.get("trace"), dict):
+    if isinstance(data.get("trace"), dict) and data.get("arrivals"):
+        data = {**data, "trace": data["trace"] | spec_from(options, _TRACE_FLAGS, "workload.trace.")}
+    elif isinstance(data.get("trace"), dict):
         given = {key: value for key, value in given.items() if key not in ("arrivals", "duration")}
         return {**data, **given, "trace": data["trace"] | _trace_flags(options)}
     if "arrivals" in given:

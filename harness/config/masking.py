@@ -1,32 +1,47 @@
 """What of a spec and of a command may be a secret, and is masked before it is written or shown.
 
 Told by names: a flag, variable, header or setting whose name ends like a secret's (`api-key`, `HF_TOKEN`), not one
-that counts tokens (`max-num-batched-tokens`). User and password of a URL go too.
+that counts tokens (`max-num-batched-tokens`). User and password of a URL go too, and the values of its query.
+
+What is a secret is also told to `loadgen.redact`, which masks it where it comes back: in a server's words.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.request import getproxies
 
-MASK: Final = "***"
-_ENDING: Final = r"(?:key|token|secret|password|passwd|passphrase|credentials?|authorization|cookie)"
-_NAME: Final = re.compile(rf"(?:.*[-_.])?(?:api)?{_ENDING}", re.IGNORECASE)
-_HUMP: Final = re.compile("(?<=[a-z])(?=[A-Z])")
+from tailgate.loadgen.redact import MASK, SECRET_ENDING, SECRETIVE, SECRETS, is_secret
+
 _VARIABLE: Final = re.compile("key|token|secret|password|credential", re.IGNORECASE)
 _VALUE: Final = r"""("[^"]*"|'[^']*'|[^\s'"]+)"""
 # NAME=VALUE, NAME: VALUE (headers, JSON), and --name VALUE.
 _GIVEN: Final = re.compile(
-    rf"""((?:(?<![\w.-])|(?<=--))(?:[\w.-]*[-_.])?(?:api)?{_ENDING}["']?\s*[=:]\s*)(?:(?:Bearer|Basic)\s+)?{_VALUE}"""
-    rf"""|(--(?:[\w.-]*[-_.])?(?:api)?{_ENDING}\s+){_VALUE}""",
+    rf"""((?:(?<![\w.-])|(?<=--))(?:[\w.-]*[-_.])?(?:api)?{SECRET_ENDING}["']?\s*[=:]\s*)(?:(?:Bearer|Basic)\s+)?{_VALUE}"""
+    rf"""|(--(?:[\w.-]*[-_.])?(?:api)?{SECRET_ENDING}\s+){_VALUE}""",
     re.IGNORECASE,
 )
 _BEARER: Final = re.compile(r"\b(Bearer|Basic)\s+[^\s'\"]+", re.IGNORECASE)
-_CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
+_CREDENTIALS: Final = re.compile(r"://[^/?#\s]+@")
+# A query's value, but for what names an interface, as Azure's URLs do.
+_QUERY: Final = re.compile(r"""(://[^\s?#'"]*\?)([^\s#'"]+)""")
+_QUERY_VALUE: Final = re.compile(r"(?<![^&])(?!api-version=)([^&=]+)=[^&]+")
 
 
-def is_secret(name: str) -> bool:
-    """Whether something with this name is likely to be a secret."""
-    return _NAME.fullmatch(_HUMP.sub("_", name)) is not None
+def learn_secrets(spec: Mapping[str, Any]) -> None:
+    """Tell the process's mask what of a spec, as it was given, is a secret."""
+    target = spec.get("target")
+    target = target if isinstance(target, Mapping) else {"url": target}
+    urls = target.get("urls")
+    for url in [target.get("url"), *(urls if isinstance(urls, list | tuple) else ()), *getproxies().values()]:
+        if isinstance(url, str):
+            SECRETS.learn_url(url)
+    if isinstance(headers := target.get("headers"), Mapping):
+        # Only those that are likely to be secret: "X-Team: completions" must not blot out our own words.
+        SECRETS.learn({name: str(value) for name, value in headers.items() if SECRETIVE.search(str(name))})
+    if isinstance(variables := target.get("env"), Mapping):
+        SECRETS.learn({name: str(value) for name, value in variables.items() if _VARIABLE.search(str(name))})
+    SECRETS.learn_settings({"args": target.get("args"), "extra": spec.get("extra")})
 
 
 def masked_text(text: str) -> str:
@@ -64,8 +79,9 @@ def masked_variables(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_credentials(text: str) -> str:
-    """The text with user and password of every URL in it masked."""
-    return _CREDENTIALS.sub(f"://{MASK}@", text)
+    """The text with user, password and query of every URL in it masked."""
+    text = _CREDENTIALS.sub(f"://{MASK}@", text)
+    return _QUERY.sub(lambda found: found[1] + _QUERY_VALUE.sub(rf"\1={MASK}", found[2]), text)
 
 
 def _masked(value: Any) -> Any:

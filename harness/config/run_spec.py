@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tailgate.harness.config.masking import (
-    MASK,
+    learn_secrets,
     masked_settings,
     masked_text,
     masked_variables,
@@ -16,8 +16,11 @@ from tailgate.harness.config.masking import (
 )
 from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
+from tailgate.loadgen.job import meaning_changed
+from tailgate.loadgen.redact import MASK
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import visible
 from tailgate.workloads.common.units import Duration
 from tailgate.workloads.common.validation import Strict, explain, read_yaml
 from tailgate.workloads.config.workload import WorkloadSpec
@@ -35,6 +38,7 @@ _WRITTEN: Final = {
     "min_tokens": "use workload.output_tokens (--output-tokens), or output: natural (--natural-output)",
     "ignore_eos": "use output: forced or natural (--natural-output)",
 }
+_LONGEST_NAME: Final = 128  # bytes; a folder's name has 255 at most, and a time and a number join it
 # The code of a locustfile may leave these open.
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 
@@ -219,6 +223,10 @@ class RunSpec(Strict):
     def _is_a_name(cls, value: str) -> str:
         if not value or "/" in value or value.startswith("."):
             raise ValueError("a name becomes part of a folder's name: no slash, no leading dot, not empty")
+        if visible(value) != value or "\n" in value or "\t" in value:
+            raise ValueError("a name becomes part of a folder's name: no control character, such as a line break")
+        if (size := len(value.encode())) > _LONGEST_NAME:
+            raise ValueError(f"a name becomes part of a folder's name: at most {_LONGEST_NAME} bytes, this has {size}")
         return value
 
     @model_validator(mode="after")
@@ -226,6 +234,8 @@ class RunSpec(Strict):
         for name, instead in _WRITTEN.items():
             if name in self.extra and (name not in _LIMITS or self.workload.locustfile is None):
                 raise ValueError(f"`extra.{name}`: this field of a request is written by the run itself; {instead}")
+        if why := meaning_changed(self.extra):
+            raise ValueError(f"`extra`: {why}; leave it out (for several answers, send several requests)")
         return self
 
     @field_validator("slo")
@@ -255,7 +265,7 @@ def masked(spec: dict[str, Any]) -> dict[str, Any]:
 
     Values of headers, whatever is named like a secret (`harness.config.masking`), and user and password of a URL.
     """
-    data = copy.deepcopy(spec)
+    data = copy.deepcopy(in_full(spec))
     target = data.get("target") or {}
     if headers := target.get("headers"):
         target["headers"] = dict.fromkeys(headers, MASK)
@@ -282,7 +292,23 @@ def load(path: Path) -> dict[str, Any]:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError("a spec is a mapping with `target` and `workload`", where=str(path))
-    return data
+    return in_full(data)
+
+
+def in_full(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec whose short forms are written out: `target: URL` (or `sim:PRESET`), and `slo` as a list of lines."""
+    full = dict(spec)
+    if isinstance(target := full.get("target"), str):
+        engine = target.removeprefix("sim:")
+        full["target"] = {"url": target} if engine == target else {"kind": "sim", "sim": engine}
+    if isinstance(lines := full.get("slo"), list):
+        objectives: dict[str, list[str]] = {}
+        for line in lines:
+            # YAML reads an unquoted `- ttft: p99 < 800ms` as a mapping.
+            for figure, limit in line.items() if isinstance(line, dict) else [slo_grammar.split_line(str(line))]:
+                objectives.setdefault(figure, []).append(str(limit))
+        full["slo"] = {figure: " and ".join(limits) for figure, limits in objectives.items()}
+    return full
 
 
 def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -296,6 +322,8 @@ def merge(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
 
 def build(data: dict[str, Any], where: str, folder: Path) -> RunSpec:
     """Check a spec; file names in it are relative to ``folder``."""
+    data = in_full(data)
+    learn_secrets(data)  # before an error can show them
     try:
         spec = RunSpec.model_validate(data)
     except ValidationError as error:

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from typing import Final
 
 from aiohttp import web
 
@@ -24,10 +25,12 @@ from tailgate.workloads.common.errors import UserError
 _PR_SET_PDEATHSIG = 1
 _BACKLOG = 4096
 
+_NAME: Final = "tailgate engine"
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop; the exit code is 2 for a wrong command line."""
-    given = vars(parser().parse_args(argv))
+
+def main(argv: list[str] | None = None, name: str = _NAME, usage: str | None = None) -> int:
+    """Serve until told to stop; the exit code is 2 for a wrong command line. Help and errors say `name`."""
+    given = vars(parser(name, usage).parse_args(argv))
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
         _end_with_parent()
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         engine_settings = Settings(**given)
         return asyncio.run(_serve(engine_settings, host, port))
     except UserError as error:
-        print(f"tailgate engine: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
 
 
@@ -74,9 +77,10 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(name: str = _NAME, usage: str | None = None) -> argparse.ArgumentParser:
     made = Parser(
-        prog="tailgate engine",
+        prog=name,
+        usage=usage,
         description="Serve the embedded engine, which behaves like vLLM without a GPU. The flags are vLLM's.",
     )
     add, count = made.add_argument, number(int, 1)

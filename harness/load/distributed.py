@@ -7,11 +7,10 @@ records are `loadgen.distributed`'s.
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tailgate.harness.config.masking import is_secret
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
-from tailgate.loadgen.redact import SECRETIVE
+from tailgate.loadgen.redact import SECRETIVE, is_secret
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
 

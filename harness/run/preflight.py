@@ -18,7 +18,7 @@ import numpy as np
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.host import calibration
 from tailgate.harness.targets.base import Identity
-from tailgate.loadgen.job import PATHS
+from tailgate.loadgen.job import PATHS, meaning_changed
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
@@ -250,11 +250,5 @@ def _check_body(body: Mapping[str, Any], endpoint: str, where: str) -> None:
             where=where,
             remedy=f"Set target.endpoint: {other} (--endpoint)" if other else "Log requests to completions or chat",
         )
-    prompt = body.get("prompt")
-    several = isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
-    if several or any((body.get(name) or 1) != 1 for name in ("n", "best_of")):
-        raise UserError(
-            "the body asks for several answers at once, whose tokens can't be told apart",
-            where=where,
-            remedy="Leave such requests out of the log",
-        )
+    if why := meaning_changed(body):
+        raise UserError(why, where=where, remedy="Leave such requests out of the log")

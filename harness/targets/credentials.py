@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tailgate.harness.config.run_spec import AuthSpec, TargetSpec
+from tailgate.loadgen.redact import SECRETS
 from tailgate.workloads.common.errors import UserError
 
 _COMMAND_S: Final = 30.0
@@ -89,6 +90,7 @@ class Credentials:
 
     async def _renew(self, spec: AuthSpec) -> None:
         self._key = await _fetch(spec)
+        SECRETS.learn(self._header(spec))
         self._fetched = time.monotonic()
 
     def _due_in_s(self) -> float:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
-from tailgate.loadgen.injector.http.endpoint import Trust, tls_context
+from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_context
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
@@ -130,18 +130,18 @@ class ServerScraper:
         keys += [_UP, _DURATION]
         values += [float(problem is None), (answered - began) / 1e9]
         columns = [[key.name for key in keys], [key.labels for key in keys], values]
-        self._samples.append([pa.repeat(t_ns, len(keys)), pa.repeat(endpoint, len(keys)), *columns])
+        self._samples.append([pa.repeat(t_ns, len(keys)), pa.repeat(public_name(endpoint), len(keys)), *columns])
         if problem is None:
             self._series[endpoint] = len(keys) - 2
         elif self._up.get(endpoint, True) and len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(Problem(t_ns, endpoint, problem))
+            self.problems.append(Problem(t_ns, public_name(endpoint), problem))
         self._up[endpoint] = problem is None
 
     def _found(self, endpoint: str) -> FirstScrape:
         series = self._series.get(endpoint, 0)
         if not self._up[endpoint]:
-            problem = next(p.text for p in reversed(self.problems) if p.endpoint == endpoint)
-            return FirstScrape(endpoint, None, 0, problem)
+            problem = next(p.text for p in reversed(self.problems) if p.endpoint == public_name(endpoint))
+            return FirstScrape(public_name(endpoint), None, 0, problem)
         if not series:
-            return FirstScrape(endpoint, None, 0, "/metrics is empty")
-        return FirstScrape(endpoint, "vllm" if self._readers[endpoint].is_vllm else "other", series, None)
+            return FirstScrape(public_name(endpoint), None, 0, "/metrics is empty")
+        return FirstScrape(public_name(endpoint), "vllm" if self._readers[endpoint].is_vllm else "other", series, None)

@@ -11,7 +11,7 @@ from typing import Any
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading
 from tailgate.loadgen.injector.http.token_stream import TokenStream
-from tailgate.loadgen.records import HungUp, Status
+from tailgate.loadgen.records import NO_COUNT, HungUp, Status
 
 _ERROR_CHARS = 500
 
@@ -83,7 +83,12 @@ class Exchange:
             return Status.BAD_RESPONSE, f"the answer is compressed ({kind}), which was not asked for"
         if self.content_type.startswith(b"text/html"):
             return Status.BAD_RESPONSE, f"a web page: {openai_response.excerpt(b''.join(stream.pieces))}"
-        is_json = self.content_type.startswith(b"application/json")
+        # What a body is, it says itself: some servers call a stream of events application/json.
+        is_json = self.content_type.startswith(b"application/json") and not stream.start
+        if is_json and self.streamed:
+            stream.pieces[:] = [stream.pending, *stream.pieces]
+            stream.pending = b""
+            is_json = b"".join(stream.pieces).lstrip()[:1] in (b"{", b"[")
         try:
             if self.streamed and not is_json:
                 stream.digest(whole=True)
@@ -101,11 +106,13 @@ class Exchange:
         if stream.pending.strip():
             return Status.TRUNCATED, "the stream ended inside an event"
         if not reading.payloads and not reading.done:
+            if reading.passed_over is not None:
+                return Status.BAD_RESPONSE, f"neither choices nor usage nor error: {reading.passed_over}"
             return Status.BAD_RESPONSE, "an answer without a single event"
         if not (reading.done or reading.finish_reason):
             return Status.TRUNCATED, "the stream ended without [DONE] or a finish reason"
         if self.streamed and not reading.contents and reading.output_tokens != 0:
-            return Status.BAD_RESPONSE, "an answer without a token"
+            return Status.BAD_RESPONSE, _without_token(reading)
         return Status.OK, None
 
     def _complained(self) -> Status:
@@ -156,3 +163,9 @@ class Exchange:
             self.hung_up and str(self.hung_up),
             bytes(stream.arrivals_us) if stream.first_ns is not None else None,
         )
+
+
+def _without_token(reading: Reading) -> str:
+    if reading.output_tokens is None or reading.output_tokens == NO_COUNT:
+        return "an answer without a token"
+    return f"an answer without a token, although its usage says that {reading.output_tokens:,} came"

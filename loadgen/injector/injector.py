@@ -96,6 +96,9 @@ class Injector:
         endpoints = [resolve(url, PATHS[api], job.trust) for api in apis for url in job.urls]
         self._names = [endpoint.name for endpoint in endpoints]
         self._secrets.learn(job.headers)
+        self._secrets.learn_settings(job.extra)
+        for url in job.urls:
+            self._secrets.learn_url(url)
         for endpoint in endpoints:
             self._secrets.learn({"Authorization": endpoint.authorization})
             self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})

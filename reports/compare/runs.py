@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.catalogue import Metric
+from tailgate.reports.metrics.requests import multi_token_chunks
 from tailgate.reports.rundir.fingerprint import differences, gpu_count
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.rundir.run import load_run
@@ -114,20 +115,12 @@ class StoredRun:
 
     @cached_property
     def multi_token_share(self) -> float | None:
-        """Share of chunks with several tokens, None without chunks.
-
-        Where the server doesn't tell, it is at most as many as tokens exceed chunks.
-        """
+        """Share of chunks with several tokens, None where it isn't known."""
         run = load_run(self.path)
-        rows = run.ok & run.measured
+        several = multi_token_chunks(run)
+        rows = run.ok & run.measured & np.isfinite(several)
         chunks = float(np.nansum(run.column("chunks")[rows]))
-        if not chunks:
-            return None
-        several = run.column("multi_token_chunks")[rows]
-        if np.isfinite(several).any():
-            return float(np.nansum(several)) / chunks
-        tokens = float(np.nansum(run.column("output_tokens")[rows]))
-        return min(1.0, max(0.0, tokens - chunks) / chunks)
+        return float(several[rows].sum()) / chunks if chunks else None
 
 
 def read_run(path: Path, label: str = "", point: str = "", pair: int | None = None) -> StoredRun:

@@ -127,7 +127,7 @@ class Analysis:
             case "stall" | "jitter" | "itl":
                 return several & ~np.isfinite(self.scan.longest_ms)
             case "tpot":
-                return several & np.isnan(self.run.column("output_tokens"))
+                return several & np.isnan(self.run.output_tokens)
             case _:
                 return np.zeros(len(self.run), np.bool_)
 

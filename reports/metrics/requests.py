@@ -62,9 +62,9 @@ def figures(run: Run, scan: Scan) -> Figures:
     """
     sent, first, last = run.column("sent_ns"), run.column("first_token_ns"), run.column("last_token_ns")
     begin = run.column("scheduled_ns") if run.manifest.loop == "open" else sent
-    output, chunk_count = run.column("output_tokens"), run.column("chunks")
+    output, chunk_count = run.output_tokens, run.column("chunks")
     first_chunk = run.column("first_chunk_tokens")
-    # A server that doesn't tell sends one token in its first chunk, as far as anyone can know.
+    # A server that doesn't tell sends at least one token in its first chunk (`tpot_is_bound`).
     after_first = output - np.where(np.isnan(first_chunk), 1.0, first_chunk)
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where((chunk_count > 1) & (after_first > 0), (last - first) / after_first, np.nan)
@@ -81,6 +81,23 @@ def figures(run: Run, scan: Scan) -> Figures:
     }
     began = np.where(np.isnan(begin), run.column("dispatched_ns"), begin)
     return Figures({name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"))
+
+
+def multi_token_chunks(run: Run) -> Floats:
+    """How many chunks of each request hold several tokens; NaN where nothing tells.
+
+    Where the server doesn't tell, as many as tokens exceed chunks by usage: exact where no chunk holds more than two,
+    and where all hold several.
+    """
+    told, chunks = run.column("multi_token_chunks"), run.column("chunks")
+    return np.where(np.isfinite(told), told, np.clip(run.column("output_tokens") - chunks, 0, chunks))
+
+
+def tpot_is_bound(run: Run) -> Mask:
+    """Answers whose TPOT is the least it can be: nobody tells how many of their tokens came in the first chunk."""
+    chunks = run.column("chunks")
+    untold = np.isnan(run.column("first_chunk_tokens")) & (run.column("output_tokens") > chunks)
+    return np.asarray(run.ok & (chunks > 1) & untold)
 
 
 def distribution(

@@ -110,7 +110,7 @@ def parse(spec: Mapping[str, Any] | Sequence[str] | str | None, where: str = "sl
     Raises:
         UserError: an unknown figure or a malformed string; the message points to the place.
     """
-    pairs = [_split_line(line, where) for line in _lines(spec)] if not isinstance(spec, Mapping) else [*spec.items()]
+    pairs = [split_line(line, where) for line in _lines(spec)] if not isinstance(spec, Mapping) else [*spec.items()]
     thresholds: list[Threshold] = []
     good: list[Condition] = []
     for key, value in pairs:
@@ -128,7 +128,7 @@ def _lines(spec: Sequence[str] | str | None) -> Sequence[str]:
     return [spec] if isinstance(spec, str) else spec or []
 
 
-def _split_line(line: str, where: str) -> tuple[str, str]:
+def split_line(line: str, where: str = "slo") -> tuple[str, str]:
     key, colon, value = line.partition(":")
     if not colon:
         raise UserError(

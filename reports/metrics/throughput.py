@@ -22,8 +22,8 @@ class Throughput:
     # that was not streamed, whose end did
     input_tokens_per_s: float
     output_tokens_per_s: float  # tokens that arrived inside it
-    # share of those output tokens whose number no `usage` confirms (the request failed or was cut off): counted as
-    # arrivals times the run's mean tokens per arrival
+    # share of those output tokens whose number no `usage` confirms (the request failed or was cut off, or its stream
+    # proves the usage wrong): counted as arrivals times the run's mean tokens per arrival
     estimated_share: float
     total_tokens_per_s: float
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tailgate.loadgen.redact import SECRETS
+
 EVENTS: Final = "events.jsonl"
 
 
@@ -40,7 +42,7 @@ def append_event(run_dir: Path, event: Mapping[str, Any]) -> None:
     Raises:
         OSError: there is no room; the file is as it was.
     """
-    append_line(run_dir / EVENTS, json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+    append_line(run_dir / EVENTS, json.dumps(SECRETS.masked(event), ensure_ascii=False, separators=(",", ":")))
 
 
 def append_line(path: Path, line: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from tailgate.loadgen.redact import LEAST_IN_DOCUMENTS, SECRETS
 from tailgate.workloads.common.errors import UserError
 
 
@@ -68,11 +69,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 def jsonable(value: Any) -> Any:
     """Nested values as JSON has them: dataclasses as mappings, no NumPy numbers, NaN as null, infinity as "inf".
 
-    A class with a `to_json` of its own is asked for its value; one with OPTIONAL leaves those fields out when None.
+    Secrets are masked. A class with a `to_json` of its own is asked for its value; one with OPTIONAL leaves those
+    fields out when None.
     """
     match value:
         case dict():
-            return {str(key): jsonable(item) for key, item in value.items()}
+            return {str(key): item if key == "schema" else jsonable(item) for key, item in value.items()}
         case list() | tuple():
             return [jsonable(item) for item in value]
         case float():
@@ -81,8 +83,10 @@ def jsonable(value: Any) -> Any:
             return value
         case Integral():  # NumPy's too
             return int(value)
+        case StrEnum():
+            return str(value)
         case str():
-            return str(value)  # an enum's value
+            return SECRETS.mask(value, LEAST_IN_DOCUMENTS)
         case _ if hasattr(value, "to_json"):
             return value.to_json()
         case _ if dataclasses.is_dataclass(value):

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import pydantic
 
+from tailgate.loadgen.redact import SECRETS
 from tailgate.reports.rundir.json_files import read_json, write_atomic
 from tailgate.workloads.common.errors import UserError
 
@@ -121,7 +122,8 @@ class Manifest(pydantic.BaseModel):
 
     def save(self, run_dir: Path | str) -> None:
         """Write `run_dir/manifest.json` in one step: a reader sees the old or the new file, never half."""
-        text = self.model_dump_json(by_alias=True, indent=1) + "\n"
+        shown = type(self).model_validate(SECRETS.masked(self.model_dump(by_alias=True, mode="json")))
+        text = shown.model_dump_json(by_alias=True, indent=1) + "\n"
         write_atomic(Path(run_dir) / FILE_NAME, text.encode())
 
 

@@ -18,6 +18,7 @@ from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
 from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from tailgate.reports.rundir.usage import output_contradicted, planned_is_limit
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 from tailgate.workloads.table.columns import PLAN_SCHEMA
 
@@ -48,8 +49,36 @@ class Run:
         return int(self.requests.num_rows)
 
     def column(self, name: str) -> Floats:
-        """A numeric column of `requests.parquet` as float64, NaN for null."""
+        """A numeric column of `requests.parquet` as float64, NaN for null, and for counts of tokens that can't be."""
+        values = self._stored(name)
+        match name:
+            case "output_tokens":
+                return np.where(self._output_wrong, np.nan, values)
+            case "prompt_tokens":
+                return np.where(values > 0, values, np.nan)
+            case "cached_tokens":
+                return np.where(values > self._stored("prompt_tokens"), np.nan, values)
+            case _:
+                return values
+
+    def _stored(self, name: str) -> Floats:
         return np.asarray(self.requests[name].to_numpy(), np.float64)
+
+    @cached_property
+    def _output_wrong(self) -> Mask:
+        limit = self._stored("output_tokens_planned") if planned_is_limit(self.manifest.spec) else None
+        return output_contradicted(self._stored("output_tokens"), self._stored("chunks"), limit)
+
+    @cached_property
+    def usage_contradicted(self) -> Mask:
+        """Answers that ended well and whose stream proves their `usage` wrong."""
+        return self.ok & self._output_wrong
+
+    @cached_property
+    def output_tokens(self) -> Floats:
+        """Tokens of each answer: by usage, at least one an arrival where that is proved wrong; NaN without usage."""
+        chunks = self._stored("chunks")
+        return np.where(self.usage_contradicted & (chunks > 0), chunks, self.column("output_tokens"))
 
     def texts(self, name: str) -> tuple[Ints, list[str]]:
         """A text column as codes and their names; null is its own name, the empty text."""

@@ -156,12 +156,19 @@ class SloSummary:
 
 @dataclass(frozen=True)
 class Streaming:
-    """How answers came over the wire: chunks, and how many tokens and reads shared one."""
+    """How answers came over the wire: chunks, and how many tokens and reads shared one.
+
+    `usage_contradicted`: answers whose stream proves their `usage` wrong; their tokens are estimates. `tpot_is_bound`:
+    answers whose TPOT is a lower bound, since nobody tells how many tokens their first chunk holds.
+    """
 
     arrivals: int
     multi_token_share: float | None
     client_coalesced_share: float | None
     server_coalesced_share: float | None
+    usage_contradicted: int | None = None
+    tpot_is_bound: int | None = None
+    OPTIONAL: ClassVar = ("usage_contradicted", "tpot_is_bound")
 
 
 @dataclass(frozen=True)

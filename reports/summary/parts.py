@@ -12,7 +12,7 @@ from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.breakdown import GroupFigures
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.in_flight import InFlight
-from tailgate.reports.metrics.requests import distribution
+from tailgate.reports.metrics.requests import distribution, multi_token_chunks, tpot_is_bound
 from tailgate.reports.metrics.slo import Slo
 from tailgate.reports.summary import model
 from tailgate.reports.summary.objectives import Judged
@@ -105,18 +105,20 @@ def _conditions(slo: Slo) -> list[str]:
 def streaming(analysis: Analysis) -> model.Streaming:
     run = analysis.run
     rows = run.measured & (run.column("chunks") > 0)
-    chunks, several = run.column("chunks")[rows], run.column("multi_token_chunks")[rows]
-    by_server = np.isfinite(several)
-    total, by_server_total = float(chunks.sum()), float(chunks[by_server].sum())
+    chunks, several = run.column("chunks")[rows], multi_token_chunks(run)[rows]
+    known = np.isfinite(several)
+    total, known_total = float(chunks.sum()), float(chunks[known].sum())
 
     def share(name: str) -> float | None:
         return float(run.column(name)[rows].sum()) / total if total else None
 
     return model.Streaming(
         arrivals=int(total),
-        multi_token_share=float(several[by_server].sum()) / by_server_total if by_server_total else None,
+        multi_token_share=float(several[known].sum()) / known_total if known_total else None,
         client_coalesced_share=share("client_coalesced"),
         server_coalesced_share=share("server_coalesced"),
+        usage_contradicted=int(np.count_nonzero(run.usage_contradicted & run.measured)) or None,
+        tpot_is_bound=int(np.count_nonzero(tpot_is_bound(run) & run.measured)) or None,
     )
 
 
@@ -196,7 +198,33 @@ def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], un
     for name, groups in splits.items():
         if (others := groups[-1].stands_for) > 1:
             yield f"the split by {name.replace('_', ' ')} shows the {others:,} smallest groups together"
+    yield from _usage(analysis)
     yield from _simulated_late(analysis)
+
+
+def _usage(analysis: Analysis) -> Iterator[str]:
+    """Where the server's counts of tokens are wrong or missing."""
+    run = analysis.run
+    ok = run.ok & run.measured
+    answers, wrong = int(np.count_nonzero(ok)), int(np.count_nonzero(run.usage_contradicted & run.measured))
+    if wrong:
+        yield (
+            f"the server's usage contradicts the stream in {wrong:,} of {answers:,} answers (more chunks of content "
+            "than tokens, more tokens than were asked for, or no count at all): their tokens are estimated from the "
+            "arrivals, TPOT too, and neither throughput in tokens nor cost is gated. Look for a gateway that leaves "
+            "reasoning out of usage"
+        )
+    bounds = int(np.count_nonzero(tpot_is_bound(run) & run.measured))
+    if bounds:
+        yield (
+            f"{bounds:,} of {answers:,} answers brought more tokens by usage than chunks of content, and the server "
+            "doesn't tell which chunk holds how many: their TPOT counts the first chunk as one token and is a lower "
+            "bound, ITL is between chunks, and the share of chunks with several tokens is by usage (speculative "
+            "decoding, logprobs on a busy server, a gateway that bundles, or text in fields that are not known here)"
+        )
+    missing = int(np.count_nonzero(ok & np.isnan(run.output_tokens) & ~run.usage_contradicted))
+    if missing:
+        yield f"{missing:,} of {answers:,} answers came without usage: their tokens are estimated from the arrivals"
 
 
 def _is_news(name: str, why: str) -> bool:

@@ -27,6 +27,8 @@ def server_checks(analysis: Analysis) -> Iterator[Check]:
         why = "the server's /metrics were not sampled"
     elif server.delta(*_PROMPT) is None or server.delta(*_OUTPUT) is None:
         why = "the server's /metrics have no token counters that are known here"
+    elif wrong := int(np.count_nonzero(analysis.run.usage_contradicted)):
+        why = f"the usage of {wrong:,} answers contradicts their streams"
     else:
         why = _not_covering(analysis, server)
     if server is None or why:

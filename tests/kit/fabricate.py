@@ -37,6 +37,7 @@ class Row:
     error: str | None = None
     prompt_tokens: int = 10
     output_tokens: int | None = None  # default: one per content arrival
+    output_planned: int | None = None  # default: as many as came
     first_chunk_tokens: int | None = None
     phase: str = "measure"
     klass: str = "chat"
@@ -161,7 +162,7 @@ def plan_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]]
             "tenant": row.tenant,
             "priority": 0,
             "prompt_tokens": row.prompt_tokens,
-            "output_tokens": 1 + len(row.gaps),
+            "output_tokens": row.output_planned or max(1 + len(row.gaps), row.output_tokens or 0),
             "prefix_blocks": list(row.blocks),
             "content_seed": index,
             "phase": row.phase,

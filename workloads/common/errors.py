@@ -1,5 +1,7 @@
 """The one exception for mistakes of the person at the keyboard: exit code 2 of the command line."""
 
+from tailgate.workloads.common.formatting import visible
+
 
 class UserError(Exception):
     """Bad input, configuration or environment: nothing was measured.
@@ -10,6 +12,8 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
+        # A server's words are often a part of it, and a terminal obeys what they may hold.
+        what, where, remedy = visible(what), visible(where), visible(remedy)
         head = f"{where}: {what}" if where else what
         super().__init__(f"{head}. {remedy}" if remedy else head)
 

@@ -1,6 +1,26 @@
-"""Figures as people read them: significant digits, units, thousands; the same in every document."""
+"""Figures as people read them: significant digits, units, thousands; the same in every document.
+
+And texts of others: what a name or a server's message may hold, without what would act on whoever reads it.
+"""
 
 import math
+import re
+from typing import Final
+
+# Control characters but tab and line feed, what turns the direction of writing, surrogates, and what XML can't hold.
+_ACTING: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def visible(text: str) -> str:
+    """The text with each character that a terminal or a page would obey written out, such as `\\x1b`."""
+    return _ACTING.sub(written_out, text)
+
+
+def written_out(found: re.Match[str]) -> str:
+    """What was found, as an escape that can be seen."""
+    return found[0].encode("unicode_escape").decode()
 
 
 def ms(value: float | str | None) -> str:

@@ -5,10 +5,11 @@ stands twice is an error, and errors name the line.
 """
 
 import difflib
+import re
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Strict(BaseModel):
-    """A frozen model without unknown keys."""
+    """A frozen model without unknown keys; `elsewhere` says where something is written that people look for here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    elsewhere: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -36,9 +38,14 @@ class Strict(BaseModel):
             raise PydanticCustomError(
                 "unknown_key",
                 "{text}",
-                {"text": "; ".join(f"unknown key {key!r} ({meant(key, names)})" for key in unknown)},
+                {"text": "; ".join(f"unknown key {key!r} ({cls._hint(key, names)})" for key in unknown)},
             )
         return data
+
+    @classmethod
+    def _hint(cls, key: str, names: list[str]) -> str:
+        place = cls.elsewhere.get(key)
+        return f"did you mean `{place}`?" if place else meant(key, names)
 
 
 def explain(error: ValidationError, where: str) -> UserError:
@@ -54,6 +61,10 @@ def explain(error: ValidationError, where: str) -> UserError:
             text = "is missing"
         elif entry["type"] not in ("value_error", "unknown_key") and not isinstance(entry["input"], Mapping | list):
             text = f"{text[:1].lower()}{text[1:]}, not {entry['input']!r}"
+            if entry["type"] == "literal_error" and isinstance(entry["input"], str):
+                choices = re.findall(r"'([^']*)'", entry["ctx"]["expected"])
+                if near := difflib.get_close_matches(entry["input"], choices, n=1, cutoff=0.6):
+                    text = f"{text}: did you mean {near[0]!r}?"
         if text not in messages.setdefault(key, []):
             messages[key].append(text)
     parts = [f"{key}: {' or '.join(texts)}" if key else " or ".join(texts) for key, texts in messages.items()]
@@ -63,6 +74,8 @@ def explain(error: ValidationError, where: str) -> UserError:
 def meant(word: str, choices: list[str]) -> str:
     """`did you mean 'x'?` for a word that is none of the choices, or a list of them where none is like it."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    begun = [choice for choice in choices if choice.startswith(f"{word}_")]  # `price` for `price_per_hour`
+    near = near or (begun if len(begun) == 1 else [])
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
 
 

@@ -5,7 +5,7 @@ the result needs no other file than the trace.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ TraceFormat = Literal[
     "auto", "azure", "burstgpt", "mooncake", "ragpulse", "servegen", "kv-cache-tester", "openai", "csv", "jsonl",
     "parquet",
 ]  # fmt: skip
+_PLAIN = ("csv", "jsonl", "parquet")
 _COLUMNS = ("time", "prompt_tokens", "output_tokens", "session", "think", "class", "tenant", "blocks")
 
 
@@ -43,17 +44,36 @@ class TraceSpec(Strict):
     rate_by: Literal["auto", "thin", "superpose", "speed"] = "auto"
     spread: bool = True
     columns: dict[str, str] = {}
-    time_unit: Literal["s", "ms", "us", "ns", "calendar"] = "s"
+    time_unit: Literal["s", "ms", "us", "ns", "calendar"] | None = None
     block_tokens: int | None = Field(None, ge=1, le=65536)
 
+    @property
+    def has_times(self) -> bool:
+        """Whether requests have times; only a file whose columns are named may lack them."""
+        return not self.columns or "time" in self.columns
+
     @model_validator(mode="after")
-    def _columns_fit(self) -> Self:
+    def _heeded(self) -> Self:
+        """What the format doesn't heed is refused; of `auto`, once the file has told its format."""
+        if self.rate is None and self.rate_by != "auto":
+            raise ValueError("`rate_by` says how `rate` changes the trace's rate: give a `rate`, or leave it out")
+        if self.format == "servegen" and self.rate_by != "auto":
+            raise ValueError("`rate_by` is not for servegen: its requests are drawn at the `rate`")
         if self.format == "auto" and not self.columns:
             return self
-        if self.format not in ("auto", "csv", "jsonl", "parquet"):
-            if self.columns or self.block_tokens:
-                raise ValueError(f"`columns` and `block_tokens` are for csv, jsonl and parquet, not for {self.format}")
+        if self.format not in ("auto", *_PLAIN):
+            given = {"columns": self.columns, "time_unit": self.time_unit, "block_tokens": self.block_tokens}
+            ignored = [f"`{name}`" for name, value in given.items() if value]
+            if ignored:
+                raise ValueError(
+                    f"{' and '.join(ignored)} can't be used with {self.format}, which says itself what its values are: "
+                    "they describe csv, jsonl and parquet files"
+                )
             return self
+        self._check_columns()
+        return self
+
+    def _check_columns(self) -> None:
         unknown = [key for key in self.columns if key not in _COLUMNS]
         if unknown:
             raise ValueError(f"`columns` has an unknown key {unknown[0]!r} ({meant(unknown[0], list(_COLUMNS))})")
@@ -64,7 +84,14 @@ class TraceSpec(Strict):
             raise ValueError("`think` is the pause of requests without a time: name `time` and `session` too")
         if "blocks" in self.columns and self.block_tokens is None:
             raise ValueError("`block_tokens` is missing: how many tokens does a prefix block have?")
-        return self
+        if "blocks" not in self.columns and self.block_tokens is not None:
+            raise ValueError("`block_tokens` is the size of the `blocks`, whose column `columns` doesn't name")
+        if self.has_times:
+            return
+        timed = {"time_unit": self.time_unit, "start": self.start, "duration": self.duration}
+        ignored = [f"`{name}`" for name, value in (timed | {"speed": self.speed != 1.0}).items() if value]
+        if ignored:
+            raise ValueError(f"{' and '.join(ignored)} can't be used without times: name the column of `time`")
 
 
 class UserStage(Strict):
@@ -99,6 +126,15 @@ class ContentSpec(Strict):
 
 class WorkloadSpec(RequestSpec):
     """The workload of a run: what is sent, and when."""
+
+    elsewhere: ClassVar = {
+        **dict.fromkeys(("rate", "qps", "rps", "request_rate"), "arrivals: {rate: ...}"),
+        **dict.fromkeys(("concurrency", "max_concurrency"), "users"),
+        **dict.fromkeys(("input_tokens", "input_len"), "prompt_tokens"),
+        **dict.fromkeys(("max_tokens", "output_len"), "output_tokens"),
+        **dict.fromkeys(("file", "dataset"), "trace: {file: ...}"),
+        "num_prompts": "requests",
+    }
 
     profile: str | None = None
     based_on: str | None = None
@@ -140,7 +176,12 @@ class WorkloadSpec(RequestSpec):
         spec = fill_in(spec)
         update: dict[str, Any] = {}
         if spec.trace is not None:
-            update["trace"] = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
+            trace = spec.trace.model_copy(update={"file": (folder / spec.trace.file).resolve()})
+            if trace.rate is not None and not trace.has_times and spec.arrivals is None and spec.loop == "open":
+                # Lengths alone have no rate that could be changed: they come at random at the one asked for.
+                update["arrivals"] = ArrivalSpec(rate=trace.rate)
+                trace = trace.model_copy(update={"rate": None, "rate_by": "auto"})
+            update["trace"] = trace
         if spec.locustfile is not None:
             update["locustfile"] = (folder / spec.locustfile).resolve()
         if spec.content.file is not None:
@@ -180,7 +221,9 @@ class WorkloadSpec(RequestSpec):
             raise ValueError("a tenant's `surge` multiplies arrivals: a trace has its own, a closed loop has none")
         if self.content.kind != "corpus" and self.content.file is not None:
             raise ValueError("`content.file` is for `kind: corpus`")
-        if self.content.kind == "replay" and (self.trace is None or self.trace.format not in ("auto", "openai")):
+        if self.content.kind == "replay" and (
+            self.trace is None or self.trace.columns or self.trace.format not in ("auto", "openai")
+        ):
             raise ValueError("`content: {kind: replay}` needs a `trace` in OpenAI's shape: the bodies in it are sent")
         if self.content.kind == "replay" and (self.over_context in ("clip", "scale") or self.length_scale != 1.0):
             raise ValueError("replayed bodies are sent as they are: `over_context` can drop, not clip or scale")
@@ -196,6 +239,11 @@ class WorkloadSpec(RequestSpec):
         for name in ("prompt_tokens", "output_tokens"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`trace` and `{name}` exclude each other: its requests have lengths (`length_scale`)")
+        for name in ("correlation", "sessions", "prefix", "priority"):
+            if getattr(self, name):
+                raise ValueError(f"`trace` and `{name}` exclude each other: a trace's requests are sent as they are")
+        if self.trace is not None and self.trace.rate is not None and self.arrivals is not None:
+            raise ValueError("`trace.rate` and `arrivals` exclude each other: `arrivals.rate` is the rate then")
         if self.arrivals is not None and self.arrivals.mean_rate() is None:
             raise ValueError("`arrivals.rate` is missing: `arrivals` that replace the trace's own times need one")
 

@@ -58,7 +58,7 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
     `requests` (whichever ends first). Later turns that can't start before the end even if every answer came at once are
     left out. Closed loop: `requests` rows, or a long beginning of the endless sequence; the clock decides the phases.
     """
-    spec = spec.resolved(Path())
+    spec, span = spec.resolved(Path()), 0.0  # a closed loop ends by the clock
     if spec.locustfile is not None:
         # The person's own code decides: the requests it made become the plan when the run is over.
         notices: list[str] = []
@@ -66,9 +66,11 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
     elif spec.loop == "closed":
         table, notices, block_tokens = _closed_table(spec, seed)
     else:
-        table, notices, block_tokens = _open_table(spec, seed)
+        bounded = _bounded(spec, seed)
+        table, notices, block_tokens = _open_table(bounded, seed)
+        span = _span_s(bounded, table)
     hashes = plan_hash(table), workload_hash(spec)
-    return Plan(table, *hashes, spec.loop, tuple(notices), block_tokens, _span_s(spec, table))
+    return Plan(table, *hashes, spec.loop, tuple(notices), block_tokens, span)
 
 
 def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
@@ -104,6 +106,7 @@ def workload_hash(spec: WorkloadSpec) -> str:
     if spec.trace is not None:
         for key in ("rate", "rate_by", "speed"):
             content["trace"].pop(key, None)
+        content["trace"].setdefault("time_unit", "s")  # left out, it is the same workload
         content["trace"]["file"] = file_digest(spec.trace.file)
     if spec.content.file is not None:
         content["content"]["file"] = file_digest(spec.content.file)
@@ -141,10 +144,15 @@ def read_plan(path: Path) -> pa.Table:
         raise UserError(f"not a plan: {str(error).splitlines()[0]}", where=str(path)) from error
 
 
+def _bounded(spec: WorkloadSpec, seed: int) -> WorkloadSpec:
+    """A trace that comes at other times comes once, where nothing else ends the run."""
+    if spec.trace is None or spec.arrivals is None or spec.measured_s() is not None or spec.requests is not None:
+        return spec
+    return spec.model_copy(update={"requests": len(TraceSequence(spec, seed))})
+
+
 def _span_s(spec: WorkloadSpec, table: pa.Table) -> float:
     """The span asked for, or a mean gap behind the last arrival where requests or the trace end earlier."""
-    if spec.loop == "closed":
-        return 0.0
     times_ns = table["at_ns"].drop_null()
     last = float(pc.max(times_ns).as_py() or 0) / 1e9
     by_number = last + _mean_gap_s(spec, last, len(times_ns))

@@ -20,6 +20,7 @@ from tailgate.workloads.plan.session_starts import tenant_codes
 from tailgate.workloads.sampling.random_streams import RandomField
 from tailgate.workloads.table.columns import DEFAULT, NO_TIME, Columns
 from tailgate.workloads.traces import replay
+from tailgate.workloads.traces.detect import with_format
 
 _GROUP: Final = "closed"
 _SAMPLE_REQUESTS: Final = 4096
@@ -117,13 +118,24 @@ class TraceSequence:
         if spec.trace is None:
             raise ValueError("no trace")
         self._spec, self._seed = spec, seed
-        trace = _loaded(spec.trace.model_dump_json(), seed)
+        described = with_format(spec.trace)
+        if spec.content.kind == "replay" and described.format != "openai":
+            raise UserError(
+                f"`content: {{kind: replay}}` sends the bodies of a log in OpenAI's shape; this is {described.format}",
+                where=str(described.file),
+                remedy="Use content: corpus",
+            )
+        trace = _loaded(described.model_dump_json(), seed)
         columns, fit, more = limit_lengths(trace.columns, spec.length_scale, spec.max_context, spec.over_context)
         self.block_tokens = max(1, round((trace.block_tokens or spec.block_tokens) * fit.factor))
         self._columns = blocks_within_prompt(columns, self.block_tokens)
         self._has_times = trace.has_times
         self.notices = [*trace.notices, *more]
         self.names = trace.classes, tuple(spec.tenants) or trace.tenants
+
+    def __len__(self) -> int:
+        """The trace's own requests, each once."""
+        return len(self._columns)
 
     def check(self, count: int, *, endless: bool) -> list[str]:
         return []  # all rows of the trace have been checked

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import orjson
+from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.config.workload import TraceSpec
+from tailgate.workloads.config.workload import TraceSpec, explain
 from tailgate.workloads.traces.formats.csv_stream import beginning, header
+from tailgate.workloads.traces.formats.parquet_records import parquet_types
+from tailgate.workloads.traces.formats.records import json_of
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 
@@ -16,7 +18,11 @@ def with_format(spec: TraceSpec) -> TraceSpec:
     """The same with its format detected from the file where it is `auto`."""
     if spec.format != "auto":
         return spec
-    return spec.model_copy(update={"format": guess_format(spec.file, named=bool(spec.columns))})
+    format = guess_format(spec.file, named=bool(spec.columns))
+    try:  # checked again: what is set may not be for this format
+        return TraceSpec.model_validate(spec.model_dump() | {"format": format})
+    except ValidationError as error:
+        raise explain(error, f"{spec.file} ({format})") from error
 
 
 def guess_format(file: Path, *, named: bool = False) -> str:
@@ -29,6 +35,12 @@ def guess_format(file: Path, *, named: bool = False) -> str:
         raise UserError("the folder doesn't look like a trace of a known format", where=str(file), remedy=_HOW)
     name = file.name.removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
+        if not named:
+            raise UserError(
+                f"the columns of a Parquet file must be named; it has: {', '.join(parquet_types(file))}",
+                where=str(file),
+                remedy="Name them (--columns): prompt_tokens=COLUMN, output_tokens=COLUMN, time=COLUMN, ...",
+            )
         return "parquet"
     if name.endswith((".jsonl", ".ndjson", ".json")):
         return _of_json(file, named=named)
@@ -52,8 +64,8 @@ def _of_json(file: Path, *, named: bool) -> str:
         return "jsonl"
     line = next((line for line in start.splitlines() if line.strip()), b"")
     try:
-        record: Any = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        record: Any = json_of(line)
+    except ValueError:
         record = None
     if isinstance(record, dict):
         if "input_length" in record:

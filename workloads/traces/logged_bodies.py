@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.traces.formats.csv_stream import open_file
+from tailgate.workloads.traces.formats.csv_stream import open_file, without_bom
+from tailgate.workloads.traces.formats.records import json_of
 
 _HINTS: Final = ("messages", "prompt", "input")
 
@@ -22,7 +21,10 @@ class Bodies:
     def __init__(self, file: Path) -> None:
         self._file = file
         with open_file(file) as stream:
-            self._data: bytes = stream.read()
+            try:
+                self._data = without_bom(bytes(stream.read()), file)
+            except OSError as error:
+                raise UserError(f"can't be read: {error}", where=str(file)) from error
         self._starts = [0, *(newline.end() for newline in re.finditer(b"\n", self._data))]
 
     def body(self, line: int) -> dict[str, Any]:
@@ -32,8 +34,8 @@ class Bodies:
         begin = self._starts[line - 1]
         end = self._data.find(b"\n", begin)
         try:
-            record = orjson.loads(self._data[begin : end if end >= 0 else None])
-        except orjson.JSONDecodeError as error:
+            record = json_of(self._data[begin : end if end >= 0 else None])
+        except ValueError as error:
             raise UserError(f"is not JSON: {error}", where=f"{self._file}, line {line}") from error
         for candidate in _candidates(record):
             if any(hint in candidate for hint in _HINTS):

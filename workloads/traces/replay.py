@@ -29,11 +29,13 @@ from tailgate.workloads.traces.formats import (
     ragpulse,
     servegen,
 )
+from tailgate.workloads.traces.grid import grid_of
 from tailgate.workloads.traces.rescale import at_rate, at_speed, renumbered, turns_of
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, joined
 
-_COARSE_NS: Final = 500_000_000
 _GRID_ROWS: Final = 20
+# What is known of a format's recorder: a slice of it that is too short to prove the grid lies on it all the same.
+_RECORDERS_GRID: Final = {"mooncake": 3_000_000_000, "burstgpt": 1_000_000_000}
 _READERS: Final[dict[str, Callable[[Path, Faults], Reader]]] = {
     "azure": azure.read, "burstgpt": burstgpt.read, "mooncake": mooncake.read, "ragpulse": ragpulse.read,
     "kv-cache-tester": kvcachetester.read, "openai": openai_log.read,
@@ -183,19 +185,19 @@ def _ordered(rows: Rows, spec: TraceSpec, notices: list[str]) -> Rows:
 
 
 def _spread(rows: Rows, spec: TraceSpec, seed: int, notices: list[str]) -> Rows:
-    """Stamps that all lie on a coarse grid (Mooncake: 3 s, BurstGPT: 1 s), spread evenly within it.
+    """Stamps that lie on a coarse grid (Mooncake: 3 s, BurstGPT: 1 s), spread evenly within it.
 
     Otherwise all arrivals of a tick would come at once, and any burstiness measured would be the grid's.
     """
     if not spec.spread or rows.waits.any() or len(rows) < _GRID_ROWS:
         return rows
-    gaps = np.diff(rows.at_ns)
-    grid = int(gaps[gaps > 0].min()) if (gaps > 0).any() else 0
-    # Mooncake's ticks are 3 s apart to a few ms; sparse arrivals without a tie are on a grid only if all fit one.
-    ticks = grid >= _COARSE_NS and ((gaps == 0).any() or int(np.gcd.reduce(gaps)) >= _COARSE_NS)
-    if not ticks:
+    grid = grid_of(rows.at_ns, _RECORDERS_GRID.get(spec.format))
+    if grid is None:
         return rows
-    notices.append(f"{spec.file.name}: its stamps lie on a {grid / 1e9:.3g} s grid; they are spread evenly within it")
+    notices.append(
+        f"{spec.file.name}: its stamps lie on a {grid / 1e9:.3g} s grid; they are spread evenly within it "
+        "(--no-spread, or `spread: false`, replays them as they are)"
+    )
     u = RandomField(seed, "spread").uniform(np.arange(len(rows)))
     return replace(rows, at_ns=np.sort(rows.at_ns + (u * grid).astype(np.int64)))
 

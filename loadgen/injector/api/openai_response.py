@@ -2,7 +2,8 @@
 
 The rules are those of docs/metrics.md: in `/v1/completions` every chunk with a choice is a content arrival,
 even with empty text; in chat the first delta `{role, content: ""}` is none. That is vLLM's way (`vllm=True`); of
-other servers only non-empty text, reasoning, or tool calls count. The usage chunk and `[DONE]` never do.
+other servers only non-empty text, reasoning, or tool calls count, wherever they are put (`generated_text`). The usage
+chunk, `[DONE]` and heartbeats never do.
 """
 
 import math
@@ -12,7 +13,9 @@ from typing import Any
 
 import orjson
 
+from tailgate.loadgen.injector.api import generated_text
 from tailgate.loadgen.injector.http import sse
+from tailgate.loadgen.records import NO_COUNT
 
 Payloads = Sequence[bytes] | sse.Events
 DONE = b"[DONE]"
@@ -23,6 +26,8 @@ _UNFINISHED = b'"finish_reason":null'
 _TOKEN_IDS = b'"token_ids":['
 _REASON_CHARS = 100
 _NO_ROOM = ("429", "503")
+# No answer has as many tokens; sums of such counts stay far inside 64 bits.
+_MOST_TOKENS = (1 << 31) - 1
 
 
 class BadPayload(ValueError):
@@ -39,11 +44,12 @@ class Reading:
     done: bool = False
     error: str | None = None
     turned_away: bool = False  # the error is that of a server without room for the request (429, 503), before a token
+    passed_over: str | None = None  # the first event that is nothing of this API
     bad: str | None = None  # why a payload could not be read; nothing behind it was
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
-    output_tokens: int | None = None
+    output_tokens: int | None = None  # NO_COUNT where usage names what is none
     server_queue_ms: float | None = None
     server_ttft_ms: float | None = None
     answered: bool = False  # content that is not reasoning has been seen
@@ -112,15 +118,23 @@ def _read(reading: Reading, payload: bytes) -> bool:
     if payload == DONE:
         reading.done = True
         return False
-    event = _object(payload)
-    if event.get("error"):
-        _take_error(reading, event["error"])
-        return False
-    take_totals(reading, event)
+    try:
+        event = orjson.loads(payload)
+    except orjson.JSONDecodeError as why:
+        return _read_other(reading, payload, why)
+    if not isinstance(event, dict):
+        raise BadPayload(f"not an object: {excerpt(payload)}")
     choices = event.get("choices")
+    if (not choices or "error" in event) and (error := _error_of(event)) is not None:
+        _take_error(reading, error)
+        return False
+    if "usage" in event or "metrics" in event:
+        take_totals(reading, event)
     if not choices:
-        if choices is None and "usage" not in event:
-            raise BadPayload(f"neither choices nor usage nor error: {excerpt(payload)}")
+        if not event.get("usage"):  # a heartbeat, or news of the server's own
+            reading.payloads -= 1
+            if choices is None:
+                reading.passed_over = reading.passed_over or excerpt(payload)
         return False
     choice = choices[0] if isinstance(choices, list) else None
     if not isinstance(choice, dict):
@@ -129,16 +143,24 @@ def _read(reading: Reading, payload: bytes) -> bool:
     if isinstance(reason, str):
         reading.finish_reason = reason[:_REASON_CHARS]
     delta = choice.get("delta") if reading.chat else choice
+    if delta is None and "text" not in choice:  # a last chunk that brings its finish reason only
+        return False
     if not isinstance(delta, dict):
         raise BadPayload(f"a choice without {'delta' if reading.chat else 'text'}: {excerpt(payload)}")
     content = delta.get("content") if reading.chat else delta.get("text")
     reasoning = delta.get("reasoning") or delta.get("reasoning_content")
     tools = delta.get("tool_calls")
-    if not (content or reasoning or tools) and (
-        not reading.vllm or (reading.chat and position == 0 and "role" in delta)
-    ):
-        return False
-    _take_token_ids(reading, choice.get("token_ids"))
+    if not (content or reasoning or tools):
+        reasoning, elsewhere = generated_text.elsewhere(delta)
+        if not (reasoning or elsewhere) and (not reading.vllm or (reading.chat and position == 0 and "role" in delta)):
+            return False
+    elif type(content) is list and not reasoning:  # parts, as Mistral's models send them
+        reasoning, answer = generated_text.in_parts(content)
+        if not (reasoning or answer or tools):
+            return False
+        reasoning = reasoning and not answer
+    if "token_ids" in choice:
+        _take_token_ids(reading, choice["token_ids"])
     if not reading.answered and not reasoning:
         reading.answered = True
         reading.first_answer = reading.contents
@@ -146,6 +168,19 @@ def _read(reading: Reading, payload: bytes) -> bool:
         reading.text.append(content)
     reading.contents += 1
     return True
+
+
+def _read_other(reading: Reading, payload: bytes, why: orjson.JSONDecodeError) -> bool:
+    """Take in what is no plain JSON: data of an error event (orjson takes no kind of bytes but bytes), a heartbeat."""
+    if isinstance(payload, sse.ErrorData):
+        _take_error(reading, _as_json(payload))
+    elif (bare := payload.strip()) == DONE:
+        reading.done = True
+    elif not bare:
+        reading.payloads -= 1
+    else:
+        raise BadPayload(f"not JSON: {excerpt(payload)}") from why
+    return False
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -158,8 +193,25 @@ def _object(data: bytes) -> dict[str, Any]:
     return content
 
 
+def _error_of(event: dict[str, Any]) -> Any:
+    """The error that an event reports, None if it is none: `{error}`, or a bare `{message, code}`."""
+    if event.get("error"):
+        return event["error"]
+    bare = "choices" not in event and isinstance(event.get("message"), str)
+    return event if bare and (event.get("code") is not None or event.get("object") == "error") else None
+
+
+def _as_json(data: bytes) -> Any:
+    try:
+        return orjson.loads(bytes(data))
+    except orjson.JSONDecodeError:
+        return excerpt(data)
+
+
 def _take_error(reading: Reading, error: Any) -> None:
     """A 503 may come as an event: vLLM looks for room a second time when its 200 is already sent."""
+    if isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]
     reading.error = _error_text(error)
     code = error.get("code") if isinstance(error, dict) else None
     reading.turned_away = not reading.contents and str(code) in _NO_ROOM
@@ -177,11 +229,13 @@ def take_totals(reading: Reading, event: dict[str, Any]) -> None:
     """Take in usage and vLLM's per-request metrics, in whichever event they come."""
     usage = event.get("usage")
     if isinstance(usage, dict):
-        reading.prompt_tokens = _integer(usage.get("prompt_tokens"))
-        reading.output_tokens = _integer(usage.get("completion_tokens"))
+        reading.prompt_tokens = _count(usage.get("prompt_tokens"))
+        reading.output_tokens = _count(claimed := usage.get("completion_tokens"))
+        if reading.output_tokens is None and claimed is not None:
+            reading.output_tokens = NO_COUNT
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
-            reading.cached_tokens = _integer(details.get("cached_tokens"))
+            reading.cached_tokens = _count(details.get("cached_tokens"))
     metrics = event.get("metrics")
     if isinstance(metrics, dict):
         reading.server_queue_ms = _number(metrics.get("queue_time_ms"))
@@ -191,8 +245,8 @@ def take_totals(reading: Reading, event: dict[str, Any]) -> None:
 def read_whole(reading: Reading, body: bytes) -> None:
     """Take in an answer that was not streamed, or raise a BadPayload if it is none of this API."""
     answer = _object(body)
-    if answer.get("error"):
-        _take_error(reading, answer["error"])
+    if (error := _error_of(answer)) is not None:
+        _take_error(reading, error)
         return
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -222,7 +276,10 @@ def error_text(body: bytes) -> str:
 def _error_text(error: Any) -> str:
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return str(error["message"])[:500]
-    return error[:500] if isinstance(error, str) else orjson.dumps(error)[:500].decode("utf-8", "replace")
+    try:
+        return error[:500] if isinstance(error, str) else orjson.dumps(error)[:500].decode("utf-8", "replace")
+    except orjson.JSONEncodeError:  # it reads deeper nesting than it writes
+        return "an error whose nesting is too deep to be shown"
 
 
 def excerpt(data: bytes) -> str:
@@ -230,8 +287,8 @@ def excerpt(data: bytes) -> str:
     return data[:200].decode("utf-8", "replace")
 
 
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else None
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
 def _number(value: Any) -> float | None:

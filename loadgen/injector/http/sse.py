@@ -2,7 +2,8 @@
 
 Follows the WHATWG event-stream grammar (https://html.spec.whatwg.org/multipage/server-sent-events.html)
 as far as LLM servers need it: LF, CRLF or CR line ends, comments, `data:` with or without a space, several
-data lines joined by LF; other fields are passed over. Usual bodies are cut by the compiled `_events` where it is there.
+data lines joined by LF; of other fields only `event: error` is heeded. Usual bodies are cut by the compiled `_events`
+where it is there.
 Knows no JSON and no clocks.
 """
 
@@ -23,6 +24,7 @@ if AVAILABLE or TYPE_CHECKING:
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
 _LAST_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"  # one may stand at a stream's start
 
 Ends = npt.NDArray[np.int64]
 
@@ -63,14 +65,22 @@ def _split_any(body: bytes, event_end: re.Pattern[bytes]) -> tuple[list[bytes], 
     return payloads, np.asarray(ends, np.int64), start
 
 
+class ErrorData(bytes):
+    """The data of an event that the server named `error`, whatever is in it."""
+
+
 def _payload(event: bytes) -> bytes | None:
     """The data lines of one event joined by LF; None for comments and for events without data."""
-    lines = []
+    lines, kind = [], b""
     for line in _LINE_END.split(event):
         name, colon, value = line.partition(b":")
-        if name == b"data":
+        if name in (b"data", _BOM + b"data"):
             lines.append(value.removeprefix(b" ") if colon else b"")
-    return b"\n".join(lines) if lines else None
+        elif name == b"event":
+            kind = value.strip()
+    if not lines:
+        return None
+    return ErrorData(b"\n".join(lines)) if kind == b"error" else b"\n".join(lines)
 
 
 class Events:

@@ -38,7 +38,7 @@ class _Second:
         begun = _begun(exchange) or stream.last_ns
         self._e2e_ms.append((stream.last_ns - begun) / 1e6)
         contents = stream.reading.contents
-        self.tokens += stream.reading.output_tokens or contents
+        self.tokens += max(stream.reading.output_tokens or 0, contents)
         if stream.first_ns is not None:
             self._ttft_ms.append((stream.first_ns - begun) / 1e6)
             arrivals_us = np.frombuffer(stream.arrivals_us, np.uint32).astype(np.int64)

@@ -18,7 +18,7 @@ from tailgate.loadgen.injector.dispatcher import Dispatcher
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.job import Job
-from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, Status
+from tailgate.loadgen.records import LOCUSTFILE_REQUEST_SCHEMA, LOCUSTFILE_VERDICT_SCHEMA, NO_COUNT, Status
 from tailgate.loadgen.spool import Spool
 
 APIS: Final = ("chat", "completions")
@@ -106,7 +106,7 @@ class LocustfileLoop:
             "text": "".join(reading.text or []),
             "finish_reason": reading.finish_reason,
             "prompt_tokens": reading.prompt_tokens,
-            "output_tokens": reading.output_tokens,
+            "output_tokens": None if reading.output_tokens == NO_COUNT else reading.output_tokens,
             "ttft_ms": after(stream.first_ns),
             "e2e_ms": after(exchange.end_ns),
             "last_token_ms": after(stream.last_ns),

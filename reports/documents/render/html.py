@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from tailgate.reports.documents.model import TONES, Depth, Document
+from tailgate.reports.documents.render.text import shown
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,13 +25,18 @@ _SHOWN: Final = (Depth.ALL, Depth.FOLDED, Depth.PAGE)
 
 
 def html(document: Document) -> str:
-    figures = [{"key": figure.key, "traces": figure.traces, "layout": figure.layout} for figure in document.figures]
+    from markupsafe import Markup
+
+    figures = [
+        {"key": figure.key, "traces": _nested(figure.traces), "layout": _nested(figure.layout)}
+        for figure in document.figures
+    ]
     return _template().render(
         document=document,
-        shown=_SHOWN,
+        depths=_SHOWN,
         tones=TONES,
-        figures=_packed(orjson.dumps(figures)),
-        plotly=_plotly() if figures else "",
+        figures=Markup(_packed(orjson.dumps(figures))),
+        plotly=Markup(_plotly() if figures else ""),
         css=(_ASSETS / "report.css").read_text(),
         script=(_ASSETS / "report.js").read_text(),
     )
@@ -43,8 +49,25 @@ def _template() -> "Template":
     environment = Environment(
         loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
+    environment.finalize = _final
     environment.globals["kind"] = lambda block: type(block).__name__
     return environment.get_template("page.html")
+
+
+def _final(value: Any) -> Any:
+    """What the template is about to write; what is our own markup already stays as it is."""
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _nested(value: Any) -> Any:
+    match value:
+        case str():
+            return shown(value)
+        case dict():
+            return {key: _nested(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_nested(item) for item in value]
+    return value
 
 
 def _packed(data: bytes) -> str:

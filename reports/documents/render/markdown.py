@@ -1,17 +1,28 @@
 """A document as Markdown that stands alone: for a job's summary or a pull request's comment. Always under 60 kB."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
 from tailgate.reports.documents import model as doc
+from tailgate.reports.documents.render.text import shown
 
 LIMIT_BYTES: Final = 60_000
 _ICONS: Final = {"PASS": "✅ ", "FAIL": "❌ ", "INCONCLUSIVE": "❔ ", "INVALID": "⚠️ "}
 _SENTENCE: Final = 4000  # characters: of what stands outside of tables
 _MOST_NOTES: Final = 30
 _MARKS: Final = str.maketrans(
-    {mark: f"\\{mark}" for mark in "\\|`*_[]"} | {"<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "}
+    {mark: f"\\{mark}" for mark in "\\|`*_[]~"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\n": " ", "\t": " "}
 )
+# What GitHub and GitLab make a link or a message to someone: addresses, @name, #12, !34, &56. Within a
+# code span they do not; what can't stand in one, here or in a table, ends it.
+_LIVE: Final = re.compile(
+    r"""(?:[a-z][a-z0-9+.-]*://|www\.|(?:mailto|xmpp):|[\w./+-]*@(?=\w)|[\w./-]*[#!&](?=\d)|GH-(?=\d))"""
+    r"""[^\s|`\\<>]*(?<![.,:;!?)'"])""",
+    re.IGNORECASE,
+)
+# What would begin a heading or a list where a line begins.
+_OPENING: Final = re.compile(r"^(?=[#+=-])|^(\d+)(?=[.)](?:\s|$))")
 
 
 def markdown(document: doc.Document) -> str:
@@ -19,9 +30,9 @@ def markdown(document: doc.Document) -> str:
     lines = [f"## {word}{escaped(document.heading)}", ""]
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
-            lines += [f"> **{banner.word}**: {escaped(banner.text)}.", ""]
-    lines += [escaped(document.why, _SENTENCE), ""] if document.why else []
-    lines += [*(f"- {escaped(point, _SENTENCE)}" for point in document.points), ""] if document.points else []
+            lines += [f"> **{escaped(banner.word)}**: {escaped(banner.text)}.", ""]
+    lines += [_sentence(document.why), ""] if document.why else []
+    lines += [*(f"- {_sentence(point)}" for point in document.points), ""] if document.points else []
     for section in document.sections:
         lines += _section(section)
     return cut("\n".join(lines), LIMIT_BYTES)
@@ -51,15 +62,24 @@ def _block(block: doc.Block, titled: bool = True) -> Iterator[str]:
             yield from (f"- {more:,} more: see the page" for more in [len(block.items) - _MOST_NOTES] if more > 0)
             yield ""
         case doc.Code():
-            yield from ("```", block.text.replace("```", "'''"), "```", "")
+            yield from ("```", *_fenced(block.text), "```", "")
         case doc.Figure(items=figures) | doc.FigureRow(items=figures) if strips := doc.strips(figures):
             width = max(len(name) for name, _ in strips)
-            yield from ("```", *(f"{name:<{width}} {strip}" for name, strip in strips), "```", "")
+            lines = [f"{name:<{width}} {strip}" for name, strip in strips]
+            yield from ("```", *_fenced("\n".join(lines)), "```", "")
 
 
 def _note(note: doc.Note) -> str:
     lead = f"**{escaped(note.lead)}** " if note.lead else ""
-    return lead + escaped(note.text, _SENTENCE)
+    return lead + _sentence(note.text)
+
+
+def _sentence(text: str) -> str:
+    return _OPENING.sub(r"\1\\", escaped(text, _SENTENCE))
+
+
+def _fenced(text: str) -> list[str]:
+    return shown(text).replace("```", "'''").split("\n")
 
 
 def table_lines(table: doc.Table) -> list[str]:
@@ -76,8 +96,14 @@ def _row(row: doc.Row) -> list[str]:
 
 
 def escaped(value: str, most: int = 400) -> str:
-    """Text that can't break a table nor become markup; what goes beyond `most` characters is `…`."""
-    return (value if len(value) <= most else f"{value[: most - 1]}…").translate(_MARKS)
+    """Text that can't break a table, become markup or call anyone; what goes beyond `most` characters is `…`."""
+    value = shown(value)
+    value = value if len(value) <= most else f"{value[: most - 1]}…"
+    pieces, at = [], 0
+    for live in _LIVE.finditer(value):
+        pieces += [value[at : live.start()].translate(_MARKS), f"`{live[0]}`"]
+        at = live.end()
+    return "".join([*pieces, value[at:].translate(_MARKS)])
 
 
 def cut(document: str, limit: int) -> str:

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from rich.markup import escape
+from rich.markup import escape as _without_markup
 from rich.table import Table as Grid
 
 from tailgate.reports.documents import model as doc
+from tailgate.reports.documents.render.text import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,12 +21,16 @@ _MOST_CHARACTERS: Final = 160
 _PIPE_WIDTH: Final = 1000
 
 
+def escape(text: str) -> str:
+    return _without_markup(shown(text))
+
+
 def print_document(document: doc.Document, console: "Console") -> None:
     if not console.is_terminal:  # a file or a pipe has no width to heed
         console.width = max(console.width, _PIPE_WIDTH)
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
-            _say(console, f"[{_STYLES[banner.tone]}] {banner.word} [/] {escape(banner.text)}")
+            _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
     if document.verdict:
         _say(console, f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}")
     for point in document.points:

@@ -4,7 +4,6 @@ The order is that of the questions: can I believe it, what came out, why, what w
 terminal shows what the summary holds; figures and what was run need the run's columns and its manifest.
 """
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
 from tailgate.reports.documents.model import Banner, Document, FigureRow, section, simulated
 from tailgate.reports.documents.plots.requests import heatmap, length_curves, ttft_by_prompt, waterfall
 from tailgate.reports.documents.plots.run import over_time
+from tailgate.reports.documents.render.csv import csv
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
@@ -123,10 +122,7 @@ def _requests_csv(analysis: Analysis) -> str:
     scheduled = analysis.run.column("scheduled_ns") / 1e6
     for name, values in {"scheduled_ms": scheduled, **{f"{n}_ms": analysis.figures.ms[n] for n in PER_REQUEST}}.items():
         table = table.append_column(name, pa.array(np.round(values, 3), from_pandas=True))
-    table = table.append_column("good", pa.array(analysis.good))
-    sink = io.BytesIO()
-    pacsv.write_csv(table, sink)
-    return sink.getvalue().decode()
+    return csv(table.append_column("good", pa.array(analysis.good)))
 
 
 def _cases(summary: Summary) -> Iterator[Case]:

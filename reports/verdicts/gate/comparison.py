@@ -18,7 +18,14 @@ from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats import between_runs
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.verdicts.gate.error_rule import GoodShare, good_share
-from tailgate.reports.verdicts.gate.metrics import GateMetric, itl_refused, lacking, load_limited, require_load
+from tailgate.reports.verdicts.gate.metrics import (
+    GateMetric,
+    itl_refused,
+    lacking,
+    load_limited,
+    require_load,
+    usage_refused,
+)
 from tailgate.workloads.common.arrays import Floats
 
 Result = Literal["pass", "fail", "can't tell", "refused", "withheld"]
@@ -107,6 +114,9 @@ def compare(
     blank = blank_verdict(metric, point)
     if not metric.latency and (why := load_limited(runs)):
         return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
+    if why := usage_refused(metric, runs):
+        remedy = "Have the server or its gateway count all tokens in usage, or gate latencies and requests_per_s."
+        return Compared(replace(blank, result="refused", why=why, remedy=remedy))
     if metric.figure == "itl" and (why := itl_refused(baseline, candidate)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     a, b = ([run.value(metric) for run in side] for side in (baseline, candidate))

@@ -173,6 +173,19 @@ def load_limited(runs: Sequence[StoredRun]) -> str:
     return ""
 
 
+def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
+    """Why a figure that counts tokens can't be compared; empty if it can."""
+    if "token" not in metric.key and not metric.key.startswith("cost"):
+        return ""
+    for run in runs:
+        if wrong := run.summary.streaming.usage_contradicted:
+            return (
+                f"the server's usage contradicts the stream in {wrong:,} answers of {run.path.name}: how many tokens"
+                " came is an estimate"
+            )
+    return ""
+
+
 def itl_refused(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> str:
     """Why the gaps between chunks can't be compared; empty if they can."""
     shares = [[share for run in side if (share := run.multi_token_share) is not None] for side in (baseline, candidate)]

@@ -118,53 +118,6 @@ def test_an_earlier_gates_verdict_is_not_taken_for_this_ones(checkout: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("comments", "told"),
-    [
-        ("11 Looks good to me\n", "pr comment 7 --body-file"),
-        ("11 Looks good to me\n12 <!-- tailgate gate: other.yaml -->\n", "pr comment 7 --body-file"),
-        (
-            "12 <!-- tailgate gate: gate.yaml -->\r\n13 Thanks\n",
-            "api --method PATCH repos/o/r/issues/comments/12 --field",
-        ),
-    ],
-)
-def test_the_comment_is_the_markdown_and_replaces_its_own_earlier_one_only(
-    checkout: Path, tmp_path: Path, comments: str, told: str
-):
-    """With a `gh` that lists these comments and writes down what else it is told."""
-    action(checkout, tmp_path, candidate="slow-*")
-    (tmp_path / "comments").write_text(comments)
-    gh = tmp_path / "gh"
-    gh.write_text(
-        f'#!/bin/sh\ncase "$*" in *--paginate*) cat {tmp_path}/comments;; *) echo "$@" >> {tmp_path}/calls;; esac\n'
-    )
-    gh.chmod(0o755)
-    done = comment(checkout, tmp_path, "FAIL")
-    assert done.returncode == 0, done.stderr
-    (call,) = (tmp_path / "calls").read_text().splitlines()
-    assert call.startswith(told)
-    body = (tmp_path / "out" / "comment.md").read_text()
-    assert body == "<!-- tailgate gate: gate.yaml -->\n\n" + (tmp_path / "out" / "gate.md").read_text()
-
-
-def test_without_a_verdict_nothing_is_commented(checkout: Path, tmp_path: Path):
-    action(checkout, tmp_path, candidate="slow-*")
-    assert comment(checkout, tmp_path, "").returncode == 0
-    assert not (tmp_path / "out" / "comment.md").exists()
-
-
-def comment(checkout: Path, tmp_path: Path, verdict: str) -> subprocess.CompletedProcess[str]:
-    """The action's step that comments, with the `gh` of this folder."""
-    found = step("Comment")
-    contexts = {
-        "github.token": "t", "github.repository": "o/r", "github.event.pull_request.number": "7",
-        "steps.gate.outputs.verdict": verdict,
-    }  # fmt: skip
-    env = filled(found["env"], {"out": str(tmp_path / "out"), "policy": "gate.yaml"}, contexts)
-    return shell(f'PATH="{tmp_path}:$PATH"\n{found["run"]}', checkout, env)
-
-
-@pytest.mark.parametrize(
     ("candidate", "policy", "code"),
     [
         ("same-*", "gate.yaml", 0),

@@ -49,3 +49,19 @@ def test_short_words_of_harmless_headers_are_no_secrets() -> None:
     secrets = Secrets()
     secrets.learn({"X-Team": "blue", "X-Env": "a"})
     assert secrets.mask("a blue moon, or a blue") == "a blue moon, or a blue"
+
+
+@pytest.mark.parametrize("form", ['p"w/0123', 'p\\"w/0123', "p%22w%2F0123", "YW5uOnAidy8wMTIz"])
+def test_a_url_s_password_is_known_in_every_form_in_which_it_may_come_back(form: str) -> None:
+    secrets = Secrets()
+    secrets.learn_url("http://ann:p%22w%2F0123@h")
+    assert secrets.mask(f"a {form} b") == f"a {MASK} b"
+
+
+def test_of_a_json_document_texts_are_masked_and_its_form_is_kept() -> None:
+    secrets = Secrets()
+    secrets.learn({"X-Key": "12345678", "Authorization": "Bearer test"})
+    document = {"schema": "a.12345678/1", "n": 12345678, "name": "latest", "words": ["key 12345678", None]}
+    assert secrets.masked(document) == {
+        "schema": "a.12345678/1", "n": 12345678, "name": "latest", "words": [f"key {MASK}", None],
+    }  # fmt: skip

@@ -5,8 +5,10 @@ modules; they are converted whole, and row by row only where that fails.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +22,9 @@ from tailgate.workloads.sampling.distributions import MAX_TOKENS
 from tailgate.workloads.traces.rows import Faults, token_fault
 
 _BLOCK_BYTES: Final = 4 << 20
+_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_BOM: Final = b"\xef\xbb\xbf"
+_WIDE: Final = (b"\xff\xfe", b"\xfe\xff")
 _OLDEST, _NEWEST = -2_208_988_800_000_000_000, 4_102_444_800_000_000_000  # 1900 and 2100, ns
 
 
@@ -88,12 +93,20 @@ def whole_numbers(batch: Batch, name: str, faults: Faults, *, least: int = 0) ->
     """A column of token counts, and which rows have a usable one (bad rows are reported and hold 0)."""
 
     def parse_one(text: str) -> int:
-        number = int(text)
-        if fault := token_fault(number, least):
+        number = read_number(text)
+        if not isinstance(number, int) and not number.is_integer():
+            raise ValueError("is not a whole number")
+        if fault := token_fault(int(number), least):
             raise ValueError(fault)
-        return number
+        return int(number)
 
-    return _convert(batch, name, faults, lambda column: pc.cast(column, pa.int64()), parse_one, (least, MAX_TOKENS))
+    def parse_all(column: pa.Array) -> pa.Array:
+        try:
+            return pc.cast(column, pa.int64())
+        except pa.ArrowInvalid:  # 374.0: pandas wrote a column that once held a gap
+            return pc.cast(pc.cast(column, pa.float64()), pa.int64())
+
+    return _convert(batch, name, faults, parse_all, parse_one, (least, MAX_TOKENS))
 
 
 def seconds_ns(batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_000_000) -> tuple[Ints, Mask]:
@@ -102,7 +115,15 @@ def seconds_ns(batch: Batch, name: str, faults: Faults, *, unit_ns: int = 1_000_
     def parse_all(column: pa.Array) -> pa.Array:
         return pc.cast(pc.round(pc.multiply(pc.cast(column, pa.float64()), float(unit_ns))), pa.int64())
 
-    return _convert(batch, name, faults, parse_all, lambda text: round(float(text) * unit_ns), (0, 2**63 - 1))
+    def parse_one(text: str) -> int:
+        try:
+            return round(read_number(text) * unit_ns)
+        except ValueError as error:
+            if is_calendar(text):
+                raise ValueError("is a calendar time: set `time_unit` (--time-unit) to calendar") from error
+            raise
+
+    return _convert(batch, name, faults, parse_all, parse_one, (0, 2**62))
 
 
 def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[Ints, Mask]:
@@ -115,6 +136,30 @@ def timestamps_ns(batch: Batch, name: str, faults: Faults) -> tuple[Ints, Mask]:
         return int(_parse_times(pa.array([text]))[0].as_py())
 
     return _convert(batch, name, faults, _parse_times, parse_one, (_OLDEST, _NEWEST))
+
+
+def read_number(text: str) -> int | float:
+    """The number that a text is; commas may part its thousands. A ValueError says what is wrong with it."""
+    bare = text.strip()
+    if not bare:
+        raise ValueError("is empty")
+    if _THOUSANDS.fullmatch(bare):
+        bare = bare.replace(",", "")
+    if "_" in bare:  # which Python would read
+        raise ValueError("is not a number")
+    try:
+        return int(bare) if bare.lstrip("+-").isdecimal() and len(bare) < 20 else float(bare)
+    except ValueError as error:
+        raise ValueError("is not a number") from error
+
+
+def is_calendar(text: str) -> bool:
+    """Whether a text is a calendar time, as in 2023-11-16 18:15:46."""
+    try:
+        datetime.fromisoformat(text.strip())
+    except ValueError:
+        return False
+    return not text.strip().isdecimal()
 
 
 def _parse_times(column: pa.Array) -> pa.Array:
@@ -183,9 +228,16 @@ def open_file(file: Path) -> Any:
 def beginning(file: Path, size: int) -> bytes:
     with open_file(file) as stream:
         try:
-            return bytes(stream.read(size))
+            return without_bom(bytes(stream.read(size)), file)
         except OSError as error:
             raise UserError(f"can't be read: {error}", where=str(file)) from error
+
+
+def without_bom(start: bytes, file: Path) -> bytes:
+    """The beginning of a text without the mark that Windows programs put before it; UTF-16 is refused."""
+    if start.startswith(_WIDE):
+        raise UserError("the file is written in UTF-16", where=str(file), remedy="Save it as UTF-8")
+    return start.removeprefix(_BOM)
 
 
 def header(file: Path) -> list[str]:
@@ -202,5 +254,5 @@ def _first_line(file: Path) -> list[str]:
         raise UserError("the file is empty", where=str(file))
     if b"\0" in start:
         raise UserError("not a CSV file: it holds binary data", where=str(file))
-    line = start.split(b"\n", 1)[0].decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r")
+    line = start.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r")
     return [str(name) for name in line.split(",")]

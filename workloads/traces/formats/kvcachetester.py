@@ -18,7 +18,7 @@ import orjson
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.sampling.random_streams import RandomField
-from tailgate.workloads.traces.formats.records import BadValueError, Request, number, pieces, tokens, value
+from tailgate.workloads.traces.formats.records import BadValueError, Request, block_ids, number, pieces, tokens, value
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader
 
 BLOCK_TOKENS: Final = 64
@@ -81,7 +81,7 @@ def _steps(
         try:
             at_s = start_s + number(step, "t")
             think_s = number(step, "think_time") if "think_time" in step else 0.0
-            blocks = np.asarray(value(step, "hash_ids"), dtype=np.int64)
+            blocks = np.array(block_ids(step, "hash_ids", bits=63), dtype=np.int64)
             yield Request(
                 at_ns=round(at_s * 1e9),
                 prompt_tokens=tokens(step, "in", least=1),

@@ -6,7 +6,6 @@ Where `think` (in `time_unit`, or seconds beside calendar times) is named, a req
 its session, comes that long after the other's answer.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,11 +17,13 @@ import pyarrow.compute as pc
 from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats import csv_stream
-from tailgate.workloads.traces.formats.csv_stream import Batch
+from tailgate.workloads.traces.formats.csv_stream import Batch, is_calendar
 from tailgate.workloads.traces.formats.openai_log import time_ns
+from tailgate.workloads.traces.formats.parquet_records import is_calendar_type, parquet_records, parquet_types
 from tailgate.workloads.traces.formats.records import (
     BadValueError,
     Request,
+    block_ids,
     number,
     parsed,
     pieces,
@@ -32,12 +33,13 @@ from tailgate.workloads.traces.formats.records import (
 )
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Reader, Rows, SessionNumbers
 
-TimeUnit = Literal["s", "ms", "us", "ns", "calendar"]
+TimeUnit = Literal["s", "ms", "us", "ns", "calendar"]  # None: seconds, or whatever a column's own type says
 _UNIT_NS: Final = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 _NOT_BEHIND: Final = "it has no time, and the request with one before it is of another session"
 
 
-def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit) -> Reader:
+def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit | None) -> Reader:
+    unit = unit or "s"
     if "blocks" in columns:
         raise UserError("a CSV file can't hold lists of block ids", where="workload.trace.columns.blocks")
     _require(file, columns, csv_stream.header(file))
@@ -78,13 +80,23 @@ def read_csv(file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit
 
 
 def read_records(
-    file: Path, faults: Faults, columns: dict[str, str], unit: TimeUnit, block_tokens: int | None, *, parquet: bool
+    file: Path,
+    faults: Faults,
+    columns: dict[str, str],
+    unit: TimeUnit | None,
+    block_tokens: int | None,
+    *,
+    parquet: bool,
 ) -> Reader:
-    source = _parquet(file, columns) if parquet else records(file, faults)
+    if parquet:
+        unit = _parquet_unit(file, columns, unit)
+        source = parquet_records(file, list(columns.values()))
+    else:
+        unit, source = unit or "s", records(file, faults)
     sessions, before = SessionNumbers(), _Before()
 
     def request(record: dict[str, Any]) -> Request:
-        name = record.get(columns["session"]) if "session" in columns else None
+        name = value(record, columns["session"], optional=True) if "session" in columns else None
         session = int(sessions.of(["" if name is None else str(name)])[0]) if "session" in columns else None
         at_ns, think_ns = 0, NO_PAUSE
         if "think" in columns and session is not None:
@@ -97,7 +109,7 @@ def read_records(
             output_tokens=tokens(record, columns["output_tokens"]),
             session=session,
             think_ns=think_ns,
-            blocks=_block_ids(record, columns["blocks"]) if "blocks" in columns else (),
+            blocks=block_ids(record, columns["blocks"]) if "blocks" in columns else (),
             class_name=str(value(record, columns["class"])) if "class" in columns else None,
             tenant=str(value(record, columns["tenant"])) if "tenant" in columns else None,
         )
@@ -155,29 +167,27 @@ def _filled(batch: Batch, columns: dict[str, str], waits: Mask) -> Batch:
 
 
 def _at(record: dict[str, Any], key: str, unit: TimeUnit) -> int:
+    when = value(record, key)
     if unit == "calendar":
-        return time_ns(str(value(record, key)))
+        return time_ns(str(when))
+    if isinstance(when, str) and is_calendar(when):
+        raise BadValueError(f"{key} {when!r} is a calendar time: set `time_unit` (--time-unit) to calendar")
     return round(number(record, key) * _UNIT_NS[unit])
 
 
-def _block_ids(record: dict[str, Any], key: str) -> list[int]:
-    blocks = value(record, key)
-    blocks = [] if blocks is None else list(blocks) if isinstance(blocks, list | np.ndarray) else blocks
-    if not isinstance(blocks, list) or not all(isinstance(b, int) and 0 <= b < 2**64 for b in blocks):
-        raise BadValueError(f"{key} {str(blocks)[:60]!r} is not a list of block ids")
-    return blocks
-
-
-def _parquet(file: Path, columns: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    from pyarrow import parquet
-
-    try:
-        opened = parquet.ParquetFile(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"can't be read as Parquet: {str(error).splitlines()[0]}", where=str(file)) from error
-    _require(file, columns, opened.schema_arrow.names)
-    batches = opened.iter_batches(columns=list(dict.fromkeys(columns.values())))
-    yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
+def _parquet_unit(file: Path, columns: dict[str, str], unit: TimeUnit | None) -> TimeUnit:
+    """The unit asked for, or calendar where the column's type says so; names that aren't there are refused."""
+    types = parquet_types(file)
+    _require(file, columns, list(types))
+    if "time" not in columns or not is_calendar_type(types[columns["time"]]):
+        return unit or "s"
+    if unit not in (None, "calendar"):
+        raise UserError(
+            f"the column {columns['time']!r} holds calendar times, not {unit}",
+            where="workload.trace.time_unit",
+            remedy="Leave it out",
+        )
+    return "calendar"
 
 
 def _require(file: Path, columns: dict[str, str], there: list[str]) -> None:

@@ -4,7 +4,8 @@ There is no standard, so each value is looked for where it is usually put: at th
 `response.body`, in `body`.
 
     when      timestamp, time, ts, created_at, start_time, startTime, created (epoch s, ms, us, ns, or a calendar time)
-    lengths   usage.prompt_tokens and completion_tokens, or usage.input_tokens and output_tokens
+    lengths   usage.prompt_tokens and completion_tokens, or usage.input_tokens and output_tokens; those that Anthropic's
+              cache held (cache_read_input_tokens, cache_creation_input_tokens) are part of the prompt
     session   session_id, conversation_id, sessionId, thread_id
     class     model          tenant     user, tenant, organization, api_key_name
     failed    an `error` that is not null, or a status of 400 and above
@@ -22,6 +23,7 @@ from tailgate.workloads.traces.rows import Faults, Reader, SessionNumbers
 _TIMES: Final = ("timestamp", "time", "ts", "created_at", "start_time", "startTime", "created")
 _SESSIONS: Final = ("session_id", "conversation_id", "sessionId", "thread_id")
 _TENANTS: Final = ("user", "tenant", "organization", "api_key_name")
+_CACHED: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _STATUSES: Final = ("status_code", "status", "http_status")
 
 
@@ -39,8 +41,10 @@ def _request(record: dict[str, Any], sessions: SessionNumbers) -> Request:
     failed = _failed(places)
     usage = _first(places, ("usage",))
     if isinstance(usage, Mapping):
-        old_names = "prompt_tokens" in usage
+        old_names = usage.get("prompt_tokens") is not None
         prompt = tokens(usage, "prompt_tokens" if old_names else "input_tokens")
+        if not old_names:  # Anthropic counts what its cache held beside them, OpenAI within
+            prompt += sum(tokens(usage, name) for name in _CACHED if usage.get(name) is not None)
         output = tokens(usage, "completion_tokens" if old_names else "output_tokens")
     elif failed:
         prompt = output = 0

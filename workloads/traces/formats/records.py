@@ -1,5 +1,6 @@
 """For formats that are records, not columns: JSON Lines, checked numbers out of them, and rows of what they say."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,11 +14,12 @@ import pyarrow as pa
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.table.columns import blocks_of
-from tailgate.workloads.traces.formats.csv_stream import open_file
+from tailgate.workloads.traces.formats.csv_stream import open_file, read_number, without_bom
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Rows, token_fault
 
 _BLOCK: Final = 1 << 20
 _PIECE: Final = 50_000
+_FARTHEST_NS: Final = 2**62  # differences of times are still 64-bit integers
 
 
 class BadValueError(ValueError):
@@ -30,8 +32,8 @@ def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            record = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            record = json_of(text)
+        except ValueError as error:
             faults.bad(line, f"is not JSON: {error}")
             continue
         if isinstance(record, dict):
@@ -40,8 +42,21 @@ def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
             faults.bad(line, "is not a JSON object")
 
 
+def json_of(text: bytes) -> Any:
+    """The value of a JSON text, in which NaN and Infinity may stand where Python and pandas write them."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+        try:
+            return json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+
+
 def _lines(file: Path) -> Iterator[bytes]:
-    rest = b""
+    rest, first = b"", True
     with open_file(file) as stream:
         while True:
             try:
@@ -50,24 +65,36 @@ def _lines(file: Path) -> Iterator[bytes]:
                 raise UserError(f"can't be read: {error}", where=str(file)) from error
             if not block:
                 break
+            if first:
+                block, first = without_bom(block, file), False
             *whole, rest = (rest + block).split(b"\n")
             yield from whole
     if rest:
         yield rest
 
 
-def value(record: Mapping[str, Any], key: str) -> Any:
-    """A value that must be there; the error lists those that are."""
-    if key not in record:
-        raise BadValueError(f"there is no {key!r}; it has: {', '.join(map(str, record))}")
-    return record[key]
+def value(record: Mapping[str, Any], key: str, *, optional: bool = False) -> Any:
+    """A value that must be there, or is None; `usage.input` is that of `input` in the object `usage`."""
+    place, name = record, key
+    while name not in place:
+        first, _, rest = name.partition(".")
+        inner = place.get(first)
+        if not rest or not isinstance(inner, Mapping):
+            if optional:
+                return None
+            raise BadValueError(f"there is no {key!r}; it has: {', '.join(map(str, place))}")
+        place, name = inner, rest
+    return place[name]
 
 
 def tokens(record: Mapping[str, Any], key: str, *, least: int = 0) -> int:
     """A token count of at least `least`, which may be written as text."""
     number = value(record, key)
-    if isinstance(number, str) and number.strip().isdigit():
-        number = int(number)
+    if isinstance(number, str):
+        try:
+            number = read_number(number)
+        except ValueError as error:
+            raise BadValueError(f"{key} {number[:60]!r} {error}") from error
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
@@ -83,12 +110,23 @@ def number(record: Mapping[str, Any], key: str) -> float:
     try:
         if isinstance(raw, bool):
             raise BadValueError(f"{key} {raw!r} is not a number")
-        parsed = float(raw)
-    except (TypeError, ValueError) as error:
+        parsed = read_number(raw) if isinstance(raw, str) else float(raw)
+        parsed = float(parsed)
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadValueError(f"{key} {raw!r} is not a number") from error
     if not -1e18 < parsed < 1e18:
         raise BadValueError(f"{key} {raw!r} is not finite")
     return parsed
+
+
+def block_ids(record: Mapping[str, Any], key: str, *, bits: int = 64) -> list[int]:
+    """A list of block ids, whole numbers of at most so many bits; empty where it is null."""
+    blocks = value(record, key)
+    if blocks is None:
+        return []
+    if not isinstance(blocks, list) or not all(type(block) is int and 0 <= block < 2**bits for block in blocks):
+        raise BadValueError(f"{key} {str(blocks)[:60]!r} is not a list of block ids")
+    return blocks
 
 
 @dataclass
@@ -118,6 +156,8 @@ def parsed(
     for line, record in lines:
         try:
             request = request_of(record)
+            if not abs(request.at_ns) < _FARTHEST_NS:
+                raise BadValueError("its time is out of range")
         except BadValueError as error:
             faults.bad(line, str(error))
         else:

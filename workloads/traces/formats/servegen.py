@@ -24,6 +24,7 @@ import pyarrow as pa
 from tailgate.workloads.arrivals.renewal import Gamma, Poisson, Renewal, Weibull
 from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.sampling.distributions import MAX_TOKENS
 from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 from tailgate.workloads.table.columns import check_size
 from tailgate.workloads.traces.formats.csv_stream import open_file
@@ -31,6 +32,8 @@ from tailgate.workloads.traces.rows import Faults, Rows
 
 WINDOW_S: Final = 600.0
 _INPUTS: Final = ("input_tokens", "text_tokens")
+_LARGEST: Final = 1e9  # seconds, and requests/s
+_LEAST_SHAPE, _MOST_SHAPE = 0.005, 1e6  # outside, gaps are no longer numbers
 _NOTHING: Final = ("{}", "{0: 1.0}")
 _CLIENT: Final = re.compile(r"chunk-(\d+)-trace\.csv(\.gz)?$")
 
@@ -93,7 +96,8 @@ def windows(path: Path, faults: Faults) -> Iterator[Window]:
             continue
         try:
             start, rate, _, pattern, shape, _ = row
-            yield Window(float(start), float(rate), _law(pattern, float(shape)) if float(rate) > 0 else None)
+            start_s, per_s = _finite(start, "start"), _finite(rate, "rate")
+            yield Window(start_s, per_s, _law(pattern, float(shape)) if per_s > 0 else None)
         except ValueError as error:
             faults.bad(line, f"{path.name}: {error}")
 
@@ -124,7 +128,16 @@ def generate(folder: Path, faults: Faults, seed: int, start_s: float, duration_s
     )
 
 
+def _finite(text: str, name: str) -> float:
+    number = float(text)
+    if not 0 <= number < _LARGEST:
+        raise ValueError(f"its {name} {text} is out of range")
+    return number
+
+
 def _law(pattern: str, shape: float) -> Renewal:
+    if pattern in ("Gamma", "Weibull") and not _LEAST_SHAPE < shape <= _MOST_SHAPE:
+        raise ValueError(f"the shape {shape:g} is not between {_LEAST_SHAPE} and {_MOST_SHAPE}")
     match pattern:
         case "Gamma":
             return Gamma(shape)
@@ -183,7 +196,17 @@ def _lengths(path: Path, ignored: set[str]) -> list[Lengths]:
             prompt, output = _distribution(prompts), _distribution(fields["output_tokens"])
             if prompt is not None and output is not None:
                 lengths.append(Lengths(float(start), prompt, output))
-    except (OSError, ValueError, SyntaxError, KeyError, StopIteration, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        KeyError,
+        StopIteration,
+        AttributeError,
+        TypeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise UserError(f"is not a ServeGen dataset: {error}", where=str(path)) from error
     return lengths
 
@@ -193,6 +216,14 @@ def _distribution(literal: str) -> tuple[Ints, Floats] | None:
     shares = ast.literal_eval(literal)
     if not shares:
         return None
+    if not isinstance(shares, dict) or not all(_is_share(value, share) for value, share in shares.items()):
+        raise ValueError(f"{literal[:60]!r} does not give each number of tokens its share")
+    if not sum(shares.values()):
+        return None
     values = np.array(sorted(shares), dtype=np.int64)
     edges = np.cumsum(np.array([shares[value] for value in values.tolist()], dtype=np.float64))
     return values, edges / edges[-1]
+
+
+def _is_share(value: Any, share: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKENS and isinstance(share, int | float) and 0 <= share < _LARGEST

@@ -124,6 +124,22 @@ class Buggy(LLMUser):
     assert "mine.py" in event["where"]
 
 
+def test_a_request_for_several_answers_is_not_sent(tmp_path: Path) -> None:
+    text = (
+        "from tailgate import LLMUser, task\n"
+        "class Asker(LLMUser):\n"
+        "    @task\n"
+        "    def ask(self):\n"
+        "        self.client.chat('how many?', max_tokens=8)\n"
+        "        self.client.chat('how many?', max_tokens=8, n=2)\n"
+    )
+    with answering(lambda _body: ["one"]) as server:
+        ended = run(tmp_path, server, locustfile(tmp_path, text), "--users", "1", "--requests", "5")
+    assert len(server.asked) == 5
+    assert not any("n" in body for _, body in server.asked)
+    assert any("`n` asks for several answers" in event["text"] for event in ended.events)
+
+
 def test_weights_tags_and_names_of_classes_are_heeded(tmp_path: Path) -> None:
     text = (
         HEAD

@@ -1,16 +1,26 @@
 """What a run keeps of its spec and command line holds no secret."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from tailgate.harness.cli.run import _command_line
+from tailgate.harness.config import masking
 from tailgate.harness.config import run_spec as specs
-from tailgate.harness.config.masking import is_secret
+from tailgate.harness.config.masking import without_credentials
 from tailgate.harness.targets.base import Life
+from tailgate.loadgen.redact import Secrets, is_secret
 from tailgate.workloads.common.errors import UserError
 
 WORKLOAD = {"arrivals": {"rate": "1/s"}, "duration": "1s", "prompt_tokens": 1, "output_tokens": 1}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+    """What the process knows; nothing yet."""
+    monkeypatch.setattr(masking, "SECRETS", Secrets())
+    return masking.SECRETS
 
 
 def built(**data: object) -> specs.RunSpec:
@@ -109,3 +119,52 @@ def test_the_command_of_a_launch_is_kept_without_its_secrets() -> None:
 )  # fmt: skip
 def test_what_counts_tokens_is_no_secret(name: str, secret: bool) -> None:
     assert is_secret(name) is secret
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://ann:hunter2@h:1/v1", "http://***@h:1/v1"),
+        ("http://ann:p@hunter2@h", "http://***@h"),
+        ("https://h/x?code=hunter2&api-version=2024-10-21#f", "https://h/x?code=***&api-version=2024-10-21#f"),
+        ("https://h?sig=hunter2", "https://h?sig=***"),
+        ("see https://h/x?k=hunter2, or not", "see https://h/x?k=*** or not"),
+        ("is it so? a=b", "is it so? a=b"),
+    ],
+)
+def test_of_a_url_user_password_and_query_are_masked(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"target": {"url": "http://ann:canary-0001@h"}},
+        {"target": {"urls": ["http://g", "http://h?k=canary-0001"]}},
+        {"target": {"url": "http://h", "headers": {"X-Api-Key": "canary-0001"}}},
+        {"target": {"url": "http://h", "env": {"HF_TOKEN": "canary-0001"}}},
+        {"extra": {"metadata": [{"user_token": "canary-0001"}]}},
+        {"extra": {"credentials": {"of": "canary-0001"}}},
+        {"extra": {"password": "canary-0001"}, "no_such_key": 1},
+    ],
+)
+def test_what_a_spec_gives_as_a_secret_is_masked_in_what_others_say(given: dict[str, object], known: Secrets) -> None:
+    """Also where the spec is then refused, since the error may show it."""
+    with contextlib.suppress(UserError):
+        built(**given)
+    assert known.mask("you said canary-0001 to us") == "you said *** to us"
+
+
+def test_harmless_headers_do_not_blot_out_our_own_words(known: Secrets) -> None:
+    built(target={"url": "http://h", "headers": {"X-Team": "completions"}})
+    assert known.masked({"endpoint": "completions"}) == {"endpoint": "completions"}
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "ü" * 100, "a\x1b[31m", "a\nb", "a\u202eb"])
+def test_a_name_that_no_folder_or_terminal_should_have_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="name"):
+        built(name=name)
+
+
+def test_a_server_s_words_in_an_error_do_not_act_on_the_terminal() -> None:
+    assert str(UserError("it said \x1b[2J", where="\x07", remedy="\x9b")) == "\\x07: it said \\x1b[2J. \\x9b"

@@ -146,7 +146,7 @@ class TestClasses:
 def test_how_answers_came_over_the_wire_is_reported(tmp_path):
     collect(fabricate(tmp_path / "run", many(10, gaps=[5.0] * 3, client_coalesced=1)))
     found = summarize(tmp_path / "run").to_json()["streaming"]
-    assert (found["arrivals"], found["client_coalesced_share"], found["multi_token_share"]) == (40, 0.25, None)
+    assert (found["arrivals"], found["client_coalesced_share"], found["multi_token_share"]) == (40, 0.25, 0.0)
 
 
 class TestManyTenants:

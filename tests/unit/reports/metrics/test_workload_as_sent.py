@@ -103,7 +103,7 @@ def test_ks_distance_agrees_with_scipy():
 
 
 def test_answers_of_another_length_are_counted(tmp_path):
-    rows = [Row(at=100.0 * i, gaps=[1.0] * 3, output_tokens=4 if i else 3) for i in range(20)]
+    rows = [Row(at=100.0 * i, gaps=[1.0] * (3 if i else 2), output_planned=4) for i in range(20)]
     found = sent(tmp_path / "run", rows)
     assert (found.mismatched, found.output_ks) == (1, pytest.approx(0.05))
 

@@ -200,7 +200,7 @@ def test_an_idle_deployment_is_under_used_at_the_stated_demand(tmp_path):
 
 
 def test_lengths_that_were_not_obeyed(tmp_path):
-    rows = [Row(at=50.0 * i, gaps=[20.0] * 9, output_tokens=9 if i < 10 else 10) for i in range(200)]
+    rows = [Row(at=50.0 * i, gaps=[20.0] * (8 if i < 10 else 9), output_planned=10) for i in range(200)]
     assert found(tmp_path / "run", rows)[FindingKind.LENGTHS_DIFFER].figures["mismatched"] == 10
 
 

@@ -24,6 +24,8 @@ def test_an_unknown_key_says_what_was_meant() -> None:
     assert "unknown key 'promt_tokens' (did you mean 'prompt_tokens'?)" in message(**MINIMAL, promt_tokens=1)
     assert "arrivals: unknown key 'rat' (did you mean 'rate'?)" in message(**MINIMAL | {"arrivals": {"rat": 1}})
     assert "unknown key 'xyz' (known: prompt_tokens, " in message(**MINIMAL, xyz=1)
+    assert "unknown key 'rate' (did you mean `arrivals: {rate: ...}`?)" in message(**MINIMAL, rate=5)
+    assert "unknown key 'over' (did you mean 'over_context'?)" in message(**MINIMAL, over=5)
 
 
 @pytest.mark.parametrize(

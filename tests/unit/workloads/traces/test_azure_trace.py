@@ -64,14 +64,14 @@ def test_times_of_2024_with_a_zone_and_with_or_without_a_fraction_are_read(tmp_p
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("2023-11-16 18:15:52,abc,1", "ContextTokens 'abc' can't be read"),
+        ("2023-11-16 18:15:52,abc,1", "ContextTokens 'abc' is not a number"),
         ("2023-11-16 18:15:52,-5,1", "ContextTokens '-5' is negative"),
         ("2023-11-16 18:15:52,0,1", "ContextTokens '0' is below 1"),
         ("2023-11-16 18:15:52,999999999,1", "is above 100,000,000"),
         ("yesterday,5,1", "TIMESTAMP 'yesterday' can't be read"),
         ("2023-11-16 18:15:52,5", "2 columns where the header has 3"),
         ("2023-11-16 18:15:52,5,1,9", "4 columns where the header has 3"),
-        ("2023-11-16 18:15:52,5,", "GeneratedTokens '' can't be read"),
+        ("2023-11-16 18:15:52,5,", "GeneratedTokens '' is empty"),
     ],
 )
 def test_a_broken_row_is_named_by_file_and_line_or_skipped_and_counted(tmp_path: Path, row: str, says: str) -> None:

@@ -105,7 +105,11 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 2}
         ("mooncake", json.dumps(MOONCAKE | {"input_length": 4.5}), "not a whole number"),
         ("mooncake", json.dumps(MOONCAKE | {"hash_ids": 7}), "not a list of block ids"),
         ("mooncake", json.dumps(MOONCAKE | {"timestamp": "x"}), "'x' is not a number"),
-        ("mooncake", '{"timestamp": 1, "input_length": 4}', "there is no 'hash_ids'; it has: timestamp, input_length"),
+        (
+            "mooncake",
+            '{"timestamp": 1, "input_length": 4}',
+            "there is no 'output_length'; it has: timestamp, input_length",
+        ),
         ("mooncake", '{"timestamp": 1,', "is not JSON"),
         ("mooncake", "[1]", "is not a JSON object"),
         ("openai", '{"timestamp": 1700000000}', "no usage"),

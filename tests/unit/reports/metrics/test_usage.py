@@ -1,0 +1,111 @@
+"""Usage that its stream proves wrong: tokens are estimated from the arrivals, and it is said."""
+
+from dataclasses import replace
+
+import pytest
+from tests.kit.fabricate import Row, fabricate
+
+from tailgate.loadgen.records import NO_COUNT
+from tailgate.reports.build import build
+from tailgate.reports.compare.runs import read_run
+from tailgate.reports.metrics.analysis import analyse
+from tailgate.reports.rundir.collect import collect
+from tailgate.reports.rundir.run import load_run
+from tailgate.reports.rundir.usage import planned_is_limit
+from tailgate.reports.validity.server import server_checks
+from tailgate.reports.verdicts.gate.metrics import gate_metric, usage_refused
+
+# 8 chunks, 20 ms apart.
+EIGHT = Row(at=0.0, gaps=[20.0] * 7, output_planned=8)
+ANSWERS = [replace(EIGHT, at=200.0 * i) for i in range(40)]
+
+
+def summary(folder, rows, **manifest):
+    fabricate(folder, rows, **manifest)
+    return build(folder)
+
+
+@pytest.mark.parametrize("claim", [2, 0, NO_COUNT, 9, 2**31 - 1])
+def test_usage_that_the_stream_contradicts_is_not_believed(tmp_path, claim):
+    found = summary(tmp_path / "run", [replace(row, output_tokens=claim) for row in ANSWERS])
+    assert found.latency_ms["tpot"].mean == pytest.approx(20.0)
+    assert found.throughput.output_tokens_per_s == pytest.approx(8 * 40 / 10)
+    assert found.throughput.estimated_share == 1.0
+    assert found.streaming.usage_contradicted == 40
+    assert any("usage contradicts the stream in 40 of 40 answers" in notice for notice in found.notices)
+    assert not any(finding.kind == "lengths_differ" for finding in found.findings)
+    assert found.valid
+
+
+def test_a_few_wrong_answers_are_estimated_and_the_others_are_not(tmp_path):
+    rows = [replace(row, output_tokens=2 if i < 10 else 8) for i, row in enumerate(ANSWERS)]
+    found = summary(tmp_path / "run", rows)
+    assert found.throughput.estimated_share == pytest.approx(0.25)
+    assert found.streaming.usage_contradicted == 10
+
+
+def test_usage_that_agrees_is_believed(tmp_path):
+    found = summary(tmp_path / "run", ANSWERS)
+    assert (found.throughput.estimated_share, found.streaming.usage_contradicted) == (0.0, None)
+    assert not any("usage" in notice for notice in found.notices)
+
+
+def test_a_server_that_sends_more_than_was_asked_for_is_believed(tmp_path):
+    rows = [replace(row, output_planned=4, output_tokens=8) for row in ANSWERS]
+    assert summary(tmp_path / "run", rows).streaming.usage_contradicted is None
+
+
+def test_counts_of_prompts_that_can_not_be_are_not_believed(tmp_path):
+    folder = fabricate(tmp_path / "run", [replace(EIGHT, prompt_tokens=10, cached_tokens=11)])
+    collect(folder)
+    run = load_run(folder)
+    assert run.column("cached_tokens").tolist() == [pytest.approx(float("nan"), nan_ok=True)]
+
+
+def test_planned_lengths_are_limits_but_for_a_logs_own_bodies():
+    replay = {"workload": {"content": {"kind": "replay"}}}
+    assert planned_is_limit({}) and planned_is_limit({"output": "natural"}) and planned_is_limit(replay)
+    assert not planned_is_limit({**replay, "output": "natural"})
+    assert not planned_is_limit({"extra": {"max_tokens": 9}})
+
+
+def test_tokens_and_cost_are_not_gated_by_wrong_usage_and_latencies_are(tmp_path):
+    folder = tmp_path / "run"
+    summary(folder, [replace(row, output_tokens=2) for row in ANSWERS])
+    run = read_run(folder)
+    for key in ("output_tokens_per_s", "total_tokens_per_s", "cost.per_million_output", "energy.j_per_output_token"):
+        assert "usage contradicts" in usage_refused(gate_metric(key), [run])
+    for key in ("tpot.p50", "ttft.p90", "requests_per_s", "goodput"):
+        assert usage_refused(gate_metric(key), [run]) == ""
+
+
+def test_a_counter_of_the_server_is_not_held_against_wrong_usage(tmp_path):
+    rows = [replace(row, output_tokens=2) for row in ANSWERS]
+    names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+    server = [(t, name, "", value) for name in names for t, value in ((0.0, 0.0), (69.0, 320.0))]
+    fabricate(tmp_path / "run", rows, server=server)
+    collect(tmp_path / "run")
+    check = next(c for c in server_checks(analyse(tmp_path / "run")) if c.name == "token_counts")
+    assert (check.status, "contradicts" in check.why) == ("unchecked", True)
+
+
+def test_chunks_of_several_tokens_are_found_by_usage_where_the_server_does_not_tell(tmp_path):
+    """As of a server that sends two tokens a chunk in most answers, and one in the others."""
+    doubled = [replace(row, output_tokens=16, output_planned=16) for row in ANSWERS[:30]]
+    found = summary(tmp_path / "run", [*doubled, *ANSWERS[30:]])
+    assert found.streaming.multi_token_share == pytest.approx(0.75)
+    assert found.streaming.tpot_is_bound == 30
+    assert any("30 of 40 answers brought more tokens" in notice for notice in found.notices)
+    assert read_run(tmp_path / "run").multi_token_share == pytest.approx(0.75)
+
+
+def test_a_first_chunk_that_is_told_makes_tpot_exact(tmp_path):
+    rows = [replace(row, output_tokens=16, output_planned=16, first_chunk_tokens=2) for row in ANSWERS]
+    found = summary(tmp_path / "run", rows)
+    assert found.latency_ms["tpot"].mean == pytest.approx(10.0)
+    assert found.streaming.tpot_is_bound is None
+
+
+def test_wrong_usage_tells_nothing_of_chunks(tmp_path):
+    found = summary(tmp_path / "run", [replace(row, output_tokens=9, output_planned=8) for row in ANSWERS])
+    assert found.streaming.multi_token_share is None
