@@ -75,7 +75,7 @@ def meant(word: str, choices: list[str]) -> str:
     """`did you mean 'x'?` for a word that is none of the choices, or a list of them where none is like it."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     begun = [choice for choice in choices if choice.startswith(f"{word}_")]  # `price` for `price_per_hour`
-    near = near or (begun if len(begun) == 1 else [])
+    near = begun if len(begun) == 1 else near
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
 
 
