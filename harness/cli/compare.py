@@ -28,11 +28,9 @@ def run(argv: list[str]) -> int:
 
         sys.stdout.write(markdown(document))
     elif not options.quiet:
-        from rich.console import Console
+        from tailgate.reports.documents.render.terminal import print_document, standard_output
 
-        from tailgate.reports.documents.render.terminal import print_document
-
-        console = Console()
+        console = standard_output()
         print_document(document, console)
         console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
     return 0

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tailgate.harness.config.arguments import EXIT_CODES, Parser
+from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.reports.build import build_with_analysis
 from tailgate.reports.documents.run.write import FORMATS, export, print_summary
 from tailgate.workloads.common.errors import UserError
@@ -20,10 +20,10 @@ def run(argv: list[str]) -> int:
     if options.json or options.format:
         sys.stdout.write(export(run_dir, summary, options.format or "json", analysis))
     elif not options.quiet:
-        from rich.console import Console
+        from tailgate.reports.documents.render.terminal import standard_output
 
-        console = Console()
-        print_summary(summary, console)
+        console = standard_output()
+        print_summary(summary, console, everything=options.all)
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
     return summary.exit_code
 
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", help="The run directory.")
     parser.add_argument("--format", choices=FORMATS, help="Print this document on stdout instead of the table.")
+    parser.add_argument("--all", action="store_true", help=ALL_HELP)
     parser.add_argument("--json", action="store_true", help="The same as --format json.")
     parser.add_argument("--quiet", action="store_true", help="Write the files and print nothing.")
     return parser

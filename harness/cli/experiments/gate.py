@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import ALL_HELP, Parser
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -162,12 +162,11 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
         sys.stdout.write(json_text(verdict))
     elif not options.quiet:
-        from rich.console import Console
-
         from tailgate.reports.documents.gate.write import print_verdict
+        from tailgate.reports.documents.render.terminal import standard_output
 
-        console = Console()
-        print_verdict(verdict, console)
+        console = standard_output()
+        print_verdict(verdict, console, everything=options.all)
         if folder is not None:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 
@@ -228,6 +227,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--junit", type=Path, help="write JUnit XML here too")
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")
+    p.add_argument("--all", action="store_true", help=f"{ALL_HELP[0].lower()}{ALL_HELP[1:-1]}")
     p.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else on stdout")
     p.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return p

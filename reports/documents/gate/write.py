@@ -43,8 +43,8 @@ def junit(verdict: Verdict) -> str:
     return junit_xml.junit(f"tailgate gate {verdict.name}", [*_cases(verdict)], seconds)
 
 
-def print_verdict(verdict: Verdict, console: "Console") -> None:
-    print_document(gate_document(verdict), console)
+def print_verdict(verdict: Verdict, console: "Console", *, everything: bool = False) -> None:
+    print_document(gate_document(verdict), console, everything=everything)
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:

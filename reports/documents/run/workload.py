@@ -24,6 +24,7 @@ def workload(summary: Summary, analysis: Analysis, curves: Figure | None) -> Sec
         Table(["", "planned", "sent", "its 95 % interval", "a Poisson process: 95 % of cases"], _beside(sent)),
         curves,
         depth=Depth.PAGE,
+        short="Workload",
     )
 
 
