@@ -1,4 +1,5 @@
-// What a word means, beside it while it is pointed at, tapped or in focus; on paper what is folded stands open.
+// What a word means, beside it while it is pointed at, tapped or in focus; where a section that is jumped to begins; on
+// paper what is folded stands open.
 // Without script a word has the browser's own tooltip, and all of them stand at the page's end.
 "use strict";
 (() => {
@@ -27,6 +28,11 @@
   addEventListener("keydown", ({ key }) => { if (key === "Escape") hide(); });
   addEventListener("scroll", hide, { capture: true, passive: true });
   addEventListener("focusout", hide);
+
+  // A section that is jumped to begins below what stays at the top.
+  new ResizeObserver(([{ target }]) => {
+    document.documentElement.style.scrollPaddingTop = `${target.offsetHeight}px`;
+  }).observe(document.querySelector(".top"));
 
   const folded = document.querySelectorAll("details.folded:not([open])");
   addEventListener("beforeprint", () => folded.forEach((part) => { part.open = true; }));
