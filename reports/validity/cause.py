@@ -47,7 +47,7 @@ _RANKS: Final = {name: rank for rank, name in enumerate(_HAPPENED)}
 
 
 @dataclass(frozen=True)
-class Cause:
+class InvalidCause:
     """What happened and what to do, each in whole sentences; and the other checks that failed."""
 
     happened: str
@@ -55,10 +55,11 @@ class Cause:
     others: tuple[Check, ...]
 
 
-def cause(failed: Sequence[Check]) -> Cause:
+def cause(failed: Sequence[Check]) -> InvalidCause:
     """The cause among one or more failed checks."""
     first = min(failed, key=lambda check: _RANKS.get(check.name, -1))
-    return Cause(_happened(first), _sentence(first.remedy), tuple(check for check in failed if check is not first))
+    others = tuple(check for check in failed if check is not first)
+    return InvalidCause(_happened(first), _sentence(first.remedy), others)
 
 
 def _happened(check: Check) -> str:

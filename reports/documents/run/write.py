@@ -34,7 +34,7 @@ from tailgate.reports.rundir.events import read_events
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
-from tailgate.reports.validity.cause import Cause, cause
+from tailgate.reports.validity.cause import InvalidCause, cause
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +83,7 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
     )
 
 
-def _also_failed(found: Cause) -> list[str]:
+def _also_failed(found: InvalidCause) -> list[str]:
     others = ", ".join(check_name(check) for check in found.others)
     return [f"These checks failed as well, most often for the same reason: {others}."] if others else []
 
