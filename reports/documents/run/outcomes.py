@@ -100,7 +100,7 @@ def validity(summary: Summary) -> Section:
     return section(
         "Did the measuring itself hold?",
         Note(f"validity: {held} of {len(checks)} checks hold; {brief}; {client.stamp} time stamps"),
-        Notes([Note(check.reason(), tone="fail") for check in summary.failed_checks], depth=Depth.PAGE),
+        Notes([*map(_failed, summary.failed_checks)], depth=Depth.PAGE),
         Notes([Note(f"{check_name(c)} ({c.why})", "unchecked:", tone="unchecked") for c in unchecked]),
         Table(
             ["check", "result", "found", "at most", ""],
@@ -126,6 +126,10 @@ def _worker(worker: dict[str, Any]) -> str:
         f"{worker['clock_offset_ms']:+.3f} ms (± {worker['clock_error_ms']:.3f} ms) against the master's, "
         f"moved by {worker['clock_drift_ms']:+.3f} ms" + ("" if worker["drained"] else "; did not come to the end")
     )
+
+
+def _failed(check: Check) -> Note:
+    return Note(check.reason().partition(": ")[2], f"{check_name(check)}:", tone="fail")
 
 
 def _check(check: Check) -> Row:
