@@ -51,6 +51,13 @@ class Table:
     title: str = ""
     words: Iterable[int] = (0,)
     depth: Depth = Depth.ALL
+    dash: str = ""  # why a cell holds a dash in place of a figure; shown where one does
+
+    @property
+    def dashed(self) -> str:
+        """The reason of its dashes; empty where it has none."""
+        texts = (cell if isinstance(cell, str) else cell.text for row in self.rows for cell in row)
+        return self.dash if "-" in texts else ""
 
 
 @dataclass(frozen=True)
