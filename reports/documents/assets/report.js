@@ -42,10 +42,10 @@
     const words = [...document.querySelectorAll(".banner")].map((banner) => banner.textContent.split(":")[0]);
     words.push(place.closest("figure").querySelector("b").textContent, document.querySelector("h1").textContent);
     const text = words.join(" · ").replace(/[&<>]/g, (mark) => `&#${mark.charCodeAt(0)};`);
-    const { clientWidth: width, clientHeight: height } = place, { margin } = place.layout;
+    const width = Math.max(640, place.clientWidth), height = place.clientHeight + 32, { margin } = place.layout;
     const title = { text, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 10 }, font: { size: 14 } };
-    const layout = { ...place.layout, title, width, height: height + 32, margin: { ...margin, t: margin.t + 32 } };
-    return Plotly.downloadImage({ data: place.data, layout }, { format: "png", scale: 2, width, height: height + 32,
+    const layout = { ...place.layout, title, width, height, margin: { ...margin, t: margin.t + 32 } };
+    return Plotly.downloadImage({ data: place.data, layout }, { format: "png", scale: 2, width, height,
       filename: `${words.at(-1)}-${place.id}`.replace(/[^\w.-]+/g, "-").slice(0, 120) });
   }
 
