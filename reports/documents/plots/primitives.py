@@ -18,7 +18,8 @@ Json = dict[str, Any]
 Ends = Sequence[float | None]
 LEGEND: Final[Json] = {"showlegend": True, "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom"}}
 SECONDS: Final = "seconds from the run's start"
-_WIDEST: Final = 1e4  # high over low, on a logarithmic axis
+# Ticks of a logarithmic axis within each decade, from few to many.
+_STEPS: Final = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7))
 
 
 def line(x: Iterable[float], y: Iterable[float | None], name: str, colour: str, **style: Any) -> Json:
@@ -103,23 +104,27 @@ def axis(title: str, **more: Any) -> Json:
     return {"title": {"text": title}, **more}
 
 
-def log_axis(values: Iterable[float | None], steps: Sequence[int] = (1, 2, 5)) -> Json:
-    """A logarithmic axis with ticks at `steps` of each decade, and at more where they would be few.
+def log_axis(values: Iterable[float | None], most: int = 7) -> Json:
+    """A logarithmic axis with at most so many ticks between its ends, by default what a narrow plot has room for.
 
-    A linear one where the values span little, and from zero where they hold a zero or more decades than can be read:
-    a logarithm has no place for the gap of two tokens that came at once.
+    A linear one where the values span little, and from zero where they hold a zero: a logarithm has no place for the
+    gap of two tokens that came at once.
     """
     finite = [v for v in values if v is not None and math.isfinite(v)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    if low * _WIDEST < high or low <= 0:
+    if low <= 0:
         return {"rangemode": "tozero"}
     if high < 3 * low:
         return {"rangemode": "normal"}
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    finer = ((1,), steps, (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7))[0 if len(decades) > 6 else 1 :]
-    several = ([step * 10.0**decade for decade in decades for step in choice] for choice in finer)
-    ticks = next((some for some in several if sum(low <= tick <= high for tick in some) > 2), [])
-    return {"type": "log", "tickvals": ticks, "ticktext": [plain(tick) for tick in ticks], "tickangle": 0}
+    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _STEPS]
+    fitting = [ticks for ticks in choices if sum(low <= tick <= high for tick in ticks) <= most]
+    ticks = fitting[-1] if fitting else choices[0]
+    return {"type": "log", "tickvals": ticks, "ticktext": [*map(_tick, ticks)], "tickangle": 0}
+
+
+def _tick(value: float) -> str:
+    return plain(value) if value < 1e5 else f"{value / 1e3:g}k" if value < 1e6 else f"{value / 1e6:g}M"
 
 
 def text(words: str, x: Any, y: float, xref: str = "paper", yref: str = "paper", **style: Any) -> Json:

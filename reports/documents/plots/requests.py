@@ -63,7 +63,7 @@ def ttft_by_prompt(analysis: Analysis) -> Figure | None:
         numbers = map(draw.number, (median, float(mine[-1])))
         rows.append([f"{low:.0f} to {high:.0f}", f"{len(mine):,}", *numbers])
     traces = [_cloud(prompt, ms), draw.line(middles, medians, "median", "--c2") | {"connectgaps": True}]
-    x = draw.axis("prompt tokens", **draw.log_axis(edges.tolist(), steps=(1, 3)))
+    x = draw.axis("prompt tokens", **draw.log_axis(edges.tolist()))
     y = draw.axis("TTFT from send, ms", **draw.log_axis([ms.min(), ms.max()]))
     table = Table(["prompt tokens", "requests", "median, ms", "largest, ms"], rows, words=())
     caption = f"Each request, and the median of at least {_FEWEST} requests of about one length."
@@ -99,7 +99,7 @@ def length_curves(analysis: Analysis) -> Figure | None:
         rows.append([text, *(f"{values[rank]:,.0f}" for rank in ranks), f"{values[-1]:,.0f}"])
     if not traces:
         return None
-    x = draw.axis("tokens", **draw.log_axis((x for trace in traces for x in trace["x"]), steps=(1, 3)))
+    x = draw.axis("tokens", **draw.log_axis(x for trace in traces for x in trace["x"]))
     drawn = draw.layout(300, x, draw.axis("% of requests, at most so long"), **draw.LEGEND)
     table = Table(["tokens", "p50", "p90", "p99", "largest"], rows)
     caption = "Broad and pale as planned, thin as the server counted."

@@ -133,7 +133,7 @@ def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = 
         values = {name: (panel.factor * timeline.series[name]).tolist() for name, _, _ in panel.series}
         limits = [limit for limit in objectives if limit.metric == panel.metric]
         seen = [v for some in (*values.values(), [limit.at for limit in limits]) for v in some]
-        scale = draw.log_axis(seen) if panel.metric else {}
+        scale = draw.log_axis(seen, most=4) if panel.metric else {}
         # The title stands above the plot: an objective near its upper end would go through it.
         domain = [top - 0.80 * height, top - 0.17 * height]
         axes[f"yaxis{y[1:]}"] = {"domain": domain, "rangemode": "tozero", **scale}

@@ -79,7 +79,7 @@ def _dispersion(times_s: Floats, span: float) -> Figure | None:
     ]
     heights = [value for d in dispersions for value in (d.value, d.low, d.high)]
     y = axis("variance / mean of counts", **log_axis([*heights, 1.0]))
-    drawn = layout(300, axis("window, s", **log_axis(x, steps=(1, 3))), y)
+    drawn = layout(300, axis("window, s", **log_axis(x)), y)
     rows = [[*map(number, (d.window_s, d.value, d.low, d.high))] for d in dispersions]
     caption = "Index of dispersion by window; dashed: Poisson. A line that rises is a rate that wanders."
     table = Table(["window, s", "dispersion", "low", "high"], rows, words=())
@@ -99,7 +99,7 @@ def _lengths(plan: Plan, column: str) -> Figure:
         traces.append(line(np.quantile(some, shares).tolist(), (100 * shares).tolist(), name, colour))
         values_at = zip(quantiles, np.quantile(some, quantiles), strict=True)
         rows += [[name, f"p{100 * q:g}", f"{value:,.0f}"] for q, value in values_at]
-    x = axis(label, **log_axis([values.min(), values.max()], steps=(1, 3)))
+    x = axis(label, **log_axis([values.min(), values.max()]))
     drawn = layout(280, x, axis("% of requests, at most so long"), **LEGEND) | {"showlegend": len(groups) > 1}
     edges = np.geomspace(max(1, values.min()), values.max() + 1, _STRIP_BINS + 1)
     counts = np.histogram(values, edges)[0].tolist()
@@ -151,7 +151,7 @@ def _cache(plan: Plan) -> Figure | None:
     tokens, shares = (sizes * plan.block_tokens).tolist(), (100 * hits).tolist()
     drawn = layout(
         260,
-        axis("cache, tokens", **log_axis(tokens, steps=(1, 3))),
+        axis("cache, tokens", **log_axis(tokens)),
         axis("% of named blocks found", rangemode="tozero"),
     )
     rows = [[f"{size:,.0f}", number(share)] for size, share in zip(tokens, shares, strict=True)]

@@ -25,13 +25,10 @@ class TestAxes:
     def test_a_zero_has_a_place_on_the_axis(self):
         assert draw.log_axis([0.0, 10.0, 200.0]) == {"rangemode": "tozero"}
 
-    def test_more_decades_than_can_be_read_are_linear(self):
-        assert draw.log_axis([0.001, 10.0, 200.0]) == {"rangemode": "tozero"}
-
-    @pytest.mark.parametrize(("low", "high"), [(7.0, 46.0), (90.0, 500.0), (1.0, 9000.0), (21.0, 79.0)])
+    @pytest.mark.parametrize(("low", "high"), [(7.0, 46.0), (90.0, 500.0), (1.0, 9000.0), (21.0, 79.0), (16.0, 5e7)])
     def test_a_logarithmic_axis_has_several_ticks_between_its_ends(self, low, high):
         ticks = draw.log_axis([low, high])["tickvals"]
-        assert sum(low <= tick <= high for tick in ticks) >= 3
+        assert 3 <= sum(low <= tick <= high for tick in ticks) <= 7
 
     def test_values_that_span_little_are_linear(self):
         assert draw.log_axis([10.0, 12.0, None, math.nan]) == {"rangemode": "normal"}
