@@ -31,6 +31,7 @@ class ClientStats:
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
         self.kernel_stamps = True  # whether connections ask for them
+        self.delayed_acks = False
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
         self._in_flight_ns = 0

@@ -104,8 +104,8 @@ class Injector:
             self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})
         self._stats = ClientStats(job.injector)
         self._stats.kernel_stamps = job.stamps == "kernel" and self._stamps.available
-        if not self._stats.kernel_stamps:
-            self._loop.stamp_by_reading()
+        self._stats.delayed_acks = job.delayed_acks
+        self._loop.may_pause = job.loop == "open"
         self._recorder = Recorder(Path(job.spool), job.injector)
         servers = len(job.urls)
         self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._stats, self._ended, job.keepalive_ns)

@@ -16,7 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
+from tailgate.loadgen.records import (
+    ARRIVAL_COLUMNS,
+    ARRIVALS_SCHEMA,
+    CLIENT_SCHEMA,
+    REQUESTS_SCHEMA,
+    SPOOL_SCHEMA,
+    Status,
+)
 from tailgate.reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
 from tailgate.reports.rundir.manifest import Manifest, checksums
 from tailgate.reports.rundir.parquet_files import read_table
@@ -29,7 +36,7 @@ from tailgate.workloads.common.errors import UserError
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
 _ROW_GROUP_BYTES: Final = 32 << 20
 _COUNTS: Final = ("chunks", "client_coalesced", "server_coalesced", "bytes_received")
-_REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name != "arrivals_us"]
+_REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name not in ARRIVAL_COLUMNS]
 
 
 def collect(run_dir: Path | str) -> None:
