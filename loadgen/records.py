@@ -120,7 +120,8 @@ _FROM_PLAN: Final = [
 ]
 
 # requests.parquet: one row per planned request, sent or not, sorted by index.
-ARRIVAL_COLUMNS: Final = ("arrivals_us", "censored")
+CENSORED_COLUMN: Final = "censored"
+ARRIVAL_COLUMNS: Final = ("arrivals_us", CENSORED_COLUMN)
 REQUESTS_SCHEMA: Final = pa.schema([*_FROM_PLAN, *(f for f in SPOOL_SCHEMA if f.name not in ARRIVAL_COLUMNS)])
 
 # arrivals.parquet: only requests with at least one content arrival. Runs recorded before `censored` was kept lack it.
