@@ -156,6 +156,10 @@ CLIENT_SCHEMA: Final = pa.schema(
         pa.field("clock_step_ns", pa.int64(), nullable=False),
         # Its largest change between two looks, a tenth of a second apart: a step that was taken back shows here.
         pa.field("clock_jump_ns", pa.int64(), nullable=False),
+        # How long the injector's thread waited for a core, and how long a hypervisor took cores, all of them together;
+        # null where the kernel doesn't tell.
+        pa.field("run_delay_ns", pa.int64()),
+        pa.field("steal_ns", pa.int64()),
     ]
 )
 

@@ -41,8 +41,9 @@ _FLUSH_NS = 250_000_000
 class Injector:
     """One injector for one run. `on_message` is called with each message from the control socket."""
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: EventLoop, nice: int = 0) -> None:
         self._loop = loop
+        self._nice = nice
         self.control: ControlSocket | None = None
         self._job: Job
         self._over = False
@@ -286,6 +287,7 @@ class Injector:
                 "end_ns": end_ns,
                 "failure": self._recorder.failure,
                 "unstamped": self._stats.unstamped,
+                "nice": self._nice,
                 "reads": self._stats.all_reads,
                 **self._live_stats.totals(),
             }

@@ -21,7 +21,7 @@ _NEEDED: Final = frozenset(
     }
 )  # fmt: skip
 # Columns that older runs don't have: what rests on them is unchecked there, or judged by the rules of their time.
-_ADDED: Final = frozenset({"turnaround_lag", "clock_jump_ns", CENSORED_COLUMN})
+_ADDED: Final = frozenset({"turnaround_lag", "clock_jump_ns", "run_delay_ns", "steal_ns", CENSORED_COLUMN})
 _REMEDY: Final = "The file was changed after the run: restore it from a copy."
 
 

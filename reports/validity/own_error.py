@@ -11,10 +11,16 @@ from typing import Final
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.own_error import CERTIFIED_MS, CERTIFIED_SHARE, Ends, certified
+from tailgate.reports.telemetry.client import kept_from_running
 from tailgate.reports.validity.client import Check
 
 NAME: Final = "own_error"
 _ASKED: Final = (("ttft", 50), ("ttft", 99), ("itl", 50), ("itl", 99))
+_REMEDY: Final = "Free a core for the load generator, or run it on a machine of its own."
+_PRIORITY: Final = (
+    " It has no priority over other processes here: run it as root, with --cap-add SYS_NICE in a container, or with"
+    " LimitNICE=-15 in a systemd unit."
+)
 # (label, value, ends), ms
 Figure = tuple[str, float, Ends]
 
@@ -36,9 +42,16 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
         return Check(NAME, "ok", why="the load generator's own error changes no answer")
     label, value, ends = max(wide, key=lambda figure: (figure[2][1] - figure[2][0]) / max(figure[1], 1e-9))
     cause = max(causes, key=_excess, default=None)
-    because = f" ({cause.why}: {cause.value:.4g} {cause.unit})" if cause is not None and cause.value else ""
-    remedy = cause.remedy if cause is not None else "Free a core for the load generator, or add --injectors."
-    why = f"half of what the load generator itself leaves uncertain of {label} {value:.4g} ms{because}"
+    remedy = cause.remedy if cause is not None else _REMEDY
+    because = kept_from_running(analysis.run)
+    if because:
+        remedy = _REMEDY
+    elif cause is not None and cause.value:
+        because = f"{cause.why}: {cause.value:.4g} {cause.unit}"
+    if (analysis.run.manifest.injector_nice or 0) >= 0:
+        remedy += _PRIORITY
+    why = f"half of what the load generator itself leaves uncertain of {label} {value:.4g} ms"
+    why += f" ({because})" if because else ""
     half, bound = (ends[1] - ends[0]) / 2, max(CERTIFIED_MS, CERTIFIED_SHARE * value)
     return Check(NAME, "fail", half, bound, "ms", why, remedy)
 

@@ -144,6 +144,8 @@ def client_rows(
                 "turnaround_lag": lag_histogram(np.array([], np.int64)),
                 "clock_step_ns": 0,
                 "clock_jump_ns": 0,
+                "run_delay_ns": 0,
+                "steal_ns": 0,
             }
         )
     return rows
