@@ -24,7 +24,7 @@ Tone = Literal["", "ok", "fail", "unsure", "unchecked", "invalid", "faint", "fin
 # How each verdict and each result of a check, an objective or a metric looks.
 TONES: dict[str, Tone] = {
     "PASS": "ok", "FAIL": "fail", "INCONCLUSIVE": "unsure", "INVALID": "invalid", "ok": "ok", "met": "ok", "pass": "ok",
-    "fail": "fail", "broken": "fail", "unchecked": "unchecked",
+    "fail": "fail", "broken": "fail", "unchecked": "unchecked", "noted": "faint",
 }  # fmt: skip
 
 

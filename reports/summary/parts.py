@@ -15,6 +15,7 @@ from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.requests import distribution, multi_token_chunks, tpot_is_bound
 from tailgate.reports.metrics.slo import Slo
 from tailgate.reports.summary import model
+from tailgate.reports.summary.latency import LatencySummary
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
@@ -95,6 +96,7 @@ def _objective(judged: Judged) -> model.Objective:
         unit="fraction" if unit == "%" else unit,
         why=judged.why,
         as_measured=judged.as_measured,
+        own_error=judged.error,
     )
 
 
@@ -130,7 +132,7 @@ def connections(analysis: Analysis) -> model.Connections:
     return model.Connections(
         sent=int(np.count_nonzero(run.measured & np.isfinite(run.column("sent_ns")))),
         new=int(np.count_nonzero(opened)),
-        set_up_ms=model.LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
+        set_up_ms=LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
     )
 
 

@@ -94,7 +94,7 @@ def _cases(verdict: Verdict) -> Iterator[Case]:
 
 def _checks(verdict: Verdict) -> Iterator[Case]:
     """One case a check: the worst that it was in any run; and what concerns several runs."""
-    outcomes: dict[str, CaseOutcome] = {"ok": "", "unchecked": "skipped", "fail": "error"}
+    outcomes: dict[str, CaseOutcome] = {"ok": "", "noted": "", "unchecked": "skipped", "fail": "error"}
     ranks = list(outcomes)
     worst: dict[str, tuple[str, str]] = {}
     for run, name, status, why in verdict.checks:

@@ -8,7 +8,8 @@ from tailgate.reports.documents.plots.run import percentile_curve
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.breakdown import Fairness
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
-from tailgate.reports.summary.model import Connections, GroupSummary, Interval, Summary
+from tailgate.reports.summary.latency import Interval
+from tailgate.reports.summary.model import Connections, GroupSummary, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
 _BRIEF: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e")

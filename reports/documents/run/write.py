@@ -127,7 +127,7 @@ def _requests_csv(analysis: Analysis) -> str:
 
 def _cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
-    words: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
+    words: dict[str, CaseOutcome] = {"ok": "", "noted": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
         yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:

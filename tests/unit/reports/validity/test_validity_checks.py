@@ -48,10 +48,10 @@ def test_a_sound_run_passes_every_check(tmp_path):
 
 
 class TestDispatchLag:
-    def test_p99_beyond_5_ms_fails(self, tmp_path):
+    def test_p99_beyond_5_ms_is_noted(self, tmp_path):
         late = [replace(row, late=6.0) if i % 20 == 0 else row for i, row in enumerate(ROWS)]
         check = checks(tmp_path / "run", late)["dispatch_lag"]
-        assert (check.status, check.value, check.bound) == ("fail", 6.0, 5.0)
+        assert (check.status, check.value, check.bound) == ("noted", 6.0, 5.0)
         assert "add --injectors" in check.remedy
 
     def test_a_few_late_ones_are_within_p99(self, tmp_path):
@@ -101,7 +101,7 @@ class TestWaysBack:
         assert found["offered_load"].status == "fail"
         assert found["offered_load"].value == pytest.approx(100 * 8.76 / (72 + 8.76), rel=0.03)
         assert found["offered_load"].bound == pytest.approx(1.0, rel=0.05)
-        assert found["turnaround_lag"].status == "fail"
+        assert found["turnaround_lag"].status == "noted"
 
     def test_a_few_milliseconds_after_a_long_answer_are_nothing(self, tmp_path):
         found = checks(tmp_path / "run", loop="closed", client=with_ways_back([1.2] * 400))
@@ -155,26 +155,26 @@ class TestClientResources:
 
 
 class TestReceiveLag:
-    def test_beyond_the_bound_of_kernel_stamps_fails(self, tmp_path):
+    def test_beyond_the_bound_of_kernel_stamps_is_noted(self, tmp_path):
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=6 * MS)
         check = checks(tmp_path / "run", client=late)["receive_lag"]
-        assert check.status == "fail"
+        assert check.status == "noted"
         assert check.value == pytest.approx(6.0, rel=0.05)
 
     def test_user_stamps_are_held_to_1_ms(self, tmp_path):
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=2 * MS)
         assert checks(tmp_path / "kernel", client=late)["receive_lag"].status == "ok"
-        assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "fail"
+        assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "noted"
 
-    def test_kernel_stamps_that_were_often_missing_fail_whatever_lags_were_seen(self, tmp_path):
+    def test_kernel_stamps_that_were_often_missing_are_noted_whatever_lags_were_seen(self, tmp_path):
         check = checks(tmp_path / "run", stamp="mixed")["receive_lag"]
-        assert check.status == "fail" and "did not stamp" in check.why
+        assert check.status == "noted" and "did not stamp" in check.why
 
 
-def test_tokens_in_late_reads_fail_beyond_half_a_percent(tmp_path):
+def test_tokens_in_late_reads_are_noted_beyond_half_a_percent(tmp_path):
     merged = [replace(row, client_coalesced=4) if i < 4 else row for i, row in enumerate(ROWS)]
     found = checks(tmp_path / "run", merged)
-    assert (found["coalesced_arrivals"].status, found["coalesced_arrivals"].value) == ("fail", 0.8)
+    assert (found["coalesced_arrivals"].status, found["coalesced_arrivals"].value) == ("noted", 0.8)
     assert found["coalesced_first_tokens"].status == "ok"
 
 
@@ -183,11 +183,11 @@ def test_first_tokens_in_late_reads_fail_by_themselves(tmp_path):
     assert checks(tmp_path / "run", merged)["coalesced_first_tokens"].value == 0.75
 
 
-def test_an_injector_that_computes_all_the_time_fails(tmp_path):
+def test_an_injector_that_computes_all_the_time_is_noted(tmp_path):
     rows = client_rows(spool_rows(ROWS), 70)
     rows[3]["cpu_fraction"] = 0.91
     check = checks(tmp_path / "run", client=rows)["injector_busy"]
-    assert (check.status, check.value) == ("fail", 91.0)
+    assert (check.status, check.value) == ("noted", 91.0)
 
 
 def test_a_short_last_interval_is_not_a_second(tmp_path):
