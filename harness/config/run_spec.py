@@ -162,6 +162,11 @@ class TelemetrySpec(Strict):
     gpu: str = "auto"
     host: bool = True
 
+    @field_validator("server", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "none" if value is False else value  # YAML's `off`
+
     @field_validator("gpu")
     @classmethod
     def _names_a_source(cls, value: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import aiohttp
+
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.host.facts import host_facts, versions
 from tailgate.harness.load.listener import Watcher
@@ -21,6 +23,7 @@ from tailgate.harness.targets.base import Identity, Target
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.harness.targets.inspect.replicas import balanced
 from tailgate.harness.targets.make import served_model
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
@@ -90,6 +93,7 @@ async def prepare(
         spec = with_context(spec, identity)
         identified = await fingerprint(http, identity, target.life)
         identity.fingerprint.update(identified.facts)
+        several = await _several_behind(http, spec, identity, watcher)
         plan = await planning.plan(spec)
         notices = check_resources(spec, plan)
         for notice in notices:
@@ -106,8 +110,8 @@ async def prepare(
                 if spec.target.kind in COLD_KINDS:
                     raise
                 notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
-        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup)
-        vram = await memory(http, identity, target.life)
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several)
+        vram = {} if several else await memory(http, identity, target.life)  # one replica's is not the deployment's
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram
@@ -117,6 +121,8 @@ async def prepare(
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
+    if several:
+        manifest.telemetry["several_behind"] = [public_name(url) for url in several]
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
     if target.life is not None:
@@ -124,6 +130,19 @@ async def prepare(
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)
+
+
+async def _several_behind(
+    http: aiohttp.ClientSession, spec: RunSpec, identity: Identity, watcher: Watcher
+) -> tuple[str, ...]:
+    """The URLs behind which several servers answer, where anything rests on their being one; said at once."""
+    if spec.telemetry.server == "none" and spec.cache != "cold":
+        return ()
+    several = await balanced(http, identity.urls)
+    for url in several:
+        where = public_name(url)
+        watcher.note(f"warning: several servers answer behind {where}: name them under target.urls (repeat --target)")
+    return several
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:
