@@ -5,12 +5,10 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-
-import aiohttp
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.host.facts import host_facts, versions
@@ -88,12 +86,13 @@ async def prepare(
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
     """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
-    async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
+    headers = {**spec.target.headers, **await credentials.headers()}
+    async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
         identified = await fingerprint(http, identity, target.life)
         identity.fingerprint.update(identified.facts)
-        several = await _several_behind(http, spec, identity, watcher)
+        several = await _several_behind(spec, identity, headers, watcher)
         plan = await planning.plan(spec)
         notices = check_resources(spec, plan)
         for notice in notices:
@@ -133,12 +132,13 @@ async def prepare(
 
 
 async def _several_behind(
-    http: aiohttp.ClientSession, spec: RunSpec, identity: Identity, watcher: Watcher
+    spec: RunSpec, identity: Identity, headers: Mapping[str, str], watcher: Watcher
 ) -> tuple[str, ...]:
     """The URLs behind which several servers answer, where anything rests on their being one; said at once."""
     if spec.telemetry.server == "none" and spec.cache != "cold":
         return ()
-    several = await balanced(http, identity.urls)
+    async with session(headers, trust_of(spec), anew=True) as http:
+        several = await balanced(http, identity.urls)
     for url in several:
         where = public_name(url)
         watcher.note(f"warning: several servers answer behind {where}: name them under target.urls (repeat --target)")

@@ -20,7 +20,10 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 
 
 async def balanced(http: aiohttp.ClientSession, urls: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the URLs behind which several servers answer; a server without metrics can't be told."""
+    """Those of the URLs behind which several servers answer; a server without metrics can't be told.
+
+    `http` makes a new connection for each request.
+    """
     pages = await asyncio.gather(*(_scraped(http, url) for url in urls))
     several = several_behind(Telemetry(pa.concat_tables(pages), ("endpoint", "labels")))
     return tuple(url for url in urls if url in several)
@@ -30,7 +33,7 @@ async def _scraped(http: aiohttp.ClientSession, url: str) -> pa.Table:
     reader, rows = PageReader(), []
     for at in range(_SCRAPES):
         try:
-            async with http.get(f"{url}/metrics", headers={"Connection": "close"}, timeout=_TIMEOUT) as response:
+            async with http.get(f"{url}/metrics", timeout=_TIMEOUT) as response:
                 if response.status != 200:
                     break
                 keys, values = reader.read(await response.text())
