@@ -41,10 +41,10 @@ def test_objectives_may_be_a_list() -> None:
     ("data", "hint"),
     [
         ({"target": {"kind": "vlm", "model": "m"}}, "target.kind: .* not 'vlm': did you mean 'vllm'?"),
-        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour'?"),
         ({"rate": 5}, "unknown key 'rate' .did you mean `workload: {arrivals: {rate: ...}}`?"),
         ({"model": "m"}, "unknown key 'model' .did you mean `target: {model: ...}`?"),
         ({"server_metrics": "off"}, "unknown key 'server_metrics' .did you mean `telemetry: {server: none}`?"),
+        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour' or "),
         ({"target": {"url": "http://h", "endpoint": "chats"}}, "did you mean 'chat'?"),
     ],
 )
