@@ -84,7 +84,7 @@ def _ascii_asked(variables: Mapping[str, str]) -> bool:
 
 def write_document(text: str, form: str) -> None:
     """Print a document; characters that standard output lacks are escaped as its format does, where it has a way."""
-    if codecs.lookup(sys.stdout.encoding).name != "utf-8":
+    if codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8":  # a StringIO has none
         if form == "json":
             text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
         elif form == "junit":
