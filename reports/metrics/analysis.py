@@ -26,6 +26,7 @@ from tailgate.reports.metrics.requests import (
 from tailgate.reports.metrics.slo import HOLDS, Slo, parse
 from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
 from tailgate.reports.rundir import telemetry
+from tailgate.reports.rundir.replicas import several_behind
 from tailgate.reports.rundir.run import Run, load_run, slowest_rows
 from tailgate.reports.stats.order_statistics import PERCENTILES
 from tailgate.workloads.common.arrays import Floats, Mask
@@ -211,6 +212,17 @@ class Analysis:
 
     @cached_property
     def server(self) -> telemetry.Telemetry | None:
+        """The servers' own samples; None where there are none, or where one URL's are several servers' in turn."""
+        return None if self.several_behind else self._sampled
+
+    @cached_property
+    def several_behind(self) -> tuple[str, ...]:
+        """The URLs behind which several servers answer: found before the load, or told by their samples."""
+        sampled = several_behind(self._sampled) if self._sampled is not None else ()
+        return tuple(sorted({*sampled, *self.run.manifest.telemetry.get("several_behind", ())}))
+
+    @cached_property
+    def _sampled(self) -> telemetry.Telemetry | None:
         return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
 
     @cached_property

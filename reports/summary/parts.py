@@ -188,6 +188,12 @@ def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], un
     for name, why in run.problems.items():
         if _is_news(name, why):
             yield f"{name} {why}: {_WITHOUT[name]}"
+    if analysis.several_behind:
+        yield (
+            f"several servers answer behind {' and '.join(analysis.several_behind)}, and each scrape of /metrics meets "
+            "one of them: name them under target.urls (repeat --target). Until then the servers' own figures are left "
+            "out, and token counts and foreign traffic are not checked"
+        )
     if run.absent:
         yield f"requests.parquet has no column {', '.join(run.absent)}: what they tell is left out"
     if unreadable_events:

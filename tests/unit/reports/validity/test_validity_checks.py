@@ -431,3 +431,26 @@ class TestCache:
 
     def test_a_server_that_does_not_tell_is_not_checked(self, tmp_path):
         assert checks(tmp_path / "run", self.rows(None), cache="isolated")["cache"].status == "unchecked"
+
+
+class TestSeveralServersBehindOneUrl:
+    def test_counters_of_replicas_in_turn_check_nothing_and_the_reason_is_said(self, tmp_path):
+        one, other = scrapes(PROMPT / 2, OUTPUT / 2, 200), scrapes(PROMPT, OUTPUT, 90, first=0.4, last=9.5)
+        run = tmp_path / "run"
+        births = [(t, "process_start_time_seconds", "{}", 5.0 + (t in (0.4, 9.5))) for t in (-0.1, 0.4, 9.0, 9.5)]
+        found = checks(run, server=[*one, *other, *births], isolation="exclusive")
+        for name in ("token_counts", "foreign_traffic"):
+            assert found[name].status == "unchecked"
+            assert found[name].why.startswith("several servers answer behind http://127.0.0.1:8000: name them")
+        summary = summarize(run)
+        assert summary.valid and summary.server is None
+        assert sum("several servers answer behind" in notice for notice in summary.notices) == 1
+
+    def test_so_it_is_where_they_were_found_before_the_load(self, tmp_path):
+        manifest = {"telemetry": {"several_behind": ["http://127.0.0.1:8000"]}}
+        found = checks(tmp_path / "run", server=scrapes(PROMPT / 2, OUTPUT / 2, 200), **manifest)
+        assert found["token_counts"].status == "unchecked"
+
+    def test_one_server_with_half_the_tokens_still_fails(self, tmp_path):
+        found = checks(tmp_path / "run", server=scrapes(PROMPT / 2, OUTPUT / 2, 200))
+        assert found["token_counts"].status == "fail"
