@@ -24,7 +24,7 @@ Tone = Literal["", "ok", "fail", "unsure", "unchecked", "invalid", "faint", "fin
 # How each verdict and each result of a check, an objective or a metric looks.
 TONES: dict[str, Tone] = {
     "PASS": "ok", "FAIL": "fail", "INCONCLUSIVE": "unsure", "INVALID": "invalid", "ok": "ok", "met": "ok", "pass": "ok",
-    "fail": "fail", "broken": "fail", "unchecked": "unchecked",
+    "fail": "fail", "broken": "fail", "unchecked": "unchecked", "noted": "faint",
 }  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Table:
     title: str = ""
     words: Iterable[int] = (0,)
     depth: Depth = Depth.ALL
+    dash: str = ""  # why a cell holds a dash in place of a figure; shown where one does
     rare: Collection[int] = ()  # places of rows that are seldom needed, or repeat others: shown on demand
     spare: Sequence[int] = ()  # places of columns that go where there is no room for all, in this order
 
@@ -63,6 +64,12 @@ class Table:
     def without_last(self) -> "Table":
         """Without its last column."""
         return replace(self, head=self.head[:-1], rows=[row[:-1] for row in self.rows])
+
+    @property
+    def dashed(self) -> str:
+        """The reason of its dashes; empty where it has none."""
+        texts = (cell if isinstance(cell, str) else cell.text for row in self.rows for cell in row)
+        return self.dash if "-" in texts else ""
 
 
 @dataclass(frozen=True)

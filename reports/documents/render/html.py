@@ -43,8 +43,8 @@ def html(document: Document) -> str:
         explained=ExplainedLabels(),
         figures=Markup(_packed(orjson.dumps(figures))),
         plotly=Markup(_plotly() if figures else ""),
-        css=(_ASSETS / "report.css").read_text(),
-        script="\n".join((_ASSETS / name).read_text() for name in _SCRIPTS),
+        css=(_ASSETS / "report.css").read_text(encoding="utf-8"),
+        script="\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     )
 
 

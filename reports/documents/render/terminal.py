@@ -2,8 +2,9 @@
 
 import os
 import textwrap
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape as _without_markup
 from rich.table import Table as Grid
@@ -11,6 +12,7 @@ from rich.table import Table as Grid
 from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.render.column_widths import ColumnNeed, column_widths
 from tailgate.reports.documents.render.text import shown
+from tailgate.workloads.common.ascii_text import ascii_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,14 +40,26 @@ def standard_output() -> "Console":
     return console
 
 
+def print_verdict_line(document: doc.Document, console: "Console") -> None:
+    """The verdict alone, in one line however long; nothing where nothing is judged."""
+    if document.verdict:
+        console.print(f"{_verdict(document)} {escape(document.remedy)}".rstrip(), highlight=False, soft_wrap=True)
+
+
+def _verdict(document: doc.Document) -> str:
+    return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
+
+
 def print_document(document: doc.Document, console: "Console", *, everything: bool = False) -> None:
     """Print it; with `everything` also the rows that are seldom needed, and what is folded elsewhere."""
     depths = (doc.Depth.BRIEF, doc.Depth.ALL, *([doc.Depth.FOLDED] if everything else []))
+    if not console.encoding.startswith("utf"):
+        document = _in_ascii(document)  # before columns are measured: a sign may become two characters
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
     if document.verdict:
-        _say(console, f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}")
+        _say(console, _verdict(document))
     if document.remedy:
         _say(console, f"[bold]What to do:[/] {escape(document.remedy)}")
     for point in document.points:
@@ -54,6 +68,17 @@ def print_document(document: doc.Document, console: "Console", *, everything: bo
         for place, block in enumerate(section.shown(*depths)):
             shown_block = block.common if isinstance(block, doc.Table) and not everything else block
             _print(shown_block, section.title if place == 0 else "", console)
+
+
+def _in_ascii(part: Any) -> Any:
+    """The same with every text that is shown in ASCII; figures hold marks of one character, which need no room."""
+    if isinstance(part, doc.Figure | doc.FigureRow | Enum):
+        return part
+    if isinstance(part, str):
+        return ascii_of(part)
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{name.name: _in_ascii(getattr(part, name.name)) for name in fields(part)})
+    return [_in_ascii(item) for item in part] if isinstance(part, list | tuple) else part
 
 
 def _print(block: doc.Block, title: str, console: "Console") -> None:

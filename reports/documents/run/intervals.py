@@ -1,7 +1,7 @@
 """A latency's 95 % interval as people read it, and cells that hold both or how many requests it needs."""
 
 from tailgate.reports.documents.model import TableCell
-from tailgate.reports.summary.model import Interval
+from tailgate.reports.summary.latency import Interval
 from tailgate.workloads.common.formatting import ms
 
 

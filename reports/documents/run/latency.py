@@ -12,7 +12,8 @@ from tailgate.reports.documents.run.intervals import in_words, interval_cell, ne
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.breakdown import Fairness
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS, Metric
-from tailgate.reports.summary.model import Connections, GroupSummary, LatencySummary, Summary
+from tailgate.reports.summary.latency import LatencySummary
+from tailgate.reports.summary.model import Connections, GroupSummary, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
 _COLUMNS: Final = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
@@ -35,6 +36,8 @@ _TO_LAST: Final[Columns] = (
     ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
 )  # fmt: skip
 _MOST_TENANTS: Final = 24
+_DASH: Final = "no answer has this figure (ITL, TPOT and stall need a second token), or too few for an interval"
+_SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says what a good request is"
 
 
 def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
@@ -66,7 +69,7 @@ def _brief(summary: Summary) -> list[doc.Block]:
     why = 'Where a cell says "needs N", that percentile takes N requests like these.'
     head = ["", "n", *_COLUMNS, "p99, 95 % interval"]
     table = doc.Table(
-        head, rows, "Latency, ms", depth=doc.Depth.BRIEF, rare=_rare(summary, metrics, rows),
+        head, rows, "Latency, ms", depth=doc.Depth.BRIEF, dash=_DASH, rare=_rare(summary, metrics, rows),
         spare=[*map(head.index, _SPARE)],
     )  # fmt: skip
     notes = (why if lacking else "", good_line(summary.slo) if summary.slo else "", cost_line(summary))
@@ -94,7 +97,8 @@ def _table(summary: Summary) -> doc.Table:
                 )
                 metrics.append(metric)
                 rows.append([f"{metric.label}{suffix}", f"{statistics.n:,}", *cells])
-    return doc.Table(["", "n", *_PAGE_COLUMNS], rows, depth=doc.Depth.PAGE, rare=_rare(summary, metrics, rows))
+    rare = _rare(summary, metrics, rows)
+    return doc.Table(["", "n", *_PAGE_COLUMNS], rows, depth=doc.Depth.PAGE, dash=_DASH, rare=rare)
 
 
 def _rare(summary: Summary, metrics: Sequence[Metric], rows: Sequence[doc.Row]) -> list[int]:
@@ -159,8 +163,9 @@ def breakdown(summary: Summary) -> doc.Section:
     blocks: list[doc.Block] = [doc.Note(how)] if summary.splits else []
     for name, groups in summary.splits.items():
         served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
-        to_first = doc.Table(served, [*map(_to_first, groups)], _SPLITS[name])
-        to_last = doc.Table(["", *_heads(_TO_LAST), "E2E p99, failed = ∞"], [*map(_to_last, groups)])
+        to_first = doc.Table(served, [*map(_to_first, groups)], _SPLITS[name], dash=_SPLIT_DASH)
+        heads = ["", *_heads(_TO_LAST), "E2E p99, failed = ∞"]
+        to_last = doc.Table(heads, [*map(_to_last, groups)], dash=_SPLIT_DASH)
         # Where nothing failed, the last columns only repeat what stands before them.
         blocks += [table if summary.errors.failed else table.without_last for table in (to_first, to_last)]
     fair = _fairness(summary.fairness) if summary.fairness else ()
@@ -211,4 +216,4 @@ def _fairness(fair: Fairness) -> tuple[doc.Table, doc.Note]:
         if fair.too_few:
             text += f" Too few requests to be compared: {fair.too_few:,} of {len(shares):,} tenants."
     heads = ["tenant", "share of demand", "share of service", f"TTFT {q}, ms"]
-    return doc.Table(heads, rows, "Fairness between tenants"), doc.Note(text)
+    return doc.Table(heads, rows, "Fairness between tenants", dash="no request of this tenant ended ok"), doc.Note(text)
