@@ -264,6 +264,12 @@ class Summary:
         is_number = isinstance(at, int | float) and not isinstance(at, bool) and not math.isnan(at)
         return float(at) if is_number else None
 
+    def own_error(self, path: tuple[str, ...]) -> tuple[float, float] | None:
+        """The ends of the load generator's own error of a latency's statistic; None where the records don't tell it."""
+        latency = getattr(self, path[0]).get(path[1]) if path[0].startswith("latency") else None
+        ends = latency.errors.get(path[2]) if isinstance(latency, LatencySummary) else None
+        return None if ends is None or ends[0] is None or ends[1] is None else (ends[0], ends[1])
+
     def to_json(self) -> dict[str, Any]:
         sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
         return {name: {} if section is None else section for name, section in sections.items()}
