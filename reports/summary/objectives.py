@@ -6,7 +6,7 @@ The grammar is `reports.metrics.slo`; comparing runs is `reports.verdicts.gate.v
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from tailgate.reports.stats.order_statistics import (
     thinned_bounds,
 )
 from tailgate.workloads.common.arrays import Floats, Mask
+from tailgate.workloads.common.formatting import plain
 
 
 class Judgement(StrEnum):
@@ -36,9 +37,40 @@ class Judgement(StrEnum):
 
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
-NO_ARRIVALS: Final = "it can't be worked out: arrivals.parquet or the server's usage is missing"
+NO_ARRIVALS: Final = "of {:,} of {:,} requests it isn't known: arrivals.parquet or the server's usage is missing"
 BY_SHARE: Final = "judged by the share of requests beyond the limit"
 AS_MEASURED: Final = "judged as measured: it has no confidence bound"
+
+
+@dataclass(frozen=True)
+class BeyondLimit:
+    """What a percentile's limit is about, and known of any sample: how many lie over it, and how many may.
+
+    `p90 < 800 ms` allows 10 % over 800 ms. Of ITL gaps are counted, else requests; failures are infinitely late.
+    """
+
+    over: int
+    of: int
+    counted: Literal["requests", "gaps"]
+    limit_ms: float
+    op: str  # the objective's own: with `<` and `<=` more than `share` break it, else fewer do
+    share: float
+    # one-sided 95 % bounds of the true share; None of gaps
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def in_words(self) -> str:
+        """`36 of 40 over 800 ms; 10 % allowed`."""
+        gaps = " gaps" if self.counted == "gaps" else ""
+        asked = "allowed" if self.op in ("<", "<=") else "needed"
+        counts = f"{self.over:,} of {self.of:,}{gaps} over {plain(self.limit_ms)} ms"
+        return f"{counts}; {plain(round(100 * self.share, 6))} % {asked}"
+
+    def bounds_in_words(self) -> str:
+        """`77.8 % to 96.5 % over`; a dash without bounds."""
+        if self.at_least is None or self.at_most is None:
+            return "-"
+        return f"{100 * self.at_least:.3g} % to {100 * self.at_most:.3g} % over"
 
 
 @dataclass(frozen=True)
@@ -57,6 +89,16 @@ class Judged:
     why: str  # empty where the bounds say it all
     scope: str = ""  # `class NAME` where it concerns one class only
     as_measured: bool = False
+    beyond: BeyondLimit | None = None  # of a percentile, where there are values at all
+
+    @property
+    def counts(self) -> str:
+        """How many are over the limit, in words, where the percentile has no finite value or was judged by that."""
+        return counts_in_words(self.value, self.why, self.beyond)
+
+
+def counts_in_words(value: float | None, why: str, beyond: BeyondLimit | None) -> str:
+    return beyond.in_words() if beyond and (value is None or math.isinf(value) or why == BY_SHARE) else ""
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
@@ -76,38 +118,48 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
 
 def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
     value, below, above, why = _estimate(analysis, threshold, rows)
+    beyond = _beyond(analysis, threshold, rows)
     result, by_share = compare(threshold, below, above), False
-    if result == Judgement.UNDECIDED and threshold.percentile is not None:
-        result = _by_share(analysis, threshold, rows)
+    if result == Judgement.UNDECIDED and beyond is not None:
+        result = _by_share(beyond)
         by_share = result != Judgement.UNDECIDED
     if as_measured := why == AS_MEASURED:
         result = compare(threshold, value, value)
-    if value is not None and (below is None or above is None) and not why:
-        why = "too few requests for a confidence bound on that side"
     if overloaded and result == Judgement.MET and threshold.metric not in ("errors", "attained", "goodput"):
         result, by_share = Judgement.UNDECIDED, False
         why = "requests in flight grew all along: this figure grows with the run's duration"
     remark = BY_SHARE if by_share else why if result == Judgement.UNDECIDED or as_measured else ""
-    return Judged(threshold, value, below, above, result, remark, as_measured=as_measured)
+    return Judged(threshold, value, below, above, result, remark, as_measured=as_measured, beyond=beyond)
 
 
-def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement:
+def _beyond(analysis: Analysis, threshold: Threshold, rows: Mask) -> BeyondLimit | None:
+    """How many lie over a percentile's limit; None where that isn't known, or asked."""
+    metric, limit, op = threshold.metric, threshold.limit, threshold.op
+    if threshold.percentile is None or _not_known(analysis, metric, rows):
+        return None
+    share = 1 - threshold.percentile / 100
+    if metric == "itl":
+        gaps = analysis.scan.gaps if rows.all() else analysis.scan.sample.of(rows).pooled()
+        return BeyondLimit(gaps.count_above(limit), gaps.size, "gaps", limit, op, share) if gaps.size else None
+    series = _series(analysis, metric, rows)
+    if not len(series):
+        return None
+    # Values that break "<" are those at the limit or above; those that break "<=" are above it.
+    inclusive = op in ("<", ">=")
+    over = int(np.count_nonzero(series >= limit if inclusive else series > limit))
+    return BeyondLimit(over, len(series), "requests", limit, op, share, *tail_bounds(series, limit, inclusive))
+
+
+def _by_share(beyond: BeyondLimit) -> Judgement:
     """A percentile held against its limit by the share of requests beyond that.
 
     p99 < 800 ms says that less than 1 % take 800 ms or more. This decides where the percentile itself has no
     bound of its own (a wandering series far from its limit), and never against it.
     """
-    upper = threshold.op in ("<", "<=")
-    if threshold.metric == "itl" or _not_known(analysis, threshold.metric, rows):
+    if beyond.at_least is None or beyond.at_most is None:
         return Judgement.UNDECIDED
-    series = _series(analysis, threshold.metric, rows)
-    if not len(series):
-        return Judgement.UNDECIDED
-    # Values that break "<" are those at the limit or above; those that break "<=" are above it.
-    low, high = tail_bounds(series, threshold.limit, inclusive=threshold.op in ("<", ">="))
-    allowed = 1 - (threshold.percentile or 0.0) / 100
-    few, many = high < allowed, low > allowed
-    if upper:
+    few, many = beyond.at_most < beyond.share, beyond.at_least > beyond.share
+    if beyond.op in ("<", "<="):
         return Judgement.MET if few else Judgement.BROKEN if many else Judgement.UNDECIDED
     return Judgement.MET if many else Judgement.BROKEN if few else Judgement.UNDECIDED
 
@@ -139,15 +191,17 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated
             return _share(analysis, threshold, rows, analysis.good, analysis.good | analysis.unknown)
         case _ if metric in RATES:
             interval = rate(analysis, metric, rows)
+            if interval is None and analysis.run.duration_s <= 0:
+                return None, None, None, "the measure phase has no length"
             if interval is None:
-                seconds = analysis.run.duration_s
-                return None, None, None, NO_ARRIVALS if seconds > 0 else "the measure phase has no length"
+                unknown = analysis.unknown if metric == "goodput" else analysis.not_known(metric)
+                return None, None, None, _no_arrivals(analysis, unknown, rows)
             if interval.below is None or interval.above is None:
                 return interval.value, None, None, AS_MEASURED
             return interval.value, interval.below, interval.above, ""
         case _:
             if _not_known(analysis, metric, rows):
-                return None, None, None, NO_ARRIVALS
+                return None, None, None, _no_arrivals(analysis, analysis.not_known(metric), rows)
             return _latency(analysis, threshold, rows)
 
 
@@ -156,18 +210,23 @@ def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:
     return bool((rows & analysis.run.measured & analysis.not_known(metric)).any())
 
 
+def _no_arrivals(analysis: Analysis, unknown: Mask, rows: Mask) -> str:
+    measured = rows & analysis.run.measured
+    return NO_ARRIVALS.format(int(np.count_nonzero(measured & unknown)), int(np.count_nonzero(measured)))
+
+
 def _share(analysis: Analysis, threshold: Threshold, rows: Mask, least: Mask, most: Mask) -> Estimated:
     """Share of judged requests; `least` surely count, `most` at best. Bursts count for less than their size."""
     order = analysis.figures.order
     judged = (rows & analysis.judged)[order]
     n = int(np.count_nonzero(judged))
     if n == 0:
-        return None, None, None, "nothing was offered in the measure phase"
+        return None, None, None, "no request was offered in the measure phase"
     sure, possible = least[order][judged], most[order][judged]
     low, _ = thinned_bounds(sure, effective_size(sure.astype(np.float64)))
     _, high = thinned_bounds(possible, effective_size(possible.astype(np.float64)))
     if not np.array_equal(sure, possible):
-        return None, low, high, NO_ARRIVALS
+        return None, low, high, NO_ARRIVALS.format(int(np.count_nonzero(possible & ~sure)), n)
     share, limit = float(np.mean(sure)), f"{100 * threshold.limit:.4g} %"
     kind = "errors" if threshold.metric == "errors" else "good requests"
     if compare(threshold, share, share) == Judgement.MET:
@@ -183,13 +242,17 @@ def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
         return _gap_lengths(analysis, threshold, rows)
     series = _series(analysis, threshold.metric, rows)
     if not len(series):
-        return None, None, None, "no request has this figure"
+        return None, None, None, f"none of the {_counted(analysis, rows)} has this figure"
     if q is not None:
         n_eff = of_series(series, (q,)).quantiles[0].n_eff
         return _of_percentile(quantile(np.sort(series), q, n_eff))
     if threshold.statistic == "mean":
         mean = float(series.mean())
-        return (mean, mean, mean, "") if math.isinf(mean) else _of_mean(mean, mean_interval(series, 2 * LEVEL - 1))
+        return (
+            (mean, mean, mean, "")
+            if math.isinf(mean)
+            else _of_mean(mean, mean_interval(series, 2 * LEVEL - 1), len(series))
+        )
     return float(series.max() if threshold.statistic == "max" else series.min()), None, None, AS_MEASURED
 
 
@@ -199,22 +262,26 @@ def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estima
     sample = analysis.scan.sample if whole else analysis.scan.sample.of(rows)
     gaps = of_gaps(analysis.scan.gaps if whole else sample.pooled(), sample, order, () if q is None else (q,))
     if not gaps.n or gaps.mean is None:
-        return None, None, None, "no gaps between tokens"
+        return None, None, None, f"none of the {_counted(analysis, rows)} has gaps between its tokens"
     if q is not None:
         return _of_percentile(gaps.quantiles[0])
     if threshold.statistic == "mean":
-        return _of_mean(gaps.mean, gap_mean_interval(sample, order, gaps.mean, 2 * LEVEL - 1))
+        return _of_mean(gaps.mean, gap_mean_interval(sample, order, gaps.mean, 2 * LEVEL - 1), gaps.n)
     return gaps.most if threshold.statistic == "max" else gaps.least, None, None, AS_MEASURED
 
 
-def _of_mean(mean: float, bounds: tuple[float, float] | None) -> Estimated:
-    return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
+def _counted(analysis: Analysis, rows: Mask) -> str:
+    return f"{int(np.count_nonzero(rows & analysis.run.measured)):,} requests"
+
+
+def _of_mean(mean: float, bounds: tuple[float, float] | None, n: int) -> Estimated:
+    return (mean, *bounds, "") if bounds else (mean, None, None, f"a mean's bounds need 10 requests, there are {n:,}")
 
 
 def _of_percentile(percentile: Quantile) -> Estimated:
-    why = (
-        f"this percentile needs {percentile.needs:,} requests, there are {percentile.n:,}"
-        if percentile.value is None
-        else ""
-    )
+    why, n = "", f"{percentile.n:,}"
+    if percentile.value is None:
+        why = f"this percentile needs {percentile.needs:,} requests, there are {n}"
+    elif percentile.below is None or percentile.above is None:
+        why = f"{n} requests are too few for a confidence bound on that side"
     return percentile.value, percentile.below, percentile.above, why

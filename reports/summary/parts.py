@@ -19,6 +19,7 @@ from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
 from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.formatting import with_unit
 
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
 # A simulated step that is late by more than this share of a token gap is worth a word.
@@ -95,7 +96,16 @@ def _objective(judged: Judged) -> model.Objective:
         unit="fraction" if unit == "%" else unit,
         why=judged.why,
         as_measured=judged.as_measured,
+        beyond=judged.beyond,
+        found=_found(judged),
     )
+
+
+def _found(judged: Judged) -> str:
+    """What was found, in words: the figure; of a percentile that has none, or was judged so, how many are over it."""
+    metric = METRICS[judged.threshold.metric]
+    figure = "" if judged.value is None else with_unit(judged.value * metric.scale, metric.unit)
+    return "; ".join(text for text in (figure, judged.counts) if text) or "not known"
 
 
 def _conditions(slo: Slo) -> list[str]:

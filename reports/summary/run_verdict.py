@@ -64,5 +64,5 @@ def _in_words(judged: Judged) -> str:
         if value is not None
     )
     why = "" if judged.as_measured and judged.result is Judgement.MET else judged.why
-    details = ", ".join(part for part in (figures, why) if part)
+    details = ", ".join(part for part in (figures, judged.counts, why) if part)
     return f"{judged.scope + ': ' if judged.scope else ''}{judged.threshold.text} ({details})"
