@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tailgate.reports.compare.comparison import SCHEMA, Comparison, Configuration
+from tailgate.reports.compare.verdict import verdict_of
 from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.plots.comparison import against_load, forest, pareto
 from tailgate.reports.metrics.catalogue import Metric
 from tailgate.reports.rundir.json_files import jsonable
 from tailgate.reports.stats.between_runs import Ratio, RunsMean
-from tailgate.workloads.common.formatting import plain
+from tailgate.workloads.common.formatting import counted, plain
 
 _LOADED: Final = ("ttft.p50", "ttft.p99", "tpot.mean", "e2e.p50")
 
@@ -21,6 +22,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "simulated": comparison.simulated,
+        "verdict": verdict_of(comparison),
         "warnings": list(comparison.warnings),
         "points": [_point_json(point, comparison.metrics) for point in points],
         "fronts": [
@@ -68,6 +70,7 @@ def comparison_document(comparison: Comparison) -> doc.Document:
         ),
         banners=[doc.simulated(several=True)] if comparison.simulated else [],
         sections=[
+            doc.section("", doc.Note(verdict_of(comparison))),
             doc.section("", doc.Notes([doc.Note(warning, tone="unsure") for warning in comparison.warnings])),
             doc.section("Against the first", forest(comparison)),
             doc.section(
@@ -89,7 +92,7 @@ def comparison_document(comparison: Comparison) -> doc.Document:
 
 def _figures(comparison: Comparison) -> doc.Table:
     runs = ((point, len(point.runs)) for point in comparison.points)
-    head = ["", *(f"{point.name} ({n} run{'s' if n > 1 else ''})" for point, n in runs)]
+    head = ["", *(f"{point.name} ({counted(n, 'run')})" for point, n in runs)]
     rows: list[doc.Row] = [
         [_label(metric), *(_cell(point, metric) for point in comparison.points)] for metric in comparison.metrics
     ]

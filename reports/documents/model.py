@@ -16,7 +16,7 @@ class Depth(Enum):
 
     BRIEF = "on a terminal and in Markdown; the page says the same at more length"
     ALL = "everywhere"
-    FOLDED = "on the page, and in Markdown behind a heading that opens"
+    FOLDED = "on the page and in Markdown, behind a heading that opens (on the page where it has a title)"
     PAGE = "on the page only"
 
 

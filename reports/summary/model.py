@@ -21,7 +21,7 @@ from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
 from tailgate.reports.stats.order_statistics import Quantile
 from tailgate.reports.summary.diagnosis import Finding
-from tailgate.reports.summary.objectives import BeyondLimit, Judgement
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
@@ -120,29 +120,6 @@ class LoadSummary:
     overloaded: bool | None = None  # whether requests in flight grew all along
 
     OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective of the SLO, judged; see `reports.summary.objectives.Judged`.
-
-    `result` is `met`, `broken` or `can't tell`; `unit` that of value, bounds and limit (`ms`, `/s` or `fraction`).
-    `found` says in words what was found, also where a percentile has no value of its own: `36 of 40 over 800 ms`.
-    """
-
-    objective: str
-    result: Judgement
-    value: float | None
-    lower_bound: float | None
-    upper_bound: float | None
-    limit: float
-    unit: str
-    why: str
-    as_measured: bool = False
-    beyond: BeyondLimit | None = None
-    found: str = ""
-
-    OPTIONAL: ClassVar = ("beyond",)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ The grammar is `reports.metrics.slo`; comparing runs is `reports.verdicts.gate.v
 
 import math
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
@@ -23,54 +22,13 @@ from tailgate.reports.stats.order_statistics import (
     tail_bounds,
     thinned_bounds,
 )
+from tailgate.reports.summary.objective_model import BY_SHARE, BeyondLimit, Judgement, counts_in_words
 from tailgate.workloads.common.arrays import Floats, Mask
-from tailgate.workloads.common.formatting import plain
-
-
-class Judgement(StrEnum):
-    """Whether an objective is met, as stored; a run's verdict (PASS, FAIL, INCONCLUSIVE) follows from them."""
-
-    MET = "met"
-    BROKEN = "broken"
-    UNDECIDED = "can't tell"
-
 
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
 NO_ARRIVALS: Final = "of {:,} of {:,} requests it isn't known: arrivals.parquet or the server's usage is missing"
-BY_SHARE: Final = "judged by the share of requests beyond the limit"
 AS_MEASURED: Final = "judged as measured: it has no confidence bound"
-
-
-@dataclass(frozen=True)
-class BeyondLimit:
-    """What a percentile's limit is about, and known of any sample: how many lie over it, and how many may.
-
-    `p90 < 800 ms` allows 10 % over 800 ms. Of ITL gaps are counted, else requests; failures are infinitely late.
-    """
-
-    over: int
-    of: int
-    counted: Literal["requests", "gaps"]
-    limit_ms: float
-    op: str  # the objective's own: with `<` and `<=` more than `share` break it, else fewer do
-    share: float
-    # one-sided 95 % bounds of the true share; None of gaps
-    at_least: float | None = None
-    at_most: float | None = None
-
-    def in_words(self) -> str:
-        """`36 of 40 over 800 ms; 10 % allowed`."""
-        gaps = " gaps" if self.counted == "gaps" else ""
-        asked = "allowed" if self.op in ("<", "<=") else "needed"
-        counts = f"{self.over:,} of {self.of:,}{gaps} over {plain(self.limit_ms)} ms"
-        return f"{counts}; {plain(round(100 * self.share, 6))} % {asked}"
-
-    def bounds_in_words(self) -> str:
-        """`77.8 % to 96.5 % over`; a dash without bounds."""
-        if self.at_least is None or self.at_most is None:
-            return "-"
-        return f"{100 * self.at_least:.3g} % to {100 * self.at_most:.3g} % over"
 
 
 @dataclass(frozen=True)
@@ -95,10 +53,6 @@ class Judged:
     def counts(self) -> str:
         """How many are over the limit, in words, where the percentile has no finite value or was judged by that."""
         return counts_in_words(self.value, self.why, self.beyond)
-
-
-def counts_in_words(value: float | None, why: str, beyond: BeyondLimit | None) -> str:
-    return beyond.in_words() if beyond and (value is None or math.isinf(value) or why == BY_SHARE) else ""
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:

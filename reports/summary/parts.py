@@ -15,6 +15,7 @@ from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.requests import distribution, multi_token_chunks, tpot_is_bound
 from tailgate.reports.metrics.slo import Slo
 from tailgate.reports.summary import model
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
@@ -83,10 +84,10 @@ def slo(analysis: Analysis, judged: list[Judged]) -> model.SloSummary | None:
     )
 
 
-def _objective(judged: Judged) -> model.Objective:
+def _objective(judged: Judged) -> Objective:
     threshold = judged.threshold
     unit = METRICS[threshold.metric].unit
-    return model.Objective(
+    return Objective(
         objective=f"{judged.scope}: {threshold.text}" if judged.scope else threshold.text,
         result=judged.result,
         value=judged.value,

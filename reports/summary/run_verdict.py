@@ -7,7 +7,8 @@ from typing import Literal
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Errors, LoadSummary
-from tailgate.reports.summary.objectives import Judged, Judgement
+from tailgate.reports.summary.objective_model import Judgement
+from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.validity.client import Check
 
 

@@ -6,7 +6,8 @@ from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.run.workload import workload_line
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.model import Objective, SloSummary, Summary
+from tailgate.reports.summary.model import SloSummary, Summary
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.workloads.common.formatting import ms, percent, whole, with_unit
 
 

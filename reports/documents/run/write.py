@@ -109,7 +109,7 @@ def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None
         case "csv":
             return _requests_csv(analysis or analyse(run_dir))
         case "junit":
-            return junit(f"tailgate {summary.run}", [*_cases(summary)])
+            return junit(f"tailgate {summary.run}", [*cases(summary)])
         case _:
             return orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n"
 
@@ -125,7 +125,7 @@ def _requests_csv(analysis: Analysis) -> str:
     return csv(table.append_column("good", pa.array(analysis.good)))
 
 
-def _cases(summary: Summary) -> Iterator[Case]:
+def cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
     words: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:

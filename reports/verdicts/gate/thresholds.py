@@ -16,7 +16,8 @@ from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
 from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
 from tailgate.reports.stats.proportions import counts, shares
-from tailgate.reports.summary.objectives import BeyondLimit, Judged, Judgement, compare, judge
+from tailgate.reports.summary.objective_model import BeyondLimit, Judgement
+from tailgate.reports.summary.objectives import Judged, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
 
 

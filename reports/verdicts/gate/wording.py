@@ -7,7 +7,7 @@ from typing import Final
 
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.stats.between_runs import MOST_PAIRS
-from tailgate.reports.summary.objectives import counts_in_words
+from tailgate.reports.summary.objective_model import counts_in_words
 from tailgate.reports.verdicts.gate.comparability import Declared
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy

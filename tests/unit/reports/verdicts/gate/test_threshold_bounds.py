@@ -7,7 +7,8 @@ from scipy import stats as truth
 
 from tailgate.reports.metrics.slo import parse
 from tailgate.reports.stats.between_runs import over_runs
-from tailgate.reports.summary.objectives import BeyondLimit, Judged, Judgement
+from tailgate.reports.summary.objective_model import BeyondLimit, Judgement
+from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.verdicts.gate.thresholds import _between, _together
 from tailgate.reports.verdicts.gate.wording import threshold_figures
 
