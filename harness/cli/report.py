@@ -1,10 +1,10 @@
 """`tailgate report RUN...`: rebuild runs' documents from their files, and recover a run that was killed."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tailgate.harness.cli.edge import write_document
 from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.reports.build import build, build_with_analysis
 from tailgate.reports.documents.run.write import FORMATS, export, print_summary
@@ -20,12 +20,14 @@ def run(argv: list[str]) -> int:
     run_dir = run_dirs[0]
     summary, analysis = build_with_analysis(run_dir)
     if options.json or options.format:
-        sys.stdout.write(export(run_dir, summary, options.format or "json", analysis))
-    elif not options.quiet:
-        from rich.console import Console
+        form = options.format or "json"
+        write_document(export(run_dir, summary, form, analysis), form)
+        return summary.exit_code
+    from rich.console import Console
 
-        console = Console()
-        print_summary(summary, console)
+    console = Console()
+    print_summary(summary, console, verdict_only=options.quiet)
+    if not options.quiet:
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
     return summary.exit_code
 
@@ -46,16 +48,20 @@ def _several(run_dirs: Sequence[Path], options: argparse.Namespace) -> int:
 
     runs = [(run_dir, build(run_dir)) for run_dir in run_dirs]
     if options.json or options.format:
-        sys.stdout.write(export_several(runs, options.format or "json"))
-    elif not options.quiet:
-        from rich.console import Console
+        form = options.format or "json"
+        write_document(export_several(runs, form), form)
+        return several_exit_code(runs)
+    from rich.console import Console
 
-        from tailgate.reports.documents.render.terminal import print_document
+    from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 
-        console = Console()
-        print_document(several_document(runs), console)
-        for run_dir in run_dirs:
-            console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+    console, document = Console(), several_document(runs)
+    if options.quiet:
+        print_verdict_line(document, console)
+        return several_exit_code(runs)
+    print_document(document, console)
+    for run_dir in run_dirs:
+        console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
     return several_exit_code(runs)
 
 
@@ -72,5 +78,5 @@ def _parser() -> argparse.ArgumentParser:
         help="Print this document instead of the table. CSV has a line a request, or of several runs a line a run.",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="The same as --format json.")
-    parser.add_argument("--quiet", action="store_true", help="Write the files and print nothing.")
+    parser.add_argument("--quiet", action="store_true", help="Write the files and print only the verdict.")
     return parser

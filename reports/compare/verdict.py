@@ -87,9 +87,8 @@ def _mark(point: Configuration, metric: Metric) -> str:
         return "unsure"
     if 1 - ALIKE < ratio.low <= ratio.high < 1 + ALIKE:
         return "alike"
-    if ratio.low <= 1 <= ratio.high:
-        return "unsure"
-    return "better" if (ratio.low > 1) == metric.higher else "worse"
+    better = ratio.better(metric.higher)
+    return "unsure" if better is None else "better" if better else "worse"
 
 
 def _failing_more(comparison: Comparison, point: Configuration) -> str:

@@ -18,6 +18,7 @@ from tailgate.workloads.common.formatting import counted, plain
 
 Reported = Sequence[tuple[Path, Summary]]
 SCHEMA: Final = "tailgate.runs/1"
+_CODES: Final = {"PASS": 0, "INCONCLUSIVE": 3, "FAIL": 1, "INVALID": 4}  # the worst last
 _SHOWN: Final = tuple(map(metric_of, (
     "ttft.p50", "ttft.p99", "tpot.mean", "e2e.p99", "output_tokens_per_s", "errors", "attained",
     "cost.per_million_output",
@@ -37,6 +38,8 @@ def several_document(runs: Reported) -> doc.Document:
     return doc.Document(
         title=counted(len(runs), "run"),
         heading=counted(len(runs), "run"),
+        verdict=_worst(runs),
+        why=_how_many(runs),
         banners=[doc.simulated(several=True)] if any(summary.simulated for _, summary in runs) else [],
         sections=[doc.section("", doc.Table(head, rows, words=(0, 1)), doc.Notes(notes))],
     )
@@ -44,9 +47,18 @@ def several_document(runs: Reported) -> doc.Document:
 
 def several_exit_code(runs: Reported) -> int:
     """Of the worst run: INVALID (also one that was interrupted) before FAIL before INCONCLUSIVE before PASS."""
-    worst = ("PASS", "INCONCLUSIVE", "FAIL", "INVALID")
-    codes = {"PASS": 0, "INCONCLUSIVE": 3, "FAIL": 1, "INVALID": 4}
-    return codes[max((summary.verdict for _, summary in runs), key=worst.index)]
+    return _CODES[_worst(runs)]
+
+
+def _worst(runs: Reported) -> str:
+    return max((summary.verdict for _, summary in runs), key=[*_CODES].index)
+
+
+def _how_many(runs: Reported) -> str:
+    """`3 runs: 1 INVALID, 2 PASS.`, the worst first."""
+    verdicts = [summary.verdict for _, summary in runs]
+    each = ", ".join(f"{verdicts.count(word):,} {word}" for word in reversed(_CODES) if word in verdicts)
+    return f"{counted(len(runs), 'run')}: {each}."
 
 
 def export_several(runs: Reported, kind: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final, Literal
 
+from tailgate.reports.summary.latency import Interval
 from tailgate.workloads.common.formatting import plain
 
 BY_SHARE: Final = "judged by the share of requests beyond the limit"
@@ -72,5 +73,6 @@ class Objective:
     as_measured: bool = False
     beyond: BeyondLimit | None = None
     found: str = ""
+    own_error: Interval | None = None  # the least and the most that the client's own error leaves possible of `value`
 
-    OPTIONAL: ClassVar = ("beyond",)
+    OPTIONAL: ClassVar = ("beyond", "own_error")

@@ -291,6 +291,8 @@ class TestVerdict:
         assert html(document).index(expected) < html(document).index("</header>")
         command([*paths, "--out", str(tmp_path / "c.html")])
         assert capsys.readouterr().out.splitlines()[0] == expected
+        command([*paths, "--out", str(tmp_path / "c.html"), "--quiet"])
+        assert capsys.readouterr().out == f"{expected}\n"
 
 
 class TestDocuments:

@@ -32,8 +32,12 @@ def test_each_has_its_report_and_all_stand_in_one_table(runs: list[str], capsys)
         assert f"report: {path}/report.html" in out
 
 
-def test_the_exit_code_is_the_worst_runs(runs: list[str]):
+def test_the_exit_code_is_the_worst_runs_and_quiet_says_how_many_are_what(runs: list[str], capsys):
     assert [command([runs[0], other, "--quiet"]) for other in runs[1:]] == [1, 4]
+    assert capsys.readouterr().out.splitlines() == [
+        "FAIL  2 runs: 1 FAIL, 1 PASS.",
+        "INVALID  2 runs: 1 INVALID, 1 PASS.",
+    ]
 
 
 def test_a_run_that_is_named_twice_or_by_a_glob_is_one_run(runs: list[str], capsys, tmp_path: Path):
