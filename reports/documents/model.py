@@ -16,7 +16,7 @@ class Depth(Enum):
 
     BRIEF = "on a terminal and in Markdown; the page says the same at more length"
     ALL = "everywhere"
-    FOLDED = "on the page, and in Markdown behind a heading that opens"
+    FOLDED = "on the page and in Markdown, behind a heading that opens (on the page where it has a title)"
     PAGE = "on the page only"
 
 
@@ -180,7 +180,7 @@ class Document:
     sections: Sequence[Section]
     about: str = ""  # a line that identifies it
     verdict: str = ""  # empty where nothing is judged
-    why: str = ""
+    why: str = ""  # of the verdict; without one it is what is said first
     points: Sequence[str] = ()  # below `why`, one by one
     banners: Sequence[Banner] = ()
 

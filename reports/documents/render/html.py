@@ -34,6 +34,7 @@ def html(document: Document) -> str:
     return _template().render(
         document=document,
         depths=_SHOWN,
+        folded=Depth.FOLDED,
         tones=TONES,
         figures=Markup(_packed(orjson.dumps(figures))),
         plotly=Markup(_plotly() if figures else ""),

@@ -28,12 +28,14 @@ def escape(text: str) -> str:
 
 
 def print_verdict_line(document: doc.Document, console: "Console") -> None:
-    """The verdict alone, in one line however long; nothing where nothing is judged."""
-    if document.verdict:
+    """The verdict alone, in one line however long; nothing where there is none."""
+    if document.verdict or document.why:
         console.print(_verdict(document), highlight=False, soft_wrap=True)
 
 
 def _verdict(document: doc.Document) -> str:
+    if not document.verdict:
+        return f"[bold]{escape(document.why)}[/]"
     return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
 
 
@@ -45,7 +47,7 @@ def print_document(document: doc.Document, console: "Console") -> None:
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
-    if document.verdict:
+    if document.verdict or document.why:
         _say(console, _verdict(document))
     for point in document.points:
         _say(console, f"  {escape(point)}")

@@ -274,7 +274,7 @@ def _decided(comparison: Compared, p: float, level: float, design: Design, among
     if comparison.beyond and p < level:
         verdict = replace(verdict, result="fail", remedy="")
     elif comparison.beyond and p < design.fail_tail():
-        why = f"alone it would be a FAIL (p = {p:.2g}); as one of {among} metrics it needs p < {level:.2g} (Holm)"
+        why = f"alone it would be a FAIL (p = {p:.2g}); as one of {among} metrics it needs p < {level:.2g}"
         verdict = replace(verdict, why=f"{verdict.why}; {why}" if verdict.why else why)
     shift = comparison.shift
     if shift is None:
