@@ -84,7 +84,7 @@ def worker_command(spec: RunSpec) -> str:
     """What to type on a machine that is to send."""
     assert spec.workers is not None
     host, port = split_address(spec.workers.bind, DEFAULT_PORT, "--bind")
-    if host in ("0.0.0.0", "::", "*"):  # all of this machine's addresses: its name will do
+    if host in ("0.0.0.0", "::"):  # all of this machine's addresses: its name will do
         host = socket.gethostname()
     words = ["tailgate", "worker", "--master", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
     if spec.workers.token_env is not None:
