@@ -32,7 +32,9 @@ def check(spec: RunSpec) -> None:
         return
     _check_door(spec.workers)
     target = spec.target
-    header = next((name for name, value in target.headers.items() if SECRETIVE.search(name) or secret_in(value)), None)
+    header = next(
+        (name for name, value in target.headers.items() if SECRETIVE.search(name) or secret_in({name: value})), None
+    )
     field = secret_in(spec.extra)
     url = next((url for url in target.all_urls if without_credentials(url) != url), None)
     for refused, what, where, remedy in (
