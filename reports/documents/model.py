@@ -193,7 +193,7 @@ class Document:
     sections: Sequence[Section]
     about: str = ""  # a line that identifies it
     verdict: str = ""  # empty where nothing is judged
-    why: str = ""
+    why: str = ""  # of the verdict; without one it is what is said first
     points: Sequence[str] = ()  # below `why`, one by one
     banners: Sequence[Banner] = ()
     remedy: str = ""  # what to do after `why`, where nothing can be said before it is done

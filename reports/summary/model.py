@@ -18,8 +18,8 @@ from tailgate.reports.metrics.throughput import Throughput
 from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
 from tailgate.reports.summary.diagnosis import Finding
-from tailgate.reports.summary.latency import Interval, LatencySummary, Needs, Percentiles, latencies, short_of
-from tailgate.reports.summary.objectives import Judgement
+from tailgate.reports.summary.latency import LatencySummary, Needs, Percentiles, latencies, short_of
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
@@ -42,27 +42,6 @@ class LoadSummary:
     overloaded: bool | None = None  # whether requests in flight grew all along
 
     OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective of the SLO, judged; see `reports.summary.objectives.Judged`.
-
-    `result` is `met`, `broken` or `can't tell`; `unit` that of value, bounds and limit (`ms`, `/s` or `fraction`).
-    """
-
-    objective: str
-    result: Judgement
-    value: float | None
-    lower_bound: float | None
-    upper_bound: float | None
-    limit: float
-    unit: str
-    why: str
-    as_measured: bool = False
-    own_error: Interval | None = None  # the least and the most that the client's own error leaves possible of `value`
-
-    OPTIONAL: ClassVar = ("own_error",)
 
 
 @dataclass(frozen=True)
@@ -263,6 +242,12 @@ class Summary:
                 at = at.get(name) if isinstance(at, Mapping) else getattr(at, name, None)
         is_number = isinstance(at, int | float) and not isinstance(at, bool) and not math.isnan(at)
         return float(at) if is_number else None
+
+    def own_error(self, path: tuple[str, ...]) -> tuple[float, float] | None:
+        """The ends of the load generator's own error of a latency's statistic; None where the records don't tell it."""
+        latency = getattr(self, path[0]).get(path[1]) if path[0].startswith("latency") else None
+        ends = latency.errors.get(path[2]) if isinstance(latency, LatencySummary) else None
+        return None if ends is None or ends[0] is None or ends[1] is None else (ends[0], ends[1])
 
     def to_json(self) -> dict[str, Any]:
         sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}

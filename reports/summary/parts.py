@@ -16,10 +16,12 @@ from tailgate.reports.metrics.requests import distribution, multi_token_chunks, 
 from tailgate.reports.metrics.slo import Slo
 from tailgate.reports.summary import model
 from tailgate.reports.summary.latency import LatencySummary
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
 from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.formatting import with_unit
 
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
 # A simulated step that is late by more than this share of a token gap is worth a word.
@@ -83,10 +85,10 @@ def slo(analysis: Analysis, judged: list[Judged]) -> model.SloSummary | None:
     )
 
 
-def _objective(judged: Judged) -> model.Objective:
+def _objective(judged: Judged) -> Objective:
     threshold = judged.threshold
     unit = METRICS[threshold.metric].unit
-    return model.Objective(
+    return Objective(
         objective=f"{judged.scope}: {threshold.text}" if judged.scope else threshold.text,
         result=judged.result,
         value=judged.value,
@@ -96,8 +98,17 @@ def _objective(judged: Judged) -> model.Objective:
         unit="fraction" if unit == "%" else unit,
         why=judged.why,
         as_measured=judged.as_measured,
+        beyond=judged.beyond,
+        found=_found(judged),
         own_error=judged.error,
     )
+
+
+def _found(judged: Judged) -> str:
+    """What was found, in words: the figure; of a percentile that has none, or was judged so, how many are over it."""
+    metric = METRICS[judged.threshold.metric]
+    figure = "" if judged.value is None else with_unit(judged.value * metric.scale, metric.unit)
+    return "; ".join(text for text in (figure, judged.counts) if text) or "not known"
 
 
 def _conditions(slo: Slo) -> list[str]:

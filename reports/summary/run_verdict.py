@@ -7,7 +7,8 @@ from typing import Literal
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Errors, LoadSummary
-from tailgate.reports.summary.objectives import Judged, Judgement
+from tailgate.reports.summary.objective_model import Judgement
+from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.validity.cause import cause
 from tailgate.reports.validity.client import Check
 
@@ -66,5 +67,5 @@ def _in_words(judged: Judged) -> str:
         if value is not None
     )
     why = "" if judged.as_measured and judged.result is Judgement.MET else judged.why
-    details = ", ".join(part for part in (figures, why) if part)
+    details = ", ".join(part for part in (figures, judged.counts, why) if part)
     return f"{judged.scope + ': ' if judged.scope else ''}{judged.threshold.text} ({details})"

@@ -41,12 +41,14 @@ def standard_output() -> "Console":
 
 
 def print_verdict_line(document: doc.Document, console: "Console") -> None:
-    """The verdict alone, in one line however long; nothing where nothing is judged."""
-    if document.verdict:
+    """The verdict alone, in one line however long; nothing where there is none."""
+    if document.verdict or document.why:
         console.print(f"{_verdict(document)} {escape(document.remedy)}".rstrip(), highlight=False, soft_wrap=True)
 
 
 def _verdict(document: doc.Document) -> str:
+    if not document.verdict:
+        return f"[bold]{escape(document.why)}[/]"
     return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
 
 
@@ -58,7 +60,7 @@ def print_document(document: doc.Document, console: "Console", *, everything: bo
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
-    if document.verdict:
+    if document.verdict or document.why:
         _say(console, _verdict(document))
     if document.remedy:
         _say(console, f"[bold]What to do:[/] {escape(document.remedy)}")
@@ -114,14 +116,20 @@ def _table(table: doc.Table, title: str, console: "Console") -> None:
     """The table with those of its columns that there is room for, and which ones there was none for."""
     words = set(table.words)
     rows = [[cell if isinstance(cell, doc.TableCell) else doc.TableCell(cell) for cell in row] for row in table.rows]
-    needs = [
-        ColumnNeed.of(
-            shown(head), [f"{_brief(row[place].text)}\n{_brief(row[place].below)}" for row in rows],
-            is_text=place in words, wraps=not table.spare,
-        )
-        for place, head in enumerate(table.head)
-    ]  # fmt: skip
-    widths = column_widths(needs, table.spare, console.width)
+    cells = [
+        [f"{_brief(row[place].text)}\n{_brief(row[place].below)}" for row in rows] for place in range(len(table.head))
+    ]
+
+    def widths_where(numbers_wrap: bool) -> dict[int, int]:
+        needs = [
+            ColumnNeed.of(shown(head), cells[place], wraps=numbers_wrap or place in words, is_text=place in words)
+            for place, head in enumerate(table.head)
+        ]
+        return column_widths(needs, table.spare, console.width)
+
+    widths = widths_where(numbers_wrap=False)
+    if len(widths) < len(table.head) and not table.spare:
+        widths = widths_where(numbers_wrap=True)
     grid = Grid(title=escape(title) or None, title_justify="left", header_style="bold")
     for place, width in widths.items():
         head = textwrap.fill(shown(table.head[place]), max(width, 1), break_long_words=False)

@@ -21,7 +21,7 @@ from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 from tailgate.reports.documents.run.cost import cost
-from tailgate.reports.documents.run.head import head
+from tailgate.reports.documents.run.head import head, objective_bounds
 from tailgate.reports.documents.run.latency import breakdown, latency
 from tailgate.reports.documents.run.outcomes import check_name, events_section, outcomes, validity, what_was_run
 from tailgate.reports.documents.run.server import deployment, diagnosis, gpus, server
@@ -123,7 +123,7 @@ def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None
         case "csv":
             return _requests_csv(analysis or analyse(run_dir))
         case "junit":
-            return junit(f"tailgate {summary.run}", [*_cases(summary)])
+            return junit(f"tailgate {summary.run}", [*cases(summary)])
         case _:
             return orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n"
 
@@ -139,14 +139,14 @@ def _requests_csv(analysis: Analysis) -> str:
     return csv(table.append_column("good", pa.array(analysis.good)))
 
 
-def _cases(summary: Summary) -> Iterator[Case]:
+def cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
     words: dict[str, CaseOutcome] = {"ok": "", "noted": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
         yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:
-        bounds = f"95 % bounds {objective.lower_bound} to {objective.upper_bound} {objective.unit}"
+        figures = f"found {objective.found}, 95 % bounds {objective_bounds(objective)}"
         outcome: CaseOutcome = "" if objective.result == "met" else "failure"
-        yield Case("objective", objective.objective, outcome, f"{objective.result}: found {objective.value}, {bounds}")
+        yield Case("objective", objective.objective, outcome, f"{objective.result}: {figures}")
     if not summary.objectives:
         yield Case("run", "anything ended ok", "failure" if summary.verdict == "FAIL" else "", summary.why)

@@ -131,7 +131,10 @@ def test_the_gitlab_job_exits_as_the_policy_says(
 ):
     out = str(tmp_path / "out")
     variables = {**GITLAB["variables"], "TAILGATE_POLICY": policy, "TAILGATE_OUT": out}
-    variables["TAILGATE_ARGS"] = f"--baseline 'main-*'\n--candidate {candidate}"
+    if policy == "gate.yaml":
+        variables |= {"TAILGATE_BASELINE": "main-*", "TAILGATE_CANDIDATE": candidate, "TAILGATE_ARGS": "--quiet"}
+    else:
+        variables["TAILGATE_ARGS"] = f"--baseline 'main-*'\n--candidate {candidate}"
     done = shell("\n".join(GITLAB["script"]), checkout, variables)
     assert done.returncode == code, done.stdout + done.stderr
     assert GITLAB["allow_failure"]["exit_codes"] == [80]

@@ -118,6 +118,18 @@ def test_a_figure_that_the_first_run_lacks_ends_the_gate_there(gate, capsys):
     assert "has no energy.j_per_output_token" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserError("can't be written"), 2), (TargetGone("can't be reached"), 2), (KeyboardInterrupt(), 130)],
+)
+def test_a_gate_that_fails_before_anything_was_measured_leaves_no_folder(gate, error: BaseException, code: int):
+    def make(n: int, spec: RunSpec, out: Path) -> None:
+        raise error
+
+    assert gate(POLICY, make)[0] == code
+    assert not gate(POLICY, make)[2].exists()
+
+
 class Killed(BaseException):
     """Ends the process there and then, as far as the gate is concerned."""
 
