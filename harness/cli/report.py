@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tailgate.harness.cli.edge import write_document
-from tailgate.harness.config.arguments import EXIT_CODES, Parser
+from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.reports.build import build, build_with_analysis
 from tailgate.reports.documents.run.write import FORMATS, export, print_summary
 from tailgate.workloads.common.errors import UserError
@@ -23,10 +23,10 @@ def run(argv: list[str]) -> int:
         form = options.format or "json"
         write_document(export(run_dir, summary, form, analysis), form)
         return summary.exit_code
-    from rich.console import Console
+    from tailgate.reports.documents.render.terminal import standard_output
 
-    console = Console()
-    print_summary(summary, console, verdict_only=options.quiet)
+    console = standard_output()
+    print_summary(summary, console, verdict_only=options.quiet, everything=options.all)
     if not options.quiet:
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
     return summary.exit_code
@@ -51,11 +51,9 @@ def _several(run_dirs: Sequence[Path], options: argparse.Namespace) -> int:
         form = options.format or "json"
         write_document(export_several(runs, form), form)
         return several_exit_code(runs)
-    from rich.console import Console
+    from tailgate.reports.documents.render.terminal import print_document, print_verdict_line, standard_output
 
-    from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
-
-    console, document = Console(), several_document(runs)
+    console, document = standard_output(), several_document(runs)
     if options.quiet:
         print_verdict_line(document, console)
         return several_exit_code(runs)
@@ -77,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS,
         help="Print this document instead of the table. CSV has a line a request, or of several runs a line a run.",
     )  # fmt: skip
+    parser.add_argument("--all", action="store_true", help=ALL_HELP)
     parser.add_argument("--json", action="store_true", help="The same as --format json.")
     parser.add_argument("--quiet", action="store_true", help="Write the files and print only the verdict.")
     return parser

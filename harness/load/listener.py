@@ -37,14 +37,20 @@ class Watcher:
     def note(self, text: str) -> None:
         """Show one line about what happens now."""
 
-    def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
-        """The load begins and lasts so long; ``due_s``: rising planned times, None in a closed loop."""
+    def began(self, seconds: float | None, due_s: npt.NDArray[np.float64] | None) -> None:
+        """The load begins; for ``seconds`` requests are sent, None: until their number is reached.
+
+        ``due_s``: rising planned times, None in a closed loop.
+        """
 
     def tick(self, message: Message) -> None:
         """Take an injector's figures of the last second."""
 
     def gpu(self, text: str) -> None:
         """Show what the GPUs do, in a few words."""
+
+    def closing(self) -> None:
+        """No more requests are sent; those in flight end."""
 
     def ended(self) -> None:
         """The load is over."""
@@ -128,6 +134,7 @@ class Listener:
     def _wind_down(self) -> None:
         """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
+        self._watcher.closing()
         self._watcher.note(
             f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
@@ -173,6 +180,7 @@ class Listener:
             case "closing":  # the closed loop's last request was asked for
                 manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
                 manifest.users = message["users"]
+                self._watcher.closing()
                 self._compare_users(message["users"]["mean"], message["planned_users"])
             case "event":
                 more = {key: value for key, value in message.items() if key not in ("op", "kind", "text")}

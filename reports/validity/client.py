@@ -268,5 +268,5 @@ def _lost(analysis: Analysis) -> Check:
     return at_most(
         "lost_rows", 100 * lost / max(len(run), 1), 100 * LOST_SHARE, "%",
         f"{lost:,} requests were handed to an injector that never reported them",
-        "An injector or worker died: see events.jsonl.",
+        "See events.jsonl: an injector or worker died.",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailgate.harness.cli.edge import write_document
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import ALL_HELP, Parser
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -165,12 +165,11 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
         write_document(json_text(verdict), "json")
     else:
-        from rich.console import Console
-
         from tailgate.reports.documents.gate.write import print_verdict
+        from tailgate.reports.documents.render.terminal import standard_output
 
-        console = Console()
-        print_verdict(verdict, console, verdict_only=options.quiet)
+        console = standard_output()
+        print_verdict(verdict, console, verdict_only=options.quiet, everything=options.all)
         if folder is not None and not options.quiet:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 
@@ -232,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--junit", type=Path, help="write JUnit XML here too")
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")
+    p.add_argument("--all", action="store_true", help=f"{ALL_HELP[0].lower()}{ALL_HELP[1:-1]}")
     p.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else on stdout")
     p.add_argument("--quiet", action="store_true", help="print nothing but the verdict and errors")
     return p

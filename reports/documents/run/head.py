@@ -3,12 +3,13 @@
 import shlex
 
 from tailgate.reports.documents import model as doc
+from tailgate.reports.documents.run.intervals import in_words
 from tailgate.reports.documents.run.workload import workload_line
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import SloSummary, Summary
 from tailgate.reports.summary.objective_model import Objective
-from tailgate.workloads.common.formatting import ms, percent, whole, with_unit
+from tailgate.workloads.common.formatting import dollars, ms, percent, whole, with_unit
 
 
 def head(summary: Summary, manifest: Manifest | None) -> doc.Section:
@@ -18,7 +19,7 @@ def head(summary: Summary, manifest: Manifest | None) -> doc.Section:
         doc.Note(_load_line(summary), depth=doc.Depth.BRIEF),
         doc.Note(workload_line(summary.workload), depth=doc.Depth.BRIEF),
         _objectives(summary.objectives),
-        doc.Note(_good_line(summary.slo) if summary.slo else ""),
+        doc.Note(good_line(summary.slo) if summary.slo else "", depth=doc.Depth.PAGE),
         doc.Code(_again(manifest), "Run it again:", depth=doc.Depth.PAGE) if manifest else None,
     )
 
@@ -48,7 +49,7 @@ def _load_line(summary: Summary) -> str:
     return "; ".join(parts)
 
 
-def _good_line(slo: SloSummary) -> str:
+def good_line(slo: SloSummary) -> str:
     own = [f"class {name}: {' and '.join(means)}" for name, means in slo.good_means_by_class.items()]
     means = "; ".join(part for part in (" and ".join(slo.good_means), *own) if part)
     if not means:
@@ -66,11 +67,15 @@ def _cards(summary: Summary) -> list[doc.Card]:
         value = ms(summary.latency_ms[name].statistic(q))
         cards.append(doc.Card(f"{METRICS[name].label} {q}{loop}, ms", value, _range(summary, name, q)))
     if rates:
-        below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else "steady window"
+        price = summary.cost.per_million_output if summary.cost else None
+        below = "steady window" if price is None else f"{dollars(price)} per million"
+        below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else below
         cards.append(doc.Card("output, tokens/s", whole(rates.output_tokens_per_s), below))
     if load.offered_rps is not None:
         name = "offered" if load.loop == "open" else "sent"
-        cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s"))
+        goodput = summary.slo.goodput_rps if summary.slo else None
+        good = "" if goodput is None else f", {goodput:.2f} good"
+        cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s{good}"))
     share = "-" if errors.share is None else f"{100 * errors.share:.2f}"
     held = sum(check.status == "ok" for check in summary.checks)
     return [
@@ -85,7 +90,7 @@ def _range(summary: Summary, name: str, q: str) -> str:
     if ends is None:
         needs = summary.percentile_needs.get(name, {}).get(q)
         return f"needs {needs:,} requests" if needs else ""
-    return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
+    return in_words(ends)
 
 
 def _objectives(objectives: list[Objective]) -> doc.Table:

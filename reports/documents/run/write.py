@@ -23,7 +23,7 @@ from tailgate.reports.documents.render.terminal import print_document, print_ver
 from tailgate.reports.documents.run.cost import cost
 from tailgate.reports.documents.run.head import head, objective_bounds
 from tailgate.reports.documents.run.latency import breakdown, latency
-from tailgate.reports.documents.run.outcomes import events_section, outcomes, validity, what_was_run
+from tailgate.reports.documents.run.outcomes import check_name, events_section, outcomes, validity, what_was_run
 from tailgate.reports.documents.run.server import deployment, diagnosis, gpus, server
 from tailgate.reports.documents.run.workload import workload
 from tailgate.reports.metrics.analysis import Analysis, analyse
@@ -34,6 +34,7 @@ from tailgate.reports.rundir.events import read_events
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
+from tailgate.reports.validity.cause import InvalidCause, cause
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,7 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
         sections.append(section("Over time", over_time(analysis, timeline(analysis), events), FigureRow(spread)))
     sections.append(diagnosis(summary))
     if analysis:
-        sections.append(section("The slowest requests", waterfall(slowest(analysis))))
+        sections.append(section("The slowest requests", waterfall(slowest(analysis)), short="Slowest requests"))
     sections += [outcomes(summary), breakdown(summary), server(summary), gpus(summary), deployment(summary, manifest)]
     sections.append(cost(summary))
     if analysis:
@@ -68,16 +69,23 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
         (summary.state == "interrupted", Banner("INTERRUPTED", "the run did not come to its end")),
         (not summary.valid, Banner("INVALID", "do not use these figures")),
     ]
+    found = cause(summary.failed_checks) if summary.failed_checks else None
     return Document(
         title=f"{summary.run}: {summary.verdict}",
         heading=(manifest and manifest.name) or summary.run,
         about=_about(manifest) if manifest else "",
         verdict=summary.verdict,
-        why=summary.why,
-        points=summary.invalid_reasons[1:],
+        why=found.happened if found else summary.why,
+        remedy=found.remedy if found else "",
+        points=_also_failed(found) if found else (),
         banners=[banner for shown, banner in banners if shown],
         sections=sections,
     )
+
+
+def _also_failed(found: InvalidCause) -> list[str]:
+    others = ", ".join(check_name(check) for check in found.others)
+    return [f"These checks failed as well, most often for the same reason: {others}."] if others else []
 
 
 def _about(manifest: Manifest) -> str:
@@ -97,8 +105,14 @@ def report(summary: Summary, analysis: Analysis) -> str:
     return html(run_document(summary, analysis.run.manifest, analysis))
 
 
-def print_summary(summary: Summary, console: "Console", *, verdict_only: bool = False) -> None:
-    (print_verdict_line if verdict_only else print_document)(run_document(summary), console)
+def print_summary(
+    summary: Summary, console: "Console", *, verdict_only: bool = False, everything: bool = False
+) -> None:
+    document = run_document(summary)
+    if verdict_only:
+        print_verdict_line(document, console)
+    else:
+        print_document(document, console, everything=everything)
 
 
 def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None = None) -> str:
