@@ -187,7 +187,7 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
     """LoRA adapter by class, for the classes that name one."""
     by_class = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
     for name, adapter in by_class.items():
-        if adapter not in identity.models:
+        if identity.listed and not identity.serves(adapter):
             raise UserError(
                 f"the target does not serve the adapter {adapter!r}",
                 where=f"workload.classes.{name}.adapter",
@@ -198,7 +198,8 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
 
 def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -> None:
     """Refuse content that would mislead on this target; `grammar`: a replayed body asks for structured output."""
-    if spec.workload.content.kind == "random" and (spec.target.endpoint == "chat" or spec.target.prompt == "text"):
+    text = spec.target.endpoint == "chat" or spec.target.prompt == "text"
+    if spec.workload.content.kind == "random" and text:
         raise UserError(
             "random tokens can only be sent as token ids",
             where="workload.content",

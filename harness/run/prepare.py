@@ -6,28 +6,35 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 import asyncio
 import os
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import aiohttp
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.host.facts import host_facts, versions
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
+from tailgate.harness.run.own_requests import OwnRequests
 from tailgate.harness.run.preflight import admit, beyond_calibration, check_resources, needs_context, with_context
-from tailgate.harness.run.warmup import WarmupRefused, warm_up
+from tailgate.harness.run.request_form import RequestForm, choose_form, what_it_means
+from tailgate.harness.run.trial import Trial, try_form
+from tailgate.harness.run.warmup import PATIENCE, WarmupRefused, warm_up
 from tailgate.harness.targets import credentials as auth
-from tailgate.harness.targets.base import Identity, Target
+from tailgate.harness.targets.base import Identity, Target, TargetGone
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
 from tailgate.harness.targets.make import served_model
-from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.loadgen.injector.http.endpoint import checked_route, public_name, told
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
 
 T = TypeVar("T")
 
+# Without a warm-up a slow server is not waited for: the load will show how slow it is.
+_TRIAL_S: Final = 10.0
 # Targets that we start and that compile, tune or capture with their first requests.
 COLD_KINDS: Final = ("vllm", "command")
 
@@ -44,6 +51,7 @@ class Prepared:
     spec: RunSpec
     plan: Plan
     identity: Identity
+    form: RequestForm
     prompts: prompt_content.Prompts
     manifest: Manifest
 
@@ -85,6 +93,7 @@ async def prepare(
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
     """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
+    proxies = _proxies(urls)
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
@@ -96,24 +105,39 @@ async def prepare(
             watcher.note(f"warning: {notice}")
         notices += await asyncio.to_thread(admit, spec, plan, identity)
         write_plan(plan, run_dir / "plan.parquet")
-        prompts = await prompt_content.prepare(http, identity, spec, plan, run_dir)
+        form = choose_form(spec, identity)
+        prompts = await prompt_content.prepare(http, identity, spec, form.prompt, plan, run_dir)
+        identity, trial = await _tried(http, spec, identity, form, prompts, plan)
+        if trial.form.prompt != form.prompt:
+            prompts = await prompt_content.prepare(http, identity, spec, trial.form.prompt, plan, run_dir)
+        form = trial.form
+        for notice in trial.notices:
+            watcher.note(f"warning: {notice}")
+        if spec.workload.locustfile is None:
+            watcher.note(f"requests: {form.text}")
+        notices += [*trial.notices, *what_it_means(form, spec, public_name(urls[0]))]
         settled = None
         if warms_up(spec) and plan.table.num_rows:
             watcher.note("warming up until the server's speed is steady")
             try:
-                settled = await warm_up(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
+                own = OwnRequests(spec, identity, form, prompts, plan)
+                settled = await warm_up(http, identity, own, plan, spec.workload.most_users)
             except WarmupRefused as error:
                 if spec.target.kind in COLD_KINDS:
                     raise
                 notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
-        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup)
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, can_salt=form.salts)
         vram = await memory(http, identity, target.life)
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram
     manifest.target.instance = identified.instance
     manifest.content = prompts.facts
-    manifest.notices += [*identified.notices, *notices, *prompts.notices]
+    manifest.target.proxy = proxies
+    if spec.workload.locustfile is None:
+        manifest.target.requests = form.facts
+    ways = [f"{url} is reached {way}" for url, way in proxies.items()]
+    manifest.notices += [*ways, *identity.notices, *identified.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
@@ -123,7 +147,34 @@ async def prepare(
         manifest.target.life = target.life.as_dict()
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
-    return Prepared(spec, plan, identity, prompts, manifest)
+    return Prepared(spec, plan, identity, form, prompts, manifest)
+
+
+def _proxies(urls: tuple[str, ...]) -> dict[str, str]:
+    """How each URL is reached, where the environment names a proxy; a UserError for a proxy that we can't speak to."""
+    ways = {public_name(url): told(checked_route(url)) for url in urls}
+    return {url: way for url, way in ways.items() if way}
+
+
+async def _tried(
+    http: aiohttp.ClientSession, spec: RunSpec, identity: Identity, form: RequestForm,
+    prompts: prompt_content.Prompts, plan: Plan,
+) -> tuple[Identity, Trial]:  # fmt: skip
+    """What a trial request at each server shows. An engine of ours needs none."""
+    own_code = spec.workload.locustfile is not None
+    if spec.target.kind == "sim" or (own_code and identity.dialect == "vllm"):
+        return identity, Trial(form)
+    patience_s = PATIENCE.total if warms_up(spec) else _TRIAL_S
+    assert patience_s is not None
+    try:
+        trial = await try_form(http, spec, identity, form, prompts, plan, patience_s)
+    except TargetGone:
+        if not own_code:
+            raise
+        trial = Trial(form)
+    if own_code:  # its requests have a form of their own
+        trial.form, trial.notices = form, []
+    return replace(identity, simulated=identity.simulated or trial.simulated), trial
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:

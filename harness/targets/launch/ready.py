@@ -98,7 +98,9 @@ async def first_token(
     else:
         body["prompt"] = _FIRST_PROMPT
     try:
-        async with http.post(f"{url}{PATHS[endpoint]}", json=body, timeout=_FIRST_TOKEN) as response:
+        async with http.post(
+            f"{url}{PATHS[endpoint]}", json=body, timeout=_FIRST_TOKEN, allow_redirects=False
+        ) as response:
             status, text = response.status, await response.text()
     except (aiohttp.ClientError, TimeoutError) as error:
         ended = None if life.detached else await process.ended_within(LAST_WORD_S)
