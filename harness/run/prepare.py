@@ -94,6 +94,9 @@ async def prepare(
 ) -> Prepared:  # fmt: skip
     """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
     proxies = _proxies(urls)
+    ways = [f"{url} is reached {way}" for url, way in proxies.items()]
+    for notice in ways:
+        watcher.note(f"note: {notice}")
     async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
@@ -111,11 +114,12 @@ async def prepare(
         if trial.form.prompt != form.prompt:
             prompts = await prompt_content.prepare(http, identity, spec, trial.form.prompt, plan, run_dir)
         form = trial.form
-        for notice in trial.notices:
-            watcher.note(f"warning: {notice}")
+        shown = [*identity.notices, *trial.notices, *what_it_means(form, spec, public_name(urls[0]))]
+        for notice in shown:
+            watcher.note(f"note: {notice}")
         if spec.workload.locustfile is None:
             watcher.note(f"requests: {form.text}")
-        notices += [*trial.notices, *what_it_means(form, spec, public_name(urls[0]))]
+        notices += shown
         settled = None
         if warms_up(spec) and plan.table.num_rows:
             watcher.note("warming up until the server's speed is steady")
@@ -136,8 +140,7 @@ async def prepare(
     manifest.target.proxy = proxies
     if spec.workload.locustfile is None:
         manifest.target.requests = form.facts
-    ways = [f"{url} is reached {way}" for url, way in proxies.items()]
-    manifest.notices += [*ways, *identity.notices, *identified.notices, *notices, *prompts.notices]
+    manifest.notices += [*ways, *identified.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
