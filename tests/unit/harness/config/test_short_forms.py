@@ -39,7 +39,7 @@ def test_objectives_may_be_a_list() -> None:
     ("data", "hint"),
     [
         ({"target": {"kind": "vlm", "model": "m"}}, "target.kind: .* not 'vlm': did you mean 'vllm'?"),
-        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour'?"),
+        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour' or "),
         ({"target": {"url": "http://h", "endpoint": "chats"}}, "did you mean 'chat'?"),
     ],
 )
