@@ -4,7 +4,7 @@ Their seeds are not the plan's, and where requests have a cache salt theirs is a
 prefix cache is found by the load.
 """
 
-import random
+import functools
 import re
 import secrets
 from dataclasses import dataclass, replace
@@ -24,10 +24,9 @@ from tailgate.loadgen.injector.api.request_builder import Row
 from tailgate.loadgen.job import LIMITS, PATHS, Job
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.content_table import table_default
-from tailgate.workloads.prompts.prompts import PromptMaker
+from tailgate.workloads.prompts.prompts import Mode, PromptMaker
 from tailgate.workloads.traces.logged_bodies import Bodies
 
-_SEED: Final = 0x5E771E
 _JSON: Final = {"Content-Type": "application/json"}
 # In a string of JSON the quotes would be escaped: this is no generated text.
 _FINGERPRINT: Final = re.compile(rb'"system_fingerprint"\s*:\s*"([^"\\]*)"')
@@ -49,6 +48,12 @@ def with_form(job: Job, spec: RunSpec, identity: Identity, form: RequestForm, pr
     )
 
 
+@functools.cache
+def _filler(mode: Mode) -> PromptMaker:
+    """What makes text to stand for that of a log."""
+    return PromptMaker(table_default(), mode=mode)
+
+
 class OwnRequests:
     """Makes the bodies of such requests, each with a text of its own."""
 
@@ -57,16 +62,14 @@ class OwnRequests:
         self._job = with_form(blank, spec, identity, form, prompts)
         self.endpoint = self._job.api
         self._salted = form.salts and spec.cache in (None, "isolated")
-        self._random = random.Random(_SEED)
         self._maker = prompt_maker(self._job) if prompts.bodies is None else None
         if prompts.bodies is not None:
             self._logged = Bodies(Path(prompts.bodies))
             self._lines = plan.table["content_seed"].to_pylist()
-            self._fillers = {mode: PromptMaker(table_default(), mode=mode) for mode in ("ids", "text", "chat")}
 
     def body(self, prompt_tokens: int, output_tokens: int) -> bytes:
         """A body of about these lengths."""
-        seed = self._random.getrandbits(63)
+        seed = secrets.randbits(63)
         row = Row(0, None, 0, 0, 0, prompt_tokens, output_tokens, [], seed, 0)
         job = self._job
         if self._salted:
@@ -78,11 +81,11 @@ class OwnRequests:
             logged.pop(name, None)
         logged[job.limit] = output_tokens
         if job.api == "chat":
-            logged["messages"] = self._fillers["chat"].messages(seed, [], prompt_tokens)
+            logged["messages"] = _filler("chat").messages(seed, [], prompt_tokens)
         elif isinstance(logged.get("prompt"), list):
-            logged["prompt"] = orjson.loads(self._fillers["ids"].ids_json(seed, [], prompt_tokens))
+            logged["prompt"] = orjson.loads(_filler("ids").ids_json(seed, [], prompt_tokens))
         else:
-            logged["prompt"] = self._fillers["text"].text(seed, [], prompt_tokens)
+            logged["prompt"] = _filler("text").text(seed, [], prompt_tokens)
         return ReplayedBodies(job, self._logged).around(logged, row)
 
 

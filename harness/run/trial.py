@@ -5,7 +5,8 @@ embedded engine under another name. What a server's own refusal names is left ou
 is taken, nothing is measured.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -51,24 +52,24 @@ async def try_form(
         TargetGone: it refuses every form.
     """
     trial = Trial(form)
+    maker = functools.cache(lambda form: OwnRequests(spec, identity, form, prompts.sent_as(form.prompt), plan))
     for url in identity.urls:
-        await _try_at(http, url, spec, identity, prompts, plan, patience_s, trial)
+        await _try_at(http, url, spec, identity, maker, aiohttp.ClientTimeout(total=patience_s), trial)
     return trial
 
 
 async def _try_at(
-    http: aiohttp.ClientSession, url: str, spec: RunSpec, identity: Identity, prompts: Prompts, plan: Plan,
-    patience_s: float, trial: Trial,
+    http: aiohttp.ClientSession, url: str, spec: RunSpec, identity: Identity,
+    maker: Callable[[RequestForm], OwnRequests], timeout: aiohttp.ClientTimeout, trial: Trial,
 ) -> None:  # fmt: skip
-    timeout = aiohttp.ClientTimeout(total=patience_s)
     where = public_name(url)
     first, tried, form = None, {trial.form}, trial.form
     while True:
-        own = OwnRequests(spec, identity, form, prompts.sent_as(form.prompt), plan)
+        own = maker(form)
         try:
             answer = await send(http, url, own.endpoint, own.body(_PROMPT_TOKENS, _OUTPUT_TOKENS), timeout)
         except TimeoutError:
-            trial.notices.append(f"{where} did not answer a trial request within {patience_s:g} s")
+            trial.notices.append(f"{where} did not answer a trial request within {timeout.total:g} s")
             return
         except aiohttp.ClientError as error:
             trial.notices.append(f"{where} broke off a trial request: {error}")
@@ -92,7 +93,7 @@ async def _try_at(
         form = following
         tried.add(form)
     said = f"HTTP {first.status}: {first.error}" if first.status != 200 else first.error
-    if prompts.bodies is not None or first.status >= 500:  # others may fare better
+    if spec.workload.content.kind == "replay" or first.status >= 500:  # others may fare better
         trial.notices.append(f"{where} refused a trial request ({said})")
         return
     raise _refused(url, spec, identity, said, first.status)

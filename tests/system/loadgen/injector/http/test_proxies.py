@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 from tests.kit.driving import Driven, Outcome, drive
-from tests.kit.scripted import Peer, Request, ScriptedServer, answer_ok, head, ok
+from tests.kit.scripted import Peer, Request, ScriptedServer, answer_ok, head
 
 from tailgate.loadgen.injector.http.endpoint import Trust
 
