@@ -22,6 +22,7 @@ from tailgate.workloads.prompts.prompts import Mode
 VENDOR: Final = ("min_tokens", "ignore_eos", "priority", "cache_salt")
 # Those without which a request still means the same.
 _DISPENSABLE: Final = ("temperature", "stream_options")
+_UNKNOWN: Final = re.compile("unsupported|not supported|unknown|unrecogni|unexpected|forbid|not permitted|extra", re.I)
 _WORDS: Final[dict[Mode, str]] = {"ids": "prompts as token ids", "text": "prompts as text", "chat": "chat messages"}
 
 
@@ -88,7 +89,9 @@ def adapted(form: RequestForm, spec: RunSpec, refusal: str, tried: set[RequestFo
     ways: list[RequestForm] = []
     other: Literal["max_tokens", "max_completion_tokens"]
     other = "max_completion_tokens" if form.limit == "max_tokens" else "max_tokens"
-    if spec.target.output_limit == "auto" and {"max_completion_tokens", "max_tokens"} & named:
+    # "max_tokens must be at least 16" is no reason: under a name that a server ignores there would be no limit at all.
+    misnamed = other in named or (form.limit in named and _UNKNOWN.search(refusal))
+    if spec.target.output_limit == "auto" and misnamed:
         ways.append(replace(form, limit=other))
     ours = {name for name in (*_DISPENSABLE, *(VENDOR if free else ())) if name not in form.omitted}
     if named & ours:

@@ -25,7 +25,7 @@ from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
 
 _PROMPT_TOKENS: Final = 32
-_OUTPUT_TOKENS: Final = 4
+_OUTPUT_TOKENS: Final = 16  # some servers take no less
 # Not about the request: the server is busy, or slow, or another one didn't answer it.
 _PASSING: Final = (408, 409, 425, 429, 502, 503, 504)
 
@@ -63,7 +63,7 @@ async def _try_at(
     maker: Callable[[RequestForm], OwnRequests], timeout: aiohttp.ClientTimeout, trial: Trial,
 ) -> None:  # fmt: skip
     where = public_name(url)
-    first, tried, form = None, {trial.form}, trial.form
+    first, tried, form, again = None, {trial.form}, trial.form, False
     while True:
         own = maker(form)
         try:
@@ -86,6 +86,9 @@ async def _try_at(
         if answer.status in _PASSING:
             trial.notices.append(f"{where} answered a trial request with HTTP {answer.status}: {answer.error}")
             return
+        if first is None and answer.status >= 500 and not again:  # a gateway's refusal of ids, or a moment's weakness
+            again = True
+            continue
         first = first or answer
         following = adapted(form, spec, answer.error, tried)
         if following is None:

@@ -141,6 +141,13 @@ def test_the_limit_s_name_is_an_option_too() -> None:
         tried(gateway, endpoint="chat", output_limit="max_tokens")
 
 
+def test_a_limit_that_is_too_small_is_not_renamed() -> None:
+    gateway = Gateway(forbids={"max_tokens": 400}, says="{name} must be at least 32")
+    with pytest.raises(TargetGone, match="at least 32"):
+        tried(gateway, endpoint="chat")
+    assert not any("max_completion_tokens" in body for body in gateway.bodies)
+
+
 @pytest.mark.parametrize("name", ["temperature", "stream_options", "cache_salt", "ignore_eos"])
 def test_what_a_refusal_names_is_left_out(name: str) -> None:
     gateway = Gateway(owner="vllm", forbids={name: 422})
@@ -223,7 +230,8 @@ def test_a_replayed_log_sends_its_requests_and_nothing_else(tailgate: Tailgate, 
     record = {
         "messages": [{"role": "user", "content": "the logged text", "trace": "canary-1"}], "top_p": 0.5, "n": 1,
         "model": "of the log", "max_completion_tokens": 9, "ignore_eos": True, "api_key": "canary-2",
-        "user": "canary-3", "metadata": {"hash": "canary-4"}, "response_cost": 0.1, "usage": {"prompt_tokens": 5, "completion_tokens": 3},
+        "user": "canary-3", "metadata": {"hash": "canary-4"}, "response_cost": 0.1,
+        "usage": {"prompt_tokens": 5, "completion_tokens": 3},
     }  # fmt: skip
     lines = [json.dumps({**record, "timestamp": 1700000000 + k / 10}) for k in range(4)]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
