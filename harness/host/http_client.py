@@ -22,9 +22,11 @@ def http_client(
     headers: Mapping[str, str] | None = None,
     trust: Trust = Trust(),  # noqa: B008 - frozen
     timeout: aiohttp.ClientTimeout = aiohttp.ClientTimeout(total=20, connect=5),  # noqa: B008 - frozen
+    *,
+    anew: bool = False,
 ) -> aiohttp.ClientSession:
-    """A session with as many connections as are asked for."""
-    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0)
+    """A session with as many connections as are asked for; `anew`: each request has one of its own."""
+    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0, force_close=anew)
     # aiohttp's own way with proxies is not the injector's, and it would take passwords from ~/.netrc.
     return aiohttp.ClientSession(
         headers=headers, timeout=timeout, connector=connector, request_class=_Request, trust_env=False

@@ -28,6 +28,8 @@ _PROMPT_TOKENS: Final = 32
 _OUTPUT_TOKENS: Final = 16  # some servers take no less
 # Not about the request: the server is busy, or slow, or another one didn't answer it.
 _PASSING: Final = (408, 409, 425, 429, 502, 503, 504)
+# About the request itself, so that each one like it would have the same answer (200: an error inside a stream).
+_ABOUT_THE_REQUEST: Final = (200, 400, 404, 405, 413, 415, 422, 501)
 
 
 @dataclass
@@ -96,7 +98,7 @@ async def _try_at(
         form = following
         tried.add(form)
     said = f"HTTP {first.status}: {first.error}" if first.status != 200 else first.error
-    if spec.workload.content.kind == "replay" or first.status >= 500:  # others may fare better
+    if spec.workload.content.kind == "replay" or first.status not in _ABOUT_THE_REQUEST:  # others may fare better
         trial.notices.append(f"{where} refused a trial request ({said})")
         return
     raise _refused(url, spec, identity, said, first.status)

@@ -75,7 +75,8 @@ class ServerScraper:
 
     async def start(self) -> list[FirstScrape]:
         """Scrape once and return what came; then go on in the background."""
-        self._session = http_client(trust=self._trust, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
+        # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
+        self._session = http_client(trust=self._trust, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), anew=True)
         await self._round()
         # Each endpoint has rounds of its own: one that hangs holds up no other.
         self._tasks = [

@@ -3,12 +3,13 @@
 | policy | how |
 |---|---|
 | `isolated` | a `cache_salt` of this run: what others left in the cache can't be found. Needs no development endpoint |
-| `cold` | `POST /reset_prefix_cache`, whose answer must say that it succeeded |
+| `cold` | `POST /reset_prefix_cache` to every server, whose answer must say that it succeeded |
 | `warm` | primed by the run's own warm-up |
 | `as-is` | whatever is there; only ever reported |
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +29,18 @@ class CacheState:
 
 
 async def prepare_caches(
-    http: aiohttp.ClientSession, identity: Identity, declared: str | None, warmup_s: float = 0.0, *, can_salt: bool
+    http: aiohttp.ClientSession,
+    identity: Identity,
+    declared: str | None,
+    warmup_s: float = 0.0,
+    several: Sequence[str] = (),
+    *,
+    can_salt: bool,
 ) -> CacheState:
-    """Bring the caches into the declared state, or refuse; undeclared: isolated where requests ``can_salt``."""
+    """Bring the caches into the declared state, or refuse; undeclared: isolated where requests ``can_salt``.
+
+    `several` are the URLs behind which more than one server answers: a reset would reach one of them.
+    """
     policy = declared or ("isolated" if can_salt else "as-is")
     if policy == "isolated":
         if not can_salt:
@@ -48,6 +58,12 @@ async def prepare_caches(
             remedy="Give workload.warmup (--warmup), or declare cache: as-is.",
         )
     if policy == "cold":
+        if several:
+            raise UserError(
+                "several servers answer behind this URL, and a reset would reach only one of them",
+                where=f"cache: {public_name(several[0])}",
+                remedy="Name each server under target.urls (repeat --target), or declare cache: isolated.",
+            )
         for url in identity.urls:
             await _reset(http, url)
     return CacheState(policy)

@@ -46,9 +46,12 @@ async def _no_headers() -> Mapping[str, str]:
 OPEN: Final = Access(_no_headers)
 
 
-def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
-    """An HTTP client that trusts whom the injector will trust, and goes its way."""
-    return http_client(headers, trust)
+def session(headers: Mapping[str, str], trust: Trust, *, anew: bool = False) -> aiohttp.ClientSession:
+    """An HTTP client that trusts whom the injector will trust, and goes its way.
+
+    `anew`: each request has a connection of its own.
+    """
+    return http_client(headers, trust, anew=anew)
 
 
 async def identify(

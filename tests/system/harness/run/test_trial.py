@@ -175,7 +175,7 @@ def test_nothing_is_measured_where_no_form_is_taken(tailgate: Tailgate, tmp_path
     assert len(gateway.bodies) == 1 and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [418, 429, 500, 503])
 def test_a_server_that_is_busy_or_broken_is_measured_all_the_same(status: int) -> None:
     _, trial = tried(Gateway(status=status))
     assert trial.form == PLAIN and f"HTTP {status}" in trial.notices[0]
