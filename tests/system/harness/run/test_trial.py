@@ -281,7 +281,10 @@ def test_a_redirect_under_load_names_its_place(tailgate: Tailgate, tmp_path: Pat
         said = tailgate("run", server.url, *LOAD, "--json", "--out", tmp_path / "run")
     assert said.code in (1, 4)
     text = json.dumps(said.summary) + (tmp_path / "run" / "report.html").read_text()
-    assert "redirects to https://new.example/v1/completions, which is not followed" in text and "secret" not in text
+    assert "redirects to https://new.example/v1/completions, which is not followed" in text, said.summary[
+        "invalid_reasons"
+    ]
+    assert "secret" not in text
 
 
 # --- who answers ----------------------------------------------------------------------------------------
