@@ -336,4 +336,9 @@ def _lengths(e: Evidence) -> Iterator[Finding]:
         says = f"{100 * share:.1f} % of answers are not of the planned length."
         figures = {"mismatched": float(e.workload.mismatched), "mismatched_share": share}
         remedy = "The server ignores min_tokens or ignore_eos: the workload is not the one that was asked for."
+        if {"min_tokens", "ignore_eos"} & set(run.manifest.target.requests.get("omitted", ())):
+            remedy = (
+                "Requests had no min_tokens and no ignore_eos, which not every server knows: the model ended its "
+                "answers itself. If the server knows them, use --fields vllm."
+            )
         yield Finding(FindingKind.LENGTHS_DIFFER, says, figures, remedy)

@@ -11,12 +11,11 @@ from typing import Any
 
 import orjson
 
+from tailgate.harness.engine import SIMULATED_OWNER
 from tailgate.harness.engine.config import Resolved
 from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.model.tokenizer import Babble
 from tailgate.harness.engine.server.requests import ApiRequest
-
-FINGERPRINT = "tailgate-simulated"
 
 
 class EngineAnswer:
@@ -78,7 +77,7 @@ class WholeAnswer(EngineAnswer):
         ids = self.token_ids() if asked.return_token_ids else None
         prompt = asked.prompt_ids if asked.return_token_ids else None
         shared = {
-            "system_fingerprint": FINGERPRINT,
+            "system_fingerprint": SIMULATED_OWNER,
             "usage": {"prompt_tokens_details": None, **self.usage()},
             "metrics": self.metrics(),
         }
@@ -161,7 +160,7 @@ class StreamedAnswer(EngineAnswer):
         if asked.continuous_usage:
             event += b',"usage":' + orjson.dumps(self.usage())
         if last and not asked.include_usage:
-            event += b',"system_fingerprint":"%b"' % FINGERPRINT.encode()
+            event += b',"system_fingerprint":"%b"' % SIMULATED_OWNER.encode()
         self._write(event + b"}\n\n")
 
     def _end_of_choice(self, reason: bytes, prompt: bytes, ids: bytes) -> bytes:
@@ -181,7 +180,7 @@ class StreamedAnswer(EngineAnswer):
 
     def _finish(self) -> None:
         if self.asked.include_usage:
-            tail: dict[str, Any] = {"usage": self.usage(), "system_fingerprint": FINGERPRINT}
+            tail: dict[str, Any] = {"usage": self.usage(), "system_fingerprint": SIMULATED_OWNER}
             metrics = self.metrics()
             if metrics is not None:
                 tail["metrics"] = metrics

@@ -12,14 +12,14 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
-from tailgate.harness.engine import SIMULATED_OWNER
+from tailgate.harness.engine import SIMULATED_MARK, SIMULATED_OWNER
 from tailgate.harness.engine.config import as_dict
 from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.answers import StreamedAnswer, WholeAnswer
 from tailgate.harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
 
-VERSION = "0.32.0+tailgate.simulated"
+VERSION = f"0.32.0{SIMULATED_MARK}"
 MAX_BODY_BYTES = 64 * 2**20
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -157,6 +157,8 @@ class Connection(Transport):
             self._until_eof = False
         elif name == b"content-encoding" and self._exchange is not None:
             self._exchange.content_encoding = value.lower()
+        elif name == b"location" and self._exchange is not None:
+            self._exchange.location = value
 
     def on_message_begin(self) -> None:
         """Until a header says otherwise, the body ends where the connection does (RFC 9112, 6.3)."""

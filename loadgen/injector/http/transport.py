@@ -231,6 +231,8 @@ class Transport(ABC):
         if exchange is not None:
             if status is Status.RESET and exchange.sent_ns is None:  # in the handshake with a proxy or TLS
                 status = Status.CONNECT_ERROR
+            if status is Status.CONNECT_ERROR and self.endpoint.via:
+                error = f"{error}; {self.endpoint.via}"
             exchange.fail(status, error, end_ns or clock(REALTIME))
             self._ended(self, exchange)
 
