@@ -40,6 +40,7 @@ class Job:
     forced_output: bool = True
     trust: Trust = field(default_factory=Trust)
     balance: str = "round-robin"  # round-robin | least-in-flight
+    delayed_acks: bool = False  # acknowledge several tokens at once, of servers that are not on loopback too
     keepalive_ns: int = 4_000_000_000
     timeout_ns: int | None = None  # per request, from scheduled
     measure_end_ns: int | None = None

@@ -40,6 +40,14 @@ class HungUp(StrEnum):
 # In `output_tokens`: the server's usage names something that is no count of tokens (negative, 8.5, 2^63 - 1, "8").
 NO_COUNT: Final = -1
 
+# Content arrivals of one read whose own times are not known: `count` of them, from the `first` on (0 is the answer's
+# first), came in order after `after_us` (microseconds after the answer's first arrival; negative for that one) and not
+# after the last one's entry in `arrivals_us`, which is the read's stamp. With `last_exact` the last came then.
+CENSORED: Final = np.dtype([("first", "<u4"), ("count", "<u4"), ("after_us", "<i4"), ("last_exact", "?")])
+_CENSORED_TYPE: Final = pa.list_(
+    pa.struct([("first", pa.uint32()), ("count", pa.uint32()), ("after_us", pa.int32()), ("last_exact", pa.bool_())])
+)
+
 # What an injector knows by itself; the rest of a request's columns come from the plan.
 SPOOL_SCHEMA: Final = pa.schema(
     [
@@ -79,8 +87,9 @@ SPOOL_SCHEMA: Final = pa.schema(
         pa.field("server_queue_ms", pa.float64()),
         pa.field("server_ttft_ms", pa.float64()),
         pa.field("hung_up", pa.string()),  # why we did, if cancelled: a name of HungUp
-        # Content arrivals in microseconds after the first (whose own entry is 0).
+        # Content arrivals in microseconds after the first (whose own entry is 0): the best estimates.
         pa.field("arrivals_us", pa.list_(pa.uint32())),
+        pa.field("censored", _CENSORED_TYPE),  # those of them that are not exact; see CENSORED
     ]
 )
 
@@ -111,13 +120,16 @@ _FROM_PLAN: Final = [
 ]
 
 # requests.parquet: one row per planned request, sent or not, sorted by index.
-REQUESTS_SCHEMA: Final = pa.schema([*_FROM_PLAN, *(f for f in SPOOL_SCHEMA if f.name != "arrivals_us")])
+CENSORED_COLUMN: Final = "censored"
+ARRIVAL_COLUMNS: Final = ("arrivals_us", CENSORED_COLUMN)
+REQUESTS_SCHEMA: Final = pa.schema([*_FROM_PLAN, *(f for f in SPOOL_SCHEMA if f.name not in ARRIVAL_COLUMNS)])
 
-# arrivals.parquet: only requests with at least one content arrival.
+# arrivals.parquet: only requests with at least one content arrival. Runs recorded before `censored` was kept lack it.
 ARRIVALS_SCHEMA: Final = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
         pa.field("arrivals_us", pa.list_(pa.uint32()), nullable=False),
+        pa.field("censored", _CENSORED_TYPE),
     ]
 )
 
@@ -144,6 +156,10 @@ CLIENT_SCHEMA: Final = pa.schema(
         pa.field("clock_step_ns", pa.int64(), nullable=False),
         # Its largest change between two looks, a tenth of a second apart: a step that was taken back shows here.
         pa.field("clock_jump_ns", pa.int64(), nullable=False),
+        # How long the injector's thread waited for a core, and how long a hypervisor took cores, all of them together;
+        # null where the kernel doesn't tell.
+        pa.field("run_delay_ns", pa.int64()),
+        pa.field("steal_ns", pa.int64()),
     ]
 )
 

@@ -79,10 +79,24 @@ class Spool:
 def _column(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_list(kind):
         return pa.array(values, kind)
-    # Lists come as NumPy arrays or as the bytes of uint32 values: joined, never taken apart.
-    raw = [None if v is None else v if isinstance(v, bytes) else v.astype(np.uint32).tobytes() for v in values]
-    lengths = np.fromiter((0 if v is None else len(v) // 4 for v in raw), np.int32, len(raw))
+    # Lists come as NumPy arrays or as the bytes of uint32 values or of structs: joined, never taken apart.
+    item = _numpy_type(kind.value_type)
+    raw = [None if v is None else v if isinstance(v, bytes) else v.astype(item).tobytes() for v in values]
+    lengths = np.fromiter((0 if v is None else len(v) // item.itemsize for v in raw), np.int32, len(raw))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    joined = np.frombuffer(b"".join(v for v in raw if v), np.uint32)
+    joined = np.frombuffer(b"".join(v for v in raw if v), item)
     missing = pa.array([v is None for v in raw])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined), mask=missing)
+    return pa.ListArray.from_arrays(pa.array(offsets), _array(joined, kind.value_type), mask=missing)
+
+
+def _numpy_type(kind: pa.DataType) -> np.dtype[Any]:
+    if not pa.types.is_struct(kind):
+        numeric: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+        return numeric
+    return np.dtype([(field.name, field.type.to_pandas_dtype()) for field in kind])
+
+
+def _array(values: np.ndarray[Any, Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_struct(kind):
+        return pa.array(values, kind)
+    return pa.StructArray.from_arrays([pa.array(values[field.name], field.type) for field in kind], fields=list(kind))

@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             raise _unknown(command)
         return int(import_module(COMMANDS[command][0]).run(rest))
     except UserError as error:
-        print(f"tailgate {command}: {error}", file=sys.stderr)
+        # A key may be called like its command, as `workload` is: it is said once.
+        print(f"tailgate {command}: {str(error).removeprefix(f'{command}: ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

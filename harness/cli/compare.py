@@ -1,9 +1,9 @@
 """`tailgate compare RUN RUN...`: configurations side by side, from their run directories."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from tailgate.harness.cli.edge import write_document
 from tailgate.harness.config.arguments import Parser
 
 
@@ -22,17 +22,20 @@ def run(argv: list[str]) -> int:
     if options.json or options.format == "json":
         import orjson
 
-        sys.stdout.write(orjson.dumps(to_json(comparison), option=orjson.OPT_INDENT_2).decode() + "\n")
+        write_document(orjson.dumps(to_json(comparison), option=orjson.OPT_INDENT_2).decode() + "\n", "json")
     elif options.format == "md":
         from tailgate.reports.documents.render.markdown import markdown
 
-        sys.stdout.write(markdown(document))
-    elif not options.quiet:
+        write_document(markdown(document), "md")
+    else:
         from rich.console import Console
 
-        from tailgate.reports.documents.render.terminal import print_document
+        from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 
         console = Console()
+        if options.quiet:
+            print_verdict_line(document, console)
+            return 0
         print_document(document, console)
         console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
     return 0
@@ -53,5 +56,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--format", choices=["json", "md"], help="Print this document on stdout instead of the table.")
     parser.add_argument("--json", action="store_true", help="The same as --format json.")
-    parser.add_argument("--quiet", action="store_true", help="Write the page and print nothing.")
+    parser.add_argument("--quiet", action="store_true", help="Write the page and print only the verdict.")
     return parser

@@ -1,14 +1,18 @@
 """The process's outermost edge: a reader who goes away, what may not leave, and errors that nobody foresaw."""
 
+import codecs
 import io
+import json
 import os
 import re
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from typing import Final, TextIO
 
 from tailgate.loadgen.redact import SECRETS
+from tailgate.workloads.common.ascii_text import ERRORS
 from tailgate.workloads.common.formatting import visible, written_out
 
 UNFORESEEN_MEASURED = 4
@@ -64,7 +68,28 @@ def _outlet(stream: TextIO, kind: type[_Guarded]) -> TextIO:
     stream.flush()
     live = stream.isatty() or stream is sys.__stderr__
     buffer = io.BufferedWriter(_Outlet(stream.fileno(), "wb", closefd=False))
-    return kind(buffer, stream.encoding, stream.errors, line_buffering=live)
+    # What can't be encoded must not end a command whose work is done.
+    return kind(buffer, "ascii" if _ascii_asked(os.environ) else stream.encoding, ERRORS, line_buffering=live)
+
+
+def _ascii_asked(variables: Mapping[str, str]) -> bool:
+    """Whether the locale is C by name: Python writes UTF-8 then, and has set LC_CTYPE where it could (PEP 538)."""
+    if variables.get("PYTHONIOENCODING") or variables.get("PYTHONUTF8"):
+        return False
+    names = [variables.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if names[1] in ("C.UTF-8", "C.utf8", "UTF-8"):
+        names[1] = ""
+    return next((name for name in names if name), "") in ("C", "POSIX")
+
+
+def write_document(text: str, form: str) -> None:
+    """Print a document; characters that standard output lacks are escaped as its format does, where it has a way."""
+    if codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8":  # a StringIO has none
+        if form == "json":
+            text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+        elif form == "junit":
+            text = text.encode("ascii", "xmlcharrefreplace").decode()
+    sys.stdout.write(text)
 
 
 def unforeseen(command: str, error: Exception) -> int:

@@ -140,6 +140,8 @@ LOAD: Final = (
     Flag("--over-context", "workload.over_context", "What to do with longer ones.",
          choices=["error", "clip", "scale", "drop"]),
     Flag("--length-scale", "workload.length_scale", "Multiply all lengths by this factor.", type=float),
+    Flag("--content", "workload.content", "What prompts hold: real text, random tokens, the trace's own request "
+         "bodies, or your text file.", _content, metavar="corpus|random|replay|FILE"),
 )  # fmt: skip
 TRACE: Final = (
     Flag("--trace-format", "workload.trace.format", "The trace's format, e.g. azure (default: seen from the file)."),
@@ -163,8 +165,6 @@ WORKLOAD: Final = (
     Flag("--prompt-tokens", "workload.prompt_tokens", "Prompt lengths: 512, lognormal(6.2,0.8), uniform(64,512), "
          "grid:NAME.input."),
     Flag("--output-tokens", "workload.output_tokens", "Answer lengths, written in the same way."),
-    Flag("--content", "workload.content", "What prompts hold: real text, random tokens, the trace's own request "
-         "bodies, or your text file.", _content, metavar="corpus|random|replay|FILE"),
     Flag("--profile", "workload.profile", "A built-in workload profile, or a file with one of yours."),
     Flag("--locustfile", "workload.locustfile", "Your own code makes the requests (LLMUser).", metavar="FILE",
          **_FILE),
@@ -187,6 +187,8 @@ RUN: Final = (
     Flag("--natural-output", "output", "Let the model end its answers.", action=_CONSTANT, const="natural"),
     Flag("--extra", "extra", "Merge these fields into every request body.", extra_fields, metavar="JSON"),
     Flag("--injectors", "injectors", "Injector processes: a number or auto (default: 1).", _number_or_word),
+    Flag("--no-server-metrics", "telemetry.server", "Don't sample the server's /metrics.", action=_CONSTANT,
+         const="none"),
     Flag("--ui", "ui", "Serve Locust's web UI (127.0.0.1:8089).", nargs="?", const="127.0.0.1:8089",
          metavar="HOST:PORT"),
 )  # fmt: skip

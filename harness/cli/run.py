@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from tailgate.harness.cli.edge import write_document
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
 from tailgate.harness.config.arguments import EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
@@ -47,13 +48,14 @@ def run(argv: list[str]) -> int:
         print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
         return 4
     if arguments.json:
-        sys.stdout.write((run_dir / "summary.json").read_text())
-    elif not arguments.quiet:
-        from rich.console import Console
+        write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
+        return summary.exit_code
+    from rich.console import Console
 
-        from tailgate.reports.documents.run.write import print_summary
+    from tailgate.reports.documents.run.write import print_summary
 
-        print_summary(summary, Console())
+    print_summary(summary, Console(), verdict_only=arguments.quiet)
+    if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
 
@@ -83,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     output = p.add_argument_group("output")
     output.add_argument("--out", type=Path, help="The run directory itself (default: runs/<utc>-<name>).")
     output.add_argument("--json", action="store_true", help="Print summary.json and nothing else on stdout.")
-    output.add_argument("--quiet", action="store_true", help="Print nothing but errors.")
+    output.add_argument("--quiet", action="store_true", help="Print nothing but the verdict and errors.")
     return p
 
 

@@ -4,8 +4,9 @@ import copy
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from tailgate.harness.config.hints import ELSEWHERE
 from tailgate.harness.config.masking import (
     learn_secrets,
     masked_settings,
@@ -157,7 +158,8 @@ class GpuSpec(Strict):
 class TelemetrySpec(Strict):
     """What is watched beside the traffic."""
 
-    server: Literal["auto", "none"] = "auto"
+    # YAML reads `off` as false
+    server: Annotated[Literal["auto", "none"], BeforeValidator(lambda v: "none" if v is False else v)] = "auto"
     server_interval: Duration = Field(1.0, gt=0)
     gpu: str = "auto"
     host: bool = True
@@ -196,6 +198,8 @@ class WorkersSpec(Strict):
 
 class RunSpec(Strict):
     """A run, from target to SLO."""
+
+    elsewhere = ELSEWHERE
 
     name: str = "run"
     target: TargetSpec

@@ -51,7 +51,8 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
         await site.start()
     except OSError as error:
         await runner.cleanup()
-        raise UserError(f"can't listen on {host}:{port}: {error.strerror}", where="--port") from error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # asyncio's repeats the address
+        raise UserError(f"can't listen on {host}:{port}: {reason}", where="--port") from error
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -190,6 +190,8 @@ class Listener:
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
                 if manifest.stamp == "kernel" and message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
                     manifest.stamp = "mixed"
+                if (nice := message.get("nice")) is not None:
+                    manifest.injector_nice = max(nice, manifest.injector_nice or nice)
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])

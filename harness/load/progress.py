@@ -102,7 +102,9 @@ class Progress(Watcher):
         if self._live:
             from rich.console import Console
 
-            self._status = Console(stderr=True).status("sending", refresh_per_second=4)
+            console = Console(stderr=True)
+            spinner = "dots" if console.encoding.startswith("utf") else "line"
+            self._status = console.status("sending", spinner=spinner, refresh_per_second=4)
             self._status.start()
 
     def tick(self, message: dict[str, Any]) -> None:

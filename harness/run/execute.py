@@ -178,12 +178,16 @@ async def _load(
         "server.parquet": lambda: scraper.write(run_dir / "server.parquet"),
         "host.parquet": lambda: host.write(run_dir / "host.parquet"),
         "gpu.parquet": lambda: gpus.write(run_dir / "gpu.parquet") if gpus is not None else None,
-        "events.jsonl": lambda: events.follow("seen", annotations(read_server(run_dir), read_gpu(run_dir))),
+        "events.jsonl": lambda: events.follow("seen", _seen(run_dir, manifest)),
         "the last of events.jsonl": events.write,
     }
     if (problem := _done(steps)) and manifest.state == "complete":
         manifest.state, manifest.state_reason, manifest.failed_side = "failed", problem, "client"
         manifest.save(run_dir)
+
+
+def _seen(run_dir: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    return annotations(read_server(run_dir), read_gpu(run_dir), manifest.telemetry.get("several_behind", ()))
 
 
 def _done(steps: Mapping[str, Callable[[], None]]) -> str:

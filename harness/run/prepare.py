@@ -5,7 +5,7 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -21,6 +21,7 @@ from tailgate.harness.targets.base import Identity, Target
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
+from tailgate.harness.targets.inspect.replicas import balanced
 from tailgate.harness.targets.make import served_model
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
@@ -85,11 +86,13 @@ async def prepare(
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
     """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
-    async with session({**spec.target.headers, **await credentials.headers()}, trust_of(spec)) as http:
+    headers = {**spec.target.headers, **await credentials.headers()}
+    async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
         identified = await fingerprint(http, identity, target.life)
         identity.fingerprint.update(identified.facts)
+        several = await _several_behind(spec, identity, headers, watcher)
         plan = await planning.plan(spec)
         notices = check_resources(spec, plan)
         for notice in notices:
@@ -106,8 +109,8 @@ async def prepare(
                 if spec.target.kind in COLD_KINDS:
                     raise
                 notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
-        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup)
-        vram = await memory(http, identity, target.life)
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several)
+        vram = {} if several else await memory(http, identity, target.life)  # one replica's is not the deployment's
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram
@@ -117,6 +120,8 @@ async def prepare(
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
+    if several:
+        manifest.telemetry["several_behind"] = [public_name(url) for url in several]
     if settled is not None:
         manifest.telemetry["settle"] = settled.as_dict()
     if target.life is not None:
@@ -124,6 +129,20 @@ async def prepare(
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
     return Prepared(spec, plan, identity, prompts, manifest)
+
+
+async def _several_behind(
+    spec: RunSpec, identity: Identity, headers: Mapping[str, str], watcher: Watcher
+) -> tuple[str, ...]:
+    """The URLs behind which several servers answer, where anything rests on their being one; said at once."""
+    if spec.telemetry.server == "none" and spec.cache != "cold":
+        return ()
+    async with session(headers, trust_of(spec), anew=True) as http:
+        several = await balanced(http, identity.urls)
+    for url in several:
+        where = public_name(url)
+        watcher.note(f"warning: several servers answer behind {where}: name them under target.urls (repeat --target)")
+    return several
 
 
 def first_manifest(spec: RunSpec, plan: Plan, identity: Identity, run_dir: Path, command_line: list[str]) -> Manifest:

@@ -151,7 +151,8 @@ async def _said(command: str) -> str:
     key = output.decode(errors="replace").strip()
     if process.returncode or not key:
         why = complaint.decode(errors="replace").strip()[-300:]
-        raise UserError(f"exit code {process.returncode}, no key: {why}", where=where)
+        printed = f"the command printed no key and ended with exit code {process.returncode}"
+        raise UserError(f"{printed}: {why}" if why else printed, where=where)
     return key
 
 

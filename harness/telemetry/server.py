@@ -75,7 +75,8 @@ class ServerScraper:
     async def start(self) -> list[FirstScrape]:
         """Scrape once and return what came; then go on in the background."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls_context(self._trust)),
+            # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
+            connector=aiohttp.TCPConnector(ssl=tls_context(self._trust), force_close=True),
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
             trust_env=True,
         )

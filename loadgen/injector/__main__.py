@@ -12,6 +12,7 @@ from tailgate.loadgen.injector.control_socket import ControlSocket
 from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.injector import Injector
 from tailgate.loadgen.injector.kernel_timestamps import be_punctual, raise_file_limit
+from tailgate.loadgen.injector.machine_time import take_priority
 from tailgate.workloads.common.errors import UserError
 
 
@@ -22,10 +23,11 @@ def main() -> int:
     hide_pandas()
     # Ctrl-C reaches the whole process group; the harness decides what it means and tells us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nice = take_priority()
     be_punctual(die_with_parent=False)
     raise_file_limit()
     loop = EventLoop()
-    injector = Injector(loop)
+    injector = Injector(loop, nice)
     sock = socket.socket(fileno=fd)
     control = ControlSocket(loop, sock, injector.on_message, lambda: injector.stop("the controlling process is gone"))
     injector.control = control

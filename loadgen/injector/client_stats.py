@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tailgate.loadgen.injector.kernel_timestamps import clock_step_probe
+from tailgate.loadgen.injector.machine_time import WaitingTime
 from tailgate.loadgen.records import lag_histogram
 
 
@@ -31,12 +32,14 @@ class ClientStats:
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
         self.kernel_stamps = True  # whether connections ask for them
+        self.delayed_acks = False
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
         self._in_flight_ns = 0
         self._changed_ns = self._since_ns = 0
         self._cpu_ns = 0
         self._clock_seen_ns = self._clock_jump_ns = 0
+        self._waiting = WaitingTime()
 
     def start(self, t0_ns: int) -> None:
         """Begin the first interval at the run's time zero ``t0_ns`` (CLOCK_REALTIME)."""
@@ -45,8 +48,9 @@ class ClientStats:
         self._cpu_ns = time.thread_time_ns()
 
     def forget_cpu(self) -> None:
-        """Drop the CPU time used so far: the run's time zero has just come."""
+        """Drop the times used so far: the run's time zero has just come."""
         self._cpu_ns = time.thread_time_ns()
+        self._waiting.since_last()
 
     def look_at_clock(self) -> None:
         """Look every tenth of a second whether the clock has stepped."""
@@ -98,6 +102,7 @@ class ClientStats:
             lag_histogram(np.frombuffer(self.turnaround_lags, np.int64)),
             self._clock_seen_ns - self._clock_offset_ns,
             self._clock_jump_ns,
+            *self._waiting.since_last(),
         )
         self.all_reads += reads
         self.lags, self.dispatch_lags, self.turnaround_lags = array("q"), array("q"), array("q")

@@ -76,6 +76,8 @@ class Dispatcher:
             self._sweep_soon()
         self._load[exchange.endpoint % len(self._load)] += 1
         connection = self._take(exchange.endpoint, now)
+        if not self._busy:
+            self._loop.attend(True)
         self._busy[exchange] = connection
         connection.send(exchange)
 
@@ -98,6 +100,8 @@ class Dispatcher:
         now = time.time_ns()
         self._stats.ended(now, connection.late_ns, exchange.bytes_received)
         del self._busy[exchange]
+        if not self._busy:
+            self._loop.attend(False)
         self._with_deadline.pop(exchange.index, None)
         self._load[exchange.endpoint % len(self._load)] -= 1
         if connection.open:

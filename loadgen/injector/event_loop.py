@@ -22,10 +22,15 @@ Handler = Callable[[int], None]
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
 # At most this many ready descriptors are handled before deadlines are looked at again: 16 reads are 0.1 ms.
-BATCH = 16
-# Without kernel stamps the loop looks round this often: what it finds can't have waited longer, unless it says so.
-_BEAT_NS = 500_000
+# The compiled poller looks at deadlines before each read.
+_BATCH: Final = 16
+_POLLER_BATCH: Final = 1024
+# While requests are in flight the loop looks round this often: what it finds came since the look before.
+_BEAT_NS: Final = 500_000
+# Under load it waits so long before it looks again: one look then finds many sockets ready instead of few.
+_PAUSE_NS: Final = 500_000
 _NEVER: Final = (1 << 63) - 1
+_REALTIME: Final = time.CLOCK_REALTIME
 
 
 class EventLoop:
@@ -34,6 +39,10 @@ class EventLoop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.other_poller: Poll | None = None  # waits instead of us, once there is one
+        self.may_pause = False  # no one waits for an answer's end in order to send the next request
+        self._attended = False
+        self._beating = False
+        self._connecting = 0
         self._handlers: dict[int, Handler] = {}
         self._alarm = Alarm()
         self._alarm_at = -1
@@ -41,8 +50,8 @@ class EventLoop:
         self._sequence = 0
         self._running = False
         self._forgotten: set[int] = set()  # in this batch: what was ready on them was another socket's
-        self.user_stamps = False
-        self.unseen_since_ns = 0  # since when what is now reported may have been there (see `stamp_by_reading`)
+        # CLOCK_REALTIME before the last look that had room for more than it reported: what it reports came after.
+        self.unseen_since_ns = 0
         # Called once a turn with the time of its start; True: there is more to do, don't wait for events.
         self.idle: Callable[[int], bool] = lambda _now_ns: False
         self._turn_max_ns = 0
@@ -79,17 +88,40 @@ class EventLoop:
         self._sequence += 1
         heapq.heappush(self._timers, (deadline_ns, self._sequence, callback))
 
-    def stamp_by_reading(self) -> None:
-        """The kernel won't say when bytes came: keep account of how long they may have waited.
+    def use(self, poller: "Poll") -> None:
+        """Let a compiled poller wait, and read where it was given an intake."""
+        self.other_poller = poller
+        self._set_pace()
 
-        Whatever is reported came after the last poll that left nothing unreported. The beat bounds that for a loop
-        with nothing to do, which would otherwise sleep in its poll and not notice that it was stopped there.
+    def attend(self, attended: bool) -> None:
+        """Say whether requests are in flight: the loop then looks round each half millisecond, or sleeps.
+
+        Whatever a look reports came after the last look that left nothing unreported. Without a beat a loop with
+        nothing to do would sleep in its poll, and not notice that it was stopped there.
         """
-        self.user_stamps = True
-        self._beat()
+        self._attended = attended
+        if self.other_poller is not None:
+            self._set_pace()
+        elif attended and not self._beating:
+            self._beating = True
+            self._beat()
+
+    def connecting(self, change: int) -> None:
+        """Count connections being made (+1, -1): their next step is waited for, so the loop makes no pause."""
+        self._connecting += change
+        if self.other_poller is not None:
+            self._set_pace()
+
+    def _set_pace(self) -> None:
+        poller = self.other_poller
+        assert poller is not None
+        poller.beat_ns = _BEAT_NS if self._attended else 0
+        poller.pause_ns = _PAUSE_NS if self.may_pause and not self._connecting else 0
 
     def _beat(self) -> None:
-        self.at(time.monotonic_ns() + _BEAT_NS, self._beat)
+        self._beating = self._attended and self.other_poller is None
+        if self._beating:
+            self.at(time.monotonic_ns() + _BEAT_NS, self._beat)
 
     def _rang(self, _mask: int) -> None:
         self._alarm.clear()
@@ -101,26 +133,28 @@ class EventLoop:
 
     def run(self) -> None:
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
-        monotonic, forgotten = time.monotonic_ns, self._forgotten
+        monotonic, realtime, forgotten = time.monotonic_ns, time.clock_gettime_ns, self._forgotten
         self._running = True
-        looked = turn_began = monotonic()
+        turn_began, looked = monotonic(), realtime(_REALTIME)
         while self._running:
             busy = self.idle(turn_began)
-            if timers and timers[0][0] != self._alarm_at:
+            other = self.other_poller
+            if timers and timers[0][0] != self._alarm_at and not (other is not None and other.exact):
                 self._alarm_at = timers[0][0]
                 self._alarm.set(self._alarm_at)
             turn_ended = monotonic()
             self._turn_max_ns = max(self._turn_max_ns, turn_ended - turn_began)
-            other = self.other_poller
             if other is None:
-                events = poll(0 if busy else None, BATCH)
+                looking = realtime(_REALTIME)
+                events = poll(0 if busy else None, _BATCH)
                 turn_began = monotonic()
                 self.unseen_since_ns = looked
-                if len(events) < BATCH:  # a full batch may have left others waiting
-                    looked = turn_ended
+                if len(events) < _BATCH:  # a full batch may have left others waiting
+                    looked = looking
             else:
-                events = other.poll(not busy, BATCH, timers[0][0] if timers else _NEVER)
+                events = other.poll(not busy, _POLLER_BATCH, timers[0][0] if timers else _NEVER)
                 turn_began = other.woke
+                self.unseen_since_ns = other.unseen_since
             forgotten.clear()
             for fd, mask in events:
                 # An earlier handler of this batch may have closed it, and opened another socket of that number.

@@ -129,9 +129,12 @@ class Exchange:
     def record(self, injector: int, endpoints: list[str], t0_ns: int) -> tuple[Any, ...]:
         """The row of SPOOL_SCHEMA, in its order, with times relative to ``t0_ns``."""
         stream, reading = self.stream, self.stream.reading
+        headers_ns = self.headers_ns
+        if headers_ns is not None and stream.first_ns is not None:  # of one read with the head, it is an estimate
+            headers_ns = min(headers_ns, stream.first_ns)
         stamps = (
             self.scheduled_ns, self.dispatched_ns, self.handed_over_ns, self.connect_start_ns, self.connected_ns,
-            self.sent_ns, self.headers_ns, stream.first_ns, stream.first_answer_ns, stream.last_ns, self.end_ns,
+            self.sent_ns, headers_ns, stream.first_ns, stream.first_answer_ns, stream.last_ns, self.end_ns,
         )  # fmt: skip
         single = reading.output_tokens is not None and reading.output_tokens == reading.contents
         first_chunk = reading.first_chunk_tokens
@@ -162,6 +165,7 @@ class Exchange:
             reading.server_ttft_ms,
             self.hung_up and str(self.hung_up),
             bytes(stream.arrivals_us) if stream.first_ns is not None else None,
+            bytes(stream.censored) if stream.first_ns is not None else None,
         )
 
 

@@ -41,8 +41,9 @@ _FLUSH_NS = 250_000_000
 class Injector:
     """One injector for one run. `on_message` is called with each message from the control socket."""
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: EventLoop, nice: int = 0) -> None:
         self._loop = loop
+        self._nice = nice
         self.control: ControlSocket | None = None
         self._job: Job
         self._over = False
@@ -104,8 +105,8 @@ class Injector:
             self._secrets.learn({"Proxy-Authorization": endpoint.proxy_authorization})
         self._stats = ClientStats(job.injector)
         self._stats.kernel_stamps = job.stamps == "kernel" and self._stamps.available
-        if not self._stats.kernel_stamps:
-            self._loop.stamp_by_reading()
+        self._stats.delayed_acks = job.delayed_acks
+        self._loop.may_pause = job.loop == "open"
         self._recorder = Recorder(Path(job.spool), job.injector)
         servers = len(job.urls)
         self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._stats, self._ended, job.keepalive_ns)
@@ -286,6 +287,7 @@ class Injector:
                 "end_ns": end_ns,
                 "failure": self._recorder.failure,
                 "unstamped": self._stats.unstamped,
+                "nice": self._nice,
                 "reads": self._stats.all_reads,
                 **self._live_stats.totals(),
             }

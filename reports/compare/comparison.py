@@ -14,7 +14,8 @@ import numpy as np
 
 from tailgate.reports.compare.runs import StoredRun, deployments_differ
 from tailgate.reports.cost.cost import fit_price_ratio
-from tailgate.reports.metrics.catalogue import COMPARED, Metric
+from tailgate.reports.metrics.catalogue import COMPARED, Metric, metric_of
+from tailgate.reports.metrics.slo import LATENCIES, Threshold, parse
 from tailgate.reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.stats.between_runs import Ratio, RunsMean, ratio, runs_mean
@@ -58,6 +59,7 @@ class Comparison:
 
     points: tuple[Configuration, ...]
     metrics: tuple[Metric, ...]
+    limits: tuple[tuple[Metric, Threshold], ...]  # what the runs' objectives demand of latencies
     fronts: tuple[Front, ...]
     differences: tuple[tuple[str, dict[str, str]], ...]
     warnings: tuple[str, ...]
@@ -82,21 +84,30 @@ def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
     for run in runs:
         groups.setdefault((run.label, run.load), []).append(run)
     base, _ = next(iter(groups))
+    limits = _limits(runs)
+    wanted = tuple({metric.key: metric for metric in (*COMPARED, *(metric for metric, _ in limits))}.values())
     points = tuple(
-        _point(label, load, members, groups.get((base, load), ())) for (label, load), members in groups.items()
+        _point(label, load, members, groups.get((base, load), ()), wanted) for (label, load), members in groups.items()
     )
-    metrics = tuple(m for m in COMPARED if any(p.figures[m.key].value is not None for p in points))
+    metrics = tuple(m for m in wanted if any(p.figures[m.key].value is not None for p in points))
     sides: dict[str, list[Manifest]] = {}
     for run in runs:
         sides.setdefault(run.label, []).append(run.manifest)
     return Comparison(
         points=points,
         metrics=metrics,
+        limits=limits,
         fronts=tuple(_fronts(points)),
         differences=tuple(differences(sides)),
         warnings=(*obstacles, *_remarks(runs, points)),
         simulated=any(run.summary.simulated for run in runs),
     )
+
+
+def _limits(runs: Sequence[StoredRun]) -> tuple[tuple[Metric, Threshold], ...]:
+    """The latency objectives of the runs, each once, beside the statistic that each is about."""
+    thresholds = dict.fromkeys(t for run in runs for t in parse(run.manifest.spec.get("slo")).thresholds)
+    return tuple((metric_of(f"{t.metric}.{t.statistic}"), t) for t in thresholds if t.metric in LATENCIES)
 
 
 def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
@@ -167,9 +178,11 @@ def _fitted_price_ratio(runs: Sequence[StoredRun]) -> float | None:
     return fit_price_ratio(seconds, np.array(columns[0], np.float64), np.array(columns[1], np.float64))
 
 
-def _point(label: str, load: str, runs: Sequence[StoredRun], base: Sequence[StoredRun]) -> Configuration:
+def _point(
+    label: str, load: str, runs: Sequence[StoredRun], base: Sequence[StoredRun], wanted: Sequence[Metric]
+) -> Configuration:
     figures, ratios = {}, {}
-    for metric in COMPARED:
+    for metric in wanted:
         mine, theirs = _known(runs, metric), _known(base, metric)
         figures[metric.key] = runs_mean([value for _, value in mine])
         if base and runs is not base:

@@ -61,10 +61,9 @@ def price_of(gpus: Mapping[str, Any]) -> Price | None:
         if price := _chosen([entry for entry in entries if entry.gpu == gpu]):
             return price
     near = difflib.get_close_matches(str(gpu), sorted({entry.gpu for entry in entries}), 1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise UserError(
-        f"no price is known for {gpu!r}", where="gpus.type", remedy=f"{hint}Or give gpus.price_per_hour in dollars."
-    )
+    own = "give gpus.price_per_hour in dollars."
+    hint = f"Did you mean {near[0]}? Or {own}" if near else own.capitalize()
+    raise UserError(f"no price is known for {gpu!r}", where="gpus.type", remedy=hint)
 
 
 def _chosen(entries: list[_Entry]) -> Price | None:

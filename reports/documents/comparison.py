@@ -12,6 +12,9 @@ from tailgate.reports.rundir.json_files import jsonable
 from tailgate.reports.stats.between_runs import Ratio, RunsMean
 from tailgate.workloads.common.formatting import plain
 
+_DASH: Final = (
+    "no run has the figure: too few requests for that percentile, or nothing that says it (a price, GPU telemetry)"
+)
 _LOADED: Final = ("ttft.p50", "ttft.p99", "tpot.mean", "e2e.p50")
 
 
@@ -49,15 +52,23 @@ def _point_json(point: Configuration, metrics: tuple[Metric, ...]) -> dict[str, 
 
 def comparison_document(comparison: Comparison) -> doc.Document:
     points, by_key = comparison.points, {metric.key: metric for metric in comparison.metrics}
+    # What an objective is about comes first.
+    loaded = dict.fromkeys([*(metric.key for metric, _ in comparison.limits), *_LOADED])
     labels = list(dict.fromkeys(point.label for point in points))
-    loads = [f for key in _LOADED if key in by_key and (f := against_load(comparison, by_key[key])) is not None]
+    loads = [f for key in loaded if key in by_key and (f := against_load(comparison, by_key[key])) is not None]
     runs = [
         [point.name, str(run.path), run.manifest.started_at, run.summary.verdict, str(run.manifest.seed)]
         for point in points
         for run in point.runs
     ]
     facts = [[key, *(values.get(label, "-") for label in labels)] for key, values in comparison.differences]
-    differences = doc.Table(["", *labels], facts, words=range(len(labels) + 1), depth=doc.Depth.FOLDED)
+    differences = doc.Table(
+        ["setting or fact", *labels],
+        facts,
+        words=range(len(labels) + 1),
+        depth=doc.Depth.FOLDED,
+        dash="not stated there, and not reported",
+    )
     same = None if facts else doc.Note("Nothing that is known of these deployments.", depth=doc.Depth.PAGE)
     return doc.Document(
         title=f"Comparison of {len(points)} configurations",
@@ -91,19 +102,15 @@ def _figures(comparison: Comparison) -> doc.Table:
     runs = ((point, len(point.runs)) for point in comparison.points)
     head = ["", *(f"{point.name} ({n} run{'s' if n > 1 else ''})" for point, n in runs)]
     rows: list[doc.Row] = [
-        [_label(metric), *(_cell(point, metric) for point in comparison.points)] for metric in comparison.metrics
+        [metric.with_unit, *(_cell(point, metric) for point in comparison.points)] for metric in comparison.metrics
     ]
-    return doc.Table(head, rows)
-
-
-def _label(metric: Metric) -> str:
-    return f"{metric.label}, {metric.unit}" if metric.unit in ("ms", "%", "W") else metric.label
+    return doc.Table(head, rows, dash=_DASH)
 
 
 def _cell(point: Configuration, metric: Metric) -> doc.TableCell:
     """A figure with its interval, e.g. `103 (98 to 108)`; below it the ratio, and whether it is shown to be better."""
     ratio = point.ratios.get(metric.key)
-    better = _better(ratio, metric) if ratio else None
+    better = ratio.better(metric.higher) if ratio else None
     words: dict[bool | None, tuple[str, doc.Tone]] = {True: (" better", "ok"), False: (" worse", "fail")}
     word, tone = words.get(better, ("", ""))
     below = f"× {ratio.value:.3f}{_ends(ratio, '{:.3f}'.format)}{word}" if ratio else ""
@@ -120,13 +127,6 @@ def _ends(interval: RunsMean | Ratio, shown: Any) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f" ({shown(interval.low)} to {shown(interval.high)})"
-
-
-def _better(ratio: Ratio, metric: Metric) -> bool | None:
-    """Whether it is shown to be better, or worse; None where the interval allows both."""
-    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-        return None
-    return (ratio.low > 1) == metric.higher
 
 
 def _worse(comparison: Comparison) -> Iterable[doc.Note]:

@@ -24,7 +24,7 @@ Tone = Literal["", "ok", "fail", "unsure", "unchecked", "invalid", "faint", "fin
 # How each verdict and each result of a check, an objective or a metric looks.
 TONES: dict[str, Tone] = {
     "PASS": "ok", "FAIL": "fail", "INCONCLUSIVE": "unsure", "INVALID": "invalid", "ok": "ok", "met": "ok", "pass": "ok",
-    "fail": "fail", "broken": "fail", "unchecked": "unchecked",
+    "fail": "fail", "broken": "fail", "unchecked": "unchecked", "noted": "faint",
 }  # fmt: skip
 
 
@@ -51,6 +51,13 @@ class Table:
     title: str = ""
     words: Iterable[int] = (0,)
     depth: Depth = Depth.ALL
+    dash: str = ""  # why a cell holds a dash in place of a figure; shown where one does
+
+    @property
+    def dashed(self) -> str:
+        """The reason of its dashes; empty where it has none."""
+        texts = (cell if isinstance(cell, str) else cell.text for row in self.rows for cell in row)
+        return self.dash if "-" in texts else ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def workload_document(
         plots = plan_plots(plan)
     rows = [*_timing(figures, facts or {}), *_lengths(figures, facts or {})]
     head = ["figure", "plan", "source"] if facts else ["figure", "plan"]
-    table = Table(head, [row[: len(head)] for row in rows], words=range(3))
+    table = Table(head, [row[: len(head)] for row in rows], words=range(3), dash="too few arrivals to tell")
     hashed = Note(figures["plan_hash"], "Plan hash:", depth=Depth.PAGE)
     notices = Notes([Note(notice) for notice in figures["notices"]])
     return Document(

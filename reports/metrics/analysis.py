@@ -4,26 +4,31 @@ It combines `rundir.run`, `arrivals`, `requests` and `slo`. Judging (`validity`,
 (`summary`, `documents`) happen elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from tailgate.loadgen.records import HungUp
+from tailgate.reports.metrics import own_error
 from tailgate.reports.metrics.arrivals import Scan, scan
 from tailgate.reports.metrics.requests import (
+    OTHER_SIDE,
     Figures,
     LatencyDistribution,
-    distribution,
+    Side,
     figures,
+    in_time_order,
     of_gaps,
     with_failures,
 )
 from tailgate.reports.metrics.slo import HOLDS, Slo, parse
 from tailgate.reports.metrics.throughput import Throughput, output_tokens_inside, throughput
 from tailgate.reports.rundir import telemetry
+from tailgate.reports.rundir.replicas import several_behind
 from tailgate.reports.rundir.run import Run, load_run, slowest_rows
+from tailgate.reports.stats.order_statistics import PERCENTILES
 from tailgate.workloads.common.arrays import Floats, Mask
 
 # Figures that a one-chunk answer has not got, so that it can't break a condition on them.
@@ -95,25 +100,40 @@ class Analysis:
         return self._meeting(benefit_of_doubt=False)
 
     @cached_property
+    def surely_met(self) -> Mask:
+        """Requests of any phase that are good whatever the client's own error did to them."""
+        return self._meeting(benefit_of_doubt=False, side="high")
+
+    @cached_property
+    def possibly_met(self) -> Mask:
+        """Requests of any phase that are good if the client's own error made them look as bad as it could."""
+        return self._meeting(benefit_of_doubt=True, side="low")
+
+    @cached_property
     def unknown(self) -> Mask:
         """Ok requests of any phase that may be good: a latency of theirs is unknown, since arrivals were not kept."""
         return self._meeting(benefit_of_doubt=True) & ~self.met
 
-    def _meeting(self, benefit_of_doubt: bool) -> Mask:
-        """Ok requests that meet every condition of their class's or the run's SLO."""
+    def _meeting(self, benefit_of_doubt: bool, side: Side = "best") -> Mask:
+        """Ok requests that meet every condition of their class's or the run's SLO.
+
+        `side` is the end of the client's own error that is held against limits from above; against limits from below
+        the other one is.
+        """
         meeting = self.run.ok.copy()
         shared = np.ones(len(self.run), np.bool_)
         for name, slo in self.class_slos.items():
             if slo.good:
                 rows = self.run.is_text("class", name)
-                meeting &= self._meets_all(slo, benefit_of_doubt) | ~rows
+                meeting &= self._meets_all(slo, benefit_of_doubt, side) | ~rows
                 shared &= ~rows
-        return meeting & (self._meets_all(self.slo, benefit_of_doubt) | ~shared)
+        return meeting & (self._meets_all(self.slo, benefit_of_doubt, side) | ~shared)
 
-    def _meets_all(self, slo: Slo, benefit_of_doubt: bool) -> Mask:
+    def _meets_all(self, slo: Slo, benefit_of_doubt: bool, side: Side) -> Mask:
         meeting = np.ones(len(self.run), np.bool_)
         for condition in slo.good:
-            ms, unknown = self.figures.ms[condition.metric], self.not_known(condition.metric)
+            end = side if condition.op in ("<", "<=") else OTHER_SIDE[side]
+            ms, unknown = self.figures.of(end)[condition.metric], self.not_known(condition.metric)
             met = np.asarray(HOLDS[condition.op](ms, condition.limit))
             if condition.metric in _OF_SEVERAL_CHUNKS:
                 met |= np.isnan(ms) & ~unknown
@@ -164,22 +184,45 @@ class Analysis:
     @cached_property
     def latencies(self) -> dict[str, LatencyDistribution]:
         """By figure, over the ok requests of the measure phase; `itl` among them."""
-        wanted = self.run.ok & self.run.measured
-        latencies = {name: distribution(ms, wanted, self.figures.order) for name, ms in self.figures.ms.items()}
-        latencies["itl"] = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
+        latencies = {name: self.distribution_of(name, self.run.ok & self.run.measured) for name in self.figures.ms}
+        itl = of_gaps(self.scan.gaps, self.scan.sample, self.figures.order)
+        if self.scan.bounded:
+            itl = replace(itl, errors=own_error.of_gaps(self.scan.gaps_low, self.scan.gaps_high, PERCENTILES))
+        latencies["itl"] = itl
         return latencies
+
+    def distribution_of(self, name: str, wanted: Mask, failed: Mask | None = None) -> LatencyDistribution:
+        """One figure of some requests, with the client's own error; those of `failed` are infinitely late."""
+        figures = self.figures
+        late = np.zeros(len(self.run), np.bool_) if failed is None else failed
+        found = with_failures(figures.ms[name], wanted, late, figures.order)
+        if not self.scan.bounded:
+            return found
+        low, high = (
+            in_time_order(np.where(late, np.inf, side[name]), wanted | late, figures.order)
+            for side in (figures.low, figures.high)
+        )
+        return replace(found, errors=own_error.of_series(low, high, PERCENTILES))
 
     @cached_property
     def latencies_failed_as_inf(self) -> dict[str, LatencyDistribution]:
         """The latencies that a gate judges, with failures as infinitely late."""
         wanted = self.run.ok & self.run.measured
-        return {
-            name: with_failures(self.figures.ms[name], wanted, self.failed, self.figures.order)
-            for name in ("ttft", "ttft_from_send", "e2e")
-        }
+        return {name: self.distribution_of(name, wanted, self.failed) for name in ("ttft", "ttft_from_send", "e2e")}
 
     @cached_property
     def server(self) -> telemetry.Telemetry | None:
+        """The servers' own samples; None where there are none, or where one URL's are several servers' in turn."""
+        return None if self.several_behind else self._sampled
+
+    @cached_property
+    def several_behind(self) -> tuple[str, ...]:
+        """The URLs behind which several servers answer: found before the load, or told by their samples."""
+        sampled = several_behind(self._sampled) if self._sampled is not None else ()
+        return tuple(sorted({*sampled, *self.run.manifest.telemetry.get("several_behind", ())}))
+
+    @cached_property
+    def _sampled(self) -> telemetry.Telemetry | None:
         return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
 
     @cached_property

@@ -34,6 +34,12 @@ class Metric:
         """Summaries hold shares as fractions: what to multiply a value by to have it in `unit`."""
         return 100.0 if self.unit == "%" else 1.0
 
+    @property
+    def with_unit(self) -> str:
+        """Its label and its unit, where the label doesn't say it: `TTFT p99, ms`, `output tokens/s`."""
+        unit = {"/s": "requests/s"}.get(self.unit, self.unit)
+        return self.label if self.unit in self.label else f"{self.label}, {unit}"
+
     def at(self, statistic: str, failures_late: bool = False) -> "Metric":
         """One statistic of a latency, e.g. `p99`, over ok requests or with failures as infinitely late."""
         kind = "latency_failed_as_inf_ms" if failures_late else "latency_ms"
@@ -82,7 +88,7 @@ VALUES: Final = (
            "value"),
     Metric("energy.j_per_output_token", "J per output token", "J", ("energy", "j_per_output_token"), "value",
            gated=True),
-    Metric("kv_usage", "KV cache in use, mean", "", ("server", "kv_usage", "mean"), "value"),
+    Metric("kv_usage", "KV cache in use, mean share", "", ("server", "kv_usage", "mean"), "value"),
     Metric("power_w", "GPU power", "W", ("gpu", "power_w"), "value"),
 )  # fmt: skip
 METRICS: Final = {metric.key: metric for metric in (*LATENCIES, *SHARES, *RATES, *VALUES)}

@@ -6,11 +6,13 @@ them are made by `distribution`; throughput is `reports.metrics.throughput`; wha
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 
+from tailgate.reports.metrics import own_error
 from tailgate.reports.metrics.arrivals import Gaps, GapSample, Scan
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.stats.order_statistics import (
@@ -28,6 +30,10 @@ from tailgate.reports.stats.order_statistics import (
 )
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
+# A figure as best estimated, or the end of what the client's own error leaves possible.
+Side = Literal["best", "low", "high"]
+OTHER_SIDE: Final[Mapping[Side, Side]] = {"best": "best", "low": "high", "high": "low"}
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -35,7 +41,13 @@ class Figures:
 
     # by name of PER_REQUEST; NaN where undefined (no token came, a single chunk has no TPOT, ...)
     ms: dict[str, Floats]
+    # the least and the most that the client's own error leaves possible; jitter is taken for exact
+    low: dict[str, Floats]
+    high: dict[str, Floats]
     order: Ints  # rows in the order in which they began, for autocorrelation
+
+    def of(self, side: Side) -> dict[str, Floats]:
+        return {"best": self.ms, "low": self.low, "high": self.high}[side]
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class LatencyDistribution:
     least: float | None
     most: float | None
     quantiles: tuple[Quantile, ...]
+    # the least and the most that the client's own error leaves possible, by statistic (`mean`, `p99`); empty: exact
+    errors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def at(self, q: float) -> Quantile:
         """The q-th percentile; one of PERCENTILES."""
@@ -80,7 +94,9 @@ def figures(run: Run, scan: Scan) -> Figures:
         "normalized_e2e": normalized,
     }
     began = np.where(np.isnan(begin), run.column("dispatched_ns"), begin)
-    return Figures({name: values / 1e6 for name, values in ns.items()}, np.argsort(began, kind="stable"))
+    low, high = own_error.ends(run, scan, ns, after_first)
+    ms, low_ms, high_ms = ({name: values / 1e6 for name, values in side.items()} for side in (ns, low, high))
+    return Figures(ms, low_ms, high_ms, np.argsort(began, kind="stable"))
 
 
 def multi_token_chunks(run: Run) -> Floats:

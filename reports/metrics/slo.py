@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from tailgate.reports.metrics import catalogue
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import plain
 
 LATENCIES: Final = catalogue.keys(metric for metric in catalogue.LATENCIES if metric.objective)
 SHARES: Final = catalogue.keys(catalogue.SHARES)
@@ -44,6 +45,11 @@ class Threshold:
     text: str  # as it was written
 
     @property
+    def demand(self) -> str:
+        """What it demands, without the metric's name: `p99 < 800ms`."""
+        return self.text.partition(": ")[2]
+
+    @property
     def percentile(self) -> float | None:
         """99.9 of `p99.9`; None if the statistic is no percentile."""
         return float(self.statistic[1:]) if re.fullmatch(r"p\d.*", self.statistic) else None
@@ -56,6 +62,10 @@ class Condition:
     metric: str
     op: str
     limit: float
+
+    @property
+    def demand(self) -> str:
+        return f"{self.op} {plain(self.limit)} ms"
 
 
 @dataclass(frozen=True)

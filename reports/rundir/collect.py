@@ -6,7 +6,7 @@ a closed loop's plan has no end, so only its started rows become records. Figure
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA, SPOOL_SCHEMA, Status
+from tailgate.loadgen.records import (
+    ARRIVAL_COLUMNS,
+    ARRIVALS_SCHEMA,
+    CENSORED_COLUMN,
+    CLIENT_SCHEMA,
+    REQUESTS_SCHEMA,
+    SPOOL_SCHEMA,
+    Status,
+)
 from tailgate.reports.rundir.locustfile_plan import plan_of_asked, with_verdicts
 from tailgate.reports.rundir.manifest import Manifest, checksums
 from tailgate.reports.rundir.parquet_files import read_table
@@ -29,7 +37,7 @@ from tailgate.workloads.common.errors import UserError
 _SPOOL_PERIOD_NS: Final = 1_000_000_000
 _ROW_GROUP_BYTES: Final = 32 << 20
 _COUNTS: Final = ("chunks", "client_coalesced", "server_coalesced", "bytes_received")
-_REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name != "arrivals_us"]
+_REPORTED: Final = [name for name in SPOOL_SCHEMA.names if name not in ARRIVAL_COLUMNS]
 
 
 def collect(run_dir: Path | str) -> None:
@@ -114,27 +122,38 @@ def _reported(run_dir: Path) -> tuple[Any, int]:
     parts: list[Any] = []
     pending: list[Any] = []
     held = duplicates = 0
+    files = spool_files(run_dir, "injector").values()
+    arrivals = _arrivals_schema(files)
     with (
         _draft(run_dir / "arrivals.parquet") as draft,
-        pq.ParquetWriter(draft, ARRIVALS_SCHEMA, compression="lz4", use_dictionary=False) as out,
+        pq.ParquetWriter(draft, arrivals, compression="lz4", use_dictionary=False) as out,
     ):
-        for path in spool_files(run_dir, "injector").values():
+        for path in files:
             for batch in whole_batches(path):
                 fresh, seen = _first_time(batch["index"].to_numpy(), seen)
                 first_reports = batch.filter(pa.array(fresh))
                 duplicates += batch.num_rows - first_reports.num_rows
                 parts.append(first_reports.select(_REPORTED))
                 has_any = pc.fill_null(pc.greater(pc.list_value_length(first_reports["arrivals_us"]), 0), False)
-                pending.append(first_reports.select(ARRIVALS_SCHEMA.names).filter(has_any))
+                pending.append(first_reports.select(arrivals.names).filter(has_any))
                 held += pending[-1].nbytes
                 if held > _ROW_GROUP_BYTES:
-                    out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
+                    out.write_table(pa.Table.from_batches(pending).cast(arrivals))
                     pending, held = [], 0
         if pending:
-            out.write_table(pa.Table.from_batches(pending).cast(ARRIVALS_SCHEMA))
+            out.write_table(pa.Table.from_batches(pending).cast(arrivals))
     schema = pa.schema([SPOOL_SCHEMA.field(name) for name in _REPORTED])
     table = pa.Table.from_batches(parts, schema).sort_by("index") if parts else schema.empty_table()
     return table, duplicates
+
+
+def _arrivals_schema(spool: Iterable[Path]) -> pa.Schema:
+    """That of `arrivals.parquet`: without intervals where a spool of an older version has none."""
+    for path in spool:
+        batch = next(iter(whole_batches(path)), None)
+        if batch is not None and CENSORED_COLUMN not in batch.schema.names:
+            return pa.schema([field for field in ARRIVALS_SCHEMA if field.name != CENSORED_COLUMN])
+    return ARRIVALS_SCHEMA
 
 
 def _first_time(index: Ints, seen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -150,7 +169,8 @@ def _first_time(index: Ints, seen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[n
 
 def _client(run_dir: Path) -> Any:
     batches = [b for path in spool_files(run_dir, "client").values() for b in whole_batches(path)]
-    return pa.Table.from_batches(batches, CLIENT_SCHEMA) if batches else CLIENT_SCHEMA.empty_table()
+    tables = [CLIENT_SCHEMA.empty_table(), *(pa.Table.from_batches([batch]) for batch in batches)]
+    return pa.concat_tables(tables, promote_options="default")  # an older version's spool lacks columns: null
 
 
 def _died(run_dir: Path, injectors: int) -> list[int]:

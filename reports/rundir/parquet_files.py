@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tailgate.loadgen.records import REQUESTS_SCHEMA
+from tailgate.loadgen.records import CENSORED_COLUMN, REQUESTS_SCHEMA
 from tailgate.workloads.common.errors import UserError
 
 # Columns of requests.parquet that every metric of a request needs, beside those that are never null.
@@ -20,8 +20,8 @@ _NEEDED: Final = frozenset(
         "last_token_ns", "end_ns", "prompt_tokens", "output_tokens",
     }
 )  # fmt: skip
-# Columns of client.parquet that older runs don't have: what rests on them is unchecked there.
-_ADDED: Final = frozenset({"turnaround_lag", "clock_jump_ns"})
+# Columns that older runs don't have: what rests on them is unchecked there, or judged by the rules of their time.
+_ADDED: Final = frozenset({"turnaround_lag", "clock_jump_ns", "run_delay_ns", "steal_ns", CENSORED_COLUMN})
 _REMEDY: Final = "The file was changed after the run: restore it from a copy."
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA
+from tailgate.loadgen.records import ARRIVALS_SCHEMA, CENSORED_COLUMN, CLIENT_SCHEMA
 from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
@@ -168,6 +169,13 @@ class Run:
     def duration_s(self) -> float:
         start, end = self.window_ns
         return (end - start) / 1e9
+
+
+def keeps_intervals(run: Run) -> bool:
+    """Whether the run's arrivals say which of them are not exact; older runs' don't."""
+    if "arrivals.parquet" in run.problems:
+        return False
+    return CENSORED_COLUMN in pq.read_schema(run.path / "arrivals.parquet").names
 
 
 def slowest_rows(run: Run, most: int) -> Ints:

@@ -118,6 +118,8 @@ class Telemetry:
     @cached_property
     def _places(self) -> dict[str, Ints]:
         """The rows of each name."""
+        if not self.table.num_rows:
+            return {}
         names = self.table["name"].combine_chunks().dictionary_encode()
         codes = names.indices.to_numpy()
         order = np.argsort(codes, kind="stable")

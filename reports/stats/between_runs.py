@@ -59,6 +59,12 @@ class Ratio:
     # `paired` (same plans on both sides), `unpaired` (Welch), or `single runs`
     how: Literal["paired", "unpaired", "single runs"]
 
+    def better(self, higher: bool) -> bool | None:
+        """Whether it is shown to be better, or worse; None where the interval allows both. `higher`: more is better."""
+        if self.low is None or self.high is None or self.low <= 1 <= self.high:
+            return None
+        return (self.low > 1) == higher
+
 
 def paired(d: Floats) -> Shift:
     """Mean of the differences along the last axis, which has the pairs; shape (..., n), n >= 2."""

@@ -86,8 +86,9 @@ def _client(e: Evidence) -> Iterator[Finding]:
         "dispatch_lag", "offered_load", "turnaround_lag", "receive_lag", "injector_busy", "coalesced_arrivals",
         "coalesced_first_tokens",
     )  # fmt: skip
-    bad = [c for c in e.checks if c.name in names and c.status == "fail" and c.value is not None]
-    if bad:
+    bad = [c for c in e.checks if c.name in names and c.status in ("fail", "noted") and c.value is not None]
+    spoiled = any(c.status == "fail" and c.name in (*names, "own_error") for c in e.checks)
+    if bad and spoiled:
         figures = {f"{c.name}_{c.unit.replace('%', 'percent')}": float(c.value or 0.0) for c in bad}
         says = "The load generator itself was too slow; the target may be faster than it looks."
         yield Finding(FindingKind.CLIENT_BOUND, says, figures, bad[0].remedy)

@@ -6,7 +6,6 @@ that a run has nothing for are None, stored as `{}`. `reports.summary.summary` m
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -15,93 +14,16 @@ from tailgate.reports.cost.cost import Cost
 from tailgate.reports.cost.energy import Energy
 from tailgate.reports.metrics.breakdown import Fairness, GroupFigures
 from tailgate.reports.metrics.in_flight import InFlight
-from tailgate.reports.metrics.requests import LatencyDistribution
 from tailgate.reports.metrics.throughput import Throughput
 from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
-from tailgate.reports.stats.order_statistics import Quantile
 from tailgate.reports.summary.diagnosis import Finding
+from tailgate.reports.summary.latency import Interval, LatencySummary, Needs, Percentiles, latencies, short_of
 from tailgate.reports.summary.objectives import Judgement
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
 from tailgate.reports.validity.client import Check
-
-# Requests that each percentile which is None would need, by name (`p99`), by latency.
-Needs = dict[str, dict[str, int]]
-Interval = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Percentiles:
-    """Percentiles of one latency by name (`p99`), None where the sample is too small, with 95 % intervals."""
-
-    percentiles: dict[str, float | None]
-    intervals: dict[str, Interval | None]
-
-    @staticmethod
-    def by_name(quantiles: tuple[Quantile, ...]) -> dict[str, Any]:
-        ends = {f"p{q.q:g}": None if q.value is None else (q.low, q.high) for q in quantiles}
-        return {"percentiles": {f"p{q.q:g}": q.value for q in quantiles}, "intervals": ends}
-
-    @staticmethod
-    def from_flat(data: Mapping[str, Any]) -> dict[str, Any]:
-        names = [name for name in data if re.fullmatch(r"p\d+(\.\d+)?", name)]
-        ends = {name: from_json(Interval | None, data.get(f"{name}_ci")) for name in names}
-        return {"percentiles": {name: from_json(float | None, data[name]) for name in names}, "intervals": ends}
-
-    def to_json(self) -> dict[str, Any]:
-        """One level: `p99` and `p99_ci`."""
-        return dict(jsonable(self.percentiles | {f"{name}_ci": ends for name, ends in self.intervals.items()}))
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Percentiles":
-        return cls(**cls.from_flat(data))
-
-
-@dataclass(frozen=True)
-class LatencySummary(Percentiles):
-    """One latency over some requests; `n_eff` is how many independent requests would know as much."""
-
-    n: int
-    mean: float | None
-    min: float | None
-    max: float | None
-    mean_ci: Interval | None
-    n_eff: dict[str, float]
-
-    @classmethod
-    def of(cls, values: LatencyDistribution) -> "LatencySummary":
-        n_eff = {f"p{quantile.q:g}": round(quantile.n_eff, 1) for quantile in values.quantiles}
-        by_name = cls.by_name(values.quantiles)
-        return cls(**by_name, n=values.n, mean=values.mean, min=values.least, max=values.most,
-                   mean_ci=values.mean_ci, n_eff=n_eff)  # fmt: skip
-
-    def statistic(self, name: str) -> float | None:
-        """`mean`, `min`, `max` or a percentile such as `p99`; None where it is not known."""
-        return getattr(self, name) if name in ("mean", "min", "max") else self.percentiles.get(name)
-
-    def interval(self, name: str) -> Interval | None:
-        """The 95 % interval of `mean` or of a percentile; None where there is none."""
-        return self.mean_ci if name == "mean" else self.intervals.get(name)
-
-    def to_json(self) -> dict[str, Any]:
-        """One level: `mean`, `p99`, `p99_ci`, ..."""
-        whole = {"n": self.n, "mean": self.mean, "min": self.min, **self.percentiles, "max": self.max}
-        intervals = {f"{name}_ci": ends for name, ends in self.intervals.items()}
-        return dict(jsonable({**whole, "mean_ci": self.mean_ci, **intervals, "n_eff": self.n_eff}))
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "LatencySummary":
-        ends = {name: from_json(float | None, data.get(name)) for name in ("mean", "min", "max")}
-        mean_ci = from_json(Interval | None, data.get("mean_ci"))
-        return cls(**cls.from_flat(data), n=data["n"], **ends, mean_ci=mean_ci, n_eff=data.get("n_eff") or {})
-
-
-def short_of(latencies: Mapping[str, tuple[Quantile, ...]]) -> Needs:
-    """How many requests each percentile that isn't known needs."""
-    needs = {name: {f"p{q.q:g}": q.needs for q in qs if q.value is None} for name, qs in latencies.items()}
-    return {name: missing for name, missing in needs.items() if missing}
 
 
 @dataclass(frozen=True)
@@ -138,6 +60,9 @@ class Objective:
     unit: str
     why: str
     as_measured: bool = False
+    own_error: Interval | None = None  # the least and the most that the client's own error leaves possible of `value`
+
+    OPTIONAL: ClassVar = ("own_error",)
 
 
 @dataclass(frozen=True)
@@ -339,11 +264,12 @@ class Summary:
         is_number = isinstance(at, int | float) and not isinstance(at, bool) and not math.isnan(at)
         return float(at) if is_number else None
 
+    def own_error(self, path: tuple[str, ...]) -> tuple[float, float] | None:
+        """The ends of the load generator's own error of a latency's statistic; None where the records don't tell it."""
+        latency = getattr(self, path[0]).get(path[1]) if path[0].startswith("latency") else None
+        ends = latency.errors.get(path[2]) if isinstance(latency, LatencySummary) else None
+        return None if ends is None or ends[0] is None or ends[1] is None else (ends[0], ends[1])
+
     def to_json(self) -> dict[str, Any]:
         sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}
         return {name: {} if section is None else section for name, section in sections.items()}
-
-
-def latencies(distributions: Mapping[str, LatencyDistribution]) -> dict[str, LatencySummary]:
-    """Each distribution's summary."""
-    return {name: LatencySummary.of(values) for name, values in distributions.items()}

@@ -4,6 +4,7 @@ The grammar is `reports.metrics.slo`; comparing runs is `reports.verdicts.gate.v
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -11,9 +12,11 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.catalogue import METRICS
+from tailgate.reports.metrics.own_error import Ends
 from tailgate.reports.metrics.rate_intervals import rate
-from tailgate.reports.metrics.requests import gap_mean_interval, in_time_order, of_gaps, of_series
-from tailgate.reports.metrics.slo import HOLDS, RATES, Threshold
+from tailgate.reports.metrics.requests import Side, gap_mean_interval, in_time_order, of_gaps, of_series
+from tailgate.reports.metrics.slo import HOLDS, LATENCIES, RATES, Threshold
 from tailgate.reports.stats.order_statistics import (
     LEVEL,
     Quantile,
@@ -38,6 +41,8 @@ class Judgement(StrEnum):
 Estimated = tuple[float | None, float | None, float | None, str]
 NO_ARRIVALS: Final = "it can't be worked out: arrivals.parquet or the server's usage is missing"
 BY_SHARE: Final = "judged by the share of requests beyond the limit"
+OWN_ERROR: Final = "the load generator's own error is too large to tell"
+_ENDS: Final[tuple[Side, Side]] = ("low", "high")
 AS_MEASURED: Final = "judged as measured: it has no confidence bound"
 
 
@@ -57,6 +62,8 @@ class Judged:
     why: str  # empty where the bounds say it all
     scope: str = ""  # `class NAME` where it concerns one class only
     as_measured: bool = False
+    error: Ends | None = None  # the least and the most that the client's own error leaves possible
+    spoiled: bool = False  # it would be decided, were it not for the client's own error
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
@@ -74,24 +81,72 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
     return verdicts
 
 
+def undecided_by_client(judged: Sequence[Judged]) -> list[tuple[str, float, Ends]] | None:
+    """(label, value, ends in ms) of each objective that only the client's own error leaves open; None without any."""
+    if not judged:
+        return None
+    found = []
+    for one in judged:
+        if one.spoiled and one.value is not None and one.error is not None:
+            label = f"{METRICS[one.threshold.metric].label} {one.threshold.statistic}".strip()
+            found.append((f"{one.scope}: {label}" if one.scope else label, one.value, one.error))
+    return found
+
+
 def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
-    value, below, above, why = _estimate(analysis, threshold, rows)
-    result, by_share = compare(threshold, below, above), False
-    if result == Judgement.UNDECIDED and threshold.percentile is not None:
-        result = _by_share(analysis, threshold, rows)
-        by_share = result != Judgement.UNDECIDED
-    if as_measured := why == AS_MEASURED:
-        result = compare(threshold, value, value)
+    value, below, above, why = best = _estimate(analysis, threshold, rows)
+    result, by_share = _decide(analysis, threshold, rows, best)
+    as_measured, error, spoiled = why == AS_MEASURED, None, False
+    if (
+        value is not None
+        and analysis.scan.bounded
+        and (threshold.metric in LATENCIES or threshold.metric == "attained")
+    ):
+        ends = {side: _estimate(analysis, threshold, rows, side) for side in _ENDS}
+        error = _range([end[0] for end in ends.values()])
+        below, above = _least([end[1] for end in ends.values()]), _most([end[2] for end in ends.values()])
+        if any(_decide(analysis, threshold, rows, end, side)[0] != result for side, end in ends.items()):
+            spoiled = result != Judgement.UNDECIDED
+            result, by_share, why = Judgement.UNDECIDED, False, OWN_ERROR if spoiled else why
     if value is not None and (below is None or above is None) and not why:
         why = "too few requests for a confidence bound on that side"
     if overloaded and result == Judgement.MET and threshold.metric not in ("errors", "attained", "goodput"):
         result, by_share = Judgement.UNDECIDED, False
         why = "requests in flight grew all along: this figure grows with the run's duration"
     remark = BY_SHARE if by_share else why if result == Judgement.UNDECIDED or as_measured else ""
-    return Judged(threshold, value, below, above, result, remark, as_measured=as_measured)
+    return Judged(threshold, value, below, above, result, remark, "", as_measured, error, spoiled)
 
 
-def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement:
+def _decide(
+    analysis: Analysis, threshold: Threshold, rows: Mask, estimated: Estimated, side: Side = "best"
+) -> tuple[Judgement, bool]:
+    """What an estimate says of its threshold, and whether the share of requests beyond the limit said it."""
+    value, below, above, why = estimated
+    if why == AS_MEASURED:
+        return compare(threshold, value, value), False
+    result = compare(threshold, below, above)
+    if result == Judgement.UNDECIDED and threshold.percentile is not None:
+        result = _by_share(analysis, threshold, rows, side)
+        return result, result != Judgement.UNDECIDED
+    return result, False
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return min(known) if len(known) == len(values) else None
+
+
+def _most(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
+
+
+def _range(values: Sequence[float | None]) -> Ends | None:
+    least, most = _least(values), _most(values)
+    return None if least is None or most is None else (least, most)
+
+
+def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Judgement:
     """A percentile held against its limit by the share of requests beyond that.
 
     p99 < 800 ms says that less than 1 % take 800 ms or more. This decides where the percentile itself has no
@@ -100,7 +155,7 @@ def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement
     upper = threshold.op in ("<", "<=")
     if threshold.metric == "itl" or _not_known(analysis, threshold.metric, rows):
         return Judgement.UNDECIDED
-    series = _series(analysis, threshold.metric, rows)
+    series = _series(analysis, threshold.metric, rows, side)
     if not len(series):
         return Judgement.UNDECIDED
     # Values that break "<" are those at the limit or above; those that break "<=" are above it.
@@ -112,9 +167,9 @@ def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask) -> Judgement
     return Judgement.MET if many else Judgement.BROKEN if few else Judgement.UNDECIDED
 
 
-def _series(analysis: Analysis, metric: str, rows: Mask) -> Floats:
+def _series(analysis: Analysis, metric: str, rows: Mask, side: Side) -> Floats:
     """A figure of all judged requests that have it, in the order in which they began; failures infinitely late."""
-    ms = np.where(analysis.failed, np.inf, analysis.figures.ms[metric])
+    ms = np.where(analysis.failed, np.inf, analysis.figures.of(side)[metric])
     wanted = rows & ((analysis.run.ok & analysis.run.measured) | analysis.failed)
     return in_time_order(ms, wanted, analysis.figures.order)
 
@@ -129,14 +184,17 @@ def compare(threshold: Threshold, below: float | None, above: float | None) -> J
     return Judgement.BROKEN if broken else Judgement.UNDECIDED
 
 
-def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
-    """(value, lower bound, upper bound, why not) of what a threshold is about."""
+def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side = "best") -> Estimated:
+    """(value, lower bound, upper bound, why not) of what a threshold is about, at one end of the client's own error."""
     metric = threshold.metric
     match metric:
         case "errors":
             return _share(analysis, threshold, rows, analysis.failed, analysis.failed)
         case "attained":
-            return _share(analysis, threshold, rows, analysis.good, analysis.good | analysis.unknown)
+            if side == "best":
+                return _share(analysis, threshold, rows, analysis.good, analysis.good | analysis.unknown)
+            good = analysis.judged & (analysis.possibly_met if side == "low" else analysis.surely_met)
+            return _share(analysis, threshold, rows, good, good)
         case _ if metric in RATES:
             interval = rate(analysis, metric, rows)
             if interval is None:
@@ -148,7 +206,7 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated
         case _:
             if _not_known(analysis, metric, rows):
                 return None, None, None, NO_ARRIVALS
-            return _latency(analysis, threshold, rows)
+            return _latency(analysis, threshold, rows, side)
 
 
 def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:
@@ -177,11 +235,11 @@ def _share(analysis: Analysis, threshold: Threshold, rows: Mask, least: Mask, mo
     return share, low, high, f"{n:,} requests are too few {why}"
 
 
-def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
+def _latency(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Estimated:
     q = threshold.percentile
     if threshold.metric == "itl":
-        return _gap_lengths(analysis, threshold, rows)
-    series = _series(analysis, threshold.metric, rows)
+        return _gap_lengths(analysis, threshold, rows, side)
+    series = _series(analysis, threshold.metric, rows, side)
     if not len(series):
         return None, None, None, "no request has this figure"
     if q is not None:
@@ -193,11 +251,13 @@ def _latency(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
     return float(series.max() if threshold.statistic == "max" else series.min()), None, None, AS_MEASURED
 
 
-def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask) -> Estimated:
-    q, order = threshold.percentile, analysis.figures.order
+def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Estimated:
+    q, order, scan = threshold.percentile, analysis.figures.order, analysis.scan
     whole = bool(rows.all())
-    sample = analysis.scan.sample if whole else analysis.scan.sample.of(rows)
-    gaps = of_gaps(analysis.scan.gaps if whole else sample.pooled(), sample, order, () if q is None else (q,))
+    sample = scan.sample if whole else scan.sample.of(rows)
+    best, low, high = (scan.gaps, scan.gaps_low, scan.gaps_high) if whole else sample.pooled()
+    pooled = {"best": best, "low": low, "high": high}[side]
+    gaps = of_gaps(pooled, sample, order, () if q is None else (q,))
     if not gaps.n or gaps.mean is None:
         return None, None, None, "no gaps between tokens"
     if q is not None:

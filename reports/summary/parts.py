@@ -15,6 +15,7 @@ from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.requests import distribution, multi_token_chunks, tpot_is_bound
 from tailgate.reports.metrics.slo import Slo
 from tailgate.reports.summary import model
+from tailgate.reports.summary.latency import LatencySummary
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
@@ -95,6 +96,7 @@ def _objective(judged: Judged) -> model.Objective:
         unit="fraction" if unit == "%" else unit,
         why=judged.why,
         as_measured=judged.as_measured,
+        own_error=judged.error,
     )
 
 
@@ -130,7 +132,7 @@ def connections(analysis: Analysis) -> model.Connections:
     return model.Connections(
         sent=int(np.count_nonzero(run.measured & np.isfinite(run.column("sent_ns")))),
         new=int(np.count_nonzero(opened)),
-        set_up_ms=model.LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
+        set_up_ms=LatencySummary.of(distribution(ms, opened, analysis.figures.order)),
     )
 
 
@@ -186,6 +188,12 @@ def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], un
     for name, why in run.problems.items():
         if _is_news(name, why):
             yield f"{name} {why}: {_WITHOUT[name]}"
+    if analysis.several_behind:
+        yield (
+            f"several servers answer behind {' and '.join(analysis.several_behind)}, and each scrape of /metrics meets "
+            "one of them: name them under target.urls (repeat --target). Until then the servers' own figures are left "
+            "out, and token counts and foreign traffic are not checked"
+        )
     if run.absent:
         yield f"requests.parquet has no column {', '.join(run.absent)}: what they tell is left out"
     if unreadable_events:

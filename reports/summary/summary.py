@@ -18,13 +18,15 @@ from tailgate.reports.rundir.json_files import check_schema, from_json, read_jso
 from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.summary import parts
 from tailgate.reports.summary.diagnosis import Evidence, diagnose
-from tailgate.reports.summary.model import GroupSummary, Summary, latencies, short_of
-from tailgate.reports.summary.objectives import judge
+from tailgate.reports.summary.latency import latencies, short_of
+from tailgate.reports.summary.model import GroupSummary, Summary
+from tailgate.reports.summary.objectives import judge, undecided_by_client
 from tailgate.reports.summary.run_verdict import run_verdict
 from tailgate.reports.telemetry.deployment import deployment_memory, lifecycle
 from tailgate.reports.telemetry.gpu import gpu_views
 from tailgate.reports.telemetry.server import server_view
 from tailgate.reports.validity.client import client_checks
+from tailgate.reports.validity.own_error import own_error_check
 from tailgate.reports.validity.server import server_checks
 from tailgate.reports.validity.state import state_checks, without_lost
 from tailgate.workloads.common.errors import UserError
@@ -107,8 +109,10 @@ def summary_of(analysis: Analysis) -> Summary:
     (flight, overloaded), gpus, server = in_flight(analysis.run), gpu_views(analysis), server_view(analysis)
     checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
     checks = without_lost(analysis.run, checks)
-    failed = [check for check in checks if check.status == "fail"]
     judged = judge(analysis, overloaded)
+    causes = [check for check in checks if check.status == "noted"]
+    checks.append(own_error_check(analysis, undecided_by_client(judged), causes))
+    failed = [check for check in checks if check.status == "fail"]
     groups, workload = splits(analysis), workload_as_sent(analysis)
     events, unreadable = read_events(analysis.run.path)
     remarks = [*manifest.notices, *parts.notices(analysis, groups, unreadable)]

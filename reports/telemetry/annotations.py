@@ -3,11 +3,12 @@
 Pure: from telemetry to events. Deaths, GPU faults and people's marks are booked where they happen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from tailgate.reports.rundir.replicas import several_behind, without
 from tailgate.reports.rundir.telemetry import Series, Telemetry, labels_of
 from tailgate.reports.telemetry.gpu import SLOWDOWN
 
@@ -19,10 +20,14 @@ _MASK: Final = sum(SLOWDOWN)
 Event = dict[str, Any]
 
 
-def annotations(server: Telemetry | None, gpu: Telemetry | None) -> list[Event]:
-    """All events that the samples show, in the order of time; each `{t_ns, kind, text}`."""
+def annotations(server: Telemetry | None, gpu: Telemetry | None, several: Sequence[str] = ()) -> list[Event]:
+    """All events that the samples show, in the order of time; each `{t_ns, kind, text}`.
+
+    Of a URL behind which several servers answer (`several`: known from before the load) only outages are told.
+    """
     events: list[Event] = []
     if server is not None:
+        server = without(server, {*several, *several_behind(server)})
         events += [*_answering(server), *_restarts(server), *_engines(server), *_preemptions(server)]
     if gpu is not None:
         events += _throttling(gpu)

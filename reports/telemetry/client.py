@@ -14,6 +14,16 @@ from tailgate.workloads.common.arrays import Floats, Mask
 # Shorter intervals than this are no second: the last one of a run may be of a millisecond, all of it work.
 _LEAST_NS: Final = 500_000_000
 
+# Being kept from running for less than this within a second explains nothing.
+_LEAST_HOLD_S: Final = 0.05
+_HELD_UP: Final = (
+    ("steal_ns", "the hypervisor took this machine's cores away for {seconds:.2g} s in the second from {at:.0f} s on"),
+    (
+        "run_delay_ns",
+        "other processes kept the load generator from running for {seconds:.2g} s in the second from {at:.0f} s on",
+    ),
+)
+
 
 def client_column(run: Run, name: str) -> Floats:
     return np.asarray(run.client[name].to_numpy(), np.float64)
@@ -31,6 +41,24 @@ def busiest_second(run: Run) -> float | None:
     seconds = in_window(run) & (client_column(run, "dur_ns") >= _LEAST_NS)
     share = client_column(run, "cpu_fraction")[seconds]
     return float(share.max()) if len(share) else None
+
+
+def kept_from_running(run: Run) -> str:
+    """What held the injector up most within one second of the steady window, in words; empty if nothing did much."""
+    if "client.parquet" in run.problems:
+        return ""
+    inside = in_window(run)
+    at_s = client_column(run, "t_ns")[inside] / 1e9
+    longest = {
+        name: client_column(run, name)[inside] / 1e9 if name in run.client.column_names else np.full(len(at_s), np.nan)
+        for name in ("steal_ns", "run_delay_ns")
+    }
+    for name, says in _HELD_UP:
+        seconds = np.nan_to_num(longest[name])
+        if len(seconds) and seconds.max() >= _LEAST_HOLD_S:
+            k = int(seconds.argmax())
+            return says.format(seconds=seconds[k], at=at_s[k])
+    return ""
 
 
 def lag_percentile(run: Run, name: str, q: float) -> float | None:

@@ -23,7 +23,9 @@ _NO_TOKENS: Final = ("not_sent", "connect_error", "client_error", "rejected", "h
 
 def server_checks(analysis: Analysis) -> Iterator[Check]:
     server, why = analysis.server, ""
-    if server is None:
+    if analysis.several_behind:
+        why = f"several servers answer behind {' and '.join(analysis.several_behind)}: name them under target.urls"
+    elif server is None:
         why = "the server's /metrics were not sampled"
     elif server.delta(*_PROMPT) is None or server.delta(*_OUTPUT) is None:
         why = "the server's /metrics have no token counters that are known here"

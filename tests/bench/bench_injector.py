@@ -138,9 +138,9 @@ class PeakMemory(threading.Thread):
         return total
 
 
-def measured(url: str, load: Load, out: Path, *flags: str) -> dict[str, Any]:
+def measured(url: str, load: Load, out: Path, *flags: str, python: str = sys.executable) -> dict[str, Any]:
     command = [
-        sys.executable, "-c", "from tailgate.harness.cli import main; raise SystemExit(main())", "run", "--target", url,
+        python, "-c", "from tailgate.harness.cli import main; raise SystemExit(main())", "run", "--target", url,
         "--rate", load.rate, "--arrival", load.arrival, "--duration", f"{load.seconds}s", "--prompt-tokens", "128",
         "--output-tokens", str(load.tokens), "--seed", "3", "--out", str(out), "--quiet", "--no-settle", *flags,
     ]  # fmt: skip

@@ -123,7 +123,7 @@ def _client(run_dir, at, last, seconds) -> None:  # type: ignore[no-untyped-def]
         {"injector": 0, "t_ns": int(edges[k]), "dur_ns": S, "in_flight_ns": int(inside[k]), "in_flight_max": 1,
          "dispatched": 1, "finished": 1, "cpu_fraction": 0.3, "loop_max_ns": 1, "reads": 1, "bytes": 1,
          "dispatch_lag": histogram, "receive_lag": histogram, "turnaround_lag": [0] * len(histogram),
-         "clock_step_ns": 0, "clock_jump_ns": 0}
+         "clock_step_ns": 0, "clock_jump_ns": 0, "run_delay_ns": 0, "steal_ns": 0}
         for k in range(seconds)
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows, CLIENT_SCHEMA), run_dir / "client.parquet")

@@ -54,6 +54,8 @@ class Row:
     hung_up: str | None = None
     cached_tokens: int | None = 0
     blocks: Sequence[int] = ()  # prefix blocks, of fabricate's `block_tokens`
+    # Arrivals that one read could not tell apart: (first, count, after in ms after the first arrival, last is exact).
+    censored: Sequence[tuple[int, int, float, bool]] = ()
 
 
 def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]]:
@@ -101,6 +103,10 @@ def spool_rows(rows: Sequence[Row], closed: bool = False) -> list[dict[str, Any]
                 "server_queue_ms": row.server_queue_ms,
                 "hung_up": row.hung_up,
                 "arrivals_us": [round(1000 * t) for t in np.cumsum([0.0, *row.gaps])] if chunks else [],
+                "censored": [
+                    {"first": first, "count": count, "after_us": round(1000 * after), "last_exact": exact}
+                    for first, count, after, exact in row.censored
+                ],
             }
         )
     return found
@@ -138,6 +144,8 @@ def client_rows(
                 "turnaround_lag": lag_histogram(np.array([], np.int64)),
                 "clock_step_ns": 0,
                 "clock_jump_ns": 0,
+                "run_delay_ns": 0,
+                "steal_ns": 0,
             }
         )
     return rows

@@ -75,8 +75,8 @@ def meant(word: str, choices: list[str]) -> str:
     """`did you mean 'x'?` for a word that is none of the choices, or a list of them where none is like it."""
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     begun = [choice for choice in choices if choice.startswith(f"{word}_")]  # `price` for `price_per_hour`
-    near = begun if len(begun) == 1 else near
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(choices)}"
+    likely = " or ".join(map(repr, begun or near))
+    return f"did you mean {likely}?" if likely else f"known: {', '.join(choices)}"
 
 
 def _is_internal(part: str) -> bool:

@@ -144,7 +144,9 @@ class TraceSequence:
         """The trace at its own times."""
         if not self._has_times:
             raise UserError(
-                "the trace has no times", where="workload.trace", remedy="Give arrivals, or users for a closed loop"
+                "the trace has no times",
+                where="workload.trace",
+                remedy="Give arrivals (--rate), or users (--users) for a closed loop.",
             )
         first = self._columns.turn == 0
         at_once = int((self._columns.at_ns[first] == 0).sum())

@@ -52,8 +52,10 @@ def chunks(text: str, most_chars: int) -> list[str]:
 def _own(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't be read as UTF-8 text: {error}", where=str(file)) from error
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(file)) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text: {error}", where=str(file)) from error
 
 
 def _python(n_chars: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 GENERATOR: Final = "tailgate.plan/1"
@@ -61,13 +62,20 @@ def canonical_hash(content: Any) -> str:
 def file_digest(file: Path) -> str:
     """A digest of a file's content: whole up to 64 MiB; beyond, its size with its first and last 32 MiB.
 
-    Of a folder: of the names and contents of the files in it.
+    Of a folder: of the names and contents of the files in it. A UserError names a file that can't be read.
     """
+    try:
+        return _digest(file)
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=str(file)) from error
+
+
+def _digest(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     if file.is_dir():
         for path in sorted(file.iterdir()):
             if path.is_file():
-                digest.update(f"{path.name}\x1f{file_digest(path)}\x1e".encode())
+                digest.update(f"{path.name}\x1f{_digest(path)}\x1e".encode())
         return digest.hexdigest()
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
@@ -36,11 +37,7 @@ def guess_format(file: Path, *, named: bool = False) -> str:
     name = file.name.removesuffix(".gz")
     if name.endswith((".parquet", ".pq")):
         if not named:
-            raise UserError(
-                f"the columns of a Parquet file must be named; it has: {', '.join(parquet_types(file))}",
-                where=str(file),
-                remedy="Name them (--columns): prompt_tokens=COLUMN, output_tokens=COLUMN, time=COLUMN, ...",
-            )
+            raise _unnamed(file)
         return "parquet"
     if name.endswith((".jsonl", ".ndjson", ".json")):
         return _of_json(file, named=named)
@@ -54,6 +51,18 @@ def guess_format(file: Path, *, named: bool = False) -> str:
     raise UserError(
         f"the trace's format isn't known; it has the columns {', '.join(columns)}", where=str(file), remedy=_HOW
     )
+
+
+def _unnamed(file: Path) -> UserError:
+    """A Parquet file whose columns must be named, if it has any with counts of tokens."""
+    types = parquet_types(file)
+    if any(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types.values()):
+        what = f"the columns of a Parquet file must be named; it has: {', '.join(types)}"
+        how = "Name them (--columns): prompt_tokens=COLUMN, output_tokens=COLUMN, time=COLUMN, ..."
+    else:
+        what = f"it has no column of numbers, and so no token counts; it has: {', '.join(types)}"
+        how = "Add a column for the tokens of the prompts and one for those of the answers, and name them (--columns)."
+    return UserError(what, where=str(file), remedy=how)
 
 
 def _of_json(file: Path, *, named: bool) -> str:
@@ -72,4 +81,5 @@ def _of_json(file: Path, *, named: bool) -> str:
             return "ragpulse" if isinstance(record.get("hash_ids"), dict) else "mooncake"
         if b'"usage"' in line or b'"error"' in line:
             return "openai"
-    raise UserError("the trace's format isn't known", where=str(file), remedy=_HOW)
+    has = f"; its first record has: {', '.join(list(record)[:12])}" if isinstance(record, dict) else ""
+    raise UserError(f"the trace's format isn't known{has}", where=str(file), remedy=_HOW)

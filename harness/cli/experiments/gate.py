@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tailgate.harness.cli.edge import write_document
 from tailgate.harness.config.arguments import Parser
 from tailgate.workloads.common.errors import UserError
 
@@ -160,15 +161,15 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
     if options.json:
         from tailgate.reports.documents.gate.write import json_text
 
-        sys.stdout.write(json_text(verdict))
-    elif not options.quiet:
+        write_document(json_text(verdict), "json")
+    else:
         from rich.console import Console
 
         from tailgate.reports.documents.gate.write import print_verdict
 
         console = Console()
-        print_verdict(verdict, console)
-        if folder is not None:
+        print_verdict(verdict, console, verdict_only=options.quiet)
+        if folder is not None and not options.quiet:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 
 
@@ -229,5 +230,5 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")
     p.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else on stdout")
-    p.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    p.add_argument("--quiet", action="store_true", help="print nothing but the verdict and errors")
     return p

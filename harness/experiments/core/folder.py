@@ -39,7 +39,7 @@ def resumed_folder(folder: Path, inputs: Mapping[str, str]) -> Path:
     """The folder of a campaign that goes on."""
     finished_runs(folder)
     for file_name, text in inputs.items():
-        if not (folder / file_name).exists() or (folder / file_name).read_text() != text:
+        if not (folder / file_name).exists() or (folder / file_name).read_text(encoding="utf-8") != text:
             raise UserError(
                 f"this campaign began with another {file_name}, and what was seen of its runs must not change it",
                 where=f"--resume {folder}", remedy="Resume it with what it began with, or begin a new campaign.",

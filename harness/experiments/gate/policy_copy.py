@@ -14,7 +14,7 @@ POLICY: Final = "policy.yaml"
 
 def public_policy(file: Path) -> str:
     """A policy's text as it is, or made anew where something in it may be a secret, since the folder is published."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     data = yaml.safe_load(text)
     shown = dict(data)
     for key in {*SIDES, "spec"} & data.keys():

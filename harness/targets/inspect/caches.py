@@ -3,12 +3,13 @@
 | policy | how |
 |---|---|
 | `isolated` | a `cache_salt` of this run: what others left in the cache can't be found. Needs no development endpoint |
-| `cold` | `POST /reset_prefix_cache`, whose answer must say that it succeeded |
+| `cold` | `POST /reset_prefix_cache` to every server, whose answer must say that it succeeded |
 | `warm` | primed by the run's own warm-up |
 | `as-is` | whatever is there; only ever reported |
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +29,16 @@ class CacheState:
 
 
 async def prepare_caches(
-    http: aiohttp.ClientSession, identity: Identity, declared: str | None, warmup_s: float = 0.0
+    http: aiohttp.ClientSession,
+    identity: Identity,
+    declared: str | None,
+    warmup_s: float = 0.0,
+    several: Sequence[str] = (),
 ) -> CacheState:
-    """Bring the caches into the declared state, or refuse; undeclared: isolated where the server can."""
+    """Bring the caches into the declared state, or refuse; undeclared: isolated where the server can.
+
+    `several` are the URLs behind which more than one server answers: a reset would reach one of them.
+    """
     can_salt = identity.dialect == "vllm"
     policy = declared or ("isolated" if can_salt else "as-is")
     if policy == "isolated":
@@ -48,6 +56,12 @@ async def prepare_caches(
             remedy="Give workload.warmup (--warmup), or declare cache: as-is.",
         )
     if policy == "cold":
+        if several:
+            raise UserError(
+                "several servers answer behind this URL, and a reset would reach only one of them",
+                where=f"cache: {public_name(several[0])}",
+                remedy="Name each server under target.urls (repeat --target), or declare cache: isolated.",
+            )
         for url in identity.urls:
             await _reset(http, url)
     return CacheState(policy)

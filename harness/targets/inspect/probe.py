@@ -39,9 +39,9 @@ async def _no_headers() -> Mapping[str, str]:
 OPEN: Final = Access(_no_headers)
 
 
-def session(headers: Mapping[str, str], trust: Trust) -> aiohttp.ClientSession:
-    """An HTTP client that trusts whom the injector will trust."""
-    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0)
+def session(headers: Mapping[str, str], trust: Trust, *, anew: bool = False) -> aiohttp.ClientSession:
+    """An HTTP client that trusts whom the injector will trust; `anew`: each request has a connection of its own."""
+    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0, force_close=anew)
     return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, connector=connector, trust_env=True)
 
 

@@ -119,7 +119,7 @@ static int64_t stamp_of(struct msghdr *message) {
     return (int64_t)t.tv_sec * GIGA + t.tv_nsec;
 }
 
-int take(Intake *s, int fd) {
+int take(Intake *s, int fd, int64_t since) {
     static char data[READ_BYTES]; /* under the GIL, and nobody else's */
     _Alignas(struct cmsghdr) char control[256];
     struct iovec io = {data, sizeof data};
@@ -135,6 +135,8 @@ int take(Intake *s, int fd) {
     clock_gettime(CLOCK_REALTIME, &now);
     s->read = (int64_t)now.tv_sec * GIGA + now.tv_nsec;
     s->stamp = stamp_of(&message);
+    s->since = s->full_since ? s->full_since : since;
+    s->full_since = n == READ_BYTES ? s->since : 0;
     int came = n > 0 && s->stamp >= 0 ? decode(s, data, (size_t)n) : ODD;
     if (came < 0) return -1;
     if (came == ODD) {
@@ -142,7 +144,8 @@ int take(Intake *s, int fd) {
         return s->odd ? ODD : -1;
     }
     int64_t size = s->base + (int64_t)s->body.used;
-    if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->ends, &size, 8)) return -1;
+    if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->unseen, &s->since, 8) ||
+        put(&s->ends, &size, 8)) return -1;
     s->received += n;
     return came == MORE && size > s->limit ? FULL : came;
 }
@@ -150,14 +153,15 @@ int take(Intake *s, int fd) {
 static PyObject *Intake_begin(Intake *s, PyObject *args) {
     long long base, limit;
     if (!PyArg_ParseTuple(args, "LL", &base, &limit)) return NULL;
-    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->ends};
-    for (int k = 0; k < 5; k++) {
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends};
+    for (int k = 0; k < 6; k++) {
         all[k]->used = 0;
         if (grow(all[k], 1)) return NULL;
     }
     s->base = base;
     s->limit = limit;
     s->received = 0;
+    s->full_since = 0;
     s->state = SIZE;
     s->digits = 0;
     s->left = 0;
@@ -166,8 +170,8 @@ static PyObject *Intake_begin(Intake *s, PyObject *args) {
 }
 
 static void release(Intake *s) {
-    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->ends};
-    for (int k = 0; k < 5; k++) {
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends};
+    for (int k = 0; k < 6; k++) {
         PyMem_Free(all[k]->at);
         *all[k] = (buffer){NULL, 0, 0};
     }
@@ -182,12 +186,12 @@ static PyObject *Intake_end(Intake *s, PyObject *nothing) {
 
 static PyObject *Intake_drain(Intake *s, PyObject *nothing) {
     (void)nothing;
-    PyObject *found = Py_BuildValue("y#y#y#y#", s->stamps.at, (Py_ssize_t)s->stamps.used, s->reads.at,
-                                    (Py_ssize_t)s->reads.used, s->ends.at, (Py_ssize_t)s->ends.used, s->body.at,
-                                    (Py_ssize_t)s->body.used);
+    PyObject *found = Py_BuildValue("y#y#y#y#y#", s->stamps.at, (Py_ssize_t)s->stamps.used, s->reads.at,
+                                    (Py_ssize_t)s->reads.used, s->unseen.at, (Py_ssize_t)s->unseen.used, s->ends.at,
+                                    (Py_ssize_t)s->ends.used, s->body.at, (Py_ssize_t)s->body.used);
     if (!found) return NULL;
     s->base += (int64_t)s->body.used;
-    s->body.used = s->stamps.used = s->reads.used = s->ends.used = 0;
+    s->body.used = s->stamps.used = s->reads.used = s->unseen.used = s->ends.used = 0;
     return found;
 }
 
@@ -199,6 +203,11 @@ static PyObject *get_stamp(Intake *s, void *unused) {
 static PyObject *get_read(Intake *s, void *unused) {
     (void)unused;
     return PyLong_FromLongLong(s->read);
+}
+
+static PyObject *get_since(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->since);
 }
 
 static PyObject *get_received(Intake *s, void *unused) {
@@ -244,13 +253,15 @@ static void Intake_dealloc(Intake *s) {
 static PyMethodDef Intake_methods[] = {
     {"begin", (PyCFunction)Intake_begin, METH_VARARGS, "begin(base, limit): a chunk's size comes next."},
     {"end", (PyCFunction)Intake_end, METH_NOARGS, "Give the memory back."},
-    {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, ends (int64 each) and body since the last time."},
+    {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, unseen, ends (int64 each) and body\n"
+     "since the last time."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef Intake_getset[] = {
     {"stamp", (getter)get_stamp, NULL, "of the last read, ns", NULL},
     {"read", (getter)get_read, NULL, "when the last read was, ns", NULL},
+    {"since", (getter)get_since, NULL, "since when the last read's bytes may have been there, ns", NULL},
     {"received", (getter)get_received, NULL, "received since `begin`", NULL},
     {"limit", (getter)get_limit, (setter)set_limit, "FULL beyond so many bytes of the body", NULL},
     {"odd", (getter)get_odd, NULL, "the last read's bytes, if they were ODD", NULL},

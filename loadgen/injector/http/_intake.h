@@ -19,11 +19,14 @@ typedef struct {
     PyObject_HEAD
     buffer body;   /* without the chunked coding, since the last `drain` */
     buffer raw;    /* as it came, since the last whole chunk: what the parser has not seen */
-    buffer stamps, reads, ends; /* int64, per read, since the last `drain` */
+    /* int64, per read, since the last `drain`: the kernel's stamp, when we read, since when the bytes may have been
+     * there (CLOCK_REALTIME, ns), and the body's size after it */
+    buffer stamps, reads, unseen, ends;
     int64_t base;  /* body bytes before `body` */
     int64_t limit; /* beyond so many body bytes it is FULL */
     int64_t received; /* received, framing included, since `begin` */
-    int64_t stamp, read;
+    int64_t stamp, read, since; /* of the last read */
+    int64_t full_since; /* the last read was full: what it left has been there since; else 0 */
     int state, digits;
     uint64_t left;
     PyObject *odd;
@@ -37,8 +40,8 @@ extern PyTypeObject Intake_type, Poll_type;
 int grow(buffer *b, size_t more);
 int put(buffer *b, const void *from, size_t n);
 
-/* One read: what it came to, or -1 with an exception. */
-int take(Intake *s, int fd);
+/* One read of what no poll had reported by `since`: what it came to, or -1 with an exception. */
+int take(Intake *s, int fd, int64_t since);
 #pragma GCC visibility pop
 
 #endif

@@ -1,33 +1,72 @@
 /* Waits as `select.epoll.poll` does, and reads at once where an intake was given to it (`_intake.c`): of a token that is
  * nothing but the next one, Python never hears.
+ *
+ * First things first: what Python reads (heads and first tokens, connections being made) goes before what an intake reads,
+ * and a deadline goes before any read. What is left over then is read at the next call.
+ *
+ * Between two polls it may pause: under load one poll then finds many sockets ready instead of few. Kernel stamps keep every
+ * time exact as long as a stream has one event a read. And no wait is longer than the beat, if there is one: what a poll reports
+ * came after the poll before it, so the beat bounds what is not known of several events in one read.
  */
+#define _GNU_SOURCE /* syscall */
 #include "_intake.h"
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
+#include <structmember.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
-#define MOST_EVENTS 64
+#define MOST_EVENTS 1024
 #define SLICE_NS 2000000 /* Python hears that nothing is to be said at least this often */
+#define NEVER INT64_MAX
 
 typedef struct {
     PyObject_HEAD
     int epoll;
     Intake **of; /* by descriptor; NULL: Python reads it */
     Py_ssize_t room;
+    Py_ssize_t given; /* how many of them are not NULL */
     /* Receive lags of the reads that were taken, since the last `drain_lags`: how many from one edge up to the next. */
     buffer edges;  /* int64, ns, rising from 0 */
     buffer counts; /* uint32 */
     int64_t woke;    /* when the last wait ended */
     int64_t longest; /* round that was over without Python, since the last `take_longest` */
+    int64_t polled;  /* when the last poll began; this and the two above on CLOCK_MONOTONIC */
+    int64_t looked;  /* CLOCK_REALTIME before the last poll that had room for more than it reported */
+    int64_t since;   /* the same of the polls before the last one: what that one reported came after it */
+    long long pause, beat;
+    int exact; /* epoll_pwait2 is there */
+    int next, ready; /* of `events`: what the last poll reported and no intake has read yet */
+    struct epoll_event events[MOST_EVENTS];
 } Poll;
 
-static int64_t monotonic(void) {
+static int64_t now_of(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * GIGA + now.tv_nsec;
+}
+
+static struct timespec as_timespec(int64_t ns) {
+    return (struct timespec){.tv_sec = ns / GIGA, .tv_nsec = ns % GIGA};
+}
+
+/* One wait of at most so long (ns; NEVER: without an end); where the call isn't there, in whole milliseconds. */
+static int wait_at_most(Poll *s, int most, int64_t ns) {
+#ifdef SYS_epoll_pwait2
+    if (s->exact) {
+        struct timespec limit = as_timespec(ns);
+        long n = syscall(SYS_epoll_pwait2, s->epoll, s->events, most, ns == NEVER ? NULL : &limit, NULL, 0);
+        if (n >= 0 || errno != ENOSYS) return (int)n;
+        s->exact = 0;
+    }
+#endif
+    int64_t ms = ns / 1000000 + (ns % 1000000 != 0);
+    return epoll_wait(s->epoll, s->events, most, ns == NEVER ? -1 : ms > INT32_MAX ? INT32_MAX : (int)ms);
 }
 
 static int Poll_init(Poll *s, PyObject *args, PyObject *kwargs) {
@@ -39,10 +78,15 @@ static int Poll_init(Poll *s, PyObject *args, PyObject *kwargs) {
     }
     if (!PyArg_ParseTuple(args, "iy#", &s->epoll, &edges, &n)) return -1;
     if (n < 16) { PyErr_SetString(PyExc_ValueError, "no edges"); return -1; }
+    s->looked = s->since = now_of(CLOCK_REALTIME);
     s->edges.used = s->counts.used = 0;
     if (put(&s->edges, edges, (size_t)n) || grow(&s->counts, (size_t)n / 2)) return -1;
     s->counts.used = (size_t)n / 2;
     memset(s->counts.at, 0, s->counts.used);
+#ifdef SYS_epoll_pwait2
+    struct timespec none = {0, 0};
+    s->exact = syscall(SYS_epoll_pwait2, s->epoll, s->events, 1, &none, NULL, 0) >= 0 || errno != ENOSYS;
+#endif
     return 0;
 }
 
@@ -70,6 +114,7 @@ static PyObject *Poll_give(Poll *s, PyObject *args) {
         s->of = of;
         s->room = room;
     }
+    s->given += !s->of[fd];
     Py_INCREF(intake);
     Py_XSETREF(s->of[fd], intake);
     Py_RETURN_NONE;
@@ -78,7 +123,10 @@ static PyObject *Poll_give(Poll *s, PyObject *args) {
 static PyObject *Poll_take_back(Poll *s, PyObject *number) {
     long fd = PyLong_AsLong(number);
     if (fd == -1 && PyErr_Occurred()) return NULL;
-    if (fd >= 0 && fd < s->room) Py_CLEAR(s->of[fd]);
+    if (fd >= 0 && fd < s->room && s->of[fd]) {
+        s->given--;
+        Py_CLEAR(s->of[fd]);
+    }
     Py_RETURN_NONE;
 }
 
@@ -89,35 +137,75 @@ static int tell(PyObject *found, int fd, long what) {
     return failed;
 }
 
-/* Wait, then read where we may: how many were ready, or -1 with an exception. `found`: what Python must see to. */
-static int poll_once(Poll *s, int wait, int most, PyObject *found) {
-    struct epoll_event events[MOST_EVENTS];
+/* Let `pause` pass since the last poll, but no deadline. 0, or -1 with an exception. */
+static int pause_until(Poll *s, int64_t until) {
+    int64_t target = s->polled + s->pause;
+    if (until < target) target = until;
+    struct timespec at = as_timespec(target);
+    int error = 0;
+    while (now_of(CLOCK_MONOTONIC) < target) {
+        Py_BEGIN_ALLOW_THREADS
+        error = clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+        Py_END_ALLOW_THREADS
+        if (error == EINTR && PyErr_CheckSignals()) return -1;
+    }
+    return 0;
+}
+
+/* Poll, and keep what is ready in `events`: 0, or -1 with an exception. */
+static int look(Poll *s, int wait, int most, int64_t until) {
     int n;
+    if (wait && s->pause && s->given && pause_until(s, until)) return -1;
+    int64_t before;
     do {
         if (PyErr_CheckSignals()) return -1;
-        if (wait) {
+        before = now_of(CLOCK_REALTIME);
+        s->polled = now_of(CLOCK_MONOTONIC);
+        int64_t limit = !wait || until <= s->polled ? 0 : until == NEVER ? NEVER : until - s->polled;
+        if (s->beat && s->beat < limit) limit = s->beat;
+        if (limit) {
             Py_BEGIN_ALLOW_THREADS
-            n = epoll_wait(s->epoll, events, most, -1);
+            n = wait_at_most(s, most, limit);
             Py_END_ALLOW_THREADS
         } else {
-            n = epoll_wait(s->epoll, events, most, 0);
+            n = epoll_wait(s->epoll, s->events, most, 0);
         }
     } while (n < 0 && errno == EINTR);
     if (n < 0) { PyErr_SetFromErrno(PyExc_OSError); return -1; }
-    s->woke = monotonic();
-    for (int k = 0; k < n; k++) {
-        int fd = events[k].data.fd;
-        Intake *intake = fd < s->room ? s->of[fd] : NULL;
-        if (!intake) {
-            if (tell(found, fd, (long)events[k].events)) return -1;
-            continue;
-        }
-        int came = take(intake, fd);
+    s->woke = now_of(CLOCK_MONOTONIC);
+    s->since = s->looked;
+    if (n < most) s->looked = before;
+    s->next = 0;
+    s->ready = n;
+    return 0;
+}
+
+static Intake *intake_of(Poll *s, int fd) { return fd < s->room ? s->of[fd] : NULL; }
+
+/* Tell Python of what it reads itself, and keep the rest: 0, or -1 with an exception. */
+static int tell_python_first(Poll *s, PyObject *found) {
+    int kept = 0;
+    for (int k = 0; k < s->ready; k++) {
+        int fd = s->events[k].data.fd;
+        if (intake_of(s, fd)) s->events[kept++] = s->events[k];
+        else if (tell(found, fd, (long)s->events[k].events)) return -1;
+    }
+    s->ready = kept;
+    return 0;
+}
+
+/* Read what is ready until a deadline has come: 0, or -1 with an exception. */
+static int read_ready(Poll *s, int64_t until, PyObject *found) {
+    while (s->next < s->ready && now_of(CLOCK_MONOTONIC) < until) {
+        int fd = s->events[s->next++].data.fd;
+        Intake *intake = intake_of(s, fd);
+        if (!intake) continue; /* Python has it again, and will be told by the next poll */
+        int came = take(intake, fd, s->since);
         if (came < 0) return -1;
         if (came == MORE || came == WHOLE || came == FULL) count_lag(s, intake->read - intake->stamp);
         if (came > NOTHING && tell(found, fd, -came)) return -1;
     }
-    return n;
+    return 0;
 }
 
 static PyObject *Poll_poll(Poll *s, PyObject *args) {
@@ -127,13 +215,19 @@ static PyObject *Poll_poll(Poll *s, PyObject *args) {
     if (most > MOST_EVENTS) most = MOST_EVENTS;
     PyObject *found = PyList_New(0);
     if (!found) return NULL;
-    for (int64_t entered = monotonic();;) {
-        if (poll_once(s, wait, most, found) < 0) { Py_DECREF(found); return NULL; }
-        if (!wait || PyList_GET_SIZE(found)) return found;
-        int64_t now = monotonic();
+    int64_t entered = now_of(CLOCK_MONOTONIC);
+    if (s->next < s->ready) s->woke = entered;
+    for (;;) {
+        if (s->next >= s->ready && (look(s, wait, most, until) || tell_python_first(s, found))) break;
+        if (PyList_GET_SIZE(found)) return found;
+        if (read_ready(s, until, found)) break;
+        if (!wait || PyList_GET_SIZE(found) || s->next < s->ready) return found;
+        int64_t now = now_of(CLOCK_MONOTONIC);
         if (now - s->woke > s->longest) s->longest = now - s->woke;
         if (now >= until || now - entered >= SLICE_NS) return found;
     }
+    Py_DECREF(found);
+    return NULL;
 }
 
 static PyObject *Poll_drain_lags(Poll *s, PyObject *nothing) {
@@ -155,6 +249,11 @@ static PyObject *get_woke(Poll *s, void *unused) {
     return PyLong_FromLongLong(s->woke);
 }
 
+static PyObject *get_unseen_since(Poll *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->since);
+}
+
 static void Poll_dealloc(Poll *s) {
     for (Py_ssize_t k = 0; k < s->room; k++) Py_CLEAR(s->of[k]);
     PyMem_Free(s->of);
@@ -168,8 +267,8 @@ static PyMethodDef Poll_methods[] = {
     {"take_back", (PyCFunction)Poll_take_back, METH_O, "take_back(fd): Python reads it again."},
     {"poll", (PyCFunction)Poll_poll, METH_VARARGS,
      "poll(wait, most, until): pairs (fd, mask), or where an intake's read asks for Python (fd, -what it came to).\n\n"
-     "At most `most` are looked at in one round. If it may wait and there is nothing to tell, it goes on, until\n"
-     "CLOCK_MONOTONIC says `until` (ns) or 2 ms have passed."},
+     "A poll reports at most `most`. If it may wait and there is nothing to tell, it goes on, until CLOCK_MONOTONIC\n"
+     "says `until` (ns) or 2 ms have passed."},
     {"drain_lags", (PyCFunction)Poll_drain_lags, METH_NOARGS, "How many of the intakes' reads since last time had a\n"
      "receive lag from one edge up to the next (uint32 each)."},
     {"take_longest", (PyCFunction)Poll_take_longest, METH_NOARGS,
@@ -179,7 +278,17 @@ static PyMethodDef Poll_methods[] = {
 
 static PyGetSetDef Poll_getset[] = {
     {"woke", (getter)get_woke, NULL, "when the last wait ended, CLOCK_MONOTONIC ns", NULL},
+    {"unseen_since", (getter)get_unseen_since, NULL,
+     "what the last poll reported came after this, CLOCK_REALTIME ns", NULL},
     {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef Poll_members[] = {
+    {"pause_ns", T_LONGLONG, offsetof(Poll, pause), 0, "least time from one poll to the next, while it may\n"
+     "wait and an intake is given"},
+    {"beat_ns", T_LONGLONG, offsetof(Poll, beat), 0, "longest wait; 0: any"},
+    {"exact", T_INT, offsetof(Poll, exact), READONLY, "whether `until` ends a wait to the microsecond"},
+    {NULL, 0, 0, 0, NULL},
 };
 
 PyTypeObject Poll_type = {
@@ -193,5 +302,6 @@ PyTypeObject Poll_type = {
     .tp_init = (initproc)Poll_init,
     .tp_dealloc = (destructor)Poll_dealloc,
     .tp_methods = Poll_methods,
+    .tp_members = Poll_members,
     .tp_getset = Poll_getset,
 };

@@ -6,7 +6,7 @@ The life of one token, with its cost, the kernel's part included (tests/bench/be
 2. `recvmsg` returns the bytes and the kernel's receive stamp                       4.5 us
 3. `clock_gettime`, and the stamp is unpacked                                       0.15 us
 4. httptools takes the chunked coding off and calls `on_body`                       0.3 us
-5. `TokenStream.received`: three appends to arrays of machine integers                   0.15 us
+5. `TokenStream.received`: four appends to arrays of machine integers                   0.15 us
 6. put off until the answer has ended: SSE, JSON, which events are tokens           1.4 us
 
 Where the compiled parts are there, `_intake` does 1 to 5 without Python from the second chunk on, `_events` most of 6.
@@ -25,8 +25,7 @@ from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.endpoint import Endpoint
 from tailgate.loadgen.injector.http.token_stream import DIGEST_ABOVE
-from tailgate.loadgen.injector.http.transport import GIGA, READ_BYTES, REALTIME, Transport, clock, whose
-from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, unpack_timespec
+from tailgate.loadgen.injector.http.transport import Read, Transport
 from tailgate.loadgen.records import Status
 
 # What a server may send before it is taken for broken.
@@ -68,55 +67,45 @@ class Connection(Transport):
         self._parser = None
 
     def _readable(self, _mask: int) -> None:
-        # `_receive` written out: this runs once a token.
-        try:
-            data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
-        except BlockingIOError:
+        received = self._receive()
+        if received is None:
             return
-        except OSError as error:
-            self._fail(whose(error.errno, Status.RESET), error.strerror or str(error))
-            return
-        read = stamp = clock(REALTIME)
-        if ancillary:
-            seconds, nanoseconds = unpack_timespec(ancillary[0][2])
-            stamp = seconds * GIGA + nanoseconds
-        else:
-            read = self._read_at_worst(data, read)
+        data, read = received
         if data:
-            self._take(data, stamp, read)
+            self._take(data, read)
         else:
-            self._on_eof(stamp, read)
+            self._on_eof(read)
 
-    def _take(self, data: bytes, stamp: int, read: int) -> None:
+    def _take(self, data: bytes, read: Read) -> None:
         exchange = self._exchange
         if exchange is None:  # bytes nobody asked for: a farewell on an idle connection
             self.close()
             return
-        self._stamp = stamp
+        self._stamp = read[0]
         exchange.bytes_received += len(data)
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]
         except httptools.HttpParserError as error:
-            self._take_broken(exchange, f"not HTTP: {error}", stamp, read)
+            self._take_broken(exchange, f"not HTTP: {error}", read)
             return
         except httptools.HttpParserUpgrade:
-            self._take_broken(exchange, "the server switched protocols", stamp, read)
+            self._take_broken(exchange, "the server switched protocols", read)
             return
         stream = exchange.stream
-        stream.received(stamp, read)
-        self._stats.lags.append(read - stamp)
+        stream.received(read)
+        self._stats.lags.append(read[1] - read[0])
         if self._complete:
-            self._finish(stamp, read)
+            self._finish(read)
         elif stream.size > stream.digest_at:
             self._digest_early(exchange)
 
-    def _take_broken(self, exchange: Exchange, error: str, stamp: int, read: int) -> None:
+    def _take_broken(self, exchange: Exchange, error: str, read: Read) -> None:
         """The parser gave up, though perhaps only on unasked-for bytes behind the answer."""
-        exchange.stream.received(stamp, read)
-        self._stats.lags.append(read - stamp)
+        exchange.stream.received(read)
+        self._stats.lags.append(read[1] - read[0])
         if self._complete:
             self._keep_alive = False
-            self._finish(stamp, read)
+            self._finish(read)
         else:
             self._fail(Status.BAD_RESPONSE, error)
 
@@ -137,25 +126,25 @@ class Connection(Transport):
         except BadPayload as error:
             self._fail(Status.BAD_RESPONSE, str(error))
 
-    def _on_eof(self, stamp: int, read: int) -> None:
+    def _on_eof(self, read: Read) -> None:
         exchange = self._exchange
         if exchange is None:
             self.close()
         elif exchange.headers_ns is None:
             which = "a kept connection" if exchange.reused else "the connection"
             where = "in the head of its answer" if exchange.bytes_received else "without an answer"
-            self._fail(Status.RESET, f"the server closed {which} {where}", stamp)
+            self._fail(Status.RESET, f"the server closed {which} {where}", read[0])
         elif self._until_eof:
-            self._finish(stamp, read)
+            self._finish(read)
         else:
-            self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", stamp)
+            self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", read[0])
 
-    def _finish(self, stamp: int, read: int) -> None:
+    def _finish(self, read: Read) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
-        self.late_ns = read - stamp if self._stats.kernel_stamps else 0
-        exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
+        self.late_ns = read[1] - read[0] if self._stats.kernel_stamps else 0
+        exchange.end_ns = read[0]  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)

@@ -1,6 +1,7 @@
 """Where requests go: a base URL resolved to an address, a TLS context, and a proxy if the environment names one."""
 
 import base64
+import ipaddress
 import socket
 import ssl
 import urllib.request
@@ -29,6 +30,11 @@ class Endpoint:
     tunnel_request: bytes = b""  # CONNECT to a proxy
     authorization: str = ""  # from the user and password of the URL
     proxy_authorization: str = ""  # for a proxy that is asked for each request, not for a tunnel
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether its peer runs on this machine, by its address."""
+        return ipaddress.ip_address(str(self.address[0]).partition("%")[0]).is_loopback
 
 
 @dataclass(frozen=True)

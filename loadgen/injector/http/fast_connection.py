@@ -7,6 +7,7 @@ it all. Both ways give the same record (tests/system/loadgen/injector/http/test_
 """
 
 import os
+import socket
 from typing import TYPE_CHECKING, Final
 
 from tailgate.loadgen.injector.client_stats import ClientStats
@@ -14,7 +15,7 @@ from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection, Ended
 from tailgate.loadgen.injector.http.endpoint import Endpoint
-from tailgate.loadgen.injector.http.transport import whose
+from tailgate.loadgen.injector.http.transport import Read, whose
 from tailgate.loadgen.records import LAG_EDGES_NS, Status
 
 if AVAILABLE or TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 def _poll_of(loop: EventLoop) -> "_intake.Poll":
     if loop.other_poller is None:
-        loop.other_poller = _intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes())
+        loop.use(_intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes()))
     assert isinstance(loop.other_poller, _intake.Poll)
     return loop.other_poller
 
@@ -38,6 +39,7 @@ class FastConnection(Connection):
         self._poll = _poll_of(loop)
         stats.other_lags = self._poll.drain_lags
         self._intake = _intake.Intake()
+        self._delayed_acks = stats.delayed_acks or endpoint.on_loopback
         self._taking = False  # the intake reads
         self._between_chunks = False
         self._unusual = False  # something was, in this answer
@@ -49,8 +51,8 @@ class FastConnection(Connection):
         """Note the end of a chunk. If the bytes end here as well, the next ones are a chunk's size."""
         self._between_chunks = True
 
-    def _take(self, data: bytes, stamp: int, read: int) -> None:
-        super()._take(data, stamp, read)
+    def _take(self, data: bytes, read: Read) -> None:
+        super()._take(data, read)
         exchange = self._exchange
         if self._between_chunks and not self._unusual and exchange is not None:
             usual = exchange.http_status == 200 and exchange.streamed and not self._complete and not len(self._out)
@@ -60,6 +62,16 @@ class FastConnection(Connection):
                 stream.intake, self._taking = self._intake, True
                 self._loop.set_handler(self._fd, self._take_in)
                 self._poll.give(self._fd, self._intake)
+                self._delay_acks()
+
+    def _delay_acks(self) -> None:
+        """Let the kernel acknowledge several tokens at once, from the first on: it spares a packet a token.
+
+        A peer with Nagle's algorithm on would wait for the acknowledgement, which shows in its gaps; on loopback, where
+        the saving is largest, a server that streams tokens has it off.
+        """
+        if self._delayed_acks and self._sock is not None:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def _take_in(self, minus_came: int) -> None:
         """Act on what the poll has read and can't handle by itself."""
@@ -79,7 +91,7 @@ class FastConnection(Connection):
         if whole:
             self._leave()
             self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
-            self._finish(intake.stamp, intake.read)
+            self._finish((intake.stamp, intake.read, intake.since))
         else:
             exchange.stream.catch_up()
             self._digest_early(exchange)
@@ -96,14 +108,12 @@ class FastConnection(Connection):
         self._parser.feed_data(intake.raw)
         del stream.pieces[pieces:]  # they are there already
         stream.size = size
-        read = intake.read
-        stamp = intake.stamp
-        if stamp < 0:
-            stamp, read = read, self._read_at_worst(data, read)
+        now, since = intake.read, intake.since
+        read = (intake.stamp, now, since) if intake.stamp >= 0 else self._unstamped(data, now, since)
         if data:
-            self._take(data, stamp, read)
+            self._take(data, read)
         else:
-            self._on_eof(stamp, read)
+            self._on_eof(read)
 
     def _leave(self) -> None:
         if not self._taking:
@@ -122,7 +132,7 @@ class FastConnection(Connection):
         self._intake.end()
         super()._fail(status, error, end_ns)
 
-    def _finish(self, stamp: int, read: int) -> None:
+    def _finish(self, read: Read) -> None:
         self._unusual = self._between_chunks = False
         self._intake.end()
-        super()._finish(stamp, read)
+        super()._finish(read)

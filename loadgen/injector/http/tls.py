@@ -4,7 +4,7 @@ import ssl
 
 from tailgate.loadgen.injector.event_loop import READABLE
 from tailgate.loadgen.injector.http.connection import Connection
-from tailgate.loadgen.injector.http.transport import READ_BYTES, REALTIME, clock
+from tailgate.loadgen.injector.http.transport import READ_BYTES
 from tailgate.loadgen.records import Status
 
 
@@ -49,7 +49,7 @@ class TlsConnection(Connection):
     def _send_request(self) -> None:
         exchange = self._exchange
         assert exchange is not None
-        exchange.sent_ns = clock(REALTIME)
+        self._note_sending(exchange)
         self._tls.write(exchange.payload)
         self._flush()
 
@@ -57,9 +57,9 @@ class TlsConnection(Connection):
         received = self._receive()
         if received is None:
             return
-        raw, stamp, read = received
+        raw, read = received
         if not raw:
-            self._on_eof(stamp, read)
+            self._on_eof(read)
             return
         self._incoming.write(raw)
         plain = []
@@ -74,11 +74,11 @@ class TlsConnection(Connection):
         except ssl.SSLError as error:
             broken = error
         if plain:  # what came in front of a broken record came
-            self._take(b"".join(plain), stamp, read)
+            self._take(b"".join(plain), read)
         if broken is not None and self._sock is not None:
             exchange = self._exchange
             refused = exchange is not None and not exchange.reused and not exchange.bytes_received
             # With TLS 1.3 the refusal of our certificate comes when our half of the handshake is over.
             self._fail(Status.CONNECT_ERROR if refused else Status.RESET, f"TLS: {broken.reason}")
         elif closed and self._sock is not None:
-            self._on_eof(stamp, read)
+            self._on_eof(read)

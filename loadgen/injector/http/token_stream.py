@@ -1,12 +1,14 @@
 """Turns the bytes of one streamed answer and their stamps into content arrivals.
 
-On the arrival path a read costs three appends (`TokenStream.received`); everything else waits in `digest`,
-which runs when the answer has ended or 64 KiB have piled up. An event arrived when the read that completed it
-did. What stays per content arrival is four bytes (microseconds after the first).
+On the arrival path a read costs four appends (`TokenStream.received`); everything else waits in `digest`,
+which runs when the answer has ended or 64 KiB have piled up. What stays per content arrival is four bytes
+(microseconds after the first).
 
-Coalescing: a read that completes several content arrivals has only one stamp, its last byte's. If we read it
-more than `LATE_NS` after it came, the earlier ones may have come apart: client-coalesced, our fault. If not, the
-server or a gateway sent them together.
+A read has one stamp, its last byte's. A content arrival with nothing behind it in its read came then, exactly. All
+others came between two times, in order, and that interval is kept (`CENSORED`): they came after the previous read's
+stamp, after the sending, and after the loop's last look that did not report this socket. The best estimate spreads
+them evenly over it. If we read more than `LATE_NS` after the stamp, that is the client's doing (client-coalesced); if
+not, the server's or a gateway's.
 """
 
 from array import array
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
+from tailgate.loadgen.records import CENSORED
 
 if TYPE_CHECKING:
     from tailgate.loadgen.injector.http._intake import Intake
@@ -41,10 +44,15 @@ class TokenStream:
     digest_at: int = DIGEST_ABOVE  # beyond this size, don't wait for the end of the answer
     stamps: "array[int]" = field(default_factory=_integers)  # per read: the kernel's stamp
     reads: "array[int]" = field(default_factory=_integers)  # per read: when we came round to it
+    unseen: "array[int]" = field(default_factory=_integers)  # per read: since when its bytes may have been there
     ends: "array[int]" = field(default_factory=_integers)  # per read: `size` after it
     pending: bytes = b""
     intake: "Intake | None" = None  # what reads the rest, if Python doesn't
+    sent_ns: int = 0  # the request's: nothing of the answer came before it
+    exact: bool = True  # the kernel stamps the reads
+    before_ns: int = 0  # the stamp of the read before the first one in `stamps`
     arrivals_us: bytearray = field(default_factory=bytearray)
+    censored: bytearray = field(default_factory=bytearray)  # of CENSORED
     first_ns: int | None = None
     last_ns: int | None = None
     first_answer_ns: int | None = None
@@ -53,10 +61,11 @@ class TokenStream:
     server_coalesced: int = 0
     first_token_coalesced: bool = False
 
-    def received(self, stamp: int, read: int) -> None:
-        """Note a read whose bytes are in `pieces` and `size`."""
-        self.stamps.append(stamp)
-        self.reads.append(read)
+    def received(self, read: tuple[int, int, int]) -> None:
+        """Note a read (`transport.Read`) whose bytes are in `pieces` and `size`."""
+        self.stamps.append(read[0])
+        self.reads.append(read[1])
+        self.unseen.append(read[2])
         self.ends.append(self.size)
 
     @property
@@ -67,9 +76,10 @@ class TokenStream:
 
     def catch_up(self) -> None:
         if self.intake is not None:
-            stamps, reads, ends, body = self.intake.drain()
+            stamps, reads, unseen, ends, body = self.intake.drain()
             self.stamps.frombytes(stamps)
             self.reads.frombytes(reads)
+            self.unseen.frombytes(unseen)
             self.ends.frombytes(ends)
             self.pieces.append(body)
             self.size += len(body)
@@ -87,25 +97,39 @@ class TokenStream:
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
         kinds, ends, used = read_events(self.reading, body, whole=whole)
         is_content = np.array(kinds, np.bool_)
-        # An event's read is the first one after which at least as many bytes were there.
-        in_read = np.searchsorted(read_ends, self.start + ends[: len(is_content)][is_content], side="left")
-        if len(in_read):
-            self._keep(stamps[in_read], in_read, lags)
+        content_ends = self.start + ends[: len(is_content)][is_content]
+        if len(content_ends):
+            # An event's read is the first one after which at least as many bytes were there.
+            in_read = np.searchsorted(read_ends, content_ends, side="left")
+            self._keep(in_read, content_ends == read_ends[in_read], stamps, lags)
         self.lag_max_ns = max(self.lag_max_ns, int(lags.max()))
         self.start += used
         self.pending = body[used:]
         self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
         self.pieces.clear()
         # The last read stays: a CR at its end may turn out to have been the end of an event.
-        self.stamps, self.reads, self.ends = self.stamps[-1:], self.reads[-1:], self.ends[-1:]
+        self.before_ns = self.stamps[-2] if len(self.stamps) > 1 else self.before_ns
+        self.stamps, self.reads, self.unseen, self.ends = (
+            self.stamps[-1:], self.reads[-1:], self.unseen[-1:], self.ends[-1:],
+        )  # fmt: skip
         if self.reading.bad is not None:
             raise BadPayload(self.reading.bad)
         if len(self.pending) > _LONGEST_EVENT:
             raise BadPayload(f"an event without an end after {len(self.pending):,} bytes")
 
     def _keep(
-        self, arrived: npt.NDArray[np.int64], in_read: npt.NDArray[np.int64], lags: npt.NDArray[np.int64]
+        self,
+        in_read: npt.NDArray[np.int64],
+        ends_read: npt.NDArray[np.bool_],
+        stamps: npt.NDArray[np.int64],
+        lags: npt.NDArray[np.int64],
     ) -> None:
+        """Keep content arrivals: of each its read, and whether nothing stands behind it in there."""
+        since = self._not_before(stamps)
+        together = np.bincount(in_read, minlength=len(stamps))
+        last_of = np.cumsum(together) - 1  # by read
+        place = np.arange(1, len(in_read) + 1) - (last_of - together + 1)[in_read]
+        arrived = since[in_read] + (stamps - since)[in_read] * place // together[in_read]
         before = len(self.arrivals_us) // 4
         if self.first_ns is None:
             self.first_ns = int(arrived[0])
@@ -116,7 +140,11 @@ class TokenStream:
         # Clamped: a step of the clock may make a later stamp the smaller one; the audit sees the step.
         since_first = np.clip((arrived - self.first_ns) // 1000, 0, 0xFFFF_FFFF)
         self.arrivals_us += since_first.astype(np.uint32).tobytes()
-        together = np.bincount(in_read)
+        reads = np.flatnonzero(together)
+        last_exact = ends_read[last_of[reads]] if self.exact else np.zeros(len(reads), np.bool_)
+        unknown = (together[reads] > 1) | ~last_exact
+        if unknown.any():
+            self._keep_intervals(reads[unknown], last_exact[unknown], together, before + last_of, since)
         several = np.flatnonzero(together > 1)
         for read in several:
             if lags[read] > LATE_NS:
@@ -124,3 +152,26 @@ class TokenStream:
                 self.first_token_coalesced |= before == 0 and read == in_read[0]
             else:
                 self.server_coalesced += int(together[read])
+
+    def _not_before(self, stamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of each read, the latest time before which what it completed had not come. Clock noise can't put it later."""
+        since = np.maximum(np.frombuffer(self.unseen, np.int64), self.sent_ns)
+        if self.exact:  # else a stamp is when we read: a full read may have left what was there before
+            since = np.maximum(since, np.concatenate([[self.before_ns], stamps[:-1]]))
+        return np.minimum(since, stamps)
+
+    def _keep_intervals(
+        self,
+        reads: npt.NDArray[np.int64],
+        last_exact: npt.NDArray[np.bool_],
+        together: npt.NDArray[np.int64],
+        last_of: npt.NDArray[np.int64],
+        since: npt.NDArray[np.int64],
+    ) -> None:
+        assert self.first_ns is not None
+        kept = np.empty(len(reads), CENSORED)
+        kept["first"] = last_of[reads] - together[reads] + 1
+        kept["count"] = together[reads]
+        kept["after_us"] = np.clip((since[reads] - self.first_ns) // 1000, -(1 << 31), (1 << 31) - 1)
+        kept["last_exact"] = last_exact
+        self.censored += kept.tobytes()

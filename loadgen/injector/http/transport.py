@@ -28,6 +28,10 @@ _OUR_OWN: Final = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUF
 # Any of them opens the tunnel (RFC 9110, 9.3.6).
 _SUCCESS: Final = re.compile(rb"2\d\d")
 
+# What is known of when the bytes of a read came, CLOCK_REALTIME ns: the kernel's stamp of the last of them (without
+# one, when we read), when we read (at worst), and since when they may have been there.
+Read = tuple[int, int, int]
+
 
 class Transport(ABC):
     """A socket for one exchange at a time; ``ended(self, exchange)`` follows exactly once for each."""
@@ -44,7 +48,8 @@ class Transport(ABC):
         self._fd = -1
         self._recvmsg: Callable[..., tuple[bytes, list[tuple[int, int, bytes]], int, object]]
         self._out = memoryview(b"")
-        self._unread_since_ns = 0
+        self._unread_since_ns = 0  # the last read was full: what it left has been there since then
+        self._connecting = False
         self._tunnel: bytearray | None = None
 
     @property
@@ -79,11 +84,16 @@ class Transport(ABC):
         self._sock, self._fd, self._recvmsg = sock, sock.fileno(), sock.recvmsg
         code = sock.connect_ex(self.endpoint.address)
         self._loop.watch(self._fd, self._on_connect, WRITABLE)
+        self._count_connecting(1)
         if code not in (0, errno.EINPROGRESS):
             text = "no free local port" if code == errno.EADDRNOTAVAIL else os.strerror(code)
             self._fail(whose(code, Status.CONNECT_ERROR), text)
         elif self._is_connected():
             self._on_connect(WRITABLE)
+
+    def _count_connecting(self, change: int) -> None:
+        self._connecting = change > 0
+        self._loop.connecting(change)
 
     def _is_connected(self) -> bool:
         """Whether the handshake is over already, as on loopback, so that no turn of the loop is lost."""
@@ -130,14 +140,19 @@ class Transport(ABC):
         exchange = self._exchange
         assert exchange is not None
         exchange.connected_ns = clock(REALTIME)
+        self._count_connecting(-1)
         self._loop.change(self._fd, self._readable, READABLE)
         self._send_request()
 
     def _send_request(self) -> None:
         exchange = self._exchange
         assert exchange is not None
-        exchange.sent_ns = clock(REALTIME)
+        self._note_sending(exchange)
         self._write(exchange.payload)
+
+    def _note_sending(self, exchange: Exchange) -> None:
+        exchange.sent_ns = exchange.stream.sent_ns = clock(REALTIME)
+        exchange.stream.exact = self._stats.kernel_stamps
 
     def _write(self, data: bytes) -> None:
         """Send. What the socket does not take now follows when it is writable again."""
@@ -181,8 +196,8 @@ class Transport(ABC):
         if mask & ~WRITABLE:
             self._readable(mask)
 
-    def _receive(self) -> tuple[bytes, int, int] | None:
-        """One read: bytes (none at the end of the stream), the kernel's stamp, and when we read."""
+    def _receive(self) -> tuple[bytes, Read] | None:
+        """One read: its bytes (none at the end of the stream), and what is known of when they came."""
         try:
             data, ancillary, _, _ = self._recvmsg(READ_BYTES, ANCILLARY_BYTES)
         except BlockingIOError:
@@ -190,23 +205,21 @@ class Transport(ABC):
         except OSError as error:
             self._fail(whose(error.errno, Status.RESET), error.strerror or str(error))
             return None
-        read = clock(REALTIME)
-        if ancillary:
-            seconds, nanoseconds = unpack_timespec(ancillary[0][2])
-            return data, seconds * GIGA + nanoseconds, read
-        return data, read, self._read_at_worst(data, read)
-
-    def _read_at_worst(self, data: bytes, read: int) -> int:
-        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows.
-
-        Unless the kernel was to stamp them: then nobody knows, the lag is 0, and too many such reads fail the run.
-        """
-        self._stats.unstamped += bool(data)
-        if not self._loop.user_stamps:
-            return read
+        now = clock(REALTIME)
         since = self._unread_since_ns or self._loop.unseen_since_ns
         self._unread_since_ns = since if len(data) == READ_BYTES else 0  # what didn't fit was there as well
-        return read + time.monotonic_ns() - since
+        if ancillary:
+            seconds, nanoseconds = unpack_timespec(ancillary[0][2])
+            return data, (seconds * GIGA + nanoseconds, now, since)
+        return data, self._unstamped(data, now, since)
+
+    def _unstamped(self, data: bytes, now: int, since: int) -> Read:
+        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows.
+
+        Unless the kernel was to stamp them: then too many such reads fail the run.
+        """
+        self._stats.unstamped += bool(data)
+        return now, now if self._stats.kernel_stamps else 2 * now - since, since
 
     @abstractmethod
     def _readable(self, mask: int) -> None:
@@ -229,6 +242,8 @@ class Transport(ABC):
         if self._sock is None:
             return
         self._loop.unwatch(self._fd)
+        if self._connecting:
+            self._count_connecting(-1)
         self._sock.close()
         self._sock, self._fd = None, -1
         self._out = memoryview(b"")

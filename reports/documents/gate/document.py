@@ -17,6 +17,8 @@ from tailgate.workloads.common.formatting import plain
 
 _RESTARTS: Final = {"each": "restarted for every run", "block": "restarted at each change of sides"}
 
+_HOLDS = ("ok", "noted")  # results of a check that void nothing
+
 
 def gate_document(verdict: Verdict, history: Sequence[Entry] = ()) -> doc.Document:
     nothing = doc.Banner("INVALID", "nothing can be said about the candidate")
@@ -86,7 +88,7 @@ def _metrics(verdict: Verdict) -> doc.Section:
     legend = "One dot a pair; │ is no change, ┊ the margin." if picture and picture.strips else ""
     return doc.section(
         "The metrics",
-        doc.Table(head, rows, words=(0, 1, 6)),
+        doc.Table(head, rows, words=(0, 1, 6), dash="not known; the reason stands below the table"),
         doc.Notes([doc.Note(m.why, f"{wording.name_of(m)}:") for m in verdict.metrics if m.why]),
         picture,
         doc.Note(legend, depth=doc.Depth.BRIEF),
@@ -101,14 +103,21 @@ def _statistics(metrics: Sequence[MetricVerdict]) -> doc.Table:
         p, holm, wilcoxon = ("-" if value is None else f"{value:.3g}" for value in (m.p, m.holm, m.wilcoxon_p))
         detectable = "-" if m.detectable is None else wording.percent(m.detectable)
         rows.append([wording.name_of(m), p, holm, plain(m.hodges_lehmann), wilcoxon, detectable, m.how])
-    return doc.Table(head, rows, "The numbers behind it", words=(0, 6), depth=doc.Depth.FOLDED)
+    return doc.Table(
+        head,
+        rows,
+        "The numbers behind it",
+        words=(0, 6),
+        depth=doc.Depth.FOLDED,
+        dash="has no meaning for this way to compare",
+    )
 
 
 def _thresholds(verdict: Verdict) -> doc.Table:
     rows: list[doc.Row] = [
         [wording.name_of(t), _result(t.result), wording.threshold_figures(t), t.why] for t in verdict.thresholds
     ]
-    return doc.Table(["threshold", "result", "found", ""], rows, words=(0, 1, 2, 3))
+    return doc.Table(["threshold", "result", "found", "why"], rows, words=(0, 1, 2, 3), dash="not known; see why")
 
 
 def _causes(verdict: Verdict) -> doc.Section:
@@ -116,7 +125,9 @@ def _causes(verdict: Verdict) -> doc.Section:
     rows = [
         [cause.place, name, plain(a), plain(b)] for cause in verdict.causes for name, (a, b) in cause.figures.items()
     ]
-    table = doc.Table(["", "figure", "baseline", "candidate"], rows, words=(0, 1))
+    table = doc.Table(
+        ["place", "figure", "baseline", "candidate"], rows, words=(0, 1), dash="that side doesn't report it"
+    )
     return doc.section("Where to look first", doc.Notes(notes, numbered=True), table, depth=doc.Depth.PAGE)
 
 
@@ -133,7 +144,7 @@ def _validity(verdict: Verdict) -> doc.Section:
         by_name.setdefault(name, []).append((run, status))
     checks: list[doc.Row] = [
         [
-            name.replace("_", " "), *(str(sum(s == status for _, s in runs)) for status in ("ok", "fail", "unchecked")),
+            name.replace("_", " "), *(str(sum(s in of for _, s in runs)) for of in (_HOLDS, ("fail",), ("unchecked",))),
             ", ".join(run for run, status in runs if status == "fail"),
         ]
         for name, runs in by_name.items()
@@ -145,7 +156,14 @@ def _validity(verdict: Verdict) -> doc.Section:
         # The first stands in the verdict's own sentence.
         doc.Notes(obstacles[1:], depth=doc.Depth.BRIEF),
         doc.Notes(obstacles, depth=doc.Depth.PAGE),
-        doc.Table(sides, differences, "What differs", words=(0, 1, 2, 3), depth=doc.Depth.FOLDED),
+        doc.Table(
+            sides,
+            differences,
+            "What differs",
+            words=(0, 1, 2, 3),
+            depth=doc.Depth.FOLDED,
+            dash="not stated on that side, and not reported",
+        ),
         doc.Table(counts, checks, "Checks of all runs", words=(0, 4), depth=doc.Depth.FOLDED),
     )
 

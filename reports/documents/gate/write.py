@@ -13,7 +13,7 @@ from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import junit as junit_xml
 from tailgate.reports.documents.render import markdown as markdown_text
 from tailgate.reports.documents.render.junit import Case, CaseOutcome
-from tailgate.reports.documents.render.terminal import print_document
+from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
@@ -43,8 +43,8 @@ def junit(verdict: Verdict) -> str:
     return junit_xml.junit(f"tailgate gate {verdict.name}", [*_cases(verdict)], seconds)
 
 
-def print_verdict(verdict: Verdict, console: "Console") -> None:
-    print_document(gate_document(verdict), console)
+def print_verdict(verdict: Verdict, console: "Console", *, verdict_only: bool = False) -> None:
+    (print_verdict_line if verdict_only else print_document)(gate_document(verdict), console)
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:
@@ -64,7 +64,7 @@ def write_step_summary(verdict: Verdict) -> None:
     if not path:
         return
     try:
-        with Path(path).open("a") as file:
+        with Path(path).open("a", encoding="utf-8") as file:
             file.write(markdown(verdict) + "\n")
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", where=f"{STEP_SUMMARY}: {path}") from error
@@ -94,7 +94,7 @@ def _cases(verdict: Verdict) -> Iterator[Case]:
 
 def _checks(verdict: Verdict) -> Iterator[Case]:
     """One case a check: the worst that it was in any run; and what concerns several runs."""
-    outcomes: dict[str, CaseOutcome] = {"ok": "", "unchecked": "skipped", "fail": "error"}
+    outcomes: dict[str, CaseOutcome] = {"ok": "", "noted": "", "unchecked": "skipped", "fail": "error"}
     ranks = list(outcomes)
     worst: dict[str, tuple[str, str]] = {}
     for run, name, status, why in verdict.checks:

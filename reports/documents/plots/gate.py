@@ -26,6 +26,7 @@ def pairs(verdict: Verdict) -> Figure | None:
         return None
     traces: list[draw.Json] = []
     marks = [draw.reference(0, "--faint")]
+    words: list[draw.Json] = []
     for y, metric in enumerate(reversed(metrics)):
         colour = _COLOURS.get(metric.result, "--c6")
         changes, heights = [_change(ratio) for ratio in metric.ratios], [y + 0.16] * len(metric.ratios)
@@ -37,16 +38,19 @@ def pairs(verdict: Verdict) -> Figure | None:
         diamond = {"size": 11, "symbol": "diamond"}
         traces.append(draw.points([ratio], [y - 0.16], colour, hover=hover, marker=diamond, error_x=bars))
         margin = _change(metric.limit)
-        marks.append(draw.reference(margin, "--fail", other="y", ends=(y - 0.4, y + 0.4), width=2, dash="dot"))
+        marks.append(draw.reference(margin, "--fail", other="y", ends=(y - 0.34, y + 0.34), width=2, dash="dot"))
+        style = {"font": {"size": 11, "color": "--fail"}, "yanchor": "bottom"}
+        words.append(draw.text(f"margin {limit(metric)}", margin, y + 0.34, "x", "y", **style))
     names = [draw.label(name_of(metric), 80) for metric in reversed(metrics)]
     x = draw.axis(_AXIS, zeroline=False)
-    y_axis = {"tickvals": [*range(len(metrics))], "ticktext": names, "range": [-0.6, len(metrics) - 0.4]}
-    drawn = draw.layout(90 + 74 * len(metrics), x, y_axis, hovermode="closest", shapes=marks)
+    y_axis = {"tickvals": [*range(len(metrics))], "ticktext": names, "range": [-0.6, len(metrics) - 0.3]}
+    drawn = draw.layout(90 + 74 * len(metrics), x, y_axis, hovermode="closest", shapes=marks, annotations=words)
     rows = [[name_of(m), interval(m), limit(m), ", ".join(map(percent, m.ratios)) or "-"] for m in metrics]
     caption = (
-        "Each circle is a pair of runs; the diamond with its bar is the estimate with its bounds; dotted: the margin."
+        "Each circle is a pair of runs; the diamond with its bar is the estimate with its bounds. Beyond the dotted "
+        "margin the candidate is worse than allowed."
     )
-    table = Table(["", "change", "margin", "pairs"], rows)
+    table = Table(["metric", "change", "margin", "pairs"], rows, dash="the runs were not made in pairs")
     return Figure("pairs", "Pair by pair", caption, traces, drawn, table, strips)
 
 
@@ -92,5 +96,5 @@ def trend(entries: Sequence[Entry], verdict: Verdict) -> Figure | None:
         return None
     table = Table(["when", "metric", "verdict", "change", "baseline", "candidate"], rows, words=(0, 1, 2))
     caption = "Every verdict of the history with its bounds: a slow creep shows here, pair by pair it may not."
-    drawn = draw.layout(320, {}, draw.axis(_AXIS), **draw.LEGEND)
+    drawn = draw.layout(320, {}, draw.axis(_AXIS), shapes=[draw.reference(0, "--faint", axis="y")], **draw.LEGEND)
     return Figure("trend", "Over earlier verdicts", caption, traces, drawn, table)

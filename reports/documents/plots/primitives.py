@@ -6,7 +6,7 @@ significant digits: no one sees more, and the page stays small.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,13 +18,19 @@ Json = dict[str, Any]
 Ends = Sequence[float | None]
 LEGEND: Final[Json] = {"showlegend": True, "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom"}}
 SECONDS: Final = "seconds from the run's start"
+# Ticks of a logarithmic axis within each decade, from few to many.
+_STEPS: Final = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7))
 
 
 def line(x: Iterable[float], y: Iterable[float | None], name: str, colour: str, **style: Any) -> Json:
-    """A line; `style` goes to plotly's `line`."""
+    """A line; `style` goes to plotly's `line`. Points are marked where some have no neighbour to be joined with."""
+    heights = [short(v) for v in y]
+    around = zip([None, *heights], heights, [*heights[1:], None], strict=False)
+    alone = any(before is None and v is not None and after is None for before, v, after in around)
+    marks = {"mode": "lines+markers", "marker": {"size": 4}} if alone else {"mode": "lines"}
     return {
-        "type": "scatter", "mode": "lines", "name": name, "line": {"color": colour, "width": 1.6, **style},
-        "x": [short(v) for v in x], "y": [short(v) for v in y],
+        "type": "scatter", **marks, "name": name, "line": {"color": colour, "width": 1.6, **style},
+        "x": [short(v) for v in x], "y": heights,
     }  # fmt: skip
 
 
@@ -68,7 +74,7 @@ def error_bars(values: Sequence[float], lows: Ends, highs: Ends, colour: str, wi
 def heat(
     x: Floats, y: Floats, edges: tuple[Floats, Floats], middles: tuple[Sequence[Any], Sequence[Any]], hover: str
 ) -> Json:
-    """How many points lie in each field of a grid: the darker, the more."""
+    """How many points lie in each field of a grid: the stronger its colour, the more."""
     counts, _, _ = np.histogram2d(y, x, bins=[edges[1], edges[0]])
     return {
         "type": "heatmap", "x": middles[0], "y": middles[1],
@@ -98,20 +104,50 @@ def axis(title: str, **more: Any) -> Json:
     return {"title": {"text": title}, **more}
 
 
-def log_axis(values: Iterable[float | None]) -> Json:
-    """A logarithmic axis labelled at 1, 2 and 5 of each decade; a linear one where the values span little."""
-    finite = [v for v in values if v is not None and math.isfinite(v) and v > 0]
-    if not finite or max(finite) < 3 * min(finite):
+def log_axis(values: Iterable[float | None], most: int = 7) -> Json:
+    """A logarithmic axis with at most so many ticks between its ends, by default what a narrow plot has room for.
+
+    A linear one where the values span little, and from zero where they hold a zero: a logarithm has no place for the
+    gap of two tokens that came at once.
+    """
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    if low <= 0:
+        return {"rangemode": "tozero"}
+    if high < 3 * low:
         return {"rangemode": "normal"}
-    decades = range(math.floor(math.log10(min(finite))) - 1, math.ceil(math.log10(max(finite))) + 2)
-    steps = (1,) if len(decades) > 6 else (1, 2, 5)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    return {"type": "log", "tickvals": ticks, "ticktext": [plain(tick) for tick in ticks]}
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _STEPS]
+    fitting = [ticks for ticks in choices if sum(low <= tick <= high for tick in ticks) <= most]
+    ticks = fitting[-1] if fitting else choices[0]
+    return {"type": "log", "tickvals": ticks, "ticktext": [*map(_tick, ticks)], "tickangle": 0}
+
+
+def _tick(value: float) -> str:
+    return plain(value) if value < 1e5 else f"{value / 1e3:g}k" if value < 1e6 else f"{value / 1e6:g}M"
+
+
+def text(words: str, x: Any, y: float, xref: str = "paper", yref: str = "paper", **style: Any) -> Json:
+    """Words in a plot, without an arrow. On a logarithmic axis x and y are logarithms."""
+    return {"text": words, "x": x, "y": y, "xref": xref, "yref": yref, "showarrow": False, **style}
+
+
+def objective(words: str, at: float, axis: str, scale: Json, end: Literal["left", "right"] = "right") -> Json:
+    """What the line of an objective demands, at one end of it; `scale` is the axis that it crosses."""
+    y, x = math.log10(at) if scale.get("type") == "log" else at, 1 if end == "right" else 0
+    style = {"font": {"size": 11, "color": "--c4"}, "bgcolor": "--paper", "opacity": 0.85}
+    return text(label(words, 60), x, y, "paper", axis, xanchor=end, yanchor="bottom", **style)
 
 
 def label(text: str, most: int = 32) -> str:
-    """Foreign text for plotly, which understands a few tags: as text, and short; the table has it whole."""
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    """Foreign text for plotly, which understands a few tags: as text, and short; the table has it whole.
+
+    It is cut after a word where one ends in its second half.
+    """
+    if len(text) > most:
+        kept = text[: most - 1]
+        at = kept.rfind(" ")
+        text = f"{kept[:at] if at >= most // 2 else kept}…"
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

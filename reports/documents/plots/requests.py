@@ -16,6 +16,7 @@ from tailgate.workloads.common.arrays import Floats
 
 _MOST_POINTS: Final = 3000
 _STEPS: Final = 40
+_FEWEST: Final = 5  # requests that a median is drawn of
 
 
 def heatmap(analysis: Analysis) -> Figure | None:
@@ -31,9 +32,13 @@ def heatmap(analysis: Analysis) -> Figure | None:
     trace = draw.heat(seconds, ms, (times, levels), middles, "%{x:.1f} s, %{y:.0f} ms")
     y = draw.axis("TTFT, ms", **draw.log_axis(levels.tolist()))
     drawn = draw.layout(300, draw.axis(draw.SECONDS), y, hovermode="closest")
+    most = max(n or 0 for row in trace["z"] for n in row)
     counts = zip(levels[:-1], levels[1:], np.histogram(ms, levels)[0].tolist(), strict=True)
     rows = [[f"{low:.4g} to {high:.4g}", f"{n:,}"] for low, high, n in counts if n]
-    caption = "The darker, the more requests: bands are modes, a climbing edge is a growing queue."
+    caption = (
+        f"The stronger the colour, the more requests, up to {most:,}: bands are modes, a climbing edge is a growing "
+        "queue."
+    )
     table = Table(["TTFT, ms", "requests"], rows, words=())
     return Figure("heatmap", "TTFT over time", caption, [trace], drawn, table)
 
@@ -45,21 +50,24 @@ def ttft_by_prompt(analysis: Analysis) -> Figure | None:
     ms, prompt = ms[seen], prompt[seen]
     if len(ms) < 20 or prompt.min() == prompt.max():
         return None
-    edges = _log_edges(prompt, 24)
+    edges = _log_edges(prompt, max(6, min(24, len(ms) // 25)))
     slots = np.clip(np.searchsorted(edges, prompt, side="right") - 1, 0, len(edges) - 2)
-    middles, medians = [], []
+    middles: list[float] = []
+    medians: list[float | None] = []
     rows: list[Row] = []
     for slot in np.unique(slots):
         low, high, mine = edges[slot], edges[slot + 1], np.sort(ms[slots == slot])
+        median = float(mine[(len(mine) - 1) // 2])
         middles.append(float(np.sqrt(low * high)))
-        medians.append(float(mine[(len(mine) - 1) // 2]))
-        numbers = map(draw.number, (medians[-1], float(mine[-1])))
+        medians.append(median if len(mine) >= _FEWEST else None)
+        numbers = map(draw.number, (median, float(mine[-1])))
         rows.append([f"{low:.0f} to {high:.0f}", f"{len(mine):,}", *numbers])
-    traces = [_cloud(prompt, ms), draw.line(middles, medians, "median", "--c2")]
+    traces = [_cloud(prompt, ms), draw.line(middles, medians, "median", "--c2") | {"connectgaps": True}]
     x = draw.axis("prompt tokens", **draw.log_axis(edges.tolist()))
     y = draw.axis("TTFT from send, ms", **draw.log_axis([ms.min(), ms.max()]))
     table = Table(["prompt tokens", "requests", "median, ms", "largest, ms"], rows, words=())
-    caption, drawn = "Each request, and the median by prompt length.", draw.layout(300, x, y, hovermode="closest")
+    caption = f"Each request, and the median of at least {_FEWEST} requests of about one length."
+    drawn = draw.layout(300, x, y, hovermode="closest")
     return Figure("prompt", "TTFT against prompt length", caption, traces, drawn, table)
 
 
@@ -76,24 +84,26 @@ def _cloud(x: Floats, y: Floats) -> draw.Json:
 def length_curves(analysis: Analysis) -> Figure | None:
     traces, rows = [], []
     for name, text, colour in (
-        ("prompt_tokens_planned", "prompt, planned", "--c3"), ("prompt_tokens", "prompt, by usage", "--c1"),
-        ("output_tokens_planned", "output, planned", "--c6"), ("output_tokens", "output, by usage", "--c2"),
+        ("prompt_tokens_planned", "prompt, planned", "--c1"), ("prompt_tokens", "prompt, by usage", "--c1"),
+        ("output_tokens_planned", "output, planned", "--c2"), ("output_tokens", "output, by usage", "--c2"),
     ):  # fmt: skip
         values, counts = lengths(analysis, name)
         if not len(values):
             continue
         share = np.cumsum(counts) / counts.sum()
         at = np.unique(np.searchsorted(share, np.linspace(0, 1, 120)).clip(max=len(values) - 1))
-        style = {"shape": "hv", "dash": "dot" if "planned" in text else "solid"}
-        traces.append(draw.line(np.maximum(values[at], 1).tolist(), (100 * share[at]).tolist(), text, colour, **style))
+        curve = draw.line(values[at].tolist(), (100 * share[at]).tolist(), text, colour, shape="hv")
+        # Where all goes to plan one curve covers the other: the planned one is broad.
+        traces.append(curve | ({"opacity": 0.3, "line": {**curve["line"], "width": 7}} if "planned" in text else {}))
         ranks = np.searchsorted(share, [0.5, 0.9, 0.99]).clip(max=len(values) - 1)
         rows.append([text, *(f"{values[rank]:,.0f}" for rank in ranks), f"{values[-1]:,.0f}"])
     if not traces:
         return None
     x = draw.axis("tokens", **draw.log_axis(x for trace in traces for x in trace["x"]))
-    drawn = draw.layout(300, x, draw.axis("% of requests at most"), **draw.LEGEND)
-    table = Table(["", "p50", "p90", "p99", "largest"], rows)
-    return Figure("lengths", "Lengths as sent", "Dotted as planned, solid as the server counted.", traces, drawn, table)
+    drawn = draw.layout(300, x, draw.axis("% of requests, at most so long"), **draw.LEGEND)
+    table = Table(["tokens", "p50", "p90", "p99", "largest"], rows)
+    caption = "Broad and pale as planned, thin as the server counted."
+    return Figure("lengths", "Lengths as sent", caption, traces, drawn, table)
 
 
 _SEGMENTS: Final = (
@@ -102,11 +112,11 @@ _SEGMENTS: Final = (
     ("queue", "server queue", "--c2"),
     ("wait", "to the first token", "--c3"),
     ("tokens", "tokens", "--c1"),
-    ("tail", "to the end", "--grid"),
+    ("tail", "to the end", "--faint"),
 )
 _SLOW_HEADS: Final = (
-    "row", "request id", "status", "due, s", "prompt", "output", "late", "connect", "queue", "TTFT", "E2E",
-    "longest gap", "KV used", "running", "waiting", "GPU MHz", "class", "tenant",
+    "row", "request id", "status", "due, s", "prompt, tokens", "output, tokens", "late, ms", "connect, ms", "queue, ms",
+    "TTFT, ms", "E2E, ms", "longest gap, ms", "KV cache, %", "running", "waiting", "GPU, MHz", "class", "tenant",
 )  # fmt: skip
 
 
@@ -125,7 +135,7 @@ def waterfall(slow: list[Slow]) -> Figure | None:
     y = {"autorange": "reversed", "type": "category", "categoryorder": "array", "categoryarray": names}
     drawn = draw.layout(90 + 24 * len(slow), x, y, barmode="overlay", hovermode="closest", **draw.LEGEND)
     table = Table(_SLOW_HEADS, [*map(_slow_row, slow)], words=())
-    caption = "Search the server's log for the request id in the table; times in ms."
+    caption = "Search the server's log for the request id, which stands in the table."
     title = f"The {len(slow)} slowest requests"
     return Figure("waterfall", title, caption, [trace for trace in traces if trace["x"]], drawn, table)
 
@@ -144,7 +154,9 @@ def _slow_row(slow: Slow) -> Row:
     return [
         str(slow.index), slow.request_id, slow.status, f"{slow.due_s:.3f}", draw.number(slow.prompt_tokens),
         draw.number(slow.output_tokens), *(draw.number(span[1] - span[0]) if span else "" for span in spans),
-        *map(draw.number, (slow.ttft_ms, slow.e2e_ms, slow.longest_gap_ms, slow.kv_usage, slow.running, slow.waiting)),
+        *map(draw.number, (slow.ttft_ms, slow.e2e_ms, slow.longest_gap_ms)),
+        draw.number(None if slow.kv_usage is None else 100 * slow.kv_usage),
+        *map(draw.number, (slow.running, slow.waiting)),
         draw.number(slow.gpu_clock_mhz), slow.klass, slow.tenant,
     ]  # fmt: skip
 

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from tailgate.reports.documents.model import Figure, Row, Table
 from tailgate.reports.documents.plots import primitives as draw
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.slo import LATENCIES
 from tailgate.reports.metrics.timeline import Timeline
 from tailgate.reports.rundir.events import Event
 from tailgate.reports.stats.order_statistics import quantile_at
 
 _CURVE_POINTS: Final = 60
+_BEYOND: Final = 3  # times as far out on the stretched axis as the curve
 _MOST_EVENTS: Final = 40
 
 
@@ -44,15 +46,27 @@ def percentile_curve(analysis: Analysis, name: str, title: str) -> Figure | None
         *draw.band([_stretched(q.q) for q in bounded], [q.low for q in bounded], [q.high for q in bounded], "--c1"),
         draw.line([_stretched(q.q) for q in quantiles], [q.value for q in quantiles], title, "--c1"),
     ]
-    ticks = [100 * s for s in (0.0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= last]
+    limits = [t for t in analysis.slo.thresholds if t.metric == name and t.percentile]
+    # One far beyond the curve would leave no room for it; its line has its name all the same.
+    near = [t for t in limits if _stretched(t.percentile or 0.0) <= _BEYOND / (1 - last)]
+    furthest = max([last, *((t.percentile or 0.0) / 100 for t in near)])
+    ticks = [100 * s for s in (0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999) if s <= furthest + 1e-9]
     x = draw.axis("percentile", type="log", tickvals=[*map(_stretched, ticks)], ticktext=[f"p{q:g}" for q in ticks])
     caption = f"The curve stops at p{_floored(100 * last)}: {latency.n:,} requests are too few beyond that."
+    caption += " Shaded: its 95 % interval, where it has two ends." if bounded else ""
+    caption += " Dashed: objectives." if limits else ""
+    places, heights = [_stretched(t.percentile or 0.0) for t in near], [t.limit for t in near]
+    cross = {"size": 9, "symbol": "x"}
+    traces += [draw.points(places, heights, "--c4", hover="objective at %{y} ms", marker=cross)] if near else []
     rows = [
         [f"p{q.q:.4g}", *map(draw.number, (q.value, q.low)), draw.number(q.high) or "not bounded"] for q in quantiles
     ]
-    table = Table(["percentile", "ms", "low", "high"], draw.thinned(rows, 24), words=())
-    y = draw.axis("ms", **_around([q.value for q in quantiles if q.value is not None]))
-    return Figure(f"curve-{name}", title, caption, traces, draw.layout(320, x, y), table)
+    table = Table(["percentile", "ms", "low, ms", "high, ms"], draw.thinned(rows, 24), words=())
+    scale = _around([*(q.value for q in quantiles if q.value is not None), *(t.limit for t in limits)])
+    marks = [draw.reference(t.limit, "--c4", axis="y", dash="dash") for t in limits]
+    named = [draw.objective(t.demand, t.limit, "y", scale, "left") for t in limits]
+    drawn = draw.layout(320, x, draw.axis(f"{title}, ms", **scale), shapes=marks, annotations=named)
+    return Figure(f"curve-{name}", f"{title} by percentile", caption, traces, drawn, table)
 
 
 def _stretched(percentile: float) -> float:
@@ -69,19 +83,21 @@ def _around(values: Sequence[float]) -> draw.Json:
     """An axis for a curve: its own range and some more, so that a wide interval doesn't flatten it."""
     scale = draw.log_axis(values)
     low, high = 0.85 * min(values), 1.3 * max(values)
-    ends = [math.log10(max(low, 1e-6)), math.log10(max(high, 1e-5))] if scale.get("type") == "log" else [low, high]
+    ends = [math.log10(low), math.log10(high)] if scale.get("type") == "log" else [low, max(high, 1e-3)]
     return scale | {"range": ends}
 
 
 class _Panel(NamedTuple):
     """One plot of the time axis; its series are (name in the timeline, label, colour)."""
 
-    title: str
+    title: str  # with the unit of its axis
     series: tuple[tuple[str, str, str], ...]
     metric: str = ""  # the latency whose objectives are drawn into it
+    factor: float = 1.0  # from the timeline's unit to that of the title
 
     def named(self, name: str) -> str:
-        return f"{self.title.split(',')[0]} {name}"
+        what, comma, unit = self.title.partition(",")
+        return f"{what} {name}{comma}{unit}"
 
 
 def _latency(metric: str, title: str, upper: str = "max") -> _Panel:
@@ -93,13 +109,13 @@ _PANELS: Final = (
     _latency("ttft", "TTFT"), _latency("itl", "ITL", "p99"), _latency("e2e", "E2E"), _latency("tpot", "TPOT"),
     _latency("stall", "stall"), _latency("ttfa", "TTFA"),
     _Panel("requests/s", (("offered", "due", "--c3"), ("ok", "ok", "--c1"), ("failed", "failed", "--c4"))),
-    _Panel("arrivals/s", (("output_tokens", "content arrivals", "--c1"),)),
+    _Panel("content arrivals/s", (("output_tokens", "all answers", "--c1"),)),
     _Panel("requests", (("in_flight", "in flight", "--c1"), ("running", "running on the server", "--c3"))),
-    _Panel("queue", (("waiting", "waiting on the server", "--c2"),)),
-    _Panel("KV cache", (("kv_usage", "used share", "--c1"),)),
+    _Panel("queue, requests", (("waiting", "waiting on the server", "--c2"),)),
+    _Panel("KV cache, %", (("kv_usage", "in use", "--c1"),), factor=100),
     _Panel("GPU power, W", (("power_w", "all GPUs", "--c1"),)),
     _Panel("GPU clock, MHz", (("sm_clock_mhz", "mean SM clock", "--c1"),)),
-    _Panel("GPU busy", (("utilization", "share of time with a kernel", "--c1"),)),
+    _Panel("GPU busy, %", (("utilization", "time with a kernel", "--c1"),), factor=100),
 )  # fmt: skip
 
 
@@ -114,38 +130,43 @@ def over_time(analysis: Analysis, timeline: Timeline, events: Sequence[Event] = 
     texts: list[draw.Json] = []
     for place, panel in enumerate(panels):
         y, top = "y" if place == 0 else f"y{place + 1}", 1 - place * height
-        values = {name: timeline.series[name].tolist() for name, _, _ in panel.series}
-        scale = draw.log_axis(v for some in values.values() for v in some) if panel.metric else {}
-        domain = [top - 0.78 * height, top - 0.08 * height]
+        values = {name: (panel.factor * timeline.series[name]).tolist() for name, _, _ in panel.series}
+        limits = [limit for limit in objectives if limit.metric == panel.metric]
+        seen = [v for some in (*values.values(), [limit.at for limit in limits]) for v in some]
+        scale = draw.log_axis(seen, most=4) if panel.metric else {}
+        # The title stands above the plot: an objective near its upper end would go through it.
+        domain = [top - 0.80 * height, top - 0.17 * height]
         axes[f"yaxis{y[1:]}"] = {"domain": domain, "rangemode": "tozero", **scale}
         for name, text, colour in panel.series:
             traces.append(draw.line(seconds, values[name], panel.named(text), colour) | {"yaxis": y, "xaxis": "x"})
         legend = " · ".join(f'<span style="color:{colour}">{text}</span>' for _, text, colour in panel.series)
-        texts.append(_text(f"<b>{panel.title}</b>  {legend}", 0, top, "paper", xanchor="left", yanchor="top"))
-        limits = ((limit, dash) for metric, limit, dash in objectives if metric == panel.metric)
-        marks += [draw.reference(limit, "--c4", axis=y, dash=dash) for limit, dash in limits]
+        texts.append(draw.text(f"<b>{panel.title}</b>  {legend}", 0, top, xanchor="left", yanchor="top"))
+        marks += [draw.reference(limit.at, "--c4", axis=y, dash=limit.dash) for limit in limits]
+        texts += [draw.objective(limit.words, limit.at, y, scale) for limit in limits]
     for event in events[:_MOST_EVENTS]:
-        at, what = event.t_ns / 1e9, draw.label(f"{event.kind}: {event.text}"[:40], 40)
-        style = {"textangle": -90, "xanchor": "right", "yanchor": "bottom", "font": {"size": 10, "color": "--c5"}}
+        at, what = event.t_ns / 1e9, draw.label(f"{event.kind}: {event.text}", 40)
+        style: draw.Json = {
+            "textangle": -90,
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "font": {"size": 10, "color": "--c5"},
+        }
         marks.append(draw.reference(at, "--c5", dash="dot"))
-        texts.append(_text(what, at, 0, "x", **style))
-    names = [(name, panel.named(text)) for panel in panels for name, text, _ in panel.series]
+        texts.append(draw.text(what, at, 0, "x", **style))
+    columns = {
+        panel.named(text): panel.factor * timeline.series[name] for panel in panels for name, text, _ in panel.series
+    }
     rows: list[Row] = [
-        [f"{at:g}", *(draw.number(timeline.series[name][place]) for name, _ in names)]
-        for place, at in enumerate(seconds)
+        [f"{at:g}", *(draw.number(values[place]) for values in columns.values())] for place, at in enumerate(seconds)
     ]
     caption = (
         f"Bins of {analysis.scan.bin_ns / 1e9:g} s; shaded: the steady window; dashed: objectives, dotted: a class's. "
         "TTFT and E2E stand where the request was due, ITL where the token came."
     )
     x = draw.axis(draw.SECONDS, anchor=f"y{len(panels)}")
-    drawn = {"height": 60 + 130 * len(panels), "showlegend": False, "xaxis": x, "annotations": texts, "shapes": marks}
-    table = Table(["s", *(text for _, text in names)], draw.thinned(rows), words=())
+    drawn = {"height": 60 + 140 * len(panels), "showlegend": False, "xaxis": x, "annotations": texts, "shapes": marks}
+    table = Table(["s", *columns], draw.thinned(rows), words=())
     return Figure("time", "Everything on one time axis", caption, traces, drawn | axes, table)
-
-
-def _text(text: str, x: float, y: float, xref: str, **style: Any) -> draw.Json:
-    return {"text": text, "x": x, "y": y, "xref": xref, "yref": "paper", "showarrow": False, **style}
 
 
 def _shaded_window(analysis: Analysis) -> draw.Json:
@@ -156,8 +177,26 @@ def _shaded_window(analysis: Analysis) -> draw.Json:
     }  # fmt: skip
 
 
-def _objectives(analysis: Analysis) -> list[tuple[str, float, str]]:
-    """Latency objectives as (metric, limit, dash): dashed the run's, dotted those of one class alone."""
-    dashes = {limit: "dot" for slo in analysis.class_slos.values() for limit in slo.limits()}
-    dashes |= dict.fromkeys(analysis.slo.limits(), "dash")
-    return [(metric, limit, dash) for (metric, limit), dash in dashes.items()]
+class _Limit(NamedTuple):
+    """What the objectives on one latency demand at one value, in ms: dashed the run's, dotted a class's alone."""
+
+    metric: str
+    at: float
+    dash: str
+    words: str
+
+
+def _objectives(analysis: Analysis) -> list[_Limit]:
+    """A limit that several demand is one line that names them all."""
+    limits: dict[tuple[str, float], _Limit] = {}
+    for name, slo in (("", analysis.slo), *analysis.class_slos.items()):
+        stated = [(t.metric, t.limit, t.demand) for t in slo.thresholds if t.metric in LATENCIES]
+        # What makes one request good is often the limit of a threshold, which is named already.
+        named = {(metric, limit) for metric, limit, _ in stated}
+        stated += [(c.metric, c.limit, f"good {c.demand}") for c in slo.good if (c.metric, c.limit) not in named]
+        for metric, at, demand in stated:
+            words = f"{name}: {demand}" if name else demand
+            before = limits.get((metric, at))
+            words = f"{before.words}; {words}" if before else words
+            limits[metric, at] = _Limit(metric, at, before.dash if before else "dot" if name else "dash", words)
+    return [*limits.values()]

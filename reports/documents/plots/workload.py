@@ -5,7 +5,16 @@ from typing import Final
 import numpy as np
 
 from tailgate.reports.documents.model import Figure, Row, Table
-from tailgate.reports.documents.plots.primitives import LEGEND, axis, band, layout, line, number, thinned
+from tailgate.reports.documents.plots.primitives import (
+    LEGEND,
+    axis,
+    band,
+    layout,
+    line,
+    log_axis,
+    number,
+    thinned,
+)
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.plan.summary import timed_s
@@ -33,7 +42,8 @@ def _rate(times_s: Floats, span: float) -> Figure | None:
     # Longer than 20 hours: as many bins as can be seen.
     for window, colour in (windows or {span / _MOST_BINS: "--c1"}).items():
         middles, rates = _rates(times_s, window, int(round(span / window, 9)))
-        traces.append(line(middles, rates, f"per {window:.3g} s", colour, width=0.8 + min(window, 60) / 50))
+        curve = line(middles, rates, f"in {window:.3g} s", colour, width=0.8 + min(window, 60) / 50)
+        traces.append(curve | {"opacity": 0.5 if window == 1 else 1})
     rows = [[number(at), number(rate)] for at, rate in zip(middles, rates, strict=True)]
     _, coarse = _rates(times_s, span / _STRIP_BINS, _STRIP_BINS)
     strip = f"arrivals/s over {span:,.0f} s, up to {max(coarse):.3g}", _bars(coarse)
@@ -67,7 +77,9 @@ def _dispersion(times_s: Floats, span: float) -> Figure | None:
         line(x, [d.value for d in dispersions], "this plan", "--c1"),
         line(x, [1.0] * len(x), "Poisson", "--c3", width=1, dash="dash"),
     ]
-    drawn = layout(300, axis("window, s", type="log"), axis("variance / mean of counts", type="log"))
+    heights = [value for d in dispersions for value in (d.value, d.low, d.high)]
+    y = axis("variance / mean of counts", **log_axis([*heights, 1.0]))
+    drawn = layout(300, axis("window, s", **log_axis(x)), y)
     rows = [[*map(number, (d.window_s, d.value, d.low, d.high))] for d in dispersions]
     caption = "Index of dispersion by window; dashed: Poisson. A line that rises is a rate that wanders."
     table = Table(["window, s", "dispersion", "low", "high"], rows, words=())
@@ -87,7 +99,8 @@ def _lengths(plan: Plan, column: str) -> Figure:
         traces.append(line(np.quantile(some, shares).tolist(), (100 * shares).tolist(), name, colour))
         values_at = zip(quantiles, np.quantile(some, quantiles), strict=True)
         rows += [[name, f"p{100 * q:g}", f"{value:,.0f}"] for q, value in values_at]
-    drawn = layout(280, axis(label, type="log"), axis("% of requests"), **LEGEND) | {"showlegend": len(groups) > 1}
+    x = axis(label, **log_axis([values.min(), values.max()]))
+    drawn = layout(280, x, axis("% of requests, at most so long"), **LEGEND) | {"showlegend": len(groups) > 1}
     edges = np.geomspace(max(1, values.min()), values.max() + 1, _STRIP_BINS + 1)
     counts = np.histogram(values, edges)[0].tolist()
     strip = f"{label}, {values.min():,} to {values.max():,} (logarithmic)", _bars(counts)
@@ -136,7 +149,11 @@ def _cache(plan: Plan) -> Figure | None:
     if not len(sizes):
         return None
     tokens, shares = (sizes * plan.block_tokens).tolist(), (100 * hits).tolist()
-    drawn = layout(260, axis("cache, tokens", type="log"), axis("% of named blocks found", rangemode="tozero"))
+    drawn = layout(
+        260,
+        axis("cache, tokens", **log_axis(tokens)),
+        axis("% of named blocks found", rangemode="tozero"),
+    )
     rows = [[f"{size:,.0f}", number(share)] for size, share in zip(tokens, shares, strict=True)]
     caption = "What a least-recently-used cache of a given size would find of the blocks that the plan names."
     table = Table(["tokens", "%"], rows, words=())

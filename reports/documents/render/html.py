@@ -37,8 +37,8 @@ def html(document: Document) -> str:
         tones=TONES,
         figures=Markup(_packed(orjson.dumps(figures))),
         plotly=Markup(_plotly() if figures else ""),
-        css=(_ASSETS / "report.css").read_text(),
-        script=(_ASSETS / "report.js").read_text(),
+        css=(_ASSETS / "report.css").read_text(encoding="utf-8"),
+        script=(_ASSETS / "report.js").read_text(encoding="utf-8"),
     )
 
 

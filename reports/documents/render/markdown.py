@@ -83,11 +83,12 @@ def _fenced(text: str) -> list[str]:
 
 
 def table_lines(table: doc.Table) -> list[str]:
-    """A table's lines, with an empty one behind it."""
+    """A table's lines with an empty one behind them, and why there are dashes in it."""
     words = set(table.words)
     marks = ["---" if place in words else "---:" for place in range(len(table.head))]
     rows = [[escaped(head) for head in table.head], marks, *map(_row, table.rows)]
-    return [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    foot = [f"`-`: {escaped(table.dashed)}", ""] if table.dashed else []
+    return [*(f"| {' | '.join(row)} |" for row in rows), "", *foot]
 
 
 def _row(row: doc.Row) -> list[str]:

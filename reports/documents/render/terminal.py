@@ -1,13 +1,15 @@
 """A document on a terminal: verdict first, then what `Depth` allows; foreign text never becomes markup."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape as _without_markup
 from rich.table import Table as Grid
 
 from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.render.text import shown
+from tailgate.workloads.common.ascii_text import ascii_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,19 +27,42 @@ def escape(text: str) -> str:
     return _without_markup(shown(text))
 
 
+def print_verdict_line(document: doc.Document, console: "Console") -> None:
+    """The verdict alone, in one line however long; nothing where nothing is judged."""
+    if document.verdict:
+        console.print(_verdict(document), highlight=False, soft_wrap=True)
+
+
+def _verdict(document: doc.Document) -> str:
+    return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
+
+
 def print_document(document: doc.Document, console: "Console") -> None:
+    if not console.encoding.startswith("utf"):
+        document = _in_ascii(document)  # before columns are measured: a sign may become two characters
     if not console.is_terminal:  # a file or a pipe has no width to heed
         console.width = max(console.width, _PIPE_WIDTH)
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
     if document.verdict:
-        _say(console, f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}")
+        _say(console, _verdict(document))
     for point in document.points:
         _say(console, f"  {escape(point)}")
     for section in document.sections:
         for place, block in enumerate(section.shown(doc.Depth.BRIEF, doc.Depth.ALL)):
             _print(block, section.title if place == 0 else "", console)
+
+
+def _in_ascii(part: Any) -> Any:
+    """The same with every text that is shown in ASCII; figures hold marks of one character, which need no room."""
+    if isinstance(part, doc.Figure | doc.FigureRow | Enum):
+        return part
+    if isinstance(part, str):
+        return ascii_of(part)
+    if is_dataclass(part) and not isinstance(part, type):
+        return replace(part, **{name.name: _in_ascii(getattr(part, name.name)) for name in fields(part)})
+    return [_in_ascii(item) for item in part] if isinstance(part, list | tuple) else part
 
 
 def _print(block: doc.Block, title: str, console: "Console") -> None:

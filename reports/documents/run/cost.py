@@ -11,6 +11,7 @@ from tailgate.workloads.common.formatting import dollars, optional, percent
 
 # The largest groups are shown, the others together; summary.json has all.
 _MOST_GROUPS: Final = 24
+_DASH: Final = "nothing of this group that it could be divided by"
 
 
 def cost(summary: Summary) -> Section:
@@ -60,7 +61,9 @@ def _bill(money: Cost) -> list[Block]:
     heads = ["$", "share", "$ per request", "$ per million output"]
     kinds = {"class": money.by_class, "tenant": money.by_tenant, "tier": money.by_tier}
     groups = [
-        Table([kind, *heads], _groups(parts), f"By {kind}", depth=Depth.PAGE) for kind, parts in kinds.items() if parts
+        Table([kind, *heads], _groups(parts), f"By {kind}", depth=Depth.PAGE, dash=_DASH)
+        for kind, parts in kinds.items()
+        if parts
     ]
     return [
         Note(_brief(money, hour), depth=Depth.BRIEF),
@@ -83,8 +86,8 @@ def _groups(parts: Sequence[GroupCost]) -> list[Row]:
     """The largest groups' parts of the bill, and the others' together, so that they add up to it."""
     shown = sorted(parts, key=lambda part: -part.usd)[:_MOST_GROUPS]
     rows: list[Row] = [
-        [part.name or "(none)", dollars(part.usd), percent(part.share), dollars(part.usd_per_request),
-         dollars(part.usd_per_million_output)]
+        [part.name or "(none)", dollars(part.usd), percent(part.share), dollars(part.usd_per_request) or "-",
+         dollars(part.usd_per_million_output) or "-"]
         for part in parts if part in shown
     ]  # fmt: skip
     if rest := [part for part in parts if part not in shown]:

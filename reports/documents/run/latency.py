@@ -8,7 +8,8 @@ from tailgate.reports.documents.plots.run import percentile_curve
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.breakdown import Fairness
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
-from tailgate.reports.summary.model import Connections, GroupSummary, Interval, Summary
+from tailgate.reports.summary.latency import Interval
+from tailgate.reports.summary.model import Connections, GroupSummary, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
 _BRIEF: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e")
@@ -31,6 +32,8 @@ _TO_LAST: Final[Columns] = (
     ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
 )  # fmt: skip
 _MOST_TENANTS: Final = 24
+_DASH: Final = "no answer has this figure (ITL, TPOT and stall need a second token), or too few for an interval"
+_SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says what a good request is"
 
 
 def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
@@ -46,8 +49,8 @@ def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
         "Latency",
         doc.Note(grew, "Overloaded:", tone="unsure") if summary.load.overloaded else None,
         doc.Note(how, depth=doc.Depth.PAGE),
-        doc.Table(["", "n", *_COLUMNS, "p99, 95 % interval"], brief, "Latency, ms", depth=doc.Depth.BRIEF),
-        doc.Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=doc.Depth.PAGE),
+        doc.Table(["", "n", *_COLUMNS, "p99, 95 % interval"], brief, "Latency, ms", depth=doc.Depth.BRIEF, dash=_DASH),
+        doc.Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=doc.Depth.PAGE, dash=_DASH),
         doc.Note(_wire_line(summary), depth=doc.Depth.BRIEF),
         _wire(summary),
         doc.FigureRow([curve for curve in curves if curve]),
@@ -126,8 +129,10 @@ def breakdown(summary: Summary) -> doc.Section:
     blocks: list[doc.Block] = [doc.Note(how)] if summary.splits else []
     for name, groups in summary.splits.items():
         served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
-        blocks.append(doc.Table(served, [*map(_to_first, groups)], _SPLITS[name]))
-        blocks.append(doc.Table(["", *_heads(_TO_LAST), "E2E p99, failed = ∞"], [*map(_to_last, groups)]))
+        blocks.append(doc.Table(served, [*map(_to_first, groups)], _SPLITS[name], dash=_SPLIT_DASH))
+        blocks.append(
+            doc.Table(["", *_heads(_TO_LAST), "E2E p99, failed = ∞"], [*map(_to_last, groups)], dash=_SPLIT_DASH)
+        )
     fair = _fairness(summary.fairness) if summary.fairness else ()
     return doc.section("Who got what", *blocks, *fair, depth=doc.Depth.PAGE)
 
@@ -176,4 +181,4 @@ def _fairness(fair: Fairness) -> tuple[doc.Table, doc.Note]:
         if fair.too_few:
             text += f" Too few requests to be compared: {fair.too_few:,} of {len(shares):,} tenants."
     heads = ["tenant", "share of demand", "share of service", f"TTFT {q}, ms"]
-    return doc.Table(heads, rows, "Fairness between tenants"), doc.Note(text)
+    return doc.Table(heads, rows, "Fairness between tenants", dash="no request of this tenant ended ok"), doc.Note(text)

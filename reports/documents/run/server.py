@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tailgate.reports.documents.model import Block, Depth, Note, Notes, Row, Section, Table, facts, section
+from tailgate.reports.documents.model import Block, Depth, Note, Notes, Row, Section, Table, TableCell, facts, section
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
@@ -17,6 +17,10 @@ _SERVER: Final = {
     "kv_block_tokens": "tokens per block",
     "kv_bytes_per_token": "KV bytes per token",
 }
+_UNTOLD: Final = "neither the driver nor the server says it"
+_PHASES: Final = {
+    "queue": "in the queue", "inference": "prefill and decode", "ttft": "TTFT", "itl": "ITL (of gaps)", "e2e": "E2E",
+}  # fmt: skip
 _MEMORY: Final = {
     "total": "has",
     "before_start": "before start",
@@ -76,11 +80,17 @@ def _memory(vram: DeploymentMemory) -> list[Block]:
     parts += [f"least free {gib(min(free))} GiB"] if free else []
     parts += [f"{label} {plain(value)}" for label, value in server.items()]
     shown = [key for key in _MEMORY if any(getattr(gpu, key) is not None for gpu in vram.gpus)]
-    rows = [[gpu.gpu, *(gib(getattr(gpu, key)) for key in shown)] for gpu in vram.gpus] if shown else []
+    rows = [[gpu.gpu, *(gib(getattr(gpu, key)) or "-" for key in shown)] for gpu in vram.gpus] if shown else []
     return [
         Note(f"GPU memory: {', '.join(parts)}" if parts else "", depth=Depth.BRIEF),
         facts(sizes, "GPU memory", head=("of its log and metrics", "")),
-        Table(["GPU, GiB", *(_MEMORY[key] for key in shown)], rows, "" if server else "GPU memory", depth=Depth.PAGE),
+        Table(
+            ["GPU, GiB", *(_MEMORY[key] for key in shown)],
+            rows,
+            "" if server else "GPU memory",
+            depth=Depth.PAGE,
+            dash=_UNTOLD,
+        ),
     ]
 
 
@@ -110,14 +120,18 @@ def server(summary: Summary) -> Section:
         if (gauge := getattr(view, key))
     ]  # fmt: skip
     phases: list[Row] = [
-        [name, f"{phase.n:,.0f}", ms(phase.mean_ms), *map(_bucket, (phase.p50_ms, phase.p99_ms))]
+        [_PHASES.get(name, name), f"{phase.n:,.0f}", ms(phase.mean_ms), *map(_bucket, (phase.p50_ms, phase.p99_ms))]
         for name, phase in view.phases.items()
     ]
     endpoints: list[Row] = [
-        [endpoint.url, *map(optional, (endpoint.running, endpoint.waiting, endpoint.finished))]
+        [endpoint.url, *map(plain, (endpoint.running, endpoint.waiting, endpoint.finished))]
         for endpoint in view.endpoints
     ]
-    how = "Percentiles lie within their bucket; at the window's edges counters are interpolated between scrapes."
+    how = (
+        "From the server's own histograms, which count into buckets: of a percentile only the bucket is known, and the "
+        "figure after ≈ is interpolated in it. Means are exact but for the window's edges, where counters are "
+        "interpolated between scrapes."
+    )
     values = {
         "KV cache size, tokens": view.kv_tokens,
         "preemptions": view.preemptions,
@@ -134,25 +148,29 @@ def server(summary: Summary) -> Section:
         "The server",
         Table(["", "mean", "largest"], gauges),
         facts((label, optional(value)) for label, value in values.items()),
-        Table(["phase", "n", "mean", "p50 (bucket)", "p99 (bucket)"], phases, "Its own histograms, ms"),
+        Table(["phase", "n", "mean", "p50, interpolated", "p99, interpolated"], phases, "Its own histograms, ms"),
         Note(how) if phases else None,
-        Table(["", "running", "waiting", "finished"], endpoints, "Endpoints") if len(endpoints) > 1 else None,
+        Table(["", "running", "waiting", "finished"], endpoints, "Endpoints", dash=_UNTOLD)
+        if len(endpoints) > 1
+        else None,
         depth=Depth.PAGE,
     )
 
 
-def _bucket(percentile: tuple[float | None, ...]) -> str:
+def _bucket(percentile: tuple[float | None, ...]) -> TableCell:
     value, low, high = percentile
-    return f"{ms(value)} ({ms(low)} to {'∞' if high is None else ms(high)})"
+    if high is None:  # the last bucket has no upper edge to interpolate towards
+        return TableCell(f"> {ms(low)}", below="beyond the last bucket")
+    return TableCell(f"≈ {ms(value)}", below=f"bucket {ms(low)} to {ms(high)}")
 
 
 def gpus(summary: Summary) -> Section:
     rows: list[Row] = [
         [
-            gpu.gpu, optional(gpu.power_w), optional(gpu.sm_clock_mhz), percent(gpu.utilization),
-            gib(gpu.mem_used_bytes), gib(gpu.mem_peak_bytes), optional(gpu.temperature_max_c),
+            gpu.gpu, plain(gpu.power_w), plain(gpu.sm_clock_mhz), percent(gpu.utilization),
+            *(gib(size) or "-" for size in (gpu.mem_used_bytes, gpu.mem_peak_bytes)), plain(gpu.temperature_max_c),
             *map(percent, (gpu.slowdown_share, gpu.mild_slowdown_share, gpu.power_cap_share)),
-            optional(gpu.energy_j),
+            plain(gpu.energy_j),
         ]
         for gpu in (summary.gpu.gpus if summary.gpu else ())
     ]  # fmt: skip
@@ -161,7 +179,7 @@ def gpus(summary: Summary) -> Section:
         "at power cap", "energy, J",
     ]  # fmt: skip
     how = Note("Busy says that some kernel ran, not how full the GPU was.") if rows else None
-    return section("GPUs", how, Table(heads, rows), depth=Depth.PAGE)
+    return section("GPUs", how, Table(heads, rows, dash=_UNTOLD), depth=Depth.PAGE)
 
 
 def _settings(manifest: Manifest) -> Table:

@@ -21,7 +21,11 @@ def workload(summary: Summary, analysis: Analysis, curves: Figure | None) -> Sec
         "The workload as sent",
         Table(["", "sum", "mean", "min", "p50", "p95", "max"], _lengths(analysis)),
         Note(f"Distance of lengths by usage from those planned (Kolmogorov-Smirnov): {distances}."),
-        Table(["", "planned", "sent", "its 95 % interval", "a Poisson process: 95 % of cases"], _beside(sent)),
+        Table(
+            ["", "planned", "sent", "its 95 % interval", "a Poisson process: 95 % of cases"],
+            _beside(sent),
+            dash="the plan doesn't say it, the server doesn't report it, or there are too few requests to tell",
+        ),
         curves,
         depth=Depth.PAGE,
     )

@@ -19,7 +19,7 @@ from tailgate.reports.documents.render.csv import csv
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
-from tailgate.reports.documents.render.terminal import print_document
+from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 from tailgate.reports.documents.run.cost import cost
 from tailgate.reports.documents.run.head import head
 from tailgate.reports.documents.run.latency import breakdown, latency
@@ -97,8 +97,8 @@ def report(summary: Summary, analysis: Analysis) -> str:
     return html(run_document(summary, analysis.run.manifest, analysis))
 
 
-def print_summary(summary: Summary, console: "Console") -> None:
-    print_document(run_document(summary), console)
+def print_summary(summary: Summary, console: "Console", *, verdict_only: bool = False) -> None:
+    (print_verdict_line if verdict_only else print_document)(run_document(summary), console)
 
 
 def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None = None) -> str:
@@ -127,7 +127,7 @@ def _requests_csv(analysis: Analysis) -> str:
 
 def _cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
-    words: dict[str, CaseOutcome] = {"ok": "", "fail": "error", "unchecked": "skipped"}
+    words: dict[str, CaseOutcome] = {"ok": "", "noted": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
         yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:

@@ -37,7 +37,10 @@ def test_a_key_from_a_command() -> None:
     ("spec", "said"),
     [
         ({"env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set"),
-        ({"command": "echo no token for you >&2; exit 3"}, "exit code 3, no key: no token for you"),
+        (
+            {"command": "echo no token for you >&2; exit 3"},
+            "exit code 3: no token for you",
+        ),
         ({"command": "true"}, "no key"),
         ({"command": "no-such-command-anywhere"}, "not found"),
         ({"command": "printf 'two\\nlines'"}, "line break"),

@@ -13,8 +13,11 @@ from tests.kit.scripted import Peer, Request, ScriptedServer, whole
 from tailgate.harness.targets.base import Identity, Life
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import Fingerprint, fingerprint, memory
+from tailgate.harness.targets.inspect.probe import session
+from tailgate.harness.targets.inspect.replicas import balanced
 from tailgate.harness.targets.launch.container import started_container
 from tailgate.harness.targets.sim import SimTarget
+from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.workloads.common.errors import UserError
 
 
@@ -72,6 +75,37 @@ def test_cold_is_believed_only_when_the_server_says_success():
         cold((200, "ok"))
     with pytest.raises(UserError, match=r"HTTP 404.*VLLM_SERVER_DEV_MODE"):
         cold((404, {}))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_a_balancer_over_replicas_is_found_and_no_cache_behind_it_is_reset(replicas: int) -> None:
+    def answer(peer: Peer, request: Request) -> None:
+        """Each connection meets another replica and stays with it, as behind a balancer of TCP."""
+        page = f"process_start_time_seconds {1000 + peer.number % replicas}\n"
+        peer.send(whole(page.encode(), content_type="text/plain"))
+
+    async def scenario(server: ScriptedServer) -> None:
+        async with session({}, Trust(), anew=True) as http:
+            several = await balanced(http, (server.url,))
+            assert several == ((server.url,) if replicas > 1 else ())
+            if several:
+                with pytest.raises(UserError, match=r"several servers answer.*only one.*target\.urls"):
+                    await prepare_caches(http, identity(server.url), "cold", several=several)
+                assert (await prepare_caches(http, identity(server.url), None, several=several)).policy == "isolated"
+
+    with ScriptedServer(answer) as server:
+        asyncio.run(scenario(server))
+        assert {request.method for request in server.requests} == {"GET"}
+
+
+def test_a_server_without_metrics_is_asked_once() -> None:
+    async def scenario(server: ScriptedServer) -> None:
+        async with session({}, Trust(), anew=True) as http:
+            assert await balanced(http, (server.url,)) == ()
+
+    with routed({}) as server:
+        asyncio.run(scenario(server))
+        assert len(server.requests) == 1
 
 
 def test_a_warm_cache_needs_a_warm_up():

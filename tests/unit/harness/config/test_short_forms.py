@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tailgate.harness.cli import run as run_command
 from tailgate.harness.cli import serve
+from tailgate.harness.cli.flags import RUN, spec_from
 from tailgate.harness.config import run_spec as specs
 from tailgate.workloads.common.errors import UserError
 
@@ -39,13 +41,22 @@ def test_objectives_may_be_a_list() -> None:
     ("data", "hint"),
     [
         ({"target": {"kind": "vlm", "model": "m"}}, "target.kind: .* not 'vlm': did you mean 'vllm'?"),
-        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour'?"),
+        ({"rate": 5}, "unknown key 'rate' .did you mean `workload: {arrivals: {rate: ...}}`?"),
+        ({"model": "m"}, "unknown key 'model' .did you mean `target: {model: ...}`?"),
+        ({"server_metrics": "off"}, "unknown key 'server_metrics' .did you mean `telemetry: {server: none}`?"),
+        ({"gpus": {"price": 2}}, "unknown key 'price' .did you mean 'price_per_hour' or "),
         ({"target": {"url": "http://h", "endpoint": "chats"}}, "did you mean 'chat'?"),
     ],
 )
 def test_a_near_word_is_named(data: dict[str, object], hint: str) -> None:
     with pytest.raises(UserError, match=hint):
         built(**data)
+
+
+def test_server_metrics_are_switched_off_by_a_word_of_yaml_or_a_flag() -> None:
+    assert built(telemetry=yaml.safe_load("server: off")).telemetry.server == "none"
+    given = run_command.parser().parse_args(["--no-server-metrics"])
+    assert spec_from(given, RUN) == {"telemetry": {"server": "none"}}
 
 
 @pytest.mark.parametrize("target", ["sim:h100-sxm/llama-3.1-8b", "http://127.0.0.1:1/a", "https://h"])

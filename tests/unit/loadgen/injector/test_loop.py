@@ -149,16 +149,15 @@ def test_the_longest_turn_is_measured(loop: EventLoop) -> None:
 
 def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: EventLoop) -> None:
     """A hundred sockets become ready at once and each takes a millisecond: the last waited for all others."""
-    loop.stamp_by_reading()
     pairs = [socket.socketpair() for _ in range(100)]
     waited: list[tuple[int, int]] = []  # what the loop says at least, what it was
     written = 0
 
     def read(ours: socket.socket) -> None:
         ours.recv(1)
-        now = time.monotonic_ns()
+        now = time.time_ns()
         waited.append((now - loop.unseen_since_ns, now - written))
-        while time.monotonic_ns() < now + MS:
+        while time.time_ns() < now + MS:
             pass
         if len(waited) == len(pairs):
             loop.stop()
@@ -167,7 +166,7 @@ def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: EventLoo
         nonlocal written
         for _, theirs in pairs:
             theirs.send(b"x")
-        written = time.monotonic_ns()
+        written = time.time_ns()
 
     for ours, _ in pairs:
         loop.watch(ours.fileno(), lambda _mask, ours=ours: read(ours))  # type: ignore[misc]
@@ -180,14 +179,14 @@ def test_what_did_not_fit_into_a_batch_has_waited_since_the_batch(loop: EventLoo
             end.close()
 
 
-def test_an_idle_loop_without_kernel_stamps_says_that_bytes_waited_for_less_than_its_beat(loop: EventLoop) -> None:
-    loop.stamp_by_reading()
+def test_a_loop_with_requests_in_flight_looks_round_each_beat(loop: EventLoop) -> None:
+    loop.attend(True)
     ours, theirs = socket.socketpair()
     said: list[int] = []
 
     def read(_mask: int) -> None:
         ours.recv(1)
-        said.append(time.monotonic_ns() - loop.unseen_since_ns)
+        said.append(time.time_ns() - loop.unseen_since_ns)
         if len(said) == 40:
             loop.stop()
         else:

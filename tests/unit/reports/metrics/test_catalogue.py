@@ -6,7 +6,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from tailgate.reports.metrics.catalogue import COMPARED, LATENCIES, METRICS, Metric
-from tailgate.reports.summary.model import LatencySummary, Summary
+from tailgate.reports.summary.latency import LatencySummary
+from tailgate.reports.summary.model import Summary
 
 
 @pytest.mark.parametrize("metric", [m for m in (*METRICS.values(), *COMPARED) if m.path[0] != "derived"])

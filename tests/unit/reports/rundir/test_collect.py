@@ -38,7 +38,7 @@ def test_a_record_joins_what_was_planned_and_what_was_reported(tmp_path):
     assert (record["prompt_tokens_planned"], record["prompt_tokens"]) == (33, 33)
     assert (record["scheduled_ns"], record["first_token_ns"]) == (250 * MS, 290 * MS)
     arrivals = pq.read_table(tmp_path / "run" / "arrivals.parquet").to_pylist()
-    assert arrivals == [{"index": 0, "arrivals_us": [0, 10_000]}]
+    assert arrivals == [{"index": 0, "arrivals_us": [0, 10_000], "censored": []}]
 
 
 def test_a_row_reported_twice_counts_once_and_the_first_report_wins(tmp_path):

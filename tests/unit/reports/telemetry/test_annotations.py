@@ -45,6 +45,23 @@ def test_a_new_process_behind_an_address_is_a_restart():
     assert told(found) == [(2, "restart", "a was restarted: its counters began anew")]
 
 
+def test_replicas_that_answer_in_turn_were_not_restarted():
+    samples = server(
+        ("a", "up", [1, 1, 0, 1]),
+        ("a", "process_start_time_seconds", [100, 130, 100, 130]),
+        ("a", "vllm:num_preemptions_total", [0, 50, 0, 60]),
+    )
+    assert told(annotations(samples, None)) == [
+        (2, "scale", "a no longer answers /metrics: 0 of 1 endpoints do"),
+        (3, "scale", "a answers /metrics again: 1 of 1 endpoints do"),
+    ]
+
+
+def test_replicas_that_were_seen_before_the_load_were_not_restarted():
+    later = server(("a", "process_start_time_seconds", [100, 100, 130]))
+    assert annotations(later, None, ["a"]) == []
+
+
 def test_preemptions_are_told_as_bursts_not_one_by_one():
     counter = [0, 0, 4, 9, 9, 9, 9, 9, 10, 10, 10, 10, 30]
     found = annotations(server(("a", "vllm:num_preemptions_total", counter)), None)

@@ -48,10 +48,10 @@ def test_a_sound_run_passes_every_check(tmp_path):
 
 
 class TestDispatchLag:
-    def test_p99_beyond_5_ms_fails(self, tmp_path):
+    def test_p99_beyond_5_ms_is_noted(self, tmp_path):
         late = [replace(row, late=6.0) if i % 20 == 0 else row for i, row in enumerate(ROWS)]
         check = checks(tmp_path / "run", late)["dispatch_lag"]
-        assert (check.status, check.value, check.bound) == ("fail", 6.0, 5.0)
+        assert (check.status, check.value, check.bound) == ("noted", 6.0, 5.0)
         assert "add --injectors" in check.remedy
 
     def test_a_few_late_ones_are_within_p99(self, tmp_path):
@@ -101,7 +101,7 @@ class TestWaysBack:
         assert found["offered_load"].status == "fail"
         assert found["offered_load"].value == pytest.approx(100 * 8.76 / (72 + 8.76), rel=0.03)
         assert found["offered_load"].bound == pytest.approx(1.0, rel=0.05)
-        assert found["turnaround_lag"].status == "fail"
+        assert found["turnaround_lag"].status == "noted"
 
     def test_a_few_milliseconds_after_a_long_answer_are_nothing(self, tmp_path):
         found = checks(tmp_path / "run", loop="closed", client=with_ways_back([1.2] * 400))
@@ -155,26 +155,26 @@ class TestClientResources:
 
 
 class TestReceiveLag:
-    def test_beyond_the_bound_of_kernel_stamps_fails(self, tmp_path):
+    def test_beyond_the_bound_of_kernel_stamps_is_noted(self, tmp_path):
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=6 * MS)
         check = checks(tmp_path / "run", client=late)["receive_lag"]
-        assert check.status == "fail"
+        assert check.status == "noted"
         assert check.value == pytest.approx(6.0, rel=0.05)
 
     def test_user_stamps_are_held_to_1_ms(self, tmp_path):
         late = client_rows(spool_rows(ROWS), 70, receive_lag_ns=2 * MS)
         assert checks(tmp_path / "kernel", client=late)["receive_lag"].status == "ok"
-        assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "fail"
+        assert checks(tmp_path / "user", client=late, stamp="user")["receive_lag"].status == "noted"
 
-    def test_kernel_stamps_that_were_often_missing_fail_whatever_lags_were_seen(self, tmp_path):
+    def test_kernel_stamps_that_were_often_missing_are_noted_whatever_lags_were_seen(self, tmp_path):
         check = checks(tmp_path / "run", stamp="mixed")["receive_lag"]
-        assert check.status == "fail" and "did not stamp" in check.why
+        assert check.status == "noted" and "did not stamp" in check.why
 
 
-def test_tokens_in_late_reads_fail_beyond_half_a_percent(tmp_path):
+def test_tokens_in_late_reads_are_noted_beyond_half_a_percent(tmp_path):
     merged = [replace(row, client_coalesced=4) if i < 4 else row for i, row in enumerate(ROWS)]
     found = checks(tmp_path / "run", merged)
-    assert (found["coalesced_arrivals"].status, found["coalesced_arrivals"].value) == ("fail", 0.8)
+    assert (found["coalesced_arrivals"].status, found["coalesced_arrivals"].value) == ("noted", 0.8)
     assert found["coalesced_first_tokens"].status == "ok"
 
 
@@ -183,11 +183,11 @@ def test_first_tokens_in_late_reads_fail_by_themselves(tmp_path):
     assert checks(tmp_path / "run", merged)["coalesced_first_tokens"].value == 0.75
 
 
-def test_an_injector_that_computes_all_the_time_fails(tmp_path):
+def test_an_injector_that_computes_all_the_time_is_noted(tmp_path):
     rows = client_rows(spool_rows(ROWS), 70)
     rows[3]["cpu_fraction"] = 0.91
     check = checks(tmp_path / "run", client=rows)["injector_busy"]
-    assert (check.status, check.value) == ("fail", 91.0)
+    assert (check.status, check.value) == ("noted", 91.0)
 
 
 def test_a_short_last_interval_is_not_a_second(tmp_path):
@@ -431,3 +431,26 @@ class TestCache:
 
     def test_a_server_that_does_not_tell_is_not_checked(self, tmp_path):
         assert checks(tmp_path / "run", self.rows(None), cache="isolated")["cache"].status == "unchecked"
+
+
+class TestSeveralServersBehindOneUrl:
+    def test_counters_of_replicas_in_turn_check_nothing_and_the_reason_is_said(self, tmp_path):
+        one, other = scrapes(PROMPT / 2, OUTPUT / 2, 200), scrapes(PROMPT, OUTPUT, 90, first=0.4, last=9.5)
+        run = tmp_path / "run"
+        births = [(t, "process_start_time_seconds", "{}", 5.0 + (t in (0.4, 9.5))) for t in (-0.1, 0.4, 9.0, 9.5)]
+        found = checks(run, server=[*one, *other, *births], isolation="exclusive")
+        for name in ("token_counts", "foreign_traffic"):
+            assert found[name].status == "unchecked"
+            assert found[name].why.startswith("several servers answer behind http://127.0.0.1:8000: name them")
+        summary = summarize(run)
+        assert summary.valid and summary.server is None
+        assert sum("several servers answer behind" in notice for notice in summary.notices) == 1
+
+    def test_so_it_is_where_they_were_found_before_the_load(self, tmp_path):
+        manifest = {"telemetry": {"several_behind": ["http://127.0.0.1:8000"]}}
+        found = checks(tmp_path / "run", server=scrapes(PROMPT / 2, OUTPUT / 2, 200), **manifest)
+        assert found["token_counts"].status == "unchecked"
+
+    def test_one_server_with_half_the_tokens_still_fails(self, tmp_path):
+        found = checks(tmp_path / "run", server=scrapes(PROMPT / 2, OUTPUT / 2, 200))
+        assert found["token_counts"].status == "fail"

@@ -7,6 +7,7 @@ import gc
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.kit import scripted
@@ -17,12 +18,13 @@ from tailgate.loadgen.injector.api.openai_response import Reading
 from tailgate.loadgen.injector.exchange import Exchange
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.token_stream import TokenStream
-from tailgate.loadgen.records import Status
+from tailgate.loadgen.records import CENSORED, Status
 
 # What depends on how the bytes came, not on what they were.
 TIMING = {
     "connect_start_ns", "connected_ns", "sent_ns", "headers_ns", "first_token_ns", "first_answer_ns", "last_token_ns",
     "end_ns", "receive_lag_max_ns", "client_coalesced", "server_coalesced", "first_token_coalesced", "arrivals_us",
+    "censored",
 }  # fmt: skip
 
 BODY = scripted.body(5).replace(b" word", "mañana 🌍".encode())
@@ -137,11 +139,14 @@ def test_an_endless_error_body_keeps_its_beginning(wire: Wire) -> None:
     assert str(exchange.error).startswith("the cause ")
 
 
-def test_many_events_in_one_read_have_one_time_and_are_counted_as_sent_together(wire: Wire) -> None:
+def test_many_events_in_one_read_came_within_one_interval_and_are_counted_as_sent_together(wire: Wire) -> None:
     row = record(wire.answer([CHUNKED + b"".join(map(chunk, EVENTS)) + END]))
     assert row["chunks"] == 5
     assert row["server_coalesced"] + row["client_coalesced"] == 5  # type: ignore[operator]
-    assert row["first_token_ns"] == row["last_token_ns"]
+    interval = np.frombuffer(row["censored"], CENSORED)  # type: ignore[call-overload]
+    assert interval[["first", "count"]].tolist() == [(0, 5)] and not interval["last_exact"].any()
+    assert row["sent_ns"] <= row["first_token_ns"] + 1000 * int(interval["after_us"][0]) + 1000  # type: ignore[operator]
+    assert row["headers_ns"] <= row["first_token_ns"] <= row["last_token_ns"] <= row["end_ns"]  # type: ignore[operator]
 
 
 def test_each_event_in_a_read_of_its_own_is_not_coalesced(wire: Wire) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
@@ -16,7 +17,7 @@ from tests.kit.wire import new_exchange, record
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_payloads
 from tailgate.loadgen.injector.http import sse
 from tailgate.loadgen.injector.http.token_stream import TokenStream
-from tailgate.loadgen.records import SPOOL_SCHEMA, Status
+from tailgate.loadgen.records import CENSORED, SPOOL_SCHEMA, Status
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -72,7 +73,7 @@ def read_all(pieces: Sequence[bytes], reading: Reading, digest_after: set[int] =
     for k, piece in enumerate(pieces):
         stream.pieces.append(piece)
         stream.size += len(piece)
-        stream.received(1_000_000 * k, 1_000_000 * k + 10)
+        stream.received((1_000_000 * k, 1_000_000 * k + 10, 1_000_000 * k - 200_000))
         if k in digest_after:
             stream.digest()
     stream.digest(whole=True)
@@ -151,10 +152,24 @@ def test_any_split_gives_the_same_reading_and_each_token_the_stamp_of_the_read_t
     ]
     arrivals = array("I", bytes(split.arrivals_us))
     assert len(arrivals) == split.reading.contents == len(due)
+    # Those of one read are spread evenly over the 200 us in which they came; the first read came after the sending.
+    width_ns = [200_000 if k else 0 for k in range(len(pieces))]
+    arrived = [
+        1_000_000 * k - width_ns[k] + width_ns[k] * (due[: place + 1].count(k)) // due.count(k)
+        for place, k in enumerate(due)
+    ]
     if due:
-        assert split.first_ns == 1_000_000 * due[0]
+        assert split.first_ns == arrived[0]
         assert split.last_ns == 1_000_000 * due[-1]
-        assert list(arrivals) == [1_000 * (k - due[0]) for k in due]
+        assert list(arrivals) == [(ns - arrived[0]) // 1000 for ns in arrived]
+    kept = np.frombuffer(split.censored, CENSORED)
+    content_ends = [at for (_, at), kind in zip(grammar, kinds, strict=True) if kind]
+    last_of = dict(zip(due, content_ends, strict=True))
+    assert kept.tolist() == [
+        (due.index(k), due.count(k), (1_000_000 * k - width_ns[k] - arrived[0]) // 1000, at == read_ends[k])
+        for k, at in last_of.items()
+        if due.count(k) > 1 or at != read_ends[k]
+    ]
 
 
 @given(st.data())
@@ -232,7 +247,7 @@ def test_any_answer_gives_a_record_that_can_be_written(
     for piece in data.draw(cut(body)) if body else []:
         exchange.stream.pieces.append(piece)
         exchange.stream.size += len(piece)
-        exchange.stream.received(exchange.stream.size, exchange.stream.size)
+        exchange.stream.received((exchange.stream.size, exchange.stream.size, 0))
     if data.draw(st.booleans()):
         exchange.end_ns = 10**6
         exchange.conclude()
@@ -243,6 +258,11 @@ def test_any_answer_gives_a_record_that_can_be_written(
     assert len(row["arrivals_us"] or b"") == 4 * row["chunks"]  # type: ignore[arg-type, operator]
     arrivals = row["arrivals_us"]
     row["arrivals_us"] = None if arrivals is None else list(array("I", arrivals))  # type: ignore[arg-type]
+    if (kept := row["censored"]) is not None:
+        row["censored"] = [
+            dict(zip(CENSORED.names, interval, strict=True))  # type: ignore[arg-type]
+            for interval in np.frombuffer(kept, CENSORED).tolist()  # type: ignore[call-overload]
+        ]
     pa.Table.from_pylist([row], schema=SPOOL_SCHEMA)
 
 
@@ -253,7 +273,7 @@ def test_an_event_without_an_end_is_refused_before_it_fills_the_memory() -> None
         for _ in range(2_000):
             stream.pieces.append(b"x" * 16_384)
             stream.size += 16_384
-            stream.received(0, 0)
+            stream.received((0, 0, 0))
             if stream.size > stream.digest_at:
                 stream.digest()
 
@@ -267,7 +287,7 @@ def test_long_events_are_not_copied_again_at_every_read() -> None:
     for _ in range(600):  # 9.4 MiB
         stream.pieces.append(b"x" * 16_384)
         stream.size += 16_384
-        stream.received(0, 0)
+        stream.received((0, 0, 0))
         if stream.size > stream.digest_at:
             stream.digest()
             digests += 1
