@@ -48,12 +48,10 @@ class Connection(Transport):
         self._until_eof = False
         self._keep_alive = False
         self.idle_since_ns = 0
-        self.late_ns = 0  # how late the last exchange's last bytes were read, by the kernel's stamp
 
     def send(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._complete = self._until_eof = False
-        self.late_ns = 0
         exchange.stream.digest_at = -1  # until the head has come, each read is looked at
         exchange.reused = self._sock is not None
         if self._sock is None:
@@ -85,7 +83,7 @@ class Connection(Transport):
         if data:
             self._take(data, stamp, read)
         else:
-            self._on_eof(stamp, read)
+            self._on_eof(stamp)
 
     def _take(self, data: bytes, stamp: int, read: int) -> None:
         exchange = self._exchange
@@ -106,7 +104,7 @@ class Connection(Transport):
         stream.received(stamp, read)
         self._stats.lags.append(read - stamp)
         if self._complete:
-            self._finish(stamp, read)
+            self._finish(stamp)
         elif stream.size > stream.digest_at:
             self._digest_early(exchange)
 
@@ -116,7 +114,7 @@ class Connection(Transport):
         self._stats.lags.append(read - stamp)
         if self._complete:
             self._keep_alive = False
-            self._finish(stamp, read)
+            self._finish(stamp)
         else:
             self._fail(Status.BAD_RESPONSE, error)
 
@@ -137,7 +135,7 @@ class Connection(Transport):
         except BadPayload as error:
             self._fail(Status.BAD_RESPONSE, str(error))
 
-    def _on_eof(self, stamp: int, read: int) -> None:
+    def _on_eof(self, stamp: int) -> None:
         exchange = self._exchange
         if exchange is None:
             self.close()
@@ -146,16 +144,14 @@ class Connection(Transport):
             where = "in the head of its answer" if exchange.bytes_received else "without an answer"
             self._fail(Status.RESET, f"the server closed {which} {where}", stamp)
         elif self._until_eof:
-            self._finish(stamp, read)
+            self._finish(stamp)
         else:
             self._fail(Status.TRUNCATED, "the connection closed in the middle of the answer", stamp)
 
-    def _finish(self, stamp: int, read: int) -> None:
+    def _finish(self, stamp: int) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
-        self.late_ns = read - stamp if self._stats.kernel_stamps else 0
-        exchange.end_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
+        exchange.end_ns = self.ended_ns = stamp  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)

@@ -79,7 +79,7 @@ class FastConnection(Connection):
         if whole:
             self._leave()
             self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
-            self._finish(intake.stamp, intake.read)
+            self._finish(intake.stamp)
         else:
             exchange.stream.catch_up()
             self._digest_early(exchange)
@@ -103,7 +103,7 @@ class FastConnection(Connection):
         if data:
             self._take(data, stamp, read)
         else:
-            self._on_eof(stamp, read)
+            self._on_eof(stamp)
 
     def _leave(self) -> None:
         if not self._taking:
@@ -122,7 +122,7 @@ class FastConnection(Connection):
         self._intake.end()
         super()._fail(status, error, end_ns)
 
-    def _finish(self, stamp: int, read: int) -> None:
+    def _finish(self, stamp: int) -> None:
         self._unusual = self._between_chunks = False
         self._intake.end()
-        super()._finish(stamp, read)
+        super()._finish(stamp)

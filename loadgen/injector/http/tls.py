@@ -59,7 +59,7 @@ class TlsConnection(Connection):
             return
         raw, stamp, read = received
         if not raw:
-            self._on_eof(stamp, read)
+            self._on_eof(stamp)
             return
         self._incoming.write(raw)
         plain = []
@@ -81,4 +81,4 @@ class TlsConnection(Connection):
             # With TLS 1.3 the refusal of our certificate comes when our half of the handshake is over.
             self._fail(Status.CONNECT_ERROR if refused else Status.RESET, f"TLS: {broken.reason}")
         elif closed and self._sock is not None:
-            self._on_eof(stamp, read)
+            self._on_eof(stamp)
