@@ -34,7 +34,8 @@ class ClientStats:
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
         # Integral of the number in flight over this interval, as a sum: each end's time less each begin's, and at the
-        # interval's edges the time of as many as are in flight. It doesn't matter in which order, or how late, they come.
+        # interval's edges the time of as many as are in flight. In which order they are counted, and how late, is all
+        # the same.
         self._in_flight_ns = 0
         self._since_ns = 0
         self._cpu_ns = 0
@@ -65,7 +66,7 @@ class ClientStats:
         self.dispatch_lags.append(dispatch_lag_ns)
 
     def ended(self, at_ns: int, bytes_received: int) -> None:
-        """Count a request that ended at ``at_ns`` by its connection's word: the stamp of its last read, or when it failed."""
+        """Count a request that ended at ``at_ns``, by its connection's word: its last read's stamp, or when it failed."""
         self._in_flight_ns += at_ns
         self.in_flight -= 1
         self.finished += 1
