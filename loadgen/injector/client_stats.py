@@ -66,7 +66,7 @@ class ClientStats:
         self.dispatch_lags.append(dispatch_lag_ns)
 
     def ended(self, at_ns: int, bytes_received: int) -> None:
-        """Count a request that ended at ``at_ns``, by its connection's word: its last read's stamp, or when it failed."""
+        """Count a request that ended at ``at_ns``, as its connection says: its last read's stamp, or when it failed."""
         self._in_flight_ns += at_ns
         self.in_flight -= 1
         self.finished += 1
