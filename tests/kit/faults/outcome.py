@@ -51,7 +51,9 @@ class FaultyRun:
 
     def statuses(self, struck: bool | None = None) -> Counter[str]:
         """How many requests ended in which way, of all or of those that met the fault (or didn't)."""
-        return Counter(row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck)
+        return Counter(
+            row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck
+        )
 
     def failed_checks(self) -> set[str]:
         """Validity checks that failed for another reason than a busy machine."""
