@@ -11,6 +11,8 @@ from tailgate.loadgen.injector.http.endpoint import Trust
 
 # What a body says to have its answer streamed.
 STREAMED: Final[dict[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
+# What bounds an answer's length. With two of the names a server may heed the one that isn't ours.
+LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 # Where each API is, below a server's base URL.
 PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
@@ -38,6 +40,8 @@ class Job:
     extra: dict[str, Any] = field(default_factory=dict)  # merged into every request body
     streamed: bool = True
     forced_output: bool = True
+    limit: str = "max_tokens"  # max_tokens | max_completion_tokens: what the server calls an answer's limit
+    omitted: tuple[str, ...] = ()  # fields that we would send and that the server doesn't take
     trust: Trust = field(default_factory=Trust)
     balance: str = "round-robin"  # round-robin | least-in-flight
     delayed_acks: bool = False  # acknowledge several tokens at once, of servers that are not on loopback too
@@ -69,7 +73,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Job":
-        lists = {"urls": tuple(data["urls"]), "served": tuple(data["served"])}
+        lists = {name: tuple(data[name]) for name in ("urls", "served", "omitted")}
         return cls(**{**data, **lists, "trust": Trust(**data["trust"])})
 
 

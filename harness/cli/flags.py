@@ -119,7 +119,12 @@ TARGET: Final = (
     Flag("--ready-timeout", "target.ready_timeout", "Give a server that we start this long (default: 10m).",
          metavar="TIME"),
     Flag("--endpoint", "target.endpoint", "The API to call (default: completions).", choices=["completions", "chat"]),
-    Flag("--prompt", "target.prompt", "How completions get their prompts (default: ids).", choices=["ids", "text"]),
+    Flag("--prompt", "target.prompt", "How completions get their prompts (default: ids for vLLM, else text).",
+         choices=["auto", "ids", "text"]),
+    Flag("--fields", "target.fields", "Which fields requests have: vLLM's own too, OpenAI's, or those that every "
+         "server knows (default: by what the server says it is).", choices=["auto", "vllm", "openai", "plain"]),
+    Flag("--output-limit", "target.output_limit", "The field that bounds an answer (default: what the server takes).",
+         choices=["auto", "max_tokens", "max_completion_tokens"]),
     Flag("--header", "target.headers", "Send this header with every request.", _headers, metavar="NAME:VALUE", **_MANY),
     Flag("--api-key-env", "target.auth.env", "The environment variable that holds the API key.", metavar="VARIABLE"),
     Flag("--ca", "target.tls.ca", "The authority that signed the target's certificate (PEM).", **_FILE),

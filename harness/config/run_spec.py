@@ -17,7 +17,7 @@ from tailgate.harness.config.masking import (
 )
 from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
-from tailgate.loadgen.job import meaning_changed
+from tailgate.loadgen.job import LIMITS, meaning_changed
 from tailgate.loadgen.redact import MASK
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.workloads.common.errors import UserError
@@ -40,8 +40,6 @@ _WRITTEN: Final = {
     "ignore_eos": "use output: forced or natural (--natural-output)",
 }
 _LONGEST_NAME: Final = 128  # bytes; a folder's name has 255 at most, and a time and a number join it
-# The code of a locustfile may leave these open.
-_LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 
 
 class AuthSpec(Strict):
@@ -98,7 +96,9 @@ class TargetSpec(Strict):
     args: dict[str, Any] = {}
     env: dict[str, str] = {}
     endpoint: Literal["completions", "chat"] = "completions"
-    prompt: Literal["ids", "text"] = "ids"  # completions: how prompts are sent
+    prompt: Literal["auto", "ids", "text"] = "auto"  # completions: how prompts are sent
+    fields: Literal["auto", "vllm", "openai", "plain"] = "auto"  # which fields a request has: harness.run.request_form
+    output_limit: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"  # what bounds an answer
     headers: dict[str, str] = {}
     auth: AuthSpec | None = None
     tls: TlsSpec = TlsSpec()
@@ -130,7 +130,7 @@ class TargetSpec(Strict):
                 raise ValueError(f"`{name}` doesn't belong to `kind: {self.kind}`: keep one of them")
         if self.args and self.kind in ("url", "command"):
             raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
-        if self.prompt == "text" and self.endpoint == "chat":
+        if self.prompt != "auto" and self.endpoint == "chat":
             raise ValueError("`prompt` belongs to `endpoint: completions`: a chat's prompt is always text")
         return self
 
@@ -236,8 +236,8 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _extra_is_extra(self) -> Self:
-        for name, instead in _WRITTEN.items():
-            if name in self.extra and (name not in _LIMITS or self.workload.locustfile is None):
+        for name, instead in _WRITTEN.items():  # the code of a locustfile may leave the limits open
+            if name in self.extra and (name not in LIMITS or self.workload.locustfile is None):
                 raise ValueError(f"`extra.{name}`: this field of a request is written by the run itself; {instead}")
         if why := meaning_changed(self.extra):
             raise ValueError(f"`extra`: {why}; leave it out (for several answers, send several requests)")

@@ -5,5 +5,7 @@ What is measured on it is SIMULATED: it shows that a harness works and how queue
 
 from typing import Final
 
-# Who owns its models, by its own list: how a run knows it by its URL alone.
+# Who owns its models by its own list, and the `system_fingerprint` of its answers, which a gateway passes on that
+# writes another owner: how a run knows it by its URL alone.
 SIMULATED_OWNER: Final = "tailgate-simulated"
+SIMULATED_MARK: Final = "+tailgate.simulated"  # at the end of its version

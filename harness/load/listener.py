@@ -26,8 +26,9 @@ from tailgate.reports.rundir.manifest import Manifest
 _GRACE_S = 15.0
 # Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
 _MOST_UNSTAMPED = 0.001
-# So many fewer users than planned, on average, are worth a notice.
+# So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
+_USERS_COMING_S = 0.5
 _INTERRUPTED = "interrupted (Ctrl-C)"
 
 
@@ -161,9 +162,11 @@ class Listener:
 
     def _compare_users(self, mean: float, planned: float) -> None:
         """Users whose code ended them before their time are missing from the load."""
-        if mean < planned * (1 - _USERS_MISSING):
+        seconds = (self._manifest.measure_end_ns - self._manifest.measure_start_ns) / 1e9
+        if (planned - mean) * seconds > planned * max(_USERS_MISSING * seconds, _USERS_COMING_S):
             self._manifest.notices.append(
-                f"{mean:.1f} users on average where {planned:.1f} were planned: some ended early (see events.jsonl)"
+                f"{mean:.1f} users on average where {planned:.1f} were planned: some came late or ended early (see "
+                "events.jsonl)"
             )
 
     def _on_message(self, message: Message) -> None:

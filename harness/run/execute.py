@@ -114,7 +114,7 @@ async def _arm(
     key = await credentials.headers()
     # Workers find the key in their own environment.
     ours = {} if spec.workers else key
-    jobs = make_jobs(spec, ready.plan, manifest, ready.identity, ready.prompts, run_dir, ours)
+    jobs = make_jobs(spec, ready.plan, manifest, ready.identity, ready.form, ready.prompts, run_dir, ours)
     locust.send(prepare_message(spec, ready.plan, manifest, jobs[0]))
     joined = await distributed.ready(locust, spec, manifest, watcher)
     gpus = await look_for_gpus(spec, ready.identity, target, run_dir, manifest)

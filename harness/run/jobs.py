@@ -11,8 +11,10 @@ from typing import Any
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.load.distributed import key_order
 from tailgate.harness.load.locust_process import Message, locustfile_message
+from tailgate.harness.run.own_requests import with_form
 from tailgate.harness.run.preflight import adapters
 from tailgate.harness.run.prompt_content import Prompts
+from tailgate.harness.run.request_form import RequestForm
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import Job
 from tailgate.reports.rundir.manifest import Manifest
@@ -31,12 +33,13 @@ def make_jobs(
     plan: Plan,
     manifest: Manifest,
     identity: Identity,
+    form: RequestForm,
     prompts: Prompts,
     run_dir: Path,
     key: dict[str, str],
 ) -> list[Job]:
     """One job for each injector; ``key`` is the header with the API key."""
-    shared = Job(
+    job = Job(
         plan=str((run_dir / "plan.parquet").resolve()),
         spool=str((run_dir / "spool").resolve()),
         injector=0,
@@ -46,15 +49,8 @@ def make_jobs(
         api=spec.target.endpoint,
         model=identity.model,
         dialect=identity.dialect,
-        content=prompts.table,
-        content_options=prompts.options,
-        bodies=prompts.bodies,
-        served=identity.models,
         adapters=adapters(spec, identity),
         headers={**spec.target.headers, **key},
-        extra=spec.extra,
-        streamed=spec.streamed,
-        forced_output=spec.output == "forced",
         trust=trust_of(spec),
         balance=spec.target.balance,
         timeout_ns=_ns(spec.timeout),
@@ -68,6 +64,7 @@ def make_jobs(
         patience_share=spec.abandon.share if spec.abandon else 1.0,
         patience_seed=spec.seed,
     )
+    shared = with_form(job, spec, identity, form, prompts)
     return [shared.for_injector(k) for k in range(shared.injectors)]
 
 

@@ -8,6 +8,7 @@ adapters and content fit the target. What nevertheless runs short while load is 
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.job import PATHS, meaning_changed
 from tailgate.workloads.common.arrays import Floats
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import visible
 from tailgate.workloads.plan.plan import Plan
 from tailgate.workloads.prompts.content_check import asks_for_grammar, refuse_misleading
 from tailgate.workloads.traces.logged_bodies import Bodies
@@ -31,6 +33,7 @@ _PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Hardly a server under load is as fast: the requests in flight will be more than this says.
 _TOKEN_NS: Final = 5_000_000
 _TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
+_SHOWN: Final = 8  # names, before the rest is only counted
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 
 
@@ -161,6 +164,11 @@ def admit(spec: RunSpec, plan: Plan, identity: Identity) -> list[str]:
         if bodies.repeated:
             many = f"{bodies.repeated:,} of {plan.table.num_rows:,} requests"
             notices.append(f"{many} have the same body as an earlier one: a prefix cache will find them")
+        if bodies.left_out:
+            names = ", ".join(visible(name)[:40] for name in bodies.left_out[:_SHOWN])
+            more = len(bodies.left_out) - _SHOWN
+            names += f" and {more} more" if more > 0 else ""
+            notices.append(f"not sent, because it is no field of a request or says who asked: {names}")
     check_content(spec, identity, grammar=grammar)
     return notices
 
@@ -187,7 +195,7 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
     """LoRA adapter by class, for the classes that name one."""
     by_class = {name: kind.adapter for name, kind in spec.workload.classes.items() if kind.adapter is not None}
     for name, adapter in by_class.items():
-        if adapter not in identity.models:
+        if identity.listed and not identity.serves(adapter):
             raise UserError(
                 f"the target does not serve the adapter {adapter!r}",
                 where=f"workload.classes.{name}.adapter",
@@ -198,7 +206,8 @@ def adapters(spec: RunSpec, identity: Identity) -> dict[str, str]:
 
 def check_content(spec: RunSpec, identity: Identity, *, grammar: bool = False) -> None:
     """Refuse content that would mislead on this target; `grammar`: a replayed body asks for structured output."""
-    if spec.workload.content.kind == "random" and (spec.target.endpoint == "chat" or spec.target.prompt == "text"):
+    text = spec.target.endpoint == "chat" or spec.target.prompt == "text"
+    if spec.workload.content.kind == "random" and text:
         raise UserError(
             "random tokens can only be sent as token ids",
             where="workload.content",
@@ -220,11 +229,15 @@ def decodes_speculatively(spec: RunSpec, identity: Identity) -> bool:
 
 @dataclass(frozen=True)
 class LoggedBodies:
-    """What the planned bodies are like: how many different ones, rows that repeat one, structured output asked for."""
+    """What the planned bodies are like: how many different ones, rows that repeat one, structured output asked for.
+
+    `left_out` are the names of what their records hold besides, the most frequent first.
+    """
 
     bodies: int
     repeated: int
     grammar: bool
+    left_out: list[str]
 
 
 def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
@@ -235,11 +248,14 @@ def check_bodies(file: Path, plan: Plan, endpoint: str) -> LoggedBodies:
     bodies = Bodies(file)
     lines = np.unique(plan.table["content_seed"].to_numpy())
     grammar = False
+    left_out: Counter[str] = Counter()
     for line in lines.tolist():
-        body = bodies.body(line)
+        body, names = bodies.taken_apart(line)
+        left_out.update(names)
         _check_body(body, endpoint, f"{file}, line {line}")
         grammar = grammar or asks_for_grammar(body)
-    return LoggedBodies(len(lines), plan.table.num_rows - len(lines), grammar)
+    by_count = [name for name, _ in left_out.most_common()]
+    return LoggedBodies(len(lines), plan.table.num_rows - len(lines), grammar, by_count)
 
 
 def _check_body(body: Mapping[str, Any], endpoint: str, where: str) -> None:

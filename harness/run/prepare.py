@@ -6,29 +6,36 @@ identified -> plan, content -> pace steady -> caches as declared -> manifest
 import asyncio
 import os
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+import aiohttp
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.host.facts import host_facts, versions
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
+from tailgate.harness.run.own_requests import OwnRequests
 from tailgate.harness.run.preflight import admit, beyond_calibration, check_resources, needs_context, with_context
-from tailgate.harness.run.warmup import WarmupRefused, warm_up
+from tailgate.harness.run.request_form import RequestForm, choose_form, what_it_means
+from tailgate.harness.run.trial import Trial, try_form
+from tailgate.harness.run.warmup import PATIENCE, WarmupRefused, warm_up
 from tailgate.harness.targets import credentials as auth
-from tailgate.harness.targets.base import Identity, Target
+from tailgate.harness.targets.base import Identity, Target, TargetGone
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
 from tailgate.harness.targets.inspect.replicas import balanced
 from tailgate.harness.targets.make import served_model
-from tailgate.loadgen.injector.http.endpoint import public_name
+from tailgate.loadgen.injector.http.endpoint import checked_route, public_name, told
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
 
 T = TypeVar("T")
 
+# Without a warm-up a slow server is not waited for: the load will show how slow it is.
+_TRIAL_S: Final = 10.0
 # Targets that we start and that compile, tune or capture with their first requests.
 COLD_KINDS: Final = ("vllm", "command")
 
@@ -45,6 +52,7 @@ class Prepared:
     spec: RunSpec
     plan: Plan
     identity: Identity
+    form: RequestForm
     prompts: prompt_content.Prompts
     manifest: Manifest
 
@@ -86,6 +94,10 @@ async def prepare(
     run_dir: Path, command_line: list[str], watcher: Watcher,
 ) -> Prepared:  # fmt: skip
     """Everything before the injectors get their jobs; the manifest is in ``run_dir`` then."""
+    proxies = _proxies(urls)
+    ways = [f"{url} is reached {way}" for url, way in proxies.items()]
+    for notice in ways:
+        watcher.note(f"note: {notice}")
     headers = {**spec.target.headers, **await credentials.headers()}
     async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
@@ -99,24 +111,39 @@ async def prepare(
             watcher.note(f"warning: {notice}")
         notices += await asyncio.to_thread(admit, spec, plan, identity)
         write_plan(plan, run_dir / "plan.parquet")
-        prompts = await prompt_content.prepare(http, identity, spec, plan, run_dir)
+        form = choose_form(spec, identity)
+        prompts = await prompt_content.prepare(http, identity, spec, form.prompt, plan, run_dir)
+        identity, trial = await _tried(http, spec, identity, form, prompts, plan)
+        if trial.form.prompt != form.prompt:
+            prompts = await prompt_content.prepare(http, identity, spec, trial.form.prompt, plan, run_dir)
+        form = trial.form
+        shown = [*identity.notices, *trial.notices, *what_it_means(form, spec, public_name(urls[0]))]
+        for notice in shown:
+            watcher.note(f"note: {notice}")
+        if spec.workload.locustfile is None:
+            watcher.note(f"requests: {form.text}")
+        notices += shown
         settled = None
         if warms_up(spec) and plan.table.num_rows:
             watcher.note("warming up until the server's speed is steady")
             try:
-                settled = await warm_up(http, identity, spec.target.endpoint, plan, spec.workload.most_users)
+                own = OwnRequests(spec, identity, form, prompts, plan)
+                settled = await warm_up(http, identity, own, plan, spec.workload.most_users)
             except WarmupRefused as error:
                 if spec.target.kind in COLD_KINDS:
                     raise
                 notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
-        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several)
+        caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several, can_salt=form.salts)
         vram = {} if several else await memory(http, identity, target.life)  # one replica's is not the deployment's
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
     manifest.cache = caches.policy
     manifest.target.memory = vram
     manifest.target.instance = identified.instance
     manifest.content = prompts.facts
-    manifest.notices += [*identified.notices, *notices, *prompts.notices]
+    manifest.target.proxy = proxies
+    if spec.workload.locustfile is None:
+        manifest.target.requests = form.facts
+    manifest.notices += [*ways, *identified.notices, *notices, *prompts.notices]
     if (warning := beyond_calibration(spec, plan)) is not None:
         watcher.note(f"warning: {warning}")
         manifest.notices.append(warning)
@@ -128,7 +155,34 @@ async def prepare(
         manifest.target.life = target.life.as_dict()
     manifest.save(run_dir)
     spec = spec.model_copy(update={"extra": {**caches.extra, **spec.extra}})
-    return Prepared(spec, plan, identity, prompts, manifest)
+    return Prepared(spec, plan, identity, form, prompts, manifest)
+
+
+def _proxies(urls: tuple[str, ...]) -> dict[str, str]:
+    """How each URL is reached, where the environment names a proxy; a UserError for a proxy that we can't speak to."""
+    ways = {public_name(url): told(checked_route(url)) for url in urls}
+    return {url: way for url, way in ways.items() if way}
+
+
+async def _tried(
+    http: aiohttp.ClientSession, spec: RunSpec, identity: Identity, form: RequestForm,
+    prompts: prompt_content.Prompts, plan: Plan,
+) -> tuple[Identity, Trial]:  # fmt: skip
+    """What a trial request at each server shows. An engine of ours needs none."""
+    own_code = spec.workload.locustfile is not None
+    if spec.target.kind == "sim" or (own_code and identity.dialect == "vllm"):
+        return identity, Trial(form)
+    patience_s = PATIENCE.total if warms_up(spec) else _TRIAL_S
+    assert patience_s is not None
+    try:
+        trial = await try_form(http, spec, identity, form, prompts, plan, patience_s)
+    except TargetGone:
+        if not own_code:
+            raise
+        trial = Trial(form)
+    if own_code:  # its requests have a form of their own
+        trial.form, trial.notices = form, []
+    return replace(identity, simulated=identity.simulated or trial.simulated), trial
 
 
 async def _several_behind(

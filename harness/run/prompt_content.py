@@ -41,15 +41,21 @@ class Prompts:
     notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def sent_as(self, mode: Mode) -> "Prompts":
+        """These, or, where they are made to be sent otherwise, default ones that can be sent so."""
+        same = self.bodies is not None or self.options.get("mode") == mode
+        return self if same else Prompts(None, {"mode": mode})
 
-async def prepare(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec, plan: Plan, run_dir: Path) -> Prompts:
-    """Make the content of a run and verify it."""
+
+async def prepare(
+    http: aiohttp.ClientSession, identity: Identity, spec: RunSpec, mode: Mode, plan: Plan, run_dir: Path
+) -> Prompts:
+    """Make the content of a run, to be sent as ``mode`` says, and verify it."""
     if spec.workload.locustfile is not None:
         return Prompts(None, {}, facts={"kind": "locustfile"})
     if spec.workload.content.kind == "replay":
         assert spec.workload.trace is not None
         return Prompts(None, {}, str(spec.workload.trace.file), facts={"kind": "replay"})
-    mode: Mode = "chat" if spec.target.endpoint == "chat" else spec.target.prompt
     table, notices = await _table(http, identity, spec)
     options: dict[str, Any] = {"block_tokens": plan.block_tokens, "mode": mode}
     if mode != "ids":
@@ -131,7 +137,9 @@ async def _overhead(
 
 async def _tokenize(http: aiohttp.ClientSession, identity: Identity, body: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        async with http.post(f"{identity.urls[0]}/tokenize", json={"model": identity.model, **body}) as response:
+        async with http.post(
+            f"{identity.urls[0]}/tokenize", json={"model": identity.model, **body}, allow_redirects=False
+        ) as response:
             answer = await response.json(content_type=None) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

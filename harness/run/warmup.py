@@ -6,12 +6,11 @@ at once, then twice as many each, up to what the plan will keep in flight; then 
 duration shows no trend any more. What is spent on that is extended once; a server that is not steady then makes the
 run invalid (the `warmth` check).
 
-Their text, their seed and their cache salt are not the measured ones, and all of it ends before the first scrape, so
-that it is in no figure.
+They have the form of the measured ones (`harness.run.own_requests`), with other text, and all of it ends before the
+first scrape, so that it is in no figure.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from typing import Any, Final
 import aiohttp
 import numpy as np
 
+from tailgate.harness.run.own_requests import OwnRequests, send
 from tailgate.harness.targets.base import Identity, TargetGone
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.loadgen.job import PATHS
 from tailgate.workloads.plan.plan import Plan
-from tailgate.workloads.prompts.corpus import corpus_text
 
 AT_ONCE: Final = 4  # of an endpoint, to begin with
 MOST_AT_ONCE: Final = 64
@@ -33,9 +32,7 @@ BUDGET_S: Final = 90.0
 _OUTPUT_TOKENS: Final = 32
 _DRIFT: Final = 0.05  # a trend of less than this share of the median over the window is none
 _NOISE: Final = 0.5  # nor may a round be this much slower than the median
-_TOKENS_PER_CHAR: Final = 0.25  # of English, roughly; lengths only need to be typical here
-_PATIENCE: Final = aiohttp.ClientTimeout(total=300)  # a first request may compile for minutes
-_SEED: Final = 0x5E771E
+PATIENCE: Final = aiohttp.ClientTimeout(total=300)  # a first request may compile for minutes
 
 
 class WarmupRefused(TargetGone):
@@ -68,7 +65,7 @@ class WarmupResult:
 
 
 async def warm_up(
-    http: aiohttp.ClientSession, identity: Identity, endpoint: str, plan: Plan, users: int = 0,
+    http: aiohttp.ClientSession, identity: Identity, own: OwnRequests, plan: Plan, users: int = 0,
     budget_s: float = BUDGET_S,
 ) -> WarmupResult:  # fmt: skip
     """Send rounds until they are steady or `budget_s` is spent twice.
@@ -80,21 +77,19 @@ async def warm_up(
         WarmupRefused: an answer that is not 200, or no request is admitted alone.
         TargetGone: no answer.
     """
-    rng = random.Random(_SEED)
-    text = corpus_text(200_000)
     lengths = _lengths(plan, identity.max_model_len)
     rounds: list[float] = []
     at_once, most, requests, alike = AT_ONCE, MOST_AT_ONCE, 0, 0
     began = time.monotonic()
     while time.monotonic() - began < 2 * budget_s:
         bodies = [
-            (url, _body(identity, endpoint, text, rng, lengths[number % len(lengths)], number))
+            (url, own.body(lengths[number % len(lengths)], _OUTPUT_TOKENS))
             for url in identity.urls
             for number in range(at_once)
         ]
         at = time.monotonic()
         try:
-            await _all(http, endpoint, bodies)
+            await _all(http, own.endpoint, bodies)
         except _Full:
             if at_once == 1:
                 raise
@@ -150,23 +145,7 @@ def _lengths(plan: Plan, context: int | None) -> list[int]:
     return [int(max(8, min(length, most // 2))) for length in quantiles]
 
 
-def _body(
-    identity: Identity, endpoint: str, text: str, rng: random.Random, prompt_tokens: int, number: int
-) -> dict[str, Any]:
-    size = min(int(prompt_tokens / _TOKENS_PER_CHAR), len(text) // 2)
-    start = rng.randrange(len(text) - size)
-    piece = text[start : start + size]
-    body: dict[str, Any] = {"model": identity.model, "max_tokens": _OUTPUT_TOKENS}
-    if endpoint == "chat":
-        body["messages"] = [{"role": "user", "content": piece}]
-    else:
-        body["prompt"] = piece
-    if identity.dialect == "vllm":
-        body |= {"ignore_eos": True, "cache_salt": f"settle-{rng.random()}-{number}"}
-    return body
-
-
-async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, dict[str, Any]]]) -> None:
+async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tuple[str, bytes]]) -> None:
     """Send a round; the first failure ends it. Where the server is full, what it admitted is waited for."""
     asking = [asyncio.create_task(_ask(http, url, endpoint, body)) for url, body in bodies]
     try:
@@ -180,19 +159,17 @@ async def _all(http: aiohttp.ClientSession, endpoint: str, bodies: Sequence[tupl
         await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: dict[str, Any]) -> None:
+async def _ask(http: aiohttp.ClientSession, url: str, endpoint: str, body: bytes) -> None:
     """Send one request; its answer doesn't matter here, since only measured ones are judged."""
-    path = PATHS[endpoint]
     try:
-        async with http.post(f"{url}{path}", json=body, timeout=_PATIENCE) as response:
-            text = await response.text()
+        answer = await send(http, url, endpoint, body, PATIENCE)
     except TimeoutError as error:
         raise TargetGone(
-            f"no answer to a warm-up request within {_PATIENCE.total:g} s", where=public_name(url)
+            f"no answer to a warm-up request within {PATIENCE.total:g} s", where=public_name(url)
         ) from error
-    if response.status != 200:
-        raise (_Full if response.status in (429, 503) else WarmupRefused)(
-            f"answers warm-up requests with HTTP {response.status}: {' '.join(text.split())[:300]}",
-            where=f"{public_name(url)}{path}",
+    if not answer.served:
+        raise (_Full if answer.status in (429, 503) else WarmupRefused)(
+            f"answers warm-up requests with HTTP {answer.status}: {answer.error}",
+            where=f"{public_name(url)}{PATHS[endpoint]}",
             remedy="Does the model serve target.endpoint? settle: none (--no-settle) leaves the warm-up out.",
         )

@@ -1,6 +1,7 @@
 """What every kind of deployment can do. A run starts it, asks what it is, measures it, and stops it."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +35,20 @@ class Identity:
     max_model_len: int | None
     simulated: bool = False
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    listed: bool = True  # the list of models names what is asked for; False: missing, empty or rewritten
+    notices: tuple[str, ...] = ()  # what a reader should know about how it was found
+
+    def serves(self, name: str) -> bool:
+        """Whether the list of models has a name, or a pattern that fits (`openai/*`)."""
+        return is_listed(name, self.models)
+
+
+def is_listed(name: str, models: Sequence[str]) -> bool:
+    """Whether a model is in a list, whose entries may have `*` for any letters."""
+    return any(
+        name == entry or ("*" in entry and re.fullmatch(re.escape(entry).replace(r"\*", ".*"), name))
+        for entry in models
+    )
 
 
 @dataclass(frozen=True)

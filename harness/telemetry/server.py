@@ -14,10 +14,11 @@ from pathlib import Path
 import aiohttp
 import pyarrow as pa
 
+from tailgate.harness.host.http_client import http_client
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
-from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_context
+from tailgate.loadgen.injector.http.endpoint import Trust, public_name
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
@@ -74,12 +75,8 @@ class ServerScraper:
 
     async def start(self) -> list[FirstScrape]:
         """Scrape once and return what came; then go on in the background."""
-        self._session = aiohttp.ClientSession(
-            # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
-            connector=aiohttp.TCPConnector(ssl=tls_context(self._trust), force_close=True),
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-            trust_env=True,
-        )
+        # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
+        self._session = http_client(trust=self._trust, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), anew=True)
         await self._round()
         # Each endpoint has rounds of its own: one that hangs holds up no other.
         self._tasks = [

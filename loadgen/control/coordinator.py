@@ -216,7 +216,8 @@ class Coordinator:
         """
         self._count_request()
         number = self._request_count
-        streamed = STREAMED if self._job["streamed"] else {}
+        omitted = self._job["omitted"]
+        streamed = {name: STREAMED[name] for name in STREAMED if self._job["streamed"] and name not in omitted}
         body = {"model": self._job["model"], **self._job["extra"], **message["body"], **streamed}
         answer = self._answers[number] = AsyncResult()
         now = time.time_ns()

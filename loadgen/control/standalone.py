@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from locust.runners import MasterRunner
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
+from tailgate.loadgen.injector.http.endpoint import checked_route, public_name
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
 
@@ -142,13 +144,35 @@ def _key(user: type["LLMUser"]) -> dict[str, str]:
 
 
 def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, str]:
-    """The model to ask for and the server's dialect, or a UserError if no OpenAI API answers there."""
-    request = urllib.request.Request(f"{url}/v1/models", headers=headers)
+    """The model to ask for and the server's dialect, or a UserError if it doesn't tell and none is named."""
+    where = f"{url}/v1/models"
+    proxy = checked_route(url).proxy
+    proxies = urllib.request.ProxyHandler({url.partition(":")[0]: proxy} if proxy else {})
     try:
-        with urllib.request.urlopen(request, timeout=_ASK_S) as response:
+        with urllib.request.build_opener(proxies, _Stay).open(
+            urllib.request.Request(where, headers=headers), timeout=_ASK_S
+        ) as response:
             served: list[dict[str, Any]] = json.loads(response.read())["data"]
-            first = served[0]["id"]
-    except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(f"does not tell its models: {error}", where=f"{url}/v1/models") from error
+            first = model or next(entry["id"] for entry in served if "*" not in entry["id"])
+    except urllib.error.HTTPError as error:
+        if 300 <= error.code < 400:
+            target = public_name(urllib.parse.urljoin(where, error.headers.get("Location", "")))
+            raise UserError(f"redirects to {target}, and the load doesn't follow redirects", where=where) from error
+        if model is None or error.code in (401, 403):
+            raise UserError(f"does not tell its models: {error}", where=where) from error
+        return model, "openai"
+    except (ValueError, KeyError, StopIteration, TypeError) as error:
+        if model is None:
+            raise UserError(f"does not tell its models: {error}", where=where) from error
+        return model, "openai"
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"does not tell its models: {error}", where=where) from error
     vllm = any(entry.get("owned_by") == "vllm" for entry in served)
-    return model or first, "vllm" if vllm else "openai"
+    return first, "vllm" if vllm else "openai"
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Makes an error of a redirect."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None

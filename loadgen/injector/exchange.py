@@ -10,6 +10,7 @@ from typing import Any
 
 from tailgate.loadgen.injector.api import openai_response
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading
+from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.loadgen.injector.http.token_stream import TokenStream
 from tailgate.loadgen.records import NO_COUNT, HungUp, Status
 
@@ -43,6 +44,7 @@ class Exchange:
     http_status: int | None = None
     content_type: bytes = b""
     content_encoding: bytes = b""
+    location: bytes = b""  # where a redirect points
     bytes_received: int = 0
     status: Status | None = None
     error: str | None = None
@@ -59,10 +61,15 @@ class Exchange:
             self.timeout_ns = due_ns + timeout_ns
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
-        """End without a whole answer. Arrivals up to now are kept."""
+        """End without the answer's end. Arrivals up to now are kept.
+
+        A stream that has said [DONE] is whole, as every client takes it, though its server never ends it.
+        """
         if self.http_status == 200 and self.streamed:
             with contextlib.suppress(BadPayload):  # why the answer ended says more
                 self.stream.digest()
+            if self.stream.reading.done and self._outcome(end_ns)[0] is Status.OK:
+                status, error, self.hung_up = Status.OK, None, None
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
             status, error = self._complained(), complaint  # it said why before it hung up
@@ -76,6 +83,9 @@ class Exchange:
         stream, reading = self.stream, self.stream.reading
         if self.http_status != 200:
             rejected = self.http_status in (429, 503)
+            if 300 <= (self.http_status or 0) < 400 and self.location:
+                where = public_name(self.location.decode("latin-1"))
+                return Status.HTTP_ERROR, f"redirects to {where}, which is not followed"
             text = openai_response.error_text(b"".join(stream.pieces))
             return (Status.REJECTED if rejected else Status.HTTP_ERROR), text
         if self.content_encoding not in (b"", b"identity"):

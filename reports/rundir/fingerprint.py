@@ -22,6 +22,7 @@ def facts(manifest: Manifest) -> dict[str, str]:
     spec, target = manifest.spec, manifest.target
     tree: dict[str, Any] = {
         "target": {"kind": target.kind, "model": target.model, "endpoint": target.endpoint, "server": target.server},
+        "requests": target.requests,
         "version": target.version,
         "fingerprint": target.fingerprint,
         "launch": {key: (spec.get("target") or {}).get(key) for key in ("args", "env", "sim", "command")},

@@ -37,6 +37,9 @@ class TargetRecord(pydantic.BaseModel):
     simulated: bool = False
     server: str = ""
     version: str = ""
+    # The form of requests: fields (vllm | openai | plain), prompt (ids | text | chat), limit, omitted fields.
+    requests: dict[str, Any] = {}
+    proxy: dict[str, str] = {}  # by URL, where the environment names a proxy: through which, or why past it
     fingerprint: dict[str, Any] = {}
     instance: dict[str, str] = {}  # which container it was, or ran in
     # What its log and metrics say of GPU memory: model_gib, kv_cache_gib, kv_blocks, ...

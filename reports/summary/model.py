@@ -17,7 +17,7 @@ from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.throughput import Throughput
 from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
-from tailgate.reports.summary.diagnosis import Finding
+from tailgate.reports.summary.findings import Finding
 from tailgate.reports.summary.latency import LatencySummary, Needs, Percentiles, latencies, short_of
 from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
@@ -39,9 +39,12 @@ class LoadSummary:
     all_phases: dict[str, int]
     users: dict[str, float] | None = None  # of a closed loop their time-weighted `mean` and `max`
     in_flight: InFlight | None = None
-    overloaded: bool | None = None  # whether requests in flight grew all along
+    overloaded: bool | None = None  # whether requests in flight grew all along; None where that can't be told
 
-    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
+    # of a closed loop that ended by a number of requests, how much of the window had users without one
+    users_run_out_s: float | None = None
+
+    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded", "users_run_out_s")
 
 
 @dataclass(frozen=True)

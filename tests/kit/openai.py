@@ -43,6 +43,7 @@ class OpenAi:
     words: Words
     how: How = How()
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # path, body
+    loaded: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # those of the load, which has request ids
 
     def __call__(self, peer: Peer, request: Request) -> None:
         if request.target == "/health":
@@ -52,7 +53,10 @@ class OpenAi:
         elif request.target == "/v1/models":
             peer.send(_json({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm"}]}))
         elif request.method == "POST" and request.target in PATHS:
-            self._completion(peer, request.target, json.loads(request.body))
+            body = json.loads(request.body)
+            if request.index >= 0:
+                self.loaded.append((request.target, body))
+            self._completion(peer, request.target, body)
         else:
             peer.send(_json({}, 404))
 
@@ -106,7 +110,7 @@ class Answering:
     """A server within the test."""
 
     url: str
-    asked: list[tuple[str, dict[str, Any]]]  # path, body
+    asked: list[tuple[str, dict[str, Any]]]  # path, body; of the load
 
 
 @contextlib.contextmanager
@@ -114,7 +118,7 @@ def answering(words: Words, pauses_s: Sequence[float] = (), before_usage_s: floa
     """A server within the test; ``pauses_s``: before each word."""
     answer = OpenAi(words, How(pauses_s, before_usage_s))
     with ScriptedServer(answer) as server:
-        yield Answering(server.url, answer.asked)
+        yield Answering(server.url, answer.loaded)
 
 
 def serve(port: int, how: How) -> None:

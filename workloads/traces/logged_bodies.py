@@ -1,7 +1,8 @@
-"""A log's own request bodies, to be sent verbatim: `content: {kind: replay}` with a trace in OpenAI's shape.
+"""A log's own request bodies, to be sent again: `content: {kind: replay}` with a trace in OpenAI's shape.
 
 A plan's `content_seed` is then the line of the log (1 is the first). Tools, `response_format`, images and adapters
-stay as they are; what the injector must set itself (model, streaming, limits) it sets over them.
+stay as they are; what the injector must set itself (model, streaming, limits) it sets over them. Whatever else a line
+holds stays behind (`request_fields`).
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any, Final
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.traces.formats.csv_stream import open_file, without_bom
 from tailgate.workloads.traces.formats.records import json_of
+from tailgate.workloads.traces.request_fields import request_fields
 
 _HINTS: Final = ("messages", "prompt", "input")
 
@@ -29,6 +31,10 @@ class Bodies:
 
     def body(self, line: int) -> dict[str, Any]:
         """The request body of a line; a UserError where it holds none."""
+        return self.taken_apart(line)[0]
+
+    def taken_apart(self, line: int) -> tuple[dict[str, Any], list[str]]:
+        """The request body of a line, and the names of what stays behind; a UserError where it holds no body."""
         if not 1 <= line <= len(self._starts):
             raise UserError(f"there is no line {line}", where=str(self._file))
         begin = self._starts[line - 1]
@@ -39,7 +45,7 @@ class Bodies:
             raise UserError(f"is not JSON: {error}", where=f"{self._file}, line {line}") from error
         for candidate in _candidates(record):
             if any(hint in candidate for hint in _HINTS):
-                return candidate
+                return request_fields(candidate)
         raise UserError(
             "holds no request body (messages or prompt)",
             where=f"{self._file}, line {line}",

@@ -34,19 +34,21 @@ async def prepare_caches(
     declared: str | None,
     warmup_s: float = 0.0,
     several: Sequence[str] = (),
+    *,
+    can_salt: bool,
 ) -> CacheState:
-    """Bring the caches into the declared state, or refuse; undeclared: isolated where the server can.
+    """Bring the caches into the declared state, or refuse; undeclared: isolated where requests ``can_salt``.
 
     `several` are the URLs behind which more than one server answers: a reset would reach one of them.
     """
-    can_salt = identity.dialect == "vllm"
     policy = declared or ("isolated" if can_salt else "as-is")
     if policy == "isolated":
         if not can_salt:
             raise UserError(
-                f"{public_name(identity.urls[0])} isn't vLLM and takes no cache_salt, so its cache can't be isolated",
+                f"requests to {public_name(identity.urls[0])} have no cache_salt, since the server doesn't say that it "
+                "is vLLM, or refuses the field; so its cache can't be isolated",
                 where="cache",
-                remedy="Declare cache: as-is.",
+                remedy="Declare cache: as-is, or, if the server knows the field, target.fields: vllm (--fields vllm).",
             )
         return CacheState(policy, {"cache_salt": secrets.token_hex(8)})
     if policy == "warm" and not warmup_s:
@@ -70,7 +72,7 @@ async def prepare_caches(
 async def _reset(http: aiohttp.ClientSession, url: str) -> None:
     where = f"cache: {public_name(url)}"
     try:
-        async with http.post(f"{url}/reset_prefix_cache") as response:
+        async with http.post(f"{url}/reset_prefix_cache", allow_redirects=False) as response:
             status = response.status
             body = await response.json(content_type=None) if status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:

@@ -2,21 +2,28 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from tailgate.harness.engine import SIMULATED_OWNER
-from tailgate.harness.targets.base import Identity, TargetGone
-from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_context
+from tailgate.harness.engine import SIMULATED_MARK, SIMULATED_OWNER
+from tailgate.harness.host.http_client import http_client
+from tailgate.harness.targets.base import Identity, TargetGone, is_listed
+from tailgate.loadgen.injector.http.endpoint import Trust, checked_route, public_name, told
+from tailgate.loadgen.injector.http.proxies import route
 from tailgate.workloads.common.errors import UserError
 
-_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+_LIST: Final = "/v1/models"
+_VLLM_OWNERS: Final = ("vllm", SIMULATED_OWNER)
+_VLLM_METRIC: Final = re.compile(rb"^(# (HELP|TYPE) )?vllm:", re.MULTILINE)
+REDIRECTS: Final = (301, 302, 303, 307, 308)
 # RFC 9113, 3.4: the client's preface, then a SETTINGS frame (empty); the server's own begins with one as well.
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _HTTP2_SETTINGS: Final = 4
@@ -40,38 +47,54 @@ OPEN: Final = Access(_no_headers)
 
 
 def session(headers: Mapping[str, str], trust: Trust, *, anew: bool = False) -> aiohttp.ClientSession:
-    """An HTTP client that trusts whom the injector will trust; `anew`: each request has a connection of its own."""
-    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0, force_close=anew)
-    return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, connector=connector, trust_env=True)
+    """An HTTP client that trusts whom the injector will trust, and goes its way.
+
+    `anew`: each request has a connection of its own.
+    """
+    return http_client(headers, trust, anew=anew)
 
 
 async def identify(
     http: aiohttp.ClientSession, urls: tuple[str, ...], model: str | None, *, simulated: bool
 ) -> Identity:
-    """Ask each URL for its models, and the first for what else it tells."""
-    listed = await asyncio.gather(*(_models(http, url) for url in urls))
-    names = tuple(str(entry["id"]) for entry in listed[0])
-    chosen = model or names[0]
-    for url, entries in zip(urls, listed, strict=True):
-        served = [str(entry["id"]) for entry in entries]
-        if chosen not in served:
-            raise UserError(
-                f"{public_name(url)} does not serve the model {chosen!r}",
-                where="target.model",
-                remedy=f"It serves: {', '.join(served)}.",
-            )
-    entry = next(entry for entry in listed[0] if entry["id"] == chosen)
+    """Ask each URL for its models, and the first for what else it tells.
+
+    A server is vLLM by its own word only: the owner of its models, or the names of its metrics. With a ``model`` a
+    list of models that is missing or doesn't name it is a notice, unless vLLM itself made the list.
+    """
+    lists = await asyncio.gather(*(_models(http, url, given=model is not None) for url in urls))
+    names = tuple(str(entry["id"]) for entry in lists[0].entries)
+    chosen = model or next(name for name in names if "*" not in name)
+    is_vllm = any(entry.get("owned_by") in _VLLM_OWNERS for entry in lists[0].entries) or await _has_metrics(
+        http, urls[0]
+    )
+    notices = []
+    for url, models in zip(urls, lists, strict=True):
+        served = [str(entry["id"]) for entry in models.entries]
+        if models.problem:
+            notices.append(f"{public_name(url)}{models.problem}; {chosen!r} is asked for as it was given")
+        elif not is_listed(chosen, served):
+            if model is None or any(entry.get("owned_by") in _VLLM_OWNERS for entry in models.entries):
+                raise UserError(
+                    f"{public_name(url)} does not serve the model {chosen!r}",
+                    where="target.model",
+                    remedy=f"It serves: {', '.join(served)}.",
+                )
+            notices.append(f"{public_name(url)} does not list the model {chosen!r}, which is asked for all the same")
+    entry = next((entry for entry in lists[0].entries if entry["id"] == chosen), {})
     version = await get_json(http, f"{urls[0]}/version")
-    is_vllm = entry.get("owned_by") == "vllm" or (isinstance(version, dict) and "version" in version)
+    release = str(version.get("version", "")) if isinstance(version, dict) else ""
     limit = entry.get("max_model_len")
     return Identity(
         urls=urls,
         model=chosen,
-        models=names,
+        models=names or (chosen,),
         dialect="vllm" if is_vllm else "openai",
-        version=str(version.get("version", "")) if isinstance(version, dict) else "",
+        version=release,
         max_model_len=limit if isinstance(limit, int) else None,
-        simulated=simulated or any(_is_simulated(entries) for entries in listed),
+        simulated=simulated or SIMULATED_MARK in release or any(_is_simulated(models.entries) for models in lists),
+        listed=not notices,
+        notices=tuple(notices),
     )
 
 
@@ -80,13 +103,29 @@ def _is_simulated(entries: list[dict[str, Any]]) -> bool:
     return any(entry.get("owned_by") == SIMULATED_OWNER for entry in entries)
 
 
-async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
-    where = public_name(url)
+async def _has_metrics(http: aiohttp.ClientSession, url: str) -> bool:
+    """Whether `/metrics` has vLLM's own."""
     try:
-        async with http.get(f"{url}/v1/models") as response:
+        async with http.get(f"{url}/metrics") as response:
+            return response.status == 200 and _VLLM_METRIC.search(await response.read()) is not None
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+@dataclass(frozen=True)
+class _ModelList:
+    entries: list[dict[str, Any]]
+    problem: str = ""  # why there are none, as words behind a URL
+
+
+async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _ModelList:
+    """The list of models; one that can't be had or read is a UserError unless the model's name was ``given``."""
+    where = public_name(url)
+    way = told(checked_route(url))
+    try:
+        async with http.get(f"{url}{_LIST}", allow_redirects=False) as response:
             body = await response.read()
-            status = response.status
-            listing = await response.json(content_type=None) if status == 200 and body else None
+            status, location = response.status, response.headers.get("Location", "")
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise UserError(
             f"{where!r} is not an http:// or https:// URL", where="target", remedy="Write it like http://host:8000."
@@ -96,34 +135,84 @@ async def _models(http: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]
         raise UserError(
             f"TLS failed: {error}", where=where, remedy="Give the authority's certificate with --ca."
         ) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise UserError(
+            f"can't be reached {way}: HTTP {error.status} {error.message}",
+            where=where,
+            remedy="Does the proxy allow it, and does it want a password? NO_PROXY exempts the target from it.",
+        ) from error
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         await _refuse_http2_only(url)
         reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
-        raise TargetGone(f"can't be reached: {reason}", where=where, remedy="Is the server up?") from error
-    except (aiohttp.ClientError, ValueError) as error:
+        raise TargetGone(
+            f"can't be reached{way and ' ' + way}: {reason}", where=where, remedy="Is the server up?"
+        ) from error
+    except aiohttp.ClientError as error:
         await _refuse_http2_only(url)
         raise UserError(f"is not an OpenAI API: {error}", where=where) from error
     if status in (426, 505):  # Upgrade Required, HTTP Version Not Supported
         await _refuse_http2_only(url)
+    if status in REDIRECTS:
+        refusal = moved(url, _LIST, location, status)
+        if not refusal.stays:
+            raise refusal
+    if status == 407:
+        raise UserError(f"can't be reached {way}: HTTP 407, the proxy wants a password", where=where)
     if status in (401, 403):
-        raise UserError(
-            f"refuses access (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+        raise access_refused(where, status)
+    if status >= 500 and status != 501:
+        raise TargetGone(
+            f"answers {_LIST} with HTTP {status}{way and ', asked ' + way}", where=where, remedy="Is the server up?"
         )
-    if status >= 500:
-        raise TargetGone(f"answers /v1/models with HTTP {status}", where=where, remedy="Is the server up?")
+    try:
+        listing = json.loads(body) if status == 200 else None
+    except ValueError:
+        listing = None
     data = listing.get("data") if isinstance(listing, dict) else None
-    if not isinstance(data, list) or not data or not all(isinstance(e, dict) and "id" in e for e in data):
+    entries = [entry for entry in data if isinstance(entry, dict) and "id" in entry] if isinstance(data, list) else []
+    if given:
+        answered = "lists no models" if status == 200 else f"answered HTTP {status}"
+        return _ModelList(entries, "" if entries else f"{_LIST} {answered}")
+    if isinstance(data, list) and not any("*" not in str(entry["id"]) for entry in entries):
+        what = f"{_LIST} lists only patterns ({entries[0]['id']})" if entries else f"{_LIST} lists no models"
+        raise UserError(what, where=where, remedy="Name the model: --model NAME (target.model).")
+    if not entries:
         raise UserError(
-            f"is not an OpenAI API: /v1/models answered HTTP {status} without a list of models",
+            f"is not an OpenAI API: {_LIST} answered HTTP {status} without a list of models",
             where=where,
-            remedy="Give the base URL, in front of /v1.",
+            remedy="Give the base URL, in front of /v1. If the server has no list, name the model: --model NAME.",
         )
-    return data
+    return _ModelList(entries)
+
+
+class Moved(UserError):
+    """A redirect, which the load would not follow; `stays` if it leads to the same base URL (a slash at the end)."""
+
+    stays = False
+
+
+def moved(url: str, path: str, location: str, status: int) -> Moved:
+    """The refusal of a base ``url`` whose ``path`` answers with a redirect; it names the new base URL if it can."""
+    target = public_name(urljoin(f"{url}{path}", location)) if location else ""
+    base = target.removesuffix(path)
+    error = Moved(
+        f"redirects {path} to {target or 'nowhere'} (HTTP {status}), and the load doesn't follow redirects",
+        where=public_name(url),
+        remedy=f"Name the new address: --target {base}" if base != target else "Name the address of the API itself.",
+    )
+    error.stays = base == public_name(url)
+    return error
+
+
+def access_refused(where: str, status: int) -> UserError:
+    return UserError(
+        f"refuses access (HTTP {status})", where=where, remedy="Name the API key's variable with --api-key-env."
+    )
 
 
 async def _refuse_http2_only(url: str) -> None:
     """Called when HTTP/1.1 got no answer: say so where the server speaks HTTP/2 and nothing else."""
-    if await speaks_http2(url):
+    if not route(url).proxy and await speaks_http2(url):
         raise UserError(
             "speaks only HTTP/2, and the load generator speaks HTTP/1.1",
             where=public_name(url),
@@ -166,7 +255,7 @@ def _any_context() -> ssl.SSLContext:
 async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
     """The JSON at a URL; None where there is none, whatever the reason."""
     try:
-        async with http.get(url) as response:
+        async with http.get(url, allow_redirects=False) as response:
             return await response.json(content_type=None) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

@@ -98,8 +98,10 @@ async def first_token(
     else:
         body["prompt"] = _FIRST_PROMPT
     try:
-        async with http.post(f"{url}{PATHS[endpoint]}", json=body, timeout=_FIRST_TOKEN) as response:
-            status, text = response.status, await response.text()
+        status, text = await _post(http, f"{url}{PATHS[endpoint]}", body)
+        if status != 200 and "max_completion_tokens" in text:
+            del body["max_tokens"]
+            status, text = await _post(http, f"{url}{PATHS[endpoint]}", {**body, "max_completion_tokens": 1})
     except (aiohttp.ClientError, TimeoutError) as error:
         ended = None if life.detached else await process.ended_within(LAST_WORD_S)
         if ended is not None:
@@ -114,6 +116,11 @@ async def first_token(
     if status != 200:
         raise failure(process, f"the server is up but answers HTTP {status}: {text[:300]}", "target")
     life.phases["first token"] = time.monotonic() - since_s
+
+
+async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> tuple[int, str]:
+    async with http.post(url, json=body, timeout=_FIRST_TOKEN, allow_redirects=False) as response:
+        return response.status, await response.text()
 
 
 def _first_model(listing: Any) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from tailgate.harness.host.http_client import http_client
 from tailgate.harness.telemetry.gpu.sources import GpusFound, Latest, latest
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
@@ -62,7 +63,7 @@ class DcgmScraper:
         self._counted: dict[str, float] = {}
 
     async def start(self) -> GpusFound:
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=_TIMEOUT, trust_env=True)
+        self._session = http_client(self._headers, timeout=_TIMEOUT)
         page = await self._page()
         if isinstance(page, str):
             return GpusFound(problem=f"{self._url}: {page}")

@@ -1,18 +1,15 @@
 """The JSON body of a request: made from a plan row, or one of the user's own log with what we must set over it."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from tailgate.loadgen.injector.api.request_builder import BodyMaker, Row
-from tailgate.loadgen.job import STREAMED, Job
+from tailgate.loadgen.job import LIMITS, STREAMED, Job
 from tailgate.workloads.prompts.content_table import ContentTable, table_default
 from tailgate.workloads.prompts.prompts import PromptMaker
 from tailgate.workloads.traces.logged_bodies import Bodies
-
-# Other names for `max_tokens`: with two of them a server may heed the one that isn't ours.
-_LIMITS: Final = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos")
 
 
 def body_maker(job: Job) -> BodyMaker:
@@ -38,18 +35,22 @@ class MadeBodies:
         name = b',"messages":' if job.api == "chat" else b',"prompt":'
         self._before = b'{"model":' + orjson.dumps(job.model) + name
         self._before_of = {kind: b'{"model":' + orjson.dumps(adapter) + name for kind, adapter in job.adapters.items()}
-        fields: dict[str, Any] = {"temperature": 0, **(STREAMED if job.streamed else {}), **job.extra}
-        self._after = b"," + orjson.dumps(fields)[1:]
-        self._forced = job.forced_output
+        fields: dict[str, Any] = {"temperature": 0, **(STREAMED if job.streamed else {})}
+        fields = {name: value for name, value in fields.items() if name not in job.omitted} | job.extra
+        self._after = b"," + orjson.dumps(fields)[1:] if fields else b"}"
+        self._limit = b'"%b":%%d' % job.limit.encode()
+        forced = {"min_tokens": b',"min_tokens":%d', "ignore_eos": b',"ignore_eos":true'} if job.forced_output else {}
+        self._floor = b"".join(text for name, text in forced.items() if name not in job.omitted)
+        self._ranked = "priority" not in job.omitted
 
     def body(self, row: Row) -> bytes:
         return self.around(self._make(row.content_seed, row.prefix_blocks, row.prompt_tokens), row)
 
     def around(self, prompt: bytes, row: Row) -> bytes:
-        length = b'"max_tokens":%d' % row.output_tokens
-        if self._forced:
-            length += b',"min_tokens":%d,"ignore_eos":true' % row.output_tokens
-        if row.priority:
+        length = self._limit % row.output_tokens
+        if self._floor:
+            length += self._floor.replace(b"%d", b"%d" % row.output_tokens)
+        if row.priority and self._ranked:
             length += b',"priority":%d' % row.priority
         before = self._before_of.get(row.kind, self._before)
         return b"".join((before, prompt, b",", length, self._after))
@@ -64,8 +65,11 @@ class ReplayedBodies:
         self._served = frozenset(job.served)
 
     def body(self, row: Row) -> bytes:
+        return self.around(self._bodies.body(row.content_seed), row)
+
+    def around(self, logged: dict[str, Any], row: Row) -> bytes:
         job = self._job
-        fields = dict(self._bodies.body(row.content_seed))
+        fields = dict(logged)
         if fields.get("model") not in self._served:
             fields["model"] = job.model
         options = fields.pop("stream_options", None)
@@ -73,9 +77,11 @@ class ReplayedBodies:
         if job.streamed:
             fields |= {"stream": True, "stream_options": {**(options or {}), "include_usage": True}}
         if job.forced_output:
-            for name in _LIMITS:
+            for name in LIMITS:
                 fields.pop(name, None)
-            fields |= {"max_tokens": row.output_tokens, "min_tokens": row.output_tokens, "ignore_eos": True}
+            fields |= {job.limit: row.output_tokens, "min_tokens": row.output_tokens, "ignore_eos": True}
+        elif job.limit != "max_tokens" and "max_tokens" in fields:
+            fields[job.limit] = fields.pop("max_tokens")
         if row.priority:
             fields["priority"] = row.priority
-        return orjson.dumps(fields | job.extra)
+        return orjson.dumps({name: value for name, value in fields.items() if name not in job.omitted} | job.extra)

@@ -4,12 +4,12 @@ import base64
 import ipaddress
 import socket
 import ssl
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from tailgate.loadgen.injector.http.proxies import Route, route
 from tailgate.workloads.common.errors import UserError
 
 # A name with several addresses (localhost is ::1 and 127.0.0.1): each is tried this long before the run.
@@ -30,6 +30,7 @@ class Endpoint:
     tunnel_request: bytes = b""  # CONNECT to a proxy
     authorization: str = ""  # from the user and password of the URL
     proxy_authorization: str = ""  # for a proxy that is asked for each request, not for a tunnel
+    via: str = ""  # the proxy and the variable that names it, as errors show them
 
     @property
     def on_loopback(self) -> bool:
@@ -67,16 +68,10 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
     authority = f"{_bracketed(host)}:{parts.port}" if parts.port else _bracketed(host)
     tls = tls_context(trust) if parts.scheme == "https" else None
     connect_to, tunnel, proxy_authorization = (host, port), b"", ""
-    if proxy := _proxy_for(parts.scheme, host, port):
-        named = f"the environment's {parts.scheme.upper()}_PROXY"
-        proxy_parts, proxy_host, proxy_port = _taken_apart(proxy, named)
+    way = checked_route(base_url)
+    if way.proxy:
+        proxy_parts, proxy_host, proxy_port = _taken_apart(way.proxy, way.variable)
         connect_to = (proxy_host, proxy_port)
-        if proxy_parts.scheme != "http":
-            raise UserError(
-                f"a proxy that is spoken to in {proxy_parts.scheme} is not supported",
-                where=named,
-                remedy="Name an http:// proxy (it tunnels TLS as well), or exempt the target with NO_PROXY.",
-            )
         proxy_authorization = _basic(proxy_parts)
         if tls:
             where = f"{_bracketed(host)}:{port}"
@@ -85,7 +80,7 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
             proxy_authorization = ""
         else:
             target = f"http://{authority}{target}"
-    family, address = _look_up(*connect_to)
+    family, address = _look_up(*connect_to, where=way.variable if way.proxy else "target")
     return Endpoint(
         name=public_name(base_url),
         family=family,
@@ -97,7 +92,31 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
         tunnel_request=tunnel,
         authorization=_basic(parts),
         proxy_authorization=proxy_authorization,
+        via=told(way) if way.proxy else "",
     )
+
+
+def checked_route(base_url: str) -> Route:
+    """The way to a base URL; a UserError where its proxy is one that we can't speak to."""
+    _taken_apart(base_url, "target")
+    way = route(base_url)
+    if way.proxy:
+        named = f"the environment's {way.variable}"
+        parts, _, _ = _taken_apart(way.proxy, named)
+        if parts.scheme != "http":
+            raise UserError(
+                f"a proxy that is spoken to in {parts.scheme} is not supported",
+                where=named,
+                remedy="Name an http:// proxy (it tunnels TLS as well), or exempt the target with NO_PROXY.",
+            )
+    return way
+
+
+def told(way: Route) -> str:
+    """A route in words, without secrets; empty where the environment names no proxy."""
+    if way.proxy:
+        return f"through the proxy {public_name(way.proxy)} ({way.variable})"
+    return f"past the proxy of {way.variable}: {way.bypass}" if way.bypass else ""
 
 
 def _taken_apart(url: str, where: str) -> tuple[SplitResult, str, int]:
@@ -147,11 +166,11 @@ def _unfit(where: str, error: OSError, wanted: str, *files: str | None) -> UserE
     )
 
 
-def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+def _look_up(host: str, port: int, where: str) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise UserError(f"can't resolve {host!r}: {error}", where="target", remedy="Check the host name.") from error
+        raise UserError(f"can't resolve {host!r}: {error}", where=where, remedy="Check the host name.") from error
     if len(found) > 1:
         for family, kind, protocol, _, address in found:
             with socket.socket(family, kind, protocol) as probe:
@@ -159,16 +178,6 @@ def _look_up(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...
                 if probe.connect_ex(address) == 0:
                     return family, address
     return found[0][0], found[0][4]
-
-
-def _proxy_for(scheme: str, host: str, port: int) -> str | None:
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(scheme)
-    # The standard library knows names, suffixes and ports, but not how an IPv6 address stands in a list.
-    exempt = host in (entry.strip() for entry in proxies.get("no", "").split(","))
-    if not proxy or exempt or urllib.request.proxy_bypass(f"{_bracketed(host)}:{port}"):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _basic(parts: SplitResult) -> str:

@@ -51,6 +51,7 @@ class Transport(ABC):
         self._unread_since_ns = 0  # the last read was full: what it left has been there since then
         self._connecting = False
         self._tunnel: bytearray | None = None
+        self.ended_ns = 0  # when the last exchange ended: the stamp of its last read, or when it failed
 
     @property
     def open(self) -> bool:
@@ -231,7 +232,10 @@ class Transport(ABC):
         if exchange is not None:
             if status is Status.RESET and exchange.sent_ns is None:  # in the handshake with a proxy or TLS
                 status = Status.CONNECT_ERROR
-            exchange.fail(status, error, end_ns or clock(REALTIME))
+            if status is Status.CONNECT_ERROR and self.endpoint.via:
+                error = f"{error}; {self.endpoint.via}"
+            self.ended_ns = end_ns or clock(REALTIME)
+            exchange.fail(status, error, self.ended_ns)
             self._ended(self, exchange)
 
     def hang_up(self, status: Status, error: str) -> None:

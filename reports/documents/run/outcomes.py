@@ -8,7 +8,7 @@ import orjson
 
 from tailgate.reports.documents.model import TONES, Code, Depth, Note, Notes, Row, Section, Table, TableCell, section
 from tailgate.reports.rundir.events import Event
-from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.summary.model import ErrorKind, Summary
 from tailgate.reports.validity.client import Check
 from tailgate.workloads.common.formatting import ms, plain
@@ -51,6 +51,15 @@ def events_section(events: Sequence[Event]) -> Section:
     )
 
 
+def _requests(target: TargetRecord) -> list[tuple[str, str]]:
+    """The form that requests had; none for runs that didn't write it down."""
+    form = target.requests
+    if not form:
+        return []
+    without = f", without {', '.join(form['omitted'])}" if form.get("omitted") else ""
+    return [("requests", f"fields {form.get('fields')}, prompts {form.get('prompt')}, {form.get('limit')}{without}")]
+
+
 def what_was_run(manifest: Manifest) -> Section:
     target = manifest.target
     rows = [
@@ -59,6 +68,8 @@ def what_was_run(manifest: Manifest) -> Section:
         ("model", target.model),
         ("server", f"{target.server} {target.version}".strip()),
         ("endpoint", target.endpoint),
+        *_requests(target),
+        *((f"way to {url}", way) for url, way in target.proxy.items()),
         ("loop", manifest.loop),
         ("seed", str(manifest.seed)),
         ("plan hash", manifest.plan_hash),

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from tailgate.reports.documents.model import Block, Depth, Note, Notes, Row, Section, Table, TableCell, facts, section
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.diagnosis import FindingKind
+from tailgate.reports.summary.findings import FindingKind
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.workloads.common.formatting import gib, ms, optional, percent, plain

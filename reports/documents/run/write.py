@@ -30,7 +30,7 @@ from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.catalogue import PER_REQUEST
 from tailgate.reports.metrics.slowest import slowest
 from tailgate.reports.metrics.timeline import timeline
-from tailgate.reports.rundir.events import read_events
+from tailgate.reports.rundir.events import Event, read_events
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
@@ -50,7 +50,7 @@ _CSV_COLUMNS = (
 
 def run_document(summary: Summary, manifest: Manifest | None = None, analysis: Analysis | None = None) -> Document:
     sections = [head(summary, manifest), latency(summary, analysis)]
-    events, _ = read_events(analysis.run.path) if analysis else ([], 0)
+    events = _events(analysis) if analysis else []
     if analysis:
         spread = [figure for figure in (heatmap(analysis), ttft_by_prompt(analysis)) if figure is not None]
         sections.append(section("Over time", over_time(analysis, timeline(analysis), events), FigureRow(spread)))
@@ -86,6 +86,14 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
 def _also_failed(found: InvalidCause) -> list[str]:
     others = ", ".join(check_name(check) for check in found.others)
     return [f"These checks failed as well, most often for the same reason: {others}."] if others else []
+
+
+def _events(analysis: Analysis) -> list[Event]:
+    """What happened, and from when a loop that ended by a number of requests had users without one."""
+    events, _ = read_events(analysis.run.path)
+    if (since := analysis.run.users_run_out_ns) is not None:
+        events.append(Event(since, "users", "users run out of requests"))
+    return sorted(events, key=lambda event: event.t_ns)
 
 
 def _about(manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,10 @@ import pyarrow as pa
 import pytest
 from aiohttp import web
 
+from tailgate.harness.config.run_spec import build
+from tailgate.harness.run.own_requests import OwnRequests
+from tailgate.harness.run.prompt_content import Prompts
+from tailgate.harness.run.request_form import choose_form
 from tailgate.harness.run.warmup import AT_ONCE, MOST_AT_ONCE, WINDOW, WarmupRefused, WarmupResult, warm_up
 from tailgate.harness.targets.base import Identity, TargetGone
 
@@ -46,6 +51,7 @@ class Lengths:
 
     table: Any
     span_s: float = 0.0
+    loop: str = "open"
 
 
 def plan(*prompt_tokens: int, span_s: float = 0.0, output_tokens: int = 32) -> Any:
@@ -69,9 +75,14 @@ def against(
         runners = [await serve(script) for script in scripts]
         urls = tuple(f"http://127.0.0.1:{runner.addresses[0][1]}" for runner in runners)
         identity = Identity(urls, "m", ("m",), dialect, "1", 2000)
+        lengths = sent or plan(100, 200, 300, 5000)
+        workload = {"prompt_tokens": 8, "output_tokens": 8, "users": 1, "requests": 1}
+        spec = build({"target": {"url": urls[0], "endpoint": endpoint}, "workload": workload}, "test", Path.cwd())
+        form = choose_form(spec, identity)
+        own = OwnRequests(spec, identity, form, Prompts(None, {"mode": form.prompt}), lengths)
         try:
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-                return await warm_up(http, identity, endpoint, sent or plan(100, 200, 300, 5000), users, budget_s)
+                return await warm_up(http, identity, own, lengths, users, budget_s)
         finally:
             for runner in runners:
                 await runner.cleanup()
@@ -145,10 +156,9 @@ def test_an_answer_that_is_not_200_is_no_warm_up():
 def test_its_prompts_are_never_twice_the_same_nor_in_anyones_cache_and_fit_the_context():
     script = Scripted(slow=0.02, fast=0.02, slow_requests=0)
     against(script, budget_s=0.3)
-    assert (
-        len({b["prompt"] for b in script.bodies}) == len({b["cache_salt"] for b in script.bodies}) == len(script.bodies)
-    )
-    assert max(len(b["prompt"]) for b in script.bodies) < 2000 * 4
+    prompts = {tuple(b["prompt"]) for b in script.bodies}
+    assert len(prompts) == len({b["cache_salt"] for b in script.bodies}) == len(script.bodies)
+    assert max(len(prompt) for prompt in prompts) < 2000 and all(type(token) is int for p in prompts for token in p)
     assert all(b["ignore_eos"] for b in script.bodies) and script.paths == {"/v1/completions"}
 
 
@@ -156,4 +166,4 @@ def test_other_servers_get_no_fields_of_vllms():
     script = Scripted(slow=0.02, fast=0.02, slow_requests=0)
     against(script, endpoint="chat", dialect="openai", budget_s=0.1)
     assert script.paths == {"/v1/chat/completions"}
-    assert set(script.bodies[0]) == {"model", "max_tokens", "messages"}
+    assert set(script.bodies[0]) == {"model", "max_tokens", "messages", "temperature", "stream", "stream_options"}

@@ -50,7 +50,10 @@ RESET = ("POST", "/reset_prefix_cache")
 
 def test_isolation_is_a_new_salt_for_every_run_and_the_default_on_vllm():
     async def ask(http: aiohttp.ClientSession, url: str) -> list[Any]:
-        return [await prepare_caches(http, identity(url), declared) for declared in ("isolated", "isolated", None)]
+        return [
+            await prepare_caches(http, identity(url), declared, can_salt=True)
+            for declared in ("isolated", "isolated", None)
+        ]
 
     states = against({}, ask)
     salts = {state.extra["cache_salt"] for state in states}
@@ -58,15 +61,15 @@ def test_isolation_is_a_new_salt_for_every_run_and_the_default_on_vllm():
 
 
 def test_other_servers_are_left_as_they_are_and_cannot_be_isolated():
-    state = against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), None))
+    state = against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), None, can_salt=False))
     assert (state.policy, state.extra) == ("as-is", {})
-    with pytest.raises(UserError, match="takes no cache_salt"):
-        against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), "isolated"))
+    with pytest.raises(UserError, match="have no cache_salt"):
+        against({}, lambda http, url: prepare_caches(http, identity(url, "openai"), "isolated", can_salt=False))
 
 
 def test_cold_is_believed_only_when_the_server_says_success():
     def cold(answer: tuple[int, Any]) -> Any:
-        return against({RESET: answer}, lambda http, url: prepare_caches(http, identity(url), "cold"))
+        return against({RESET: answer}, lambda http, url: prepare_caches(http, identity(url), "cold", can_salt=True))
 
     assert cold((200, {"success": True})).policy == "cold"
     with pytest.raises(UserError, match="refused to reset"):
@@ -90,8 +93,10 @@ def test_a_balancer_over_replicas_is_found_and_no_cache_behind_it_is_reset(repli
             assert several == ((server.url,) if replicas > 1 else ())
             if several:
                 with pytest.raises(UserError, match=r"several servers answer.*only one.*target\.urls"):
-                    await prepare_caches(http, identity(server.url), "cold", several=several)
-                assert (await prepare_caches(http, identity(server.url), None, several=several)).policy == "isolated"
+                    await prepare_caches(http, identity(server.url), "cold", several=several, can_salt=True)
+                assert (
+                    await prepare_caches(http, identity(server.url), None, several=several, can_salt=True)
+                ).policy == "isolated"
 
     with ScriptedServer(answer) as server:
         asyncio.run(scenario(server))
@@ -110,7 +115,7 @@ def test_a_server_without_metrics_is_asked_once() -> None:
 
 def test_a_warm_cache_needs_a_warm_up():
     def warm(warmup_s: float) -> Any:
-        return against({}, lambda http, url: prepare_caches(http, identity(url), "warm", warmup_s))
+        return against({}, lambda http, url: prepare_caches(http, identity(url), "warm", warmup_s, can_salt=True))
 
     assert (warm(10.0).policy, warm(10.0).extra) == ("warm", {})
     with pytest.raises(UserError, match=r"cache: nothing would warm it.*workload\.warmup"):

@@ -62,7 +62,7 @@ def test_text_wraps_before_numbers_do_and_numbers_before_a_column_goes() -> None
     table = Table(["", "bounds", "why"], [["row", "1.25 to 13.5", "its reason in so many words"]], words=(0, 2))
     assert "│ 1.25 to 13.5 │ its reason in so many words │" in on_a_terminal(60, table)
     assert "│ 1.25 to 13.5 │ its reason" in on_a_terminal(40, table)
-    narrow = on_a_terminal(24, table)
+    narrow = on_a_terminal(26, table)
     assert "1.25 to 13.5" not in narrow and "13.5" in narrow and "many" in narrow
 
 

@@ -1,0 +1,133 @@
+"""Requests of our own before the load: in the form that will be measured, with a text that won't be.
+
+Their seeds are not the plan's, and where requests have a cache salt theirs is another: nothing that they leave in a
+prefix cache is found by the load.
+"""
+
+import functools
+import re
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import orjson
+
+from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.run.prompt_content import Prompts
+from tailgate.harness.run.request_form import RequestForm
+from tailgate.harness.targets.base import Identity
+from tailgate.loadgen.injector.api.openai_request import MadeBodies, ReplayedBodies, prompt_maker
+from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, error_text, read_events, read_whole
+from tailgate.loadgen.injector.api.request_builder import Row
+from tailgate.loadgen.job import LIMITS, PATHS, Job
+from tailgate.workloads.plan.plan import Plan
+from tailgate.workloads.prompts.content_table import table_default
+from tailgate.workloads.prompts.prompts import Mode, PromptMaker
+from tailgate.workloads.traces.logged_bodies import Bodies
+
+_JSON: Final = {"Content-Type": "application/json"}
+# In a string of JSON the quotes would be escaped: this is no generated text.
+_FINGERPRINT: Final = re.compile(rb'"system_fingerprint"\s*:\s*"([^"\\]*)"')
+
+
+def with_form(job: Job, spec: RunSpec, identity: Identity, form: RequestForm, prompts: Prompts) -> Job:
+    """The job with all that decides what a request's body holds."""
+    return replace(
+        job,
+        content=prompts.table,
+        content_options=prompts.options,
+        bodies=prompts.bodies,
+        served=identity.models,
+        extra=spec.extra,
+        streamed=spec.streamed,
+        forced_output=spec.output == "forced",
+        limit=form.limit,
+        omitted=form.omitted,
+    )
+
+
+@functools.cache
+def _filler(mode: Mode) -> PromptMaker:
+    """What makes text to stand for that of a log."""
+    return PromptMaker(table_default(), mode=mode)
+
+
+class OwnRequests:
+    """Makes the bodies of such requests, each with a text of its own."""
+
+    def __init__(self, spec: RunSpec, identity: Identity, form: RequestForm, prompts: Prompts, plan: Plan) -> None:
+        blank = Job("", "", 0, 1, plan.loop, identity.urls, spec.target.endpoint, identity.model, identity.dialect)
+        self._job = with_form(blank, spec, identity, form, prompts)
+        self.endpoint = self._job.api
+        self._salted = form.salts and spec.cache in (None, "isolated")
+        self._maker = prompt_maker(self._job) if prompts.bodies is None else None
+        if prompts.bodies is not None:
+            self._logged = Bodies(Path(prompts.bodies))
+            self._lines = plan.table["content_seed"].to_pylist()
+
+    def body(self, prompt_tokens: int, output_tokens: int) -> bytes:
+        """A body of about these lengths."""
+        seed = secrets.randbits(63)
+        row = Row(0, None, 0, 0, 0, prompt_tokens, output_tokens, [], seed, 0)
+        job = self._job
+        if self._salted:
+            job = replace(job, extra={**job.extra, "cache_salt": secrets.token_hex(8)})
+        if self._maker is not None:
+            return MadeBodies(job, self._maker).body(row)
+        logged = dict(self._logged.body(self._lines[seed % len(self._lines)]))
+        for name in LIMITS:
+            logged.pop(name, None)
+        logged[job.limit] = output_tokens
+        if job.api == "chat":
+            logged["messages"] = _filler("chat").messages(seed, [], prompt_tokens)
+        elif isinstance(logged.get("prompt"), list):
+            logged["prompt"] = orjson.loads(_filler("ids").ids_json(seed, [], prompt_tokens))
+        else:
+            logged["prompt"] = _filler("text").text(seed, [], prompt_tokens)
+        return ReplayedBodies(job, self._logged).around(logged, row)
+
+
+@dataclass(frozen=True)
+class OwnAnswer:
+    """What came back; an error that comes inside a 200 counts as a refusal."""
+
+    status: int
+    error: str = ""  # the server's words; empty if it served the request
+    location: str = ""  # where a redirect points
+    fingerprint: str = ""  # `system_fingerprint`
+
+    @property
+    def served(self) -> bool:
+        return self.status == 200 and not self.error
+
+
+async def send(
+    http: aiohttp.ClientSession, url: str, endpoint: str, body: bytes, timeout: aiohttp.ClientTimeout
+) -> OwnAnswer:
+    """Send one; redirects are not followed, since the load doesn't follow them either."""
+    address = f"{url}{PATHS[endpoint]}"
+    async with http.post(address, data=body, headers=_JSON, timeout=timeout, allow_redirects=False) as response:
+        raw = await response.read()
+    found = _FINGERPRINT.search(raw)
+    error = _error_inside(raw, chat=endpoint == "chat") if response.status == 200 else error_text(raw)
+    return OwnAnswer(
+        response.status,
+        " ".join(error.split())[:300],
+        response.headers.get("Location", ""),
+        found[1].decode(errors="replace") if found else "",
+    )
+
+
+def _error_inside(raw: bytes, *, chat: bool) -> str:
+    """The error that a 200 reports instead of an answer; what can't be read is none, the load will show it."""
+    reading = Reading(chat=chat, vllm=False)
+    try:
+        if raw.lstrip()[:1] == b"{":
+            read_whole(reading, raw)
+        else:
+            read_events(reading, raw, whole=True)
+    except BadPayload:
+        return ""
+    return str(reading.error) if reading.error is not None and not reading.contents else ""
