@@ -36,6 +36,9 @@ _TO_LAST: Final[Columns] = (
     ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
 )  # fmt: skip
 _MOST_TENANTS: Final = 24
+# The load generator's own error shows where it is more than this of a figure, and than a clock could tell.
+_SHOWN_SHARE: Final = 0.01
+_SHOWN_MS: Final = 0.1
 _DASH: Final = "no answer has this figure (ITL, TPOT and stall need a second token), or too few for an interval"
 _SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says what a good request is"
 
@@ -54,6 +57,7 @@ def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
         doc.Note(how, depth=doc.Depth.PAGE),
         *_brief(summary),
         _table(summary),
+        doc.Note(_own_error_line(summary)),
         doc.Note(_wire_line(summary), depth=doc.Depth.BRIEF),
         _wire(summary),
         doc.FigureRow([curve for curve in curves if curve]),
@@ -99,6 +103,21 @@ def _table(summary: Summary) -> doc.Table:
                 rows.append([f"{metric.label}{suffix}", f"{statistics.n:,}", *cells])
     rare = _rare(summary, metrics, rows)
     return doc.Table(["", "n", *_PAGE_COLUMNS], rows, depth=doc.Depth.PAGE, dash=_DASH, rare=rare)
+
+
+def _own_error_line(summary: Summary) -> str:
+    """What the load generator itself leaves uncertain of p50 and p99, where that is more than a hundredth."""
+    wide = []
+    for metric in LATENCIES:
+        values = summary.latency_ms.get(metric.key)
+        for name in ("p50", "p99"):
+            value, ends = (None, None) if values is None else (values.statistic(name), values.errors.get(name))
+            if value is None or ends is None or ends[0] is None or ends[1] is None or metric.rare or metric.variant_of:
+                continue
+            half = (ends[1] - ends[0]) / 2
+            if half > max(_SHOWN_MS, _SHOWN_SHARE * value):
+                wide.append(f"{metric.label} {name} ± {ms(half)}")
+    return f"The load generator itself leaves uncertain, ms: {', '.join(wide)}." if wide else ""
 
 
 def _rare(summary: Summary, metrics: Sequence[Metric], rows: Sequence[doc.Row]) -> list[int]:
