@@ -1,6 +1,7 @@
 """Entry of the Locust process: ``python -m tailgate.loadgen --fd N --injectors K`` (N: its end of a socket).
 
-With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of injectors of its own.
+With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of injectors of its own, and with
+``--token-env VARIABLE`` only those that have the same token in theirs.
 """
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
@@ -21,6 +22,7 @@ from tailgate.loadgen.control.channel import Channel, Message
 from tailgate.loadgen.control.local_run import LocalRun
 from tailgate.loadgen.control.webui import DEFAULT_PORT as UI_PORT
 from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
+from tailgate.loadgen.distributed.seal import read_token
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--expect", type=int, default=0)
     parser.add_argument("--ui", default=None)
     parser.add_argument("--wait", type=float, default=60.0)
+    parser.add_argument("--token-env", default=None)
     arguments = parser.parse_args()
     sys.stdout = sys.stderr  # what a locustfile prints: the command's own output is for results
     del sys.argv[1:]  # Locust's web UI reads them, and knows none of ours
@@ -73,7 +76,7 @@ def _run(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "L
 
     bind = split_address(arguments.bind, DEFAULT_PORT, "--bind")
     refuse_a_port_in_use(*bind, "--bind")
-    return MasterRun(bind, arguments.expect, arguments.wait, report, arguments.ui)
+    return MasterRun(bind, arguments.expect, arguments.wait, report, arguments.ui, read_token(arguments.token_env))
 
 
 if __name__ == "__main__":

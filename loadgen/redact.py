@@ -61,7 +61,7 @@ class Secrets:
             case Mapping():
                 for name, value in settings.items():
                     if is_secret(str(name)):
-                        self._add(word for text in _texts(value) for word in _words(str(name), text))
+                        self._add(word for text in texts(value) for word in _words(str(name), text))
                     self.learn_settings(value)
             case list() | tuple():
                 for value in settings:
@@ -135,13 +135,14 @@ def _words(name: str, value: str) -> Iterable[str]:
     return (word for word in words if len(word) >= least and word.lower() not in _SCHEMES)
 
 
-def _texts(value: Any) -> Iterable[str]:
+def texts(value: Any) -> Iterable[str]:
+    """All texts in nested settings, their keys apart."""
     match value:
         case str():
             yield value
         case Mapping():
             for item in value.values():
-                yield from _texts(item)
+                yield from texts(item)
         case list() | tuple():
             for item in value:
-                yield from _texts(item)
+                yield from texts(item)

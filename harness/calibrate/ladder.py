@@ -44,6 +44,11 @@ class LadderStep:
     ttft_error_p99: float | None
     itl_error_p50: float | None
     itl_error_p99: float | None
+    # Half of what the load generator itself leaves uncertain of each (docs/metrics.md): it needs no known truth.
+    ttft_own_p50: float | None
+    ttft_own_p99: float | None
+    itl_own_p50: float | None
+    itl_own_p99: float | None
     dispatch_lag_p99: float | None
     receive_lag_p99: float | None
     cpu_share: float | None
@@ -112,6 +117,11 @@ async def _measured(url: str, rate: float, tokens: int, length_s: float, injecto
     return _judged(rate, tokens, summary, late["p99"])
 
 
+def _own(latency: dict[str, Any], percentile: str) -> float | None:
+    ends = latency.get(f"{percentile}_error")
+    return None if ends is None else (ends[1] - ends[0]) / 2
+
+
 def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: float) -> LadderStep:
     latency, client = summary["latency_ms"], summary["client"]
     errors = {f"ttft {q}": _error(latency["ttft_from_send"][q], TTFT_MS) for q in ("p50", "p99")}
@@ -138,6 +148,10 @@ def _judged(rate: float, tokens: int, summary: dict[str, Any], server_late: floa
         ttft_error_p99=errors["ttft p99"],
         itl_error_p50=errors.get("itl p50"),
         itl_error_p99=errors.get("itl p99"),
+        ttft_own_p50=_own(latency["ttft_from_send"], "p50"),
+        ttft_own_p99=_own(latency["ttft_from_send"], "p99"),
+        itl_own_p50=_own(latency["itl"], "p50"),
+        itl_own_p99=_own(latency["itl"], "p99"),
         dispatch_lag_p99=client["dispatch_lag_ms"]["p99"],
         receive_lag_p99=client["receive_lag_ms"]["p99"],
         cpu_share=client["cpu_fraction_max"],

@@ -42,7 +42,10 @@ _USAGE = (
     b'data: {"id":"cmpl-0123456789abcdef","object":"text_completion","created":1764000000,"model":"null","choices":[],'
     b'"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}}\n\n'
 )
-_MAX_TOKENS = re.compile(rb'"max_tokens":\s*(\d+)')
+# Numbers of sane length: whoever finds the port must not end the calibration with a strange one.
+_MAX_TOKENS = re.compile(rb'"max_tokens":\s*([1-9]\d{0,8})(?!\d)')
+_LENGTH = re.compile(rb"content-length:\s*(\d{1,9})(?!\d)", re.IGNORECASE)
+_LARGEST_BYTES = 1 << 26
 
 
 def _chunk(data: bytes) -> bytes:
@@ -107,7 +110,7 @@ class NullServer:
         except OSError:
             data, ancillary = b"", []
         fd = sock.fileno()
-        if not data:
+        if not data or len(self._input.get(fd, b"")) > _LARGEST_BYTES:
             self._loop.unwatch(fd)
             self._input.pop(fd, None)
             sock.close()
@@ -118,7 +121,7 @@ class NullServer:
             stamp = seconds * _GIGA + nanoseconds
         whole = self._input.pop(fd, b"") + data
         head, blank, body = whole.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length:\s*(\d+)", head, re.I)
+        length = _LENGTH.search(head)
         if not blank or len(body) < int(length[1] if length else 0):
             self._input[fd] = whole
             return

@@ -28,11 +28,9 @@ def run(argv: list[str]) -> int:
 
         write_document(markdown(document), "md")
     else:
-        from rich.console import Console
+        from tailgate.reports.documents.render.terminal import print_document, print_verdict_line, standard_output
 
-        from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
-
-        console = Console()
+        console = standard_output()
         if options.quiet:
             print_verdict_line(document, console)
             return 0

@@ -200,5 +200,7 @@ RUN: Final = (
 WORKERS: Final = (
     Flag("--expect-workers", "workers.expect", "Send from N workers instead of this machine.", type=int, metavar="N"),
     Flag("--bind", "workers.bind", "Where workers join (default: 127.0.0.1:5557).", metavar="HOST:PORT"),
+    Flag("--token-env", "workers.token_env", "The environment variable that holds the secret which this machine and "
+         "the workers share; needed unless --bind is loopback.", metavar="VARIABLE"),
     Flag("--wait", "workers.wait", "Wait this long for the workers (default: 60s).", metavar="TIME"),
 )  # fmt: skip

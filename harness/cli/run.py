@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tailgate.harness.cli.edge import write_document
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
-from tailgate.harness.config.arguments import EXIT_CODES, Parser
+from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
 
 _STDIN = Path("/dev/stdin")
@@ -50,11 +50,10 @@ def run(argv: list[str]) -> int:
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code
-    from rich.console import Console
-
+    from tailgate.reports.documents.render.terminal import standard_output
     from tailgate.reports.documents.run.write import print_summary
 
-    print_summary(summary, Console(), verdict_only=arguments.quiet)
+    print_summary(summary, standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
@@ -84,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add_flags(p, WORKERS, "several machines (see tailgate worker)")
     output = p.add_argument_group("output")
     output.add_argument("--out", type=Path, help="The run directory itself (default: runs/<utc>-<name>).")
+    output.add_argument("--all", action="store_true", help=ALL_HELP)
     output.add_argument("--json", action="store_true", help="Print summary.json and nothing else on stdout.")
     output.add_argument("--quiet", action="store_true", help="Print nothing but the verdict and errors.")
     return p

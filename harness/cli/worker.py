@@ -29,6 +29,8 @@ def run(argv: list[str]) -> NoReturn:
     ]  # fmt: skip
     if options.locustfile is not None:
         arguments += ["--locustfile", str(options.locustfile.resolve())]
+    if options.token_env:
+        arguments += ["--token-env", options.token_env]
     if options.api_key_env:
         arguments += ["--key-variable", options.api_key_env]
     sys.stdout.flush()
@@ -83,9 +85,14 @@ def _parser() -> argparse.ArgumentParser:
         help="End the load when the master is gone so long (default: 30s).",
     )
     parser.add_argument(
+        "--token-env",
+        metavar="VARIABLE",
+        help="The variable that holds the secret shared with the master; needed unless that is on this machine.",
+    )
+    parser.add_argument(
         "--api-key-env",
         metavar="VARIABLE",
-        help="The variable that holds the API key here (default: the spec's).",
+        help="The variable that holds the API key here, if the target asks for one.",
     )
     parser.add_argument("--locustfile", type=Path, metavar="FILE", help="This machine's copy of the run's locustfile.")
     parser.add_argument("--spool", type=Path, help="Where records are kept until the master has them.")

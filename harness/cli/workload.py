@@ -118,23 +118,26 @@ def _fit(options: argparse.Namespace) -> int:
             }
         )
     elif not options.quiet:
-        from rich.console import Console
-        from rich.table import Table
+        from tailgate.reports.documents import model as doc
 
-        console = Console()
-        estimates = Table("fitted", "value", "95 % interval", title="Estimates", title_justify="left")
-        for name, one in fit.estimates.items():
-            estimates.add_row(name, f"{one.value:,.5g}", f"{one.low:,.5g} to {one.high:,.5g}")
-        checks = Table(
-            "figure", "log", "drawn from the fit", "error", "", title="The fit's error", title_justify="left"
+        estimates = [
+            [name, f"{one.value:,.5g}", f"{one.low:,.5g} to {one.high:,.5g}"] for name, one in fit.estimates.items()
+        ]
+        checks = [
+            [
+                check.name, plain(check.log), plain(check.fit),
+                f"{check.error:+.1%}" if check.log else plain(check.error), "ok" if check.ok else "off",
+            ]
+            for check in fit.checks
+        ]  # fmt: skip
+        made = doc.section(
+            "",
+            doc.Table(["fitted", "value", "95 % interval"], estimates, "Estimates"),
+            doc.Table(["figure", "log", "drawn from the fit", "error", ""], checks, "The fit's error", words=(0, 4)),
+            doc.Notes([doc.Note(note) for note in fit.notes]),
+            doc.Note(f"profile: {options.output} (tailgate run --profile {options.output} ...)"),
         )
-        for check in fit.checks:
-            error = f"{check.error:+.1%}" if check.log else plain(check.error)
-            checks.add_row(check.name, plain(check.log), plain(check.fit), error, "ok" if check.ok else "off")
-        console.print(estimates, checks)
-        for note in fit.notes:
-            console.print(f"note: {note}", highlight=False, soft_wrap=True)
-        console.print(f"profile: {options.output} (tailgate run --profile {options.output} ...)", highlight=False)
+        _print_document(doc.Document("The fit", "The fit", [made]))
     return 0
 
 
@@ -162,11 +165,9 @@ def _print_json(content: Any) -> None:
 
 
 def _print_document(document: Document) -> None:
-    from rich.console import Console
+    from tailgate.reports.documents.render.terminal import print_document, standard_output
 
-    from tailgate.reports.documents.render.terminal import print_document
-
-    print_document(document, Console())
+    print_document(document, standard_output())
 
 
 def _plan_of(source: Source) -> "Plan":

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 N = TypeVar("N", int, float)
 EXIT_CODES: Final = "Exit codes: 0 PASS, 1 FAIL, 2 wrong input, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted."
+ALL_HELP: Final = "Print what is seldom needed too: more rows of the tables, and every check."
 
 
 class Parser(argparse.ArgumentParser):

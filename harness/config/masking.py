@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.request import getproxies
 
-from tailgate.loadgen.redact import MASK, SECRET_ENDING, SECRETIVE, SECRETS, is_secret
+from tailgate.loadgen.redact import MASK, SECRET_ENDING, SECRETIVE, SECRETS, is_secret, texts
 
 _VARIABLE: Final = re.compile("key|token|secret|password|credential", re.IGNORECASE)
 _VALUE: Final = r"""("[^"]*"|'[^']*'|[^\s'"]+)"""
@@ -71,6 +71,28 @@ def masked_words(words: Sequence[str]) -> list[str]:
 def masked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings with the values of secrets masked."""
     return {name: MASK if is_secret(name) else _masked(value) for name, value in settings.items()}
+
+
+def secret_in(settings: Any, path: str = "", *, names: bool = True) -> str | None:
+    """Where in nested settings the first value is that may be a secret, such as ``metadata.api_key``; None if none is.
+
+    ``names``: whether the keys name settings. In a JSON schema's `properties` they name what a model is to write.
+    """
+    match settings:
+        case str():
+            return path if masked_text(settings) != settings else None
+        case Mapping():
+            for name, value in settings.items():
+                here = f"{path}.{name}" if path else str(name)
+                if names and is_secret(str(name)) and any(texts(value)):
+                    return here
+                if inner := secret_in(value, here, names=name != "properties"):
+                    return inner
+        case list() | tuple():
+            for number, value in enumerate(settings):
+                if inner := secret_in(value, f"{path}[{number}]", names=names):
+                    return inner
+    return None
 
 
 def masked_variables(variables: Mapping[str, str]) -> dict[str, str]:

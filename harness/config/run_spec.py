@@ -194,6 +194,7 @@ class WorkersSpec(Strict):
     expect: int = Field(ge=1, le=1000)
     bind: str = "127.0.0.1:5557"
     wait: Duration = Field(60.0, gt=0)
+    token_env: str | None = None  # the variable that holds what master and workers prove themselves with
 
 
 class RunSpec(Strict):

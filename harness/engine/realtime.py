@@ -51,12 +51,13 @@ class Engine:
         self._wake = asyncio.Event()
 
     def submit(self, sequence: EngineSequence, sink: Sink) -> None:
-        self._sinks[sequence] = sink
+        """Put a request into the queue; its tokens go to `sink`."""
         self.scheduler.submit(sequence)
+        self._sinks[sequence] = sink
         self._wake.set()
 
     def abort(self, sequence: EngineSequence) -> None:
-        """Remove a request whose client has gone; nothing happens if it had ended."""
+        """Remove a request whose client has gone; nothing happens if it was never submitted or has ended."""
         if self.scheduler.abort(sequence):
             del self._sinks[sequence]
             self.metrics.ended(sequence, "abort")

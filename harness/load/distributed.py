@@ -1,16 +1,22 @@
 """A run on several machines, the harness's side: what is refused beforehand, and what the workers are.
 
-Keys don't travel: a worker reads the API key from its own environment, by the variable's name. Joining, shards and
-records are `loadgen.distributed`'s.
+Keys don't travel: a worker reads the API key from its own environment, from the variable that its operator named.
+Joining, shards and records are `loadgen.distributed`'s.
 """
 
+import shlex
+import socket
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.config.masking import secret_in, without_credentials
+from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
-from tailgate.loadgen.redact import SECRETIVE, is_secret
+from tailgate.loadgen.control.address import is_loopback, refuse_a_port_in_use, split_address
+from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
+from tailgate.loadgen.distributed.seal import read_token
+from tailgate.loadgen.redact import SECRETIVE, SECRETS
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
 
@@ -24,9 +30,13 @@ def check(spec: RunSpec) -> None:
     """Refuse what can't be spread over machines, or would send a secret in clear."""
     if spec.workers is None:
         return
+    _check_door(spec.workers)
     target = spec.target
-    header = next((name for name in target.headers if SECRETIVE.search(name)), None)
-    field = next((name for name in spec.extra if is_secret(name)), None)
+    header = next(
+        (name for name, value in target.headers.items() if SECRETIVE.search(name) or secret_in({name: value})), None
+    )
+    field = secret_in(spec.extra)
+    url = next((url for url in target.all_urls if without_credentials(url) != url), None)
     for refused, what, where, remedy in (
         (
             "injectors" in spec.model_fields_set,
@@ -43,17 +53,49 @@ def check(spec: RunSpec) -> None:
             f"Use auth: {{env: NAME, header: {header}, scheme: ''}} and set NAME on every machine.",
         ),
         (
-            field, f"{field} looks like a secret, which would go to the workers in clear", "extra",
+            field, f"{field} looks like a secret, which would go to the workers in clear", f"extra.{field}",
             "Use auth: {env: NAME} and set NAME on every machine.",
         ),
         (
-            any("@" in urlsplit(url).netloc for url in target.all_urls),
-            "user and password in a URL would go to the workers in clear", "target.url",
+            url,
+            f"{'user and password' if '@' in urlsplit(url or '').netloc else 'the query'} in a URL would go to the "
+            "workers in clear", "target.url",
             "Use auth: {env: NAME, scheme: Basic} and set NAME on every machine.",
         ),
     ):  # fmt: skip
         if refused:
             raise UserError(what, where=where, remedy=remedy)
+
+
+def _check_door(workers: WorkersSpec) -> None:
+    """Refuse a port that strangers could reach and join at."""
+    host, port = split_address(workers.bind, DEFAULT_PORT, "--bind")
+    refuse_a_port_in_use(host, port, "--bind")
+    token = read_token(workers.token_env)
+    if token is not None:
+        SECRETS.learn({"token": token})
+    elif not is_loopback(host):
+        raise UserError(
+            "whoever reaches this address could join the run and be sent its requests", where=f"--bind {workers.bind}",
+            remedy="Set a variable to the same long random text on all machines (e.g. of `openssl rand -hex 32`), and "
+            "name it here and for the workers: --token-env VARIABLE.",
+        )  # fmt: skip
+
+
+def worker_command(spec: RunSpec) -> str:
+    """What to type on a machine that is to send."""
+    assert spec.workers is not None
+    host, port = split_address(spec.workers.bind, DEFAULT_PORT, "--bind")
+    if host in ("0.0.0.0", "::"):  # all of this machine's addresses: its name will do
+        host = socket.gethostname()
+    words = ["tailgate", "worker", "--master", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+    if spec.workers.token_env is not None:
+        words += ["--token-env", spec.workers.token_env]
+    if spec.target.auth is not None and spec.target.auth.env is not None:
+        words += ["--api-key-env", spec.target.auth.env]
+    if spec.workload.locustfile is not None:
+        words += ["--locustfile", spec.workload.locustfile.name]
+    return shlex.join(words)
 
 
 def key_order(spec: RunSpec) -> dict[str, str] | None:
@@ -71,6 +113,7 @@ async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
     workers: list[str] = []
     if (w := spec.workers) is not None:
         injectors, workers = 0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
+        workers += ["--token-env", w.token_env] if w.token_env else []
     locust = await LocustProcess.spawn(injectors, [*workers, *ui])
     try:
         await locust.load_locustfile(spec)
@@ -86,7 +129,7 @@ async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watche
     if spec.workers is None:
         message = await locust.until_ready()
     else:
-        watcher.note(f"waiting for {spec.workers.expect} workers on {spec.workers.bind}")
+        watcher.note(f"waiting for {spec.workers.expect} workers on {spec.workers.bind}: {worker_command(spec)}")
 
         def on_message(message: Message) -> None:
             if message["op"] == "event":

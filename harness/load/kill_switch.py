@@ -170,7 +170,8 @@ class KillSwitch:
         if threshold.percentile is not None and (share * n < _LEAST_BEYOND or not _surely_more(share * n, n, allowed)):
             return ""
         what = "gaps" if threshold.metric == "itl" else "requests"
-        return f"{share:.1%} of the {what} of the last {_WINDOW_S} s took longer"
+        may = f"; {100 * allowed:.4g} % may" if allowed else ""
+        return f"{share:.1%} of the {what} of the last {_WINDOW_S} s took longer{may}"
 
     def _waits(self, metric: str) -> Iterator[_Wait]:
         now_s = self._recent[-1][0]

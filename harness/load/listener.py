@@ -26,8 +26,9 @@ from tailgate.reports.rundir.manifest import Manifest
 _GRACE_S = 15.0
 # Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
 _MOST_UNSTAMPED = 0.001
-# So many fewer users than planned, on average, are worth a notice.
+# So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
+_USERS_COMING_S = 0.5
 _INTERRUPTED = "interrupted (Ctrl-C)"
 
 
@@ -37,14 +38,20 @@ class Watcher:
     def note(self, text: str) -> None:
         """Show one line about what happens now."""
 
-    def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
-        """The load begins and lasts so long; ``due_s``: rising planned times, None in a closed loop."""
+    def began(self, seconds: float | None, due_s: npt.NDArray[np.float64] | None) -> None:
+        """The load begins; for ``seconds`` requests are sent, None: until their number is reached.
+
+        ``due_s``: rising planned times, None in a closed loop.
+        """
 
     def tick(self, message: Message) -> None:
         """Take an injector's figures of the last second."""
 
     def gpu(self, text: str) -> None:
         """Show what the GPUs do, in a few words."""
+
+    def closing(self) -> None:
+        """No more requests are sent; those in flight end."""
 
     def ended(self) -> None:
         """The load is over."""
@@ -128,6 +135,7 @@ class Listener:
     def _wind_down(self) -> None:
         """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
+        self._watcher.closing()
         self._watcher.note(
             f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
@@ -154,9 +162,11 @@ class Listener:
 
     def _compare_users(self, mean: float, planned: float) -> None:
         """Users whose code ended them before their time are missing from the load."""
-        if mean < planned * (1 - _USERS_MISSING):
+        seconds = (self._manifest.measure_end_ns - self._manifest.measure_start_ns) / 1e9
+        if (planned - mean) * seconds > planned * max(_USERS_MISSING * seconds, _USERS_COMING_S):
             self._manifest.notices.append(
-                f"{mean:.1f} users on average where {planned:.1f} were planned: some ended early (see events.jsonl)"
+                f"{mean:.1f} users on average where {planned:.1f} were planned: some came late or ended early (see "
+                "events.jsonl)"
             )
 
     def _on_message(self, message: Message) -> None:
@@ -173,6 +183,7 @@ class Listener:
             case "closing":  # the closed loop's last request was asked for
                 manifest.measure_end_ns = min(manifest.measure_end_ns, message["at_unix_ns"] - manifest.t0_unix_ns)
                 manifest.users = message["users"]
+                self._watcher.closing()
                 self._compare_users(message["users"]["mean"], message["planned_users"])
             case "event":
                 more = {key: value for key, value in message.items() if key not in ("op", "kind", "text")}

@@ -100,7 +100,9 @@ class LocustProcess:
     async def _before(self, deadline: float, otherwise: str) -> Message:
         """The next message; a UserError if none comes in time (`otherwise`), the process has ended, or it refuses."""
         try:
-            message = await asyncio.wait_for(self.receive(), max(deadline - time.monotonic(), 0.1))
+            # Not `wait_for`: Python 3.11's loses a Ctrl-C that comes together with a message.
+            async with asyncio.timeout(max(deadline - time.monotonic(), 0.1)):
+                message = await self.receive()
         except TimeoutError:
             raise UserError(otherwise) from None
         if message is None:

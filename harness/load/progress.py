@@ -44,14 +44,15 @@ class RecentTicks:
     def _ended(self) -> Counter[str]:
         return sum(self._statuses.values(), Counter[str]())
 
-    def line(self, elapsed_s: float) -> str:
+    def line(self, elapsed_s: float, *, draining: bool = False) -> str:
+        """What happens now; while the last requests end, nothing is offered or sent."""
         ended = self._ended
         ok = ended.pop("ok", 0)
         window_s = min(max(elapsed_s, 1.0), _WINDOW_S)
         tokens = sum(tick["tokens"] for _, tick in self._ticks) / window_s
         return "  ".join(
             [
-                *self._rates(elapsed_s),
+                *(["draining"] if draining else self._rates(elapsed_s)),
                 f"in flight {sum(self._in_flight.values()):,}",
                 f"ok {ok:,}",
                 f"failed {ended.total():,}",
@@ -88,7 +89,8 @@ class Progress(Watcher):
         self._live = sys.stderr.isatty()
         self._status: Status | None = None
         self._began = 0.0
-        self._seconds = 0.0
+        self._seconds: float | None = None
+        self._closing = False
         self._said_s = 0.0
         self._gpu = ""
         self._recent = RecentTicks(None)
@@ -96,7 +98,7 @@ class Progress(Watcher):
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def began(self, seconds: float, due_s: npt.NDArray[np.float64] | None) -> None:
+    def began(self, seconds: float | None, due_s: npt.NDArray[np.float64] | None) -> None:
         self._began, self._seconds = time.monotonic(), seconds
         self._recent = RecentTicks(due_s)
         if self._live:
@@ -119,9 +121,14 @@ class Progress(Watcher):
     def gpu(self, text: str) -> None:
         self._gpu = f"  {text}"
 
+    def closing(self) -> None:
+        self._closing = True
+
     def ended(self) -> None:
         if self._status is not None:
             self._status.stop()
 
     def _line(self, elapsed_s: float) -> str:
-        return f"{elapsed_s:4.0f}/{self._seconds:.0f} s  {self._recent.line(elapsed_s)}{self._gpu}"
+        draining = self._closing or (self._seconds is not None and elapsed_s > self._seconds)
+        of = "" if draining or self._seconds is None else f"/{self._seconds:.0f}"
+        return f"{elapsed_s:4.0f}{of} s  {self._recent.line(elapsed_s, draining=draining)}{self._gpu}"

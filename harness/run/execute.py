@@ -145,7 +145,8 @@ async def _load(
     manifest.t0_unix_ns = t0
     manifest.started_at = datetime.datetime.fromtimestamp(t0 / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
     manifest.save(run_dir)
-    watcher.began(manifest.measure_end_ns / 1e9, _due_s(plan))
+    by_number = plan.loop == "closed" and spec.workload.measured_s() is None
+    watcher.began(None if by_number else manifest.measure_end_ns / 1e9, _due_s(plan))
     events = EventLog(run_dir)
     events.follow("workers", distributed.on_run_clock(armed.joined, t0))
     credentials.on_event = lambda event: events.follow("auth", _on_run_clock(credentials.events, t0))

@@ -10,6 +10,7 @@ from typing import Final
 
 from tailgate.workloads.common.errors import UserError
 
+_RUNS: Final = Path("runs")
 _RESERVE: Final = "spool/reserve"
 _RESERVE_BYTES: Final = 256 << 10
 
@@ -51,7 +52,15 @@ def new_run_directory(out: Path | None, name: str) -> Iterator[RunDirectory]:
         raise Unfinished(made.path) from error
     finally:
         if not made.kept:
-            shutil.rmtree(made.path, ignore_errors=True)
+            remove(made.path)
+
+
+def remove(path: Path) -> None:
+    """Take away a folder that nothing was measured into, and `runs/` with it where that holds nothing else."""
+    shutil.rmtree(path, ignore_errors=True)
+    if path.parent == _RUNS:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def make(out: Path | None, name: str) -> Path:
@@ -70,11 +79,11 @@ def make_empty(out: Path | None, name: str) -> Path:
     """A new, empty directory: ``out`` itself, or runs/<utc>-<name>."""
     if out is None:
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        out = Path("runs") / f"{stamp}-{name}"
+        out = _RUNS / f"{stamp}-{name}"
         for again in range(1, 100):
             if not out.exists():
                 break
-            out = Path("runs") / f"{stamp}-{name}-{again}"
+            out = _RUNS / f"{stamp}-{name}-{again}"
     if ":" in str(out):
         out = out.absolute()  # Arrow takes `name:more/...` for a URI, but not /...
     try:

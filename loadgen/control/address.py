@@ -1,5 +1,6 @@
-"""Reads HOST:PORT as a person writes it, and checks that this machine can listen there."""
+"""Reads HOST:PORT as a person writes it, and checks that this machine can listen there, and who can reach it."""
 
+import ipaddress
 import os
 import socket
 
@@ -28,6 +29,15 @@ def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
     return host, number
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the host. A name that can't be resolved, such as ``*``, counts as no."""
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+
+
 def refuse_a_port_in_use(host: str, port: int, where: str) -> None:
     """Raise a UserError if the address is in use or not of this machine: Locust itself would end the process."""
     try:
@@ -35,9 +45,10 @@ def refuse_a_port_in_use(host: str, port: int, where: str) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
         raise UserError(
-            f"can't listen on {host}:{port}: {os.strerror(error.errno) if error.errno and error.errno > 0 else error}",
+            f"can't listen on {host}:{port}: {os.strerror(number) if number > 0 else error}",
             where=where,
             remedy="Choose another port, or end what uses it.",
         ) from error

@@ -12,10 +12,12 @@ from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed import protocol
 from tailgate.loadgen.distributed.transfer import describe_file
-from tailgate.loadgen.distributed.workers import Worker, Workers
+from tailgate.loadgen.distributed.workers import Worker, Workers, shown_name
 from tailgate.workloads.common.errors import UserError
 
 _PREPARE_S: Final = 120.0
+# Workers that were turned away and are told of one by one: strangers may come in any number.
+_MOST_NAMED: Final = 20
 # What every worker gets of a `prepare` message.
 _COMMON: Final = ("stages", "warmup_ns", "measure_end_ns", "plan", "key", "locustfile")
 
@@ -88,8 +90,9 @@ class Join:
         answer = self._workers.admit(client, about)
         if isinstance(answer, UserError):
             self._send(client, protocol.TURNED_AWAY, {"what": answer.what, "remedy": answer.remedy})
-            named = f"{about.get('name') or 'a worker'} (tailgate {about.get('version')}): {answer.what}"
-            if named not in self._workers.turned_away:
+            name, version = shown_name(about["name"]) or "a worker", shown_name(about["version"])
+            named = f"{name} (tailgate {version}): {answer.what}"
+            if named not in self._workers.turned_away and len(self._workers.turned_away) < _MOST_NAMED:
                 self._workers.turned_away.append(named)
                 self._event(f"turned away {named}")
             return

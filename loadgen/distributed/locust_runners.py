@@ -1,4 +1,4 @@
-"""Locust's master and worker runners, where ours must differ.
+"""Locust's master and worker runners, where ours must differ. Their sockets are ours (`sockets`).
 
 Locust takes in whoever connects and spreads the users anew, ends a test when its last worker is silent for three
 seconds, forgets a worker after sixty, and has that worker quit by itself. Here workers are let in by name before the
@@ -7,13 +7,19 @@ run, an outage is waited out (`workers.Liveness`, and the worker's own `--alone`
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import gevent
+from locust import __version__
 from locust.env import Environment
 from locust.exception import RPCSendError
 from locust.rpc import Message
 from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
+
+from tailgate.loadgen.distributed.seal import Reason
+from tailgate.loadgen.distributed.sockets import WorkerSocket
+
+_AGAIN_S: Final = 0.5
 
 
 class TailgateMasterRunner(MasterRunner):
@@ -22,6 +28,15 @@ class TailgateMasterRunner(MasterRunner):
     def __init__(self, environment: Environment, host: str, port: int) -> None:
         super().__init__(environment, host, port)
         self.takes_part: Callable[[str], bool | None] = lambda _client: None
+        self.on_fault: Callable[[Exception], None] = lambda _error: None
+
+    def client_listener(self) -> Any:
+        """Listen to workers. Locust would go on deaf if that failed, and the run with it."""
+        try:
+            super().client_listener()
+        except Exception as error:
+            self.on_fault(error)
+            raise
 
     def handle_message(self, client_id: str, msg: Message) -> None:
         if msg.type == "client_ready" and self.takes_part(client_id) is False:
@@ -49,6 +64,22 @@ class TailgateMasterRunner(MasterRunner):
 
 class TailgateWorkerRunner(WorkerRunner):
     """A worker runner that stays until we leave, and survives a connection that accepts nothing."""
+
+    client: WorkerSocket
+
+    def connect_to_master(self) -> None:
+        """Wait until the master takes notice, for ever. Raises a UserError if it has another token."""
+        while not self.connection_event.is_set():
+            self.client.approach(Message("client_ready", __version__, self.client_id))  # type: ignore[no-untyped-call]
+            self.connection_event.wait(_AGAIN_S)
+        self.connected = True
+
+    def handle_message(self, msg: Message) -> None:
+        """Do what the master's message says, if it can be understood."""
+        try:
+            super().handle_message(msg)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self.client.ignore(Reason.UNREADABLE)
 
     def heartbeat(self) -> Any:
         """Send a heartbeat every second. One that can't be sent is followed by others."""

@@ -25,12 +25,15 @@ from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 from tailgate.loadgen.distributed import locust_runners, protocol
 from tailgate.loadgen.distributed.join import Join
+from tailgate.loadgen.distributed.seal import IgnoredMessages, Seal
+from tailgate.loadgen.distributed.sockets import Sockets
 from tailgate.loadgen.distributed.transfer import RecordStore, number_of
 from tailgate.loadgen.distributed.workers import Liveness, Worker, Workers
 from tailgate.workloads.common.errors import UserError
 
 _WATCH_S: Final = 0.25
 _AGAIN_S: Final = 1.0
+_LAST_RECORDS_S: Final = 5.0  # that workers have when nobody waits for them any more
 
 
 class MasterRun:
@@ -43,10 +46,12 @@ class MasterRun:
         wait_s: float,
         report: Callable[[Message], None],
         ui: str | None = None,
+        token: str | None = None,
     ) -> None:
         self._report = report
         self._wait_s = wait_s
         self._workers = Workers(expected)
+        self._ignored = IgnoredMessages(lambda text: self._event(f"the workers' port ignored {text}"))
         self._join = Join(self._workers, self._send, self._event)
         self._liveness = Liveness(self._workers, self._beats, self._event)
         self._setup: RunSetup | None = None
@@ -58,8 +63,10 @@ class MasterRun:
         self.over = Event()
         # Users of all classes are known only at `prepare`; workers may come sooner.
         self._environment = Environment(user_classes=[], stop_timeout=0)
+        Sockets(Seal(token, "master") if token else None, self._ignored.count).install()
         self._runner = self._environment._create_runner(locust_runners.TailgateMasterRunner, *bind)
         self._runner.takes_part = self._workers.takes_part
+        self._runner.on_fault = self._on_fault
         for message_type in protocol.TO_MASTER:
             self._runner.register_message(message_type, self._on_message)
         self._ui = WebUi(self._environment, ui) if ui else None
@@ -89,8 +96,10 @@ class MasterRun:
 
     def on_harness_gone(self) -> None:
         """End the run when the harness is gone, and keep the records."""
-        self._stop("the command line process is gone")
-        gevent.spawn_later(5, self._dismiss)
+        if self.over.is_set():
+            return
+        self._stop("the command line process of the master is gone", gone=True)
+        gevent.spawn_later(_LAST_RECORDS_S if self._t0_unix_ns else 0, self._dismiss)
 
     def _prepare(self, message: Message) -> None:
         self._store = RecordStore(Path(message["job"]["spool"]))
@@ -101,6 +110,7 @@ class MasterRun:
         try:
             self._join.wait_until_ready(message, self._wait_s)
         except UserError as error:
+            self._ignored.conclude()
             self._report({"op": "refused", **error.parts})
             self._stop("the run was refused")
             return
@@ -124,24 +134,29 @@ class MasterRun:
             self._send(client, protocol.GO, {"t0_unix_ns": t0_unix_ns})
         self._setup.begin(self._environment, t0_unix_ns, machines=len(self._workers.by_id))
 
-    def _stop(self, why: str, how: str = protocol.STOP) -> None:
-        self._stopping = how, {"why": why}
+    def _stop(self, why: str, how: str = protocol.STOP, *, gone: bool = False) -> None:
+        self._stopping = how, {"why": why, "gone": gone}
         for client in self._workers.by_id:
             self._send(client, *self._stopping)
 
     # --- from and to the workers -----------------------------------------------------------------------
 
     def _on_message(self, environment: Environment, msg: RpcMessage) -> None:
-        client, data = msg.node_id, msg.data or {}
+        try:
+            self._take(msg.node_id, msg.type, msg.data)
+        except Exception as error:  # noqa: BLE001 - Locust would swallow it, and the run would wait for ever
+            self._on_fault(error)
+
+    def _take(self, client: str, kind: str, data: dict[str, Any]) -> None:
         worker = self._workers.by_id.get(client)
         if worker is not None:
             worker.last_heard_s = time.monotonic()
-        if msg.type == protocol.HELLO:
+        if kind == protocol.HELLO:
             self._join.on_hello(client, data)
-        elif msg.type == protocol.PING:  # of anybody: a worker may ping before it is let in
+        elif kind == protocol.PING:  # of anybody: a worker may ping before it is let in
             self._join.on_ping(client, data)
         elif worker is not None:
-            self._on_worker_message(worker, msg.type, data)
+            self._on_worker_message(worker, kind, data)
 
     def _on_worker_message(self, worker: Worker, kind: str, data: dict[str, Any]) -> None:
         match kind:
@@ -164,6 +179,8 @@ class MasterRun:
                     self._send(worker.id, protocol.DISMISSED, {})
 
     def _on_report(self, worker: Worker, message: Message) -> None:
+        if message.get("injector", worker.first) not in range(worker.first, worker.first + worker.injectors):
+            return  # another worker's injector
         match message["op"]:
             case "closing":
                 worker.users = message["users"]
@@ -265,8 +282,12 @@ class MasterRun:
         self.over.wait()
 
     def _on_crash(self, greenlet: gevent.Greenlet) -> None:
+        self._on_fault(greenlet.exception)
+
+    def _on_fault(self, error: Exception) -> None:
         """End the run now, not at its deadline, when the master itself failed."""
-        self._end_badly(f"the master failed: {greenlet.exception!r}")
+        if not self.over.is_set():
+            self._end_badly(f"the master failed: {error!r}")
 
     def _end_badly(self, why: str) -> None:
         self._report({"op": "failed", "why": why})
@@ -274,6 +295,7 @@ class MasterRun:
         self._end()
 
     def _end(self) -> None:
+        self._ignored.conclude()
         self._report({"op": "workers", "workers": [worker.facts() for worker in self._workers.by_id.values()]})
         self._report({"op": "all-ended"})
         self._dismiss()

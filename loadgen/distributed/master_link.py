@@ -1,6 +1,7 @@
 """A worker's connection to its master, which is Locust's own, and how far the two clocks are apart."""
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,24 +17,36 @@ from locust.stats import RequestStats
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.distributed import locust_runners, protocol
 from tailgate.loadgen.distributed.clock_offset import Offset, Ping, estimate
+from tailgate.loadgen.distributed.seal import IgnoredMessages, Seal
+from tailgate.loadgen.distributed.sockets import Sockets
 from tailgate.workloads.common.errors import UserError
 
 _PING_S: Final = 0.02
 _PONG_S: Final = 10.0
+_PROBE_S: Final = 1.0
 # None of Locust's is another's kind.
 _LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 
 
 class MasterLink:
-    """Connected when made. ``heard(kind, data)`` is called for each of our messages from the master.
+    """Connected when made. ``on_message(kind, data)`` is called for each of our messages from the master.
 
-    An address that can't be used is a UserError. (Nobody there is no error yet: Locust goes on trying.)
+    ``say`` is given what a person should know of messages that are not the master's. An address that can't be used,
+    or another token than the master's, is a UserError. (Nobody there is no error yet: it goes on trying.)
     """
 
     def __init__(
-        self, environment: Environment, host: str, port: int, on_message: Callable[[str, dict[str, Any]], None]
+        self,
+        environment: Environment,
+        host: str,
+        port: int,
+        seal: Seal | None,
+        on_message: Callable[[str, dict[str, Any]], None],
+        say: Callable[[str], None],
     ) -> None:
         self.master = f"{host}:{port}"
+        self._address = host, port
+        self._ignored = IgnoredMessages(lambda text: say(f"ignored {text}"))
         self._environment = environment
         self._on_message = on_message
         self._last_heard_s = time.monotonic()
@@ -41,6 +54,7 @@ class MasterLink:
         self._sending = RLock()
         try:
             environment.stats = RequestStats(use_response_times_cache=False)
+            Sockets(seal, self._ignored.count).install()
             self._runner = environment._create_runner(locust_runners.TailgateWorkerRunner, host, port)
         except (ConnectionError, *_LINE_BROKEN, OSError) as error:
             raise UserError(f"can't connect: {error}", where=f"--master {self.master}") from error
@@ -68,6 +82,16 @@ class MasterLink:
         beat = self._runner.last_heartbeat_timestamp or 0.0
         return float(min(time.monotonic() - self._last_heard_s, time.time() - beat))
 
+    def refused(self) -> bool:
+        """Whether the master's machine says that nobody listens at its address: the master has ended."""
+        try:
+            socket.create_connection(self._address, _PROBE_S).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False  # it says nothing: perhaps only the network is down
+        return False
+
     def ping(self) -> None:
         self.send(protocol.PING, {"sent": time.time_ns()})
 
@@ -83,6 +107,7 @@ class MasterLink:
         return estimate(self._pings if latest is None else self._pings[-latest:])
 
     def close(self, grace_s: float = 5.0) -> None:
+        self._ignored.conclude()
         self._environment.events.quitting.fire(environment=self._environment)  # type: ignore[no-untyped-call]
         gevent.spawn(self._runner.quit).join(grace_s)
 

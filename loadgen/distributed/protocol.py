@@ -12,6 +12,8 @@
     drained (until dismissed) ->
                               <-  dismissed
 
+With a token a worker begins with a greeting, and all messages are sealed (`seal`).
+
 Every message can be lost with a connection: what matters is repeated until answered, and both sides take repetitions.
 Locust's own message types are matched before these and a collision is swallowed silently, hence the prefix.
 """
@@ -22,7 +24,7 @@ from typing import Any, Final
 
 VERSION: Final = version("tailgate")
 # Changes when a worker of before could not work with a master of now.
-PROTOCOL: Final = 4
+PROTOCOL: Final = 5
 
 DEFAULT_PORT: Final = 5557
 

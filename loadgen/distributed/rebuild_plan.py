@@ -22,7 +22,10 @@ def rebuild(order: dict[str, Any], folder: Path) -> str:
     """Leave ``plan.parquet`` in the folder and return its hash. Raises a UserError if it is not the master's plan."""
     path = folder / "plan.parquet"
     if order["how"] == "spec":
-        plan: Plan = make_plan(WorkloadSpec.model_validate(order["workload"]), order["seed"])
+        workload = WorkloadSpec.model_validate(order["workload"])
+        if workload.trace is not None or workload.content.file is not None or workload.locustfile is not None:
+            raise UserError("the master's plan names a file of this machine", where="plan")  # ours never does
+        plan: Plan = make_plan(workload, order["seed"])
         plan_hash_here = plan.plan_hash
         write_plan(plan, path)
     else:

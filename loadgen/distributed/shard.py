@@ -1,6 +1,7 @@
 """Makes a worker's shard ready: makes and checks the plan, and adds this machine's own key and locustfile.
 
-Neither keys nor code come over the network: the master only names the variable and the locustfile's digest.
+Neither keys nor code come over the network. The person who starts a worker names the variable with the key and the
+locustfile; the master only says that a key is wanted, in which header, and which digest the locustfile must have.
 """
 
 import os
@@ -61,12 +62,19 @@ def _key(wanted: dict[str, str] | None, inputs: LocalInputs) -> dict[str, str]:
     """The header with the API key, which comes from this machine's environment."""
     if wanted is None:
         return {}
-    variable = inputs.key_variable or wanted["variable"]
+    variable = inputs.key_variable
+    if variable is None:
+        # The master must not choose: it would be sent whatever it names, at an address that it names as well.
+        raise UserError(
+            "the target asks for an API key, and this worker was not told which variable holds it",
+            where="--api-key-env",
+            remedy=f"Start it with `tailgate worker --api-key-env VARIABLE` (the master's is {wanted['variable']}).",
+        )
     value = os.environ.get(variable, "")
     if not value:
         raise UserError(
             f"the environment variable {variable} is not set on this machine",
-            where="target.auth.env",
+            where="--api-key-env",
             remedy="Set it for the worker, or name another with `tailgate worker --api-key-env`.",
         )
     return {wanted["header"]: f"{wanted['scheme']} {value}".strip()}

@@ -117,7 +117,7 @@ class FileReceiver:
         self._got: dict[str, dict[int, int]] = {}  # name -> offset -> bytes
 
     def expect(self, wanted: Mapping[str, dict[str, Any]]) -> None:
-        self._wanted = dict(wanted)
+        self._wanted = {Path(name).name: about for name, about in wanted.items()}  # nowhere but in our folder
         self._look()
 
     def write_piece(self, name: str, offset: int, piece: bytes) -> None:

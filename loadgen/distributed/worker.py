@@ -1,8 +1,8 @@
 """One machine of a distributed run: joins a master, gets its shard, sends its share of the load and its records.
 
 Started by `tailgate worker`. Its records are spooled in a folder of its own first; the master acknowledges what it
-holds, and nothing is deleted before that. When the master has not been heard of for `alone_s` the load ends: nobody
-watches it any more.
+holds, and nothing is deleted before that. When the master has ended, or has not been heard of for `alone_s`, the load
+ends: nobody watches it any more.
 """
 
 import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
@@ -23,14 +23,17 @@ import gevent
 from gevent.event import AsyncResult, Event
 from locust.env import Environment
 
+from tailgate.loadgen.control.address import is_loopback
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
 from tailgate.loadgen.control.run_setup import RunSetup
 from tailgate.loadgen.distributed import protocol
 from tailgate.loadgen.distributed.master_link import MasterLink, wait_for_any
+from tailgate.loadgen.distributed.seal import Seal, read_token
 from tailgate.loadgen.distributed.shard import LocalInputs, load_classes, make_job
 from tailgate.loadgen.distributed.transfer import FileReceiver, RecordSender
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import visible
 
 _AGAIN_S: Final = 1.0
 _LOOK_S: Final = 0.25
@@ -38,6 +41,8 @@ _PINGS: Final = 12
 _PING_EVERY_S: Final = 5.0
 _LAST_PINGS: Final = 3
 _SHIP_S: Final = 60.0
+# A master that has been silent for so long (it has heartbeats each second) may have ended.
+_ENDED_S: Final = 4.0
 
 _ALONE: Final = 1
 _REFUSED: Final = 2
@@ -47,8 +52,9 @@ _INTERRUPTED: Final = 130
 class WorkerRun:
     """A worker that joins a master, takes part in one run, and leaves."""
 
-    def __init__(self, injectors: int, inputs: LocalInputs, name: str, alone_s: float) -> None:
+    def __init__(self, injectors: int, inputs: LocalInputs, name: str, alone_s: float, seal: Seal | None) -> None:
         self._inputs = inputs
+        self._seal = seal
         self._name = name
         self._alone_s = alone_s
         (inputs.folder / "spool").mkdir(parents=True, exist_ok=True)
@@ -65,6 +71,7 @@ class WorkerRun:
         self._stamps: bool | None = None  # known when the injectors are ready
         self._load_started = Event()
         self._dismissed = Event()
+        self._master_ended = False
         self._over = Event()  # for whatever reason
         self._exit_code = 0
 
@@ -94,7 +101,7 @@ class WorkerRun:
             remedy="Start it with `tailgate run SPEC --expect-workers N --bind ADDRESS` and check address and port.",
         )
         with gevent.Timeout(wait_s, nobody):
-            self._link = MasterLink(self._environment, host, port, self._on_master_message)
+            self._link = MasterLink(self._environment, host, port, self._seal, self._on_master_message, print_line)
             about = {
                 "version": protocol.VERSION, "protocol": protocol.PROTOCOL, "name": self._name, "pid": os.getpid(),
                 "injectors": len(self._coordinator), "alone_s": self._alone_s,
@@ -169,25 +176,25 @@ class WorkerRun:
     def interrupted(self) -> None:
         """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
-        if hasattr(self, "_link"):
+        if self._welcomed.ready():
             self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
             self._end("the worker was interrupted")
         else:
-            # Locust waits for its master in one long call.
+            # Waiting for a master is one long call.
             shutil.rmtree(self._inputs.folder, ignore_errors=True)
             os._exit(_INTERRUPTED)
 
-    def _end(self, why: str) -> None:
-        if not self.load_started and not self._over.is_set():
-            print_line(f"the run ended before it began: {why}")
-            self._exit_code = self._exit_code or _REFUSED
+    def _end(self, why: str, code: int = 0) -> None:
+        if not self._over.is_set():
+            print_line(f"{'the load ends here' if self.load_started else 'the run ended before it began'}: {why}")
+            self._exit_code = self._exit_code or code or (0 if self.load_started else _REFUSED)
         self._over.set()
         self._coordinator.stop(why)
 
     # --- in the background -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        pinged = time.monotonic()
+        pinged = probed = time.monotonic()
         while True:
             gevent.sleep(_LOOK_S)
             if self.load_started:
@@ -195,14 +202,17 @@ class WorkerRun:
             if time.monotonic() - pinged > _PING_EVERY_S:
                 pinged = time.monotonic()
                 self._link.ping()
+            if self._link.silent_s() > _ENDED_S and time.monotonic() - probed > _AGAIN_S:
+                probed = time.monotonic()
+                self._master_ended = self._master_ended or self._link.refused()
             if self._alone and not self._over.is_set():
-                print_line(f"the master was not heard of for {self._alone_s:.0f} s: the load ends here")
-                self._exit_code = _ALONE
-                self._end("the master is gone")
+                ended = f", and nobody listens at {self._link.master} any more" if self._master_ended else ""
+                print_line(f"the master was not heard of for {self._link.silent_s():.0f} s{ended}")
+                self._end("the master is gone", _ALONE)
 
     @property
     def _alone(self) -> bool:
-        return self._link.silent_s() > self._alone_s
+        return self._master_ended or self._link.silent_s() > self._alone_s
 
     def _send_piece(self, name: str, offset: int, piece: bytes) -> None:
         self._link.send(protocol.SPOOL, {"name": name, "offset": offset, "piece": piece})
@@ -250,15 +260,27 @@ class WorkerRun:
                 self._record_sender.acknowledge(data["name"], data["upto"])
             case protocol.WIND_DOWN if self.load_started:
                 self._coordinator.wind_down(data["why"])
-            case protocol.WIND_DOWN | protocol.STOP:
-                self._end(data["why"])
+            case protocol.WIND_DOWN | protocol.STOP if not self._dismissed.is_set():
+                self._end(data["why"], _ALONE if data["gone"] else 0)
             case protocol.DISMISSED:
                 self._dismissed.set()
                 self._over.set()
 
 
 def print_line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def _seal(host: str, token_variable: str | None) -> Seal | None:
+    """What proves this worker to its master, and the master to it. None is needed on one machine."""
+    token = read_token(token_variable)
+    if token is None and not is_loopback(host):
+        raise UserError(
+            "a master on another machine has a token, and this worker was not told which variable holds it",
+            where=f"--master {host}",
+            remedy="Start it with the command that the master printed: `tailgate worker ... --token-env VARIABLE`.",
+        )
+    return Seal(token, "worker") if token else None
 
 
 def main() -> int:
@@ -269,18 +291,21 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--name", default="")
     parser.add_argument("--key-variable", default=None)
+    parser.add_argument("--token-env", default=None)
     parser.add_argument("--wait", type=float, required=True)
     parser.add_argument("--alone", type=float, required=True)
     parser.add_argument("--locustfile", type=Path, default=None)
     a = parser.parse_args()
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
-    run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, run.interrupted)
+    run: WorkerRun | None = None
     try:
+        seal = _seal(a.host, a.token_env)
+        run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone, seal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, run.interrupted)
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
-        if not run.load_started:
+        if run is None or not run.load_started:
             shutil.rmtree(a.folder, ignore_errors=True)
         print_line(f"tailgate worker: {error}")
         return _REFUSED

@@ -9,11 +9,13 @@ from typing import Any, Final
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import visible
 
 # A worker is missing after so long without a message or a heartbeat of Locust.
 _SILENT_S: Final = 4.0
 # It is given up when it has been missing for so long, all others are done, and nothing is sent any more.
 _PATIENCE_S: Final = 8.0
+_LONGEST_NAME: Final = 64
 
 
 @dataclass
@@ -58,6 +60,11 @@ class Worker:
         }
 
 
+def shown_name(text: str) -> str:
+    """A worker's own word, such as its name, as one short line that nothing obeys."""
+    return " ".join(visible(text).split())[:_LONGEST_NAME]
+
+
 def dealt_in_order(clients: Iterable[str]) -> list[str]:
     """The order in which Locust deals users out: one to each worker in turn, those of one host not in a row.
 
@@ -95,8 +102,8 @@ class Workers:
         """Let a worker in, or say why not. A worker that is in stays in."""
         if client in self.by_id:
             return self.by_id[client]
-        version, number = str(about.get("version", "unknown")), self._admitted + 1
-        if version != VERSION or about.get("protocol") != PROTOCOL:
+        version, number = shown_name(about["version"]), self._admitted + 1
+        if version != VERSION or about["protocol"] != PROTOCOL:
             return UserError(
                 f"this worker is tailgate {version}, the master is tailgate {VERSION}",
                 remedy="Install the same version on all machines.",
@@ -104,8 +111,9 @@ class Workers:
         if self.sharded or len(self.by_id) == self.expected:
             why = "has begun" if self.sharded else f"has its {self.expected} workers"
             return UserError(f"too late: the run {why}", remedy="Raise --expect-workers on the master.")
-        worker = Worker(client, number, about.get("name") or f"worker-{number}", int(about["injectors"]), version)
-        worker.alone_s = float(about["alone_s"])
+        name = shown_name(about["name"]) or f"worker-{number}"
+        worker = Worker(client, number, name, about["injectors"], version)
+        worker.alone_s = about["alone_s"]
         self.by_id[client] = worker
         self._admitted = number
         return worker

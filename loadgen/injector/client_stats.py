@@ -1,8 +1,8 @@
 """The injector's measurement of itself, second by second: the validity checks judge it by that.
 
-How late it sent and read, how busy its thread was, how many requests were in flight by its own count (an
-integral of its own readings of the clock, kept apart from the records, so that one can be held against the other),
-how late users came back, and whether the clock stepped.
+How late it sent and read, how busy its thread was, how many requests were in flight by its own count (summed up as
+they begin and end, apart from the records, so that one can be held against the other), how late users came back, and
+whether the clock stepped.
 """
 
 import time
@@ -35,15 +35,18 @@ class ClientStats:
         self.delayed_acks = False
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
+        # Integral of the number in flight over this interval, as a sum: each end's time less each begin's, and at the
+        # interval's edges the time of as many as are in flight. In which order they are counted, and how late, is all
+        # the same.
         self._in_flight_ns = 0
-        self._changed_ns = self._since_ns = 0
+        self._since_ns = 0
         self._cpu_ns = 0
         self._clock_seen_ns = self._clock_jump_ns = 0
         self._waiting = WaitingTime()
 
     def start(self, t0_ns: int) -> None:
         """Begin the first interval at the run's time zero ``t0_ns`` (CLOCK_REALTIME)."""
-        self._t0_ns = self._changed_ns = self._since_ns = t0_ns
+        self._t0_ns = self._since_ns = t0_ns
         self._clock_offset_ns = self._clock_seen_ns = clock_step_probe()
         self._cpu_ns = time.thread_time_ns()
 
@@ -58,19 +61,17 @@ class ClientStats:
         self._clock_jump_ns = max(self._clock_jump_ns, abs(offset - self._clock_seen_ns))
         self._clock_seen_ns = offset
 
-    def began(self, dispatch_lag_ns: int) -> None:
-        now_ns = time.time_ns()
-        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
-        self._changed_ns = now_ns
+    def began(self, at_ns: int, dispatch_lag_ns: int) -> None:
+        """Count a request that was dispatched at ``at_ns``: the very reading of the clock that its record has."""
+        self._in_flight_ns -= at_ns
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         self.dispatched += 1
         self.dispatch_lags.append(dispatch_lag_ns)
 
-    def ended(self, now_ns: int, late_ns: int, bytes_received: int) -> None:
-        """Count a request that ended, as seen at ``now_ns``. Its last bytes were read ``late_ns`` late."""
-        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns) - late_ns
-        self._changed_ns = now_ns
+    def ended(self, at_ns: int, bytes_received: int) -> None:
+        """Count a request that ended at ``at_ns``, as its connection says: its last read's stamp, or when it failed."""
+        self._in_flight_ns += at_ns
         self.in_flight -= 1
         self.finished += 1
         self.bytes += bytes_received
@@ -83,7 +84,7 @@ class ClientStats:
             receive_lags += np.frombuffer(self.other_lags(), np.uint32)
         reads = int(receive_lags.sum())
         duration = max(now - self._since_ns, 1)
-        self._in_flight_ns += self.in_flight * (now - self._changed_ns)
+        self._in_flight_ns += self.in_flight * now
         self.look_at_clock()
         row = (
             self._injector,
@@ -106,8 +107,9 @@ class ClientStats:
         )
         self.all_reads += reads
         self.lags, self.dispatch_lags, self.turnaround_lags = array("q"), array("q"), array("q")
-        self.bytes = self.dispatched = self.finished = self._in_flight_ns = self._clock_jump_ns = 0
+        self.bytes = self.dispatched = self.finished = self._clock_jump_ns = 0
+        self._in_flight_ns = -self.in_flight * now
         self.in_flight_max = self.in_flight
-        self._changed_ns = self._since_ns = now
+        self._since_ns = now
         self._cpu_ns = cpu
         return row

@@ -68,7 +68,7 @@ class Dispatcher:
     def dispatch(self, exchange: Exchange, due_ns: int) -> None:
         """Send now. ``due_ns`` (CLOCK_REALTIME) is when it should have been; the difference is our lateness."""
         now = exchange.dispatched_ns = time.time_ns()
-        self._stats.began(now - due_ns)
+        self._stats.began(now, now - due_ns)
         deadline = _deadline(exchange)
         if deadline is not None:
             self._with_deadline[exchange.index] = exchange
@@ -97,15 +97,14 @@ class Dispatcher:
         return FastConnection if AVAILABLE and self._stats.kernel_stamps else Connection
 
     def _on_ended(self, connection: Connection, exchange: Exchange) -> None:
-        now = time.time_ns()
-        self._stats.ended(now, connection.late_ns, exchange.bytes_received)
+        self._stats.ended(connection.ended_ns, exchange.bytes_received)
         del self._busy[exchange]
         if not self._busy:
             self._loop.attend(False)
         self._with_deadline.pop(exchange.index, None)
         self._load[exchange.endpoint % len(self._load)] -= 1
         if connection.open:
-            connection.idle_since_ns = now
+            connection.idle_since_ns = time.time_ns()
             self._idle[exchange.endpoint].append(connection)
         self._ended(exchange)
 

@@ -61,10 +61,15 @@ class Exchange:
             self.timeout_ns = due_ns + timeout_ns
 
     def fail(self, status: Status, error: str | None, end_ns: int) -> None:
-        """End without a whole answer. Arrivals up to now are kept."""
+        """End without the answer's end. Arrivals up to now are kept.
+
+        A stream that has said [DONE] is whole, as every client takes it, though its server never ends it.
+        """
         if self.http_status == 200 and self.streamed:
             with contextlib.suppress(BadPayload):  # why the answer ended says more
                 self.stream.digest()
+            if self.stream.reading.done and self._outcome(end_ns)[0] is Status.OK:
+                status, error, self.hung_up = Status.OK, None, None
         complaint = self.stream.reading.error
         if complaint is not None and status in (Status.RESET, Status.TRUNCATED):
             status, error = self._complained(), complaint  # it said why before it hung up

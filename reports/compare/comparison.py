@@ -64,6 +64,8 @@ class Comparison:
     differences: tuple[tuple[str, dict[str, str]], ...]
     warnings: tuple[str, ...]
     simulated: bool
+    obstacles: tuple[str, ...] = ()  # why the runs should not be compared, where they are for all that
+    load_limited: bool = False  # throughput is that of the offered load, not of capacity
 
 
 def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
@@ -101,7 +103,13 @@ def compare(runs: Sequence[StoredRun], anyway: bool = False) -> Comparison:
         differences=tuple(differences(sides)),
         warnings=(*obstacles, *_remarks(runs, points)),
         simulated=any(run.summary.simulated for run in runs),
+        obstacles=tuple(obstacles),
+        load_limited=_load_limited(runs),
     )
+
+
+def _load_limited(runs: Sequence[StoredRun]) -> bool:
+    return runs[0].manifest.loop == "open" and not any(run.overloaded for run in runs)
 
 
 def _limits(runs: Sequence[StoredRun]) -> tuple[tuple[Metric, Threshold], ...]:
@@ -114,19 +122,17 @@ def _obstacles(runs: Sequence[StoredRun]) -> list[str]:
     obstacles = []
     bad = [run for run in runs if not run.summary.valid]
     if bad:
-        why = bad[0].summary.invalid_reasons[0]
-        obstacles.append(f"{len(bad)} of {len(runs)} runs are INVALID ({bad[0].path.name}: {why})")
+        each = "; ".join(f"{run.path.name}: {run.summary.invalid_reasons[0].rstrip('.')}" for run in bad)
+        obstacles.append(f"{len(bad)} of {len(runs)} runs are INVALID ({each})")
     workloads = {run.manifest.workload_hash for run in runs}
     if len(workloads) > 1 or "" in workloads:
         others = [run.path.name for run in runs if run.manifest.workload_hash != runs[0].manifest.workload_hash]
-        what = (
-            f"{', '.join(others[:3])} had another workload than {runs[0].path.name}" if others else "no workload hash"
-        )
+        what = f"{', '.join(others)} had another workload than {runs[0].path.name}" if others else "no workload hash"
         obstacles.append(f"different workloads: {what}")
     for label in dict.fromkeys(run.label for run in runs):
         mixed = deployments_differ([run for run in runs if run.label == label])
         if mixed:
-            obstacles.append(f"runs labelled {label} are of different deployments ({', '.join(mixed[:3])})")
+            obstacles.append(f"runs labelled {label} are of different deployments ({', '.join(mixed)})")
     if len({run.manifest.loop for run in runs}) > 1:
         obstacles.append("open and closed loops are mixed: their latencies mean different things")
     if len({run.summary.simulated for run in runs}) > 1:
@@ -149,8 +155,8 @@ def _remarks(runs: Sequence[StoredRun], points: Sequence[Configuration]) -> list
         remarks.append(f"latencies are of ok requests only, and {shown}: see the rows with failures as infinitely late")
     if any(run.overloaded for run in runs):
         names = sorted({run.path.name for run in runs if run.overloaded})
-        remarks.append(f"overloaded, so that latencies grow with duration: {', '.join(names[:5])}")
-    elif runs[0].manifest.loop == "open" and len({run.label for run in runs}) > 1:
+        remarks.append(f"overloaded, so that latencies grow with duration: {', '.join(names)}")
+    elif _load_limited(runs) and len({run.label for run in runs}) > 1:
         remarks.append(
             "load-limited: below saturation throughput and cost are those of the offered load, not of capacity"
         )

@@ -45,6 +45,17 @@ class StoredRun:
         value = self.summary.value(metric.path)
         return None if value is None else metric.scale * value
 
+    def ends(self, metric: Metric) -> tuple[float, float] | None:
+        """The least and the most that the load generator's own error leaves possible of `value`; None without a value.
+
+        Of what is no latency, and of runs that don't tell that error, both are the value.
+        """
+        value = self.value(metric)
+        if value is None:
+            return None
+        found = self.summary.own_error(metric.path)
+        return (value, value) if found is None else (metric.scale * found[0], metric.scale * found[1])
+
     def _derived(self, key: str) -> float | None:
         if key == "tokens_per_s_per_user":
             tpot = self.summary.latency_ms["tpot"].mean

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tailgate.reports.compare.comparison import SCHEMA, Comparison, Configuration
+from tailgate.reports.compare.verdict import verdict_of
 from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.plots.comparison import against_load, forest, pareto
 from tailgate.reports.metrics.catalogue import Metric
 from tailgate.reports.rundir.json_files import jsonable
 from tailgate.reports.stats.between_runs import Ratio, RunsMean
-from tailgate.workloads.common.formatting import plain
+from tailgate.workloads.common.formatting import counted, plain
 
 _DASH: Final = (
     "no run has the figure: too few requests for that percentile, or nothing that says it (a price, GPU telemetry)"
@@ -24,6 +25,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "simulated": comparison.simulated,
+        "verdict": verdict_of(comparison),
         "warnings": list(comparison.warnings),
         "points": [_point_json(point, comparison.metrics) for point in points],
         "fronts": [
@@ -73,6 +75,7 @@ def comparison_document(comparison: Comparison) -> doc.Document:
     return doc.Document(
         title=f"Comparison of {len(points)} configurations",
         heading=" against ".join(labels[:6]),
+        why=verdict_of(comparison),
         about=(
             f"{len(runs)} runs, {len(points)} configurations; ratios are to {labels[0]} at the same load. "
             "Intervals show how much whole runs differ: 95 %, each figure by itself."
@@ -100,7 +103,7 @@ def comparison_document(comparison: Comparison) -> doc.Document:
 
 def _figures(comparison: Comparison) -> doc.Table:
     runs = ((point, len(point.runs)) for point in comparison.points)
-    head = ["", *(f"{point.name} ({n} run{'s' if n > 1 else ''})" for point, n in runs)]
+    head = ["", *(f"{point.name} ({counted(n, 'run')})" for point, n in runs)]
     rows: list[doc.Row] = [
         [metric.with_unit, *(_cell(point, metric) for point in comparison.points)] for metric in comparison.metrics
     ]

@@ -5,8 +5,8 @@ number written out as text. Renderers (`documents.render`) turn it into HTML, Ma
 out what their medium has no room for, which `Depth` tells them.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ class Depth(Enum):
 
     BRIEF = "on a terminal and in Markdown; the page says the same at more length"
     ALL = "everywhere"
-    FOLDED = "on the page, and in Markdown behind a heading that opens"
+    FOLDED = "on the page and in Markdown behind a heading that opens, on a terminal when all is asked for"
     PAGE = "on the page only"
 
 
@@ -52,6 +52,18 @@ class Table:
     words: Iterable[int] = (0,)
     depth: Depth = Depth.ALL
     dash: str = ""  # why a cell holds a dash in place of a figure; shown where one does
+    rare: Collection[int] = ()  # places of rows that are seldom needed, or repeat others: shown on demand
+    spare: Sequence[int] = ()  # places of columns that go where there is no room for all, in this order
+
+    @property
+    def common(self) -> "Table":
+        """Without the rows that are shown on demand."""
+        return replace(self, rows=[row for place, row in enumerate(self.rows) if place not in self.rare], rare=())
+
+    @property
+    def without_last(self) -> "Table":
+        """Without its last column."""
+        return replace(self, head=self.head[:-1], rows=[row[:-1] for row in self.rows])
 
     @property
     def dashed(self) -> str:
@@ -154,6 +166,7 @@ class Section:
     title: str
     blocks: Sequence[Block]
     depth: Depth = Depth.ALL
+    short: str = ""  # its title in the page's contents, where that is another
 
     def shown(self, *depths: Depth) -> list[Block]:
         """The blocks that have something to show at these depths."""
@@ -180,9 +193,10 @@ class Document:
     sections: Sequence[Section]
     about: str = ""  # a line that identifies it
     verdict: str = ""  # empty where nothing is judged
-    why: str = ""
+    why: str = ""  # of the verdict; without one it is what is said first
     points: Sequence[str] = ()  # below `why`, one by one
     banners: Sequence[Banner] = ()
+    remedy: str = ""  # what to do after `why`, where nothing can be said before it is done
 
     @property
     def figures(self) -> list[Figure]:
@@ -195,9 +209,9 @@ def strips(figures: Iterable[Figure]) -> list[tuple[str, str]]:
     return [strip for figure in figures for strip in figure.strips]
 
 
-def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL) -> Section:
+def section(title: str, *blocks: Block | None, depth: Depth = Depth.ALL, short: str = "") -> Section:
     """A section of those blocks that there are."""
-    return Section(title, [block for block in blocks if block is not None], depth)
+    return Section(title, [block for block in blocks if block is not None], depth, short)
 
 
 def facts(

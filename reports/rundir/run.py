@@ -145,13 +145,23 @@ class Run:
         hits[order] = implied_reuse(plan.take(pa.array(rows)), size, granularity).hit_tokens
         return hits
 
-    @property
+    @cached_property
+    def ended_by_count(self) -> bool:
+        """Whether a closed loop ended because all of its `requests` had been asked for."""
+        count = (self.manifest.spec.get("workload") or {}).get("requests")
+        return self.manifest.loop == "closed" and isinstance(count, int) and 0 < count <= len(self)
+
+    @cached_property
     def window_ns(self) -> tuple[int, int]:
         """The steady window: from the end of warm-up to the planned end of the measure phase.
 
-        A load that stopped sooner (interrupted, aborted, failed) ends it.
+        A load that stopped sooner (interrupted, aborted, failed) ends it. A closed loop that ends by a number of
+        requests is measured from the first start (or the end of warm-up) to the last end: where it is short, no time
+        in between is steady, and to stop at the last asking would leave out what the users still waited for.
         """
         start, end = self.manifest.measure_start_ns, self.manifest.measure_end_ns
+        if self.ended_by_count:
+            return self._of_all_measured(start)
         if self.manifest.state == "complete":
             return start, max(start, end)
         stopped = self.manifest.ended_ns
@@ -159,6 +169,26 @@ class Run:
             last = [float(np.nanmax(c)) for n in ("dispatched_ns", "end_ns") if np.isfinite(c := self.column(n)).any()]
             stopped = int(max(last, default=0))
         return start, max(start, min(end, stopped))
+
+    @property
+    def users_run_out_ns(self) -> int | None:
+        """From when a loop that ended by a number of requests had users without one; None where it had none."""
+        begin, end = self.manifest.measure_end_ns, self.window_ns[1]
+        return max(begin, self.window_ns[0]) if self.ended_by_count and begin < end else None
+
+    def _of_all_measured(self, start: int) -> tuple[int, int]:
+        """From the first start of the measure phase (unless load came before it, in the warm-up) to the last end.
+
+        An answer ends with its last token: nobody waits for what a server sends behind it.
+        """
+        begun, last = self.column("dispatched_ns"), self.column("last_token_ns")
+        ends = np.where(self.ok & np.isfinite(last), last, self.column("end_ns"))
+        rows = self.measured & np.isfinite(begun) & np.isfinite(ends)
+        if not rows.any():
+            return start, start
+        if not self.manifest.warmup_ns:
+            start = max(start, int(begun[rows].min()))
+        return start, max(start, int(ends[rows].max()) + 1)
 
     def inside(self, t_ns: Floats) -> Mask:
         """Which times lie in the steady window."""

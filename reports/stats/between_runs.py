@@ -1,8 +1,8 @@
 """Statistics between runs, where the run is the sample: means, ratios and differences of logarithms with their error.
 
 Pooling the requests of a few runs into one test is wrong (docs/metrics.md, "Between runs"). Estimates only: what is
-good enough is `reports.stats.sequential_design` and `reports.verdicts.gate.verdict`. `paired` takes any number of
-leading axes, so that the simulation (`reports.verdicts.gate.operating_curve`) runs the very code that judges.
+good enough is `reports.stats.sequential_design` and `reports.verdicts.gate.verdict`. `paired` and `drifting` take any
+number of leading axes, so that the simulation (`reports.verdicts.gate.operating_curve`) runs the very code that judges.
 
 Sources: Student (1908); Welch (1947) with Satterthwaite's degrees of freedom; Hodges and Lehmann (1963);
 Wilcoxon (1945), its null distribution exact, conditional on the ranks as they are (ties share their mean rank).
@@ -84,19 +84,20 @@ def unpaired(base: Floats, other: Floats) -> Shift:
 def drifting(base: Floats, base_at: Floats, other: Floats, other_at: Floats) -> Shift:
     """The difference of means beside a straight trend over time that both share: least squares on (1, time, side).
 
-    Times in any unit. The error grows with the distance of the candidate's runs from the baseline's.
-    Equal variances are assumed; needs five runs in all and three different times of the baseline.
+    Runs along the last axis; times, in any unit, are the same for all leading axes. The error grows with the distance
+    of the candidate's runs from the baseline's. Equal variances are assumed; needs five runs in all and three different
+    times of the baseline.
     """
-    y, t = np.concatenate([base, other]), np.concatenate([base_at, other_at])
-    scale = float(np.ptp(t)) or 1.0
-    side = np.concatenate([np.zeros(len(base)), np.ones(len(other))])
-    x = np.column_stack([np.ones(len(y)), (t - t.mean()) / scale, side])
+    y, t = np.concatenate([base, other], axis=-1), np.concatenate([base_at, other_at])
+    scale, sizes = float(np.ptp(t)) or 1.0, (base.shape[-1], other.shape[-1])
+    side = np.repeat([0.0, 1.0], sizes)
+    x = np.column_stack([np.ones(len(t)), (t - t.mean()) / scale, side])
     inverse = np.linalg.inv(x.T @ x)
-    beta = inverse @ x.T @ y
-    df = len(y) - 3
-    variance = float(((y - x @ beta) ** 2).sum()) / df
-    n = 2 / (1 / len(base) + 1 / len(other))
-    return Shift(float(beta[2]), math.sqrt(variance * float(inverse[2, 2])), float(df), n)
+    beta = y @ (inverse @ x.T).T
+    df = len(t) - 3
+    variance = ((y - beta @ x.T) ** 2).sum(axis=-1) / df
+    n = 2 / (1 / sizes[0] + 1 / sizes[1])
+    return Shift(beta[..., 2], np.sqrt(variance * inverse[2, 2]), float(df), n)
 
 
 def t_point(tail: float, df: float) -> float:

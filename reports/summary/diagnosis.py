@@ -1,84 +1,42 @@
 """What held this deployment back? Typed findings, each with the figures it rests on and what to try.
 
-No finding without a figure: where the server or the GPU doesn't tell, nothing is guessed. The thresholds
-are rules of thumb, written beside each rule; figures come from the views (`server`, `gpu`, `workload`).
+No finding without a figure: where the server or the GPU doesn't tell, nothing is guessed. None on what the deployment
+carries without answers: a few, or samples of a moment, tell how a load begins. The thresholds are rules of thumb,
+written beside each rule; figures come from the views (`server`, `gpu`, `workload`).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
+from typing import Final, TypeGuard
 
 import numpy as np
 
-from tailgate.reports.cost.cost import Cost
-from tailgate.reports.metrics.analysis import Analysis
-from tailgate.reports.metrics.in_flight import InFlight
-from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
-from tailgate.reports.rundir.events import Event
 from tailgate.reports.rundir.run import Run
-from tailgate.reports.telemetry.gpu import GpuView
-from tailgate.reports.telemetry.server import ServerView
-from tailgate.reports.validity.client import Check
+from tailgate.reports.stats.order_statistics import share_bounds
+from tailgate.reports.summary.findings import Evidence, Finding, FindingKind
+from tailgate.reports.telemetry.server import Gauge
 
-
-class FindingKind(StrEnum):
-    """What a finding is about; stable names for scripts."""
-
-    CLIENT_BOUND = "client_bound"
-    OVERLOADED = "overloaded"
-    QUEUE_BOUND_KV = "queue_bound_kv"
-    QUEUE_BOUND_SEQS = "queue_bound_seqs"
-    QUEUE_DEFERRED = "queue_deferred"
-    QUEUE_BOUND = "queue_bound"
-    PREEMPTION_THRASH = "preemption_thrash"
-    PREFILL_BOUND = "prefill_bound"
-    DECODE_BOUND = "decode_bound"
-    CACHE_COLD = "cache_cold"
-    THROTTLED_GPU = "throttled_gpu"
-    UNDER_USED = "under_used"
-    IMBALANCE = "imbalance"
-    CHANGED_IN_WINDOW = "changed_in_window"
-    NOT_WARM = "not_warm"
-    GATEWAY_COALESCED = "gateway_coalesced"
-    STALLS = "stalls"
-    SHED = "shed"
-    LENGTHS_DIFFER = "lengths_differ"
-    PROMPTS_DIFFER = "prompts_differ"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding: what, how we know, what to try. `figures` are what it rests on, by name with unit."""
-
-    kind: FindingKind
-    says: str
-    figures: dict[str, float]
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything a rule may look at; None or empty where there is nothing."""
-
-    analysis: Analysis
-    checks: Sequence[Check] = ()
-    flight: InFlight | None = None
-    overloaded: bool = False
-    server: ServerView | None = None
-    gpus: Sequence[GpuView] = ()
-    workload: WorkloadAsSent | None = None
-    cost: Cost | None = None
-    events: Sequence[Event] = ()
+# The least that a finding on the load rests on: answers, samples of a gauge, and seconds of a GPU's slowdown.
+ANSWERS: Final = 20
+_SAMPLES: Final = 5
+_SLOWDOWN_S: Final = 1.0
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
     """All findings, those that spoil the measurement first, then by the way of a request."""
+    run = evidence.analysis.run
+    answers = int(np.count_nonzero(run.ok & run.measured))
     rules = (
         _client, _changed, _warming, _throttled, _overloaded, _shed, _queue, _preemptions, _prefill, _decode, _cache,
-        _stalls, _gateway, _imbalance, _under_used, _lengths,
+        _stalls, _gateway, _imbalance, _idle, _under_used, _lengths,
     )  # fmt: skip
-    return [finding for rule in rules for finding in rule(evidence)]
+    on_load = (_queue, _preemptions, _prefill, _decode, _cache, _stalls, _imbalance, _under_used)
+    enough = [rule for rule in rules if answers >= ANSWERS or rule not in on_load]
+    return [finding for rule in enough for finding in rule(evidence)]
+
+
+def _sampled(gauge: Gauge | None) -> TypeGuard[Gauge]:
+    return gauge is not None and gauge.samples >= _SAMPLES
 
 
 def _client(e: Evidence) -> Iterator[Finding]:
@@ -117,7 +75,7 @@ def _warming(e: Evidence) -> Iterator[Finding]:
 def _throttled(e: Evidence) -> Iterator[Finding]:
     for gpu in e.gpus:
         hard, mild = gpu.slowdown_share or 0.0, gpu.mild_slowdown_share or 0.0
-        if hard + mild > 0.01:
+        if hard + mild > 0.01 and (hard + mild) * e.analysis.run.duration_s >= _SLOWDOWN_S:
             reasons = ", ".join(gpu.slowdown_reasons)
             says = f"{gpu.gpu} was slowed down for {100 * (hard + mild):.1f} % of the window: {reasons}"
             figures = {"slowdown_share": hard, "mild_slowdown_share": mild}
@@ -153,7 +111,7 @@ def _shed(e: Evidence) -> Iterator[Finding]:
 def _queue(e: Evidence) -> Iterator[Finding]:
     """At least one request waits on average, and queueing is a third of the server's time to first token."""
     server = e.server
-    if server is None or server.waiting is None or server.waiting.mean < 1:
+    if server is None or not _sampled(server.waiting) or server.waiting.mean < 1:
         return
     queue, ttft = server.phases.get("queue"), server.phases.get("ttft")
     share = queue.mean_ms / ttft.mean_ms if queue and ttft and ttft.mean_ms else None
@@ -202,7 +160,7 @@ def _prefill(e: Evidence) -> Iterator[Finding]:
     if e.server is None:
         return
     prefill, decode = e.server.phases.get("prefill"), e.server.phases.get("decode")
-    if not prefill or not decode or prefill.mean_ms + decode.mean_ms == 0:
+    if not prefill or not decode or prefill.n < ANSWERS or prefill.mean_ms + decode.mean_ms == 0:
         return
     share = prefill.mean_ms / (prefill.mean_ms + decode.mean_ms)
     if share > 0.5:
@@ -221,10 +179,12 @@ def _decode(e: Evidence) -> Iterator[Finding]:
     more time, a fuller one has to become faster.
     """
     server = e.server
-    if server is None or server.running is None or (server.waiting is not None and server.waiting.mean >= 1):
+    if server is None or not _sampled(server.running) or (server.waiting is not None and server.waiting.mean >= 1):
         return
     prefill, decode, running = server.phases.get("prefill"), server.phases.get("decode"), server.running.mean
-    if not prefill or not decode or running < 2 or (not server.max_num_seqs and not server.tokens_per_step):
+    if not prefill or not decode or decode.n < ANSWERS or running < 2:
+        return
+    if not server.max_num_seqs and not server.tokens_per_step:
         return
     share = decode.mean_ms / (prefill.mean_ms + decode.mean_ms)
     if share <= 0.8:
@@ -261,7 +221,7 @@ def _cache(e: Evidence) -> Iterator[Finding]:
 
 
 def _stalls(e: Evidence) -> Iterator[Finding]:
-    """One request in a hundred pauses for over ten median gaps and a fifth of a second."""
+    """One request in a hundred pauses for over ten median gaps and a fifth of a second, with 95 % confidence."""
     analysis = e.analysis
     itl = analysis.latencies["itl"].at(50.0).value
     stall = analysis.figures.ms["stall"][analysis.run.ok & analysis.run.measured]
@@ -269,8 +229,9 @@ def _stalls(e: Evidence) -> Iterator[Finding]:
     if itl is None or not len(stall):
         return
     limit = max(10 * itl, 200.0)
-    share = float(np.mean(stall > limit))
-    if share > 0.01:
+    paused = int(np.count_nonzero(stall > limit))
+    share = paused / len(stall)
+    if share_bounds(paused, len(stall))[0] > 0.01:
         says = f"{100 * share:.1f} % of answers paused for over {limit:.0f} ms, where the median gap is {itl:.1f} ms."
         figures = {"stalled_share": share, "stall_limit_ms": limit, "longest_ms": float(stall.max())}
         remedy = "Long prefills between decode steps, or preemptions: a smaller max-num-batched-tokens shortens them."
@@ -289,23 +250,30 @@ def _gateway(e: Evidence) -> Iterator[Finding]:
 
 
 def _imbalance(e: Evidence) -> Iterator[Finding]:
-    """The busiest endpoint runs at least half as many again as the idlest."""
-    running = [(x.running, x.url) for x in (e.server.endpoints if e.server else ()) if x.running is not None]
+    """The busiest endpoint runs at least half as many again as the idlest, and one request more."""
+    if e.server is None or not _sampled(e.server.running):
+        return
+    running = [(x.running, x.url) for x in e.server.endpoints if x.running is not None]
     if len(running) < 2:
         return
     (least, idle), (most, busy) = min(running), max(running)
-    if most > 1 and most > 1.5 * least:
+    if most > max(1.5 * least, least + 1):
         says = f"{busy} runs {most:.1f} requests on average, {idle} only {least:.1f}."
         figures = {"most_running": most, "least_running": least}
         yield Finding(FindingKind.IMBALANCE, says, figures, "Check the load balancing (--balance least-in-flight).")
 
 
-def _under_used(e: Evidence) -> Iterator[Finding]:
-    """No kernel ran for more than two fifths of the time, or the stated demand leaves that much capacity idle."""
+def _idle(e: Evidence) -> Iterator[Finding]:
+    """The stated demand leaves more than two fifths of the stated capacity idle."""
     if e.cost is not None and e.cost.idle_share is not None and e.cost.idle_share > 0.4:
         says = f"At the stated demand {100 * e.cost.idle_share:.0f} % of the capacity is idle."
         figures = {"idle_share": e.cost.idle_share}
         yield Finding(FindingKind.UNDER_USED, says, figures, "A smaller GPU, fewer of them, or more load.")
+
+
+def _under_used(e: Evidence) -> Iterator[Finding]:
+    """No kernel ran for more than two fifths of the time, where no demand is stated."""
+    if e.cost is not None and (e.cost.idle_share or 0.0) > 0.4:
         return
     used = [gpu.utilization for gpu in e.gpus if gpu.utilization is not None]
     if used and (share := 1 - sum(used) / len(used)) > 0.4:

@@ -17,9 +17,9 @@ from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.throughput import Throughput
 from tailgate.reports.metrics.workload_as_sent import WorkloadAsSent
 from tailgate.reports.rundir.json_files import from_json, jsonable
-from tailgate.reports.summary.diagnosis import Finding
-from tailgate.reports.summary.latency import Interval, LatencySummary, Needs, Percentiles, latencies, short_of
-from tailgate.reports.summary.objectives import Judgement
+from tailgate.reports.summary.findings import Finding
+from tailgate.reports.summary.latency import LatencySummary, Needs, Percentiles, latencies, short_of
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
@@ -39,30 +39,12 @@ class LoadSummary:
     all_phases: dict[str, int]
     users: dict[str, float] | None = None  # of a closed loop their time-weighted `mean` and `max`
     in_flight: InFlight | None = None
-    overloaded: bool | None = None  # whether requests in flight grew all along
+    overloaded: bool | None = None  # whether requests in flight grew all along; None where that can't be told
 
-    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded")
+    # of a closed loop that ended by a number of requests, how much of the window had users without one
+    users_run_out_s: float | None = None
 
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective of the SLO, judged; see `reports.summary.objectives.Judged`.
-
-    `result` is `met`, `broken` or `can't tell`; `unit` that of value, bounds and limit (`ms`, `/s` or `fraction`).
-    """
-
-    objective: str
-    result: Judgement
-    value: float | None
-    lower_bound: float | None
-    upper_bound: float | None
-    limit: float
-    unit: str
-    why: str
-    as_measured: bool = False
-    own_error: Interval | None = None  # the least and the most that the client's own error leaves possible of `value`
-
-    OPTIONAL: ClassVar = ("own_error",)
+    OPTIONAL: ClassVar = ("users", "in_flight", "overloaded", "users_run_out_s")
 
 
 @dataclass(frozen=True)
@@ -263,6 +245,12 @@ class Summary:
                 at = at.get(name) if isinstance(at, Mapping) else getattr(at, name, None)
         is_number = isinstance(at, int | float) and not isinstance(at, bool) and not math.isnan(at)
         return float(at) if is_number else None
+
+    def own_error(self, path: tuple[str, ...]) -> tuple[float, float] | None:
+        """The ends of the load generator's own error of a latency's statistic; None where the records don't tell it."""
+        latency = getattr(self, path[0]).get(path[1]) if path[0].startswith("latency") else None
+        ends = latency.errors.get(path[2]) if isinstance(latency, LatencySummary) else None
+        return None if ends is None or ends[0] is None or ends[1] is None else (ends[0], ends[1])
 
     def to_json(self) -> dict[str, Any]:
         sections = {field.name: jsonable(getattr(self, field.name)) for field in fields(self)}

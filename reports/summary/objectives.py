@@ -6,12 +6,12 @@ The grammar is `reports.metrics.slo`; comparing runs is `reports.verdicts.gate.v
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
+from tailgate.reports.metrics.arrivals import Gaps, GapSample
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.own_error import Ends
 from tailgate.reports.metrics.rate_intervals import rate
@@ -26,21 +26,12 @@ from tailgate.reports.stats.order_statistics import (
     tail_bounds,
     thinned_bounds,
 )
+from tailgate.reports.summary.objective_model import BY_SHARE, BeyondLimit, Judgement, counts_in_words
 from tailgate.workloads.common.arrays import Floats, Mask
-
-
-class Judgement(StrEnum):
-    """Whether an objective is met, as stored; a run's verdict (PASS, FAIL, INCONCLUSIVE) follows from them."""
-
-    MET = "met"
-    BROKEN = "broken"
-    UNDECIDED = "can't tell"
-
 
 # (value, one-sided lower and upper bound, why there is none)
 Estimated = tuple[float | None, float | None, float | None, str]
-NO_ARRIVALS: Final = "it can't be worked out: arrivals.parquet or the server's usage is missing"
-BY_SHARE: Final = "judged by the share of requests beyond the limit"
+NO_ARRIVALS: Final = "of {:,} of {:,} requests it isn't known: arrivals.parquet or the server's usage is missing"
 OWN_ERROR: Final = "the load generator's own error is too large to tell"
 _ENDS: Final[tuple[Side, Side]] = ("low", "high")
 AS_MEASURED: Final = "judged as measured: it has no confidence bound"
@@ -64,6 +55,12 @@ class Judged:
     as_measured: bool = False
     error: Ends | None = None  # the least and the most that the client's own error leaves possible
     spoiled: bool = False  # it would be decided, were it not for the client's own error
+    beyond: BeyondLimit | None = None  # of a percentile, where there are values at all
+
+    @property
+    def counts(self) -> str:
+        """How many are over the limit, in words, where the percentile has no finite value or was judged by that."""
+        return counts_in_words(self.value, self.why, self.beyond)
 
 
 def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
@@ -95,7 +92,8 @@ def undecided_by_client(judged: Sequence[Judged]) -> list[tuple[str, float, Ends
 
 def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bool) -> Judged:
     value, below, above, why = best = _estimate(analysis, threshold, rows)
-    result, by_share = _decide(analysis, threshold, rows, best)
+    beyond = _beyond(analysis, threshold, rows)
+    result, by_share = _decide(threshold, best, beyond)
     as_measured, error, spoiled = why == AS_MEASURED, None, False
     if (
         value is not None
@@ -105,28 +103,25 @@ def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bo
         ends = {side: _estimate(analysis, threshold, rows, side) for side in _ENDS}
         error = _range([end[0] for end in ends.values()])
         below, above = _least([end[1] for end in ends.values()]), _most([end[2] for end in ends.values()])
-        if any(_decide(analysis, threshold, rows, end, side)[0] != result for side, end in ends.items()):
+        decided = [_decide(threshold, end, _beyond(analysis, threshold, rows, side))[0] for side, end in ends.items()]
+        if any(at_end != result for at_end in decided):
             spoiled = result != Judgement.UNDECIDED
             result, by_share, why = Judgement.UNDECIDED, False, OWN_ERROR if spoiled else why
-    if value is not None and (below is None or above is None) and not why:
-        why = "too few requests for a confidence bound on that side"
     if overloaded and result == Judgement.MET and threshold.metric not in ("errors", "attained", "goodput"):
         result, by_share = Judgement.UNDECIDED, False
         why = "requests in flight grew all along: this figure grows with the run's duration"
     remark = BY_SHARE if by_share else why if result == Judgement.UNDECIDED or as_measured else ""
-    return Judged(threshold, value, below, above, result, remark, "", as_measured, error, spoiled)
+    return Judged(threshold, value, below, above, result, remark, "", as_measured, error, spoiled, beyond)
 
 
-def _decide(
-    analysis: Analysis, threshold: Threshold, rows: Mask, estimated: Estimated, side: Side = "best"
-) -> tuple[Judgement, bool]:
+def _decide(threshold: Threshold, estimated: Estimated, beyond: BeyondLimit | None) -> tuple[Judgement, bool]:
     """What an estimate says of its threshold, and whether the share of requests beyond the limit said it."""
     value, below, above, why = estimated
     if why == AS_MEASURED:
         return compare(threshold, value, value), False
     result = compare(threshold, below, above)
-    if result == Judgement.UNDECIDED and threshold.percentile is not None:
-        result = _by_share(analysis, threshold, rows, side)
+    if result == Judgement.UNDECIDED and beyond is not None:
+        result = _by_share(beyond)
         return result, result != Judgement.UNDECIDED
     return result, False
 
@@ -146,23 +141,34 @@ def _range(values: Sequence[float | None]) -> Ends | None:
     return None if least is None or most is None else (least, most)
 
 
-def _by_share(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Judgement:
+def _beyond(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side = "best") -> BeyondLimit | None:
+    """How many lie over a percentile's limit; None where that isn't known, or asked."""
+    metric, limit, op = threshold.metric, threshold.limit, threshold.op
+    if threshold.percentile is None or _not_known(analysis, metric, rows):
+        return None
+    share = 1 - threshold.percentile / 100
+    if metric == "itl":
+        gaps = _gaps(analysis, rows, side)[0]
+        return BeyondLimit(gaps.count_above(limit), gaps.size, "gaps", limit, op, share) if gaps.size else None
+    series = _series(analysis, metric, rows, side)
+    if not len(series):
+        return None
+    # Values that break "<" are those at the limit or above; those that break "<=" are above it.
+    inclusive = op in ("<", ">=")
+    over = int(np.count_nonzero(series >= limit if inclusive else series > limit))
+    return BeyondLimit(over, len(series), "requests", limit, op, share, *tail_bounds(series, limit, inclusive))
+
+
+def _by_share(beyond: BeyondLimit) -> Judgement:
     """A percentile held against its limit by the share of requests beyond that.
 
     p99 < 800 ms says that less than 1 % take 800 ms or more. This decides where the percentile itself has no
     bound of its own (a wandering series far from its limit), and never against it.
     """
-    upper = threshold.op in ("<", "<=")
-    if threshold.metric == "itl" or _not_known(analysis, threshold.metric, rows):
+    if beyond.at_least is None or beyond.at_most is None:
         return Judgement.UNDECIDED
-    series = _series(analysis, threshold.metric, rows, side)
-    if not len(series):
-        return Judgement.UNDECIDED
-    # Values that break "<" are those at the limit or above; those that break "<=" are above it.
-    low, high = tail_bounds(series, threshold.limit, inclusive=threshold.op in ("<", ">="))
-    allowed = 1 - (threshold.percentile or 0.0) / 100
-    few, many = high < allowed, low > allowed
-    if upper:
+    few, many = beyond.at_most < beyond.share, beyond.at_least > beyond.share
+    if beyond.op in ("<", "<="):
         return Judgement.MET if few else Judgement.BROKEN if many else Judgement.UNDECIDED
     return Judgement.MET if many else Judgement.BROKEN if few else Judgement.UNDECIDED
 
@@ -197,15 +203,17 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side =
             return _share(analysis, threshold, rows, good, good)
         case _ if metric in RATES:
             interval = rate(analysis, metric, rows)
+            if interval is None and analysis.run.duration_s <= 0:
+                return None, None, None, "the measure phase has no length"
             if interval is None:
-                seconds = analysis.run.duration_s
-                return None, None, None, NO_ARRIVALS if seconds > 0 else "the measure phase has no length"
+                unknown = analysis.unknown if metric == "goodput" else analysis.not_known(metric)
+                return None, None, None, _no_arrivals(analysis, unknown, rows)
             if interval.below is None or interval.above is None:
                 return interval.value, None, None, AS_MEASURED
             return interval.value, interval.below, interval.above, ""
         case _:
             if _not_known(analysis, metric, rows):
-                return None, None, None, NO_ARRIVALS
+                return None, None, None, _no_arrivals(analysis, analysis.not_known(metric), rows)
             return _latency(analysis, threshold, rows, side)
 
 
@@ -214,18 +222,23 @@ def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:
     return bool((rows & analysis.run.measured & analysis.not_known(metric)).any())
 
 
+def _no_arrivals(analysis: Analysis, unknown: Mask, rows: Mask) -> str:
+    measured = rows & analysis.run.measured
+    return NO_ARRIVALS.format(int(np.count_nonzero(measured & unknown)), int(np.count_nonzero(measured)))
+
+
 def _share(analysis: Analysis, threshold: Threshold, rows: Mask, least: Mask, most: Mask) -> Estimated:
     """Share of judged requests; `least` surely count, `most` at best. Bursts count for less than their size."""
     order = analysis.figures.order
     judged = (rows & analysis.judged)[order]
     n = int(np.count_nonzero(judged))
     if n == 0:
-        return None, None, None, "nothing was offered in the measure phase"
+        return None, None, None, "no request was offered in the measure phase"
     sure, possible = least[order][judged], most[order][judged]
     low, _ = thinned_bounds(sure, effective_size(sure.astype(np.float64)))
     _, high = thinned_bounds(possible, effective_size(possible.astype(np.float64)))
     if not np.array_equal(sure, possible):
-        return None, low, high, NO_ARRIVALS
+        return None, low, high, NO_ARRIVALS.format(int(np.count_nonzero(possible & ~sure)), n)
     share, limit = float(np.mean(sure)), f"{100 * threshold.limit:.4g} %"
     kind = "errors" if threshold.metric == "errors" else "good requests"
     if compare(threshold, share, share) == Judgement.MET:
@@ -241,40 +254,53 @@ def _latency(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -
         return _gap_lengths(analysis, threshold, rows, side)
     series = _series(analysis, threshold.metric, rows, side)
     if not len(series):
-        return None, None, None, "no request has this figure"
+        return None, None, None, f"none of the {_counted(analysis, rows)} has this figure"
     if q is not None:
         n_eff = of_series(series, (q,)).quantiles[0].n_eff
         return _of_percentile(quantile(np.sort(series), q, n_eff))
     if threshold.statistic == "mean":
         mean = float(series.mean())
-        return (mean, mean, mean, "") if math.isinf(mean) else _of_mean(mean, mean_interval(series, 2 * LEVEL - 1))
+        return (
+            (mean, mean, mean, "")
+            if math.isinf(mean)
+            else _of_mean(mean, mean_interval(series, 2 * LEVEL - 1), len(series))
+        )
     return float(series.max() if threshold.statistic == "max" else series.min()), None, None, AS_MEASURED
 
 
-def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Estimated:
-    q, order, scan = threshold.percentile, analysis.figures.order, analysis.scan
-    whole = bool(rows.all())
+def _gaps(analysis: Analysis, rows: Mask, side: Side) -> tuple[Gaps, GapSample]:
+    """The pooled gaps of some rows, and the sample that knows which request each is of."""
+    scan, whole = analysis.scan, bool(rows.all())
     sample = scan.sample if whole else scan.sample.of(rows)
     best, low, high = (scan.gaps, scan.gaps_low, scan.gaps_high) if whole else sample.pooled()
-    pooled = {"best": best, "low": low, "high": high}[side]
+    return {"best": best, "low": low, "high": high}[side], sample
+
+
+def _gap_lengths(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side) -> Estimated:
+    q, order = threshold.percentile, analysis.figures.order
+    pooled, sample = _gaps(analysis, rows, side)
     gaps = of_gaps(pooled, sample, order, () if q is None else (q,))
     if not gaps.n or gaps.mean is None:
-        return None, None, None, "no gaps between tokens"
+        return None, None, None, f"none of the {_counted(analysis, rows)} has gaps between its tokens"
     if q is not None:
         return _of_percentile(gaps.quantiles[0])
     if threshold.statistic == "mean":
-        return _of_mean(gaps.mean, gap_mean_interval(sample, order, gaps.mean, 2 * LEVEL - 1))
+        return _of_mean(gaps.mean, gap_mean_interval(sample, order, gaps.mean, 2 * LEVEL - 1), gaps.n)
     return gaps.most if threshold.statistic == "max" else gaps.least, None, None, AS_MEASURED
 
 
-def _of_mean(mean: float, bounds: tuple[float, float] | None) -> Estimated:
-    return (mean, *bounds, "") if bounds else (mean, None, None, "a mean needs 10 requests")
+def _counted(analysis: Analysis, rows: Mask) -> str:
+    return f"{int(np.count_nonzero(rows & analysis.run.measured)):,} requests"
+
+
+def _of_mean(mean: float, bounds: tuple[float, float] | None, n: int) -> Estimated:
+    return (mean, *bounds, "") if bounds else (mean, None, None, f"a mean's bounds need 10 requests, there are {n:,}")
 
 
 def _of_percentile(percentile: Quantile) -> Estimated:
-    why = (
-        f"this percentile needs {percentile.needs:,} requests, there are {percentile.n:,}"
-        if percentile.value is None
-        else ""
-    )
+    why, n = "", f"{percentile.n:,}"
+    if percentile.value is None:
+        why = f"this percentile needs {percentile.needs:,} requests, there are {n}"
+    elif percentile.below is None or percentile.above is None:
+        why = f"{n} requests are too few for a confidence bound on that side"
     return percentile.value, percentile.below, percentile.above, why

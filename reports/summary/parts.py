@@ -14,16 +14,24 @@ from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.in_flight import InFlight
 from tailgate.reports.metrics.requests import distribution, multi_token_chunks, tpot_is_bound
 from tailgate.reports.metrics.slo import Slo
+from tailgate.reports.metrics.throughput import answer_ended_ns
 from tailgate.reports.summary import model
 from tailgate.reports.summary.latency import LatencySummary
+from tailgate.reports.summary.objective_model import Objective
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.telemetry.client import busiest_second, client_column, lag_percentile
 from tailgate.reports.telemetry.gpu import GpuView, whole_gpus
 from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.formatting import with_unit
 
 _LAGS = {"p50": 50, "p99": 99, "max": 100}
 # A simulated step that is late by more than this share of a token gap is worth a word.
 _SIMULATED_LATE: Final = 0.1
+# Users without a request for a larger share of the window are worth a word, ...
+_RUN_OUT: Final = 0.05
+# ... a window of fewer answers' lengths, and streams that stay open for longer than this.
+_LENGTHS: Final = 3
+_STAYS_OPEN_S: Final = 0.5
 # What a run lacks without a file.
 _WITHOUT: Final = {
     "arrivals.parquet": "no ITL, stalls or tokens over time",
@@ -35,7 +43,7 @@ _WITHOUT: Final = {
 }
 
 
-def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> model.LoadSummary:
+def load(analysis: Analysis, flight: InFlight | None, overloaded: bool | None) -> model.LoadSummary:
     run = analysis.run
     seconds = run.duration_s
     codes, names = run.texts("status")
@@ -51,7 +59,8 @@ def load(analysis: Analysis, flight: InFlight | None, overloaded: bool) -> model
         all_phases={"planned": len(run), "ok": int(np.count_nonzero(run.ok))},
         users=run.manifest.users or None,
         in_flight=flight,
-        overloaded=overloaded if flight else None,
+        overloaded=overloaded,
+        users_run_out_s=None if (since := run.users_run_out_ns) is None else (run.window_ns[1] - since) / 1e9,
     )
 
 
@@ -83,10 +92,10 @@ def slo(analysis: Analysis, judged: list[Judged]) -> model.SloSummary | None:
     )
 
 
-def _objective(judged: Judged) -> model.Objective:
+def _objective(judged: Judged) -> Objective:
     threshold = judged.threshold
     unit = METRICS[threshold.metric].unit
-    return model.Objective(
+    return Objective(
         objective=f"{judged.scope}: {threshold.text}" if judged.scope else threshold.text,
         result=judged.result,
         value=judged.value,
@@ -96,8 +105,17 @@ def _objective(judged: Judged) -> model.Objective:
         unit="fraction" if unit == "%" else unit,
         why=judged.why,
         as_measured=judged.as_measured,
+        beyond=judged.beyond,
+        found=_found(judged),
         own_error=judged.error,
     )
+
+
+def _found(judged: Judged) -> str:
+    """What was found, in words: the figure; of a percentile that has none, or was judged so, how many are over it."""
+    metric = METRICS[judged.threshold.metric]
+    figure = "" if judged.value is None else with_unit(judged.value * metric.scale, metric.unit)
+    return "; ".join(text for text in (figure, judged.counts) if text) or "not known"
 
 
 def _conditions(slo: Slo) -> list[str]:
@@ -206,8 +224,38 @@ def notices(analysis: Analysis, splits: Mapping[str, Sequence[GroupFigures]], un
     for name, groups in splits.items():
         if (others := groups[-1].stands_for) > 1:
             yield f"the split by {name.replace('_', ' ')} shows the {others:,} smallest groups together"
+    yield from _window(analysis)
     yield from _usage(analysis)
     yield from _simulated_late(analysis)
+
+
+def _window(analysis: Analysis) -> Iterator[str]:
+    """Where the window shows how a load begins or ends rather than what it is in between."""
+    run, seconds = analysis.run, analysis.run.duration_s
+    workload = run.manifest.spec.get("workload") or {}
+    users, count = int(workload.get("users") or 0), int(workload.get("requests") or 0)
+    if run.ended_by_count and count < users:
+        yield f"{count:,} requests are fewer than {users:,} users: {users - count:,} of them never had one to send"
+    since = run.users_run_out_ns
+    if since is not None and (share := (run.window_ns[1] - since) / 1e9 / seconds) > _RUN_OUT:
+        yield (
+            f"users ran out of requests in the last {100 * share:.0f} % of the window of {seconds:.3g} s, since the "
+            "loop ended by its number of requests: rates are over all of it, in which fewer and fewer users waited. "
+            "More requests, or a duration, make that part small"
+        )
+    answered = run.ok & run.measured
+    took = (answer_ended_ns(run) - run.column("dispatched_ns"))[answered] / 1e9
+    late = int(np.count_nonzero(answer_ended_ns(run)[answered] >= run.window_ns[1]))
+    if not run.ended_by_count and late and seconds < _LENGTHS * (median := float(np.median(took))):
+        yield (
+            f"the window of {seconds:.3g} s is hardly longer than an answer (p50 {median:.3g} s), and {late:,} of "
+            f"{len(took):,} answers ended after it: its rates are those of a load that begins. Measure for longer"
+        )
+    open_s = (run.column("end_ns") - run.column("last_token_ns"))[answered] / 1e9
+    open_s = open_s[np.isfinite(open_s)]
+    if len(open_s) and (median := float(np.median(open_s))) > _STAYS_OPEN_S:
+        waits = ", for which the users of a closed loop wait" if run.manifest.loop == "closed" else ""
+        yield f"streams stayed open for {median:.3g} s (p50) after their last token{waits}: the server ends them late"
 
 
 def _usage(analysis: Analysis) -> Iterator[str]:

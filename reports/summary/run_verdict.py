@@ -7,7 +7,9 @@ from typing import Literal
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Errors, LoadSummary
-from tailgate.reports.summary.objectives import Judged, Judgement
+from tailgate.reports.summary.objective_model import Judgement
+from tailgate.reports.summary.objectives import Judged
+from tailgate.reports.validity.cause import cause
 from tailgate.reports.validity.client import Check
 
 
@@ -26,7 +28,8 @@ def run_verdict(
     """What a run's end, its failed checks, its requests and its objectives come to."""
     if failed:
         by_hand = manifest.state == "interrupted" and not manifest.recovered
-        return RunVerdict("INVALID", 130 if by_hand else 4, failed[0].reason())
+        found = cause(failed)
+        return RunVerdict("INVALID", 130 if by_hand else 4, f"{found.happened} {found.remedy}".rstrip())
     by_budget = manifest.state == "aborted" and manifest.aborted_by == "spend"
     if manifest.state == "aborted" and not by_budget:
         why = manifest.state_reason or "a condition of abort_if held"
@@ -64,5 +67,5 @@ def _in_words(judged: Judged) -> str:
         if value is not None
     )
     why = "" if judged.as_measured and judged.result is Judgement.MET else judged.why
-    details = ", ".join(part for part in (figures, why) if part)
+    details = ", ".join(part for part in (figures, judged.counts, why) if part)
     return f"{judged.scope + ': ' if judged.scope else ''}{judged.threshold.text} ({details})"

@@ -17,7 +17,8 @@ from tailgate.reports.rundir.events import read_events
 from tailgate.reports.rundir.json_files import check_schema, from_json, read_json, write_atomic
 from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.summary import parts
-from tailgate.reports.summary.diagnosis import Evidence, diagnose
+from tailgate.reports.summary.diagnosis import diagnose
+from tailgate.reports.summary.findings import Evidence
 from tailgate.reports.summary.latency import latencies, short_of
 from tailgate.reports.summary.model import GroupSummary, Summary
 from tailgate.reports.summary.objectives import judge, undecided_by_client
@@ -109,7 +110,7 @@ def summary_of(analysis: Analysis) -> Summary:
     (flight, overloaded), gpus, server = in_flight(analysis.run), gpu_views(analysis), server_view(analysis)
     checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
     checks = without_lost(analysis.run, checks)
-    judged = judge(analysis, overloaded)
+    judged = judge(analysis, bool(overloaded))
     causes = [check for check in checks if check.status == "noted"]
     checks.append(own_error_check(analysis, undecided_by_client(judged), causes))
     failed = [check for check in checks if check.status == "fail"]
@@ -156,7 +157,7 @@ def summary_of(analysis: Analysis) -> Summary:
         gpu=parts.gpus(gpus),
         life=lifecycle(manifest),
         vram=deployment_memory(manifest, analysis.gpu),
-        findings=diagnose(Evidence(analysis, checks, flight, overloaded, server, gpus, workload, money, events)),
+        findings=diagnose(Evidence(analysis, checks, flight, bool(overloaded), server, gpus, workload, money, events)),
         client=parts.client(analysis),
         notices=remarks,
     )

@@ -30,6 +30,7 @@ class Gauge:
 
     mean: float
     max: float
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _gauge(series: list[telemetry.Series], start: int, end: int, share: bool = F
     if not means or not len(total):
         return None
     parts = len(series) if share else 1
-    return Gauge(sum(means) / (len(means) if share else 1), float(total.max()) / parts)
+    return Gauge(sum(means) / (len(means) if share else 1), float(total.max()) / parts, len(total))
 
 
 def _by_reason(server: telemetry.Telemetry, start: int, end: int) -> dict[str, float]:

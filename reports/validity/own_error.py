@@ -14,7 +14,7 @@ from tailgate.reports.metrics.own_error import CERTIFIED_MS, CERTIFIED_SHARE, En
 from tailgate.reports.telemetry.client import kept_from_running
 from tailgate.reports.validity.client import Check
 
-NAME: Final = "own_error"
+OWN_ERROR: Final = "own_error"
 _ASKED: Final = (("ttft", 50), ("ttft", 99), ("itl", 50), ("itl", 99))
 _REMEDY: Final = "Free a core for the load generator, or run it on a machine of its own."
 _PRIORITY: Final = (
@@ -35,11 +35,11 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
     """
     if not analysis.scan.bounded:
         why = "this run's records don't say which arrivals are exact: the rules of its time apply"
-        return Check(NAME, "unchecked", why=why)
+        return Check(OWN_ERROR, "unchecked", why=why)
     figures = list(_asked(analysis)) if undecided is None else undecided
     wide = [figure for figure in figures if not certified(figure[1], figure[2])]
     if not wide:
-        return Check(NAME, "ok", why="the load generator's own error changes no answer")
+        return Check(OWN_ERROR, "ok", why="the load generator's own error changes no answer")
     label, value, ends = max(wide, key=lambda figure: (figure[2][1] - figure[2][0]) / max(figure[1], 1e-9))
     cause = max(causes, key=_excess, default=None)
     remedy = cause.remedy if cause is not None else _REMEDY
@@ -53,7 +53,7 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
     why = f"half of what the load generator itself leaves uncertain of {label} {value:.4g} ms"
     why += f" ({because})" if because else ""
     half, bound = (ends[1] - ends[0]) / 2, max(CERTIFIED_MS, CERTIFIED_SHARE * value)
-    return Check(NAME, "fail", half, bound, "ms", why, remedy)
+    return Check(OWN_ERROR, "fail", half, bound, "ms", why, remedy)
 
 
 def _excess(check: Check) -> float:

@@ -71,7 +71,7 @@ def _token_counts(analysis: Analysis, server: Telemetry) -> Check:
         f"usage says {prompt:,.0f} prompt and {output:,.0f} output tokens of ok requests, "
         f"the server's counters {theirs_prompt:,.0f} and {theirs_output:,.0f}"
     )
-    remedy = "Other traffic, a gateway that changes requests, or a server whose usage is wrong."
+    remedy = "Look for other traffic, a gateway that changes requests, or a server whose usage is wrong."
     if exact:
         off = abs(theirs_prompt - prompt) + abs(theirs_output - output)
         return at_most("token_counts", off, 0.0, "tokens", text, remedy)

@@ -94,7 +94,7 @@ def telemetry_check(gpus: Sequence[GpuView]) -> Iterator[Check]:
     if gpus:
         yield at_most(
             "telemetry", max(gpu.gap_s for gpu in gpus), TELEMETRY_GAP_S, "s", "longest time without a sample of a GPU",
-            "The GPU sampler was starved or the GPU fell off the bus: see events.jsonl.",
+            "See events.jsonl: the GPU sampler was starved, or the GPU fell off the bus.",
         )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def records_check(run: Run) -> Iterator[Check]:
     if manifest.loop == "closed":
         count = len(manifest.unclosed)
         why = f"{count} injectors never closed their records: what their users had in flight is not known"
-        unclosed, remedy = float(count), "An injector or worker died: see events.jsonl."
+        unclosed, remedy = float(count), "See events.jsonl: an injector or worker died."
         yield at_most("unclosed_injectors", unclosed, 0.0, "injectors", why, remedy)
 
 

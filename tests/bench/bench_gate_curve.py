@@ -6,6 +6,7 @@
 import sys
 from pathlib import Path
 
+from tailgate.harness.experiments.gate.policy_template import policies
 from tailgate.reports.documents.gate.operating_curve import report
 
 PAGE = Path(__file__).parents[2] / "docs/gate-operating-tables.md"
@@ -22,7 +23,7 @@ def put(page: str, inner: str, begin: str, end: str) -> str:
 
 def main() -> None:
     """Simulate and write."""
-    result = report(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    result = report(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000, policies())
     PAGE.write_text(put(PAGE.read_text(), result.text, BEGIN, END))
     for promise in result.promises:
         print(f"{'holds' if promise.holds else 'BROKEN':<7}{promise.what}: {promise.measured}, must be {promise.must}")

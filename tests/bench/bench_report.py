@@ -117,11 +117,12 @@ def _client(run_dir, at, last, seconds) -> None:  # type: ignore[no-untyped-def]
         return np.diff(before * edges - summed[before])
 
     inside = area(at + 5_000) - area(last + 50_000)
+    ended = np.histogram(last + 50_000, edges)[0]
     histogram = [0] * len(LAG_EDGES_NS)
     histogram[20] = 1000
     rows = [
         {"injector": 0, "t_ns": int(edges[k]), "dur_ns": S, "in_flight_ns": int(inside[k]), "in_flight_max": 1,
-         "dispatched": 1, "finished": 1, "cpu_fraction": 0.3, "loop_max_ns": 1, "reads": 1, "bytes": 1,
+         "dispatched": 1, "finished": int(ended[k]), "cpu_fraction": 0.3, "loop_max_ns": 1, "reads": 1, "bytes": 1,
          "dispatch_lag": histogram, "receive_lag": histogram, "turnaround_lag": [0] * len(histogram),
          "clock_step_ns": 0, "clock_jump_ns": 0, "run_delay_ns": 0, "steal_ns": 0}
         for k in range(seconds)

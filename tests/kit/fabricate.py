@@ -190,11 +190,13 @@ def fabricate(
     server: Sequence[tuple[float, str, str, float]] = (),
     slo: Mapping[str, Any] | Sequence[str] | None = None,
     block_tokens: int = 16,
+    jump_ms: float = 0.0,
     **manifest: Any,
 ) -> Path:
     """Write a run that measured for `seconds` after a `warmup`; returns `run_dir`, not collected yet.
 
-    `server` are (seconds, name, labels, value) samples.
+    `server` are (seconds, name, labels, value) samples. `jump_ms`: the wall clock stepped by that, and back, which
+    voids the run whatever it shows.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     closed = manifest.get("loop") == "closed"
@@ -204,7 +206,9 @@ def fabricate(
     pq.write_table(plan, run_dir / "plan.parquet")
     write_stream(run_dir / "spool" / "injector-0.arrows", records, SPOOL_SCHEMA)
     length = int(warmup + seconds + drain)
-    books = client_rows(records, length) if client is None else client
+    books = client_rows(records, length) if client is None else list(client)
+    if jump_ms:
+        books[0] = {**books[0], "clock_jump_ns": round(jump_ms * MS)}
     write_stream(run_dir / "spool" / "client-0.arrows", books, CLIENT_SCHEMA)
     if server:
         samples = [

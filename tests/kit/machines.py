@@ -84,24 +84,34 @@ class Distributed:
     master_within: Sequence[str] = ()
     worker_within: Sequence[Sequence[str]] = ()
     worker_flags: Sequence[str] = ()
+    token: str = ""  # which master and workers share
+    late: bool = False  # workers come by `join` only
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __enter__(self) -> "Distributed":
         address = f"{self.bind}:{free_port()}"
         self.address = address
-        flags = ["--expect-workers", str(self.workers), "--bind", address, "--out", self.out]
-        self.master = started(command("run", *self.run, *flags), self.master_within)
+        flags = ["--expect-workers", str(self.workers), "--bind", address, "--out", self.out, *self.token_flags]
+        self.master = started(command("run", *self.run, *flags), self.master_within, **self.variables)
         self.started.append(self.master)
-        for k in range(self.workers):
+        for k in range(0 if self.late else self.workers):
             self.join(self.worker_within[k] if self.worker_within else ())
         return self
 
     def join(self, within: Sequence[str] = (), *more: str) -> subprocess.Popen[str]:
         """One more worker."""
         flags = ["--master", self.address, "--injectors", str(self.injectors), "--alone", f"{self.alone_s}s"]
-        flags += ["--spool", str(self.folder / "spools"), *self.worker_flags]
-        self.started.append(started(command("worker", *flags, *more), within))
+        flags += ["--spool", str(self.folder / "spools"), *self.token_flags, *self.worker_flags]
+        self.started.append(started(command("worker", *flags, *more), within, **self.variables))
         return self.started[-1]
+
+    @property
+    def token_flags(self) -> list[str]:
+        return ["--token-env", "TG_TOKEN"] if self.token else []
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"TG_TOKEN": self.token} if self.token else {}
 
     @property
     def out(self) -> Path:

@@ -44,6 +44,19 @@ def plain(value: float | str | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def with_unit(value: float | None, unit: str) -> str:
+    """`1,230 ms`, `8.2/s`, `$3.1`; a dash for none, the sign for infinite."""
+    text = plain(value)
+    if text in ("-", "∞") or not unit:
+        return text
+    return f"${text}" if unit == "$" else f"{text}{unit}" if unit.startswith("/") else f"{text} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`, `1,000 pairs`: for nouns whose plural is an s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def whole(value: float | None) -> str:
     """A large count or rate, without decimals; a dash for none."""
     return "-" if value is None else f"{value:,.0f}"

@@ -3,12 +3,13 @@
 import argparse
 import asyncio
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailgate.harness.cli.edge import write_document
-from tailgate.harness.config.arguments import Parser
+from tailgate.harness.config.arguments import ALL_HELP, Parser
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,22 +82,23 @@ def _judged_again(options: argparse.Namespace) -> bool:
 def _measure(
     policy: "Policy", policy_file: Path, options: argparse.Namespace, argv: list[str]
 ) -> "tuple[Verdict, Path]":
-    from tailgate.harness.experiments.core.folder import new_folder, resumed_folder
+    from tailgate.harness.experiments.core.folder import new_folder, removed_if_nothing_was_measured, resumed_folder
     from tailgate.harness.experiments.gate.campaign import run_campaign
     from tailgate.harness.experiments.gate.policy_copy import POLICY, public_policy
 
     experiment, _, extension = _planned(policy, policy_file)
     inputs = {POLICY: public_policy(policy_file)}
     if options.resume is not None:
-        folder = resumed_folder(options.resume, inputs)
+        folder, new = resumed_folder(options.resume, inputs), False
     else:
-        folder = new_folder(options.out, f"gate-{policy.name}", inputs)
+        folder, new = new_folder(options.out, f"gate-{policy.name}", inputs), True
 
     def notify(text: str) -> None:
         if not (options.quiet or options.json):
             print(text, file=sys.stderr, flush=True)
 
-    return asyncio.run(run_campaign(experiment, folder, _command(argv), extension, notify)), folder
+    with removed_if_nothing_was_measured(folder) if new else nullcontext():
+        return asyncio.run(run_campaign(experiment, folder, _command(argv), extension, notify)), folder
 
 
 def _planned(policy: "Policy", policy_file: Path) -> "tuple[Experiment, tuple[CampaignEstimate, ...], bool]":
@@ -163,12 +165,11 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
         write_document(json_text(verdict), "json")
     else:
-        from rich.console import Console
-
         from tailgate.reports.documents.gate.write import print_verdict
+        from tailgate.reports.documents.render.terminal import standard_output
 
-        console = Console()
-        print_verdict(verdict, console, verdict_only=options.quiet)
+        console = standard_output()
+        print_verdict(verdict, console, verdict_only=options.quiet, everything=options.all)
         if folder is not None and not options.quiet:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 
@@ -199,11 +200,12 @@ def _dry_run(policy: "Policy", policy_file: Path) -> int:
 
 
 def _self_test(options: argparse.Namespace) -> int:
+    from tailgate.harness.experiments.gate.policy_template import policies
     from tailgate.reports.documents.gate.operating_curve import exit_code, report
 
     if options.sets < 1:
         raise UserError(f"{options.sets} sets show nothing", where="--sets", remedy="Make it 1000 or more.")
-    result = report(options.sets)
+    result = report(options.sets, policies())
     print(result.text)
     return exit_code(result)
 
@@ -229,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--junit", type=Path, help="write JUnit XML here too")
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")
+    p.add_argument("--all", action="store_true", help=f"{ALL_HELP[0].lower()}{ALL_HELP[1:-1]}")
     p.add_argument("--json", action="store_true", help="print the verdict as JSON and nothing else on stdout")
     p.add_argument("--quiet", action="store_true", help="print nothing but the verdict and errors")
     return p

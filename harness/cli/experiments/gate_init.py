@@ -9,27 +9,46 @@ from pathlib import Path
 from tailgate.harness.config.arguments import Parser
 from tailgate.workloads.common.errors import UserError
 
+_NO_PILOT = ("pr", "nightly")
+
 
 def run(argv: list[str]) -> int:
     """Entry; exits 0, or 2 where nothing could be written."""
     options = parser().parse_args(argv)
-    from tailgate.harness.experiments.gate import policy_template
+    from tailgate.harness.experiments.gate.policy_template import GENERAL, PURPOSES, write
 
     if options.policy.exists():
         raise UserError("exists already", where=str(options.policy), remedy="Name another file.")
-    metrics, pairs, notes = None, 5, list[str]()
-    if options.pilot:
-        metrics, pairs, notes = _pilot(options)
-    candidate = options.candidate or "http://localhost:8001"
-    policy_template.write(
-        options.policy, options.baseline or "http://localhost:8000", candidate,
-        None if options.spec is None else _relative(options.spec, options.policy), metrics, pairs, notes,
-    )  # fmt: skip
-    print(f"policy: {options.policy}\ntailgate gate --policy {options.policy} --dry-run")
+    if options.pilot and options.purpose in _NO_PILOT:
+        raise UserError(
+            f"--for {options.purpose} has margins and pairs of its own",
+            where="--pilot",
+            remedy="Leave one of them out.",
+        )
+    spec = None if options.spec is None else _relative(options.spec, options.policy)
+    metrics, pairs, notes = _pilot(options) if options.pilot else (None, None, list[str]())
+    purpose = PURPOSES[options.purpose] if options.purpose else GENERAL
+    write(options.policy, options.baseline, options.candidate, spec, metrics, pairs, notes, purpose)
+    print(f"policy: {options.policy}")
+    print(options.policy.read_text().partition("\n")[0].removeprefix("# "))
+    if options.purpose == "release":
+        _warn_of_urls(options)
+    print(f"tailgate gate --policy {options.policy} --dry-run")
     return 0
 
 
+def _warn_of_urls(options: argparse.Namespace) -> None:
+    urls = [side for side in ("baseline", "candidate") if str(getattr(options, side)).startswith(("http:", "https:"))]
+    if urls:
+        print(
+            f"note: {' and '.join(urls)}: a server that is only a URL can't be restarted, so the verdict will hold for"
+            " this launch only. Name a target that Tailgate starts (docs/harness.md).",
+            file=sys.stderr,
+        )
+
+
 def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
+    from tailgate.harness.experiments.core.folder import removed_if_nothing_was_measured
     from tailgate.harness.experiments.gate import pilot
     from tailgate.harness.experiments.gate.run_specs import experiment
     from tailgate.harness.run.run_directory import make_empty
@@ -48,9 +67,10 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
     }
     planned = experiment(parse_policy(data, "command line"), where)
     out = make_empty(options.out, "pilot")
-    summaries = asyncio.run(
-        pilot.pilot(planned, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
-    )
+    with removed_if_nothing_was_measured(out):
+        summaries = asyncio.run(
+            pilot.pilot(planned, options.pilot, out, lambda text: print(text, file=sys.stderr, flush=True))
+        )
     proposal = pilot.proposal(pilot.spreads(summaries))
     print("\n".join(proposal.notes))
     return proposal.metrics, proposal.pairs, proposal.notes
@@ -64,6 +84,10 @@ def _relative(spec: Path, policy: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="tailgate gate init", description=__doc__)
     p.add_argument("policy", nargs="?", type=Path, default=Path("gate.yaml"), help="file to write (gate.yaml)")
+    p.add_argument(
+        "--for", dest="purpose", choices=("pr", "nightly", "release"),
+        help="pr: running servers, under ten minutes; nightly: against stored runs; release: restarts and limits",
+    )  # fmt: skip
     p.add_argument("--baseline", metavar="URL|sim:PRESET", help="the deployment that is known to be good")
     p.add_argument("--candidate", metavar="URL|sim:PRESET", help="the one that is not")
     p.add_argument("--spec", type=Path, help="spec of what both sides have in common")

@@ -20,9 +20,10 @@ from tailgate.harness.engine.model.step_time import StepShape
 class State(Enum):
     """Where a sequence is."""
 
-    WAITING = 0
-    RUNNING = 1
-    ENDED = 2
+    NEW = 0
+    WAITING = 1
+    RUNNING = 2
+    ENDED = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +41,7 @@ class EngineSequence:
     chain: list[int] = field(default_factory=list)
     priority: int = 0
     finish_reason: str = "length"  # what it will be
-    state: State = State.WAITING
+    state: State = State.NEW
     computed: int = 0
     generated: int = 0
     blocks: list[int] = field(default_factory=list)
@@ -117,8 +118,8 @@ class Scheduler:
         self._enqueue(sequence)
 
     def abort(self, sequence: EngineSequence) -> bool:
-        """Take a sequence out, wherever it is, and free its blocks; False if it had ended already."""
-        if sequence.state is State.ENDED:
+        """Take a sequence out, wherever it is, and free its blocks; False if it never came in or has ended."""
+        if sequence.state in (State.NEW, State.ENDED):
             return False
         if sequence.state is State.RUNNING:
             self.running.remove(sequence)

@@ -55,13 +55,13 @@ class EngineAnswer:
         }
 
     def text(self) -> str:
-        words = self.babble.text
-        start = self.asked.babble_offset
-        return "".join(orjson.loads(words[(start + i) % len(words)]) for i in range(self.sequence.generated))
+        texts = self.asked.texts
+        return "".join(
+            self.babble.pieces(self.asked.babble_offset, self.sequence.generated) if texts is None else texts
+        )
 
     def token_ids(self) -> list[int]:
-        ids, start = self.babble.ids, self.asked.babble_offset
-        return [ids[(start + i) % len(ids)] for i in range(self.sequence.generated)]
+        return self.babble.tokens(self.asked.babble_offset, self.sequence.generated)
 
 
 class WholeAnswer(EngineAnswer):
@@ -73,7 +73,7 @@ class WholeAnswer(EngineAnswer):
 
     def body(self) -> dict[str, Any]:
         asked = self.asked
-        end = {"logprobs": None, "finish_reason": self.sequence.finish_reason, "stop_reason": None}
+        end = {"logprobs": None, "finish_reason": self.sequence.finish_reason, "stop_reason": asked.stop_reason}
         ids = self.token_ids() if asked.return_token_ids else None
         prompt = asked.prompt_ids if asked.return_token_ids else None
         shared = {
@@ -104,7 +104,7 @@ class WholeAnswer(EngineAnswer):
 
 
 class StreamedAnswer(EngineAnswer):
-    """An answer as server-sent events, each its own HTTP chunk."""
+    """An answer as server-sent events, each its own HTTP chunk; bare where the client's HTTP knows no chunks."""
 
     def __init__(
         self,
@@ -113,11 +113,13 @@ class StreamedAnswer(EngineAnswer):
         resolved: Resolved,
         babble: Babble,
         transport: asyncio.WriteTransport,
+        chunked: bool,
     ) -> None:
         super().__init__(sequence, asked, resolved, babble)
         self._transport = transport
+        self._chunked = chunked
         self._at = asked.babble_offset
-        self._plain = not (asked.return_token_ids or asked.continuous_usage)
+        self._plain = chunked and asked.texts is None and not (asked.return_token_ids or asked.continuous_usage)
         self._head = b'{"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
             orjson.dumps(self.id),
             b"chat.completion.chunk" if asked.chat else b"text_completion",
@@ -126,7 +128,7 @@ class StreamedAnswer(EngineAnswer):
         )
         before = b'{"index":0,"delta":{"content":' if asked.chat else b'{"index":0,"text":'
         self._before = b"data: " + self._head + before
-        self._after = self._end_of_choice(b"null", b"null", b"null") + b"]}\n\n"
+        self._after = self._end_of_choice(b"null", b"null", b"null", b"null") + b"]}\n\n"
         self._fixed = len(self._before) + len(self._after)
 
     def token(self, last: bool) -> None:
@@ -148,27 +150,32 @@ class StreamedAnswer(EngineAnswer):
             self._finish()
 
     def _rare(self, text: bytes, token: int, last: bool) -> None:
-        """A chunk that carries more than text: token ids, running usage, or the end."""
+        """A chunk that carries more than the babble's text: token ids, running usage, a cut, or the end."""
         asked = self.asked
-        ids = prompt = b"null"
+        ids = prompt = stop = b"null"
+        if asked.texts is not None:
+            text = orjson.dumps(asked.texts[self.sequence.generated - 1])
         if asked.return_token_ids:
             ids = b"[%d]" % token
             if self.sequence.generated == 1 and not asked.chat:
                 prompt = orjson.dumps(asked.prompt_ids)
         reason = b'"%b"' % self.sequence.finish_reason.encode() if last else b"null"
-        event = self._before + text + self._end_of_choice(reason, prompt, ids) + b"]"
+        if last:
+            stop = orjson.dumps(asked.stop_reason)
+        event = self._before + text + self._end_of_choice(reason, stop, prompt, ids) + b"]"
         if asked.continuous_usage:
             event += b',"usage":' + orjson.dumps(self.usage())
         if last and not asked.include_usage:
             event += b',"system_fingerprint":"%b"' % SIMULATED_OWNER.encode()
         self._write(event + b"}\n\n")
 
-    def _end_of_choice(self, reason: bytes, prompt: bytes, ids: bytes) -> bytes:
+    def _end_of_choice(self, reason: bytes, stop: bytes, prompt: bytes, ids: bytes) -> bytes:
         if self.asked.chat:
-            stop = b"" if reason == b"null" else b',"stop_reason":null'
-            return b'},"logprobs":null,"finish_reason":%b%b,"token_ids":%b}' % (reason, stop, ids)
-        return b',"logprobs":null,"finish_reason":%b,"stop_reason":null,"prompt_token_ids":%b,"token_ids":%b}' % (
+            stopped = b"" if reason == b"null" else b',"stop_reason":%b' % stop
+            return b'},"logprobs":null,"finish_reason":%b%b,"token_ids":%b}' % (reason, stopped, ids)
+        return b',"logprobs":null,"finish_reason":%b,"stop_reason":%b,"prompt_token_ids":%b,"token_ids":%b}' % (
             reason,
+            stop,
             prompt,
             ids,
         )
@@ -190,4 +197,4 @@ class StreamedAnswer(EngineAnswer):
             self.done.set_result(None)
 
     def _write(self, event: bytes) -> None:
-        self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)

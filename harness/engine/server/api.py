@@ -3,30 +3,43 @@
 A client that hangs up cancels its handler, which aborts the request inside the engine.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
 from tailgate.harness.engine import SIMULATED_MARK, SIMULATED_OWNER
 from tailgate.harness.engine.config import as_dict
 from tailgate.harness.engine.model import tokenizer
+from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.answers import StreamedAnswer, WholeAnswer
-from tailgate.harness.engine.server.requests import ApiError, bad, chat_ids, prompt_ids, read
+from tailgate.harness.engine.server.parameters import ApiError, boolean
+from tailgate.harness.engine.server.requests import (
+    ApiRequest,
+    chat_text,
+    most_bytes,
+    parse,
+    prompt_ids,
+    read,
+    too_long,
+)
 
 VERSION = f"0.32.0{SIMULATED_MARK}"
-MAX_BODY_BYTES = 64 * 2**20
+_LONG_BODY = 2**16  # bytes from which reading a body could make the next step late
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Read = TypeVar("_Read")
 
 
 def application(engine: Engine) -> web.Application:
     api = _Api(engine)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_refusals])
+    longest = most_bytes(engine.resolved.max_model_len)
+    app = web.Application(client_max_size=longest, middlewares=[_refusals])
     app.router.add_post("/v1/completions", api.completions)
     app.router.add_post("/v1/chat/completions", api.chat)
     app.router.add_post("/tokenize", api.tokenize)
@@ -70,12 +83,14 @@ class _Api:
 
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         now = time.monotonic()
-        body = await _body(request)
+        given_id = request.headers.get("X-Request-Id", "").encode(errors="replace").decode()
+
+        def sequence_of(body: dict[str, Any]) -> tuple[EngineSequence, ApiRequest]:
+            request_id = given_id or str(body.get("request_id") or secrets.token_hex(8))
+            return read(body, chat=chat, request_id=request_id, now_s=now, resolved=self._resolved, babble=self._babble)
+
+        sequence, asked = await self._read(request, sequence_of)
         self._refuse_when_full()
-        request_id = request.headers.get("X-Request-Id") or secrets.token_hex(8)
-        sequence, asked = read(
-            body, chat=chat, request_id=request_id, now_s=now, resolved=self._resolved, babble=self._babble
-        )
         self._in_flight += 1
         try:
             if not asked.stream:
@@ -84,12 +99,16 @@ class _Api:
                 await whole.done
                 return _json(whole.body())
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-            response.enable_chunked_encoding()
+            chunked = request.version >= HttpVersion11
+            if chunked:
+                response.enable_chunked_encoding()
+            else:
+                response.force_close()  # its end is the connection's
             await response.prepare(request)
             transport = request.transport
             if transport is None:  # gone while the head was written
                 return response
-            stream = StreamedAnswer(sequence, asked, self._resolved, self._babble, transport)
+            stream = StreamedAnswer(sequence, asked, self._resolved, self._babble, transport, chunked)
             self._engine.submit(sequence, stream)
             await stream.done
             await response.write_eof()
@@ -97,6 +116,17 @@ class _Api:
         finally:
             self._in_flight -= 1
             self._engine.abort(sequence)
+
+    async def _read(self, request: web.Request, understand: Callable[[dict[str, Any]], _Read]) -> _Read:
+        """What `understand` makes of a request's body; of a long one in a thread, so that no other client waits."""
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            context, most = self._resolved.max_model_len, most_bytes(self._resolved.max_model_len)
+            raise too_long(context, request.content_length or most + 1, "bytes", most) from error
+        if len(raw) < _LONG_BODY:
+            return understand(parse(raw))
+        return await asyncio.to_thread(lambda: understand(parse(raw)))
 
     def _refuse_when_full(self) -> None:
         limit = self._resolved.settings.max_num_queued_reqs
@@ -106,16 +136,19 @@ class _Api:
             raise ApiError(503, "The engine is busy: its queue is full. Try again later.", "ServiceUnavailableError")
 
     async def tokenize(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        vocabulary = self._resolved.step_time.shape.vocabulary
-        ids = chat_ids(body) if "messages" in body else prompt_ids(body.get("prompt"), vocabulary)
-        strings = [tokenizer.decode([token]) for token in ids] if body.get("return_token_strs") else None
-        answer = {"count": len(ids), "max_model_len": self._resolved.max_model_len, "tokens": ids}
-        return _json({**answer, "token_strs": strings})
+        def answer(body: dict[str, Any]) -> web.Response:
+            prompt = chat_text(body, self._resolved) if "messages" in body else body.get("prompt")
+            ids = prompt_ids(prompt, self._resolved, bounded=False)
+            strings = [tokenizer.decode([token]) for token in ids] if boolean(body, "return_token_strs") else None
+            counted = {"count": len(ids), "max_model_len": self._resolved.max_model_len, "tokens": ids}
+            return _json({**counted, "token_strs": strings})
+
+        return await self._read(request, answer)
 
     async def detokenize(self, request: web.Request) -> web.Response:
-        ids = prompt_ids((await _body(request)).get("tokens"), self._resolved.step_time.shape.vocabulary)
-        return _json({"prompt": tokenizer.decode(ids)})
+        return await self._read(
+            request, lambda body: _json({"prompt": tokenizer.decode(prompt_ids(body.get("tokens"), self._resolved))})
+        )
 
     async def reset_prefix_cache(self, _request: web.Request) -> web.Response:
         return _json({"success": self._engine.scheduler.pool.forget()})
@@ -147,16 +180,6 @@ class _Api:
     async def metrics(self, _request: web.Request) -> web.Response:
         page = generate_latest(self._registry)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _body(request: web.Request) -> Any:
-    try:
-        body = orjson.loads(await request.read())
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"JSON decode error: {error}", "Bad Request", "body") from error
-    if not isinstance(body, dict):
-        raise bad("the body must be a JSON object")
-    return body
 
 
 def _json(content: Any, status: int = 200) -> web.Response:

@@ -1,12 +1,13 @@
 """A campaign's folder: its runs, the input that it began with, and which of its runs are finished (`campaign.json`)."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from tailgate.harness.run.run_directory import make_empty
+from tailgate.harness.run.run_directory import make_empty, remove
 from tailgate.reports.rundir.json_files import read_json, write_atomic
 from tailgate.workloads.common.errors import UserError
 
@@ -33,6 +34,17 @@ def new_folder(out: Path | None, name: str, inputs: Mapping[str, str]) -> Path:
         write_atomic(folder / file_name, text.encode())
     save_finished(folder, [])
     return folder
+
+
+@contextlib.contextmanager
+def removed_if_nothing_was_measured(folder: Path) -> Iterator[None]:
+    """What fails before a run has left anything takes its new folder with it, so that the name is free again."""
+    try:
+        yield
+    except BaseException:
+        if not any(path.is_dir() for path in folder.iterdir()):
+            remove(folder)
+        raise
 
 
 def resumed_folder(folder: Path, inputs: Mapping[str, str]) -> Path:

@@ -28,6 +28,7 @@ from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.runs import GateRecord, Side, recorded_runs
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.formatting import counted
 
 
 @dataclass
@@ -128,7 +129,7 @@ async def _measure_pairs(gate: _Gate, pairs: int) -> None:
     for pair in range(gate.record.pairs + 1, pairs + 1):
         complete = gate.record.pairs
         if complete and (reason := gate.campaign.exhausted(gate.record.seconds_per_pair)):
-            gate.campaign.stopped = f"{reason} after {complete} pairs"
+            gate.campaign.stopped = f"{reason} after {counted(complete, 'pair')}"
             break
 
         async def measure(suffix: str, pair: int = pair) -> list[StoredRun]:

@@ -47,12 +47,10 @@ class Connection(Transport):
         self._until_eof = False
         self._keep_alive = False
         self.idle_since_ns = 0
-        self.late_ns = 0  # how late the last exchange's last bytes were read, by the kernel's stamp
 
     def send(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._complete = self._until_eof = False
-        self.late_ns = 0
         exchange.stream.digest_at = -1  # until the head has come, each read is looked at
         exchange.reused = self._sock is not None
         if self._sock is None:
@@ -142,9 +140,7 @@ class Connection(Transport):
     def _finish(self, read: Read) -> None:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
-        # Without a kernel stamp the bytes count as arrived when read: how late that may be is in `read`.
-        self.late_ns = read[1] - read[0] if self._stats.kernel_stamps else 0
-        exchange.end_ns = read[0]  # `Exchange.conclude` comes when the loop has time for it
+        exchange.end_ns = self.ended_ns = read[0]  # `Exchange.conclude` comes when the loop has time for it
         if self._until_eof or not self._keep_alive or len(self._out):
             self.close()
         self._ended(self, exchange)

@@ -51,6 +51,7 @@ class Transport(ABC):
         self._unread_since_ns = 0  # the last read was full: what it left has been there since then
         self._connecting = False
         self._tunnel: bytearray | None = None
+        self.ended_ns = 0  # when the last exchange ended: the stamp of its last read, or when it failed
 
     @property
     def open(self) -> bool:
@@ -233,7 +234,8 @@ class Transport(ABC):
                 status = Status.CONNECT_ERROR
             if status is Status.CONNECT_ERROR and self.endpoint.via:
                 error = f"{error}; {self.endpoint.via}"
-            exchange.fail(status, error, end_ns or clock(REALTIME))
+            self.ended_ns = end_ns or clock(REALTIME)
+            exchange.fail(status, error, self.ended_ns)
             self._ended(self, exchange)
 
     def hang_up(self, status: Status, error: str) -> None:

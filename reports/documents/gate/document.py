@@ -13,7 +13,7 @@ from tailgate.reports.verdicts.gate import wording
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.runs import GateRecord
-from tailgate.workloads.common.formatting import plain
+from tailgate.workloads.common.formatting import counted, plain
 
 _RESTARTS: Final = {"each": "restarted for every run", "block": "restarted at each change of sides"}
 
@@ -59,7 +59,7 @@ def _head(verdict: Verdict) -> doc.Section:
 
 
 def _size(verdict: Verdict) -> str:
-    return f"{verdict.pairs} pairs" if verdict.pairs else f"{verdict.runs} runs"
+    return counted(verdict.pairs, "pair") if verdict.pairs else counted(verdict.runs, "run")
 
 
 def _cards(verdict: Verdict) -> list[doc.Card]:
@@ -89,11 +89,22 @@ def _metrics(verdict: Verdict) -> doc.Section:
     return doc.section(
         "The metrics",
         doc.Table(head, rows, words=(0, 1, 6), dash="not known; the reason stands below the table"),
+        doc.Note(_what_columns_are(verdict.metrics)),
         doc.Notes([doc.Note(m.why, f"{wording.name_of(m)}:") for m in verdict.metrics if m.why]),
         picture,
         doc.Note(legend, depth=doc.Depth.BRIEF),
         _statistics([m for m in verdict.metrics if m.p is not None]),
     )
+
+
+def _what_columns_are(metrics: Sequence[MetricVerdict]) -> str:
+    """How the change and the two sides' figures belong together."""
+    tested = [m for m in metrics if m.ratio is not None]
+    drift = any(m.how == "unpaired, with drift" for m in tested)
+    beside = " Where a drift was found over time, the change is what the candidate adds to it." if drift else ""
+    if not tested:
+        return ""
+    return f"Baseline and candidate are geometric means of their runs, and the change is their ratio.{beside}"
 
 
 def _statistics(metrics: Sequence[MetricVerdict]) -> doc.Table:

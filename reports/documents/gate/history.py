@@ -3,12 +3,12 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from tailgate.reports.rundir.events import append_line
 from tailgate.reports.rundir.json_files import check_schema
 from tailgate.reports.verdicts.gate.result import Verdict
+from tailgate.reports.verdicts.gate.wording import middle
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.history/1"
@@ -16,7 +16,7 @@ SCHEMA: Final = "tailgate.history/1"
 
 @dataclass(frozen=True)
 class Remembered:
-    """One metric of one verdict: ratio with its bounds, medians of both sides."""
+    """One metric of one verdict: ratio with its bounds, geometric means of both sides (medians, where older)."""
 
     point: str
     key: str
@@ -46,9 +46,10 @@ class Entry:
 def entry_of(verdict: Verdict, at: str) -> Entry:
     metrics = []
     for m in verdict.metrics:
-        sides = [[v for v in side if v is not None] for side in (m.baseline, m.candidate)]
-        if m.ratio is not None and m.at_least is not None and m.at_most is not None and all(sides):
-            metrics.append(Remembered(m.point, m.key, m.ratio, m.at_least, m.at_most, *map(median, sides)))
+        baseline, candidate = middle(m.baseline), middle(m.candidate)
+        if m.ratio is None or m.at_least is None or m.at_most is None or baseline is None or candidate is None:
+            continue
+        metrics.append(Remembered(m.point, m.key, m.ratio, m.at_least, m.at_most, baseline, candidate))
     return Entry(at, verdict.name, verdict.verdict, verdict.baseline, verdict.candidate, verdict.pairs, tuple(metrics))
 
 

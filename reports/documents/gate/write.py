@@ -43,8 +43,14 @@ def junit(verdict: Verdict) -> str:
     return junit_xml.junit(f"tailgate gate {verdict.name}", [*_cases(verdict)], seconds)
 
 
-def print_verdict(verdict: Verdict, console: "Console", *, verdict_only: bool = False) -> None:
-    (print_verdict_line if verdict_only else print_document)(gate_document(verdict), console)
+def print_verdict(
+    verdict: Verdict, console: "Console", *, verdict_only: bool = False, everything: bool = False
+) -> None:
+    document = gate_document(verdict)
+    if verdict_only:
+        print_verdict_line(document, console)
+    else:
+        print_document(document, console, everything=everything)
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:

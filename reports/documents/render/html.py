@@ -6,6 +6,7 @@ every text it is given.
 
 import base64
 import gzip
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +16,15 @@ import orjson
 
 from tailgate.reports.documents.model import TONES, Depth, Document
 from tailgate.reports.documents.render.text import shown
+from tailgate.reports.metrics.catalogue import GLOSSARY
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 _ASSETS: Final = Path(__file__).parents[1] / "assets"
-_SHOWN: Final = (Depth.ALL, Depth.FOLDED, Depth.PAGE)
+_OPEN: Final = (Depth.ALL, Depth.PAGE)
+_SCRIPTS: Final = ("page.js", "report.js")
 
 
 def html(document: Document) -> str:
@@ -33,13 +36,47 @@ def html(document: Document) -> str:
     ]
     return _template().render(
         document=document,
-        depths=_SHOWN,
+        open=_OPEN,
+        depths=(*_OPEN, Depth.FOLDED),
+        folded=Depth.FOLDED,
         tones=TONES,
+        explained=ExplainedLabels(),
         figures=Markup(_packed(orjson.dumps(figures))),
         plotly=Markup(_plotly() if figures else ""),
         css=(_ASSETS / "report.css").read_text(encoding="utf-8"),
-        script=(_ASSETS / "report.js").read_text(encoding="utf-8"),
+        script="\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS),
     )
+
+
+class ExplainedLabels:
+    """Labels as markup: the word of the glossary that one begins with carries its meaning; `used` are those words."""
+
+    def __init__(self) -> None:
+        self.used: dict[str, str] = {}
+
+    def __call__(self, label: Any) -> Any:
+        """The label with its word explained; anything else as it is."""
+        from markupsafe import Markup
+
+        if not isinstance(label, str) or (found := _words().match(label)) is None:
+            return label
+        word = found[0]
+        # One of each word is enough for who goes through the page by key.
+        stop = Markup("") if word in self.used else Markup(' tabindex="0"')
+        self.used[word] = GLOSSARY[word]
+        rest = shown(label.removeprefix(word))
+        return Markup('<dfn{} title="{}">{}</dfn>{}').format(stop, GLOSSARY[word], word, rest)
+
+
+@cache
+def _words() -> re.Pattern[str]:
+    """A word of the glossary at a label's beginning, the longest that it can be."""
+    longest = sorted(GLOSSARY, key=len, reverse=True)
+    return re.compile(rf"(?:{'|'.join(map(re.escape, longest))})(?![\w/.])")
+
+
+def _anchor(title: str) -> str:
+    return "s-" + re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 @cache
@@ -50,7 +87,7 @@ def _template() -> "Template":
         loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
     environment.finalize = _final
-    environment.globals["kind"] = lambda block: type(block).__name__
+    environment.globals.update(kind=lambda block: type(block).__name__, anchor=_anchor)
     return environment.get_template("page.html")
 
 

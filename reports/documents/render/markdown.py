@@ -32,6 +32,7 @@ def markdown(document: doc.Document) -> str:
         if banner.depth is doc.Depth.ALL:
             lines += [f"> **{escaped(banner.word)}**: {escaped(banner.text)}.", ""]
     lines += [_sentence(document.why), ""] if document.why else []
+    lines += [f"**What to do:** {_sentence(document.remedy)}", ""] if document.remedy else []
     lines += [*(f"- {_sentence(point)}" for point in document.points), ""] if document.points else []
     for section in document.sections:
         lines += _section(section)
@@ -54,7 +55,7 @@ def _block(block: doc.Block, titled: bool = True) -> Iterator[str]:
         yield from (f"**{escaped(block.title)}**", "")
     match block:
         case doc.Table():
-            yield from table_lines(block)
+            yield from table_lines(block.common)
         case doc.Note():
             yield from (_note(block), "")
         case doc.Notes():

@@ -1,5 +1,7 @@
 """A document on a terminal: verdict first, then what `Depth` allows; foreign text never becomes markup."""
 
+import os
+import textwrap
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -8,6 +10,7 @@ from rich.markup import escape as _without_markup
 from rich.table import Table as Grid
 
 from tailgate.reports.documents import model as doc
+from tailgate.reports.documents.render.column_widths import ColumnNeed, column_widths
 from tailgate.reports.documents.render.text import shown
 from tailgate.workloads.common.ascii_text import ascii_of
 
@@ -27,31 +30,46 @@ def escape(text: str) -> str:
     return _without_markup(shown(text))
 
 
+def standard_output() -> "Console":
+    """The console of standard output: as wide as the terminal or `COLUMNS` says; else all lines stay whole."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+        console.width = _PIPE_WIDTH
+    return console
+
+
 def print_verdict_line(document: doc.Document, console: "Console") -> None:
-    """The verdict alone, in one line however long; nothing where nothing is judged."""
-    if document.verdict:
-        console.print(_verdict(document), highlight=False, soft_wrap=True)
+    """The verdict alone, in one line however long; nothing where there is none."""
+    if document.verdict or document.why:
+        console.print(f"{_verdict(document)} {escape(document.remedy)}".rstrip(), highlight=False, soft_wrap=True)
 
 
 def _verdict(document: doc.Document) -> str:
+    if not document.verdict:
+        return f"[bold]{escape(document.why)}[/]"
     return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
 
 
-def print_document(document: doc.Document, console: "Console") -> None:
+def print_document(document: doc.Document, console: "Console", *, everything: bool = False) -> None:
+    """Print it; with `everything` also the rows that are seldom needed, and what is folded elsewhere."""
+    depths = (doc.Depth.BRIEF, doc.Depth.ALL, *([doc.Depth.FOLDED] if everything else []))
     if not console.encoding.startswith("utf"):
         document = _in_ascii(document)  # before columns are measured: a sign may become two characters
-    if not console.is_terminal:  # a file or a pipe has no width to heed
-        console.width = max(console.width, _PIPE_WIDTH)
     for banner in document.banners:
         if banner.depth is doc.Depth.ALL:
             _say(console, f"[{_STYLES[banner.tone]}] {escape(banner.word)} [/] {escape(banner.text)}")
-    if document.verdict:
+    if document.verdict or document.why:
         _say(console, _verdict(document))
+    if document.remedy:
+        _say(console, f"[bold]What to do:[/] {escape(document.remedy)}")
     for point in document.points:
         _say(console, f"  {escape(point)}")
     for section in document.sections:
-        for place, block in enumerate(section.shown(doc.Depth.BRIEF, doc.Depth.ALL)):
-            _print(block, section.title if place == 0 else "", console)
+        for place, block in enumerate(section.shown(*depths)):
+            shown_block = block.common if isinstance(block, doc.Table) and not everything else block
+            _print(shown_block, section.title if place == 0 else "", console)
 
 
 def _in_ascii(part: Any) -> Any:
@@ -68,7 +86,7 @@ def _in_ascii(part: Any) -> Any:
 def _print(block: doc.Block, title: str, console: "Console") -> None:
     match block:
         case doc.Table():
-            console.print(_grid(block, block.title or title))
+            _table(block, block.title or title, console)
         case doc.Note():
             _note(block, console)
         case doc.Notes():
@@ -94,24 +112,35 @@ def _note(note: doc.Note, console: "Console") -> None:
     _say(console, f"[{style}]{lead}[/]{text}" if lead and note.tone else f"[{style}]{lead}{text}[/]")
 
 
-def _grid(table: doc.Table, title: str) -> Grid:
-    grid = Grid(title=escape(title) or None, title_justify="left", header_style="bold")
+def _table(table: doc.Table, title: str, console: "Console") -> None:
+    """The table with those of its columns that there is room for, and which ones there was none for."""
     words = set(table.words)
-    for place, head in enumerate(table.head):
-        grid.add_column(escape(head), justify="left" if place in words else "right")
-    for row in table.rows:
-        grid.add_row(*map(_cell, row))
-    return grid
+    rows = [[cell if isinstance(cell, doc.TableCell) else doc.TableCell(cell) for cell in row] for row in table.rows]
+    needs = [
+        ColumnNeed.of(
+            shown(head), [f"{_brief(row[place].text)}\n{_brief(row[place].below)}" for row in rows],
+            is_text=place in words, wraps=not table.spare,
+        )
+        for place, head in enumerate(table.head)
+    ]  # fmt: skip
+    widths = column_widths(needs, table.spare, console.width)
+    grid = Grid(title=escape(title) or None, title_justify="left", header_style="bold")
+    for place, width in widths.items():
+        head = textwrap.fill(shown(table.head[place]), max(width, 1), break_long_words=False)
+        grid.add_column(_without_markup(head), justify="left" if place in words else "right", width=width)
+    for row in rows:
+        grid.add_row(*(_cell(row[place]) for place in widths))
+    console.print(grid)
+    if gone := [shown(head) for place, head in enumerate(table.head) if place not in widths]:
+        _say(console, f"[dim]no room here for: {_without_markup(', '.join(gone))}[/]")
 
 
-def _cell(cell: str | doc.TableCell) -> str:
-    if isinstance(cell, str):
-        return _brief(cell)
-    below = f"\n[{_STYLES[cell.tone or 'faint']}]{_brief(cell.below)}[/]" if cell.below else ""
+def _cell(cell: doc.TableCell) -> str:
+    below = f"\n[{_STYLES[cell.tone or 'faint']}]{_without_markup(_brief(cell.below))}[/]" if cell.below else ""
     style = _STYLES["" if cell.below else cell.tone]
-    return f"[{style}]{_brief(cell.text)}[/]{below}"
+    return f"[{style}]{_without_markup(_brief(cell.text))}[/]{below}"
 
 
 def _brief(text: str) -> str:
-    text = " ".join(text.split())
-    return escape(text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…")
+    text = " ".join(shown(text).split())
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"

@@ -7,7 +7,7 @@ from tailgate.reports.cost.cost import Cost, GroupCost
 from tailgate.reports.cost.energy import Energy
 from tailgate.reports.documents.model import Block, Depth, Note, Row, Section, Table, facts, section
 from tailgate.reports.summary.model import Summary
-from tailgate.workloads.common.formatting import dollars, optional, percent
+from tailgate.workloads.common.formatting import dollars, optional, percent, plain
 
 # The largest groups are shown, the others together; summary.json has all.
 _MOST_GROUPS: Final = 24
@@ -34,7 +34,7 @@ def _energy(joules: Energy) -> list[Block]:
 
 
 def _bill(money: Cost) -> list[Block]:
-    hour = f"{money.gpus} × {money.gpu or 'GPU'} at ${money.usd_per_gpu_hour:.4g} an hour"
+    hour = _hour(money)
     values = {
         "$ per million output tokens (the whole bill)": money.per_million_output,
         "the same at the SLO (good requests' tokens only)": money.per_million_output_at_slo,
@@ -66,7 +66,6 @@ def _bill(money: Cost) -> list[Block]:
         if parts
     ]
     return [
-        Note(_brief(money, hour), depth=Depth.BRIEF),
         Note(" · ".join(part for part in (money.label, money.model, money.server) if part), depth=Depth.PAGE),
         Note(window, depth=Depth.PAGE),
         facts(rows),
@@ -74,12 +73,21 @@ def _bill(money: Cost) -> list[Block]:
     ]
 
 
-def _brief(money: Cost, hour: str) -> str:
-    if money.per_million_output is None:
-        return ""
-    at_slo = money.per_million_output_at_slo
-    good = "" if at_slo is None else f", {dollars(at_slo)} at the SLO"
-    return f"cost: {dollars(money.per_million_output)} per million output tokens{good} ({hour})"
+def _hour(money: Cost) -> str:
+    return f"{money.gpus} × {money.gpu or 'GPU'} at ${money.usd_per_gpu_hour:.4g} an hour"
+
+
+def cost_line(summary: Summary) -> str:
+    """What a million output tokens cost and how much energy one took, of these what is known."""
+    money, joules = summary.cost, summary.energy
+    parts = []
+    if money and money.per_million_output is not None:
+        at_slo = money.per_million_output_at_slo
+        good = "" if at_slo is None else f", {dollars(at_slo)} at the SLO"
+        parts.append(f"cost: {dollars(money.per_million_output)} per million output tokens{good} ({_hour(money)})")
+    if joules and joules.j_per_output_token is not None:
+        parts.append(f"energy: {plain(joules.j_per_output_token)} J per output token")
+    return "; ".join(parts)
 
 
 def _groups(parts: Sequence[GroupCost]) -> list[Row]:

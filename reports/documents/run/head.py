@@ -3,11 +3,13 @@
 import shlex
 
 from tailgate.reports.documents import model as doc
+from tailgate.reports.documents.run.intervals import in_words
 from tailgate.reports.documents.run.workload import workload_line
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.model import Objective, SloSummary, Summary
-from tailgate.workloads.common.formatting import ms, percent, plain, whole
+from tailgate.reports.summary.model import SloSummary, Summary
+from tailgate.reports.summary.objective_model import Objective
+from tailgate.workloads.common.formatting import dollars, ms, percent, whole, with_unit
 
 
 def head(summary: Summary, manifest: Manifest | None) -> doc.Section:
@@ -17,7 +19,7 @@ def head(summary: Summary, manifest: Manifest | None) -> doc.Section:
         doc.Note(_load_line(summary), depth=doc.Depth.BRIEF),
         doc.Note(workload_line(summary.workload), depth=doc.Depth.BRIEF),
         _objectives(summary.objectives),
-        doc.Note(_good_line(summary.slo) if summary.slo else ""),
+        doc.Note(good_line(summary.slo) if summary.slo else "", depth=doc.Depth.PAGE),
         doc.Code(_again(manifest), "Run it again:", depth=doc.Depth.PAGE) if manifest else None,
     )
 
@@ -47,11 +49,13 @@ def _load_line(summary: Summary) -> str:
     return "; ".join(parts)
 
 
-def _good_line(slo: SloSummary) -> str:
+def good_line(slo: SloSummary) -> str:
     own = [f"class {name}: {' and '.join(means)}" for name, means in slo.good_means_by_class.items()]
     means = "; ".join(part for part in (" and ".join(slo.good_means), *own) if part)
-    if slo.attained is None or not means:
+    if not means:
         return ""
+    if slo.attained is None:
+        return f"How many requests were good ({means}) is not known."
     return f"{100 * slo.attained:.2f} % of requests were good ({means}): {slo.goodput_rps:.2f} good requests/s."
 
 
@@ -63,11 +67,15 @@ def _cards(summary: Summary) -> list[doc.Card]:
         value = ms(summary.latency_ms[name].statistic(q))
         cards.append(doc.Card(f"{METRICS[name].label} {q}{loop}, ms", value, _range(summary, name, q)))
     if rates:
-        below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else "steady window"
+        price = summary.cost.per_million_output if summary.cost else None
+        below = "steady window" if price is None else f"{dollars(price)} per million"
+        below = f"{percent(rates.estimated_share)} of it estimated" if rates.estimated_share else below
         cards.append(doc.Card("output, tokens/s", whole(rates.output_tokens_per_s), below))
     if load.offered_rps is not None:
         name = "offered" if load.loop == "open" else "sent"
-        cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s"))
+        goodput = summary.slo.goodput_rps if summary.slo else None
+        good = "" if goodput is None else f", {goodput:.2f} good"
+        cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s{good}"))
     share = "-" if errors.share is None else f"{100 * errors.share:.2f}"
     held = sum(check.status == "ok" for check in summary.checks)
     return [
@@ -82,24 +90,26 @@ def _range(summary: Summary, name: str, q: str) -> str:
     if ends is None:
         needs = summary.percentile_needs.get(name, {}).get(q)
         return f"needs {needs:,} requests" if needs else ""
-    return f"{ms(ends[0])} to {ms(ends[1]) if ends[1] is not None else 'unknown'}"
+    return in_words(ends)
 
 
 def _objectives(objectives: list[Objective]) -> doc.Table:
     rows: list[doc.Row] = []
     for objective in objectives:
-        found = objective.value, objective.lower_bound, objective.upper_bound
-        value, low, high = (_scaled(number, objective.unit) for number in found)
-        bounds = "none" if objective.lower_bound is objective.upper_bound is None else f"{low} to {high}"
         result = doc.TableCell(objective.result, tone=doc.TONES.get(objective.result, "unsure"))
-        rows.append([objective.objective, result, value, bounds, objective.why])
+        rows.append([objective.objective, result, objective.found, objective_bounds(objective), objective.why])
     columns = 5 if any(objective.why for objective in objectives) else 4  # reasons only where there is one
     head = ["objective", "result", "found", "95 % bounds", ""]
     return doc.Table(head[:columns], [row[:columns] for row in rows], words=(0, 1, 4))
 
 
-def _scaled(value: float | None, unit: str) -> str:
-    if value is None:
-        return "?"
-    shown, unit = (plain(100 * value), "%") if unit == "fraction" else (plain(value), unit)
-    return shown if shown == "∞" else f"{shown} {unit}"
+def objective_bounds(objective: Objective) -> str:
+    """Of the figure; of a percentile that has none those of the share over its limit; a dash where there are none."""
+    scale, unit = (100.0, "%") if objective.unit == "fraction" else (1.0, objective.unit)
+    ends = objective.lower_bound, objective.upper_bound
+    low, high = (None if end is None else with_unit(scale * end, unit) for end in ends)
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    if low is not None or high is not None:
+        return f"at least {low}" if low is not None else f"at most {high}"
+    return objective.beyond.bounds_in_words() if objective.beyond else "-"

@@ -1,19 +1,23 @@
 """Latency: percentiles with their intervals, answers on the wire, curves; and who got what, by class, tenant, ..."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tailgate.reports.documents import model as doc
 from tailgate.reports.documents.plots.run import percentile_curve
+from tailgate.reports.documents.run.cost import cost_line
+from tailgate.reports.documents.run.head import good_line
+from tailgate.reports.documents.run.intervals import in_words, interval_cell, needs_cell
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.breakdown import Fairness
-from tailgate.reports.metrics.catalogue import LATENCIES, METRICS
-from tailgate.reports.summary.latency import Interval
+from tailgate.reports.metrics.catalogue import LATENCIES, METRICS, Metric
+from tailgate.reports.summary.latency import LatencySummary
 from tailgate.reports.summary.model import Connections, GroupSummary, Summary
 from tailgate.workloads.common.formatting import ms, percent
 
-_BRIEF: Final = ("ttft", "ttft_from_send", "itl", "tpot", "stall", "e2e")
 _COLUMNS: Final = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
+_SPARE: Final = ("p99.9", "mean", "p95", "n", "max", "p99, 95 % interval", "p90")  # columns, the least needed first
 _PAGE_COLUMNS: Final = ("mean", "min", *_COLUMNS[1:])
 _LOOPS: Final = {
     "open": "Open loop: TTFT and E2E count from the planned arrival.",
@@ -32,6 +36,9 @@ _TO_LAST: Final[Columns] = (
     ("jitter p50", "jitter", "p50"), ("E2E p50", "e2e", "p50"), ("E2E p99", "e2e", "p99"),
 )  # fmt: skip
 _MOST_TENANTS: Final = 24
+# The load generator's own error shows where it is more than this of a figure, and than a clock could tell.
+_SHOWN_SHARE: Final = 0.01
+_SHOWN_MS: Final = 0.1
 _DASH: Final = "no answer has this figure (ITL, TPOT and stall need a second token), or too few for an interval"
 _SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says what a good request is"
 
@@ -39,7 +46,6 @@ _SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says
 def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
     names = ("ttft", "itl", "e2e", "tpot") if analysis else ()
     curves = [analysis and percentile_curve(analysis, name, METRICS[name].label) for name in names]
-    brief = [_brief_row(summary, key) for key in _BRIEF]
     grew = "requests in flight grew all along, so latencies grow with the run's duration."
     how = (
         f"{_LOOPS[summary.load.loop]} Milliseconds, over requests that ended ok; "
@@ -49,28 +55,42 @@ def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
         "Latency",
         doc.Note(grew, "Overloaded:", tone="unsure") if summary.load.overloaded else None,
         doc.Note(how, depth=doc.Depth.PAGE),
-        doc.Table(["", "n", *_COLUMNS, "p99, 95 % interval"], brief, "Latency, ms", depth=doc.Depth.BRIEF, dash=_DASH),
-        doc.Table(["", "n", *_PAGE_COLUMNS], [*_rows(summary)], depth=doc.Depth.PAGE, dash=_DASH),
+        *_brief(summary),
+        _table(summary),
+        doc.Note(_own_error_line(summary)),
         doc.Note(_wire_line(summary), depth=doc.Depth.BRIEF),
         _wire(summary),
         doc.FigureRow([curve for curve in curves if curve]),
     )
 
 
-def _brief_row(summary: Summary, key: str) -> doc.Row:
-    statistics, needs = summary.latency_ms[key], summary.percentile_needs.get(key, {})
-    ends = statistics.interval("p99")
-    values = {name: statistics.statistic(name) for name in _COLUMNS}
-    cells = [
-        doc.TableCell(f"n≥{needs[name]:,}", tone="faint") if value is None and name in needs else ms(value)
-        for name, value in values.items()
-    ]
-    interval = f"{ms(ends[0])} .. {ms(ends[1]) if ends[1] is not None else '?'}" if ends else "-"
-    return [METRICS[key].label, f"{statistics.n:,}", *cells, interval]
+def _brief(summary: Summary) -> list[doc.Block]:
+    """The figures in short, with what a reader wants beside them: goodput and cost."""
+    latencies, needs = summary.latency_ms, summary.percentile_needs
+    metrics = [metric for metric in LATENCIES if metric.key in latencies]
+    rows: list[doc.Row] = [_brief_row(metric, latencies[metric.key], needs.get(metric.key, {})) for metric in metrics]
+    lacking = any(name in _COLUMNS for missing in needs.values() for name in missing)
+    why = 'Where a cell says "needs N", that percentile takes N requests like these.'
+    head = ["", "n", *_COLUMNS, "p99, 95 % interval"]
+    table = doc.Table(
+        head, rows, "Latency, ms", depth=doc.Depth.BRIEF, dash=_DASH, rare=_rare(summary, metrics, rows),
+        spare=[*map(head.index, _SPARE)],
+    )  # fmt: skip
+    notes = (why if lacking else "", good_line(summary.slo) if summary.slo else "", cost_line(summary))
+    return [table, *(doc.Note(note, depth=doc.Depth.BRIEF) for note in notes)]
 
 
-def _rows(summary: Summary) -> Iterator[doc.Row]:
+def _brief_row(metric: Metric, values: LatencySummary, needs: dict[str, int]) -> doc.Row:
+    statistics = {name: values.statistic(name) for name in _COLUMNS}
+    cells = [needs_cell(needs.get(name)) if value is None else ms(value) for name, value in statistics.items()]
+    return [metric.label, f"{values.n:,}", *cells, in_words(values.interval("p99")) or "-"]
+
+
+def _table(summary: Summary) -> doc.Table:
+    """Every latency, over requests that ended ok and with failures as infinitely late."""
     late = summary.latency_failed_as_inf_ms, summary.percentile_needs_failed_as_inf, ", failed = ∞"
+    metrics: list[Metric] = []
+    rows: list[doc.Row] = []
     for latencies, needs, suffix in ((summary.latency_ms, summary.percentile_needs, ""), late):
         for metric in LATENCIES:
             if statistics := latencies.get(metric.key):
@@ -79,14 +99,47 @@ def _rows(summary: Summary) -> Iterator[doc.Row]:
                     interval_cell(statistics.statistic(q), statistics.interval(q), lacking.get(q))
                     for q in _PAGE_COLUMNS
                 )
-                yield [f"{metric.label}{suffix}", f"{statistics.n:,}", *cells]
+                metrics.append(metric)
+                rows.append([f"{metric.label}{suffix}", f"{statistics.n:,}", *cells])
+    rare = _rare(summary, metrics, rows)
+    return doc.Table(["", "n", *_PAGE_COLUMNS], rows, depth=doc.Depth.PAGE, dash=_DASH, rare=rare)
 
 
-def interval_cell(value: float | None, ends: Interval | None, needs: int | None) -> doc.TableCell:
-    """A latency with its 95 % interval below it, or how many requests it needs."""
-    if value is None:
-        return doc.TableCell(f"needs {needs:,}", tone="faint") if needs else doc.TableCell("-")
-    return doc.TableCell(ms(value), below=" to ".join("?" if end is None else ms(end) for end in ends or ()))
+def _own_error_line(summary: Summary) -> str:
+    """What the load generator itself leaves uncertain of p50 and p99, where that is more than a hundredth."""
+    wide = []
+    for metric in LATENCIES:
+        values = summary.latency_ms.get(metric.key)
+        for name in ("p50", "p99"):
+            value, ends = (None, None) if values is None else (values.statistic(name), values.errors.get(name))
+            if value is None or ends is None or ends[0] is None or ends[1] is None or metric.rare or metric.variant_of:
+                continue
+            half = (ends[1] - ends[0]) / 2
+            if half > max(_SHOWN_MS, _SHOWN_SHARE * value):
+                wide.append(f"{metric.label} {name} ± {ms(half)}")
+    return f"The load generator itself leaves uncertain, ms: {', '.join(wide)}." if wide else ""
+
+
+def _rare(summary: Summary, metrics: Sequence[Metric], rows: Sequence[doc.Row]) -> list[int]:
+    """Places of the rows that repeat another's figures, or are rare and about nothing that an objective names."""
+    named = _judged(summary)
+    seen: set[tuple[str, ...]] = set()
+    places = []
+    for place, (metric, row) in enumerate(zip(metrics, rows, strict=True)):
+        figures = (metric.variant_of or metric.key, *map(str, row[1:]))
+        if figures in seen or (metric.rare and metric.key not in named):
+            places.append(place)
+        seen.add(figures)
+    return places
+
+
+def _judged(summary: Summary) -> set[str]:
+    """The words of the objectives and of what makes a request good: among them the keys of metrics."""
+    if summary.slo is None:
+        return set()
+    of_classes = [means for own in summary.slo.good_means_by_class.values() for means in own]
+    texts = [*(objective.objective for objective in summary.objectives), *summary.slo.good_means, *of_classes]
+    return set(re.findall(r"\w+", " ".join(texts)))
 
 
 def _wire_line(summary: Summary) -> str:
@@ -129,10 +182,11 @@ def breakdown(summary: Summary) -> doc.Section:
     blocks: list[doc.Block] = [doc.Note(how)] if summary.splits else []
     for name, groups in summary.splits.items():
         served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
-        blocks.append(doc.Table(served, [*map(_to_first, groups)], _SPLITS[name], dash=_SPLIT_DASH))
-        blocks.append(
-            doc.Table(["", *_heads(_TO_LAST), "E2E p99, failed = ∞"], [*map(_to_last, groups)], dash=_SPLIT_DASH)
-        )
+        to_first = doc.Table(served, [*map(_to_first, groups)], _SPLITS[name], dash=_SPLIT_DASH)
+        heads = ["", *_heads(_TO_LAST), "E2E p99, failed = ∞"]
+        to_last = doc.Table(heads, [*map(_to_last, groups)], dash=_SPLIT_DASH)
+        # Where nothing failed, the last columns only repeat what stands before them.
+        blocks += [table if summary.errors.failed else table.without_last for table in (to_first, to_last)]
     fair = _fairness(summary.fairness) if summary.fairness else ()
     return doc.section("Who got what", *blocks, *fair, depth=doc.Depth.PAGE)
 

@@ -30,6 +30,7 @@ def outcomes(summary: Summary) -> Section:
         "Requests by status",
         Table(["status", "requests", "share", ""], rows, words=(0, 3), depth=Depth.PAGE),
         Table(heads, kinds, "Errors, each with an example", words=(0, 2, 3, 4)),
+        short="Requests",
     )
 
 
@@ -109,15 +110,23 @@ def validity(summary: Summary) -> Section:
     rows = [[f"{name} lag", *(ms(lag[q]) for q in ("p50", "p99", "max"))] for name, lag in lags.items()]
     return section(
         "Did the measuring itself hold?",
-        Note(f"validity: {held} of {len(checks)} checks hold; {brief}; {client.stamp} time stamps", depth=Depth.BRIEF),
-        Notes([Note(f"{_name(c)} ({c.why})", "unchecked:", tone="unchecked") for c in unchecked], depth=Depth.BRIEF),
-        Table(["check", "result", "found", "at most", ""], [*map(_check, checks)], words=(0, 1, 4), depth=Depth.FOLDED),
+        Note(f"validity: {held} of {len(checks)} checks hold; {brief}; {client.stamp} time stamps"),
+        Notes([*map(_failed, summary.failed_checks)], depth=Depth.PAGE),
+        Notes([Note(f"{check_name(c)} ({c.why})", "unchecked:", tone="unchecked") for c in unchecked]),
+        Table(
+            ["check", "result", "found", "at most", ""],
+            [*map(_check, checks)],
+            f"All {len(checks)} checks",
+            words=(0, 1, 4),
+            depth=Depth.FOLDED,
+        ),
         Table(["", "p50", "p99", "max"], rows, "The client's own conduct, ms", depth=Depth.PAGE),
         Notes([Note(notice) for notice in summary.notices], "Notes"),
+        short="Validity",
     )
 
 
-def _name(check: Check) -> str:
+def check_name(check: Check) -> str:
     return check.name.replace("_", " ")
 
 
@@ -130,7 +139,11 @@ def _worker(worker: dict[str, Any]) -> str:
     )
 
 
+def _failed(check: Check) -> Note:
+    return Note(check.reason().partition(": ")[2], f"{check_name(check)}:", tone="fail")
+
+
 def _check(check: Check) -> Row:
     value, bound = ("" if v is None else f"{plain(v)} {check.unit}" for v in (check.value, check.bound))
     why = check.why + (f". {check.remedy}" if check.status == "fail" else "")
-    return [_name(check), TableCell(check.status, tone=TONES[check.status]), value, bound, why]
+    return [check_name(check), TableCell(check.status, tone=TONES[check.status]), value, bound, why]

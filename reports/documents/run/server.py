@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from tailgate.reports.documents.model import Block, Depth, Note, Notes, Row, Section, Table, TableCell, facts, section
 from tailgate.reports.rundir.manifest import Manifest
+from tailgate.reports.summary.findings import FindingKind
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.workloads.common.formatting import gib, ms, optional, percent, plain
@@ -98,9 +99,10 @@ def diagnosis(summary: Summary) -> Section:
     notes = [
         Note(finding.remedy, finding.says, f"{finding.kind}: {_figures(finding.figures)}", "finding")
         for finding in summary.findings
+        if finding.kind != FindingKind.CLIENT_BOUND  # that makes the run invalid, which its verdict explains
     ]
-    nothing = Note("Nothing in the figures points to a bottleneck.", depth=Depth.PAGE)
-    return section("Diagnosis", Notes(notes, numbered=True) if notes else nothing)
+    nothing = "" if summary.failed_checks else "Nothing in the figures points to a bottleneck."
+    return section("Diagnosis", Notes(notes, numbered=True) if notes else Note(nothing, depth=Depth.PAGE))
 
 
 def _figures(figures: dict[str, float]) -> str:

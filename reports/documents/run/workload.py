@@ -28,6 +28,7 @@ def workload(summary: Summary, analysis: Analysis, curves: Figure | None) -> Sec
         ),
         curves,
         depth=Depth.PAGE,
+        short="Workload",
     )
 
 

@@ -21,19 +21,20 @@ from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
 from tailgate.reports.documents.run.cost import cost
-from tailgate.reports.documents.run.head import head
+from tailgate.reports.documents.run.head import head, objective_bounds
 from tailgate.reports.documents.run.latency import breakdown, latency
-from tailgate.reports.documents.run.outcomes import events_section, outcomes, validity, what_was_run
+from tailgate.reports.documents.run.outcomes import check_name, events_section, outcomes, validity, what_was_run
 from tailgate.reports.documents.run.server import deployment, diagnosis, gpus, server
 from tailgate.reports.documents.run.workload import workload
 from tailgate.reports.metrics.analysis import Analysis, analyse
 from tailgate.reports.metrics.catalogue import PER_REQUEST
 from tailgate.reports.metrics.slowest import slowest
 from tailgate.reports.metrics.timeline import timeline
-from tailgate.reports.rundir.events import read_events
+from tailgate.reports.rundir.events import Event, read_events
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
+from tailgate.reports.validity.cause import InvalidCause, cause
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,13 +50,13 @@ _CSV_COLUMNS = (
 
 def run_document(summary: Summary, manifest: Manifest | None = None, analysis: Analysis | None = None) -> Document:
     sections = [head(summary, manifest), latency(summary, analysis)]
-    events, _ = read_events(analysis.run.path) if analysis else ([], 0)
+    events = _events(analysis) if analysis else []
     if analysis:
         spread = [figure for figure in (heatmap(analysis), ttft_by_prompt(analysis)) if figure is not None]
         sections.append(section("Over time", over_time(analysis, timeline(analysis), events), FigureRow(spread)))
     sections.append(diagnosis(summary))
     if analysis:
-        sections.append(section("The slowest requests", waterfall(slowest(analysis))))
+        sections.append(section("The slowest requests", waterfall(slowest(analysis)), short="Slowest requests"))
     sections += [outcomes(summary), breakdown(summary), server(summary), gpus(summary), deployment(summary, manifest)]
     sections.append(cost(summary))
     if analysis:
@@ -68,16 +69,31 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
         (summary.state == "interrupted", Banner("INTERRUPTED", "the run did not come to its end")),
         (not summary.valid, Banner("INVALID", "do not use these figures")),
     ]
+    found = cause(summary.failed_checks) if summary.failed_checks else None
     return Document(
         title=f"{summary.run}: {summary.verdict}",
         heading=(manifest and manifest.name) or summary.run,
         about=_about(manifest) if manifest else "",
         verdict=summary.verdict,
-        why=summary.why,
-        points=summary.invalid_reasons[1:],
+        why=found.happened if found else summary.why,
+        remedy=found.remedy if found else "",
+        points=_also_failed(found) if found else (),
         banners=[banner for shown, banner in banners if shown],
         sections=sections,
     )
+
+
+def _also_failed(found: InvalidCause) -> list[str]:
+    others = ", ".join(check_name(check) for check in found.others)
+    return [f"These checks failed as well, most often for the same reason: {others}."] if others else []
+
+
+def _events(analysis: Analysis) -> list[Event]:
+    """What happened, and from when a loop that ended by a number of requests had users without one."""
+    events, _ = read_events(analysis.run.path)
+    if (since := analysis.run.users_run_out_ns) is not None:
+        events.append(Event(since, "users", "users run out of requests"))
+    return sorted(events, key=lambda event: event.t_ns)
 
 
 def _about(manifest: Manifest) -> str:
@@ -97,8 +113,14 @@ def report(summary: Summary, analysis: Analysis) -> str:
     return html(run_document(summary, analysis.run.manifest, analysis))
 
 
-def print_summary(summary: Summary, console: "Console", *, verdict_only: bool = False) -> None:
-    (print_verdict_line if verdict_only else print_document)(run_document(summary), console)
+def print_summary(
+    summary: Summary, console: "Console", *, verdict_only: bool = False, everything: bool = False
+) -> None:
+    document = run_document(summary)
+    if verdict_only:
+        print_verdict_line(document, console)
+    else:
+        print_document(document, console, everything=everything)
 
 
 def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None = None) -> str:
@@ -109,7 +131,7 @@ def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None
         case "csv":
             return _requests_csv(analysis or analyse(run_dir))
         case "junit":
-            return junit(f"tailgate {summary.run}", [*_cases(summary)])
+            return junit(f"tailgate {summary.run}", [*cases(summary)])
         case _:
             return orjson.dumps(summary.to_json(), option=orjson.OPT_INDENT_2).decode() + "\n"
 
@@ -125,14 +147,14 @@ def _requests_csv(analysis: Analysis) -> str:
     return csv(table.append_column("good", pa.array(analysis.good)))
 
 
-def _cases(summary: Summary) -> Iterator[Case]:
+def cases(summary: Summary) -> Iterator[Case]:
     """A failed check is an error, since nothing can be said; an objective that isn't met for certain is a failure."""
     words: dict[str, CaseOutcome] = {"ok": "", "noted": "", "fail": "error", "unchecked": "skipped"}
     for check in summary.checks:
         yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:
-        bounds = f"95 % bounds {objective.lower_bound} to {objective.upper_bound} {objective.unit}"
+        figures = f"found {objective.found}, 95 % bounds {objective_bounds(objective)}"
         outcome: CaseOutcome = "" if objective.result == "met" else "failure"
-        yield Case("objective", objective.objective, outcome, f"{objective.result}: found {objective.value}, {bounds}")
+        yield Case("objective", objective.objective, outcome, f"{objective.result}: {figures}")
     if not summary.objectives:
         yield Case("run", "anything ended ok", "failure" if summary.verdict == "FAIL" else "", summary.why)

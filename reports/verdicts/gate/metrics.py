@@ -13,7 +13,7 @@ from typing import Final
 
 from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics.catalogue import LATENCIES, METRICS, Metric
-from tailgate.reports.summary.diagnosis import FindingKind
+from tailgate.reports.summary.findings import FindingKind
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.validation import meant
 

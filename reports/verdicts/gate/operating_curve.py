@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from tailgate.reports.stats.between_runs import paired, t_point
+from tailgate.reports.stats.between_runs import Shift, paired, t_point
 from tailgate.reports.stats.order_statistics import share_bounds
 from tailgate.reports.stats.proportions import Counts, fisher_more, p_more_by_runs
 from tailgate.reports.stats.sequential_design import Design
@@ -143,30 +143,30 @@ class Outcomes:
 
 def decide(data: Sequence[tuple[Floats, float]], design: Design) -> Outcomes:
     """The verdicts over (differences, log margin) of each metric; the same rules as for real runs."""
-    passed, failed = _look(
-        [(d[:, : design.pairs], margin) for d, margin in data], Design(design.pairs, design.extended)
+    margins = [margin for _, margin in data]
+    passed, failed = look(
+        [paired(d[:, : design.pairs]) for d, _ in data], margins, Design(design.pairs, design.extended)
     )
     first = passed, failed
     if design.extended is not None:
         second = Design(design.pairs, design.extended, look=2)
-        again = _look([(d[:, : design.extended], margin) for d, margin in data], second)
+        again = look([paired(d[:, : design.extended]) for d, _ in data], margins, second)
         open_still = ~(passed | failed)
         passed, failed = passed | (open_still & again[0]), failed | (open_still & again[1])
     return Outcomes(passed, failed, *first)
 
 
-def _look(data: Sequence[tuple[Floats, float]], design: Design) -> tuple[Mask, Mask]:
+def look(shifts: Sequence[Shift], margins: Sequence[float], design: Design) -> tuple[Mask, Mask]:
+    """(PASS, FAIL) by set, from each metric's shift over all sets."""
     from scipy.special import stdtr
 
-    shifts = [paired(d) for d, _ in data]
-    margins = [margin for _, margin in data]
     point = t_point(design.pass_tail(), shifts[0].df)
     all_pass = np.logical_and.reduce([passes(s, m, point) for s, m in zip(shifts, margins, strict=True)])
     # Holm, for all sets at once: p-values in rising order, each against its own level.
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.stack([stdtr(s.df, -s.mean / s.error) for s in shifts])
     order = np.argsort(p, axis=0)
-    levels = np.array([design.fail_tail(len(data) - step) for step in range(len(data))])
+    levels = np.array([design.fail_tail(len(shifts) - step) for step in range(len(shifts))])
     rejected = np.logical_and.accumulate(np.take_along_axis(p, order, 0) < levels[:, None], axis=0)
     beyond = np.stack([s.mean >= m for s, m in zip(shifts, margins, strict=True)])
     any_fail = (rejected & np.take_along_axis(beyond, order, 0)).any(axis=0)

@@ -16,7 +16,8 @@ from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
 from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
 from tailgate.reports.stats.proportions import counts, shares
-from tailgate.reports.summary.objectives import Judged, Judgement, compare, judge
+from tailgate.reports.summary.objective_model import BeyondLimit, Judgement
+from tailgate.reports.summary.objectives import Judged, compare, judge
 from tailgate.reports.verdicts.gate.policy import Policy
 
 
@@ -34,6 +35,7 @@ class ThresholdVerdict:
     limit: float  # what it was held against
     result: Judgement  # `met`, `broken` or `can't tell`
     why: str  # what is missing where it can't be told; how else it was told, where the figure itself has no bounds
+    beyond: BeyondLimit | None = None  # of a percentile: how many of all runs' requests are over the limit
 
     @property
     def open(self) -> bool:
@@ -73,8 +75,6 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     if len(judged) == 1:
         (run,) = judged
         value, below, above, result, why = run.value, run.below, run.above, run.result, run.why
-        if value is None and result is not Judgement.UNDECIDED:
-            why = "by the share of requests beyond the limit"
     elif threshold.metric in SHARES:
         value, below, above = _share(threshold, runs)
         result, why = compare(threshold, below, above), ""
@@ -87,9 +87,18 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     if result is Judgement.UNDECIDED and not why:
         why = "the bounds lie on both sides of the limit"
     return ThresholdVerdict(
-        point, threshold.text, threshold.metric, value, below, above, threshold.limit, result,
-        why,
+        point, threshold.text, threshold.metric, value, below, above, threshold.limit, result, why,
+        _pooled([run.beyond for run in judged]),
     )  # fmt: skip
+
+
+def _pooled(each: Sequence[BeyondLimit | None]) -> BeyondLimit | None:
+    """The counts of several runs together: without bounds, since requests of one run are alike."""
+    counts = [run for run in each if run is not None]
+    if len(counts) < 2:
+        return counts[0] if counts else None
+    over, of = sum(run.over for run in counts), sum(run.of for run in counts)
+    return replace(counts[0], over=over, of=of, at_least=None, at_most=None)
 
 
 def _share(threshold: Threshold, runs: Sequence[Analysis]) -> tuple[float, float, float]:

@@ -2,17 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.stats.between_runs import MOST_PAIRS
+from tailgate.reports.summary.objective_model import counts_in_words
 from tailgate.reports.verdicts.gate.comparability import Declared
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
-from tailgate.workloads.common.formatting import plain
+from tailgate.workloads.common.formatting import with_unit
 
 # Of a difference between the deployments: is it declared as the thing under test?
 DECLARED: Final[dict[Declared, str]] = {"declared": "yes", "follows": "follows from it", "": "no"}
@@ -61,28 +62,33 @@ def points(difference: float) -> str:
 
 
 def both_sides(metric: MetricVerdict) -> tuple[str, str]:
-    """What each side had: the middle one of its runs with the unit, or its share."""
+    """What each side had, as it was tested: the geometric mean of its runs with the unit, or its share.
+
+    The tested change is the ratio of the two geometric means (with a drift, the same beside the trend).
+    """
     if metric.good is not None:
         return f"{100 * metric.good.baseline.share:.2f} %", f"{100 * metric.good.candidate.share:.2f} %"
-    return _median(metric.baseline, metric.unit), _median(metric.candidate, metric.unit)
+    baseline, candidate = (with_unit(middle(side), metric.unit) for side in (metric.baseline, metric.candidate))
+    return baseline, candidate
 
 
-def _median(values: tuple[float | None, ...], unit: str) -> str:
+def middle(values: Sequence[float | None]) -> float | None:
+    """The geometric mean of the runs that have a value, 0 or infinite if one is; None without any."""
     present = [value for value in values if value is not None]
     if not present:
-        return "-"
-    middle = statistics.median(present)
-    if math.isinf(middle):
-        return "∞"
-    return f"${plain(middle)}" if unit == "$" else f"{plain(middle)} {unit}".replace(" /", "/")
+        return None
+    if math.inf in present or min(present) <= 0:
+        return math.inf if math.inf in present else 0.0
+    return statistics.geometric_mean(present)
 
 
 def threshold_figures(threshold: ThresholdVerdict) -> str:
-    """Value and bounds in the threshold's own unit."""
+    """Value and bounds in the threshold's own unit; how many are over it where a percentile has no value."""
     metric = METRICS[threshold.metric]
-    unit = metric.unit if metric.unit.startswith("/") else f" {metric.unit}"
-    parts = [("", threshold.value), ("at least ", threshold.below), ("at most ", threshold.above)]
-    return ", ".join(f"{word}{plain(value * metric.scale)}{unit}" for word, value in parts if value is not None) or "-"
+    figures = [("", threshold.value), ("at least ", threshold.below), ("at most ", threshold.above)]
+    parts = [f"{word}{with_unit(value * metric.scale, metric.unit)}" for word, value in figures if value is not None]
+    counts = counts_in_words(threshold.value, threshold.why, threshold.beyond)
+    return ", ".join([*parts, counts] if counts else parts) or "-"
 
 
 def why_of(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> str:
@@ -98,7 +104,8 @@ def why_of(verdict: Verdict, dead: tuple[str, str] | None, policy: Policy) -> st
     if verdict.verdict == "PASS":
         return _passed(verdict)
     if not verdict.metrics and not verdict.thresholds:
-        return f"Only {verdict.pairs} of {policy.pairs} pairs were measured, so nothing was judged."
+        were = "was" if verdict.pairs == 1 else "were"
+        return f"Only {verdict.pairs} of {policy.pairs} pairs {were} measured, so nothing was judged."
     unsure = [_unsure(metric) for metric in verdict.metrics if metric.result in ("can't tell", "refused")]
     unsure += [_unsure_threshold(t) for t in verdict.thresholds if t.result == "can't tell"]
     return f"These runs can't decide it: {'; '.join(unsure)}."

@@ -34,6 +34,17 @@ def test_gitlab_has_no_package_by_default():
     assert variables["TAILGATE_PACKAGE"] == ""
 
 
+def test_both_faces_take_the_same():
+    """What one CI system can be told, the other can: but for what GitHub alone has."""
+    of_github = {"package", "constraints", "policy", "baseline", "candidate", "args", "out"}
+    assert set(ACTION["inputs"]) == of_github | {"python-version", "comment"}
+    variables = yaml.safe_load((ROOT / "ci/gitlab.yml").read_text())[".tailgate-gate"]["variables"]
+    assert {name.removeprefix("TAILGATE_").lower() for name in variables} == of_github
+    for name, value in variables.items():
+        default = ACTION["inputs"][name.removeprefix("TAILGATE_").lower()].get("default", "gate.yaml")
+        assert value == default, name
+
+
 def test_the_constraints_hold_every_dependency_to_a_version_that_the_project_allows():
     lines = (ROOT / "ci/constraints.txt").read_text().splitlines()
     held = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -95,7 +95,7 @@ def test_the_client_s_row_fits_its_schema(tmp_path: Path) -> None:
 
     client_stats = ClientStats(3)
     client_stats.start(0)
-    client_stats.began(5)
+    client_stats.began(0, 5)
     spool = Spool(tmp_path / "s.arrows", CLIENT_SCHEMA)
     spool.add(client_stats.close_interval(7))
     spool.flush()

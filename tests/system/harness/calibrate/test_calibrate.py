@@ -70,6 +70,27 @@ def test_an_answer_counts_its_tokens_and_ends(null_server: int) -> None:
     assert b'"completion_tokens":4' in answer and b'"prompt_tokens":3' in answer
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00\xff" * 100, b"\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n",
+        b'POST /v1/completions HTTP/1.1\r\ncontent-length: 5016\r\n\r\n{"max_tokens":' + b"9" * 5001 + b"}",
+        b'POST /v1/completions HTTP/1.1\r\ncontent-length: 16\r\n\r\n{"max_tokens": 0}',
+    ],
+    ids=["bytes", "nothing", "an endless length", "endless tokens", "no tokens"],
+)  # fmt: skip
+def test_garbage_does_not_end_it(null_server: int, garbage: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", null_server), timeout=10) as stranger:
+        stranger.sendall(garbage)
+        sock, _ = ask(null_server, 1)
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += sock.recv(65536)
+        sock.close()
+    assert answer.count(b'"choices":[{') == 1
+
+
 def summary(
     ttft_p99: float | None = 50.1, itl_p99: float | None = 20.1, broken: str = "", *,
     ttft_p50: float | None = 50.0, itl_p50: float | None = 20.0, failed: int = 0,

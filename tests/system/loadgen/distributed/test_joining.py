@@ -101,7 +101,7 @@ def test_a_key_is_read_from_the_workers_own_environment_and_missing_there_it_is_
     with serving(exact) as port:
         flags = ["--expect-workers", "1", "--bind", bind, "--out", str(tmp_path / "run"), "--api-key-env", "TG_KEY"]
         master = started(command("run", "--target", f"http://127.0.0.1:{port}", *LOAD, *flags), TG_KEY="sesame-42")
-        worker = started(command("worker", "--master", bind))
+        worker = started(command("worker", "--master", bind, "--api-key-env", "TG_KEY"))
         _, err = master.communicate(timeout=60)
         _, worker_err = worker.communicate(timeout=60)
     assert master.returncode == worker.returncode == 2
@@ -119,6 +119,9 @@ def test_a_key_is_read_from_the_workers_own_environment_and_missing_there_it_is_
         (["--target", "http://sesame-42@127.0.0.1:9"], "user and password in a URL"),
         (["--header", "X-Gateway-Token: sesame-42"], "X-Gateway-Token is a secret"),
         (["--extra", '{"api_key": "sesame-42"}'], "api_key looks like a secret"),
+        (["--extra", '{"a": [{"api_key": "sesame-42"}]}'], "extra.a[0].api_key: a[0].api_key looks like a secret"),
+        (["--header", "X-Other: Bearer sesame-42"], "X-Other is a secret"),
+        (["--target", "http://127.0.0.1:9?code=sesame-42"], "the query in a URL"),
         (["--injectors", "2"], "tailgate worker --injectors"),
         (["--ui", "8089"], "127.0.0.1:8089"),
         (["--bind", "nowhere:99999"], "HOST:PORT"),

@@ -87,6 +87,7 @@ def distributed(tmp_path: Path, machines: list[str], flags: list[str], alone_s: 
         master_within=within(master),
         worker_within=[within(w) for w in workers],
         alone_s=alone_s,
+        token="a secret of this run",
     )
 
 

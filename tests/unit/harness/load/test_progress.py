@@ -147,4 +147,32 @@ def test_where_there_is_no_terminal_one_line_comes_every_ten_seconds(
     assert [line.split("/60 s")[0].strip() for line in lines] == ["10", "20", "30"]
 
 
+def line_at(second: float, seconds: float | None, monkeypatch: pytest.MonkeyPatch, *, closing: bool = False) -> str:
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    shown, lines = Progress(), []
+    monkeypatch.setattr(shown, "note", lines.append)
+    shown.began(seconds, np.arange(0.0, 12.0, 0.1))
+    if closing:
+        shown.closing()
+    clock[0] += second
+    shown.tick(tick(ok=5, in_flight=7))
+    return lines[-1]
+
+
+def test_while_requests_are_sent_the_line_says_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert line_at(11.0, 12.0, monkeypatch).startswith("  11/12 s  offered ")
+
+
+def test_after_that_it_drains_and_nothing_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert line_at(51.0, 12.0, monkeypatch).startswith("  51 s  draining  in flight 7  ok 5")
+
+
+def test_a_load_that_ends_by_number_has_no_length_and_drains_when_the_last_was_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert line_at(11.0, None, monkeypatch).startswith("  11 s  offered ")
+    assert line_at(11.0, None, monkeypatch, closing=True).startswith("  11 s  draining  in flight 7")
+
+
 # --- on a terminal ------------------------------------------------------------------------------------

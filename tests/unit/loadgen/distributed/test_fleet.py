@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tailgate.loadgen.control.address import split_address
+from tailgate.loadgen.control.address import is_loopback, split_address
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.loadgen.distributed.rebuild_plan import check
@@ -34,6 +34,13 @@ def test_workers_are_numbered_as_they_come_and_keep_their_names() -> None:
 def test_a_worker_that_says_hello_again_is_the_same_worker() -> None:
     workers = Workers(1)
     assert admitted(workers, "x") is admitted(workers, "x")
+
+
+def test_a_workers_name_is_one_short_line_that_no_terminal_obeys() -> None:
+    workers = Workers(2)
+    name = admitted(workers, "x", name="\x1b[2Kred\n  \tjoined" + "y" * 1000).name
+    assert name.startswith("\\x1b[2Kred joinedyyy") and len(name) == 64
+    assert admitted(workers, "y", name=" \n").name == "worker-2"
 
 
 def test_another_version_is_refused_with_both_versions_named() -> None:
@@ -125,3 +132,14 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         return
     with pytest.raises(UserError):
         split_address(text, 5557, "--master")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
+        ("0.0.0.0", False), ("::", False), ("*", False), ("10.0.0.1", False), ("x" * 300, False), ("no.invalid", False),
+    ],
+)  # fmt: skip
+def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

@@ -195,7 +195,7 @@ def test_a_loop_with_requests_in_flight_looks_round_each_beat(loop: EventLoop) -
     loop.watch(ours.fileno(), read)
     theirs.send(b"x")
     loop.run()
-    assert sorted(said)[20] < MS
+    assert min(said) < MS  # without a beat the least would be the 3 ms between two writes
     ours.close()
     theirs.close()
 

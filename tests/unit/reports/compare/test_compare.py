@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tailgate.harness.cli.compare import run as command
 from tailgate.reports.build import build
 from tailgate.reports.compare.comparison import compare, dominated_by
 from tailgate.reports.compare.runs import load_runs
+from tailgate.reports.compare.verdict import verdict_of
 from tailgate.reports.documents.comparison import comparison_document, to_json
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.markdown import markdown
@@ -214,6 +216,83 @@ class TestRefusals:
     def test_below_saturation_throughput_is_said_to_be_the_loads(self, tmp_path):
         found = compared(one(tmp_path, "a"), one(tmp_path, "b"))
         assert any("load-limited" in warning for warning in found.warnings)
+
+
+class TestVerdict:
+    """The first line: on what each is better or worse than the first, and what can't be told."""
+
+    def sides(self, folder, slow, price=2.0, rows=None, spread=0.004, **more):
+        """Three runs a side of plans of their own; those of `fp8` are as slow as that."""
+        for k in range(3):
+            one(folder, f"bf16-{k}", label="bf16", plan=f"a{k}", slow=1 + spread * k, **more)
+            one(folder, f"fp8-{k}", label="fp8", plan=f"b{k}", slow=slow * (1 + spread * k), price=price,
+                rows=rows, **more)  # fmt: skip
+        return verdict_of(compared(f"{folder}/bf16-*", f"{folder}/fp8-*"))
+
+    def test_it_names_what_is_better_and_what_is_not_told_apart(self, tmp_path):
+        rng = np.random.default_rng(0)
+        for k in range(3):
+            for label, slow in (("bf16", 1.0), ("fp8", 0.8)):
+                # One request of fifty is slow, and how slow differs from run to run more than the sides do.
+                ttfts = [slow * (100 + i % 7 + k / 9) if i % 50 else rng.uniform(2000, 9000) for i in range(400)]
+                rows = [Row(at=25.0 * i, ttft=t, gaps=[slow * (20 + k / 9)] * 9) for i, t in enumerate(ttfts)]
+                one(tmp_path, f"{label}-{k}", label=label, plan=f"{label}{k}", rate=40.0, rows=rows,
+                    price=2.0 if label == "bf16" else 1.0)  # fmt: skip
+        found = verdict_of(compared(f"{tmp_path}/bf16-*", f"{tmp_path}/fp8-*"))
+        assert found.startswith("Against bf16: fp8 is better on speed and cost; TTFT p99")
+        assert found.endswith("not told apart.")
+
+    def test_it_says_worse(self, tmp_path):
+        found = self.sides(tmp_path, 1.5, price=3.0)
+        assert found == "Against bf16: fp8 is worse on speed and cost."
+
+    def test_figures_that_disagree_are_named_by_themselves(self, tmp_path):
+        rows = [Row(at=50.0 * i, ttft=200.0 + 37 * i % 60, gaps=[10.0] * 9) for i in range(200)]
+        found = self.sides(tmp_path, 1.0, rows=rows)
+        assert "better on TPOT mean" in found and "worse on TTFT p50" in found and "better on speed" not in found
+
+    def test_what_hardly_differs_is_alike(self, tmp_path):
+        found = self.sides(tmp_path, 1.0, spread=0.0001)
+        assert found == "Against bf16: fp8 is alike on speed and cost (within 1 %)."
+
+    def test_single_runs_are_not_told_apart(self, tmp_path):
+        found = verdict_of(compared(one(tmp_path, "a"), one(tmp_path, "b", slow=2.0, plan="p1")))
+        assert found == (
+            "Against a: b is not told apart, since one run a side has no interval: make at least two of each."
+        )
+
+    def test_who_fails_more_is_not_just_faster(self, tmp_path):
+        rows = [
+            Row(
+                at=50.0 * i,
+                **({"status": "timeout", "ttft": None} if i % 10 == 0 else {"ttft": 50.0, "gaps": [9.0] * 9}),
+            )
+            for i in range(200)
+        ]
+        assert "10 % of its requests failed, against 0 %" in self.sides(tmp_path, 1.0, rows=rows)
+
+    def test_runs_compared_anyway_have_no_verdict_and_every_invalid_one_is_named(self, tmp_path):
+        broken = {"state": "interrupted", "ended_ns": 5_000_000_000}
+        paths = [one(tmp_path, "a"), *(one(tmp_path, f"b{k}", label="b", **broken) for k in range(5))]
+        with pytest.raises(UserError, match="5 of 6 runs are INVALID") as refused:
+            compared(*paths)
+        found = verdict_of(compared(*paths, anyway=True))
+        assert found.startswith("No verdict, since these runs should not be compared: 5 of 6 runs are INVALID (")
+        for k in range(5):
+            assert f"b{k}: interrupted" in str(refused.value) and f"b{k}: interrupted" in found
+
+    def test_it_is_the_first_line_of_every_document(self, tmp_path, capsys):
+        paths = one(tmp_path, "a"), one(tmp_path, "b", plan="p1")
+        comparison = compared(*paths)
+        expected = verdict_of(comparison)
+        assert to_json(comparison)["verdict"] == expected
+        document = comparison_document(comparison)
+        assert markdown(document).splitlines()[2] == expected
+        assert html(document).index(expected) < html(document).index("</header>")
+        command([*paths, "--out", str(tmp_path / "c.html")])
+        assert capsys.readouterr().out.splitlines()[0] == expected
+        command([*paths, "--out", str(tmp_path / "c.html"), "--quiet"])
+        assert capsys.readouterr().out == f"{expected}\n"
 
 
 class TestDocuments:

@@ -8,6 +8,7 @@ To write the golden files anew:
 import csv
 import io
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -239,6 +240,76 @@ def test_terminal_markup_in_foreign_text_is_text(tmp_path):
     console = Console(record=True, width=140, file=io.StringIO())
     print_summary(summary, console)
     assert "[bold]not markup[/nonsense]" in console.export_text()
+
+
+class TestWhatIsSeldomNeeded:
+    """Rows and parts that stand on demand only: `--all` on a terminal, behind a switch or a heading on the page."""
+
+    def shown(self, run_dir, **options):
+        console = Console(record=True, width=200, file=io.StringIO())
+        print_summary(summarize(run_dir), console, **options)
+        return console.export_text()
+
+    def test_a_terminal_has_the_stall_and_the_checks_when_all_is_asked_for(self, run_dir):
+        short, whole = self.shown(run_dir), self.shown(run_dir, everything=True)
+        for text in ("│ stall ", "│ TTFT from send ", "All 18 checks", "│ clock "):
+            assert text not in short and text in whole
+
+    def test_the_page_has_them_all(self, run_dir):
+        page = (run_dir / "report.html").read_text()
+        rare = re.findall(r'<tr class="rare"><td class="text">(?:<dfn[^>]*>)?([^<]*)', page)
+        # Nothing is reasoned here, so TTFA says what TTFT says; one request failed, so what counts failures is its own.
+        assert rare == ["TTFT from send", "TTFA", "stall", "jitter", "E2E per token", "TTFT from send"]
+        assert f"{len(rare)} more rows" in page
+        assert '<details class="folded"><summary>All 18 checks</summary>' in page
+
+    def test_what_an_objective_names_is_needed(self, tmp_path):
+        rows = [Row(at=10.0 * i, gaps=[5.0 + i % 7]) for i in range(100)]
+        run_dir = fabricate(tmp_path / "run", rows, spec={"slo": {"good": "ttft < 1s and stall < 2s"}})
+        build(run_dir)
+        assert "│ stall " in self.shown(run_dir) and "│ jitter " not in self.shown(run_dir)
+
+    def test_where_nothing_failed_figures_that_count_failures_repeat_the_others(self, tmp_path):
+        rows = [Row(at=10.0 * i, gaps=[5.0 + i % 7], klass="ab"[i % 2]) for i in range(100)]
+        build(fabricate(tmp_path / "run", rows))
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert page.count("failed = ∞") == page.count('<tr class="rare"><td class="text">') - 5 == 3
+
+    def test_goodput_and_cost_stand_with_the_latencies(self, run_dir):
+        lines = self.shown(run_dir).splitlines()
+        place = next(k for k, line in enumerate(lines) if line.startswith("└") and "│ E2E" in lines[k - 1])
+        assert [line.split(" ")[0] for line in lines[place + 1 : place + 4]] == ["Where", "49.86", "cost:"]
+
+
+class TestThePagesWords:
+    def test_each_link_of_the_contents_leads_to_a_section(self, run_dir):
+        page = (run_dir / "report.html").read_text()
+        contents = re.findall(r'<a href="#([^"]+)">', page.split("<nav")[1].split("</nav>")[0])
+        assert contents == re.findall(r'<section id="([^"]+)">', page)
+        assert {"s-latency", "s-diagnosis", "s-did-the-measuring-itself-hold", "words"} <= {*contents}
+
+    def test_a_word_is_explained_where_it_stands_and_at_the_end(self, run_dir):
+        page = (run_dir / "report.html").read_text()
+        words = {*re.findall(r'<dfn[^>]* title="[^"]+">([^<]*)</dfn>', page)}
+        assert {"TTFT", "ITL", "TPOT", "E2E", "p99", "offered", "failed"} <= words
+        assert words == {*re.findall(r"<dt>([^<]*)</dt>", page)}
+        by_key = re.findall(r'<dfn tabindex="0" [^>]*>([^<]*)</dfn>', page)
+        assert sorted(by_key) == sorted(words)  # one of each
+
+    @pytest.mark.parametrize(
+        ("label", "shown"),
+        [
+            ("TTFT <b>", '<dfn tabindex="0" title="Time to first token: '),
+            ("TTFTs", "TTFTs"),
+            ("goodput/s", "goodput/s"),
+            ("the TTFT", "the TTFT"),
+            ("<i>TTFT", "&lt;i&gt;TTFT"),
+        ],
+    )
+    def test_only_a_words_own_label_is_explained_and_all_of_it_is_text(self, label, shown):
+        page = html(Document("t", "h", [section("s", Table([label], [["1"]]))]))
+        head = page.split('<th scope="col"')[1].split("</th>")[0]
+        assert shown in head and "<b>" not in head and ("dfn" in head) == ("dfn" in shown)
 
 
 class TestWhatReadersAreTold:

@@ -1,19 +1,30 @@
 """The faces of a verdict: Markdown, JUnit, the page, the history."""
 
+import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 from tests.kit.gate_runs import campaign, noisy, pairs, policy, run, summary
 
 from tailgate.reports.documents.gate.history import append, entry_of, read
-from tailgate.reports.documents.gate.write import STEP_SUMMARY, html, junit, markdown, write_all, write_step_summary
+from tailgate.reports.documents.gate.write import (
+    STEP_SUMMARY,
+    html,
+    junit,
+    markdown,
+    print_verdict,
+    write_all,
+    write_step_summary,
+)
 from tailgate.reports.documents.plots.gate import dots
 from tailgate.reports.documents.render.markdown import LIMIT_BYTES, escaped
 from tailgate.reports.verdicts.gate.verdict import judge
-from tailgate.reports.verdicts.gate.wording import interval, percent
+from tailgate.reports.verdicts.gate.wording import both_sides, interval, middle, percent
 from tailgate.workloads.common.errors import UserError
 
 QUIET = {"pairs": 5, "extension": None}
@@ -127,6 +138,44 @@ def test_a_job_summary_gets_the_markdown_if_there_is_one(tmp_path: Path, monkeyp
     monkeypatch.setenv(STEP_SUMMARY, str(path))
     write_step_summary(verdicts()["PASS"])
     assert path.read_text().startswith("before\n## ✅ PASS")
+
+
+def test_the_columns_are_what_was_tested_and_agree_with_the_change():
+    """One run of three that is far off: medians would say 100 -> 163, beside a change that isn't their ratio."""
+    runs = pairs([1.0, 1.0, 1.0])
+    for one, value in zip(runs, (100.0, 163.0, 121.0, 121.0, 90.0, 95.0), strict=True):
+        one.figures |= summary(value, value / 5)
+    found = judge(runs, policy(pairs=3, extension=None), campaign(3))
+    metric = next(m for m in found.metrics if m.key == "ttft.p90")
+    sides = [float(text.removesuffix(" ms")) for text in both_sides(metric)]
+    assert sides == pytest.approx([(100 * 121 * 90) ** (1 / 3), (163 * 121 * 95) ** (1 / 3)], rel=1e-3)
+    assert sides[1] / sides[0] == pytest.approx(metric.ratio, rel=1e-3)
+    assert "geometric means of their runs, and the change is their ratio" in markdown(found)
+    entry = entry_of(found, "2026-01-01T00:00:00+00:00").metric("load", "ttft.p90")
+    assert entry.candidate / entry.baseline == pytest.approx(metric.ratio)
+
+
+def test_a_side_without_figures_or_with_an_infinite_one_says_so():
+    assert (middle([None, None]), middle([100.0, math.inf]), middle([0.0, 4.0])) == (None, math.inf, 0.0)
+    assert middle([None, 4.0, 9.0]) == pytest.approx(6.0)
+
+
+def test_the_other_tests_are_folded_away():
+    found = verdicts()["PASS"]
+    page, text, console = html(found), markdown(found), Console(file=io.StringIO(), width=200)
+    behind = page.index("<summary>The numbers behind it</summary>")
+    assert behind < page.index("Wilcoxon p") < page.index("</details>", behind)
+    assert text.index("<details><summary>The numbers behind it</summary>") < text.index("Wilcoxon p")
+    print_verdict(found, console)
+    assert "Wilcoxon" not in console.file.getvalue() and "Holm" not in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "1 pair"), (3, "3 pairs")])
+def test_one_pair_is_not_several(n: int, words: str):
+    found = judge(pairs([1.0] * n), policy(pairs=3, extension=None), campaign(n))
+    assert words in markdown(found) and "1 pairs" not in markdown(found) + html(found)
+    if n == 1:
+        assert found.why == "Only 1 of 3 pairs was measured, so nothing was judged."
 
 
 class TestHistory:

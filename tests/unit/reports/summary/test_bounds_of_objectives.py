@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from tests.kit.fabricate import Row, fabricate
 
+from tailgate.reports.documents.run.write import export, report
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.metrics.rate_intervals import rate
 from tailgate.reports.rundir.collect import collect
+from tailgate.reports.stats.order_statistics import share_bounds
 from tailgate.reports.summary.summary import summarize
 
 
@@ -101,3 +103,49 @@ def test_a_percentile_without_bounds_of_its_own_says_how_it_was_told(tmp_path):
     assert (one["value"], one["lower_bound"], one["upper_bound"]) == (None, None, None)
     assert (one["result"], one["why"]) == ("met", "judged by the share of requests beyond the limit")
     assert found["verdict"] == "PASS"
+    assert (one["beyond"]["over"], one["beyond"]["of"]) == (0, 900)
+    assert one["found"] == "0 of 900 over 5,000 ms; 1 % allowed"
+
+
+class TestAnObjectiveAlwaysShowsItsNumber:
+    """Also where too few requests give a percentile no value of its own."""
+
+    def test_a_percentile_without_a_value_says_how_many_are_over_its_limit(self, tmp_path):
+        rows = [Row(at=100.0 * i, ttft=900.0 if i % 10 else 100.0) for i in range(40)]
+        found, one = judged(tmp_path / "run", rows, {"ttft": "p99 < 800ms"})
+        assert (one["result"], one["value"], one["found"]) == ("broken", None, "36 of 40 over 800 ms; 1 % allowed")
+        low, high = share_bounds(36, 40)
+        assert (one["beyond"]["at_least"], one["beyond"]["at_most"]) == pytest.approx((low, high))
+        assert "36 of 40 over 800 ms; 1 % allowed" in found["why"]
+        summary = summarize(tmp_path / "run")
+        for kind in ("md", "junit", "json"):
+            text = export(tmp_path / "run", summary, kind)
+            assert "36 of 40 over 800 ms; 1 % allowed" in text and "None" not in text
+        page = report(summary, analyse(tmp_path / "run"))
+        assert "36 of 40 over 800 ms; 1 % allowed" in page and "78.6 % to 96.5 % over" in page
+
+    def test_those_at_the_limit_count_as_over_it_where_they_break_it(self, tmp_path):
+        rows = [Row(at=100.0 * i, ttft=800.0) for i in range(40)]
+        _, strict = judged(tmp_path / "a", rows, {"ttft": "p99 < 800ms"})
+        _, loose = judged(tmp_path / "b", rows, {"ttft": "p99 <= 800ms"})
+        assert (strict["beyond"]["over"], loose["beyond"]["over"]) == (40, 0)
+
+    def test_failures_are_over_every_limit(self, tmp_path):
+        rows = [Row(at=100.0 * i, **({"status": "timeout", "ttft": None} if i < 3 else {})) for i in range(40)]
+        _, one = judged(tmp_path / "run", rows, {"e2e": "p99 < 60s"})
+        assert (one["beyond"]["over"], one["beyond"]["of"]) == (3, 40)
+
+    def test_of_itl_gaps_are_counted(self, tmp_path):
+        rows = [Row(at=100.0 * i, gaps=[10.0, 30.0, 10.0]) for i in range(20)]
+        _, one = judged(tmp_path / "run", rows, {"itl": "p99 < 20ms"})
+        assert (one["value"], one["found"]) == (None, "20 of 60 gaps over 20 ms; 1 % allowed")
+
+    def test_a_percentile_that_has_to_be_large_says_how_many_it_needs(self, tmp_path):
+        rows = [Row(at=100.0 * i, ttft=900.0 if i >= 4 else 100.0) for i in range(40)]
+        _, one = judged(tmp_path / "run", rows, {"ttft": "p99 > 800ms"})
+        assert one["found"] == "36 of 40 over 800 ms; 1 % needed"
+
+    def test_why_a_mean_has_no_bounds_says_how_many_there_are(self, tmp_path):
+        rows = [Row(at=100.0 * i, ttft=100.0) for i in range(4)]
+        _, one = judged(tmp_path / "run", rows, {"ttft": "mean < 800ms"})
+        assert (one["found"], one["why"]) == ("100 ms", "a mean's bounds need 10 requests, there are 4")

@@ -8,7 +8,7 @@ from tests.kit.fabricate import Row, S, fabricate
 
 from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.rundir.collect import collect
-from tailgate.reports.summary.diagnosis import FindingKind
+from tailgate.reports.summary.findings import FindingKind
 from tailgate.reports.summary.summary import summary_of
 from tailgate.reports.telemetry.server import server_view
 

@@ -217,6 +217,46 @@ class TestOverload:
         assert 0.15 < flight["growth"] / flight["mean"] < 0.25
         assert (found["load"]["overloaded"], found["verdict"]) == (True, "INCONCLUSIVE")
 
+    def test_growth_of_the_load_itself_is_not(self, tmp_path):
+        # from 20 to 180 requests/s, each answer a second: the number in flight is ninefold
+        at = [1000.0 * (-2.5 + (6.25 + 0.25 * i) ** 0.5) for i in range(2000)]
+        rows = [Row(at=t, ttft=1000.0 + 37 * i % 60) for i, t in enumerate(at)]
+        found = summary(tmp_path / "run", rows, seconds=20.0)
+        assert found["load"]["in_flight"]["growth"] > 50
+        assert found["load"]["overloaded"] is False
+
+    def test_a_load_that_grows_until_it_is_too_much_is(self, tmp_path):
+        at = [1000.0 * (-2.5 + (6.25 + 0.25 * i) ** 0.5) for i in range(2000)]
+        rows, ends = [], 0.0
+        for t in at:  # at most 100 requests/s
+            ends = max(t + 1000.0, ends + 10.0)
+            rows.append(Row(at=t, ttft=ends - t))
+        assert summary(tmp_path / "run", rows, seconds=20.0)["load"]["overloaded"] is True
+
+    def test_requests_that_hang_while_the_others_are_answered_as_ever_are_not(self, tmp_path):
+        rows = [
+            replace(row, status="timeout", ttft=None, end_after=60_000.0) if i % 4 == 0 else row
+            for i, row in enumerate(self.rows(0.0))
+        ]
+        found = summary(tmp_path / "run", rows, seconds=20.0)
+        assert found["load"]["in_flight"]["growth"] > 100
+        assert found["load"]["overloaded"] is False
+
+    def test_streams_that_stay_open_when_their_answers_are_there_are_not(self, tmp_path):
+        rows = [replace(row, end_after=30_000.0) for row in self.rows(0.0)]
+        found = summary(tmp_path / "run", rows, seconds=20.0)
+        assert found["load"]["overloaded"] is False
+        assert any("stayed open" in notice for notice in found["notices"])
+
+    @pytest.mark.parametrize("status", ["ok", "timeout"])
+    def test_two_dozen_requests_or_none_that_was_answered_do_not_tell(self, tmp_path, status):
+        rows = [Row(at=83.0 * i, ttft=3000.0, status=status) for i in range(24)]
+        if status == "timeout":
+            rows = [Row(at=10.0 * i, ttft=None, end_after=60_000.0, status=status) for i in range(200)]
+        found = summary(tmp_path / "run", rows, seconds=2.0)
+        assert "overloaded" not in found["load"]
+        assert not any(finding["kind"] == "overloaded" for finding in found["findings"])
+
     def test_a_steady_queue_is_not(self, tmp_path):
         assert summary(tmp_path / "run", self.rows(0.0), seconds=20.0)["load"]["overloaded"] is False
 
@@ -292,13 +332,19 @@ def test_requests_in_flight_that_come_and_go_are_seldom_called_overload(tmp_path
 
         def __init__(self):
             begin = np.sort(rng.uniform(-150e9, 120e9, rng.poisson(20 * 270)))
-            self.columns = {"dispatched_ns": begin, "end_ns": begin + rng.exponential(15e9, len(begin))}
+            end = begin + rng.exponential(15e9, len(begin))
+            several = np.full(len(begin), 9.0)
+            self.columns = {"dispatched_ns": begin, "end_ns": end, "last_token_ns": end, "chunks": several}
+            self.columns["output_tokens"] = several
             self.ok = np.ones(len(begin), np.bool_)
+
+        def __len__(self):
+            return len(self.ok)
 
         def column(self, name):
             return self.columns[name]
 
-    flagged = sum(in_flight.in_flight(Steady())[1] for _ in range(150))
+    flagged = sum(bool(in_flight.in_flight(Steady())[1]) for _ in range(150))
     assert flagged <= 7
 
 

@@ -214,11 +214,17 @@ class TestBookkeeping:
         assert check.status == "fail"
         assert check.value == pytest.approx(100 * 2 / 180)
 
-    def test_a_tenth_of_a_millisecond_a_request_is_the_time_it_takes_to_book(self, tmp_path):
-        short = [Row(at=10.0 * i, ttft=5.0) for i in range(400)]
-        books = client_rows(spool_rows([replace(row, end_after=0.08) for row in short]), 70)
-        check = checks(tmp_path / "run", short, client=books)["bookkeeping"]
-        assert (check.status, check.bound) == ("ok", pytest.approx(2.0, rel=0.02))
+    def test_records_of_requests_that_failed_at_once_are_missed_by_their_number(self, tmp_path):
+        failed = [Row(at=10.0 * i, ttft=None, status="connect_error", http_status=None) for i in range(400)]
+        assert checks(tmp_path / "all", failed)["bookkeeping"].value == 0.0
+        fewer = [replace(row, reported=i >= 8) for i, row in enumerate(failed)]
+        check = checks(tmp_path / "fewer", fewer, client=books(failed))["bookkeeping"]
+        assert (check.status, check.value) == ("fail", pytest.approx(2.0))
+
+    def test_a_killed_injector_s_last_requests_are_nobody_s_fault(self, tmp_path):
+        # It had written 40 records more than it had counted by its last full second.
+        check = checks(tmp_path / "run", client=books()[:4], recovered=True)["bookkeeping"]
+        assert check.status == "ok"
 
 
 class TestClock:

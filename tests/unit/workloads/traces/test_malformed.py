@@ -124,7 +124,7 @@ NAMES = ["t.jsonl", "t.csv", "t.parquet", "t.jsonl.gz", "t.json", "t.json.gz", "
         b"[]", b"{}", b"null", b"[\n{}\n]", b"{" * 3000, b"[" * 200_000,
         b"\xff\xff\xff", b"PAR1PAR1", b"PAR1" + b"\0" * 50 + b"PAR1", b"a,b\n1,2\n", b"a,a\n1,2\n", b",\n,\n",
         b"\"a\nb\",c\n1,2",
-        b"t;in;out\n1;2;3\n", b"\x1f\x8b", gzip.compress(b"t,in\n1,2\n")[:-6], b'{"input_length": 5}\n',
+        b"t;in;out\n1;2;3\n", b"\x1f\x8b", gzip.compress(b"t,in\n1,2\n", mtime=0)[:-6], b'{"input_length": 5}\n',
         b'{"requests": [7], "block_size": 64}',
         b'{"requests": [{"type": "subagent", "t": 0, "requests": 7}], "block_size": 64}',
         b'{"requests": [{"t": 1e300, "in": 5, "out": 1, "hash_ids": [9223372036854775808]}], "block_size": 64}',

@@ -80,6 +80,19 @@ SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
     "cut inside the stream": (_then_close(_events(token(), token())), Status.TRUNCATED, "middle"),
     "cut inside a chunk": (_then_close(CHUNKED + b"ff\r\ndata: {"), Status.TRUNCATED, "middle"),
     "short body": (_then_close(head(200, "Content-Length: 9999") + event(token())), Status.TRUNCATED, "middle"),
+    "[DONE], and the stream stays open": (
+        _hang(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+    ),
+    "[DONE], and closed without the last chunk": (
+        _then_close(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+    ),
+    "[DONE], and reset": (
+        _then_reset(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+    ),
+    "an error and [DONE], and the stream stays open": (
+        _hang(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]")),
+        Status.TIMEOUT, "timeout",
+    ),
     "no [DONE], no finish reason": (_whole(_events(token(), token()) + END), Status.TRUNCATED, "[DONE]"),
     "until close, cut inside an event": (
         _then_close(head(200) + event(token()) + b'data: {"choi'), Status.TRUNCATED, "inside an event",

@@ -215,3 +215,45 @@ def test_a_reset_is_refused_while_blocks_are_in_use():
     engine.submit(sequence("a", 8, 5))
     engine.schedule(0.0)
     assert not engine.pool.forget()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 60), st.integers(1, 30), st.integers(-1, 40), st.booleans()),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(23, 60),
+    st.integers(1, 5),
+)
+def test_whenever_requests_are_aborted_none_is_lost_and_every_block_comes_back(
+    asked: list[tuple[int, int, int, int, bool]], blocks: int, seqs: int
+):
+    """Aborts come before a request is submitted (-1), in the queue, between steps, and while a step computes it."""
+    engine = scheduler(blocks, seqs)
+    chain = block_hashes(ids(*range(90)), BLOCK)
+    clients = [
+        (arrives, arrives + gone if gone >= 0 else -1, in_step, sequence(str(n), prompt, output, chain=chain))
+        for n, (arrives, prompt, output, gone, in_step) in enumerate(asked)
+    ]
+    submitted = ended = aborted = 0
+    number = 0
+    while number <= 12 or engine.running or engine.waiting_count:  # nobody comes after step 12
+        for arrives, gone, _, one in clients:
+            if arrives == number:
+                assert gone >= 0 or not engine.abort(one)  # its client went while the head was written
+                if gone >= 0:
+                    engine.submit(one)
+                    submitted += 1
+        aborted += sum(engine.abort(one) for _, gone, in_step, one in clients if gone == number and not in_step)
+        step = engine.schedule(float(number))
+        check(engine, step)
+        aborted += sum(engine.abort(one) for _, gone, in_step, one in clients if gone == number and in_step)
+        ended += len(engine.complete(step, number + 1.0).ended)
+        assert submitted == ended + aborted + len(engine.running) + engine.waiting_count
+        number += 1
+        assert number < 3000
+    assert submitted == ended + aborted and aborted == engine.counters.aborted
+    assert engine.waiting_count == 0 and not engine.running and engine.pool.free == engine.pool.size
+    assert not any(engine.abort(one) for *_, one in clients)

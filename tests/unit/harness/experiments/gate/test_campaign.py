@@ -31,16 +31,16 @@ spec: {{workload: {{prompt_tokens: 8, output_tokens: 4, arrivals: {{rate: 50/s}}
 Made = Callable[[int, RunSpec, Path], None]
 
 
-def made(out: Path, spec: RunSpec, late_ms: float = 0.0, **manifest: Any) -> None:
-    """A run that went well, unless it was sent late."""
+def made(out: Path, spec: RunSpec, jump_ms: float = 0.0, **manifest: Any) -> None:
+    """A run that went well, unless the clock stepped."""
     rng = np.random.default_rng(len(str(out)))
-    rows = [Row(at=20.0 * n, ttft=100 + rng.normal(), gaps=[20.0] * 3, late=late_ms) for n in range(100)]
-    fabricate(out, rows, seconds=2.0, plan_hash=f"p{spec.seed}", workload_hash="w", **manifest)
+    rows = [Row(at=20.0 * n, ttft=100 + rng.normal(), gaps=[20.0] * 3) for n in range(100)]
+    fabricate(out, rows, seconds=2.0, plan_hash=f"p{spec.seed}", workload_hash="w", jump_ms=jump_ms, **manifest)
 
 
-def closed(out: Path, spec: RunSpec, late_ms: float = 0.0, users: int = 4) -> None:
+def closed(out: Path, spec: RunSpec, jump_ms: float = 0.0, users: int = 4) -> None:
     """Eight users who are answered after 160 ms, 50 requests a second."""
-    made(out, spec, late_ms, loop="closed", users={"mean": users, "max": users})
+    made(out, spec, jump_ms, loop="closed", users={"mean": users, "max": users})
 
 
 @pytest.fixture
@@ -118,6 +118,18 @@ def test_a_figure_that_the_first_run_lacks_ends_the_gate_there(gate, capsys):
     assert "has no energy.j_per_output_token" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserError("can't be written"), 2), (TargetGone("can't be reached"), 2), (KeyboardInterrupt(), 130)],
+)
+def test_a_gate_that_fails_before_anything_was_measured_leaves_no_folder(gate, error: BaseException, code: int):
+    def make(n: int, spec: RunSpec, out: Path) -> None:
+        raise error
+
+    assert gate(POLICY, make)[0] == code
+    assert not gate(POLICY, make)[2].exists()
+
+
 class Killed(BaseException):
     """Ends the process there and then, as far as the gate is concerned."""
 
@@ -166,13 +178,13 @@ class TestResume:
         policy = f"repeat_invalid: 1\n{POLICY}"
 
         def late_once(n: int, spec: RunSpec, out: Path) -> None:
-            made(out, spec, late_ms=30.0 if n == 1 else 0.0)
+            made(out, spec, jump_ms=30.0 if n == 1 else 0.0)
             if n == 5:
                 raise Killed
 
         with pytest.raises(Killed):
             gate(policy, late_once)
-        code, verdict, _ = gate(policy, lambda n, spec, out: made(out, spec, late_ms=30.0))
+        code, verdict, _ = gate(policy, lambda n, spec, out: made(out, spec, jump_ms=30.0))
         assert (code, verdict["verdict"]) == (4, "INVALID")
         assert len(verdict["spent"]["repeated"]) == 1 and verdict["spent"]["repeated"][0].startswith("pair 1 was")
 
@@ -239,7 +251,7 @@ class TestShares:
 
     def test_the_baseline_is_measured_again_where_that_failed(self, gate):
         def make(n: int, spec: RunSpec, out: Path) -> None:
-            closed(out, spec, late_ms=30.0) if n == 1 else self.at_either(n, spec, out)
+            closed(out, spec, jump_ms=30.0) if n == 1 else self.at_either(n, spec, out)
 
         code, verdict, out = gate(self.POLICY, make)
         assert verdict["verdict"] != "INVALID" and code in (0, 3), verdict["why"]
@@ -247,9 +259,9 @@ class TestShares:
         assert "what the baseline carries was measured again" in verdict["spent"]["repeated"][0]
 
     def test_it_is_invalid_where_it_fails_each_time(self, gate):
-        code, verdict, out = gate(self.POLICY, lambda _n, spec, path: closed(path, spec, late_ms=30.0))
+        code, verdict, out = gate(self.POLICY, lambda _n, spec, path: closed(path, spec, jump_ms=30.0))
         assert (code, verdict["verdict"]) == (4, "INVALID")
-        assert "dispatch lag" in verdict["why"] and verdict["advice"]
+        assert "clock" in verdict["why"] and verdict["advice"]
         assert main(["gate", str(out), "--quiet"]) == 4
 
     def test_the_load_they_come_to_is_told(self, gate):
@@ -267,7 +279,7 @@ class TestBudget:
 
         def make(n: int, spec: RunSpec, out: Path) -> None:
             clock[0] += 30.0
-            made(out, spec, late_ms=30.0)
+            made(out, spec, jump_ms=30.0)
 
         code, verdict, _ = gate(f"budget: at most 100s\nrepeat_invalid: 9\nlaunch: 1s{POLICY}", make)
         assert (code, verdict["verdict"]) == (4, "INVALID")

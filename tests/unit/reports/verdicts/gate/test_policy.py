@@ -1,18 +1,22 @@
 """The policy's grammar: what it understands, and how it says what it doesn't."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.kit.gate_runs import policy
+from tests.kit.paths import ROOT
 
 from tailgate.harness.experiments.gate import policy_template
 from tailgate.harness.experiments.gate.estimate import estimate
 from tailgate.harness.experiments.gate.feasibility import require_decidable
 from tailgate.harness.experiments.gate.run_specs import experiment
+from tailgate.reports.stats.between_runs import chance_of_fail
 from tailgate.reports.verdicts.gate.metrics import gate_metric
-from tailgate.reports.verdicts.gate.policy import Policy, load_policy, parse_policy
+from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy, load_policy, parse_policy
+from tailgate.reports.verdicts.gate.policy_curve import finds
 from tailgate.workloads.common.errors import UserError
 
 
@@ -142,6 +146,59 @@ def test_the_written_policy_is_one_and_has_the_defaults(tmp_path: Path):
     assert path.read_text().count("#") > 20  # it is commented
     with pytest.raises(UserError, match="exists already"):
         policy_template.write(path, "http://a:1", "http://b:1", None)
+
+
+class TestPurposes:
+    """`gate init --for pr|nightly|release`."""
+
+    @pytest.mark.parametrize("name", ["pr", "nightly", "release"])
+    def test_its_policy_can_be_run_and_its_first_line_says_what_it_finds(self, name: str, tmp_path: Path):
+        path = tmp_path / "gate.yaml"
+        policy_template.write(path, None, None, None, purpose=policy_template.PURPOSES[name])
+        found = load_policy(path)
+        require_decidable(experiment(found, tmp_path))
+        first = path.read_text().partition("\n")[0]
+        assert first.startswith(f"# Finds slowdowns above about {100 * finds(found):.0f} % (in four of five cases")
+        assert found == policy_template.policies()[name].model_copy(
+            update={"baseline": found.baseline, "candidate": found.candidate}
+        )
+
+    def test_of_a_pull_request_is_short_and_does_not_block_on_what_it_cannot_tell(self):
+        found = policy_template.policies()["pr"]
+        assert (found.pairs, found.extended, found.restart, found.inconclusive) == (3, None, "never", "neutral")
+        assert set(found.metrics.values()) == {"20%"}
+        planned = experiment(found.model_copy(update={"baseline": "http://a:1", "candidate": "http://b:1"}), Path())
+        declared, extended = estimate(planned)
+        assert declared.seconds < 600 and extended is None and found.budget.seconds == 600
+
+    def test_of_a_night_has_the_defaults_and_a_history(self):
+        found = policy_template.policies()["nightly"]
+        assert (found.metrics, found.window, str(found.history)) == (DEFAULT_METRICS, 20, "gate-history.jsonl")
+
+    def test_of_a_release_restarts_and_has_limits(self):
+        found = policy_template.policies()["release"]
+        assert (found.restart, found.inconclusive) == ("each", "fail")
+        assert [threshold.metric for threshold in found.limits.thresholds] == ["ttft", "errors"]
+
+    def test_what_is_found_follows_from_margins_pairs_and_spread(self):
+        by_spread = [finds(policy_template.policies()["pr"], spread) for spread in (0.01, 0.04, 0.08)]
+        assert by_spread[0] == pytest.approx(0.2, abs=0.02) and by_spread == sorted(by_spread)
+        assert finds(policy(pairs=10, extension=None)) < finds(policy(pairs=3, extension=None))
+
+    def test_what_is_found_is_the_power_of_the_test_by_theory(self):
+        """One metric: the estimate's normal, its error's chi-square distribution."""
+        one = policy(metrics={"ttft.p90": "20%"}, pairs=3, extension=None)
+        error, df = 0.04 * math.sqrt(2 / 3), 2
+        chance = chance_of_fail(math.log1p(finds(one, sets=40_000)), math.log(1.2), error, df, 0.025)
+        assert chance == pytest.approx(0.8, abs=0.01)
+
+    def test_the_tutorial_says_what_the_policy_finds(self):
+        tutorial = (ROOT / "docs/tutorials/gate-a-pull-request.md").read_text()
+        assert f"see slowdowns above about {100 * finds(policy_template.policies()['pr']):.0f} %" in tutorial
+
+    def test_a_side_that_yaml_cannot_hold_is_refused(self):
+        with pytest.raises(UserError, match="can't be written as YAML"):
+            policy_template.text("{kind: vllm", None, None)
 
 
 def uncommented(*keys: str) -> Policy:

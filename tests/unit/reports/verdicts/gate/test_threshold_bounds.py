@@ -7,8 +7,10 @@ from scipy import stats as truth
 
 from tailgate.reports.metrics.slo import parse
 from tailgate.reports.stats.between_runs import over_runs
-from tailgate.reports.summary.objectives import Judged, Judgement
-from tailgate.reports.verdicts.gate.thresholds import _between
+from tailgate.reports.summary.objective_model import BeyondLimit, Judgement
+from tailgate.reports.summary.objectives import Judged
+from tailgate.reports.verdicts.gate.thresholds import _between, _together
+from tailgate.reports.verdicts.gate.wording import threshold_figures
 
 
 def judged(*values):
@@ -30,3 +32,15 @@ def test_a_run_with_nothing_leaves_them_bounds_and_not_the_smallest_and_largest_
     assert (mean, low, high) == pytest.approx((3.6, 3.6 - half, 3.6 + half))
     assert _between(judged(0.0, 0.0, 1.0))[1] == 0.0  # there is no less than nothing
     assert _between(judged(0.0, 0.0))[:3] == (0.0, 0.0, 0.0)
+
+
+def test_runs_too_short_for_a_percentile_say_how_many_requests_are_over_its_limit():
+    (threshold,) = parse("ttft: p99 < 800ms").thresholds
+    runs = [
+        Judged(threshold, None, None, None, Judgement.UNDECIDED, "this percentile needs 299 requests, there are 40",
+               beyond=BeyondLimit(over, 40, "requests", 800.0, "<", 0.01, 0.0, 0.1))
+        for over in (0, 2, 1)
+    ]  # fmt: skip
+    found = _together("load", threshold, runs, [])
+    assert threshold_figures(found) == "3 of 120 over 800 ms; 1 % allowed"
+    assert threshold_figures(_together("load", threshold, runs[1:2], [])) == "2 of 40 over 800 ms; 1 % allowed"

@@ -1,0 +1,4 @@
+"""What may go wrong around a run, as tables of data: servers that misbehave, processes and disks that fail.
+
+`tests/bench/bench_faults.py` goes through them all and says what each loses; `tests/system/faults` holds the quick ones.
+"""

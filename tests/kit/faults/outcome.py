@@ -1,0 +1,75 @@
+"""What became of a run that met a fault, and what must hold of any run whatever it met."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+# What a machine that is busy with other things fails by; no fault here may hide behind anything else.
+BUSY = frozenset(
+    ("dispatch_lag", "receive_lag", "coalesced_arrivals", "coalesced_first_tokens", "client_busy", "offered_load")
+)  # fmt: skip
+# What no person should ever read, whatever the server or the machine did.
+NEVER = ("Traceback", "unforeseen", "please report it")
+
+
+@dataclass(frozen=True)
+class FaultyRun:
+    """A run that is over; `struck` tells the rows that met the fault."""
+
+    folder: Path
+    code: int
+    words: str  # all that was printed
+    took_s: float  # from the fault (or the start, where the server has it from the start) to the end
+    struck: Callable[[int], bool] = lambda _index: False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return found
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return found
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a run directory with a result."""
+        return (self.folder / "summary.json").exists()
+
+    def requests(self) -> list[dict[str, Any]]:
+        """One row for each planned request."""
+        names = ["index", "status", "error", "chunks", "output_tokens"]
+        rows: list[dict[str, Any]] = pq.read_table(self.folder / "requests.parquet", columns=names).to_pylist()
+        return rows
+
+    def statuses(self, struck: bool | None = None) -> Counter[str]:
+        """How many requests ended in which way, of all or of those that met the fault (or didn't)."""
+        return Counter(
+            row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck
+        )
+
+    def failed_checks(self) -> set[str]:
+        """Validity checks that failed for another reason than a busy machine."""
+        return {check["name"] for check in self.summary["checks"] if check["status"] == "fail"} - BUSY
+
+    def broken(self) -> list[str]:
+        """What must hold of any run and doesn't: words fit for people, and no row lost or made up."""
+        wrong = [f"it printed {word!r}" for word in NEVER if word in self.words]
+        if not self.measured:
+            return wrong
+        rows = self.requests()
+        planned = pq.read_metadata(self.folder / "plan.parquet").num_rows
+        if sorted(row["index"] for row in rows) != list(range(planned)):
+            wrong.append(f"{len(rows)} rows for {planned} planned requests")
+        counts = dict(self.summary["load"]["all_phases"])
+        if counts.pop("planned") != planned or sum(counts.values()) != planned or counts != self.statuses():
+            wrong.append(f"the summary counts {counts} of {planned}")
+        wrong += [f"a reason says {word!r}" for word in NEVER if word in "\n".join(self.summary["invalid_reasons"])]
+        return wrong
