@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pyarrow as pa
 
+from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
@@ -22,7 +23,6 @@ from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
 _DURATION = SeriesKey("scrape_duration_seconds", "{}")
-_TIMEOUT_S = 5.0
 _MAX_PROBLEMS = 100
 
 
@@ -77,7 +77,6 @@ class ServerScraper:
         self._session = aiohttp.ClientSession(
             # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
             connector=aiohttp.TCPConnector(ssl=tls_context(self._trust), force_close=True),
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
             trust_env=True,
         )
         await self._round()
@@ -90,12 +89,14 @@ class ServerScraper:
     def renew(self, headers: Mapping[str, str]) -> None:
         self._headers = dict(headers)
 
-    async def stop(self) -> None:
+    async def stop(self, *, last: bool = True) -> None:
+        """End the scraping, after one `last` time."""
         if self._session is None:
             return
         for task in self._tasks:
             await ended(task)
-        await self._round()
+        if last:
+            await self._round()
         await self._session.close()
         self._session, self._tasks = None, []
 
@@ -115,12 +116,11 @@ class ServerScraper:
         values: list[float] = []
         problem = None
         try:
-            async with self._session.get(f"{endpoint}/metrics", headers=self._headers) as response:
-                page = await response.text()
-                if response.status != 200:
-                    problem = f"HTTP {response.status} for /metrics"
+            page = await read_page(self._session, f"{endpoint}/metrics", self._headers)
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             problem = f"{type(error).__name__}: {error}".rstrip(": ")
+        except ValueError as error:
+            problem = str(error)
         answered = time.time_ns()
         if problem is None:
             try:

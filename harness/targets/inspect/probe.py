@@ -17,6 +17,7 @@ from tailgate.loadgen.injector.http.endpoint import Trust, public_name, tls_cont
 from tailgate.workloads.common.errors import UserError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, connect=5)
+_OPTIONAL = aiohttp.ClientTimeout(total=5)  # of what a run can do without
 # RFC 9113, 3.4: the client's preface, then a SETTINGS frame (empty); the server's own begins with one as well.
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _HTTP2_SETTINGS: Final = 4
@@ -166,7 +167,7 @@ def _any_context() -> ssl.SSLContext:
 async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
     """The JSON at a URL; None where there is none, whatever the reason."""
     try:
-        async with http.get(url) as response:
+        async with http.get(url, timeout=_OPTIONAL) as response:
             return await response.json(content_type=None) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

@@ -51,7 +51,9 @@ class FaultyRun:
 
     def statuses(self, struck: bool | None = None) -> Counter[str]:
         """How many requests ended in which way, of all or of those that met the fault (or didn't)."""
-        return Counter(row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck)
+        return Counter(
+            row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck
+        )
 
     def failed_checks(self) -> set[str]:
         """Validity checks that failed for another reason than a busy machine."""
@@ -66,7 +68,7 @@ class FaultyRun:
         planned = pq.read_metadata(self.folder / "plan.parquet").num_rows
         if sorted(row["index"] for row in rows) != list(range(planned)):
             wrong.append(f"{len(rows)} rows for {planned} planned requests")
-        counts = dict(self.summary["load"]["all_phases"])
+        counts = dict(self.summary["load"]["requests"])
         if counts.pop("planned") != planned or sum(counts.values()) != planned or counts != self.statuses():
             wrong.append(f"the summary counts {counts} of {planned}")
         wrong += [f"a reason says {word!r}" for word in NEVER if word in "\n".join(self.summary["invalid_reasons"])]
