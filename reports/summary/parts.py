@@ -240,8 +240,8 @@ def _window(analysis: Analysis) -> Iterator[str]:
     if since is not None and (share := (run.window_ns[1] - since) / 1e9 / seconds) > _RUN_OUT:
         yield (
             f"users ran out of requests in the last {100 * share:.0f} % of the window of {seconds:.3g} s, since the "
-            "loop ended by its number of requests: rates are over all of it, in which fewer and fewer users waited. More "
-            "requests, or a duration, make that part small"
+            "loop ended by its number of requests: rates are over all of it, in which fewer and fewer users waited. "
+            "More requests, or a duration, make that part small"
         )
     answered = run.ok & run.measured
     took = (answer_ended_ns(run) - run.column("dispatched_ns"))[answered] / 1e9

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kit.command import Tailgate
+from tests.kit.command import Tailgate, free_port
 from tests.kit.engine import engine_process
 from tests.kit.gateway import Gateway
 from tests.kit.scripted import Peer, Request, ScriptedServer, whole
@@ -285,6 +285,35 @@ def test_a_redirect_under_load_names_its_place(tailgate: Tailgate, tmp_path: Pat
         "invalid_reasons"
     ]
     assert "secret" not in text
+
+
+# --- proxies --------------------------------------------------------------------------------------------
+
+
+def test_probe_and_load_go_through_the_same_proxy_and_it_is_said(tailgate: Tailgate, tmp_path: Path) -> None:
+    gateway = Gateway()
+    asked: list[str] = []
+
+    def proxy(peer: Peer, request: Request) -> None:
+        asked.append(request.target)
+        assert request.target.startswith("http://model.invalid/")
+        gateway(peer, replace(request, target=request.target.removeprefix("http://model.invalid")))
+
+    with ScriptedServer(proxy) as server:
+        environment = {"HTTP_PROXY": server.url.replace("//", "//ann:canary@"), "NO_PROXY": "10.0.0.0/8"}
+        said = tailgate("run", "http://model.invalid", *LOAD, "--out", tmp_path / "run", env=environment)
+    assert said.code in MEASURED, said.err
+    assert len(gateway.bodies) == 7 and any("/metrics" in target for target in asked)
+    text = (tmp_path / "run" / "manifest.json").read_text()
+    way = f"through the proxy {server.url} (HTTP_PROXY)"
+    assert json.loads(text)["target"]["proxy"] == {"http://model.invalid": way} and "canary" not in text
+
+
+def test_a_proxy_that_is_not_there_is_named_in_the_error(tailgate: Tailgate, tmp_path: Path) -> None:
+    environment = {"HTTP_PROXY": f"http://ann:canary@127.0.0.1:{free_port()}"}
+    said = tailgate("run", "http://model.invalid", *LOAD, "--out", tmp_path / "run", env=environment)
+    assert said.code == 2 and "can't be reached through the proxy http://127.0.0.1" in said.err
+    assert "(HTTP_PROXY)" in said.err and "canary" not in said.err
 
 
 # --- who answers ----------------------------------------------------------------------------------------
