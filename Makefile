@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 SYSTEM := tests --ignore tests/unit
 RUN    := not browser and not vllm
 
-.PHONY: install run test test-unit test-system coverage lint test-browser test-vllm bench clean
+.PHONY: install run test test-unit test-system coverage lint test-browser test-vllm bench bench-faults clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +49,10 @@ test-vllm: install
 
 bench: install
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# What each fault of a server, a process or a network loses (docs/faults.md).
+bench-faults: install
+	$(BIN)/python tests/bench/bench_faults.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -57,7 +57,7 @@ def _several(run_dirs: Sequence[Path], options: argparse.Namespace) -> int:
     if options.quiet:
         print_verdict_line(document, console)
         return several_exit_code(runs)
-    print_document(document, console)
+    print_document(document, console, everything=options.all)
     for run_dir in run_dirs:
         console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
     return several_exit_code(runs)

@@ -219,15 +219,17 @@ async def _start_scraping(
     urls = [] if spec.telemetry.server == "none" else list(identity.urls)
     lead = distributed.LEAD_NS if spec.workers else _LEAD_NS
     while True:
-        t0 = time.time_ns() + lead
+        began = time.time_ns()
+        t0 = began + lead
         spool = run_dir / "spool" / "server.arrows"
         scraper = ServerScraper(urls, t0, spec.telemetry.server_interval, headers, spool, trust_of(spec))
         scrapes = await scraper.start()
         if time.time_ns() < t0 - _LEAD_NS // 3:
             manifest.notices += [notice for scrape in scrapes if (notice := _lacking(scrape)) is not None]
             return scraper, t0
-        await scraper.stop()  # a slow server: its first scrape took longer than the lead
-        lead *= 4
+        # A slow server: its first scrape took longer than the lead. The next one will hardly take twice as long.
+        lead += 2 * (time.time_ns() - began)
+        await scraper.stop(last=False)
 
 
 def _lacking(scrape: FirstScrape) -> str | None:

@@ -15,6 +15,7 @@ import aiohttp
 import pyarrow as pa
 
 from tailgate.harness.host.http_client import http_client
+from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
@@ -23,7 +24,6 @@ from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 
 _UP = SeriesKey("up", "{}")
 _DURATION = SeriesKey("scrape_duration_seconds", "{}")
-_TIMEOUT_S = 5.0
 _MAX_PROBLEMS = 100
 
 
@@ -76,7 +76,7 @@ class ServerScraper:
     async def start(self) -> list[FirstScrape]:
         """Scrape once and return what came; then go on in the background."""
         # A balancer that chooses for each connection would show one of its replicas, and hide that there are more.
-        self._session = http_client(trust=self._trust, timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), anew=True)
+        self._session = http_client(trust=self._trust, anew=True)
         await self._round()
         # Each endpoint has rounds of its own: one that hangs holds up no other.
         self._tasks = [
@@ -87,12 +87,14 @@ class ServerScraper:
     def renew(self, headers: Mapping[str, str]) -> None:
         self._headers = dict(headers)
 
-    async def stop(self) -> None:
+    async def stop(self, *, last: bool = True) -> None:
+        """End the scraping, after one `last` time."""
         if self._session is None:
             return
         for task in self._tasks:
             await ended(task)
-        await self._round()
+        if last:
+            await self._round()
         await self._session.close()
         self._session, self._tasks = None, []
 
@@ -112,12 +114,11 @@ class ServerScraper:
         values: list[float] = []
         problem = None
         try:
-            async with self._session.get(f"{endpoint}/metrics", headers=self._headers) as response:
-                page = await response.text()
-                if response.status != 200:
-                    problem = f"HTTP {response.status} for /metrics"
+            page = await read_page(self._session, f"{endpoint}/metrics", self._headers)
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
             problem = f"{type(error).__name__}: {error}".rstrip(": ")
+        except ValueError as error:
+            problem = str(error)
         answered = time.time_ns()
         if problem is None:
             try:

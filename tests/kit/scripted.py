@@ -89,6 +89,8 @@ class Peer:
         head, _, rest = self._rest.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if first.count(" ") != 2:  # a TLS hello, say: whoever asks in another protocol is hung up on
+            return None
         method, target, _ = first.split(" ")
         self._rest = rest
         length = int(headers.get("content-length", "0"))

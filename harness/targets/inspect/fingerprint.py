@@ -16,6 +16,7 @@ import aiohttp
 from tailgate.harness.targets.base import Identity, Life
 from tailgate.harness.targets.inspect.probe import get_json
 from tailgate.harness.targets.launch.container import own_container
+from tailgate.harness.telemetry.metrics_page import read_page
 
 # Section of vLLM's configuration -> the settings that change how it serves.
 _SETTINGS: Final = {
@@ -155,13 +156,10 @@ async def _from_metrics(http: aiohttp.ClientSession, url: str) -> tuple[dict[str
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        async with http.get(f"{url}/metrics") as response:
-            text = await response.text() if response.status == 200 else ""
-    except (aiohttp.ClientError, TimeoutError):
+        text = await read_page(http, f"{url}/metrics")
+        line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
+        families = list(text_string_to_metric_families(line + "\n"))
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return {}, False
-    speculative = "vllm:spec_decode_num_drafts" in text
-    line = next((line for line in text.splitlines() if line.startswith("vllm:cache_config_info{")), "")
-    for family in text_string_to_metric_families(line + "\n"):
-        for sample in family.samples:
-            return dict(sample.labels), speculative
-    return {}, speculative
+    labels = next((dict(sample.labels) for family in families for sample in family.samples), {})
+    return labels, "vllm:spec_decode_num_drafts" in text

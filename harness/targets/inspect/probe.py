@@ -21,6 +21,7 @@ from tailgate.loadgen.injector.http.proxies import route
 from tailgate.workloads.common.errors import UserError
 
 _LIST: Final = "/v1/models"
+_OPTIONAL: Final = aiohttp.ClientTimeout(total=5)  # of what a run can do without
 _VLLM_OWNERS: Final = ("vllm", SIMULATED_OWNER)
 _METRICS: Final = aiohttp.ClientTimeout(total=5)  # as for each scrape
 _VLLM_METRIC: Final = re.compile(rb"^(# (HELP|TYPE) )?vllm:", re.MULTILINE)
@@ -263,7 +264,7 @@ def _any_context() -> ssl.SSLContext:
 async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
     """The JSON at a URL; None where there is none, whatever the reason."""
     try:
-        async with http.get(url, allow_redirects=False) as response:
+        async with http.get(url, allow_redirects=False, timeout=_OPTIONAL) as response:
             return await response.json(content_type=None) if response.status == 200 else None
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None

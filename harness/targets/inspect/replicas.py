@@ -10,13 +10,13 @@ from typing import Final
 import aiohttp
 import pyarrow as pa
 
+from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.prometheus_text import PageReader
 from tailgate.reports.rundir.replicas import several_behind
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA, Telemetry
 
 # Chosen at random, two replicas look like one with a chance of 1 in 128.
 _SCRAPES: Final = 8
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 
 
 async def balanced(http: aiohttp.ClientSession, urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,10 +33,7 @@ async def _scraped(http: aiohttp.ClientSession, url: str) -> pa.Table:
     reader, rows = PageReader(), []
     for at in range(_SCRAPES):
         try:
-            async with http.get(f"{url}/metrics", timeout=_TIMEOUT) as response:
-                if response.status != 200:
-                    break
-                keys, values = reader.read(await response.text())
+            keys, values = reader.read(await read_page(http, f"{url}/metrics"))
         except (aiohttp.ClientError, TimeoutError, ValueError):
             break
         rows += [(at, url, key.name, key.labels, value) for key, value in zip(keys, values, strict=True)]

@@ -15,6 +15,7 @@ import aiohttp
 
 from tailgate.harness.host.http_client import http_client
 from tailgate.harness.telemetry.gpu.sources import GpusFound, Latest, latest
+from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
@@ -42,7 +43,6 @@ FIELDS: Final = {
 }
 _OF_INSTANCES: Final = ("mem_used_bytes", "mem_free_bytes", "mem_reserved_bytes")
 _NEEDED: Final = ("power_w", "energy_j", "sm_clock_mhz", "throttle_reasons", "utilization", "mem_used_bytes")
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 class DcgmScraper:
@@ -63,7 +63,7 @@ class DcgmScraper:
         self._counted: dict[str, float] = {}
 
     async def start(self) -> GpusFound:
-        self._session = http_client(self._headers, timeout=_TIMEOUT)
+        self._session = http_client(self._headers)
         page = await self._page()
         if isinstance(page, str):
             return GpusFound(problem=f"{self._url}: {page}")
@@ -123,12 +123,11 @@ class DcgmScraper:
         """(GPU, our name, value, labels) of every known field; or why there is none."""
         assert self._session is not None
         try:
-            async with self._session.get(self._url) as response:
-                if response.status != 200:
-                    return f"HTTP {response.status}"
-                keys, values = self._reader.read(await response.text())
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            keys, values = self._reader.read(await read_page(self._session, self._url))
+        except (aiohttp.ClientError, TimeoutError) as error:
             return f"{type(error).__name__}: {error}"
+        except ValueError as error:
+            return str(error)
         return self._known_fields(keys, values)
 
     def _known_fields(self, keys: list[SeriesKey], values: list[float]) -> list[tuple[str, str, float, dict[str, str]]]:

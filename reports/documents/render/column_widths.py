@@ -16,15 +16,12 @@ class ColumnNeed:
     least: int
 
     @classmethod
-    def of(cls, head: str, cells: Sequence[str], *, is_text: bool, wraps: bool) -> "ColumnNeed":
-        """Of text and of columns that wrap the longest word, else the longest cell; heads always wrap at spaces."""
+    def of(cls, head: str, cells: Sequence[str], *, wraps: bool, is_text: bool = False) -> "ColumnNeed":
+        """Of a column that wraps at spaces its longest word, else its longest cell; heads always wrap at spaces."""
         lines = [line for cell in cells for line in cell.split("\n")]
-        natural = max(map(len, [head, *lines]))
-        words = [word for text in ([head, *lines] if wraps or is_text else [head]) for word in text.split()]
-        longest = max(map(len, words), default=0)
-        if is_text:
-            return cls(natural, min(longest, _LONG_WORD))
-        return cls(natural, longest if wraps else max([longest, *map(len, lines)]))
+        pieces = [*head.split(), *(piece for line in lines for piece in (line.split() if wraps else [line]))]
+        longest = max(map(len, pieces), default=0)
+        return cls(max(map(len, [head, *lines])), min(longest, _LONG_WORD) if is_text else longest)
 
 
 def column_widths(needs: Sequence[ColumnNeed], spare: Sequence[int], room: int) -> dict[int, int]:

@@ -116,14 +116,20 @@ def _table(table: doc.Table, title: str, console: "Console") -> None:
     """The table with those of its columns that there is room for, and which ones there was none for."""
     words = set(table.words)
     rows = [[cell if isinstance(cell, doc.TableCell) else doc.TableCell(cell) for cell in row] for row in table.rows]
-    needs = [
-        ColumnNeed.of(
-            shown(head), [f"{_brief(row[place].text)}\n{_brief(row[place].below)}" for row in rows],
-            is_text=place in words, wraps=not table.spare,
-        )
-        for place, head in enumerate(table.head)
-    ]  # fmt: skip
-    widths = column_widths(needs, table.spare, console.width)
+    cells = [
+        [f"{_brief(row[place].text)}\n{_brief(row[place].below)}" for row in rows] for place in range(len(table.head))
+    ]
+
+    def widths_where(numbers_wrap: bool) -> dict[int, int]:
+        needs = [
+            ColumnNeed.of(shown(head), cells[place], wraps=numbers_wrap or place in words, is_text=place in words)
+            for place, head in enumerate(table.head)
+        ]
+        return column_widths(needs, table.spare, console.width)
+
+    widths = widths_where(numbers_wrap=False)
+    if len(widths) < len(table.head) and not table.spare:
+        widths = widths_where(numbers_wrap=True)
     grid = Grid(title=escape(title) or None, title_justify="left", header_style="bold")
     for place, width in widths.items():
         head = textwrap.fill(shown(table.head[place]), max(width, 1), break_long_words=False)

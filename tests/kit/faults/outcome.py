@@ -68,7 +68,7 @@ class FaultyRun:
         planned = pq.read_metadata(self.folder / "plan.parquet").num_rows
         if sorted(row["index"] for row in rows) != list(range(planned)):
             wrong.append(f"{len(rows)} rows for {planned} planned requests")
-        counts = dict(self.summary["load"]["all_phases"])
+        counts = dict(self.summary["load"]["requests"])
         if counts.pop("planned") != planned or sum(counts.values()) != planned or counts != self.statuses():
             wrong.append(f"the summary counts {counts} of {planned}")
         wrong += [f"a reason says {word!r}" for word in NEVER if word in "\n".join(self.summary["invalid_reasons"])]

@@ -31,11 +31,12 @@ def test_where_there_is_room_every_column_has_what_it_would_like() -> None:
     assert column_widths([ColumnNeed(4, 2), ColumnNeed(40, 10)], (), 200) == {0: 4, 1: 40}
 
 
-def test_text_wraps_at_its_words_and_numbers_only_where_no_column_is_spare() -> None:
-    assert ColumnNeed.of("95 % bounds", ["1.25 to 13.5"], is_text=False, wraps=True) == ColumnNeed(12, 6)
-    assert ColumnNeed.of("95 % bounds", ["1.25 to 13.5"], is_text=False, wraps=False) == ColumnNeed(12, 12)
-    assert ColumnNeed.of("", ["the share of requests"], is_text=True, wraps=False) == ColumnNeed(21, 8)
-    assert ColumnNeed.of("id", ["x" * 60], is_text=True, wraps=True).least == 20
+def test_what_wraps_can_do_with_its_longest_word_and_a_long_word_of_a_text_may_go_on_below() -> None:
+    assert ColumnNeed.of("95 % bounds", ["1.25 to 13.5"], wraps=True) == ColumnNeed(12, 6)
+    assert ColumnNeed.of("95 % bounds", ["1.25 to 13.5"], wraps=False) == ColumnNeed(12, 12)
+    assert ColumnNeed.of("", ["the share of requests"], wraps=True, is_text=True) == ColumnNeed(21, 8)
+    assert ColumnNeed.of("id", ["x" * 60], wraps=True, is_text=True).least == 20
+    assert ColumnNeed.of("id", ["1" * 60], wraps=True).least == 60
 
 
 FIGURES = [f"{k * 1_234_567:,}" for k in range(1, 9)]
@@ -55,6 +56,14 @@ def test_each_number_on_a_narrow_terminal_is_whole_and_the_columns_that_went_are
     gone = re.findall(r"no room here for: (.*)", narrow)[0].split(", ")
     assert gone[:2] == ["c1", "c2"] and gone[-1] == "c7"
     assert max(map(len, narrow.splitlines())) <= 60
+
+
+def test_text_wraps_before_numbers_do_and_numbers_before_a_column_goes() -> None:
+    table = Table(["", "bounds", "why"], [["row", "1.25 to 13.5", "its reason in so many words"]], words=(0, 2))
+    assert "│ 1.25 to 13.5 │ its reason in so many words │" in on_a_terminal(60, table)
+    assert "│ 1.25 to 13.5 │ its reason" in on_a_terminal(40, table)
+    narrow = on_a_terminal(26, table)
+    assert "1.25 to 13.5" not in narrow and "13.5" in narrow and "many" in narrow
 
 
 def test_a_pipe_keeps_lines_whole_unless_columns_are_set(monkeypatch) -> None:
