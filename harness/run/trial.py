@@ -71,11 +71,9 @@ async def _try_at(
         try:
             answer = await send(http, url, own.endpoint, own.body(_PROMPT_TOKENS, _OUTPUT_TOKENS), timeout)
         except TimeoutError:
-            trial.notices.append(f"{where} did not answer a trial request within {timeout.total:g} s")
-            return
+            return _pass_over(trial, identity, where, f"did not answer a trial request within {timeout.total:g} s")
         except aiohttp.ClientError as error:
-            trial.notices.append(f"{where} broke off a trial request: {error}")
-            return
+            return _pass_over(trial, identity, where, f"broke off a trial request: {error}")
         if answer.served:
             trial.simulated |= SIMULATED_OWNER in answer.fingerprint
             if first is not None:
@@ -86,8 +84,8 @@ async def _try_at(
         if answer.status in (401, 403):
             raise access_refused(where, answer.status)
         if answer.status in _PASSING:
-            trial.notices.append(f"{where} answered a trial request with HTTP {answer.status}: {answer.error}")
-            return
+            said = f"answered a trial request with HTTP {answer.status}: {answer.error}"
+            return _pass_over(trial, identity, where, said)
         if first is None and answer.status >= 500 and not again:  # a gateway's refusal of ids, or a moment's weakness
             again = True
             continue
@@ -99,9 +97,15 @@ async def _try_at(
         tried.add(form)
     said = f"HTTP {first.status}: {first.error}" if first.status != 200 else first.error
     if spec.workload.content.kind == "replay" or first.status not in _ABOUT_THE_REQUEST:  # others may fare better
-        trial.notices.append(f"{where} refused a trial request ({said})")
-        return
+        return _pass_over(trial, identity, where, f"refused a trial request ({said})")
     raise _refused(url, spec, identity, said, first.status)
+
+
+def _pass_over(trial: Trial, identity: Identity, where: str, what: str) -> None:
+    """Leave it to the load to show how the server fares, unless it has answered nothing at all."""
+    if identity.silent:
+        raise TargetGone(f"{what}, after its list of models had failed too", where=where, remedy="Is the server up?")
+    trial.notices.append(f"{where} {what}")
 
 
 def _take(trial: Trial, form: RequestForm, spec: RunSpec, where: str, refusal: OwnAnswer) -> None:

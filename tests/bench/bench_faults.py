@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.kit.faults import processes, servers  # noqa: E402
-from tests.kit.faults.outcome import FaultyRun  # noqa: E402
+from tests.kit.faults import processes, servers
+from tests.kit.faults.outcome import FaultyRun
 
 
 def table(wanted: str) -> Iterator[tuple[str, str, FaultyRun, list[str], str]]:

@@ -13,7 +13,9 @@ NO_ROUTE = {"detail": "Not Found"}
 class Gateway:
     """Answers with one word a token, as `ScriptedServer(Gateway(...))`; POSTs it was asked are in `bodies`."""
 
-    models: Any = "m"  # names of its list (a text: only one); None: it has no list; bytes: that body instead
+    # Names of its list (a text: only one); None: it has no list; bytes: that body instead; a number: HTTP status alone;
+    # False: it closes.
+    models: Any = "m"
     owner: str = "acme"
     metrics: str | None = None
     forbids: dict[str, int] = field(default_factory=dict)  # field -> status; `ids`: prompts as token ids
@@ -29,6 +31,10 @@ class Gateway:
         path = request.target.partition("?")[0]
         if path in self.moved:
             peer.send(head(307, f"Location: {self.moved[path]}", "Content-Length: 0"))
+        elif request.method == "PRI" or (path == "/v1/models" and self.models is False):
+            peer.close()
+        elif path == "/v1/models" and isinstance(self.models, int):
+            peer.send(_json({}, self.models))
         elif path == "/v1/models" and self.models is not None:
             peer.send(whole(self._list(), content_type="application/json"))
         elif path == "/metrics" and self.metrics is not None:

@@ -23,6 +23,7 @@ from tailgate.workloads.common.errors import UserError
 _LIST: Final = "/v1/models"
 _OPTIONAL: Final = aiohttp.ClientTimeout(total=5)  # of what a run can do without
 _VLLM_OWNERS: Final = ("vllm", SIMULATED_OWNER)
+_METRICS: Final = aiohttp.ClientTimeout(total=5)  # as for each scrape
 _VLLM_METRIC: Final = re.compile(rb"^(# (HELP|TYPE) )?vllm:", re.MULTILINE)
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 # RFC 9113, 3.4: the client's preface, then a SETTINGS frame (empty); the server's own begins with one as well.
@@ -96,6 +97,7 @@ async def identify(
         simulated=simulated or SIMULATED_MARK in release or any(_is_simulated(models.entries) for models in lists),
         listed=not notices,
         notices=tuple(notices),
+        silent=any(models.silent for models in lists),
     )
 
 
@@ -107,7 +109,7 @@ def _is_simulated(entries: list[dict[str, Any]]) -> bool:
 async def _has_metrics(http: aiohttp.ClientSession, url: str) -> bool:
     """Whether `/metrics` has vLLM's own."""
     try:
-        async with http.get(f"{url}/metrics") as response:
+        async with http.get(f"{url}/metrics", timeout=_METRICS) as response:
             return response.status == 200 and _VLLM_METRIC.search(await response.read()) is not None
     except (aiohttp.ClientError, TimeoutError):
         return False
@@ -117,6 +119,7 @@ async def _has_metrics(http: aiohttp.ClientSession, url: str) -> bool:
 class _ModelList:
     entries: list[dict[str, Any]]
     problem: str = ""  # why there are none, as words behind a URL
+    silent: bool = False  # the server may be down
 
 
 async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _ModelList:
@@ -145,6 +148,9 @@ async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _Mod
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         await _refuse_http2_only(url)
         reason = "no answer in time" if isinstance(error, TimeoutError) else _root_cause(error)
+        reached = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        if given and reached:
+            return _ModelList([], f"{_LIST} gave no answer ({reason})", silent=True)
         raise TargetGone(
             f"can't be reached{way and ' ' + way}: {reason}", where=where, remedy="Is the server up?"
         ) from error
@@ -161,6 +167,8 @@ async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _Mod
         raise UserError(f"can't be reached {way}: HTTP 407, the proxy wants a password", where=where)
     if status in (401, 403):
         raise access_refused(where, status)
+    if status >= 500 and status != 501 and given:
+        return _ModelList([], f"{_LIST} answered HTTP {status}", silent=True)
     if status >= 500 and status != 501:
         raise TargetGone(
             f"answers {_LIST} with HTTP {status}{way and ', asked ' + way}", where=where, remedy="Is the server up?"

@@ -17,7 +17,7 @@ from tests.kit.faults.outcome import FaultyRun
 ENDS_WITHIN_S = 120.0
 LOAD = (
     "--rate", "30/s", "--arrival", "constant", "--duration", "6s", "--timeout", "2s", "--drain", "3s",
-    "--prompt-tokens", "32", "--output-tokens", "8", "--no-settle",
+    "--prompt-tokens", "32", "--output-tokens", "8", "--no-settle", "--slo", "errors: < 10%",
 )  # fmt: skip
 # What the fault is done to: the engine, the command itself, Locust, the injector.
 Victim = Callable[[psutil.Process, psutil.Process], psutil.Process]

@@ -189,11 +189,21 @@ def test_a_server_that_takes_its_time_is_not_waited_for_for_ever() -> None:
 # --- models ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("models", [None, [], b"<html>hello</html>", b'{"data": null}', ["openai/gpt"], b"[]"])
+@pytest.mark.parametrize(
+    "models", [None, [], b"<html>hello</html>", b'{"data": null}', ["openai/gpt"], b"[]", 500, 502, False]
+)
 def test_a_list_that_does_not_help_is_a_note_where_the_model_is_named(models: Any) -> None:
     identity, trial = tried(Gateway(models=models), model="m")
     assert identity.model == "m" and not identity.listed and len(identity.notices) == 1
     assert trial.form == PLAIN
+
+
+@pytest.mark.parametrize("models", [502, False])
+def test_a_server_that_answers_neither_is_gone(models: Any) -> None:
+    with pytest.raises(TargetGone, match=r"HTTP 502: .*after its list of models had failed too"):
+        tried(Gateway(models=models, status=502), model="m")
+    with pytest.raises(TargetGone):
+        tried(Gateway(models=models))
 
 
 @pytest.mark.parametrize(("models", "model"), [(["openai/*"], "openai/gpt"), ("*", "x"), (["a.b"], "a.b")])
