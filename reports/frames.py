@@ -31,7 +31,7 @@ def requests(run_dir: Path | str) -> "pd.DataFrame":
         UserError: not a run directory, or its files are damaged.
     """
     analysis = analyse(run_dir)
-    frame: pd.DataFrame = analysis.run.requests.to_pandas().set_index("index")
+    frame: pd.DataFrame = analysis.run.shown_requests.to_pandas().set_index("index")
     for name in PER_REQUEST:
         frame[f"{name}_ms"] = analysis.figures.ms[name]
     frame["good"] = np.asarray(analysis.good)

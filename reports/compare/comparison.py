@@ -153,6 +153,11 @@ def _remarks(runs: Sequence[StoredRun], points: Sequence[Configuration]) -> list
     if shares and max(shares) - min(shares) > _FAILED_APART:
         shown = ", ".join(f"{name} failed {share:.2g} %" for name, share in failed.items() if share)
         remarks.append(f"latencies are of ok requests only, and {shown}: see the rows with failures as infinitely late")
+    wire = {run.path.name: run.summary.streaming for run in runs}
+    if bounds := sorted(name for name, sent in wire.items() if sent.tpot_is_bound):
+        remarks.append(f"TPOT is a lower bound, by first chunks of an untold number of tokens: {', '.join(bounds[:5])}")
+    if guessed := sorted(name for name, sent in wire.items() if sent.usage_contradicted or sent.usage_missing):
+        remarks.append(f"tokens are estimates, for want of a usage that can be true: {', '.join(guessed[:5])}")
     if any(run.overloaded for run in runs):
         names = sorted({run.path.name for run in runs if run.overloaded})
         remarks.append(f"overloaded, so that latencies grow with duration: {', '.join(names)}")

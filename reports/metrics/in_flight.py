@@ -11,7 +11,7 @@ import numpy as np
 from tailgate.reports.metrics.throughput import answer_ended_ns
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.stats.order_statistics import t_quantile
-from tailgate.workloads.common.arrays import Floats
+from tailgate.workloads.common.arrays import Floats, Mask
 
 _BATCHES = 12
 # So many answers tell how long an answer takes while nothing has piled up yet, and how that changes.
@@ -71,21 +71,24 @@ def in_flight(run: Run) -> tuple[InFlight | None, bool | None]:
     edges = np.linspace(begin, end, _BATCHES + 1)
     growth, error = _growth(_mean_between(begun, gone, edges))
     flight = InFlight(mean, most, growth)
-    seen = np.flatnonzero(answered & (gone >= begin))
     if run.manifest.loop != "open":
         return flight, False
-    if len(seen) < _ANSWERS:
-        return flight, None
     first = np.flatnonzero(run.ok & np.isfinite(took) & (begun >= start))
     first = first[np.argsort(begun[first], kind="stable")][:_ANSWERS]
-    if not len(first) or _LENGTHS * np.median(took[first]) > end - start:
+    few = len(first) < _ANSWERS or np.count_nonzero(answered) < _ANSWERS
+    if few or _LENGTHS * np.median(took[first]) > end - start:
         return flight, None
     # Beyond sampling error of the fit, and of a Poisson count.
     beyond = growth > t_quantile(0.999, _BATCHES - 2) * error and growth > 3 * np.sqrt(max(mean, 1.0))
     # What would have been in flight had every answer taken as long as one of the first.
     by_arrivals, _ = _growth(_mean_between(begun, begun + np.resize(took[first], len(run)), edges))
     by_length = growth - by_arrivals > max(by_arrivals, 0.0)
-    return flight, bool(beyond and by_length and _take_longer(gone[seen], took[seen]))
+    # In the order of the sends, and of the ends: where little is served, few of the later ones are ever answered. Who
+    # ended before a server had filled can only have been quick.
+    filled = np.percentile(took[first], 90)
+    ways = ((begun, run.ok & np.isfinite(took) & (begun < end)), (gone, answered))
+    longer = any(_take_longer(when, took, rows & (when >= max(start, filled))) for when, rows in ways)
+    return flight, bool(beyond and by_length and longer)
 
 
 def _growth(batches: Floats) -> tuple[float, float]:
@@ -96,11 +99,11 @@ def _growth(batches: Floats) -> tuple[float, float]:
     return slope, float(np.sqrt((rest**2).sum() / (len(batches) - 2) / np.dot(x, x)))
 
 
-def _take_longer(when: Floats, took: Floats) -> bool:
+def _take_longer(when: Floats, took: Floats, rows: Mask) -> bool:
     """Whether durations rise with time, by Spearman's rank correlation (normal approximation)."""
-    a, b = _ranks(when), _ranks(took)
+    a, b = _ranks(when[rows]), _ranks(took[rows])
     spread = float(np.sqrt(np.dot(a, a) * np.dot(b, b)))
-    return spread > 0 and float(np.dot(a, b)) / spread * np.sqrt(len(when) - 1) > _SIGMAS
+    return len(a) >= _ANSWERS and spread > 0 and float(np.dot(a, b)) / spread * np.sqrt(len(a) - 1) > _SIGMAS
 
 
 def _ranks(values: Floats) -> Floats:

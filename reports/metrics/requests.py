@@ -116,6 +116,12 @@ def tpot_is_bound(run: Run) -> Mask:
     return np.asarray(run.ok & (chunks > 1) & untold)
 
 
+def tpot_at_most(run: Run, tpot_ms: Floats) -> Floats:
+    """The most that TPOT can be: where it is a bound, each later chunk may hold a single token."""
+    spread = (run.column("last_token_ns") - run.column("first_token_ns")) / 1e6
+    return np.where(tpot_is_bound(run), spread / np.maximum(run.column("chunks") - 1, 1), tpot_ms)
+
+
 def distribution(
     values: Floats, wanted: Mask, order: Ints, percentiles: Sequence[float] = PERCENTILES
 ) -> LatencyDistribution:

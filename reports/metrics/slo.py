@@ -23,6 +23,7 @@ from tailgate.workloads.common.formatting import plain
 LATENCIES: Final = catalogue.keys(metric for metric in catalogue.LATENCIES if metric.objective)
 SHARES: Final = catalogue.keys(catalogue.SHARES)
 RATES: Final = catalogue.keys(catalogue.RATES)
+TOKEN_RATES: Final = ("input_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s")
 # What `good:` may name: pooled gaps between tokens have no value of one request.
 OF_ONE_REQUEST: Final = catalogue.keys(m for m in catalogue.LATENCIES if m.objective and m.per_request)
 

@@ -5,12 +5,17 @@ of it. Latency is `reports.metrics.requests`.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from tailgate.reports.metrics.arrivals import Scan
 from tailgate.reports.rundir.run import Run
 from tailgate.workloads.common.arrays import Floats, Mask
+
+# So much of the output may be of requests that failed, whose tokens are counted by their arrivals, in a rate that is
+# judged.
+_ESTIMATED: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,21 @@ def output_tokens_inside(run: Run, scan: Scan) -> tuple[Floats, Mask]:
     whole = came_whole(run)
     tokens = np.where(whole, np.where(run.inside(answer_ended_ns(run)), output, 0.0), tokens)
     return tokens, ~by_usage & (scan.inside > 0)
+
+
+def why_estimated(run: Run, scan: Scan, rows: Mask, prompts: bool, outputs: bool) -> str:
+    """Why the tokens of some `rows` inside the window are an estimate; empty if they are counted."""
+    answers, causes = rows & run.ok, []
+    if outputs and (wrong := int(np.count_nonzero(answers & run.usage_contradicted))):
+        causes.append(f"the server's usage contradicts the stream in {wrong:,} answers")
+    missing = answers & ((outputs & run.usage_missing) | (prompts & np.isnan(run.column("prompt_tokens"))))
+    if missing.any():
+        causes.append(f"{np.count_nonzero(missing):,} answers came without usage")
+    tokens, estimated = output_tokens_inside(run, scan)
+    total = float(tokens[rows].sum())
+    if outputs and not causes and (part := float(tokens[rows & estimated].sum())) > _ESTIMATED * total:
+        causes.append(f"{100 * part / total:.0f} % of the output tokens are of requests that failed or were cut off")
+    return f"{' and '.join(causes)}: how many tokens came is an estimate" if causes else ""
 
 
 def prompt_tokens_inside(run: Run) -> Floats:

@@ -23,6 +23,7 @@ from tailgate.reports.rundir.usage import output_contradicted, planned_is_limit
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 from tailgate.workloads.table.columns import PLAN_SCHEMA
 
+_TOKEN_COUNTS: Final = ("prompt_tokens", "cached_tokens", "output_tokens")
 _OF_PLAN: Final = ["index", "prefix_blocks", "prompt_tokens"]
 # Without these a run has fewer figures, but still figures.
 _OPTIONAL: Final = {
@@ -74,6 +75,20 @@ class Run:
     def usage_contradicted(self) -> Mask:
         """Answers that ended well and whose stream proves their `usage` wrong."""
         return self.ok & self._output_wrong
+
+    @cached_property
+    def usage_missing(self) -> Mask:
+        """Answers that ended well and came without a count of their tokens."""
+        return self.ok & np.isnan(self._stored("output_tokens"))
+
+    @cached_property
+    def shown_requests(self) -> Any:
+        """`requests` for people: null where a count of tokens is none (NO_COUNT is a mark for us)."""
+        table = self.requests
+        for name in _TOKEN_COUNTS:
+            counts = pc.if_else(pc.less(table[name], 0), None, table[name])
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), counts)
+        return table
 
     @cached_property
     def output_tokens(self) -> Floats:

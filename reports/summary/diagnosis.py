@@ -7,18 +7,17 @@ written beside each rule; figures come from the views (`server`, `gpu`, `workloa
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Final, TypeGuard
+from typing import Final
 
 import numpy as np
 
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.stats.order_statistics import share_bounds
 from tailgate.reports.summary.findings import Evidence, Finding, FindingKind
-from tailgate.reports.telemetry.server import Gauge
 
-# The least that a finding on the load rests on: answers, samples of a gauge, and seconds of a GPU's slowdown.
+# The least that a finding on the load rests on: answers; where gauges alone tell, seconds; and those of a slowdown.
 ANSWERS: Final = 20
-_SAMPLES: Final = 5
+_GAUGES_S: Final = 5.0
 _SLOWDOWN_S: Final = 1.0
 
 
@@ -33,10 +32,6 @@ def diagnose(evidence: Evidence) -> list[Finding]:
     on_load = (_queue, _preemptions, _prefill, _decode, _cache, _stalls, _imbalance, _under_used)
     enough = [rule for rule in rules if answers >= ANSWERS or rule not in on_load]
     return [finding for rule in enough for finding in rule(evidence)]
-
-
-def _sampled(gauge: Gauge | None) -> TypeGuard[Gauge]:
-    return gauge is not None and gauge.samples >= _SAMPLES
 
 
 def _client(e: Evidence) -> Iterator[Finding]:
@@ -111,9 +106,11 @@ def _shed(e: Evidence) -> Iterator[Finding]:
 def _queue(e: Evidence) -> Iterator[Finding]:
     """At least one request waits on average, and queueing is a third of the server's time to first token."""
     server = e.server
-    if server is None or not _sampled(server.waiting) or server.waiting.mean < 1:
+    if server is None or server.waiting is None or server.waiting.mean < 1:
         return
     queue, ttft = server.phases.get("queue"), server.phases.get("ttft")
+    if (queue is None or queue.n < ANSWERS) and e.analysis.run.duration_s < _GAUGES_S:
+        return
     share = queue.mean_ms / ttft.mean_ms if queue and ttft and ttft.mean_ms else None
     if share is not None and share < 1 / 3:
         return
@@ -179,7 +176,7 @@ def _decode(e: Evidence) -> Iterator[Finding]:
     more time, a fuller one has to become faster.
     """
     server = e.server
-    if server is None or not _sampled(server.running) or (server.waiting is not None and server.waiting.mean >= 1):
+    if server is None or server.running is None or (server.waiting is not None and server.waiting.mean >= 1):
         return
     prefill, decode, running = server.phases.get("prefill"), server.phases.get("decode"), server.running.mean
     if not prefill or not decode or decode.n < ANSWERS or running < 2:
@@ -251,7 +248,7 @@ def _gateway(e: Evidence) -> Iterator[Finding]:
 
 def _imbalance(e: Evidence) -> Iterator[Finding]:
     """The busiest endpoint runs at least half as many again as the idlest, and one request more."""
-    if e.server is None or not _sampled(e.server.running):
+    if e.server is None or e.analysis.run.duration_s < _GAUGES_S:
         return
     running = [(x.running, x.url) for x in e.server.endpoints if x.running is not None]
     if len(running) < 2:

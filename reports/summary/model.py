@@ -63,19 +63,17 @@ class SloSummary:
 
 @dataclass(frozen=True)
 class Streaming:
-    """How answers came over the wire: chunks, and how many tokens and reads shared one.
-
-    `usage_contradicted`: answers whose stream proves their `usage` wrong; their tokens are estimates. `tpot_is_bound`:
-    answers whose TPOT is a lower bound, since nobody tells how many tokens their first chunk holds.
-    """
+    """How answers came over the wire: chunks, and how many tokens and reads shared one."""
 
     arrivals: int
     multi_token_share: float | None
     client_coalesced_share: float | None
     server_coalesced_share: float | None
+    # answers whose tokens are estimates, since their stream proves usage wrong, or they have none
     usage_contradicted: int | None = None
-    tpot_is_bound: int | None = None
-    OPTIONAL: ClassVar = ("usage_contradicted", "tpot_is_bound")
+    usage_missing: int | None = None
+    tpot_is_bound: int | None = None  # answers whose TPOT is a lower bound: how many tokens came first, nobody tells
+    OPTIONAL: ClassVar = ("usage_contradicted", "usage_missing", "tpot_is_bound")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,17 @@ from tailgate.reports.metrics.arrivals import Gaps, GapSample
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.metrics.own_error import Ends
 from tailgate.reports.metrics.rate_intervals import rate
-from tailgate.reports.metrics.requests import Side, gap_mean_interval, in_time_order, of_gaps, of_series
-from tailgate.reports.metrics.slo import HOLDS, LATENCIES, RATES, Threshold
+from tailgate.reports.metrics.requests import (
+    Side,
+    gap_mean_interval,
+    in_time_order,
+    of_gaps,
+    of_series,
+    tpot_at_most,
+    tpot_is_bound,
+)
+from tailgate.reports.metrics.slo import HOLDS, LATENCIES, RATES, TOKEN_RATES, Threshold
+from tailgate.reports.metrics.throughput import why_estimated
 from tailgate.reports.stats.order_statistics import (
     LEVEL,
     Quantile,
@@ -110,6 +119,8 @@ def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bo
     if overloaded and result == Judgement.MET and threshold.metric not in ("errors", "attained", "goodput"):
         result, by_share = Judgement.UNDECIDED, False
         why = "requests in flight grew all along: this figure grows with the run's duration"
+    if result == Judgement.MET and (not_sure := _why_not_met(analysis, threshold, rows)):
+        result, by_share, why = Judgement.UNDECIDED, False, not_sure
     remark = BY_SHARE if by_share else why if result == Judgement.UNDECIDED or as_measured else ""
     return Judged(threshold, value, below, above, result, remark, "", as_measured, error, spoiled, beyond)
 
@@ -124,6 +135,18 @@ def _decide(threshold: Threshold, estimated: Estimated, beyond: BeyondLimit | No
         result = _by_share(beyond)
         return result, result != Judgement.UNDECIDED
     return result, False
+
+
+def _why_not_met(analysis: Analysis, threshold: Threshold, rows: Mask) -> str:
+    """Why a limit on TPOT that looks met may be broken: at worst each chunk after the first holds one token."""
+    bounds = int(np.count_nonzero(rows & tpot_is_bound(analysis.run) & analysis.run.measured))
+    if threshold.metric != "tpot" or threshold.op not in ("<", "<=") or not bounds:
+        return ""
+    tpot = tpot_at_most(analysis.run, analysis.figures.high["tpot"])
+    worst = replace(analysis, figures=replace(analysis.figures, ms={**analysis.figures.ms, "tpot": tpot}))
+    if _decide(threshold, _estimate(worst, threshold, rows), _beyond(worst, threshold, rows))[0] == Judgement.MET:
+        return ""
+    return f"TPOT is a lower bound in {bounds:,} answers: nobody tells how many tokens their first chunks hold"
 
 
 def _least(values: Sequence[float | None]) -> float | None:
@@ -208,6 +231,8 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side =
             if interval is None:
                 unknown = analysis.unknown if metric == "goodput" else analysis.not_known(metric)
                 return None, None, None, _no_arrivals(analysis, unknown, rows)
+            if metric in TOKEN_RATES and (why := _why_estimated(analysis, metric, rows)):
+                return interval.value, None, None, why
             if interval.below is None or interval.above is None:
                 return interval.value, None, None, AS_MEASURED
             return interval.value, interval.below, interval.above, ""
@@ -215,6 +240,11 @@ def _estimate(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side =
             if _not_known(analysis, metric, rows):
                 return None, None, None, _no_arrivals(analysis, analysis.not_known(metric), rows)
             return _latency(analysis, threshold, rows, side)
+
+
+def _why_estimated(analysis: Analysis, metric: str, rows: Mask) -> str:
+    output, prompt = metric != "input_tokens_per_s", metric != "output_tokens_per_s"
+    return why_estimated(analysis.run, analysis.scan, rows, prompts=prompt, outputs=output)
 
 
 def _not_known(analysis: Analysis, metric: str, rows: Mask) -> bool:

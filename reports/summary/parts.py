@@ -138,6 +138,7 @@ def streaming(analysis: Analysis) -> model.Streaming:
         client_coalesced_share=share("client_coalesced"),
         server_coalesced_share=share("server_coalesced"),
         usage_contradicted=int(np.count_nonzero(run.usage_contradicted & run.measured)) or None,
+        usage_missing=int(np.count_nonzero(run.usage_missing & run.measured)) or None,
         tpot_is_bound=int(np.count_nonzero(tpot_is_bound(run) & run.measured)) or None,
     )
 
@@ -267,7 +268,7 @@ def _usage(analysis: Analysis) -> Iterator[str]:
         yield (
             f"the server's usage contradicts the stream in {wrong:,} of {answers:,} answers (more chunks of content "
             "than tokens, more tokens than were asked for, or no count at all): their tokens are estimated from the "
-            "arrivals, TPOT too, and neither throughput in tokens nor cost is gated. Look for a gateway that leaves "
+            "arrivals, TPOT too, and neither throughput in tokens nor cost is judged. Look for a gateway that leaves "
             "reasoning out of usage"
         )
     bounds = int(np.count_nonzero(tpot_is_bound(run) & run.measured))
@@ -278,9 +279,12 @@ def _usage(analysis: Analysis) -> Iterator[str]:
             "bound, ITL is between chunks, and the share of chunks with several tokens is by usage (speculative "
             "decoding, logprobs on a busy server, a gateway that bundles, or text in fields that are not known here)"
         )
-    missing = int(np.count_nonzero(ok & np.isnan(run.output_tokens) & ~run.usage_contradicted))
+    missing = int(np.count_nonzero(run.usage_missing & run.measured))
     if missing:
-        yield f"{missing:,} of {answers:,} answers came without usage: their tokens are estimated from the arrivals"
+        yield (
+            f"{missing:,} of {answers:,} answers came without usage: their tokens are estimated from the arrivals, and "
+            "neither throughput in tokens nor cost is judged"
+        )
 
 
 def _is_news(name: str, why: str) -> bool:

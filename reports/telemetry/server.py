@@ -30,7 +30,6 @@ class Gauge:
 
     mean: float
     max: float
-    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _gauge(series: list[telemetry.Series], start: int, end: int, share: bool = F
     if not means or not len(total):
         return None
     parts = len(series) if share else 1
-    return Gauge(sum(means) / (len(means) if share else 1), float(total.max()) / parts, len(total))
+    return Gauge(sum(means) / (len(means) if share else 1), float(total.max()) / parts)
 
 
 def _by_reason(server: telemetry.Telemetry, start: int, end: int) -> dict[str, float]:

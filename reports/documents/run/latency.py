@@ -45,7 +45,7 @@ _SPLIT_DASH: Final = "nothing in this group has the figure, or no objective says
 
 def latency(summary: Summary, analysis: Analysis | None) -> doc.Section:
     names = ("ttft", "itl", "e2e", "tpot") if analysis else ()
-    curves = [analysis and percentile_curve(analysis, name, METRICS[name].label) for name in names]
+    curves = [analysis and percentile_curve(analysis, name, _label(summary, METRICS[name])) for name in names]
     grew = "requests in flight grew all along, so latencies grow with the run's duration."
     how = (
         f"{_LOOPS[summary.load.loop]} Milliseconds, over requests that ended ok; "
@@ -68,7 +68,9 @@ def _brief(summary: Summary) -> list[doc.Block]:
     """The figures in short, with what a reader wants beside them: goodput and cost."""
     latencies, needs = summary.latency_ms, summary.percentile_needs
     metrics = [metric for metric in LATENCIES if metric.key in latencies]
-    rows: list[doc.Row] = [_brief_row(metric, latencies[metric.key], needs.get(metric.key, {})) for metric in metrics]
+    rows: list[doc.Row] = [
+        [_label(summary, metric), *_brief_row(latencies[metric.key], needs.get(metric.key, {}))] for metric in metrics
+    ]
     lacking = any(name in _COLUMNS for missing in needs.values() for name in missing)
     why = 'Where a cell says "needs N", that percentile takes N requests like these.'
     head = ["", "n", *_COLUMNS, "p99, 95 % interval"]
@@ -80,10 +82,15 @@ def _brief(summary: Summary) -> list[doc.Block]:
     return [table, *(doc.Note(note, depth=doc.Depth.BRIEF) for note in notes)]
 
 
-def _brief_row(metric: Metric, values: LatencySummary, needs: dict[str, int]) -> doc.Row:
+def _label(summary: Summary, metric: Metric) -> str:
+    """Its name; TPOT's says where it is a lower bound, since nobody tells how many tokens first chunks hold."""
+    return f"{metric.label}, at least" if metric.key == "tpot" and summary.streaming.tpot_is_bound else metric.label
+
+
+def _brief_row(values: LatencySummary, needs: dict[str, int]) -> doc.Row:
     statistics = {name: values.statistic(name) for name in _COLUMNS}
     cells = [needs_cell(needs.get(name)) if value is None else ms(value) for name, value in statistics.items()]
-    return [metric.label, f"{values.n:,}", *cells, in_words(values.interval("p99")) or "-"]
+    return [f"{values.n:,}", *cells, in_words(values.interval("p99")) or "-"]
 
 
 def _table(summary: Summary) -> doc.Table:
@@ -100,7 +107,7 @@ def _table(summary: Summary) -> doc.Table:
                     for q in _PAGE_COLUMNS
                 )
                 metrics.append(metric)
-                rows.append([f"{metric.label}{suffix}", f"{statistics.n:,}", *cells])
+                rows.append([f"{_label(summary, metric)}{suffix}", f"{statistics.n:,}", *cells])
     rare = _rare(summary, metrics, rows)
     return doc.Table(["", "n", *_PAGE_COLUMNS], rows, depth=doc.Depth.PAGE, dash=_DASH, rare=rare)
 
@@ -161,11 +168,13 @@ def _set_up(opened: Connections) -> str:
 def _wire(summary: Summary) -> doc.Table:
     """How answers came over the wire, and what new connections took (inside TTFT and E2E, apart here)."""
     sent, opened, rates = summary.streaming, summary.connections, summary.throughput
+    bounds = sent.tpot_is_bound
     together = "chunks that came in one read with others"
     estimated = rates.estimated_share if rates else 0.0
     return doc.facts(
         [
             ("chunks of several tokens (one gap each in ITL)", percent(sent.multi_token_share)),
+            ("answers whose TPOT is at least the figure shown", f"{bounds:,}" if bounds else ""),
             (f"{together}: bundled by server or gateway", percent(sent.server_coalesced_share)),
             (f"{together}: this client was late", percent(sent.client_coalesced_share)),
             ("new connections", f"{opened.new:,} of {opened.sent:,} requests"),
@@ -183,7 +192,8 @@ def breakdown(summary: Summary) -> doc.Section:
     for name, groups in summary.splits.items():
         served = ["", "n", "failed", "good", "good/s", "tokens/s", *_heads(_TO_FIRST), "TTFT p99, failed = ∞"]
         to_first = doc.Table(served, [*map(_to_first, groups)], _SPLITS[name], dash=_SPLIT_DASH)
-        heads = ["", *_heads(_TO_LAST), "E2E p99, failed = ∞"]
+        tpot = METRICS["tpot"].label, _label(summary, METRICS["tpot"])
+        heads = ["", *(head.replace(*tpot) for head in _heads(_TO_LAST)), "E2E p99, failed = ∞"]
         to_last = doc.Table(heads, [*map(_to_last, groups)], dash=_SPLIT_DASH)
         # Where nothing failed, the last columns only repeat what stands before them.
         blocks += [table if summary.errors.failed else table.without_last for table in (to_first, to_last)]

@@ -138,7 +138,7 @@ def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None
 
 def _requests_csv(analysis: Analysis) -> str:
     """One line per planned request: its row beside its TTFT, TPOT, stall and E2E in ms, and whether it was good."""
-    table = analysis.run.requests.select(list(_CSV_COLUMNS))
+    table = analysis.run.shown_requests.select(list(_CSV_COLUMNS))
     for name in ("class", "tenant", "phase"):
         table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
     scheduled = analysis.run.column("scheduled_ns") / 1e6

@@ -183,6 +183,8 @@ def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
                 f"the server's usage contradicts the stream in {wrong:,} answers of {run.path.name}: how many tokens"
                 " came is an estimate"
             )
+        if missing := run.summary.streaming.usage_missing:
+            return f"{missing:,} answers of {run.path.name} came without usage: how many tokens came is an estimate"
     return ""
 
 

@@ -212,6 +212,35 @@ def test_no_finding_is_without_a_figure_and_a_remedy(tmp_path):
     assert all(finding.figures and finding.remedy and finding.says for finding in findings.values())
 
 
+class TestTooLittleEvidence:
+    """A finding on the load needs answers, and gauges more than a moment."""
+
+    SERVER = scrape(
+        WAITING | {"vllm:kv_cache_usage_perc": 0.99},
+        {"vllm:num_preemptions_total": 400.0},
+        QUEUED | {"request_prefill_time_seconds": (0.6, 200), "request_decode_time_seconds": (0.4, 200)},
+    )
+
+    @pytest.mark.parametrize("answers", [0, 19, 20])
+    def test_of_a_load_with_few_answers_nothing_is_said(self, tmp_path, answers):
+        rows = [
+            row if i < answers else replace(row, status="timeout", ttft=None, end_after=30_000.0)
+            for i, row in enumerate(ROWS)
+        ]
+        kinds = {*found(tmp_path / "run", rows, server=self.SERVER)}
+        on_load = {FindingKind.QUEUE_BOUND_KV, FindingKind.PREEMPTION_THRASH, FindingKind.PREFILL_BOUND}
+        assert kinds & (on_load | {FindingKind.OVERLOADED}) == (on_load if answers == 20 else set())
+
+    def test_gauges_of_a_few_seconds_are_a_moment(self, tmp_path):
+        rows = [Row(at=10.0 * i, gaps=[20.0] * 9) for i in range(1000)]
+        assert FindingKind.QUEUE_BOUND in found(tmp_path / "long", rows, server=scrape(WAITING))
+        assert found(tmp_path / "short", rows[:300], server=scrape(WAITING), seconds=3.0) == {}
+
+    def test_one_pause_in_two_dozen_answers_may_be_chance(self, tmp_path):
+        rows = [Row(at=400.0 * i, gaps=[20.0] * 8 + [900.0 if i == 7 else 20.0]) for i in range(24)]
+        assert found(tmp_path / "run", rows) == {}
+
+
 class TestServerView:
     def view(self, run_dir, server, **options):
         collect(fabricate(run_dir, ROWS, server=server, **options))

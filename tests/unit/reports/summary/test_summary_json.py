@@ -261,6 +261,62 @@ class TestOverload:
         assert summary(tmp_path / "run", self.rows(0.0), seconds=20.0)["load"]["overloaded"] is False
 
 
+class TestLoopsThatEndByCount:
+    """Users who ask for a number of requests in all; the first to find none left ends the measure phase."""
+
+    def run(self, run_dir, rows, asked_ms, users=8, **options):
+        spec = {"workload": {"users": users, "requests": len(rows)}}
+        options = {"loop": "closed", "seconds": asked_ms / 1000, "drain": 60.0, "spec": spec} | options
+        return summary(run_dir, rows, **options)
+
+    def test_the_window_runs_from_the_first_start_to_the_last_end(self, tmp_path):
+        # Eight users, one request each: the shortest ends after 0.3 s, the longest after 2 s.
+        rows = [Row(at=100.0 + i, ttft=50.0, gaps=[50.0] * 4 if i < 7 else [50.0] * 37) for i in range(8)]
+        found = self.run(tmp_path / "run", rows, asked_ms=352.0)
+        assert found["load"]["duration_s"] == pytest.approx((107 + 1900 - 100) / 1000)
+        assert found["throughput"]["requests_per_s"] == pytest.approx(8 / 1.907)
+        assert found["throughput"]["output_tokens_per_s"] == pytest.approx((7 * 5 + 38) / 1.907)
+        assert found["load"]["users_run_out_s"] == pytest.approx(2.007 - 0.352)
+        assert any("users ran out of requests in the last 87 % of the window of 1.91 s" in n for n in found["notices"])
+
+    def test_fewer_requests_than_users_are_measured_and_said_to_be_so(self, tmp_path):
+        found = self.run(tmp_path / "run", [Row(at=2.0, gaps=[10.0] * 10)] * 5, asked_ms=6.0)
+        assert found["throughput"]["requests_per_s"] == pytest.approx(25.0)
+        assert any("5 requests are fewer than 8 users" in notice for notice in found["notices"])
+
+    def test_a_long_loop_has_a_short_end_that_is_not_worth_a_word(self, tmp_path):
+        rows = [Row(at=100.0 * (i // 8), gaps=[10.0] * 9, ttft=10.0) for i in range(800)]
+        found = self.run(tmp_path / "run", rows, asked_ms=9_990.0)
+        assert found["load"]["duration_s"] == pytest.approx(10.0)
+        assert not any("users" in notice for notice in found["notices"])
+
+    def test_after_a_warm_up_the_window_begins_with_its_end(self, tmp_path):
+        rows = [Row(at=100.0 * i, gaps=[10.0] * 9, ttft=10.0) for i in range(40)]
+        found = self.run(tmp_path / "run", rows, asked_ms=3_000.0, users=1, warmup=1.0)
+        assert found["load"]["requests"]["planned"] == 30
+        assert found["load"]["duration_s"] == pytest.approx(3.0)
+
+    def test_a_duration_that_ended_first_keeps_its_window(self, tmp_path):
+        rows = [Row(at=100.0 * i, gaps=[10.0] * 9, ttft=10.0) for i in range(40)]
+        spec = {"workload": {"users": 1, "requests": 50}}
+        assert self.run(tmp_path / "run", rows, asked_ms=4_000.0, spec=spec)["load"]["duration_s"] == 4.0
+
+    def test_a_page_marks_from_when_users_had_none_left(self, tmp_path):
+        from tailgate.reports.documents.run.write import report
+
+        run_dir = tmp_path / "run"
+        self.run(run_dir, [Row(at=2.0, gaps=[10.0] * 10)] * 5, asked_ms=6.0)
+        assert "users run out of requests" in report(build(run_dir), analyse(run_dir))
+
+
+def test_a_window_hardly_longer_than_an_answer_is_said_to_be_so(tmp_path):
+    rows = [Row(at=100.0 * i, ttft=3_000.0) for i in range(20)]
+    found = summary(tmp_path / "run", rows, seconds=2.0)
+    assert any("20 of 20 answers ended after it" in notice for notice in found["notices"])
+    rows = [Row(at=100.0 * i, ttft=300.0) for i in range(20)]
+    assert summary(tmp_path / "other", rows, seconds=2.0)["notices"] == []
+
+
 class TestRecovery:
     def killed(self, run_dir, **options):
         rows = [replace(row, reported=row.at < 5000) for row in GOOD]
