@@ -21,6 +21,7 @@ settings.register_profile("explore", deadline=None, max_examples=1000, print_blo
 settings.load_profile("tailgate")
 
 os.environ.setdefault("VLLM_CACHE_ROOT", str(Path.home() / ".cache" / "vllm"))  # vLLM compiles for minutes
+os.environ.pop("COLUMNS", None)  # documents heed it, and whoever runs the tests may have a narrow terminal
 _CACHE = tempfile.TemporaryDirectory(prefix="tailgate-cache-")  # lives as long as this process
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
