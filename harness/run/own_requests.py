@@ -29,6 +29,7 @@ from tailgate.workloads.traces.logged_bodies import Bodies
 
 _JSON: Final = {"Content-Type": "application/json"}
 # In a string of JSON the quotes would be escaped: this is no generated text.
+_FULL: Final = 503
 _FINGERPRINT: Final = re.compile(rb'"system_fingerprint"\s*:\s*"([^"\\]*)"')
 
 
@@ -93,7 +94,7 @@ class OwnRequests:
 class OwnAnswer:
     """What came back; an error that comes inside a 200 counts as a refusal."""
 
-    status: int
+    status: int  # of HTTP; 503 as well where a 200 is followed by the word that there is no room (vLLM looks twice)
     error: str = ""  # the server's words; empty if it served the request
     location: str = ""  # where a redirect points
     fingerprint: str = ""  # `system_fingerprint`
@@ -111,17 +112,25 @@ async def send(
     async with http.post(address, data=body, headers=_JSON, timeout=timeout, allow_redirects=False) as response:
         raw = await response.read()
     found = _FINGERPRINT.search(raw)
-    error = _error_inside(raw, chat=endpoint == "chat") if response.status == 200 else error_text(raw)
+    status, error = response.status, ""
+    if status == 200:
+        error, full = _error_inside(raw, chat=endpoint == "chat")
+        status = _FULL if full else status
+    else:
+        error = error_text(raw)
     return OwnAnswer(
-        response.status,
+        status,
         " ".join(error.split())[:300],
         response.headers.get("Location", ""),
         found[1].decode(errors="replace") if found else "",
     )
 
 
-def _error_inside(raw: bytes, *, chat: bool) -> str:
-    """The error that a 200 reports instead of an answer; what can't be read is none, the load will show it."""
+def _error_inside(raw: bytes, *, chat: bool) -> tuple[str, bool]:
+    """(The error that a 200 reports instead of an answer, whether it says that there is no room).
+
+    What can't be read is none: the load will show it.
+    """
     reading = Reading(chat=chat, vllm=False)
     try:
         if raw.lstrip()[:1] == b"{":
@@ -129,5 +138,6 @@ def _error_inside(raw: bytes, *, chat: bool) -> str:
         else:
             read_events(reading, raw, whole=True)
     except BadPayload:
-        return ""
-    return str(reading.error) if reading.error is not None and not reading.contents else ""
+        return "", False
+    instead = reading.error is not None and not reading.contents
+    return str(reading.error) if instead else "", instead and reading.turned_away

@@ -27,6 +27,7 @@ class Scripted:
     slow_requests: int
     status: int = 200
     admits: int = 1_000_000  # at once; to more it says 503
+    in_stream: bool = False  # it says so behind a 200, as vLLM does where the queue filled up in between
     bodies: list[Any] = field(default_factory=list)
     in_flight: int = 0
     most: int = 0
@@ -39,6 +40,8 @@ class Scripted:
         self.most = max(self.most, self.in_flight)
         if self.in_flight > self.admits:
             self.in_flight -= 1
+            if self.in_stream:
+                return web.Response(body=b'data: {"error":{"message":"full","code":503}}\n\ndata: [DONE]\n\n')
             return web.json_response({"error": "full"}, status=503)
         await asyncio.sleep(self.slow if len(self.bodies) <= self.slow_requests else self.fast)
         self.in_flight -= 1
@@ -136,9 +139,10 @@ def test_a_slow_first_round_is_not_taken_for_what_a_request_takes():
     assert settled.at_once == script.most == AT_ONCE
 
 
+@pytest.mark.parametrize("in_stream", [False, True])
 @pytest.mark.parametrize("admits", [1, 3, 10])
-def test_a_server_that_admits_only_so_many_gets_no_more_at_once(admits: int):
-    settled = against(Scripted(0.01, 0.01, 0, admits=admits), sent=plan(64), users=32)
+def test_a_server_that_admits_only_so_many_gets_no_more_at_once(admits: int, in_stream: bool):
+    settled = against(Scripted(0.01, 0.01, 0, admits=admits, in_stream=in_stream), sent=plan(64), users=32)
     assert settled.steady and 1 <= settled.at_once <= admits
 
 
