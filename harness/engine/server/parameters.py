@@ -47,7 +47,7 @@ def bad(message: str, param: str | None = None) -> ApiError:
     return ApiError(400, message, "BadRequestError", param)
 
 
-def check(body: dict[str, Any], *, chat: bool, by_priority: bool) -> None:
+def check(body: dict[str, Any], *, chat: bool) -> None:
     """ApiError for the first parameter of a body that can't be honoured."""
     for name, harmless in _CANNOT.items():
         value = body.get(name)
@@ -64,8 +64,7 @@ def check(body: dict[str, Any], *, chat: bool, by_priority: bool) -> None:
         if not least <= value <= most:
             raise bad(f"{name} must be {words}, got {value}.", name)
     integer(body, "seed", 0)
-    if integer(body, "priority", 0) and not by_priority:
-        raise bad(f"Got priority {body['priority']} but Priority scheduling is not enabled.", "priority")
+    integer(body, "priority", 0)  # first come, first served doesn't heed it, as vLLM doesn't
     _response_format(body.get("response_format"))
     if chat:
         _tools(body)

@@ -120,7 +120,7 @@ def read(
         raise ApiError(
             404, f"The model `{model}` does not exist. Valid aliases: {resolved.model_name}.", "NotFoundError", "model"
         )
-    check(body, chat=chat, by_priority=settings.scheduling_policy == "priority")
+    check(body, chat=chat)
     stream = boolean(body, "stream")
     include_usage, continuous_usage = stream_options(body, stream)
     return_token_ids = boolean(body, "return_token_ids")

@@ -12,5 +12,5 @@ def test_a_run_that_was_short_of_descriptors_is_invalid_whatever_came_out(tmp_pa
     limited = ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", *line]
     said = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
     assert said.returncode == 4, said.stdout + said.stderr
-    assert "client_resources" in said.stdout and "ulimit -n" in said.stdout
+    assert "ran out of resources" in said.stdout and "ulimit -n" in said.stdout
     assert "warning: even at 5 ms a token" in said.stderr

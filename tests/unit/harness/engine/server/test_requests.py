@@ -47,7 +47,6 @@ def understand(body: dict[str, Any], chat: bool = False) -> tuple[EngineSequence
         ({"top_p": 0}, "top_p", "in (0, 1]"),
         ({"top_k": -2}, "top_k", "at least 1"),
         ({"repetition_penalty": 0}, "repetition_penalty", "greater than zero"),
-        ({"priority": 1}, "priority", "Priority scheduling is not enabled"),
         ({"stream": "false"}, "stream", "true or false"),
         ({"ignore_eos": 1}, "ignore_eos", "true or false"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "only be defined when `stream=True`"),
