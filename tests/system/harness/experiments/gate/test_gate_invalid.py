@@ -29,7 +29,9 @@ LOAD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def gate(folder: Path, spec: dict[str, Any], side: Any = None, **env: str) -> dict[str, Any]:
+def judged(
+    folder: Path, spec: dict[str, Any], side: Any = None, **env: str
+) -> "tuple[subprocess.CompletedProcess[str], dict[str, Any]]":
     """The verdict on a deployment held against itself; pairs are not measured again."""
     side = side or {"sim": ENGINE}
     keys = {"baseline": side, "candidate": side, "spec": spec, "metrics": {"ttft.p50": "5%"}}
@@ -39,8 +41,14 @@ def gate(folder: Path, spec: dict[str, Any], side: Any = None, **env: str) -> di
         command("gate", "--policy", "p.yaml", "--out", "out", "--json"),
         cwd=folder, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, **env},
     )  # fmt: skip
+    assert done.returncode in (3, 4), done.stdout + done.stderr
+    return done, json.loads(done.stdout)
+
+
+def gate(folder: Path, spec: dict[str, Any], side: Any = None, **env: str) -> dict[str, Any]:
+    """A verdict that the measuring failed."""
+    done, found = judged(folder, spec, side, **env)
     assert done.returncode == 4, done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
     assert (found["verdict"], found["metrics"]) == ("INVALID", [])
     assert found["pairs"] == 1  # no further pair is begun: nothing would be learned
     assert all(one["remedy"] for one in found["obstacles"])
@@ -53,9 +61,12 @@ def checks(found: dict[str, Any]) -> set[str]:
 
 def test_a_client_that_has_more_to_send_than_it_can(tmp_path: Path):
     load = {**LOAD, "prompt_tokens": 8, "output_tokens": 1, "arrivals": {"rate": "12000/s"}}
-    found = gate(tmp_path, {"workload": load})
-    assert checks(found) & {"dispatch_lag", "receive_lag", "injector_busy", "offered_load"}
-    assert "injectors" in " ".join(found["advice"])
+    done, found = judged(tmp_path, {"workload": load})
+    advice = " ".join(found["advice"])
+    if done.returncode == 4:
+        assert checks(found) & {"offered_load", "client_resources"} and "injectors" in advice
+    else:  # what was late, the interval of each figure tells
+        assert "the load generator's own error of these runs is too large" in found["why"] and "Free a core" in advice
 
 
 def test_a_gpu_that_is_slowed_down_by_heat(tmp_path: Path):
