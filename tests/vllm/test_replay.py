@@ -17,7 +17,7 @@ TRACE = ROOT.parent / "shared/traces/azure-2023/AzureLLMInferenceTrace_conv.csv"
 EXCERPT = ROOT / "workloads/data/azure-2023-conv-excerpt.csv"
 TEMPLATE_TOKENS = 20  # what the tiny model's chat template adds to an empty message, at most
 TAILGATE = ROOT / ".venv/bin/tailgate"
-HELD_UP = {"dispatch_lag", "receive_lag", "coalesced_arrivals", "coalesced_first_tokens"}
+HELD_UP = {"own_error"}
 
 
 def traffic() -> list[str]:

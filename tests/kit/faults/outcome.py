@@ -10,11 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 # What a machine that is busy with other things fails by; no fault here may hide behind anything else.
-BUSY = frozenset(
-    ("dispatch_lag", "receive_lag", "coalesced_arrivals", "coalesced_first_tokens", "client_busy", "offered_load")
-)  # fmt: skip
-# What no person should ever read, whatever the server or the machine did.
-NEVER = ("Traceback", "unforeseen", "please report it")
+BUSY = frozenset(("own_error", "offered_load"))
 
 
 @dataclass(frozen=True)
