@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 # What a machine that is busy with other things fails by; no fault here may hide behind anything else.
 BUSY = frozenset(("own_error", "offered_load"))
+# What no person should ever read, whatever the server or the machine did.
+NEVER = ("Traceback", "unforeseen", "please report it")
 
 
 @dataclass(frozen=True)
