@@ -67,7 +67,8 @@ def test_the_prefix_cache_finds_what_chat_long_implies(server: Server, tmp_path:
         return after[f"vllm:{name}"] - before[f"vllm:{name}"]
 
     assert set(records["status"].to_pylist()) == {"ok"}
-    assert grown("prefix_cache_queries_total") == pc.sum(records["prompt_tokens"]).as_py()
+    # The server has counted the run's trial request as well.
+    assert 0 < grown("prefix_cache_queries_total") - pc.sum(records["prompt_tokens"]).as_py() <= 100
     hit = grown("prefix_cache_hits_total") / grown("prefix_cache_queries_total")
 
     block = block_of(server)

@@ -47,9 +47,9 @@ def test_two_hundred_users_in_three_stages_hold_conversations(
         return after[f"vllm:{name}"] - before[f"vllm:{name}"]
 
     assert set(records["status"].to_pylist()) == {"ok"}
-    assert records.num_rows == grown("request_success_total") > 500
+    assert records.num_rows + 1 == grown("request_success_total") > 500  # and the run's trial request
     for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
-        assert pc.sum(records[column]).as_py() == grown(counter)
+        assert 0 < grown(counter) - pc.sum(records[column]).as_py() <= 100
 
     load = summary["load"]
     assert load["loop"] == "closed"

@@ -65,10 +65,11 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
         return after[f"vllm:{name}"] - before[f"vllm:{name}"]
 
     assert set(records["status"].to_pylist()) == {"ok"}
-    assert summary["load"]["requests"]["ok"] == records.num_rows == grown("request_success_total") > 250
+    # The server has counted the run's trial request as well.
+    assert summary["load"]["requests"]["ok"] == records.num_rows == grown("request_success_total") - 1 > 250
     for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
         total = pc.sum(records[column]).as_py()
-        assert total == grown(counter)
+        assert 0 < grown(counter) - total <= 100
         # As planned, too; but a chat prompt can't be shorter than its template.
         off = records.filter(pc.not_equal(records[column], records[f"{column}_planned"]))
         assert all(planned < TEMPLATE_TOKENS for planned in off[f"{column}_planned"].to_pylist())
