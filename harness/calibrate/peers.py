@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tailgate.harness.calibrate.ladder import ITL_MS, TTFT_MS
 from tailgate.harness.calibrate.null_server import MODEL
+from tailgate.harness.host.child_process import started
 from tailgate.workloads.common.errors import UserError
 
 _LIMIT_S: Final = 300.0
@@ -83,13 +84,15 @@ async def _run(name: str, url: str, rate: float, tokens: int, folder: Path, toke
             "--use-server-token-count",  # as the others count
         ]  # fmt: skip
     command += ["--tokenizer", tokenizer] if tokenizer else []
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=where,
-        start_new_session=True,
+    process = await started(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=where,
+            start_new_session=True,
+        )
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _LIMIT_S)

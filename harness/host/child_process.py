@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
+from collections.abc import Coroutine
 from typing import Any
 
 from tailgate.workloads.common.import_paths import python_module
@@ -48,6 +51,20 @@ class LineProcess:
         """End its input and wait until it is gone; after `grace_s` it is killed."""
         self._stdin.close()
         await gone(self._process, grace_s)
+
+
+async def started(starting: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+    """The process that leads a session of its own, once it has started.
+
+    A cancellation that comes while it starts ends its group: it may have started others by then, which would live on.
+    """
+    process = asyncio.ensure_future(starting)
+    try:
+        return await asyncio.shield(process)
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg((await process).pid, signal.SIGKILL)
+        raise
 
 
 async def gone(process: asyncio.subprocess.Process, grace_s: float) -> None:

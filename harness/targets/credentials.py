@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tailgate.harness.config.run_spec import AuthSpec, TargetSpec
+from tailgate.harness.host.child_process import started
 from tailgate.loadgen.redact import SECRETS
 from tailgate.workloads.common.errors import UserError
 
@@ -130,12 +131,14 @@ async def _fetch(spec: AuthSpec) -> str:
 async def _said(command: str) -> str:
     where = "target.auth.command"
     try:
-        process = await asyncio.create_subprocess_shell(
-            command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        process = await started(
+            asyncio.create_subprocess_shell(
+                command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
         )
     except OSError as error:
         raise UserError(f"can't be started: {error.strerror}", where=where) from error

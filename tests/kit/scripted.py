@@ -270,3 +270,46 @@ def at_times(peer: Peer, times_ns: Iterable[int], pieces: Iterable[bytes]) -> li
         peer.send(piece)
         spans.append((before, time.time_ns()))
     return spans
+
+
+# --- what a server does to one request
+
+Script = Callable[[Peer], None]
+
+
+def sends(*parts: bytes) -> Script:
+    """Send these and keep the connection."""
+    return lambda peer: peer.send(*parts)
+
+
+def closes(*parts: bytes) -> Script:
+    """Send these and close."""
+
+    def script(peer: Peer) -> None:
+        peer.send(*parts)
+        peer.close()
+
+    return script
+
+
+def resets(*parts: bytes) -> Script:
+    """Send these, and reset once the client has had the time to read them."""
+
+    def script(peer: Peer) -> None:
+        peer.send(*parts)
+        peer.sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            peer.sock.recv(1)
+        peer.reset()
+
+    return script
+
+
+def hangs(*parts: bytes) -> Script:
+    """Send these, and nothing more until the client has gone."""
+
+    def script(peer: Peer) -> None:
+        peer.send(*parts)
+        peer.wait_hung_up()
+
+    return script

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tailgate.harness.host.child_process import started
 from tailgate.harness.targets.base import Ended
 from tailgate.workloads.common.errors import UserError
 
@@ -49,14 +50,16 @@ class OwnProcess:
         """
         handle, name = tempfile.mkstemp(prefix="tailgate-server-", suffix=".log")
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=handle,
-                stderr=handle,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
-                preexec_fn=end_with_parent,
+            process = await started(
+                asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=handle,
+                    stderr=handle,
+                    env={**os.environ, **(env or {})},
+                    start_new_session=True,
+                    preexec_fn=end_with_parent,
+                )
             )
         except OSError as error:
             Path(name).unlink()

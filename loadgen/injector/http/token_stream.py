@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
+from tailgate.loadgen.injector.http.read_times import ReadTimes
 from tailgate.loadgen.records import CENSORED
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class TokenStream:
     pending: bytes = b""
     intake: "Intake | None" = None  # what reads the rest, if Python doesn't
     sent_ns: int = 0  # the request's: nothing of the answer came before it
-    exact: bool = True  # the kernel stamps the reads
+    exact: bool = True  # the kernel is to stamp the reads
     before_ns: int = 0  # the stamp of the read before the first one in `stamps`
     arrivals_us: bytearray = field(default_factory=bytearray)
     censored: bytearray = field(default_factory=bytearray)  # of CENSORED
@@ -89,10 +90,12 @@ class TokenStream:
 
         ``whole``: the body has ended. Arrivals in front of a bad event are kept.
         """
-        stamps = np.frombuffer(self.stamps, np.int64)
-        if not len(stamps):
+        if not self.stamps:
             return
-        lags = np.frombuffer(self.reads, np.int64) - stamps
+        times = ReadTimes(
+            np.frombuffer(self.stamps, np.int64), np.frombuffer(self.reads, np.int64),
+            np.frombuffer(self.unseen, np.int64), self.sent_ns, self.before_ns, self.exact,
+        )  # fmt: skip
         read_ends = np.frombuffer(self.ends, np.int64)
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
         kinds, ends, used = read_events(self.reading, body, whole=whole)
@@ -101,14 +104,15 @@ class TokenStream:
         if len(content_ends):
             # An event's read is the first one after which at least as many bytes were there.
             in_read = np.searchsorted(read_ends, content_ends, side="left")
-            self._keep(in_read, content_ends == read_ends[in_read], stamps, lags)
-        self.lag_max_ns = max(self.lag_max_ns, int(lags.max()))
+            self._keep(times, in_read, content_ends == read_ends[in_read])
+        self.lag_max_ns = max(self.lag_max_ns, int(times.lags.max()))
         self.start += used
         self.pending = body[used:]
         self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
         self.pieces.clear()
         # The last read stays: a CR at its end may turn out to have been the end of an event.
-        self.before_ns = self.stamps[-2] if len(self.stamps) > 1 else self.before_ns
+        if len(self.stamps) > 1 and times.stamped[-2]:
+            self.before_ns = self.stamps[-2]
         self.stamps, self.reads, self.unseen, self.ends = (
             self.stamps[-1:], self.reads[-1:], self.unseen[-1:], self.ends[-1:],
         )  # fmt: skip
@@ -117,15 +121,9 @@ class TokenStream:
         if len(self.pending) > _LONGEST_EVENT:
             raise BadPayload(f"an event without an end after {len(self.pending):,} bytes")
 
-    def _keep(
-        self,
-        in_read: npt.NDArray[np.int64],
-        ends_read: npt.NDArray[np.bool_],
-        stamps: npt.NDArray[np.int64],
-        lags: npt.NDArray[np.int64],
-    ) -> None:
+    def _keep(self, times: ReadTimes, in_read: npt.NDArray[np.int64], ends_read: npt.NDArray[np.bool_]) -> None:
         """Keep content arrivals: of each its read, and whether nothing stands behind it in there."""
-        since = self._not_before(stamps)
+        since, stamps = times.not_before, times.stamps
         together = np.bincount(in_read, minlength=len(stamps))
         last_of = np.cumsum(together) - 1  # by read
         place = np.arange(1, len(in_read) + 1) - (last_of - together + 1)[in_read]
@@ -141,37 +139,19 @@ class TokenStream:
         since_first = np.clip((arrived - self.first_ns) // 1000, 0, 0xFFFF_FFFF)
         self.arrivals_us += since_first.astype(np.uint32).tobytes()
         reads = np.flatnonzero(together)
-        last_exact = ends_read[last_of[reads]] if self.exact else np.zeros(len(reads), np.bool_)
+        last_exact = ends_read[last_of[reads]] & times.stamped[reads]
         unknown = (together[reads] > 1) | ~last_exact
-        if unknown.any():
-            self._keep_intervals(reads[unknown], last_exact[unknown], together, before + last_of, since)
-        several = np.flatnonzero(together > 1)
-        for read in several:
+        kept = np.empty(np.count_nonzero(unknown), CENSORED)
+        of = reads[unknown]
+        kept["first"] = before + last_of[of] - together[of] + 1
+        kept["count"] = together[of]
+        kept["after_us"] = np.clip((since[of] - self.first_ns) // 1000, -(1 << 31), (1 << 31) - 1)
+        kept["last_exact"] = last_exact[unknown]
+        self.censored += kept.tobytes()
+        lags = times.lags
+        for read in np.flatnonzero(together > 1):
             if lags[read] > LATE_NS:
                 self.client_coalesced += int(together[read])
                 self.first_token_coalesced |= before == 0 and read == in_read[0]
             else:
                 self.server_coalesced += int(together[read])
-
-    def _not_before(self, stamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Of each read, the latest time before which what it completed had not come. Clock noise can't put it later."""
-        since = np.maximum(np.frombuffer(self.unseen, np.int64), self.sent_ns)
-        if self.exact:  # else a stamp is when we read: a full read may have left what was there before
-            since = np.maximum(since, np.concatenate([[self.before_ns], stamps[:-1]]))
-        return np.minimum(since, stamps)
-
-    def _keep_intervals(
-        self,
-        reads: npt.NDArray[np.int64],
-        last_exact: npt.NDArray[np.bool_],
-        together: npt.NDArray[np.int64],
-        last_of: npt.NDArray[np.int64],
-        since: npt.NDArray[np.int64],
-    ) -> None:
-        assert self.first_ns is not None
-        kept = np.empty(len(reads), CENSORED)
-        kept["first"] = last_of[reads] - together[reads] + 1
-        kept["count"] = together[reads]
-        kept["after_us"] = np.clip((since[reads] - self.first_ns) // 1000, -(1 << 31), (1 << 31) - 1)
-        kept["last_exact"] = last_exact
-        self.censored += kept.tobytes()

@@ -13,7 +13,7 @@ from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import junit as junit_xml
 from tailgate.reports.documents.render import markdown as markdown_text
 from tailgate.reports.documents.render.junit import Case, CaseOutcome
-from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
+from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
@@ -46,11 +46,7 @@ def junit(verdict: Verdict) -> str:
 def print_verdict(
     verdict: Verdict, console: "Console", *, verdict_only: bool = False, everything: bool = False
 ) -> None:
-    document = gate_document(verdict)
-    if verdict_only:
-        print_verdict_line(document, console)
-    else:
-        print_document(document, console, everything=everything)
+    print_in_short(gate_document(verdict), console, verdict_only=verdict_only, everything=everything)
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:

@@ -52,6 +52,14 @@ def _verdict(document: doc.Document) -> str:
     return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
 
 
+def print_in_short(document: doc.Document, console: "Console", *, verdict_only: bool, everything: bool) -> None:
+    """The verdict alone (`--quiet`), or the document, with what is seldom needed where `everything` is asked for."""
+    if verdict_only:
+        print_verdict_line(document, console)
+    else:
+        print_document(document, console, everything=everything)
+
+
 def print_document(document: doc.Document, console: "Console", *, everything: bool = False) -> None:
     """Print it; with `everything` also the rows that are seldom needed, and what is folded elsewhere."""
     depths = (doc.Depth.BRIEF, doc.Depth.ALL, *([doc.Depth.FOLDED] if everything else []))

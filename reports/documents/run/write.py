@@ -19,7 +19,7 @@ from tailgate.reports.documents.render.csv import csv
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
-from tailgate.reports.documents.render.terminal import print_document, print_verdict_line
+from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.documents.run.cost import cost
 from tailgate.reports.documents.run.head import head, objective_bounds
 from tailgate.reports.documents.run.latency import breakdown, latency
@@ -116,11 +116,7 @@ def report(summary: Summary, analysis: Analysis) -> str:
 def print_summary(
     summary: Summary, console: "Console", *, verdict_only: bool = False, everything: bool = False
 ) -> None:
-    document = run_document(summary)
-    if verdict_only:
-        print_verdict_line(document, console)
-    else:
-        print_document(document, console, everything=everything)
+    print_in_short(run_document(summary), console, verdict_only=verdict_only, everything=everything)
 
 
 def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None = None) -> str:

@@ -24,6 +24,7 @@ from tailgate.reports.verdicts.gate.metrics import (
     lacking,
     load_limited,
     require_load,
+    tpot_refused,
     usage_refused,
 )
 from tailgate.workloads.common.arrays import Floats
@@ -120,7 +121,8 @@ def compare(
     if why := usage_refused(metric, runs):
         remedy = "Have the server or its gateway count all tokens in usage, or gate latencies and requests_per_s."
         return Compared(replace(blank, result="refused", why=why, remedy=remedy))
-    if metric.figure == "itl" and (why := itl_refused(baseline, candidate)):
+    refused = {"itl": itl_refused, "tpot": tpot_refused}.get(metric.figure)
+    if refused is not None and (why := refused(baseline, candidate)):
         return Compared(replace(blank, result="refused", why=why, remedy="Replace the refused metric in the policy."))
     a, b = ([run.value(metric) for run in side] for side in (baseline, candidate))
     blank = replace(blank, baseline=tuple(a), candidate=tuple(b))

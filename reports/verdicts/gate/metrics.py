@@ -188,16 +188,33 @@ def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
     return ""
 
 
+def tpot_refused(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> str:
+    """Why TPOT can't be compared; empty if it can. With first chunks of untold size it is a bound, on both sides alike."""
+    if not any(run.summary.streaming.tpot_is_bound for run in (*baseline, *candidate)):
+        return ""
+    if differ := _several_tokens_differ(baseline, candidate):
+        return f"{differ}, and no one tells how many tokens came first: TPOT is a lower bound. Gate e2e and stall"
+    return ""
+
+
+def _several_tokens_differ(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> str:
+    """In words, where the chunks of one side hold several tokens more often than the other's."""
+    shares = [[share for run in side if (share := run.multi_token_share) is not None] for side in (baseline, candidate)]
+    if not all(shares):
+        return ""
+    a, b = (sum(side) / len(side) for side in shares)
+    if abs(a - b) <= MULTI_TOKEN_SHARE:
+        return ""
+    return (
+        f"{100 * a:.1f} % of the baseline's chunks hold several tokens, {100 * b:.1f} % of the candidate's (speculative"
+        " decoding, stream_interval)"
+    )
+
+
 def itl_refused(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> str:
     """Why the gaps between chunks can't be compared; empty if they can."""
-    shares = [[share for run in side if (share := run.multi_token_share) is not None] for side in (baseline, candidate)]
-    if all(shares):
-        a, b = (sum(side) / len(side) for side in shares)
-        if abs(a - b) > MULTI_TOKEN_SHARE:
-            return (
-                f"{100 * a:.1f} % of the baseline's chunks hold several tokens, {100 * b:.1f} % of the candidate's"
-                " (speculative decoding, stream_interval): their gaps mean different things. Gate tpot and stall"
-            )
+    if differ := _several_tokens_differ(baseline, candidate):
+        return f"{differ}: their gaps mean different things. Gate tpot and stall"
     for run in (*baseline, *candidate):
         if any(finding.kind == FindingKind.GATEWAY_COALESCED for finding in run.summary.findings):
             return f"a gateway sends tokens bundled ({run.path.name}). Gate tpot and stall"

@@ -1,10 +1,9 @@
 """Servers that misbehave: what each does to every fourth request (or on a page), and what must come of it."""
 
-import contextlib
 import gzip
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,19 +15,23 @@ from tests.kit.scripted import (
     END,
     Peer,
     Request,
+    Script,
     ScriptedServer,
     body,
     chunk,
+    closes,
     event,
+    hangs,
     head,
     ok,
     payloads,
+    resets,
+    sends,
     token,
     usage,
     whole,
 )
 
-Script = Callable[[Peer], None]
 TOKENS, PROMPT = 8, 32
 ENDS_WITHIN_S = 180.0  # a run of 2 s with 3 s of drain, on a machine that may be busy
 LOAD = (
@@ -36,44 +39,6 @@ LOAD = (
     "--drain", "3s", "--prompt-tokens", str(PROMPT), "--output-tokens", str(TOKENS), "--content", "random",
     "--no-settle", "--slo", "errors: < 10%",
 )  # fmt: skip
-
-
-def sends(*parts: bytes) -> Script:
-    """Send these and keep the connection."""
-    return lambda peer: peer.send(*parts)
-
-
-def closes(*parts: bytes) -> Script:
-    """Send these and close."""
-
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        peer.close()
-
-    return script
-
-
-def resets(*parts: bytes) -> Script:
-    """Send these, and reset once the client has had the time to read them."""
-
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        peer.sock.settimeout(0.2)
-        with contextlib.suppress(TimeoutError):
-            peer.sock.recv(1)
-        peer.reset()
-
-    return script
-
-
-def hangs(*parts: bytes) -> Script:
-    """Send these, and nothing more until the client has gone."""
-
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        peer.wait_hung_up()
-
-    return script
 
 
 def drips(data: bytes, size: int) -> Script:

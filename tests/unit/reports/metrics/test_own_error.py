@@ -26,11 +26,14 @@ US = 1_000
 T0 = 10**15
 
 
-def read_as_polled(truth_ns: list[int], polls_ns: list[int], pieces: bytes) -> TokenStream:
-    """A stream whose events came at these times, as a client has it that looked at these times (rising)."""
+def read_as_polled(truth_ns: list[int], polls_ns: list[int], pieces: bytes, unstamped: set[int]) -> TokenStream:
+    """A stream whose events came at these times, as a client has it that looked at these times (rising).
+
+    The kernel left out the stamp of the reads of the `unstamped` looks.
+    """
     stream = TokenStream(Reading(chat=False, vllm=True), sent_ns=T0)
     there, before_last = 0, T0
-    for poll in [*polls_ns, max(truth_ns[-1], polls_ns[-1]) + US]:
+    for number, poll in enumerate([*polls_ns, max(truth_ns[-1], polls_ns[-1]) + US]):
         came = sum(at <= poll for at in truth_ns)
         if came > there:
             body = TOKEN * (came - there)
@@ -38,7 +41,10 @@ def read_as_polled(truth_ns: list[int], polls_ns: list[int], pieces: bytes) -> T
                 body = body[: -len(TOKEN)] + LAST + pieces
             stream.pieces.append(body)
             stream.size += len(body)
-            stream.received((truth_ns[came - 1], poll, before_last))
+            # The kernel's stamp is never that of our clock: between the two lies a system call.
+            stream.received(
+                (poll if number in unstamped else truth_ns[came - 1], poll + (number not in unstamped), before_last)
+            )
             there = came
         before_last = poll
     stream.digest(whole=True)
@@ -53,7 +59,8 @@ def test_the_truth_lies_within_every_interval_under_any_reading(data: st.DataObj
     span = max(1, sum(gaps))
     looks = data.draw(st.lists(st.integers(0, 2 * span), min_size=1, max_size=30).map(sorted), "looks, us")
     tail = data.draw(st.sampled_from([b"", b"data: [DONE]\n\n"]))
-    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail)
+    unstamped = data.draw(st.sets(st.integers(0, len(looks)), max_size=5), "looks without a stamp")
+    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail, unstamped)
     kept = np.frombuffer(stream.censored, CENSORED).astype(
         [("first", "i8"), ("count", "i8"), ("after_us", "i8"), ("last_exact", "?")]
     )

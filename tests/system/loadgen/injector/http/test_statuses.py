@@ -3,55 +3,34 @@
 One run serves the whole module: row k of its plan is the k-th scenario.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.kit import scripted
 from tests.kit.driving import MS, Outcome, drive
-from tests.kit.scripted import CHUNKED, END, Peer, Request, ScriptedServer, chunk, event, head, token
+from tests.kit.scripted import (
+    CHUNKED,
+    END,
+    Peer,
+    Request,
+    Script,
+    ScriptedServer,
+    chunk,
+    closes,
+    event,
+    hangs,
+    head,
+    resets,
+    sends,
+    token,
+)
 
 from tailgate.loadgen.records import Status
 
-Script = Callable[[Peer], None]
-
-
-def _whole(*parts: bytes) -> Script:
-    """Send these and keep the connection."""
-    return lambda peer: peer.send(*parts)
-
-
-def _then_close(*parts: bytes) -> Script:
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        peer.close()
-
-    return script
-
-
-def _then_reset(*parts: bytes) -> Script:
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        # The client must have read what came before the reset overtakes it.
-        peer.sock.settimeout(0.2)
-        with contextlib.suppress(TimeoutError):
-            peer.sock.recv(1)
-        peer.reset()
-
-    return script
-
 
 def _sized(status: int, body: bytes, content_type: str = "application/json") -> Script:
-    return _whole(head(status, f"Content-Length: {len(body)}", content_type=content_type) + body)
-
-
-def _hang(*parts: bytes) -> Script:
-    def script(peer: Peer) -> None:
-        peer.send(*parts)
-        peer.wait_hung_up()
-
-    return script
+    return sends(head(status, f"Content-Length: {len(body)}", content_type=content_type) + body)
 
 
 def _events(*payloads: bytes) -> bytes:
@@ -60,80 +39,80 @@ def _events(*payloads: bytes) -> bytes:
 
 # name -> (what the server does, the status it must get, what its error must say)
 SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
-    "a whole answer": (_whole(scripted.ok()), Status.OK, None),
+    "a whole answer": (sends(scripted.ok()), Status.OK, None),
     "500": (_sized(500, b'{"error":{"message":"engine died"}}'), Status.HTTP_ERROR, "engine died"),
     "404 of another API": (_sized(404, b'{"detail":"Not Found"}'), Status.HTTP_ERROR, "Not Found"),
     "400 in plain text": (_sized(400, b"no such model", "text/plain"), Status.HTTP_ERROR, "no such model"),
     "302": (_sized(302, b""), Status.HTTP_ERROR, None),
-    "204 without a body": (_whole(head(204)), Status.HTTP_ERROR, None),
+    "204 without a body": (sends(head(204)), Status.HTTP_ERROR, None),
     "429": (_sized(429, b'{"error":"too many"}'), Status.REJECTED, "too many"),
     "503": (_sized(503, b'{"error":{"message":"queue is full"}}'), Status.REJECTED, "queue is full"),
-    "503 until close": (_then_close(head(503) + b"overloaded"), Status.REJECTED, "overloaded"),
+    "503 until close": (closes(head(503) + b"overloaded"), Status.REJECTED, "overloaded"),
     "error object cut inside a character": (
         _sized(500, b'{"error":{"details":"' + "é".encode() * 400 + b'"}}'), Status.HTTP_ERROR, "é",
     ),
-    "closed before an answer": (_then_close(), Status.RESET, "without an answer"),
+    "closed before an answer": (closes(), Status.RESET, "without an answer"),
     "reset before an answer": (Peer.reset, Status.RESET, "reset"),
-    "reset inside the answer": (_then_reset(_events(token())), Status.RESET, "reset"),
-    "cut inside the head": (_then_close(b"HTTP/1.1 200 OK\r\nContent-Ty"), Status.RESET, "in the head"),
-    "closed after 100 Continue": (_then_close(b"HTTP/1.1 100 Continue\r\n\r\n"), Status.RESET, "in the head"),
-    "cut inside the stream": (_then_close(_events(token(), token())), Status.TRUNCATED, "middle"),
-    "cut inside a chunk": (_then_close(CHUNKED + b"ff\r\ndata: {"), Status.TRUNCATED, "middle"),
-    "short body": (_then_close(head(200, "Content-Length: 9999") + event(token())), Status.TRUNCATED, "middle"),
+    "reset inside the answer": (resets(_events(token())), Status.RESET, "reset"),
+    "cut inside the head": (closes(b"HTTP/1.1 200 OK\r\nContent-Ty"), Status.RESET, "in the head"),
+    "closed after 100 Continue": (closes(b"HTTP/1.1 100 Continue\r\n\r\n"), Status.RESET, "in the head"),
+    "cut inside the stream": (closes(_events(token(), token())), Status.TRUNCATED, "middle"),
+    "cut inside a chunk": (closes(CHUNKED + b"ff\r\ndata: {"), Status.TRUNCATED, "middle"),
+    "short body": (closes(head(200, "Content-Length: 9999") + event(token())), Status.TRUNCATED, "middle"),
     "[DONE], and the stream stays open": (
-        _hang(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+        hangs(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
     ),
     "[DONE], and closed without the last chunk": (
-        _then_close(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+        closes(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
     ),
     "[DONE], and reset": (
-        _then_reset(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
+        resets(_events(token(finish="length"), scripted.usage(8, 1), b"[DONE]")), Status.OK, None,
     ),
     "an error and [DONE], and the stream stays open": (
-        _hang(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]")),
+        hangs(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]")),
         Status.TIMEOUT, "timeout",
     ),
-    "no [DONE], no finish reason": (_whole(_events(token(), token()) + END), Status.TRUNCATED, "[DONE]"),
+    "no [DONE], no finish reason": (sends(_events(token(), token()) + END), Status.TRUNCATED, "[DONE]"),
     "until close, cut inside an event": (
-        _then_close(head(200) + event(token()) + b'data: {"choi'), Status.TRUNCATED, "inside an event",
+        closes(head(200) + event(token()) + b'data: {"choi'), Status.TRUNCATED, "inside an event",
     ),
     "error event in a stream": (
-        _whole(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]") + END),
+        sends(_events(token(), b'{"error":{"message":"out of memory","code":500}}', b"[DONE]") + END),
         Status.SERVER_ERROR, "out of memory",
     ),
     "503 as an event, for the 200 was sent": (  # so vLLM's front end, between its two looks at the queue
-        _whole(_events(b'{"error":{"message":"queue is full","code":503}}', b"[DONE]") + END),
+        sends(_events(b'{"error":{"message":"queue is full","code":503}}', b"[DONE]") + END),
         Status.REJECTED, "queue is full",
     ),
     "429 as an event, then cut": (
-        _then_close(_events(b'{"error":{"message":"too many","code":"429"}}')), Status.REJECTED, "too many",
+        closes(_events(b'{"error":{"message":"too many","code":"429"}}')), Status.REJECTED, "too many",
     ),
     "503 as an event after a token": (
-        _whole(_events(token(), b'{"error":{"message":"try again","code":503}}', b"[DONE]") + END),
+        sends(_events(token(), b'{"error":{"message":"try again","code":503}}', b"[DONE]") + END),
         Status.SERVER_ERROR, "try again",
     ),
     "error event, then cut": (
-        _then_close(_events(token(), b'{"error":{"message":"engine died"}}')), Status.SERVER_ERROR, "engine died",
+        closes(_events(token(), b'{"error":{"message":"engine died"}}')), Status.SERVER_ERROR, "engine died",
     ),
-    "not HTTP": (_then_close(b"SSH-2.0-OpenSSH_9.6\r\n"), Status.BAD_RESPONSE, "not HTTP"),
-    "HTTP/2 frames": (_then_close(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 3), Status.BAD_RESPONSE, "not HTTP"),
+    "not HTTP": (closes(b"SSH-2.0-OpenSSH_9.6\r\n"), Status.BAD_RESPONSE, "not HTTP"),
+    "HTTP/2 frames": (closes(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 3), Status.BAD_RESPONSE, "not HTTP"),
     "switches protocols": (
-        _whole(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"),
+        sends(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"),
         Status.BAD_RESPONSE, "switched protocols",
     ),
-    "a bad chunk size": (_then_close(CHUNKED + b"zz\r\n"), Status.BAD_RESPONSE, "not HTTP"),
-    "an event that is not JSON": (_whole(_events(b"{]", b"[DONE]") + END), Status.BAD_RESPONSE, "not JSON"),
-    "an event of another API": (_whole(_events(b'{"type":"ping"}') + END), Status.BAD_RESPONSE, "neither choices"),
-    "an event that is a number": (_whole(_events(b"17") + END), Status.BAD_RESPONSE, "not an object"),
+    "a bad chunk size": (closes(CHUNKED + b"zz\r\n"), Status.BAD_RESPONSE, "not HTTP"),
+    "an event that is not JSON": (sends(_events(b"{]", b"[DONE]") + END), Status.BAD_RESPONSE, "not JSON"),
+    "an event of another API": (sends(_events(b'{"type":"ping"}') + END), Status.BAD_RESPONSE, "neither choices"),
+    "an event that is a number": (sends(_events(b"17") + END), Status.BAD_RESPONSE, "not an object"),
     "a web page": (
         _sized(200, b"<html>\n\n<h1>Welcome to nginx!</h1></html>", "text/html"), Status.BAD_RESPONSE, "Welcome",
     ),
-    "a stream without a token": (_whole(_events(b"[DONE]") + END), Status.BAD_RESPONSE, "without a token"),
+    "a stream without a token": (sends(_events(b"[DONE]") + END), Status.BAD_RESPONSE, "without a token"),
     "a stream of usage alone": (
-        _whole(_events(scripted.usage(8, 4), b"[DONE]") + END), Status.BAD_RESPONSE, "without a token",
+        sends(_events(scripted.usage(8, 4), b"[DONE]") + END), Status.BAD_RESPONSE, "without a token",
     ),
-    "an answer of no tokens, and so it says": (_whole(_events(scripted.usage(8, 0), b"[DONE]") + END), Status.OK, None),
-    "an empty answer": (_whole(head(200, "Content-Length: 0")), Status.BAD_RESPONSE, "single event"),
+    "an answer of no tokens, and so it says": (sends(_events(scripted.usage(8, 0), b"[DONE]") + END), Status.OK, None),
+    "an empty answer": (sends(head(200, "Content-Length: 0")), Status.BAD_RESPONSE, "single event"),
     "not streamed though asked": (
         _sized(200, b'{"choices":[{"text":"x","finish_reason":"length"}],"usage":{"completion_tokens":1}}'),
         Status.BAD_RESPONSE, "asked for a stream",
@@ -145,12 +124,12 @@ SCENARIOS: dict[str, tuple[Script, Status, str | None]] = {
         _sized(200, b'{"error":{"message":"queue is full","code":503}}'), Status.REJECTED, "queue is full",
     ),
     "an absurd usage": (
-        _whole(_events(token(finish="length"), scripted.usage(2**70, 2**63), b"[DONE]") + END), Status.OK, None,
+        sends(_events(token(finish="length"), scripted.usage(2**70, 2**63), b"[DONE]") + END), Status.OK, None,
     ),
-    "no answer in time": (_hang(), Status.TIMEOUT, "within the request's timeout"),
-    "half an answer in time": (_hang(_events(token(), token())), Status.TIMEOUT, "within the request's timeout"),
-    "a second answer nobody asked for": (_whole(scripted.ok() + scripted.ok()), Status.OK, None),
-    "garbage behind the answer": (_whole(scripted.ok() + b"\x00\xff garbage\r\n\r\n"), Status.OK, None),
+    "no answer in time": (hangs(), Status.TIMEOUT, "within the request's timeout"),
+    "half an answer in time": (hangs(_events(token(), token())), Status.TIMEOUT, "within the request's timeout"),
+    "a second answer nobody asked for": (sends(scripted.ok() + scripted.ok()), Status.OK, None),
+    "garbage behind the answer": (sends(scripted.ok() + b"\x00\xff garbage\r\n\r\n"), Status.OK, None),
 }  # fmt: skip
 NAMES = list(SCENARIOS)
 

@@ -247,6 +247,18 @@ class TestMultiTokenChunks:
         assert found.metrics[0].result == "refused" and "Gate tpot and stall" in found.metrics[0].why
         assert found.verdict == "INCONCLUSIVE"
 
+    def test_tpot_is_refused_where_it_is_a_bound_and_one_side_holds_more_tokens(self):
+        def tpot(shares: dict[str, float], untold: int | None) -> str:
+            runs = [
+                run(side, k, summary(streaming={"arrivals": 0, "tpot_is_bound": untold}), multi_token_share=shares[side])
+                for k in range(1, 6) for side in ("baseline", "candidate")
+            ]  # fmt: skip
+            return judge(runs, policy(metrics={"tpot.mean": "10%"}, **QUIET), campaign(5)).metrics[0].result
+
+        assert tpot({"baseline": 0.0, "candidate": 0.3}, untold=40) == "refused"
+        assert tpot({"baseline": 0.0, "candidate": 0.3}, untold=None) == "pass"
+        assert tpot({"baseline": 0.3, "candidate": 0.3}, untold=40) == "pass"
+
     def test_a_difference_of_less_than_a_point_does_not_matter(self):
         runs = [
             run(side, k, summary(), multi_token_share=0.300 if side == "baseline" else 0.308)
