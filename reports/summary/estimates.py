@@ -51,10 +51,10 @@ def estimate(analysis: Analysis, threshold: Threshold, rows: Mask, side: Side = 
         case "attained":
             if side == "best":
                 return _share(analysis, threshold, rows, analysis.good, analysis.good | analysis.unknown)
-            good = analysis.judged & (analysis.possibly_met if side == "low" else analysis.surely_met)
+            good = analysis.good_of(side)
             return _share(analysis, threshold, rows, good, good)
         case _ if metric in RATES:
-            interval = rate(analysis, metric, rows)
+            interval = rate(analysis, metric, rows, side)
             if interval is None and analysis.run.duration_s <= 0:
                 return None, None, None, "the measure phase has no length"
             if interval is None:

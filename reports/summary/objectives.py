@@ -17,9 +17,12 @@ from tailgate.reports.metrics.slo import LATENCIES, TOKEN_RATES, Threshold
 from tailgate.reports.stats.order_statistics import tail_bounds
 from tailgate.reports.summary.estimates import AS_MEASURED, Estimated, compare, estimate, gaps_of, not_known, series_of
 from tailgate.reports.summary.objective_model import BY_SHARE, BeyondLimit, Judgement, counts_in_words
+from tailgate.reports.validity.own_error import Figure
 from tailgate.workloads.common.arrays import Mask
 
 OWN_ERROR: Final = "the load generator's own error is too large to tell"
+# Shares and rates that count requests by their latency.
+_BY_LATENCY: Final = ("attained", "goodput")
 _ENDS: Final[tuple[Side, Side]] = ("low", "high")
 
 
@@ -66,15 +69,22 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
     return verdicts
 
 
-def undecided_by_client(judged: Sequence[Judged]) -> list[tuple[str, float, Ends]] | None:
-    """(label, value, ends in ms) of each objective that only the client's own error leaves open; None without any."""
+def undecided_by_client(judged: Sequence[Judged]) -> list[Figure] | None:
+    """What only the client's own error leaves open of the objectives; None without objectives."""
     if not judged:
         return None
     found = []
     for one in judged:
-        if one.spoiled and one.value is not None and one.error is not None:
+        if one.spoiled:
             label = f"{METRICS[one.threshold.metric].label} {one.threshold.statistic}".strip()
-            found.append((f"{one.scope}: {label}" if one.scope else label, one.value, one.error))
+            latency = one.threshold.metric in LATENCIES
+            found.append(
+                Figure(
+                    f"{one.scope}: {label}" if one.scope else label,
+                    one.value if latency else None,
+                    one.error if latency else None,
+                )
+            )
     return found
 
 
@@ -83,8 +93,7 @@ def _judged(analysis: Analysis, threshold: Threshold, rows: Mask, overloaded: bo
     beyond = _beyond(analysis, threshold, rows)
     result, by_share = _decide(threshold, best, beyond)
     as_measured, error, spoiled = why == AS_MEASURED, None, False
-    has_error = analysis.scan.bounded and (threshold.metric in LATENCIES or threshold.metric == "attained")
-    if value is not None and has_error:
+    if analysis.scan.bounded and threshold.metric in (*LATENCIES, *_BY_LATENCY):
         ends = {side: estimate(analysis, threshold, rows, side) for side in _ENDS}
         error = _range([end[0] for end in ends.values()])
         # Moved values may agree better with each other than they did: no bound is nearer for that.

@@ -119,7 +119,7 @@ def compare(
     if not metric.latency and (why := load_limited(runs)):
         return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
     if why := usage_refused(metric, runs):
-        remedy = "Have the server or its gateway count all tokens in usage, or gate latencies and requests_per_s."
+        remedy = "Have the server or its gateway count all tokens in usage, or gate ttft, e2e, itl and requests_per_s."
         return Compared(replace(blank, result="refused", why=why, remedy=remedy))
     refused = {"itl": itl_refused, "tpot": tpot_refused}.get(metric.figure)
     if refused is not None and (why := refused(baseline, candidate)):

@@ -175,7 +175,7 @@ def load_limited(runs: Sequence[StoredRun]) -> str:
 
 def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
     """Why a figure that counts tokens can't be compared; empty if it can."""
-    if "token" not in metric.key and not metric.key.startswith("cost"):
+    if not metric.counts_tokens:
         return ""
     for run in runs:
         if wrong := run.summary.streaming.usage_contradicted:

@@ -108,8 +108,8 @@ def _share(threshold: Threshold, runs: Sequence[Analysis]) -> tuple[float, float
     if threshold.metric == "errors":
         return _pooled_share([a.failed for a in runs], runs)
     share, below, above = _pooled_share([a.good for a in runs], runs)
-    _, least, _ = _pooled_share([a.judged & a.surely_met for a in runs], runs)
-    _, _, most = _pooled_share([a.judged & a.possibly_met for a in runs], runs)
+    _, least, _ = _pooled_share([a.good_of("high") for a in runs], runs)
+    _, _, most = _pooled_share([a.good_of("low") for a in runs], runs)
     return share, min(below, least), max(above, most)
 
 

@@ -159,3 +159,27 @@ def test_runs_of_before_are_judged_by_their_own_rules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "half", "holds"), [(10.0, 0.9, True), (10.0, 1.1, False), (100.0, 1.9, True)])
 def test_certified_is_a_millisecond_or_two_percent(value: float, half: float, holds: bool) -> None:
     assert certified(value, (value - half, value + half)) is holds
+
+
+def test_what_a_new_connection_takes_is_no_lateness_of_ours(tmp_path: Path) -> None:
+    slow = [replace(row, connect=90.0) for row in ROWS]
+    figures = analysed(tmp_path / "run", slow).figures
+    assert figures.low["ttft"][7] == pytest.approx(figures.ms["ttft"][7]) == pytest.approx(140.0)
+
+
+def test_too_few_requests_for_the_percentile_are_judged_by_their_share_and_by_what_we_did(tmp_path: Path) -> None:
+    """40 requests sent 900 ms late by us: that they took longer than 800 ms says nothing of the server."""
+    late = [replace(row, late=900.0) for row in ROWS[:40]]
+    found = summarize(collected(tmp_path / "run", late, slo={"ttft": "p99 < 800ms"}))
+    assert (found.verdict, found.objectives[0].result) == ("INVALID", "can't tell")
+    slow = [replace(row, ttft=900.0) for row in ROWS[:40]]
+    assert summarize(collected(tmp_path / "slow", slow, slo={"ttft": "p99 < 800ms"})).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("objective", [{"attained": ">= 99%"}, {"goodput": "> 30/s"}])
+def test_good_requests_count_at_both_ends(tmp_path: Path, objective: dict[str, str]) -> None:
+    slo = {"good": "ttft < 100ms", **objective}
+    late = [replace(row, late=150.0) for row in ROWS]
+    assert summarize(collected(tmp_path / "late", late, slo=slo)).verdict == "INVALID"
+    slow = [replace(row, ttft=200.0) for row in ROWS]
+    assert summarize(collected(tmp_path / "slow", slow, slo=slo)).verdict == "FAIL"
