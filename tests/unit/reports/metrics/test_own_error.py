@@ -26,27 +26,32 @@ US = 1_000
 T0 = 10**15
 
 
-def read_as_polled(truth_ns: list[int], polls_ns: list[int], pieces: bytes, unstamped: set[int]) -> TokenStream:
+def read_as_polled(
+    truth_ns: list[int], polls_ns: list[int], tail: bytes, unstamped: set[int], room: int
+) -> TokenStream:
     """A stream whose events came at these times, as a client has it that looked at these times (rising).
 
-    The kernel left out the stamp of the reads of the `unstamped` looks.
+    The kernel left out the stamp of the reads of the `unstamped` looks. A read takes at most `room` events, and where
+    it leaves some behind, its stamp is the last one's that was there: the kernel has merged them.
     """
     stream = TokenStream(Reading(chat=False, vllm=True), sent_ns=T0)
-    there, before_last = 0, T0
-    for number, poll in enumerate([*polls_ns, max(truth_ns[-1], polls_ns[-1]) + US]):
-        came = sum(at <= poll for at in truth_ns)
-        if came > there:
-            body = TOKEN * (came - there)
-            if came == len(truth_ns):
-                body = body[: -len(TOKEN)] + LAST + pieces
+    taken, before_last, left_since = 0, T0, 0
+    last_ns = max(truth_ns[-1], polls_ns[-1])
+    looks = [*polls_ns, *(last_ns + US * k for k in range(1, len(truth_ns) + 2))]
+    for number, look in enumerate(looks):
+        there = sum(at <= look for at in truth_ns)
+        if there > taken:
+            takes = min(there - taken, room)
+            body = TOKEN * takes
+            if taken + takes == len(truth_ns):
+                body = body[: -len(TOKEN)] + LAST + tail
             stream.pieces.append(body)
             stream.size += len(body)
-            # The kernel's stamp is never that of our clock: between the two lies a system call.
-            stream.received(
-                (poll if number in unstamped else truth_ns[came - 1], poll + (number not in unstamped), before_last)
-            )
-            there = came
-        before_last = poll
+            emptied, since = takes < room, left_since or before_last
+            stamp = look if number in unstamped else truth_ns[there - 1]
+            stream.received((stamp, look, since, emptied and number not in unstamped))
+            taken, left_since = taken + takes, 0 if emptied else since
+        before_last = look
     stream.digest(whole=True)
     return stream
 
@@ -60,7 +65,8 @@ def test_the_truth_lies_within_every_interval_under_any_reading(data: st.DataObj
     looks = data.draw(st.lists(st.integers(0, 2 * span), min_size=1, max_size=30).map(sorted), "looks, us")
     tail = data.draw(st.sampled_from([b"", b"data: [DONE]\n\n"]))
     unstamped = data.draw(st.sets(st.integers(0, len(looks)), max_size=5), "looks without a stamp")
-    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail, unstamped)
+    room = data.draw(st.sampled_from([2, 5, 1000]), "events a read takes")
+    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail, unstamped, room)
     kept = np.frombuffer(stream.censored, CENSORED).astype(
         [("first", "i8"), ("count", "i8"), ("after_us", "i8"), ("last_exact", "?")]
     )
