@@ -29,6 +29,8 @@ class _Echo(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.kind == "load" and self.path.startswith("/v1/models"):
             self._answer(200, {"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 32768}]})
+        elif self.kind == "load" and self.path.startswith("/gpus"):
+            self._answer(200, b'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-a"} 412.5\n')
         else:
             self._refuse({})
 
@@ -49,8 +51,8 @@ class _Echo(BaseHTTPRequestHandler):
             sent["decoded"] = base64.b64decode(pair).decode()
         self._answer(500, {"error": {"message": f"refused: {json.dumps(body)} {sent} {self.path}"}})
 
-    def _answer(self, code: int, data: dict[str, object]) -> None:
-        content = json.dumps(data).encode()
+    def _answer(self, code: int, data: dict[str, object] | bytes) -> None:
+        content = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -69,13 +71,14 @@ def echo(request: pytest.FixtureRequest) -> Iterator[ThreadingHTTPServer]:
     server.server_close()
 
 
-@pytest.mark.parametrize("way", ["url", "headers", "auth"])
+@pytest.mark.parametrize("way", ["url", "headers", "auth", "gpus"])
 def test_a_canary_comes_out_nowhere(tmp_path: Path, tailgate: Tailgate, echo: ThreadingHTTPServer, way: str) -> None:
     at = f"127.0.0.1:{echo.server_address[1]}"
     target = {
         "url": {"url": f"http://ann:CANARYpassword@{at}"},
         "headers": {"url": f"http://{at}", "headers": {"X-Api-Key": "CANARYheader", "Cookie": "sid=CANARYcookie"}},
         "auth": {"url": f"http://{at}", "auth": {"command": "printf CANARY; printf command"}},
+        "gpus": {"url": f"http://{at}"},
     }[way]
     spec = {
         "target": target,
@@ -83,6 +86,8 @@ def test_a_canary_comes_out_nowhere(tmp_path: Path, tailgate: Tailgate, echo: Th
         "extra": {"user_token": "CANARYextra", "metadata": {"password": "CANARYdeep"}},
         "drain": "1s",
     }
+    if way == "gpus":
+        spec["telemetry"] = {"gpu": f"dcgm:http://ann:CANARYgpus@{at}/gpus?key=CANARYquery"}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     said = tailgate("run", "spec.yaml", "--no-settle", "--out", "run")
     streams = {"stdout": said.out.encode(), "stderr": said.err.encode()}

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tailgate.loadgen.injector.http.endpoint import Trust, public_name, resolve
+from tailgate.loadgen.injector.http.endpoint import Trust, public_name, redirect_target, resolve
 from tailgate.workloads.common.errors import UserError
 
 
@@ -20,6 +20,13 @@ def test_public_names_hold_no_secret() -> None:
     assert "secret" not in public_name("http://ann:secret@host:banana/x?key=secret")
     assert "secret" not in public_name("ann:secret@host:8000")
     assert public_name("localhost:8000") == "localhost:8000"
+
+
+def test_a_location_that_can_t_be_read_is_none() -> None:
+    assert redirect_target("http://h/v1", "https://ann:pw@new/v1?key=x") == "https://new/v1"
+    assert redirect_target("http://h/v1", "../v2") == "http://h/v2"
+    for location in ("", "http://[bad", "//[::1"):
+        assert redirect_target("http://h/v1", location) == ""
 
 
 def test_default_ports_and_paths() -> None:
