@@ -1,8 +1,8 @@
 """How long a GPU's kernels take: peak rates times the shares of them that were measured, by size.
 
-The shares are in `presets/curves.json`, made by tools/make_engine_curves.py, which names their source. Between the sizes
-that were measured they are interpolated, linearly over the logarithm of the sizes; beyond them the last one holds. A GPU
-that wasn't measured has the shares of the one that is nearest to it (`like`).
+The shares are in `presets/curves.json`, made by tools/make_engine_curves.py, which names their source. Between the
+sizes that were measured they are interpolated, linearly over the logarithm of the sizes; beyond them the last one
+holds. A GPU that wasn't measured takes the shares of one that was.
 """
 
 import json
@@ -50,7 +50,7 @@ class Curves:
         shares = _of(self.table["gemm"], dtype)
         size = np.full_like(rows, np.log2(weights))
         share = _bilinear(shares, np.log2(self.grids["rows"]), np.log2(rows), self.grids["weights_log2"], size)
-        return np.maximum(computed, read) / share
+        return np.asarray(np.maximum(computed, read) / share)
 
     def decode_attention_s(
         self, sequences: Floats, length: Floats, kv_heads: float, head_dim: int, dtype: str
@@ -80,7 +80,7 @@ class Curves:
     def experts_s(
         self, tokens: Floats, hidden: int, inner: float, experts: int, chosen: int, dtype: str, *, held: float = 1.0
     ) -> Floats:
-        """The feed-forward of a mixture of experts, each token to `chosen` of `experts`, of which a GPU holds a share."""
+        """The feed-forward of a mixture: each token goes to `chosen` of the experts, of which a GPU has a share `held`."""
         weights = 3.0 * hidden * inner
         touched = experts * (1 - (1 - chosen / experts) ** tokens) * held
         read = touched * weights * BYTES[dtype] / self.peak.bandwidth
@@ -131,4 +131,4 @@ def _bilinear(values: Floats, rows: Floats, row: Floats, columns: Floats, column
     down, right = at_row - low_row, at_column - low_column
     upper = values[low_row, low_column] * (1 - right) + values[low_row, low_column + 1] * right
     lower = values[low_row + 1, low_column] * (1 - right) + values[low_row + 1, low_column + 1] * right
-    return upper * (1 - down) + lower * down
+    return np.asarray(upper * (1 - down) + lower * down)

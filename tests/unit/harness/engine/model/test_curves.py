@@ -33,9 +33,9 @@ def test_no_product_is_faster_than_the_peak(inputs, outputs, rows, dtype):
 def test_more_work_takes_no_less_time(gpu):
     of = curves(gpu, Peak(2e12, {"bf16": 400e12, "fp8": 800e12, "fp4": 1600e12}))
     sequences = np.full(14, 16.0)
-    assert (np.diff(of.decode_attention_s(sequences, 2.0 ** np.arange(4, 18), 8, 128, "bf16")) > 0).all()
     tokens = 2.0 ** np.arange(3, 14)
     # Kernels change with the size, so that a little more work may be done a little sooner.
+    assert (np.diff(of.decode_attention_s(sequences, 2.0 ** np.arange(4, 18), 8, 128, "bf16")) > -1e-6).all()
     assert (np.diff(of.gemm_s(tokens, 4096, 14336, "bf16")) > -2e-5).all()
     assert (np.diff(of.all_reduce_s(2.0 ** np.arange(9, 28, 2), 2)) > -1e-6).all()
 
