@@ -80,7 +80,7 @@ class Curves:
     def experts_s(
         self, tokens: Floats, hidden: int, inner: float, experts: int, chosen: int, dtype: str, *, held: float = 1.0
     ) -> Floats:
-        """The feed-forward of a mixture: each token goes to `chosen` of the experts, of which a GPU has a share `held`."""
+        """The feed-forward of a mixture: a token goes to `chosen` experts, of which this GPU holds the share `held`."""
         weights = 3.0 * hidden * inner
         touched = experts * (1 - (1 - chosen / experts) ** tokens) * held
         read = touched * weights * BYTES[dtype] / self.peak.bandwidth
