@@ -62,7 +62,7 @@ class Curves:
         share = _bilinear(shares, self.grids["heads_log2"], heads, self.grids["context_log2"], np.log2(length))
         # Below the grid the time no longer falls with the length: launch and setting up remain.
         short = np.minimum(1.0, length / 2 ** self.grids["context_log2"][0])
-        return read / self.peak.bandwidth / (share * short)
+        return np.asarray(read / self.peak.bandwidth / (share * short))
 
     def prefill_attention_s_per_pair(self, prompt: Floats, heads: float, head_dim: int) -> Floats:
         """Attention of prompts that long, per pair of query and key."""
