@@ -4,7 +4,7 @@
  * scheduler's and the law's own order, and this file is compiled without contraction (-ffp-contract=off).
  *
  *     now = the next of: the step's end, the end of somebody's patience, an arrival
- *     what is due at now, in this order: the step's tokens, then those who give up, then those who come
+ *     what is due at now, in this order: the step's tokens, then those who give up, then those who come, the sample
  *     no step runs: schedule the next one
  *
  * While all who run decode and nobody can come in, the next step differs from the last by a known number of tokens:
@@ -211,11 +211,11 @@ static void preempt(Sim *s) {
     s->head = s->place[v];
 }
 
-/* ---- the series: what was, before anything at `now` happened ---- */
+/* ---- the series: what is now, as samples due before `until`, or also at it ---- */
 
-static void sample_before(Sim *s, double now, int also_at) {
+static void sample(Sim *s, double until, int also_at) {
     if (!(s->interval > 0)) return;
-    for (double t; (t = s->interval * (double)(s->n_rows + 1)) < now || (also_at && t == now); s->n_rows++) {
+    for (double t; (t = s->interval * (double)(s->n_rows + 1)) < until || (also_at && t == until); s->n_rows++) {
         if (s->n_rows == s->room_rows) {
             int64_t room = s->room_rows ? 2 * s->room_rows : 1024;
             int64_t *rows = PyMem_RawRealloc(s->rows, room * SERIES * sizeof *rows);
@@ -339,10 +339,11 @@ static void coast(Sim *s) {
         if (!(end < until && end <= s->horizon)) break;
         next_factor(s);
         s->free -= s->phase[row];
-        sample_before(s, end, 0);
+        sample(s, end, 0);
         if (s->token) s->ends[steps] = end;
         s->now = end;
         s->generation_total += n;
+        sample(s, end, 1);
         q[PAIRS] += each, q[KV] += each, q[DECODE_KV] += each;
         row = row ? row - 1 : s->block_size - 1;
         steps++;
@@ -364,18 +365,21 @@ static int run(Sim *s, int64_t turns) {
         if (deadline.t < now) now = deadline.t;
         if (arrival.t < now) now = arrival.t;
         if (now == INFINITY || !(now <= s->horizon)) {
-            sample_before(s, s->horizon < INFINITY ? s->horizon : s->now, 1);
+            sample(s, s->horizon < INFINITY ? s->horizon : s->now, 1);
             return s->failed ? NO_MEMORY : DONE;
         }
-        sample_before(s, now, 0);
+        sample(s, now, 0);
         s->now = now;
         if (s->busy && s->step_end == now) complete(s);
-        for (; (deadline = next_deadline(s)).t <= now; pop(&s->deadlines)) give_up(s, deadline.i, now);
-        while ((arrival = next_arrival(s)).t <= now) {
-            if (arrival.i == s->next) s->next++;
-            else pop(&s->followers);
-            arrive(s, arrival);
-        }
+        do {
+            for (; (deadline = next_deadline(s)).t <= now; pop(&s->deadlines)) give_up(s, deadline.i, now);
+            while ((arrival = next_arrival(s)).t <= now) {
+                if (arrival.i == s->next) s->next++;
+                else pop(&s->followers);
+                arrive(s, arrival);
+            }
+        } while (next_deadline(s).t <= now);
+        sample(s, now, 1);
         if (s->busy) continue;
         coast(s);
         schedule(s);

@@ -6,8 +6,9 @@ give up, a full queue, sessions whose turns follow their answers. Steps in which
 lengths are gone through without scheduling (_kernel.c). What it gives agrees with Python's to the bit.
 
 What happens at the same time happens in this order: a step's tokens, then those who give up, then those who come (of
-several, the one that stands first), then the next step is chosen. Users give up and come while a step runs, too: one
-whose patience ends before the step does gets no token of it, and leaves its place and blocks at once.
+several, the one that stands first), then the series is sampled, then the next step is chosen. Users give up and come
+while a step runs, too: one whose patience ends before the step does gets no token of it, and leaves its place and
+blocks at once.
 
 The extension is optional, as the injector's are: `AVAILABLE` says whether it is there, `why_not` whether a deployment
 is one for it.
@@ -116,10 +117,10 @@ def serve(
 ) -> ServedRequests:
     """What the engine does with the requests until all have ended, or up to and including `horizon_s`.
 
+    What is in flight then ends there, unserved; what arrives later has no times but its arrival.
     Step n (from 0, all steps counted) takes `factors[n % len(factors)]` times the law's seconds. The series has a row
-    at every multiple of `interval_s` up to the horizon, or up to the last event where there is none: what held after
-    everything at or before that time. Its `prompt_tokens` count at a request's first token, as vLLM's do. `tokens`
-    asks for the tokens' times, 8 bytes each.
+    at every multiple of `interval_s` up to the horizon, or up to the last event where there is none. Its
+    `prompt_tokens` count at a request's first token, as vLLM's do. `tokens` asks for the tokens' times, 8 bytes each.
 
     With `previous`, requests stand in the order given, and `arrival_s` is NaN for one that never came.
     ValueError: an argument is out of its range.
@@ -151,6 +152,7 @@ def serve(
          _bound(limits.max_num_queued_reqs), _bound(limits.max_model_len)),
         law_numbers, factors, horizon_s, interval_s or 0.0,
     )  # fmt: skip
+    end_s[(ending == Ending.UNSERVED) & (arrival_s <= horizon_s)] = horizon_s
     if token_s is not None and token_at is not None:
         token_s, token_at = _delivered(token_s, token_at, generated)
     return ServedRequests(

@@ -86,6 +86,7 @@ def reference(
         upcoming = min([step_end, *(t for t, _ in leaving), *(t for t, _ in coming[:1])])
         if upcoming == inf or upcoming > horizon_s:
             sample(now if horizon_s == inf else horizon_s, also_at=True)
+            end = [horizon_s if each.state in (State.WAITING, State.RUNNING) else end[i] for i, each in enumerate(made)]
             break
         sample(upcoming)
         now = upcoming
@@ -99,22 +100,26 @@ def reference(
                 times[i].append(now)
             for sequence in outcome.ended:
                 close(int(sequence.request_id), Ending.COMPLETE)
-        for at, i in sorted(leaving):
-            if at <= now and engine.abort(made[i]):
-                close(i, Ending.ABANDONED)
-        while coming and min(coming)[0] <= now:
-            at, i = min(coming)
-            coming.remove((at, i))
-            arrival[i] = at
-            length = made[i].prompt_tokens + made[i].output_tokens
-            full = limits.max_num_queued_reqs
-            if length > (limits.max_model_len or inf) or -(-length // limits.block_size) > limits.blocks:
-                close(i, Ending.TOO_LONG)
-            elif full is not None and len(engine.running) + engine.waiting_count >= full:
-                close(i, Ending.REJECTED)
-            else:
-                engine.submit(made[i])
-                leaving.append((at + float(patience[i]), i))
+        while any(at <= now for at, _ in [*leaving, *coming]):
+            late = [(at, i) for at, i in sorted(leaving) if at <= now]
+            leaving = [each for each in leaving if each not in late]
+            for _, i in late:
+                if engine.abort(made[i]):
+                    close(i, Ending.ABANDONED)
+            while coming and min(coming)[0] <= now:
+                at, i = min(coming)
+                coming.remove((at, i))
+                arrival[i] = at
+                length = made[i].prompt_tokens + made[i].output_tokens
+                full = limits.max_num_queued_reqs
+                if length > (limits.max_model_len or inf) or -(-length // limits.block_size) > limits.blocks:
+                    close(i, Ending.TOO_LONG)
+                elif full is not None and len(engine.running) + engine.waiting_count >= full:
+                    close(i, Ending.REJECTED)
+                else:
+                    engine.submit(made[i])
+                    leaving.append((at + float(patience[i]), i))
+        sample(now, also_at=True)
         if step is None:
             chosen = engine.schedule(now)
             if chosen.parts:
