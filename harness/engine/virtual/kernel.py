@@ -27,6 +27,7 @@ from tailgate.harness.engine.config import Resolved, Settings
 from tailgate.harness.engine.model.step_time import StepLaw
 from tailgate.harness.engine.virtual.outcome import Ending, ServedRequests, ServerSeries
 from tailgate.workloads.common.arrays import Floats, Ints
+from tailgate.workloads.table.columns import NO_TIME, Columns
 
 # Whether the kernel is there and wanted (TAILGATE_PURE_PYTHON unset).
 AVAILABLE: Final = (
@@ -65,6 +66,21 @@ class RequestArrays:
     patience_s: Floats | None = None
     previous: Ints | None = None
     think_s: Floats | None = None
+
+    @classmethod
+    def of(cls, columns: Columns) -> "RequestArrays":
+        """Rows of an open loop (`workloads.plan.plan`); a turn without a time follows the one before it."""
+        follows = columns.at_ns == NO_TIME
+        arrival_s = np.where(follows, np.nan, columns.at_ns / 1e9)
+        if not follows.any():
+            return cls(arrival_s, columns.prompt_tokens, columns.output_tokens)
+        order = np.lexsort((columns.turn, columns.session))
+        before = np.full(len(columns), -1)
+        before[order[1:]] = order[:-1]
+        return cls(
+            arrival_s, columns.prompt_tokens, columns.output_tokens,
+            previous=np.where(follows, before, -1), think_s=columns.think_ns / 1e9,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

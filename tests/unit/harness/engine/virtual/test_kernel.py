@@ -15,6 +15,8 @@ from tailgate.harness.engine.model.step_time import CostCurve, RooflineTerm, Ste
 from tailgate.harness.engine.virtual import kernel
 from tailgate.harness.engine.virtual.kernel import EngineLimits, RequestArrays, serve, why_not
 from tailgate.harness.engine.virtual.outcome import Ending, ServedRequests, ServerSeries
+from tailgate.workloads.config.workload import WorkloadSpec
+from tailgate.workloads.plan.plan import open_columns
 
 compiled = pytest.mark.skipif(not kernel.AVAILABLE, reason="the kernel isn't compiled")
 H100 = resolve(Settings("h100-sxm/llama-3.1-8b"))
@@ -295,6 +297,20 @@ def test_a_turn_follows_however_the_one_before_it_ended():
     found = serve(requests, EngineLimits(4, 100, 8, 10), SIMPLE)
     assert found.ending.tolist() == [Ending.TOO_LONG, Ending.COMPLETE, Ending.COMPLETE]
     assert found.arrival_s.tolist() == [0.0, 2.0, 5.25]
+
+
+@compiled
+def test_turns_of_a_plan_follow_the_turns_before_them():
+    columns = open_columns(WorkloadSpec.model_validate({"profile": "chat", "duration": "2m"}), 3)
+    requests = RequestArrays.of(columns)
+    found = serve(requests, EngineLimits.of(H100), H100.step_time.law)
+    assert found.complete.all()
+    later = np.flatnonzero(columns.turn > 0)
+    assert len(later) > 30 and requests.previous is not None
+    assert (columns.session[requests.previous[later]] == columns.session[later]).all()
+    assert (columns.turn[requests.previous[later]] == columns.turn[later] - 1).all()
+    ends = found.end_s[requests.previous[later]]
+    assert (found.arrival_s[later] == ends + columns.think_ns[later] / 1e9).all()
 
 
 @compiled
