@@ -4,14 +4,20 @@ A step runs `T` tokens of several sequences through the model: chunks of prompts
 of each decoding sequence. With the dense throughput `F`, memory bandwidth `B`, their attainable shares
 `mfu`, `mbu`, tensor parallel size `g` and link bandwidth `N`:
 
-    linear    = max( (2 P_layers T + 2 P_head S) / (g F mfu),  W / (g B mbu) )
+    linear    = max( (2 P_layers T + 2 P_head S) / (g F mfu),  W(T) / (g B mbu) )
     attention = max( 4 L H d A / (g F mfu),                    K kv / (g B mbu) )
     links     = 2 L (2 (g-1)/g T h b / N + 10 us)              for g > 1: two all-reduces a layer
     step      = overhead + linear + attention + links
 
-`P_layers`, `P_head` weights of the layers and of the output head, `W` their bytes (read once a step), `S`
-sequences that sample a token, `L` layers, `H d` width of the attention heads, `A` query-key pairs, `K`
-cached tokens read, `kv` bytes of one token's keys and values, `h` hidden width, `b` bytes of an activation.
+`P_layers` weights of the layers that one token passes, `P_head` those of the output head, `W(T)` the bytes of
+all weights that a step of `T` tokens reads (once), `S` sequences that sample a token, `L` layers, `H d` width
+of the attention heads, `A` query-key pairs, `K` cached tokens read, `kv` bytes of one token's keys and values on
+all GPUs together, `h` hidden width, `b` bytes of an activation. Of a mixture of `E` experts, `k` a token, a step
+reads those that its tokens are expected to touch, `E (1 - (1 - k/E)^T)`. MLA's cache is on each GPU, and each reads
+it. Layers with a sliding window are taken to read the whole context.
+
+Weights of 8 or 4 bits are multiplied at the rate of their type where the GPU has it; where it has not, and where they
+are int4, they are unpacked and multiplied as bf16.
 
 Roofline: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model", CACM 52(4), 2009.
 The shares `mfu`, `mbu`, the 10 us of an all-reduce and the `overhead` (scheduling, launch, sampling) are
@@ -19,7 +25,9 @@ assumptions, not measurements; they are printed by `/server_info`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+
+from tailgate.harness.engine.model.memory import weight_bytes
+from tailgate.harness.engine.model.model_shape import WEIGHT_BYTES, ModelShape, WeightDtype
 
 ALL_REDUCE_LATENCY_S = 10e-6
 ACTIVATION_BYTES = 2
@@ -27,7 +35,10 @@ ACTIVATION_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """One accelerator; `source` says where the figures are from. `fp8_flops` is None where it has none."""
+    """One accelerator; `source` says where the figures are from. FLOP/s are None where it can't multiply that type.
+
+    `measured`: whether curves of its kernels are known; otherwise its speeds are the datasheet's times a share.
+    """
 
     source: str
     memory_gib: float
@@ -35,41 +46,14 @@ class Accelerator:
     bf16_flops: float
     fp8_flops: float | None
     link_bytes_per_s: float
+    int8_flops: float | None = None
+    fp4_flops: float | None = None
+    measured: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """A dense decoder with grouped-query attention and a gated feed-forward."""
-
-    source: str
-    name: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    feed_forward: int
-    vocabulary: int
-    tied_embeddings: bool
-    context: int
-
-    @property
-    def layer_parameters(self) -> int:
-        """Weights of all layers: attention projections and the three feed-forward matrices."""
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.feed_forward)
-
-    @property
-    def head_parameters(self) -> int:
-        return self.vocabulary * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """All weights, embeddings included (norms and biases, under 0.01 %, left out)."""
-        return self.layer_parameters + self.head_parameters * (1 if self.tied_embeddings else 2)
-
-    def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+    def dense_flops(self, weights: WeightDtype) -> float:
+        """FLOP/s of matrix products with weights of a type."""
+        native = {"fp8": self.fp8_flops, "int8": self.int8_flops, "fp4": self.fp4_flops, "mxfp4": self.fp4_flops}
+        return native.get(weights) or self.bf16_flops
 
 
 @dataclass(slots=True)
@@ -94,23 +78,27 @@ class StepTime:
     gpu: Accelerator
     shape: ModelShape
     gpus: int = 1
-    weights: Literal["bf16", "fp8"] = "bf16"
+    weights: WeightDtype = "bf16"
     kv_value_bytes: int = 2
     mfu: float = 0.6
     mbu: float = 0.8
     overhead_s: float = 1.0e-3
 
     @property
-    def weight_bytes(self) -> int:
-        return self.shape.parameters * (1 if self.weights == "fp8" else 2)
+    def weight_bytes(self) -> float:
+        """Bytes of weights on all GPUs together."""
+        return weight_bytes(self.shape, self.weights, self.gpus) * self.gpus
+
+    def weight_bytes_read(self, tokens: int) -> float:
+        """Bytes of weights that a step of `tokens` tokens reads, on all GPUs together."""
+        shape, size = self.shape, WEIGHT_BYTES[self.weights]
+        common = shape.common_parameters * (2 if self.weights == "mxfp4" else size) + 2 * shape.head_parameters
+        return common + shape.expert_parameters * size * shape.experts_touched(tokens)
 
     @property
     def flops(self) -> float:
         """Attainable FLOP/s of all GPUs together, for the matrix products with the weights."""
-        dense = self.gpu.fp8_flops if self.weights == "fp8" else self.gpu.bf16_flops
-        if dense is None:
-            raise ValueError("this GPU has no fp8 throughput")
-        return dense * self.mfu * self.gpus
+        return self.gpu.dense_flops(self.weights) * self.mfu * self.gpus
 
     @property
     def bandwidth(self) -> float:
@@ -118,19 +106,17 @@ class StepTime:
 
     def seconds(self, step: StepShape) -> float:
         shape = self.shape
-        weight_size = 1 if self.weights == "fp8" else 2
         linear = max(
-            2 * (shape.layer_parameters * step.tokens + shape.head_parameters * step.sampled) / self.flops,
-            weight_size * (shape.layer_parameters + shape.head_parameters) / self.bandwidth,
+            2 * (shape.active_layer_parameters * step.tokens + shape.head_parameters * step.sampled) / self.flops,
+            self.weight_bytes_read(step.tokens) / self.bandwidth,
         )
         attention = max(
             4
-            * shape.layers
-            * shape.heads
-            * shape.head_dim
+            * (shape.layers - shape.linear_layers)
+            * shape.attention_width
             * step.attention_pairs
             / (self.gpu.bf16_flops * self.mfu * self.gpus),
-            step.kv_tokens * shape.kv_bytes_per_token(self.kv_value_bytes) / self.bandwidth,
+            step.kv_tokens * shape.kv_bytes_per_token(self.kv_value_bytes, self.gpus) / self.bandwidth,
         )
         links = 0.0
         if self.gpus > 1:
