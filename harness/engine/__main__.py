@@ -43,7 +43,10 @@ def main(argv: list[str] | None = None, name: str = _NAME, usage: str | None = N
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
-    engine = Engine(resolve(settings))
+    resolved = resolve(settings)
+    if why := resolved.step_time.shape.unverified:
+        print(f"{_NAME}: the memory of {resolved.model_name} is not verified: {why}", file=sys.stderr, flush=True)
+    engine = Engine(resolved)
     runner = web.AppRunner(application(engine), handler_cancellation=True, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=_BACKLOG, shutdown_timeout=0.5)
