@@ -10,7 +10,7 @@ from tailgate.harness.engine.model.memory import GIB, MemoryBudget
 from tailgate.harness.engine.model.model_shape import WEIGHT_BYTES, ModelShape, WeightDtype
 from tailgate.harness.engine.model.step_time import Accelerator, StepTime
 from tailgate.harness.engine.placement import Placement, refuse_what_cannot_be, refuse_what_does_not_fit
-from tailgate.harness.engine.preset import find_preset
+from tailgate.harness.engine.preset import find_preset, power_limits
 from tailgate.workloads.common.errors import UserError
 
 _STORED: Final[dict[str, WeightDtype]] = {
@@ -61,6 +61,7 @@ class Resolved:
     num_gpu_blocks: int
     step_time: StepTime
     memory: MemoryBudget
+    power_limit_w: float | None = None  # of one GPU; None: not known, and so not simulated
 
 
 def resolve(settings: Settings) -> Resolved:
@@ -115,6 +116,7 @@ def resolve(settings: Settings) -> Resolved:
             gpu=gpu, shape=shape, gpus=settings.tensor_parallel_size, weights=weights, kv_value_bytes=kv_value_bytes
         ),
         memory=placement.budget,
+        power_limit_w=power_limits().get(gpu_name),
     )
 
 

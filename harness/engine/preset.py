@@ -50,6 +50,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known)}"
 
 
+def power_limits() -> dict[str, float]:
+    """What a GPU may draw, W, by its name in a preset."""
+    limits: dict[str, float] = _read("power.yaml")
+    return limits
+
+
 @cache
 def _gpus() -> dict[str, Accelerator]:
     return {name: Accelerator(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()}
@@ -63,9 +69,9 @@ def _models() -> dict[str, ModelShape]:
     }
 
 
-def _read(name: str) -> dict[str, dict[str, Any]]:
+def _read(name: str) -> dict[str, Any]:
     text = resources.files("tailgate.harness.engine").joinpath("presets", name).read_text(encoding="utf-8")
-    read: dict[str, dict[str, Any]] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    read: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return read
 
 

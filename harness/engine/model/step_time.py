@@ -104,20 +104,29 @@ class StepTime:
     def bandwidth(self) -> float:
         return self.gpu.bandwidth_bytes_per_s * self.mbu * self.gpus
 
+    def compute_seconds(self, step: StepShape) -> float:
+        """How long the matrix products take by themselves, those of the attention included."""
+        return self._linear_compute(step) + self._attention_compute(step)
+
+    def memory_seconds(self, step: StepShape) -> float:
+        """How long it takes to read the weights and the cached keys and values once."""
+        return self.weight_bytes_read(step.tokens) / self.bandwidth + self._attention_memory(step)
+
+    def _linear_compute(self, step: StepShape) -> float:
+        shape = self.shape
+        return 2 * (shape.active_layer_parameters * step.tokens + shape.head_parameters * step.sampled) / self.flops
+
+    def _attention_compute(self, step: StepShape) -> float:
+        pairs = 4 * (self.shape.layers - self.shape.linear_layers) * self.shape.attention_width * step.attention_pairs
+        return pairs / (self.gpu.bf16_flops * self.mfu * self.gpus)
+
+    def _attention_memory(self, step: StepShape) -> float:
+        return step.kv_tokens * self.shape.kv_bytes_per_token(self.kv_value_bytes, self.gpus) / self.bandwidth
+
     def seconds(self, step: StepShape) -> float:
         shape = self.shape
-        linear = max(
-            2 * (shape.active_layer_parameters * step.tokens + shape.head_parameters * step.sampled) / self.flops,
-            self.weight_bytes_read(step.tokens) / self.bandwidth,
-        )
-        attention = max(
-            4
-            * (shape.layers - shape.linear_layers)
-            * shape.attention_width
-            * step.attention_pairs
-            / (self.gpu.bf16_flops * self.mfu * self.gpus),
-            step.kv_tokens * shape.kv_bytes_per_token(self.kv_value_bytes, self.gpus) / self.bandwidth,
-        )
+        linear = max(self._linear_compute(step), self.weight_bytes_read(step.tokens) / self.bandwidth)
+        attention = max(self._attention_compute(step), self._attention_memory(step))
         links = 0.0
         if self.gpus > 1:
             moved = 2 * (self.gpus - 1) / self.gpus * step.tokens * shape.hidden * ACTIVATION_BYTES
