@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tailgate.harness.engine.model.kv_cache import BlockPool
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
 
 
 class State(Enum):
