@@ -50,10 +50,10 @@ def run(argv: list[str]) -> int:
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code
-    from tailgate.reports.documents.render.terminal import standard_output
-    from tailgate.reports.documents.run.write import print_summary
+    from tailgate.reports.documents.render.terminal import print_in_short, standard_output
+    from tailgate.reports.documents.run.write import run_document
 
-    print_summary(summary, standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
+    print_in_short(run_document(summary), standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code

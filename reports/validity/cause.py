@@ -21,7 +21,7 @@ _HAPPENED: Final = {
     "duplicates": "The records are wrong: {why}",
     "client_resources": "The load generator ran out of resources: {why}",
     "clock": "This machine's clock was set while it measured: it jumped by {value}{bound}",
-    "own_error": "This machine was too busy, or too slow, for this load: {value} is {why}{bound}",
+    "own_error": "This machine was too busy, or too slow, for this load: {why}. That is ± {value}; ± {most} is allowed",
     "injector_busy": "The load generator was at its limit: in one second its thread computed for {value} of the time"
     "{bound}",
     "dispatch_lag": "The load generator itself was late: one request in a hundred was begun {value} or more after its "
@@ -69,7 +69,7 @@ def _happened(check: Check) -> str:
         text = "{why}"
     value, most = (f"{plain(number)} {check.unit}".rstrip() for number in (check.value, check.bound))
     bound = f"; at most {most} is allowed" if check.bound else ""
-    return _sentence(text.format(why=check.why, value=value, bound=bound))
+    return _sentence(text.format(why=check.why, value=value, most=most, bound=bound))
 
 
 def _sentence(text: str) -> str:

@@ -50,8 +50,9 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
         because = f"{cause.why}: {cause.value:.4g} {cause.unit}"
     if (analysis.run.manifest.injector_nice or 0) >= 0:
         remedy += _PRIORITY
-    why = f"half of what the load generator itself leaves uncertain of {label} {value:.4g} ms"
-    why += f" ({because})" if because else ""
+    because = f" ({because})" if because else ""
+    why = f"{label} is {value:.4g} ms, and known only to lie between {ends[0]:.4g} and {ends[1]:.4g} ms because of"
+    why += f" this machine{because}"
     half, bound = (ends[1] - ends[0]) / 2, max(CERTIFIED_MS, CERTIFIED_SHARE * value)
     return Check(OWN_ERROR, "fail", half, bound, "ms", why, remedy)
 
