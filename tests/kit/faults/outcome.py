@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class FaultyRun:
     words: str  # all that was printed
     took_s: float  # from the fault (or the start, where the server has it from the start) to the end
     struck: Callable[[int], bool] = lambda _index: False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_behind: tuple[str, ...] = ()  # processes that outlived it
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -60,6 +60,7 @@ class FaultyRun:
     def broken(self) -> list[str]:
         """What must hold of any run and doesn't: words fit for people, and no row lost or made up."""
         wrong = [f"it printed {word!r}" for word in NEVER if word in self.words]
+        wrong += [f"it left behind {process}" for process in self.left_behind]
         if not self.measured:
             return wrong
         rows = self.requests()

@@ -22,6 +22,12 @@ def test_public_names_hold_no_secret() -> None:
     assert public_name("localhost:8000") == "localhost:8000"
 
 
+def test_a_query_is_refused_without_showing_it() -> None:
+    with pytest.raises(UserError, match="'http://127.0.0.1/base' was given with a query") as refused:
+        resolve("http://127.0.0.1/base?sig=secret", "/v1/completions", Trust())
+    assert "secret" not in str(refused.value)
+
+
 def test_default_ports_and_paths() -> None:
     plain = resolve("http://127.0.0.1", "/v1/completions", Trust())
     assert (plain.address, plain.host_header, plain.target) == (("127.0.0.1", 80), "127.0.0.1", "/v1/completions")
