@@ -5,6 +5,7 @@ Locust's own end their listener at the first message that they can't read. These
 checked (`messages`).
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -108,7 +109,8 @@ class WorkerSocket(zmqrpc.Client):
         if self._seal is None or _MASTER in self._seal.peers:
             self.send(message)
         else:
-            self.socket.send(self._seal.seal(b""), zmq.NOBLOCK)
+            with contextlib.suppress(zmq.Again):  # a queue of greetings for a master that isn't there yet is enough
+                self.socket.send(self._seal.seal(b""), zmq.NOBLOCK)
 
     def send(self, message: Any) -> None:
         """Send a message. Without a master's greeting there is nobody to send it to, and it is dropped."""

@@ -22,7 +22,7 @@ Handler = Callable[[int], None]
 READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
 # At most this many ready descriptors are handled before deadlines are looked at again: 16 reads are 0.1 ms.
-# The compiled poller looks at deadlines before each read.
+# The compiled poller looks at deadlines before each read, the loop before each handler.
 _BATCH: Final = 16
 _POLLER_BATCH: Final = 1024
 # While requests are in flight the loop looks round this often: what it finds came since the look before.
@@ -39,7 +39,7 @@ class EventLoop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.other_poller: Poll | None = None  # waits instead of us, once there is one
-        self.may_pause = False  # no one waits for an answer's end in order to send the next request
+        self.may_pause = False  # nobody waits for an answer's end in order to send the next request
         self._attended = False
         self._beating = False
         self._connecting = 0
@@ -52,6 +52,7 @@ class EventLoop:
         self._forgotten: set[int] = set()  # in this batch: what was ready on them was another socket's
         # CLOCK_REALTIME before the last look that had room for more than it reported: what it reports came after.
         self.unseen_since_ns = 0
+        self.looked_ns = time.clock_gettime_ns(_REALTIME)  # before the last such look; nothing was watched before
         # Called once a turn with the time of its start; True: there is more to do, don't wait for events.
         self.idle: Callable[[int], bool] = lambda _now_ns: False
         self._turn_max_ns = 0
@@ -135,7 +136,7 @@ class EventLoop:
         poll, handlers, timers = self._epoll.poll, self._handlers, self._timers
         monotonic, realtime, forgotten = time.monotonic_ns, time.clock_gettime_ns, self._forgotten
         self._running = True
-        turn_began, looked = monotonic(), realtime(_REALTIME)
+        turn_began = monotonic()
         while self._running:
             busy = self.idle(turn_began)
             other = self.other_poller
@@ -148,16 +149,18 @@ class EventLoop:
                 looking = realtime(_REALTIME)
                 events = poll(0 if busy else None, _BATCH)
                 turn_began = monotonic()
-                self.unseen_since_ns = looked
+                self.unseen_since_ns = self.looked_ns
                 if len(events) < _BATCH:  # a full batch may have left others waiting
-                    looked = looking
+                    self.looked_ns = looking
             else:
                 events = other.poll(not busy, _POLLER_BATCH, timers[0][0] if timers else _NEVER)
                 turn_began = other.woke
                 self.unseen_since_ns = other.unseen_since
             forgotten.clear()
             for fd, mask in events:
-                # An earlier handler of this batch may have closed it, and opened another socket of that number.
+                while timers and timers[0][0] <= monotonic():  # a due send goes before a read
+                    heapq.heappop(timers)[2]()
+                # An earlier handler, or a deadline, may have closed it, and opened another socket of that number.
                 handler = handlers.get(fd)
                 if handler is not None and not (forgotten and fd in forgotten):
                     handler(mask)

@@ -106,12 +106,12 @@ class Injector:
         self._stats = ClientStats(job.injector)
         self._stats.kernel_stamps = job.stamps == "kernel" and self._stamps.available
         self._stats.delayed_acks = job.delayed_acks
-        self._loop.may_pause = job.loop == "open"
         self._recorder = Recorder(Path(job.spool), job.injector)
         servers = len(job.urls)
         self._dispatcher = Dispatcher(self._loop, endpoints, servers, self._stats, self._ended, job.keepalive_ns)
         source = make_source(job, self._loop, endpoints, self._dispatcher, self._stats)
         self._schedule, self._maker = source.schedule, source.maker
+        self._loop.may_pause = isinstance(self._schedule, OpenLoop) and not self._schedule.has_followers
         if isinstance(self._schedule, LocustfileLoop):
             self._recorder.write_first(self._schedule.spools)
         self._live_stats = LiveStats(source.class_of if job.by_class else None)

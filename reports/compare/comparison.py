@@ -18,7 +18,7 @@ from tailgate.reports.metrics.catalogue import COMPARED, Metric, metric_of
 from tailgate.reports.metrics.slo import LATENCIES, Threshold, parse
 from tailgate.reports.rundir.fingerprint import differences, gpu_count, gpus_in_words
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.stats.between_runs import Ratio, RunsMean, ratio, runs_mean
+from tailgate.reports.stats.between_runs import Known, Ratio, RunsMean, ratio, runs_mean
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.compare/1"
@@ -198,7 +198,7 @@ def _point(
         figures[metric.key] = runs_mean([value for _, value in mine])
         if base and runs is not base:
             plans, base_plans = ([run.manifest.plan_hash for run, _ in side] for side in (mine, theirs))
-            over_base = ratio([v for _, v in theirs], [v for _, v in mine], base_plans, plans)
+            over_base = ratio(_with_ends(theirs, metric), _with_ends(mine, metric), base_plans, plans)
             if over_base is not None:
                 ratios[metric.key] = over_base
     offered = [r for run in runs if (r := run.summary.load.offered_rps) is not None]
@@ -207,6 +207,10 @@ def _point(
 
 def _known(runs: Sequence[StoredRun], metric: Metric) -> list[tuple[StoredRun, float]]:
     return [(run, value) for run in runs if (value := run.value(metric)) is not None and math.isfinite(value)]
+
+
+def _with_ends(known: Sequence[tuple[StoredRun, float]], metric: Metric) -> list[Known]:
+    return [(value, *(run.ends(metric) or (value, value))) for run, value in known]
 
 
 def _fronts(points: Sequence[Configuration]) -> list[Front]:

@@ -115,6 +115,12 @@ class StoredRun:
         return slo.good if slo and (slo.good_means or slo.good_means_by_class) else None
 
     @property
+    def good_ends(self) -> tuple[int, int]:
+        """The fewest and the most good requests that the load generator's own error leaves possible."""
+        slo, good = self.summary.slo, self.good or 0
+        return (slo.good_ends if slo is not None else None) or (good, good)
+
+    @property
     def overloaded(self) -> bool:
         return bool(self.summary.load.overloaded)
 

@@ -109,6 +109,10 @@ class Analysis:
         """Requests of any phase that are good if the client's own error made them look as bad as it could."""
         return self._meeting(benefit_of_doubt=True, side="low")
 
+    def good_of(self, side: Side) -> Mask:
+        """Good requests as best known, or at an end of the client's own error: at the low one they are most."""
+        return self.judged & {"best": self.met, "low": self.possibly_met, "high": self.surely_met}[side]
+
     @cached_property
     def unknown(self) -> Mask:
         """Ok requests of any phase that may be good: a latency of theirs is unknown, since arrivals were not kept."""

@@ -29,6 +29,7 @@ class Metric:
     # whether there are percentiles that count failures as infinitely late: of latencies that a target could improve by
     # failing
     failures_count: bool = False
+    counts_tokens: bool = False  # whether it is only as true as the server's count of tokens
     rare: bool = False  # whether documents show it on demand only, unless an objective names it
     variant_of: str = ""  # the metric that it only says again where the two are alike
 
@@ -83,7 +84,7 @@ LATENCIES: Final = (
     ),
     _latency(
         "tpot", "TPOT", "Time per output token: how long an answer took after its first token, for each further one.",
-        "objective", "gated", "per_request",
+        "objective", "gated", "per_request", "counts_tokens",
     ),
     _latency(
         "stall", "stall", "The longest pause within an answer.", "objective", "gated", "per_request", "rare",
@@ -99,7 +100,7 @@ LATENCIES: Final = (
     ),
     _latency(
         "normalized_e2e", "E2E per token", "The time of a whole request divided by the tokens of its answer.",
-        "objective", "gated", "per_request", "rare",
+        "objective", "gated", "per_request", "rare", "counts_tokens",
     ),
 )  # fmt: skip
 SHARES: Final = (
@@ -111,26 +112,29 @@ SHARES: Final = (
 )  # fmt: skip
 RATES: Final = (
     _throughput("requests_per_s", "requests/s", "Requests that ended in a second of the steady window.", gated=True),
-    _throughput("input_tokens_per_s", "input tokens/s", "Prompt tokens that were worked off in a second."),
-    _throughput("output_tokens_per_s", "output tokens/s", "Tokens of answers that came in a second.", gated=True),
-    _throughput("total_tokens_per_s", "tokens/s", "Tokens of prompts and answers in a second.", gated=True),
+    _throughput("input_tokens_per_s", "input tokens/s", "Prompt tokens that were worked off in a second.",
+                counts_tokens=True),
+    _throughput("output_tokens_per_s", "output tokens/s", "Tokens of answers that came in a second.", gated=True,
+                counts_tokens=True),
+    _throughput("total_tokens_per_s", "tokens/s", "Tokens of prompts and answers in a second.", gated=True,
+                counts_tokens=True),
     Metric("goodput", "goodput", "/s", ("slo", "goodput_rps"), "rate",
            "Good requests in a second: those that ended ok and within the limits of the objectives.", higher=True,
            objective=True, gated=True),
 )  # fmt: skip
 VALUES: Final = (
     _value("tokens_per_s_per_gpu", "output tokens/s per GPU", "/s", ("derived", "tokens_per_s_per_gpu"),
-           "Tokens of answers that came in a second, divided by the number of GPUs.", higher=True),
+           "Tokens of answers that came in a second, divided by the number of GPUs.", higher=True, counts_tokens=True),
     _value("tokens_per_s_per_user", "tokens/s per user (1 / TPOT)", "/s", ("derived", "tokens_per_s_per_user"),
-           "How fast one user sees tokens come.", higher=True),
+           "How fast one user sees tokens come.", higher=True, counts_tokens=True),
     _value("cost.per_million_output", "$ per million output tokens", "$", ("cost", "per_million_output"),
-           "The whole bill of the GPUs, divided by the tokens of answers.", gated=True),
+           "The whole bill of the GPUs, divided by the tokens of answers.", gated=True, counts_tokens=True),
     _value("cost.per_million_total", "$ per million tokens", "$", ("cost", "per_million_total"),
-           "The whole bill of the GPUs, divided by the tokens of prompts and answers.", gated=True),
+           "The whole bill of the GPUs, divided by the tokens of prompts and answers.", gated=True, counts_tokens=True),
     _value("cost.at_slo", "$ per million output tokens at the SLO", "$", ("cost", "per_million_output_at_slo"),
-           "The whole bill of the GPUs, divided by the tokens of good requests only."),
+           "The whole bill of the GPUs, divided by the tokens of good requests only.", counts_tokens=True),
     _value("energy.j_per_output_token", "J per output token", "J", ("energy", "j_per_output_token"),
-           "The energy of the GPUs, divided by the tokens of answers.", gated=True),
+           "The energy of the GPUs, divided by the tokens of answers.", gated=True, counts_tokens=True),
     _value("kv_usage", "KV cache in use, mean share", "", ("server", "kv_usage", "mean"),
            "How full the server's memory for the tokens at work was."),
     _value("power_w", "GPU power", "W", ("gpu", "power_w"), "What all GPUs drew together, on average."),

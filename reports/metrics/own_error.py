@@ -58,14 +58,13 @@ def ends(
     """The least and the most of each figure of `ns`, in ns; jitter is taken for exact.
 
     A request that was sent late was late for its user and not for the server, so in an open loop a figure that counts
-    from the planned time lies between that from the sending and that from the plan. Requests that were due while
+    from the planned time lies between that without our lateness and that from the plan. Requests that were due while
     another one's lateness lasted met another queue than planned: by that lateness and one step of the server.
     """
     if not scan.bounded:
         return dict(ns), dict(ns)
     first, last = run.column("first_token_ns"), run.column("last_token_ns")
-    late = run.column("sent_ns") - run.column("scheduled_ns") if run.manifest.loop == "open" else np.zeros(len(run))
-    late = np.maximum(np.nan_to_num(late), 0.0)
+    late = _own_lateness(run)
     moved = _moved_by_others(run, scan, late)
     first_low, first_high = 1e3 * scan.first_low_us, 1e3 * scan.first_high_us
     last_low, last_high = 1e3 * scan.last_low_us, 1e3 * scan.last_high_us
@@ -93,15 +92,24 @@ def ends(
     return ({**ns, **{name: np.maximum(values, 0.0) for name, values in low.items()}}, {**ns, **high})
 
 
+def _own_lateness(run: Run) -> Floats:
+    """How late we sent each request, ns; what a new connection takes is the network's and the server's."""
+    if run.manifest.loop != "open":
+        return np.zeros(len(run))
+    set_up = np.nan_to_num(run.column("connected_ns") - run.column("connect_start_ns"))
+    late = run.column("sent_ns") - run.column("scheduled_ns") - np.maximum(set_up, 0.0)
+    return np.maximum(np.nan_to_num(late), 0.0)
+
+
 def _moved_by_others(run: Run, scan: Scan, late_ns: Floats) -> Floats:
     """By how much each request's answer may have been moved by others' late sending, ns."""
     moved = np.zeros(len(run))
     late = np.flatnonzero(late_ns > LATE_NS)
     if not len(late):
         return moved
-    due, sent = run.column("scheduled_ns"), run.column("sent_ns")
+    due = run.column("scheduled_ns")
     late = late[np.argsort(due[late])]
-    begin, end = due[late], sent[late] + late_ns[late]
+    begin, end = due[late], due[late] + 2 * late_ns[late]
     # Latenesses that overlap count as one, with the largest of them.
     reach = np.maximum.accumulate(end)
     heads = np.flatnonzero(np.concatenate([[True], begin[1:] > reach[:-1]]))

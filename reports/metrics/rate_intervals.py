@@ -10,6 +10,7 @@ import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.arrivals import padded_sum
+from tailgate.reports.metrics.requests import Side
 from tailgate.reports.metrics.throughput import (
     answer_began_ns,
     answer_ended_ns,
@@ -33,8 +34,10 @@ class RateInterval:
     above: float | None
 
 
-def rate(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
+def rate(analysis: Analysis, metric: str, rows: Mask, side: Side = "best") -> RateInterval | None:
     """A rate (a key of `reports.metrics.slo.RATES`, or `goodput`) of some rows; None where it isn't known.
+
+    Goodput depends on latencies: `side` says at which end of the client's own error.
 
     Output tokens have bounds only where all rows are meant: content arrivals per bin tell how they vary.
     """
@@ -44,7 +47,7 @@ def rate(analysis: Analysis, metric: str, rows: Mask) -> RateInterval | None:
     first, last = answer_began_ns(run), answer_ended_ns(run)
     match metric:
         case "goodput":
-            good = rows & analysis.good
+            good = rows & analysis.good_of(side)
             if (rows & analysis.judged & analysis.unknown).any():
                 return None
             return _counted(analysis, analysis.begin_ns, good)

@@ -100,6 +100,17 @@ def drifting(base: Floats, base_at: Floats, other: Floats, other_at: Floats) -> 
     return Shift(beta[..., 2], np.sqrt(variance * inverse[2, 2]), float(df), n)
 
 
+def at_ends(shift_of: Callable[[Floats], Shift], values: Floats, low: Floats, high: Floats) -> tuple[Shift, Shift]:
+    """The shift at the least and at the most that values between `low` and `high` allow.
+
+    `shift_of` is linear in the values: each goes to the end that its weight asks for.
+    """
+    here = float(shift_of(values).mean)
+    weights = np.array([float(shift_of(values + one).mean) - here for one in np.eye(len(values))])
+    up = weights > 0
+    return shift_of(np.where(up, low, high)), shift_of(np.where(up, high, low))
+
+
 def t_point(tail: float, df: float) -> float:
     """The point that Student's t exceeds with probability `tail`."""
     from scipy.special import stdtrit  # takes its time to load: only comparisons need it
@@ -128,28 +139,39 @@ def runs_mean(values: Sequence[float]) -> RunsMean:
     return RunsMean(*over_runs(values, (1 - LEVEL) / 2), tuple(values))
 
 
+# A run's figure, and the least and the most that the load generator's own error leaves possible of it.
+Known = tuple[float, float, float]
+
+
 def ratio(
-    base: Sequence[float], other: Sequence[float], base_plans: Sequence[str], other_plans: Sequence[str]
+    base: Sequence[Known], other: Sequence[Known], base_plans: Sequence[str], other_plans: Sequence[str]
 ) -> Ratio | None:
     """`other` over `base`; None where a side has no value or one that is not positive.
 
     Where both sides ran the same plans, once each, pairs are compared: what a plan does to both cancels.
     """
-    if not base or not other or min(*base, *other) <= 0:
+    if not base or not other or min(known[0] for known in (*base, *other)) <= 0:
         return None
-    x, y = np.log(base), np.log(other)
-    pairs = _pairs(base_plans, other_plans)
+    values, low, high = np.log(np.maximum(np.array([*base, *other]), 1e-12)).T
+    n, pairs = len(base), _pairs(base_plans, other_plans)
     if pairs is not None and len(pairs) >= 2:
-        return _ratio_of(paired(np.array([y[j] - x[i] for i, j in pairs])), "paired")
-    if len(x) < 2 or len(y) < 2:
-        return Ratio(math.exp(float(y.mean() - x.mean())), None, None, "single runs")
-    return _ratio_of(unpaired(x, y), "unpaired")
+        mine, theirs = (np.array(places) for places in zip(*pairs, strict=True))
+        return _ratio_of(lambda x: paired(x[n + theirs] - x[mine]), values, low, high, "paired")
+    if len(base) < 2 or len(other) < 2:
+        return Ratio(math.exp(float(values[n:].mean() - values[:n].mean())), None, None, "single runs")
+    return _ratio_of(lambda x: unpaired(x[:n], x[n:]), values, low, high, "unpaired")
 
 
-def _ratio_of(shift: Shift, how: Literal["paired", "unpaired"]) -> Ratio:
-    half = t_point((1 - LEVEL) / 2, shift.df) * float(shift.error)
-    mean = float(shift.mean)
-    return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), how)
+def _ratio_of(
+    shift_of: Callable[[Floats], Shift], values: Floats, low: Floats, high: Floats, how: Literal["paired", "unpaired"]
+) -> Ratio:
+    here = shift_of(values)
+    shifts = (here, *at_ends(shift_of, values, low, high))
+    halves = [t_point((1 - LEVEL) / 2, shift.df) * float(shift.error) for shift in shifts]
+    each = [(float(shift.mean) - half, float(shift.mean) + half) for shift, half in zip(shifts, halves, strict=True)]
+    return Ratio(
+        math.exp(float(here.mean)), math.exp(min(a for a, _ in each)), math.exp(max(b for _, b in each)), how
+    )  # fmt: skip
 
 
 def _pairs(base: Sequence[str], other: Sequence[str]) -> list[tuple[int, int]] | None:

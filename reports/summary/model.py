@@ -63,6 +63,10 @@ class SloSummary:
     good_means: list[str]
     good_means_by_class: dict[str, list[str]]
     thresholds: list[Objective]
+    # the fewest and the most good requests that the client's own error leaves possible
+    good_ends: tuple[int, int] | None = None
+
+    OPTIONAL: ClassVar = ("good_ends",)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,14 @@ def slo(analysis: Analysis, judged: list[Judged]) -> model.SloSummary | None:
         good_means=_conditions(analysis.slo),
         good_means_by_class={name: _conditions(slo) for name, slo in analysis.class_slos.items() if slo.good},
         thresholds=[_objective(objective) for objective in judged],
+        good_ends=_good_ends(analysis) if not unknown else None,
     )
+
+
+def _good_ends(analysis: Analysis) -> tuple[int, int] | None:
+    if not analysis.scan.bounded:
+        return None
+    return int(np.count_nonzero(analysis.good_of("high"))), int(np.count_nonzero(analysis.good_of("low")))
 
 
 def _objective(judged: Judged) -> Objective:

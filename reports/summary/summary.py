@@ -27,6 +27,7 @@ from tailgate.reports.telemetry.deployment import deployment_memory, lifecycle
 from tailgate.reports.telemetry.gpu import gpu_views
 from tailgate.reports.telemetry.server import server_view
 from tailgate.reports.validity.client import client_checks
+from tailgate.reports.validity.lateness import lateness_checks
 from tailgate.reports.validity.own_error import own_error_check
 from tailgate.reports.validity.server import server_checks
 from tailgate.reports.validity.state import state_checks, without_lost
@@ -108,7 +109,8 @@ def summary_of(analysis: Analysis) -> Summary:
     """Work out everything there is to know of an analysed run."""
     manifest = analysis.run.manifest
     (flight, overloaded), gpus, server = in_flight(analysis.run), gpu_views(analysis), server_view(analysis)
-    checks = [*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, gpus)]
+    checks = [*client_checks(analysis), *lateness_checks(analysis), *server_checks(analysis)]
+    checks += state_checks(analysis, gpus)
     checks = without_lost(analysis.run, checks)
     judged = judge(analysis, bool(overloaded))
     causes = [check for check in checks if check.status == "noted"]

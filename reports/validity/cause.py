@@ -21,7 +21,7 @@ _HAPPENED: Final = {
     "duplicates": "The records are wrong: {why}",
     "client_resources": "The load generator ran out of resources: {why}",
     "clock": "This machine's clock was set while it measured: it jumped by {value}{bound}",
-    "own_error": "This machine was too busy, or too slow, for this load: {why}. That is ± {value}; ± {most} is allowed",
+    "own_error": "This machine was too busy, or too slow, for this load: {why}{bound}",
     "injector_busy": "The load generator was at its limit: in one second its thread computed for {value} of the time"
     "{bound}",
     "dispatch_lag": "The load generator itself was late: one request in a hundred was begun {value} or more after its "
@@ -34,6 +34,7 @@ _HAPPENED: Final = {
     "others, so that nobody knows when each of them came{bound}",
     "coalesced_first_tokens": "The load generator read answers too late: {value} of the first tokens were read "
     "together with others, so that nobody knows when they came{bound}",
+    "bursts": "The load generator was late at times: {why} is {value}{bound}",
     "offered_load": "The load generator offered less load than it should: {value} of it is missing{bound}",
     "bookkeeping": "The records don't add up: two counts of the time that requests were in flight differ by {value}"
     "{bound}",

@@ -7,29 +7,24 @@ the deployment's state and of the files `reports.validity.state`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.rundir.run import Run
-from tailgate.reports.telemetry.client import busiest_second, client_column, lag_counts, lag_percentile, lag_sum_ns
+from tailgate.reports.telemetry.client import client_column, lag_counts, lag_sum_ns
 from tailgate.workloads.common.arrays import Floats, Mask
 
-DISPATCH_LAG_MS: Final = 5.0
 OFFERED_SHARE: Final = 0.01
 # Of a closed loop: what a user's way back may take on the mean, whatever the share.
 RETURN_MS: Final = 2.0
-TURNAROUND_LAG_MS: Final = 20.0
-RECEIVE_LAG_MS: Final = {"kernel": 5.0, "user": 1.0}
-COALESCED_SHARE: Final = 0.005
-BUSY_SHARE: Final = 0.85
 BOOKKEEPING_SHARE: Final = 0.005
 CLOCK_STEP_MS: Final = 0.1
 LOST_SHARE: Final = 0.001
 
-_FEWER_USERS: Final = (
+FEWER_USERS: Final = (
     "Free a core for the load generator, use fewer users, or spread them over machines (tailgate worker)."
 )
 
@@ -50,6 +45,11 @@ class Check:
     why: str = ""  # what it means, or why it could not be made
     remedy: str = ""  # what to do when it fails
 
+    @property
+    def holds(self) -> bool:
+        """Whether it was made and voids nothing."""
+        return self.status in ("ok", "noted")
+
     def reason(self) -> str:
         """One line for `invalid_reasons`."""
         figures = ""
@@ -69,22 +69,9 @@ def client_checks(analysis: Analysis) -> Iterator[Check]:
     yield _finished(analysis.run)
     yield _offered_load(analysis)
     yield _client_resources(analysis.run)
-    for check in _causes(analysis):
-        is_cause = analysis.scan.bounded and check.status == "fail"
-        yield replace(check, status="noted") if is_cause else check
     yield _bookkeeping(analysis.run)
     yield _clock(analysis.run)
     yield _lost(analysis)
-
-
-def _causes(analysis: Analysis) -> Iterator[Check]:
-    """What widens the client's own error of a figure. Of runs that don't tell that error, tests of their own."""
-    yield _dispatch_lag(analysis)
-    if analysis.run.manifest.loop == "closed":
-        yield _turnaround_lag(analysis.run)
-    yield _receive_lag(analysis.run)
-    yield from _coalesced(analysis)
-    yield _busy(analysis.run)
 
 
 def _finished(run: Run) -> Check:
@@ -108,18 +95,6 @@ def _finished(run: Run) -> Check:
     return Check("interrupted", "ok", 0.0, 0.0, "", "the run came to its end")
 
 
-def _dispatch_lag(analysis: Analysis) -> Check:
-    limit = analysis.slo.ttft_limit_ms
-    bound = max(DISPATCH_LAG_MS, 0.01 * limit if limit else 0.0)
-    lag = analysis.dispatch_lag_ms
-    # The plain percentile, without a floor: a check must be able to fail a short run.
-    value = float(np.percentile(lag, 99, method="inverted_cdf")) if len(lag) else None
-    return at_most(
-        "dispatch_lag", value, bound, "ms", "p99 of the dispatch lag",
-        "Lower the rate, add --injectors, or free a core for the load generator.",
-    )  # fmt: skip
-
-
 def _offered_load(analysis: Analysis) -> Check:
     name, why = "offered_load", "share of due requests that were never attempted"
     if analysis.run.manifest.loop == "closed":
@@ -136,27 +111,18 @@ def _offered_load(analysis: Analysis) -> Check:
 
 def _offered_by_users(run: Run) -> Check:
     """A closed loop offers its users' requests: time in which a user could have asked and had not is not offered."""
-    late, in_flight, returns = _ways_back(run)
+    late, in_flight, returns = ways_back(run)
     if not returns or not in_flight:
         why = "no user came back for a second request"
         return Check("offered_load", "unchecked", None, 100 * OFFERED_SHARE, "%", why)
     whole = in_flight + late
     return at_most(
         "offered_load", 100 * late / whole, 100 * max(OFFERED_SHARE, RETURN_MS * 1e6 * returns / whole), "%",
-        "share of the users' time between a request's end (and their thinking) and their next request", _FEWER_USERS,
+        "share of the users' time between a request's end (and their thinking) and their next request", FEWER_USERS,
     )  # fmt: skip
 
 
-def _turnaround_lag(run: Run) -> Check:
-    _, in_flight, returns = _ways_back(run)
-    bound = max(TURNAROUND_LAG_MS, 0.1 * in_flight / returns / 1e6 if returns else 0.0)
-    return at_most(
-        "turnaround_lag", lag_percentile(run, "turnaround_lag", 99), bound, "ms",
-        "p99 of how late users came back for their next request", _FEWER_USERS,
-    )  # fmt: skip
-
-
-def _ways_back(run: Run) -> tuple[float, float, float]:
+def ways_back(run: Run) -> tuple[float, float, float]:
     """(summed turn-around lag, summed time in flight, in ns; how many users' returns), all from the measure phase on.
 
     Up to the run's end: who had not come back by the end of the measure phase is booked behind it.
@@ -177,39 +143,6 @@ def _client_resources(run: Run) -> Check:
         "client_resources", float(len(rows)), 0.0, "requests",
         f"{len(rows):,} requests for which the load generator had no descriptor, local port or memory{where}",
         "Raise the limit of open files (ulimit -n), widen net.ipv4.ip_local_port_range or name more target addresses.",
-    )  # fmt: skip
-
-
-def _receive_lag(run: Run) -> Check:
-    if run.manifest.stamp == "mixed":
-        why = "the kernel did not stamp every read as it was asked to, so it is unknown how late answers were read"
-        return Check("receive_lag", "fail", None, None, "ms", why, "Run it again; another process may have interfered.")
-    bound = RECEIVE_LAG_MS[run.manifest.stamp]
-    return at_most(
-        "receive_lag", lag_percentile(run, "receive_lag", 99), bound, "ms",
-        f"p99 of how late answers were read ({run.manifest.stamp} time stamps)",
-        "Free a core for the load generator, or add --injectors.",
-    )  # fmt: skip
-
-
-def _coalesced(analysis: Analysis) -> Iterator[Check]:
-    run, remedy = analysis.run, "Free a core for the load generator, or add --injectors."
-    chunks = run.column("chunks")[run.measured]
-    total, merged = chunks.sum(), run.column("client_coalesced")[run.measured].sum()
-    bound = 100 * COALESCED_SHARE
-    why = "share of tokens that were read late together with others, so that their own times are not known"
-    yield at_most("coalesced_arrivals", 100 * merged / total if total else None, bound, "%", why, remedy)
-    first = np.asarray(run.requests["first_token_coalesced"].to_numpy())[run.measured & (run.column("chunks") > 0)]
-    why = "share of first tokens that were read late together with others"
-    yield at_most("coalesced_first_tokens", 100 * float(first.mean()) if len(first) else None, bound, "%", why, remedy)
-
-
-def _busy(run: Run) -> Check:
-    share = busiest_second(run)
-    return at_most(
-        "injector_busy", None if share is None else 100 * share, 100 * BUSY_SHARE, "%",
-        "largest share of one second in which the injector's thread was computing",
-        "Add --injectors, or spread the load over machines (tailgate worker).",
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ whatever the client did to its figure stands, however wide the interval. Lags, s
 tests of their own: they name the cause.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailgate.reports.metrics.analysis import Analysis
 from tailgate.reports.metrics.catalogue import METRICS
@@ -21,8 +22,22 @@ _PRIORITY: Final = (
     " It has no priority over other processes here: run it as root, with --cap-add SYS_NICE in a container, or with"
     " LimitNICE=-15 in a systemd unit."
 )
-# (label, value, ends), ms
-Figure = tuple[str, float, Ends]
+
+
+class Figure(NamedTuple):
+    """What the client's own error may spoil. Without value and ends (a share, too few requests) any is too much."""
+
+    label: str
+    value_ms: float | None
+    ends_ms: Ends | None
+
+    @property
+    def half_ms(self) -> float:
+        return math.inf if self.ends_ms is None else (self.ends_ms[1] - self.ends_ms[0]) / 2
+
+    @property
+    def certified(self) -> bool:
+        return self.value_ms is not None and self.ends_ms is not None and certified(self.value_ms, self.ends_ms)
 
 
 def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, causes: Iterable[Check]) -> Check:
@@ -37,10 +52,11 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
         why = "this run's records don't say which arrivals are exact: the rules of its time apply"
         return Check(OWN_ERROR, "unchecked", why=why)
     figures = list(_asked(analysis)) if undecided is None else undecided
-    wide = [figure for figure in figures if not certified(figure[1], figure[2])]
+    wide = [figure for figure in figures if not figure.certified]
     if not wide:
         return Check(OWN_ERROR, "ok", why="the load generator's own error changes no answer")
-    label, value, ends = max(wide, key=lambda figure: (figure[2][1] - figure[2][0]) / max(figure[1], 1e-9))
+    known = [figure for figure in wide if figure.value_ms is not None and figure.ends_ms is not None]
+    worst = max(known or wide, key=lambda figure: figure.half_ms / max(figure.value_ms or 0.0, 1e-9))
     cause = max(causes, key=_excess, default=None)
     remedy = cause.remedy if cause is not None else _REMEDY
     because = kept_from_running(analysis.run)
@@ -51,10 +67,12 @@ def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, caus
     if (analysis.run.manifest.injector_nice or 0) >= 0:
         remedy += _PRIORITY
     because = f" ({because})" if because else ""
-    why = f"{label} is {value:.4g} ms, and known only to lie between {ends[0]:.4g} and {ends[1]:.4g} ms because of"
-    why += f" this machine{because}"
-    half, bound = (ends[1] - ends[0]) / 2, max(CERTIFIED_MS, CERTIFIED_SHARE * value)
-    return Check(OWN_ERROR, "fail", half, bound, "ms", why, remedy)
+    if worst.value_ms is None or worst.ends_ms is None:
+        why = f"what the load generator itself did to {worst.label} decides whether its objective is met{because}"
+        return Check(OWN_ERROR, "fail", why=why, remedy=remedy)
+    why = f"{worst.label} is {worst.value_ms:.4g} ms, known only to ± {worst.half_ms:.3g} ms{because}"
+    bound = max(CERTIFIED_MS, CERTIFIED_SHARE * worst.value_ms)
+    return Check(OWN_ERROR, "fail", worst.half_ms, bound, "ms", why, remedy)
 
 
 def _excess(check: Check) -> float:
@@ -66,4 +84,4 @@ def _asked(analysis: Analysis) -> Iterable[Figure]:
         latency = analysis.latencies[name]
         value, ends = latency.at(q).value, latency.errors.get(f"p{q}")
         if value is not None and ends is not None:
-            yield f"{METRICS[name].label} p{q}", value, ends
+            yield Figure(f"{METRICS[name].label} p{q}", value, ends)

@@ -102,14 +102,14 @@ def steps() -> None:
     parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     fed = per_call_us(lambda: parser.feed_data(CHUNK))
     booking = Parsed().stream
-    booked = per_call_us(lambda: booking.received((1, 2, 0)))
+    booked = per_call_us(lambda: booking.received((1, 2, 0, True)))
 
     def digest() -> None:
         stream = TokenStream(Reading(chat=False, vllm=True))
         for k in range(200):
             stream.pieces.append(EVENT)
             stream.size += len(EVENT)
-            stream.received((1_000_000 * k, 1_000_000 * k + 20_000, 1_000_000 * k - 500_000))
+            stream.received((1_000_000 * k, 1_000_000 * k + 20_000, 1_000_000 * k - 500_000, True))
         stream.digest()
 
     digested = per_call_us(digest, 50) / 200 - booked

@@ -20,6 +20,7 @@ from tailgate.reports.build import build
 from tailgate.reports.stats.between_runs import POWER
 from tailgate.reports.stats.sequential_design import Design
 from tailgate.reports.summary.model import Summary
+from tailgate.reports.validity.cause import cause
 from tailgate.reports.validity.own_error import OWN_ERROR
 from tailgate.reports.verdicts.gate.metrics import GateMetric, gate_metric
 from tailgate.reports.verdicts.gate.operating_curve import decide, differences
@@ -68,8 +69,9 @@ async def pilot(experiment: Experiment, runs: int, out: Path, notify: Notify) ->
         spec = experiment.spec("baseline", experiment.points[0], 1).model_copy(update={"target": own_jitter})
         await execute(spec, folder, ["tailgate", "gate", "init", "--pilot", str(runs)], Watcher())
         summary = await asyncio.to_thread(build, folder)
-        if any(check.name != OWN_ERROR for check in summary.failed_checks):
-            raise UserError(f"the pilot's measuring failed: {summary.why}", where=str(folder))
+        # A gate holds its own metrics against the load generator's own error.
+        if failed := [check for check in summary.failed_checks if check.name != OWN_ERROR]:
+            raise UserError(f"the pilot's measuring failed: {cause(failed).happened}", where=str(folder))
         summaries.append(summary)
     return summaries
 

@@ -136,7 +136,9 @@ int take(Intake *s, int fd, int64_t since) {
     s->read = (int64_t)now.tv_sec * GIGA + now.tv_nsec;
     s->stamp = stamp_of(&message);
     s->since = s->full_since ? s->full_since : since;
-    s->full_since = n == READ_BYTES ? s->since : 0;
+    /* The kernel keeps one stamp for what it has merged: that of a full read may be a later byte's. */
+    char emptied = n < READ_BYTES;
+    s->full_since = emptied ? 0 : s->since;
     int came = n > 0 && s->stamp >= 0 ? decode(s, data, (size_t)n) : ODD;
     if (came < 0) return -1;
     if (came == ODD) {
@@ -145,23 +147,23 @@ int take(Intake *s, int fd, int64_t since) {
     }
     int64_t size = s->base + (int64_t)s->body.used;
     if (put(&s->stamps, &s->stamp, 8) || put(&s->reads, &s->read, 8) || put(&s->unseen, &s->since, 8) ||
-        put(&s->ends, &size, 8)) return -1;
+        put(&s->ends, &size, 8) || put(&s->emptied, &emptied, 1)) return -1;
     s->received += n;
     return came == MORE && size > s->limit ? FULL : came;
 }
 
 static PyObject *Intake_begin(Intake *s, PyObject *args) {
-    long long base, limit;
-    if (!PyArg_ParseTuple(args, "LL", &base, &limit)) return NULL;
-    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends};
-    for (int k = 0; k < 6; k++) {
+    long long base, limit, full_since;
+    if (!PyArg_ParseTuple(args, "LLL", &base, &limit, &full_since)) return NULL;
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends, &s->emptied};
+    for (int k = 0; k < 7; k++) {
         all[k]->used = 0;
         if (grow(all[k], 1)) return NULL;
     }
     s->base = base;
     s->limit = limit;
     s->received = 0;
-    s->full_since = 0;
+    s->full_since = full_since;
     s->state = SIZE;
     s->digits = 0;
     s->left = 0;
@@ -170,8 +172,8 @@ static PyObject *Intake_begin(Intake *s, PyObject *args) {
 }
 
 static void release(Intake *s) {
-    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends};
-    for (int k = 0; k < 6; k++) {
+    buffer *all[] = {&s->body, &s->raw, &s->stamps, &s->reads, &s->unseen, &s->ends, &s->emptied};
+    for (int k = 0; k < 7; k++) {
         PyMem_Free(all[k]->at);
         *all[k] = (buffer){NULL, 0, 0};
     }
@@ -186,12 +188,13 @@ static PyObject *Intake_end(Intake *s, PyObject *nothing) {
 
 static PyObject *Intake_drain(Intake *s, PyObject *nothing) {
     (void)nothing;
-    PyObject *found = Py_BuildValue("y#y#y#y#y#", s->stamps.at, (Py_ssize_t)s->stamps.used, s->reads.at,
-                                    (Py_ssize_t)s->reads.used, s->unseen.at, (Py_ssize_t)s->unseen.used, s->ends.at,
-                                    (Py_ssize_t)s->ends.used, s->body.at, (Py_ssize_t)s->body.used);
+    PyObject *found = Py_BuildValue("y#y#y#y#y#y#", s->stamps.at, (Py_ssize_t)s->stamps.used, s->reads.at,
+                                    (Py_ssize_t)s->reads.used, s->unseen.at, (Py_ssize_t)s->unseen.used, s->emptied.at,
+                                    (Py_ssize_t)s->emptied.used, s->ends.at, (Py_ssize_t)s->ends.used, s->body.at,
+                                    (Py_ssize_t)s->body.used);
     if (!found) return NULL;
     s->base += (int64_t)s->body.used;
-    s->body.used = s->stamps.used = s->reads.used = s->unseen.used = s->ends.used = 0;
+    s->body.used = s->stamps.used = s->reads.used = s->unseen.used = s->emptied.used = s->ends.used = 0;
     return found;
 }
 
@@ -208,6 +211,11 @@ static PyObject *get_read(Intake *s, void *unused) {
 static PyObject *get_since(Intake *s, void *unused) {
     (void)unused;
     return PyLong_FromLongLong(s->since);
+}
+
+static PyObject *get_full_since(Intake *s, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(s->full_since);
 }
 
 static PyObject *get_received(Intake *s, void *unused) {
@@ -251,10 +259,10 @@ static void Intake_dealloc(Intake *s) {
 }
 
 static PyMethodDef Intake_methods[] = {
-    {"begin", (PyCFunction)Intake_begin, METH_VARARGS, "begin(base, limit): a chunk's size comes next."},
+    {"begin", (PyCFunction)Intake_begin, METH_VARARGS, "begin(base, limit, full_since): a chunk's size comes next."},
     {"end", (PyCFunction)Intake_end, METH_NOARGS, "Give the memory back."},
-    {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, unseen, ends (int64 each) and body\n"
-     "since the last time."},
+    {"drain", (PyCFunction)Intake_drain, METH_NOARGS, "stamps, reads, unseen (int64 each), emptied (bytes),\n"
+     "ends (int64) and body since the last time."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -262,6 +270,8 @@ static PyGetSetDef Intake_getset[] = {
     {"stamp", (getter)get_stamp, NULL, "of the last read, ns", NULL},
     {"read", (getter)get_read, NULL, "when the last read was, ns", NULL},
     {"since", (getter)get_since, NULL, "since when the last read's bytes may have been there, ns", NULL},
+    {"full_since", (getter)get_full_since, NULL, "if the last read was full, since when what it left is there; else 0",
+     NULL},
     {"received", (getter)get_received, NULL, "received since `begin`", NULL},
     {"limit", (getter)get_limit, (setter)set_limit, "FULL beyond so many bytes of the body", NULL},
     {"odd", (getter)get_odd, NULL, "the last read's bytes, if they were ODD", NULL},
@@ -282,7 +292,7 @@ PyTypeObject Intake_type = {
     .tp_getset = Intake_getset,
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_intake", "See intake.py.", -1, NULL, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_intake", "Reads of streamed answers (`Intake`), and a poll that does them (`Poll`).", -1, NULL, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__intake(void) {
     static const struct { const char *name; int value; } results[] = {

@@ -22,6 +22,7 @@ typedef struct {
     /* int64, per read, since the last `drain`: the kernel's stamp, when we read, since when the bytes may have been
      * there (CLOCK_REALTIME, ns), and the body's size after it */
     buffer stamps, reads, unseen, ends;
+    buffer emptied; /* a byte, per read: 1 where it left nothing behind, so that the stamp is its last byte's */
     int64_t base;  /* body bytes before `body` */
     int64_t limit; /* beyond so many body bytes it is FULL */
     int64_t received; /* received, framing included, since `begin` */

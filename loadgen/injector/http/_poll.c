@@ -76,9 +76,10 @@ static int Poll_init(Poll *s, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_TypeError, "Poll takes no keywords");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "iy#", &s->epoll, &edges, &n)) return -1;
+    long long looked;
+    if (!PyArg_ParseTuple(args, "iy#L", &s->epoll, &edges, &n, &looked)) return -1;
     if (n < 16) { PyErr_SetString(PyExc_ValueError, "no edges"); return -1; }
-    s->looked = s->since = now_of(CLOCK_REALTIME);
+    s->looked = s->since = looked;
     s->edges.used = s->counts.used = 0;
     if (put(&s->edges, edges, (size_t)n) || grow(&s->counts, (size_t)n / 2)) return -1;
     s->counts.used = (size_t)n / 2;
@@ -294,8 +295,9 @@ static PyMemberDef Poll_members[] = {
 PyTypeObject Poll_type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "tailgate.loadgen.injector.http._intake.Poll",
-    .tp_doc = "Poll(epoll, edges): waits on a descriptor of epoll, and reads where it was given an intake.\n\n"
-              "Edges (int64 each) are those of the receive lags' buckets, in ns, rising.",
+    .tp_doc = "Poll(epoll, edges, looked): waits on a descriptor of epoll, and reads where it was given an intake.\n\n"
+              "Edges (int64 each) are those of the receive lags' buckets, in ns, rising; `looked` is CLOCK_REALTIME before\n"
+              "the last look that others have had (ns).",
     .tp_basicsize = sizeof(Poll),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,

@@ -26,7 +26,7 @@ _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 def _poll_of(loop: EventLoop) -> "_intake.Poll":
     if loop.other_poller is None:
-        loop.use(_intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes()))
+        loop.use(_intake.Poll(loop.epoll, LAG_EDGES_NS.tobytes(), loop.looked_ns))
     assert isinstance(loop.other_poller, _intake.Poll)
     return loop.other_poller
 
@@ -58,7 +58,7 @@ class FastConnection(Connection):
             usual = exchange.http_status == 200 and exchange.streamed and not self._complete and not len(self._out)
             if usual and data.endswith(b"\r\n"):
                 stream = exchange.stream
-                self._intake.begin(stream.size, stream.digest_at)
+                self._intake.begin(stream.size, stream.digest_at, self._unread_since_ns)
                 stream.intake, self._taking = self._intake, True
                 self._loop.set_handler(self._fd, self._take_in)
                 self._poll.give(self._fd, self._intake)
@@ -91,7 +91,7 @@ class FastConnection(Connection):
         if whole:
             self._leave()
             self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
-            self._finish((intake.stamp, intake.read, intake.since))
+            self._finish((intake.stamp, intake.read, intake.since, not intake.full_since))
         else:
             exchange.stream.catch_up()
             self._digest_early(exchange)
@@ -109,7 +109,8 @@ class FastConnection(Connection):
         del stream.pieces[pieces:]  # they are there already
         stream.size = size
         now, since = intake.read, intake.since
-        read = (intake.stamp, now, since) if intake.stamp >= 0 else self._unstamped(data, now, since)
+        emptied = not intake.full_since
+        read = (intake.stamp, now, since, emptied) if intake.stamp >= 0 else self._unstamped(data, now, since)
         if data:
             self._take(data, read)
         else:
@@ -124,6 +125,7 @@ class FastConnection(Connection):
         assert exchange is not None
         exchange.stream.catch_up()
         exchange.stream.intake = None
+        self._unread_since_ns = self._intake.full_since
         exchange.bytes_received += self._intake.received
         self._loop.set_handler(self._fd, self._readable)
 

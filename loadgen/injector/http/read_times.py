@@ -19,8 +19,8 @@ class ReadTimes:
     reads: Times  # when we read, at the latest
     unseen: Times  # the loop's last look that did not report the socket
     sent_ns: int  # nothing of the answer came before
-    before_ns: int  # the stamp of the read before the first one here
-    kernel: bool  # the kernel was to stamp them
+    before_ns: int  # a stamp of a read before the first one here that is surely its last byte's
+    emptied: npt.NDArray[np.bool_]  # of which the stamp is surely the last byte's (`transport.Read`)
 
     @property
     def lags(self) -> Times:
@@ -28,17 +28,9 @@ class ReadTimes:
         return self.reads - self.stamps
 
     @property
-    def stamped(self) -> npt.NDArray[np.bool_]:
-        """Which have the kernel's stamp; of one that it left out both times are our clock's."""
-        return (self.stamps != self.reads) if self.kernel else np.zeros(len(self.stamps), np.bool_)
-
-    @property
     def not_before(self) -> Times:
         """Of each, the latest time before which what it completed had not come. Clock noise can't put it later."""
-        since = np.maximum(self.unseen, self.sent_ns)
-        if self.kernel:
-            # Bytes come in order. But a read without a stamp may have left some that were there when it was made.
-            known = np.concatenate([[True], self.stamped[:-1]])
-            earlier = np.concatenate([[self.before_ns], self.stamps[:-1]])
-            since = np.where(known, np.maximum(since, earlier), since)
-        return np.minimum(since, self.stamps)
+        # Bytes come in order, so what a read completed came after the last byte of the one before.
+        earlier = np.concatenate([[self.before_ns], np.where(self.emptied, self.stamps, 0)[:-1]])
+        since: Times = np.minimum(np.maximum(np.maximum(self.unseen, self.sent_ns), earlier), self.stamps)
+        return since

@@ -1,11 +1,14 @@
 """A connection with TLS over the raw socket, so that reads keep their kernel stamps."""
 
 import ssl
+from typing import Final
 
 from tailgate.loadgen.injector.event_loop import READABLE
 from tailgate.loadgen.injector.http.connection import Connection
 from tailgate.loadgen.injector.http.transport import READ_BYTES
 from tailgate.loadgen.records import Status
+
+_RECORD_HEAD: Final = 5  # type, version, length
 
 
 class TlsConnection(Connection):
@@ -15,15 +18,36 @@ class TlsConnection(Connection):
         context = self.endpoint.tls
         assert context is not None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._record_head, self._record_left = b"", 0
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=self.endpoint.server_name)
         self._loop.change(self._fd, self._on_handshake, READABLE)
         self._shake_hands()
+
+    def _ends_between_records(self, raw: bytes) -> bool:
+        """Follow the records (RFC 8446, 5.1); whether the bytes so far end with one.
+
+        The stamp of a read that ends inside a record is that of bytes which nobody can read yet.
+        """
+        at = min(self._record_left, len(raw))
+        self._record_left -= at
+        data = self._record_head + raw[at:]
+        self._record_head = b""
+        at = 0
+        while at < len(data):
+            if len(data) - at < _RECORD_HEAD:
+                self._record_head = data[at:]
+                return False
+            length = int.from_bytes(data[at + 3 : at + _RECORD_HEAD], "big")
+            at += _RECORD_HEAD + length
+            self._record_left = max(at - len(data), 0)
+        return not self._record_left
 
     def _on_handshake(self, _mask: int) -> None:
         received = self._receive()
         if received is None:
             return
         if received[0]:
+            self._ends_between_records(received[0])
             self._incoming.write(received[0])
             self._shake_hands()
         else:
@@ -61,6 +85,8 @@ class TlsConnection(Connection):
         if not raw:
             self._on_eof(read)
             return
+        between = self._ends_between_records(raw)
+        read = (*read[:3], read[3] and between)
         self._incoming.write(raw)
         plain = []
         closed = False

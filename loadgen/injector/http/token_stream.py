@@ -46,12 +46,12 @@ class TokenStream:
     stamps: "array[int]" = field(default_factory=_integers)  # per read: the kernel's stamp
     reads: "array[int]" = field(default_factory=_integers)  # per read: when we came round to it
     unseen: "array[int]" = field(default_factory=_integers)  # per read: since when its bytes may have been there
+    emptied: bytearray = field(default_factory=bytearray)  # per read: 1 where the stamp is surely its last byte's
     ends: "array[int]" = field(default_factory=_integers)  # per read: `size` after it
     pending: bytes = b""
     intake: "Intake | None" = None  # what reads the rest, if Python doesn't
     sent_ns: int = 0  # the request's: nothing of the answer came before it
-    exact: bool = True  # the kernel is to stamp the reads
-    before_ns: int = 0  # the stamp of the read before the first one in `stamps`
+    before_ns: int = 0  # a sure stamp of a read before the first one in `stamps`
     arrivals_us: bytearray = field(default_factory=bytearray)
     censored: bytearray = field(default_factory=bytearray)  # of CENSORED
     first_ns: int | None = None
@@ -62,11 +62,12 @@ class TokenStream:
     server_coalesced: int = 0
     first_token_coalesced: bool = False
 
-    def received(self, read: tuple[int, int, int]) -> None:
+    def received(self, read: tuple[int, int, int, bool]) -> None:
         """Note a read (`transport.Read`) whose bytes are in `pieces` and `size`."""
         self.stamps.append(read[0])
         self.reads.append(read[1])
         self.unseen.append(read[2])
+        self.emptied.append(read[3])
         self.ends.append(self.size)
 
     @property
@@ -77,7 +78,8 @@ class TokenStream:
 
     def catch_up(self) -> None:
         if self.intake is not None:
-            stamps, reads, unseen, ends, body = self.intake.drain()
+            stamps, reads, unseen, emptied, ends, body = self.intake.drain()
+            self.emptied += emptied
             self.stamps.frombytes(stamps)
             self.reads.frombytes(reads)
             self.unseen.frombytes(unseen)
@@ -94,7 +96,8 @@ class TokenStream:
             return
         times = ReadTimes(
             np.frombuffer(self.stamps, np.int64), np.frombuffer(self.reads, np.int64),
-            np.frombuffer(self.unseen, np.int64), self.sent_ns, self.before_ns, self.exact,
+            np.frombuffer(self.unseen, np.int64), self.sent_ns, self.before_ns,
+            np.frombuffer(self.emptied, np.bool_),
         )  # fmt: skip
         read_ends = np.frombuffer(self.ends, np.int64)
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
@@ -111,11 +114,10 @@ class TokenStream:
         self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
         self.pieces.clear()
         # The last read stays: a CR at its end may turn out to have been the end of an event.
-        if len(self.stamps) > 1 and times.stamped[-2]:
+        if len(self.stamps) > 1 and self.emptied[-2]:
             self.before_ns = self.stamps[-2]
-        self.stamps, self.reads, self.unseen, self.ends = (
-            self.stamps[-1:], self.reads[-1:], self.unseen[-1:], self.ends[-1:],
-        )  # fmt: skip
+        self.stamps, self.reads, self.unseen = self.stamps[-1:], self.reads[-1:], self.unseen[-1:]
+        self.emptied, self.ends = self.emptied[-1:], self.ends[-1:]
         if self.reading.bad is not None:
             raise BadPayload(self.reading.bad)
         if len(self.pending) > _LONGEST_EVENT:
@@ -139,7 +141,7 @@ class TokenStream:
         since_first = np.clip((arrived - self.first_ns) // 1000, 0, 0xFFFF_FFFF)
         self.arrivals_us += since_first.astype(np.uint32).tobytes()
         reads = np.flatnonzero(together)
-        last_exact = ends_read[last_of[reads]] & times.stamped[reads]
+        last_exact = ends_read[last_of[reads]] & times.emptied[reads]
         unknown = (together[reads] > 1) | ~last_exact
         kept = np.empty(np.count_nonzero(unknown), CENSORED)
         of = reads[unknown]

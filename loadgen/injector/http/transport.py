@@ -28,9 +28,10 @@ _OUR_OWN: Final = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUF
 # Any of them opens the tunnel (RFC 9110, 9.3.6).
 _SUCCESS: Final = re.compile(rb"2\d\d")
 
-# What is known of when the bytes of a read came, CLOCK_REALTIME ns: the kernel's stamp of the last of them (without
-# one, when we read), when we read (at worst), and since when they may have been there.
-Read = tuple[int, int, int]
+# What is known of when the bytes of a read came, CLOCK_REALTIME ns: the kernel's stamp (without one, when we read),
+# when we read (at worst), since when they may have been there, and whether the stamp is surely the last byte's: the
+# kernel keeps one for what it has merged, so that of a read that left something behind may be a later byte's.
+Read = tuple[int, int, int, bool]
 
 
 class Transport(ABC):
@@ -153,7 +154,6 @@ class Transport(ABC):
 
     def _note_sending(self, exchange: Exchange) -> None:
         exchange.sent_ns = exchange.stream.sent_ns = clock(REALTIME)
-        exchange.stream.exact = self._stats.kernel_stamps
 
     def _write(self, data: bytes) -> None:
         """Send. What the socket does not take now follows when it is writable again."""
@@ -208,19 +208,17 @@ class Transport(ABC):
             return None
         now = clock(REALTIME)
         since = self._unread_since_ns or self._loop.unseen_since_ns
-        self._unread_since_ns = since if len(data) == READ_BYTES else 0  # what didn't fit was there as well
+        emptied = len(data) < READ_BYTES
+        self._unread_since_ns = 0 if emptied else since  # what didn't fit was there as well
         if ancillary:
             seconds, nanoseconds = unpack_timespec(ancillary[0][2])
-            return data, (seconds * GIGA + nanoseconds, now, since)
+            return data, (seconds * GIGA + nanoseconds, now, since, emptied)
         return data, self._unstamped(data, now, since)
 
     def _unstamped(self, data: bytes, now: int, since: int) -> Read:
-        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows.
-
-        Unless the kernel was to stamp them: then too many such reads fail the run.
-        """
+        """Bytes without a kernel stamp count as arrived when read; how late that may have been, the loop knows."""
         self._stats.unstamped += bool(data)
-        return now, now if self._stats.kernel_stamps else 2 * now - since, since
+        return now, now if self._stats.kernel_stamps else 2 * now - since, since, False
 
     @abstractmethod
     def _readable(self, mask: int) -> None:

@@ -51,6 +51,11 @@ class OpenLoop:
         self._stopped = False
 
     @property
+    def has_followers(self) -> bool:
+        """Whether any request waits for the end of another one."""
+        return self._share.has_followers
+
+    @property
     def finished(self) -> bool:
         exhausted = self._next == len(self._share.timed) and not self._ready
         return self._stopped or (exhausted and not self._waiting and not self._position_of)

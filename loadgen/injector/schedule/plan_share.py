@@ -120,6 +120,10 @@ class PlanShare:
         block = self._blocks[max(bisect_right(self._first_indices, index) - 1, 0)]
         return str(block["class"][int(np.searchsorted(block["index"].to_numpy(), index))].as_py())
 
+    @property
+    def has_followers(self) -> bool:
+        return bool(self._followers)
+
     def follower(self, position: int) -> int | None:
         """Where the same session's next turn is, if that turn waits for this one."""
         return self._followers.get(position)

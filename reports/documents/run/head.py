@@ -77,7 +77,7 @@ def _cards(summary: Summary) -> list[doc.Card]:
         good = "" if goodput is None else f", {goodput:.2f} good"
         cards.append(doc.Card(f"{name}, req/s", f"{load.offered_rps:.2f}", f"{load.duration_s:.0f} s{good}"))
     share = "-" if errors.share is None else f"{100 * errors.share:.2f}"
-    held = sum(check.status == "ok" for check in summary.checks)
+    held = sum(check.holds for check in summary.checks)
     return [
         *cards,
         doc.Card("failed, %", share, f"{errors.failed:,} of {load.requests['planned']:,}"),

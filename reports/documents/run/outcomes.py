@@ -103,7 +103,7 @@ _BRIEF_LAGS: Final = ("dispatch", "turnaround", "receive")
 
 def validity(summary: Summary) -> Section:
     checks, client = summary.checks, summary.client
-    held = sum(check.status == "ok" for check in checks)
+    held = sum(check.holds for check in checks)
     lags = {name: lag for name in _LAGS if (lag := getattr(client, f"{name}_lag_ms")) is not None}
     brief = ", ".join(f"{name} lag p99 {ms(lags[name]['p99'])} ms" for name in _BRIEF_LAGS if name in lags)
     unchecked = [check for check in checks if check.status == "unchecked"]

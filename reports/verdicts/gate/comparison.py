@@ -35,8 +35,8 @@ How = Literal["paired", "unpaired", "unpaired, with drift", "share of good reque
 _TREND_TIMES: Final = 3
 _TREND_RUNS: Final = 5
 
-_OWN_ERROR: Final = "the load generator's own error of these runs is too large to tell"
-_OWN_ERROR_REMEDY: Final = "Free a core for the load generator, or run it on a machine of its own."
+OWN_ERROR: Final = "the load generator's own error of these runs is too large to tell"
+OWN_ERROR_REMEDY: Final = "Free a core for the load generator, or run it on a machine of its own."
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def compare(
     if not metric.latency and (why := load_limited(runs)):
         return Compared(replace(blank, result="refused", why=why, remedy="Leave out think times at this point."))
     if why := usage_refused(metric, runs):
-        remedy = "Have the server or its gateway count all tokens in usage, or gate latencies and requests_per_s."
+        remedy = "Have the server or its gateway count all tokens in usage, or gate ttft, e2e, itl and requests_per_s."
         return Compared(replace(blank, result="refused", why=why, remedy=remedy))
     refused = {"itl": itl_refused, "tpot": tpot_refused}.get(metric.figure)
     if refused is not None and (why := refused(baseline, candidate)):
@@ -152,14 +152,15 @@ def _by_logs(
         np.array([metric.worse_log(v) for v in side if v is not None]) for side in (blank.baseline, blank.candidate)
     )
     shift, how = _shift(x, y, baseline, candidate, window)
-    # The load generator's own error counts against what is claimed: a PASS holds if the candidate is as bad as it can
-    # be and the baseline as good, a FAIL the other way round.
-    (x_good, x_bad), (y_good, y_bad) = (_ends(metric, side) for side in (baseline, candidate))
-    worst, _ = _shift(x_good, y_bad, baseline, candidate, window)
-    best, _ = _shift(x_bad, y_good, baseline, candidate, window)
+    # The load generator's own error counts against what is claimed: a PASS must hold at the most that it leaves
+    # possible, a FAIL at the least. Moved values may agree better with each other: neither may be surer for that.
+    n, both = len(x), [*baseline, *candidate]
+    least, most = between_runs.at_ends(
+        lambda z: _shift(z[:n], z[n:], baseline, candidate, window)[0], np.concatenate([x, y]), *_ends(metric, both)
+    )
     tails = design.pass_tail(), design.fail_tail()
-    upper = worst.mean + between_runs.t_point(tails[0], worst.df) * worst.error
-    lower = best.mean - between_runs.t_point(tails[1], best.df) * best.error
+    upper = max(s.mean + between_runs.t_point(tails[0], s.df) * s.error for s in (shift, most))
+    lower = min(s.mean - between_runs.t_point(tails[1], s.df) * s.error for s in (shift, least))
     # In ratios the two change places where more is better.
     ends = [(metric.ratio(lower), 1 - tails[1]), (metric.ratio(upper), 1 - tails[0])]
     (at_least, at_least_level), (at_most, at_most_level) = ends[::-1] if metric.higher else ends
@@ -169,26 +170,26 @@ def _by_logs(
     else:
         differences = np.zeros(0)
         middle, wilcoxon_p = between_runs.hodges_lehmann_shift(x, y), between_runs.rank_sum_p(x, y)
-    beyond = bool(best.mean >= metric.log_margin)
-    alone, passed = (
-        bool(passes(each, metric.log_margin, between_runs.t_point(tails[0], each.df))) for each in (shift, worst)
+    alone, at_most_too = (
+        bool(passes(each, metric.log_margin, between_runs.t_point(tails[0], each.df))) for each in (shift, most)
     )
-    passed, why, remedy = _unless_overloaded(metric, passed, beyond, [*baseline, *candidate])
-    if not why and ((alone and not passed) or (shift.mean >= metric.log_margin and not beyond)):
-        why, remedy = _OWN_ERROR, _OWN_ERROR_REMEDY
+    looks_beyond = bool(shift.mean >= metric.log_margin)
+    passed, why, remedy = _unless_overloaded(metric, alone and at_most_too, looks_beyond, both)
+    if not why and alone and not at_most_too:
+        why, remedy = OWN_ERROR, OWN_ERROR_REMEDY
     verdict = replace(
         blank, how=how, result="pass" if passed else "can't tell", why=why, remedy=remedy,
         ratios=tuple(metric.ratio(float(difference)) for difference in differences),
         ratio=metric.ratio(float(shift.mean)),
         at_least=at_least, at_most=at_most, at_least_level=at_least_level, at_most_level=at_most_level,
-        p=between_runs.p_worse(best),
+        p=max(between_runs.p_worse(shift), between_runs.p_worse(least)),
         hodges_lehmann=metric.ratio(middle), wilcoxon_p=wilcoxon_p,
     )  # fmt: skip
     why = "worse, but within the margin" if verdict.worse_within else why
-    if metric.ok_only and (failed := sum(run.failed for run in (*baseline, *candidate))):
+    if metric.ok_only and (failed := sum(run.failed for run in both)):
         rest = f"only requests that ended ok count here, and the error rule judges the {failed:,} that failed"
         why = f"{why}; {rest}" if why else rest
-    return Compared(replace(verdict, why=why), shift, metric.log_margin, beyond)
+    return Compared(replace(verdict, why=why), shift, metric.log_margin, bool(least.mean >= metric.log_margin))
 
 
 def _ends(metric: GateMetric, runs: Sequence[StoredRun]) -> tuple[Floats, Floats]:
@@ -281,12 +282,19 @@ def _decided(comparison: Compared, p: float, level: float, design: Design, among
     shift = comparison.shift
     if shift is None:
         return verdict
+    if verdict.result == "can't tell" and not verdict.why and _fails(shift, comparison.margin, level):
+        verdict = replace(verdict, why=OWN_ERROR, remedy=OWN_ERROR_REMEDY)
     worse = between_runs.detectable(shift, comparison.margin, level)
     settle = _settle(shift, comparison.margin, (design.pass_tail(), level))
     return replace(
         verdict, detectable=math.exp(-worse if verdict.higher else worse),
         settle_pairs=settle if verdict.result == "can't tell" and not verdict.remedy else None,
     )  # fmt: skip
+
+
+def _fails(shift: between_runs.Shift, margin: float, level: float) -> bool:
+    """Whether it would be a FAIL if the figures were exact."""
+    return bool(shift.mean >= margin) and between_runs.p_worse(shift) < level
 
 
 def _settle(shift: between_runs.Shift, margin: float, tails: tuple[float, float]) -> int | None:

@@ -77,10 +77,27 @@ def good_share(
     """
     if any(run.good is None for run in (*baseline, *candidate)):
         return None
-    good = [[(run.good or 0, run.judged) for run in side] for side in (baseline, candidate)]
+    judged = [run.judged for run in baseline], [run.judged for run in candidate]
+    a, b, p, most = _lost([run.good or 0 for run in baseline], [run.good or 0 for run in candidate], *judged, tail)
+    # A loss must be there at the least that the load generator's own error leaves possible, and be bounded at the most.
+    fewest, plenty = ([[run.good_ends[end] for run in side] for side in (baseline, candidate)] for end in (0, 1))
+    _, _, at_least, _ = _lost(fewest[0], plenty[1], *judged, tail)
+    _, _, _, at_most = _lost(plenty[0], fewest[1], *judged, tail)
+    return GoodShare(a, b, max(p, at_least), max(most, at_most), margin)
+
+
+def _lost(
+    baseline: Sequence[int],
+    candidate: Sequence[int],
+    of_baseline: Sequence[int],
+    of_candidate: Sequence[int],
+    tail: float,
+) -> tuple[Proportion, Proportion, float, float]:
+    """(both shares, p of no fewer good ones, upper bound of how many fewer) from good requests among judged ones."""
+    good = [[*zip(baseline, of_baseline, strict=True)], [*zip(candidate, of_candidate, strict=True)]]
     bad = [counts([(n - hits, n) for hits, n in side]) for side in good]
     a, b = shares([[counts(side) for side in good]])
-    return GoodShare(a, b, p_more([bad]), largest_difference(b, a, tail), margin)
+    return a, b, p_more([bad]), largest_difference(b, a, tail)
 
 
 def largest_difference(a: Proportion, b: Proportion, tail: float) -> float:

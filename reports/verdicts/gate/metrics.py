@@ -175,7 +175,7 @@ def load_limited(runs: Sequence[StoredRun]) -> str:
 
 def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
     """Why a figure that counts tokens can't be compared; empty if it can."""
-    if "token" not in metric.key and not metric.key.startswith("cost"):
+    if not metric.counts_tokens:
         return ""
     for run in runs:
         if wrong := run.summary.streaming.usage_contradicted:
@@ -189,7 +189,7 @@ def usage_refused(metric: GateMetric, runs: Sequence[StoredRun]) -> str:
 
 
 def tpot_refused(baseline: Sequence[StoredRun], candidate: Sequence[StoredRun]) -> str:
-    """Why TPOT can't be compared; empty if it can. With first chunks of untold size it is a bound, on both sides alike."""
+    """Why TPOT can't be compared; empty if it can. Where it is a bound on both sides alike, its ratio still tells."""
     if not any(run.summary.streaming.tpot_is_bound for run in (*baseline, *candidate)):
         return ""
     if differ := _several_tokens_differ(baseline, candidate):

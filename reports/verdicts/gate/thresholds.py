@@ -16,9 +16,11 @@ from tailgate.reports.metrics.slo import RATES, SHARES, Threshold
 from tailgate.reports.stats.between_runs import over_runs
 from tailgate.reports.stats.order_statistics import LEVEL
 from tailgate.reports.stats.proportions import counts, shares
+from tailgate.reports.summary.estimates import compare
 from tailgate.reports.summary.objective_model import BeyondLimit, Judgement
-from tailgate.reports.summary.objectives import Judged, compare, judge
+from tailgate.reports.summary.objectives import Judged, judge
 from tailgate.reports.verdicts.gate.policy import Policy
+from tailgate.workloads.common.arrays import Mask
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _together(point: str, threshold: Threshold, judged: Sequence[Judged], runs: 
     else:
         value, below, above, why = _between(judged)
         result = compare(threshold, below, above)
-        held_back = next((run.why for run in judged if run.result is Judgement.UNDECIDED and "duration" in run.why), "")
+        held_back = next((run.held_back for run in judged if run.held_back), "")
         if result is Judgement.MET and held_back:
             result, why = Judgement.UNDECIDED, held_back
     if result is Judgement.UNDECIDED and not why:
@@ -102,8 +104,19 @@ def _pooled(each: Sequence[BeyondLimit | None]) -> BeyondLimit | None:
 
 
 def _share(threshold: Threshold, runs: Sequence[Analysis]) -> tuple[float, float, float]:
-    masks = [(a.failed if threshold.metric == "errors" else a.good, a.judged) for a in runs]
-    (share,) = shares([[counts([(int(np.count_nonzero(hit)), int(np.count_nonzero(of))) for hit, of in masks])]])
+    """(share, lower, upper bound) over runs; good requests at the ends that the client's own error leaves, too."""
+    if threshold.metric == "errors":
+        return _pooled_share([a.failed for a in runs], runs)
+    share, below, above = _pooled_share([a.good for a in runs], runs)
+    _, least, _ = _pooled_share([a.good_of("high") for a in runs], runs)
+    _, _, most = _pooled_share([a.good_of("low") for a in runs], runs)
+    return share, min(below, least), max(above, most)
+
+
+def _pooled_share(hits: Sequence[Mask], runs: Sequence[Analysis]) -> tuple[float, float, float]:
+    pairs = zip(hits, runs, strict=True)
+    counted = [(int(np.count_nonzero(hit)), int(np.count_nonzero(run.judged))) for hit, run in pairs]
+    (share,) = shares([[counts(counted)]])
     return share.share, *share.bounds(1 - LEVEL)
 
 
@@ -112,6 +125,8 @@ def _between(judged: Sequence[Judged]) -> tuple[float | None, float | None, floa
     lacking = [run for run in judged if run.value is None]
     if lacking:
         return None, None, None, f"{len(lacking)} of {len(judged)} runs have no such figure: {lacking[0].why}"
+    if guessed := [run for run in judged if run.estimated]:
+        return None, None, None, guessed[0].why
     values = [run.value for run in judged if run.value is not None]
     endless = sum(map(math.isinf, values))
     if endless == len(values):
@@ -119,4 +134,8 @@ def _between(judged: Sequence[Judged]) -> tuple[float | None, float | None, floa
     if endless:
         return None, None, None, f"it is infinite (failures) in {endless} of {len(values)} runs"
     mean, below, above = over_runs(values, 1 - LEVEL)
-    return mean, max(below, 0.0), above, ""
+    # Runs moved by the client's own error may agree better with each other than they did: no bound is nearer for that.
+    ends = [run.error or (value, value) for run, value in zip(judged, values, strict=True)]
+    _, least, _ = over_runs([low for low, _ in ends], 1 - LEVEL)
+    _, _, most = over_runs([high for _, high in ends], 1 - LEVEL)
+    return mean, max(min(below, least), 0.0), max(above, most), ""

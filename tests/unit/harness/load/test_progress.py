@@ -87,7 +87,7 @@ def waiting(*reads: bytes) -> Exchange:
         exchange.stream.pieces += [data] if data else []
         exchange.stream.size += len(data)
         stamp = 101_000_000 + k * 100_000_000
-        exchange.stream.received((stamp, stamp, stamp))
+        exchange.stream.received((stamp, stamp, stamp, True))
     return exchange
 
 

@@ -26,27 +26,32 @@ US = 1_000
 T0 = 10**15
 
 
-def read_as_polled(truth_ns: list[int], polls_ns: list[int], pieces: bytes, unstamped: set[int]) -> TokenStream:
+def read_as_polled(
+    truth_ns: list[int], polls_ns: list[int], tail: bytes, unstamped: set[int], room: int
+) -> TokenStream:
     """A stream whose events came at these times, as a client has it that looked at these times (rising).
 
-    The kernel left out the stamp of the reads of the `unstamped` looks.
+    The kernel left out the stamp of the reads of the `unstamped` looks. A read takes at most `room` events, and where
+    it leaves some behind, its stamp is the last one's that was there: the kernel has merged them.
     """
     stream = TokenStream(Reading(chat=False, vllm=True), sent_ns=T0)
-    there, before_last = 0, T0
-    for number, poll in enumerate([*polls_ns, max(truth_ns[-1], polls_ns[-1]) + US]):
-        came = sum(at <= poll for at in truth_ns)
-        if came > there:
-            body = TOKEN * (came - there)
-            if came == len(truth_ns):
-                body = body[: -len(TOKEN)] + LAST + pieces
+    taken, before_last, left_since = 0, T0, 0
+    last_ns = max(truth_ns[-1], polls_ns[-1])
+    looks = [*polls_ns, *(last_ns + US * k for k in range(1, len(truth_ns) + 2))]
+    for number, look in enumerate(looks):
+        there = sum(at <= look for at in truth_ns)
+        if there > taken:
+            takes = min(there - taken, room)
+            body = TOKEN * takes
+            if taken + takes == len(truth_ns):
+                body = body[: -len(TOKEN)] + LAST + tail
             stream.pieces.append(body)
             stream.size += len(body)
-            # The kernel's stamp is never that of our clock: between the two lies a system call.
-            stream.received(
-                (poll if number in unstamped else truth_ns[came - 1], poll + (number not in unstamped), before_last)
-            )
-            there = came
-        before_last = poll
+            emptied, since = takes < room, left_since or before_last
+            stamp = look if number in unstamped else truth_ns[there - 1]
+            stream.received((stamp, look, since, emptied and number not in unstamped))
+            taken, left_since = taken + takes, 0 if emptied else since
+        before_last = look
     stream.digest(whole=True)
     return stream
 
@@ -60,7 +65,8 @@ def test_the_truth_lies_within_every_interval_under_any_reading(data: st.DataObj
     looks = data.draw(st.lists(st.integers(0, 2 * span), min_size=1, max_size=30).map(sorted), "looks, us")
     tail = data.draw(st.sampled_from([b"", b"data: [DONE]\n\n"]))
     unstamped = data.draw(st.sets(st.integers(0, len(looks)), max_size=5), "looks without a stamp")
-    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail, unstamped)
+    room = data.draw(st.sampled_from([2, 5, 1000]), "events a read takes")
+    stream = read_as_polled(truth, [T0 + US * at for at in looks], tail, unstamped, room)
     kept = np.frombuffer(stream.censored, CENSORED).astype(
         [("first", "i8"), ("count", "i8"), ("after_us", "i8"), ("last_exact", "?")]
     )
@@ -159,3 +165,27 @@ def test_runs_of_before_are_judged_by_their_own_rules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "half", "holds"), [(10.0, 0.9, True), (10.0, 1.1, False), (100.0, 1.9, True)])
 def test_certified_is_a_millisecond_or_two_percent(value: float, half: float, holds: bool) -> None:
     assert certified(value, (value - half, value + half)) is holds
+
+
+def test_what_a_new_connection_takes_is_no_lateness_of_ours(tmp_path: Path) -> None:
+    slow = [replace(row, connect=90.0) for row in ROWS]
+    figures = analysed(tmp_path / "run", slow).figures
+    assert figures.low["ttft"][7] == pytest.approx(figures.ms["ttft"][7]) == pytest.approx(140.0)
+
+
+def test_too_few_requests_for_the_percentile_are_judged_by_their_share_and_by_what_we_did(tmp_path: Path) -> None:
+    """40 requests sent 900 ms late by us: that they took longer than 800 ms says nothing of the server."""
+    late = [replace(row, late=900.0) for row in ROWS[:40]]
+    found = summarize(collected(tmp_path / "run", late, slo={"ttft": "p99 < 800ms"}))
+    assert (found.verdict, found.objectives[0].result) == ("INVALID", "can't tell")
+    slow = [replace(row, ttft=900.0) for row in ROWS[:40]]
+    assert summarize(collected(tmp_path / "slow", slow, slo={"ttft": "p99 < 800ms"})).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("objective", [{"attained": ">= 99%"}, {"goodput": "> 30/s"}])
+def test_good_requests_count_at_both_ends(tmp_path: Path, objective: dict[str, str]) -> None:
+    slo = {"good": "ttft < 100ms", **objective}
+    late = [replace(row, late=150.0) for row in ROWS]
+    assert summarize(collected(tmp_path / "late", late, slo=slo)).verdict == "INVALID"
+    slow = [replace(row, ttft=200.0) for row in ROWS]
+    assert summarize(collected(tmp_path / "slow", slow, slo=slo)).verdict == "FAIL"

@@ -50,8 +50,8 @@ def test_documents_lead_with_what_happened_and_what_to_do(tmp_path) -> None:
     run_dir = fabricate(tmp_path / "run", [Row(at=10.0 * i, late=50.0, gaps=[5.0]) for i in range(50)])
     summary = build(run_dir)
     happened = (
-        "This machine was too busy, or too slow, for this load: TTFT p50 is 150 ms, and known only to lie between 45 "
-        "and 205 ms because of this machine (p99 of the dispatch lag: 50 ms). That is ± 80 ms; ± 3 ms is allowed."
+        "This machine was too busy, or too slow, for this load: TTFT p50 is 150 ms, known only to ± 80 ms (p99 of the "
+        "dispatch lag: 50 ms); at most 3 ms is allowed."
     )
     assert summary.why.startswith(f"{happened} Lower the rate")
     assert summary.invalid_reasons[0].startswith("own_error: 80 ms")

@@ -13,6 +13,7 @@ from tailgate.reports.metrics.analysis import analyse
 from tailgate.reports.rundir.collect import collect
 from tailgate.reports.summary.summary import summarize
 from tailgate.reports.validity.client import client_checks
+from tailgate.reports.validity.lateness import lateness_checks
 from tailgate.reports.validity.server import server_checks
 from tailgate.reports.validity.state import state_checks
 
@@ -33,7 +34,12 @@ def scrapes(prompt=PROMPT, output=OUTPUT, finished=400, first=-0.1, last=9.0):
 def checks(run_dir, rows=ROWS, **options):
     collect(fabricate(run_dir, rows, **options))
     analysis = analyse(run_dir)
-    found = (*client_checks(analysis), *server_checks(analysis), *state_checks(analysis, []))
+    found = (
+        *client_checks(analysis),
+        *lateness_checks(analysis),
+        *server_checks(analysis),
+        *state_checks(analysis, []),
+    )
     return {check.name: check for check in found}
 
 
@@ -136,7 +142,7 @@ class TestWaysBack:
         collect(run_dir)
         path = run_dir / "client.parquet"
         pq.write_table(pq.read_table(path).drop_columns(["turnaround_lag", "clock_jump_ns"]), path)
-        found = {check.name: check for check in client_checks(analyse(run_dir))}
+        found = {check.name: check for check in (*client_checks(analyse(run_dir)), *lateness_checks(analyse(run_dir)))}
         assert found["offered_load"].status == "unchecked"
         assert found["clock"].status == "ok"
 
@@ -460,3 +466,23 @@ class TestSeveralServersBehindOneUrl:
     def test_one_server_with_half_the_tokens_still_fails(self, tmp_path):
         found = checks(tmp_path / "run", server=scrapes(PROMPT / 2, OUTPUT / 2, 200))
         assert found["token_counts"].status == "fail"
+
+
+class TestBursts:
+    """Late sending that makes other bursts than planned makes another load: 20 requests a second over 20 s."""
+
+    STEADY = tuple(Row(at=50.0 * k, ttft=5.0) for k in range(400))
+
+    def test_a_second_s_requests_that_are_sent_together_fail(self, tmp_path):
+        stopped = [
+            replace(row, late=2000.0 - (row.at - 4000.0)) if 4000 <= row.at < 6000 else row for row in self.STEADY
+        ]
+        check = checks(tmp_path / "run", stopped, seconds=20.0)["bursts"]
+        assert check.status == "fail" and check.value > 100
+
+    def test_a_handful_beside_a_second_s_edge_is_nothing(self, tmp_path):
+        late = [replace(row, late=60.0) if row.at in (3950.0, 8950.0) else row for row in self.STEADY]
+        assert "bursts" not in checks(tmp_path / "run", late, seconds=20.0)
+
+    def test_a_closed_loop_has_no_planned_bursts(self, tmp_path):
+        assert "bursts" not in checks(tmp_path / "run", self.STEADY, seconds=20.0, loop="closed")

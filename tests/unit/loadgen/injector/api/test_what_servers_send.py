@@ -25,7 +25,7 @@ def answered(body: bytes, *, kind: bytes = b"text/event-stream", vllm: bool = Fa
     exchange.http_status, exchange.content_type, exchange.sent_ns, exchange.end_ns = 200, kind, 0, 100
     exchange.stream.pieces.append(body)
     exchange.stream.size = len(body)
-    exchange.stream.received((50, 60, 0))
+    exchange.stream.received((50, 60, 0, True))
     exchange.conclude()
     return exchange
 
@@ -142,7 +142,7 @@ def test_json_is_no_stream_and_its_error_is_told_however_long_it_is() -> None:
     body = orjson.dumps({"error": {"message": "no", "trace": "x" * 100}})
     exchange.stream.pieces.append(body[:60])
     exchange.stream.size = 60
-    exchange.stream.received((50, 50, 0))
+    exchange.stream.received((50, 50, 0, True))
     exchange.stream.digest()  # as the connection does with much of an answer
     exchange.stream.pieces.append(body[60:])
     exchange.conclude()

@@ -73,7 +73,7 @@ def read_all(pieces: Sequence[bytes], reading: Reading, digest_after: set[int] =
     for k, piece in enumerate(pieces):
         stream.pieces.append(piece)
         stream.size += len(piece)
-        stream.received((1_000_000 * k, 1_000_000 * k + 10, 1_000_000 * k - 200_000))
+        stream.received((1_000_000 * k, 1_000_000 * k + 10, 1_000_000 * k - 200_000, True))
         if k in digest_after:
             stream.digest()
     stream.digest(whole=True)
@@ -247,7 +247,7 @@ def test_any_answer_gives_a_record_that_can_be_written(
     for piece in data.draw(cut(body)) if body else []:
         exchange.stream.pieces.append(piece)
         exchange.stream.size += len(piece)
-        exchange.stream.received((exchange.stream.size, exchange.stream.size, 0))
+        exchange.stream.received((exchange.stream.size, exchange.stream.size, 0, True))
     if data.draw(st.booleans()):
         exchange.end_ns = 10**6
         exchange.conclude()
@@ -273,7 +273,7 @@ def test_an_event_without_an_end_is_refused_before_it_fills_the_memory() -> None
         for _ in range(2_000):
             stream.pieces.append(b"x" * 16_384)
             stream.size += 16_384
-            stream.received((0, 0, 0))
+            stream.received((0, 0, 0, True))
             if stream.size > stream.digest_at:
                 stream.digest()
 
@@ -287,7 +287,7 @@ def test_long_events_are_not_copied_again_at_every_read() -> None:
     for _ in range(600):  # 9.4 MiB
         stream.pieces.append(b"x" * 16_384)
         stream.size += 16_384
-        stream.received((0, 0, 0))
+        stream.received((0, 0, 0, True))
         if stream.size > stream.digest_at:
             stream.digest()
             digests += 1

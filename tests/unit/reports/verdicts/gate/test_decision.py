@@ -251,8 +251,9 @@ class TestMultiTokenChunks:
 
     def test_tpot_is_refused_where_it_is_a_bound_and_one_side_holds_more_tokens(self):
         def tpot(shares: dict[str, float], untold: int | None) -> str:
+            figures = summary(streaming={"arrivals": 0, "tpot_is_bound": untold})
             runs = [
-                run(side, k, summary(streaming={"arrivals": 0, "tpot_is_bound": untold}), multi_token_share=shares[side])
+                run(side, k, figures, multi_token_share=shares[side])
                 for k in range(1, 6) for side in ("baseline", "candidate")
             ]  # fmt: skip
             return judge(runs, policy(metrics={"tpot.mean": "10%"}, **QUIET), campaign(5)).metrics[0].result

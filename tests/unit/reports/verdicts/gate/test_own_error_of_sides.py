@@ -39,6 +39,30 @@ def test_a_pass_holds_whatever_made_the_candidate_look_good() -> None:
     assert found.verdict == "INCONCLUSIVE" and found.metrics[0].at_most > 1.15  # type: ignore[operator]
 
 
+def test_an_error_that_makes_pairs_agree_makes_nothing_surer() -> None:
+    """The one pair that differs may have been moved by the client: neither answer follows from that."""
+    made = pairs([1.0, 1.0, 0.86])
+    three = {**METRICS, "pairs": 3, "extension": None, "metrics": {"ttft.p90": "5%"}}
+    alone = judge(made, policy(**three), campaign(3))
+    assert alone.verdict == "INCONCLUSIVE"
+    wide = widened(made[-1:], 1.0, 1 / 0.86)
+    assert wide[0].label == "candidate"
+    assert judge(made, policy(**three), campaign(3)).verdict == "INCONCLUSIVE"
+    worse = pairs([1.10, 1.11, 1.8])
+    assert judge(worse, policy(**three), campaign(3)).verdict == "INCONCLUSIVE"
+    widened(worse[-1:], 1.12 / 1.8, 1.0)
+    assert judge(worse, policy(**three), campaign(3)).verdict == "INCONCLUSIVE"
+
+
+def test_a_fail_that_only_the_client_prevents_says_so() -> None:
+    made = pairs(noisy(0.2, 0.01, 8))
+    for number, each in enumerate(made):  # errors that differ from run to run
+        if each.label == "candidate" and number % 4 == 1:
+            widened([each], 0.75, 1.0)
+    (metric,) = judge(made, policy(**METRICS), campaign(8)).metrics
+    assert metric.result == "can't tell" and "own error" in metric.why and metric.settle_pairs is None
+
+
 def test_a_run_that_could_not_be_certified_by_itself_is_still_compared() -> None:
     made = pairs(noisy(0.0, 0.01, 8))
     for each in made:
