@@ -1,4 +1,4 @@
-"""A run under load against a small server, with several machines if asked for, and what may be done to its processes."""
+"""A run under load against a small server, with several machines if asked for, and what may strike its processes."""
 
 import contextlib
 import resource

@@ -23,7 +23,7 @@ def test_public_names_hold_no_secret() -> None:
 
 
 def test_a_query_is_refused_without_showing_it() -> None:
-    with pytest.raises(UserError, match="'http://127.0.0.1/base' was given with a query") as refused:
+    with pytest.raises(UserError, match=r"'http://127.0.0.1/base' was given with a query") as refused:
         resolve("http://127.0.0.1/base?sig=secret", "/v1/completions", Trust())
     assert "secret" not in str(refused.value)
 
