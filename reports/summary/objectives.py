@@ -17,7 +17,7 @@ from tailgate.reports.metrics.slo import LATENCIES, TOKEN_RATES, Threshold
 from tailgate.reports.stats.order_statistics import tail_bounds
 from tailgate.reports.summary.estimates import AS_MEASURED, Estimated, compare, estimate, gaps_of, not_known, series_of
 from tailgate.reports.summary.objective_model import BY_SHARE, BeyondLimit, Judgement, counts_in_words
-from tailgate.reports.validity.own_error import Figure
+from tailgate.reports.validity.own_error import BoundedFigure
 from tailgate.workloads.common.arrays import Mask
 
 OWN_ERROR: Final = "the load generator's own error is too large to tell"
@@ -69,7 +69,7 @@ def judge(analysis: Analysis, overloaded: bool) -> list[Judged]:
     return verdicts
 
 
-def undecided_by_client(judged: Sequence[Judged]) -> list[Figure] | None:
+def undecided_by_client(judged: Sequence[Judged]) -> list[BoundedFigure] | None:
     """What only the client's own error leaves open of the objectives; None without objectives."""
     if not judged:
         return None
@@ -79,7 +79,7 @@ def undecided_by_client(judged: Sequence[Judged]) -> list[Figure] | None:
             label = f"{METRICS[one.threshold.metric].label} {one.threshold.statistic}".strip()
             latency = one.threshold.metric in LATENCIES
             found.append(
-                Figure(
+                BoundedFigure(
                     f"{one.scope}: {label}" if one.scope else label,
                     one.value if latency else None,
                     one.error if latency else None,

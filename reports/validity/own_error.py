@@ -24,7 +24,7 @@ _PRIORITY: Final = (
 )
 
 
-class Figure(NamedTuple):
+class BoundedFigure(NamedTuple):
     """What the client's own error may spoil. Without value and ends (a share, too few requests) any is too much."""
 
     label: str
@@ -40,7 +40,7 @@ class Figure(NamedTuple):
         return self.value_ms is not None and self.ends_ms is not None and certified(self.value_ms, self.ends_ms)
 
 
-def own_error_check(analysis: Analysis, undecided: Sequence[Figure] | None, causes: Iterable[Check]) -> Check:
+def own_error_check(analysis: Analysis, undecided: Sequence[BoundedFigure] | None, causes: Iterable[Check]) -> Check:
     """The check.
 
     Args:
@@ -79,9 +79,9 @@ def _excess(check: Check) -> float:
     return (check.value or 0.0) / check.bound if check.bound else 0.0
 
 
-def _asked(analysis: Analysis) -> Iterable[Figure]:
+def _asked(analysis: Analysis) -> Iterable[BoundedFigure]:
     for name, q in _ASKED:
         latency = analysis.latencies[name]
         value, ends = latency.at(q).value, latency.errors.get(f"p{q}")
         if value is not None and ends is not None:
-            yield Figure(f"{METRICS[name].label} p{q}", value, ends)
+            yield BoundedFigure(f"{METRICS[name].label} p{q}", value, ends)
