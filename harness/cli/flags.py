@@ -186,6 +186,8 @@ RUN: Final = (
     Flag("--patience", "abandon.patience", "Users hang up after so many seconds: a number or a distribution, "
          "e.g. lognormal(2,0.5)."),
     Flag("--abandon", "abandon.share", "Only this share of the users ever hangs up, e.g. 5%%.", metavar="SHARE"),
+    Flag("--settle", "settle", "Send requests of our own until the server's pace is steady (default: to what we start, "
+         "and to a URL whose workload has a warm-up).", action=_CONSTANT, const="always"),
     Flag("--no-settle", "settle", "Send no warm-up requests of our own.", action=_CONSTANT, const="none"),
     Flag("--drain", "drain", "Wait this long for answers after the last arrival (default: 60s)."),
     Flag("--no-stream", "streamed", "Ask for whole answers instead of streams.", action=_CONSTANT, const=False),

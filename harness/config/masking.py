@@ -33,7 +33,11 @@ def learn_secrets(spec: Mapping[str, Any]) -> None:
     target = spec.get("target")
     target = target if isinstance(target, Mapping) else {"url": target}
     urls = target.get("urls")
-    for url in [target.get("url"), *(urls if isinstance(urls, list | tuple) else ()), *getproxies().values()]:
+    telemetry = spec.get("telemetry")
+    exporter = telemetry.get("gpu") if isinstance(telemetry, Mapping) else None
+    exporter = exporter.removeprefix("dcgm:") if isinstance(exporter, str) else None
+    named = (target.get("url"), target.get("ready"), exporter)
+    for url in [*named, *(urls if isinstance(urls, list | tuple) else ()), *getproxies().values()]:
         if isinstance(url, str):
             SECRETS.learn_url(url)
     if isinstance(headers := target.get("headers"), Mapping):

@@ -218,7 +218,8 @@ class RunSpec(Strict):
     workers: WorkersSpec | None = None
     ui: str | None = None  # address of Locust's web UI
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
-    settle: Literal["auto", "none"] = "auto"  # requests of our own until the server's pace is steady, or none
+    # Requests of our own until the server's pace is steady; auto: `harness.run.prepare.warms_up`
+    settle: Literal["auto", "always", "none"] = "auto"
     isolation: Literal["exclusive", "shared"] | None = None
     abort_if: dict[str, str] = {}
     telemetry: TelemetrySpec = TelemetrySpec()

@@ -8,6 +8,7 @@ from yarl import URL
 
 from tailgate.loadgen.injector.http.endpoint import Trust, tls_context
 from tailgate.loadgen.injector.http.proxies import route
+from tailgate.workloads.common.json_text import json_of
 
 
 class _Request(aiohttp.ClientRequest):
@@ -31,3 +32,12 @@ def http_client(
     return aiohttp.ClientSession(
         headers=headers, timeout=timeout, connector=connector, request_class=_Request, trust_env=False
     )
+
+
+async def json_body(response: aiohttp.ClientResponse) -> Any:
+    """The JSON of a server's answer; None where its status is not 200.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply to be read.
+    """
+    return json_of(await response.read()) if response.status == 200 else None

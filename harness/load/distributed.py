@@ -13,7 +13,7 @@ from tailgate.harness.config.masking import secret_in, without_credentials
 from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
-from tailgate.loadgen.control.address import is_loopback, refuse_a_port_in_use, split_address
+from tailgate.loadgen.control.address import is_private, refuse_a_port_in_use, split_address
 from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
 from tailgate.loadgen.distributed.seal import read_token
 from tailgate.loadgen.redact import SECRETIVE, SECRETS
@@ -74,7 +74,7 @@ def _check_door(workers: WorkersSpec) -> None:
     token = read_token(workers.token_env)
     if token is not None:
         SECRETS.learn({"token": token})
-    elif not is_loopback(host):
+    elif not is_private(host):
         raise UserError(
             "whoever reaches this address could join the run and be sent its requests", where=f"--bind {workers.bind}",
             remedy="Set a variable to the same long random text on all machines (e.g. of `openssl rand -hex 32`), and "

@@ -6,16 +6,17 @@ from typing import Any
 
 from yarl import URL
 
+from tailgate.harness.config.masking import without_credentials
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.targets.base import Identity, Target
 from tailgate.harness.telemetry.gpu.sources import GpuSource, Latest, gpu_source
+from tailgate.loadgen.loopback import is_loopback
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
 
 _SHOW_S = 1.0
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Of what a GPU tells about itself, what belongs into a fingerprint.
 _FACTS = (
     "name", "memory_bytes", "power_limit_w", "max_sm_clock_mhz", "max_mem_clock_mhz", "app_sm_clock_mhz",
@@ -32,7 +33,7 @@ async def look_for_gpus(
     if not asked_for and spec.target.kind == "sim":
         return None
     pids = list(target.processes().values())
-    local = bool(pids) or URL(identity.urls[0]).host in LOOPBACK
+    local = bool(pids) or is_loopback(URL(identity.urls[0]).host or "")
     source = gpu_source(wanted, spool=run_dir / "spool" / "gpu.arrows", pids=pids, local=local)
     if source is None:
         if not asked_for:
@@ -48,7 +49,7 @@ async def look_for_gpus(
         manifest.notices.append(f"no GPU metrics: {gpus.problem}")
         return None
     manifest.notices += gpus.notices
-    manifest.telemetry["gpu"] = {"source": wanted, "driver": gpus.driver, "gpus": gpus.gpus}
+    manifest.telemetry["gpu"] = {"source": without_credentials(wanted), "driver": gpus.driver, "gpus": gpus.gpus}
     manifest.target.fingerprint["gpus"] = [
         {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in gpus.gpus if not gpu.get("parent")
     ]

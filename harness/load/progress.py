@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.harness.load.listener import Watcher
+from tailgate.workloads.common.formatting import visible
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -96,7 +97,8 @@ class Progress(Watcher):
         self._recent = RecentTicks(None)
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        # It may hold a server's words: none of them moves the cursor or erases a line.
+        print(visible(text), file=sys.stderr, flush=True)
 
     def began(self, seconds: float | None, due_s: npt.NDArray[np.float64] | None) -> None:
         self._began, self._seconds = time.monotonic(), seconds

@@ -19,10 +19,10 @@ from tailgate.harness.run import prompt_content
 from tailgate.harness.run.own_requests import OwnRequests
 from tailgate.harness.run.preflight import admit, beyond_calibration, check_resources, needs_context, with_context
 from tailgate.harness.run.request_form import RequestForm, choose_form, what_it_means
-from tailgate.harness.run.trial import Trial, try_form
-from tailgate.harness.run.warmup import PATIENCE, WarmupRefused, warm_up
+from tailgate.harness.run.trial import Trial, TrialPatience, try_form
+from tailgate.harness.run.warmup import BUDGET_S, PATIENCE, WarmupRefused, WarmupResult, warm_up
 from tailgate.harness.targets import credentials as auth
-from tailgate.harness.targets.base import Identity, Target, TargetGone
+from tailgate.harness.targets.base import Identity, Target
 from tailgate.harness.targets.inspect.caches import prepare_caches
 from tailgate.harness.targets.inspect.fingerprint import fingerprint, memory
 from tailgate.harness.targets.inspect.probe import identify, session
@@ -30,19 +30,27 @@ from tailgate.harness.targets.inspect.replicas import balanced
 from tailgate.harness.targets.make import served_model
 from tailgate.loadgen.injector.http.endpoint import checked_route, public_name, told
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
+from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan, make_plan, write_plan
 
 T = TypeVar("T")
 
 # Without a warm-up a slow server is not waited for: the load will show how slow it is.
 _TRIAL_S: Final = 10.0
+_TRIAL_WHOLE_S: Final = 60.0  # for an answer that isn't streamed, all of whose tokens have to be waited for
 # Targets that we start and that compile, tune or capture with their first requests.
 COLD_KINDS: Final = ("vllm", "command")
 
 
 def warms_up(spec: RunSpec) -> bool:
-    """Whether the target is warmed up by requests of our own; the embedded engine has nothing to compile."""
-    return spec.settle == "auto" and spec.target.kind != "sim"
+    """Whether the target is warmed up by requests of our own.
+
+    By default what we start is, but for the embedded engine, which has nothing to compile. A stranger's server gets
+    no requests that nobody asked for: only with a declared warm-up.
+    """
+    if spec.settle != "auto":
+        return spec.settle == "always"
+    return spec.target.kind in COLD_KINDS or (spec.target.kind == "url" and spec.workload.warmup > 0)
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,10 @@ async def prepare(
     async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
-        identified = await fingerprint(http, identity, target.life)
+        identified, several = await asyncio.gather(
+            fingerprint(http, identity, target.life), _several_behind(spec, identity, headers, watcher)
+        )
         identity.fingerprint.update(identified.facts)
-        several = await _several_behind(spec, identity, headers, watcher)
         plan = await planning.plan(spec)
         notices = check_resources(spec, plan)
         for notice in notices:
@@ -115,7 +124,7 @@ async def prepare(
         prompts = await prompt_content.prepare(http, identity, spec, form.prompt, plan, run_dir)
         identity, trial = await _tried(http, spec, identity, form, prompts, plan)
         if trial.form.prompt != form.prompt:
-            prompts = await prompt_content.prepare(http, identity, spec, trial.form.prompt, plan, run_dir)
+            prompts = await prompt_content.otherwise(http, identity, prompts, trial.form.prompt)
         form = trial.form
         shown = [*identity.notices, *trial.notices, *what_it_means(form, spec, public_name(urls[0]))]
         for notice in shown:
@@ -125,14 +134,8 @@ async def prepare(
         notices += shown
         settled = None
         if warms_up(spec) and plan.table.num_rows:
-            watcher.note("warming up until the server's speed is steady")
-            try:
-                own = OwnRequests(spec, identity, form, prompts, plan)
-                settled = await warm_up(http, identity, own, plan, spec.workload.most_users)
-            except WarmupRefused as error:
-                if spec.target.kind in COLD_KINDS:
-                    raise
-                notices.append(f"not warmed up: {error.where} {error.what}")  # the measured requests show what it does
+            own = OwnRequests(spec, identity, form, prompts, plan)
+            settled = await _settled(http, spec, identity, own, plan, watcher, notices)
         caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several, can_salt=form.salts)
         vram = {} if several else await memory(http, identity, target.life)  # one replica's is not the deployment's
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
@@ -172,12 +175,14 @@ async def _tried(
     own_code = spec.workload.locustfile is not None
     if spec.target.kind == "sim" or (own_code and identity.dialect == "vllm"):
         return identity, Trial(form)
-    patience_s = PATIENCE.total if warms_up(spec) else _TRIAL_S
-    assert patience_s is not None
+    patience = TrialPatience(_TRIAL_S if spec.streamed else _TRIAL_WHOLE_S)
+    if warms_up(spec) and not own_code:
+        assert PATIENCE.total is not None
+        patience = TrialPatience(PATIENCE.total, final=True)
     try:
-        trial = await try_form(http, spec, identity, form, prompts, plan, patience_s)
-    except TargetGone:
-        if not own_code:
+        trial = await try_form(http, spec, identity, form, prompts, plan, patience)
+    except UserError:
+        if not own_code:  # else the trial only shows who answers
             raise
         trial = Trial(form)
     if own_code:  # its requests have a form of their own
@@ -185,11 +190,33 @@ async def _tried(
     return replace(identity, simulated=identity.simulated or trial.simulated), trial
 
 
+async def _settled(
+    http: aiohttp.ClientSession, spec: RunSpec, identity: Identity, own: OwnRequests, plan: Plan, watcher: Watcher,
+    notices: list[str],
+) -> WarmupResult | None:  # fmt: skip
+    """How the warm-up went; None and a notice where somebody else's server refuses it: the load shows the rest."""
+    watcher.note(
+        f"warming up until the server's pace is steady, for {2 * BUDGET_S:.0f} s at most "
+        "(settle: none, --no-settle, leaves it out)"
+    )
+    try:
+        result = await warm_up(http, identity, own, plan, spec.workload.most_users)
+    except WarmupRefused as error:
+        if spec.target.kind in COLD_KINDS:
+            raise
+        notices.append(f"not warmed up: {error.where} {error.what}")
+        watcher.note(f"note: {notices[-1]}")
+        return None
+    watcher.note(result.text)
+    return result
+
+
 async def _several_behind(
     spec: RunSpec, identity: Identity, headers: Mapping[str, str], watcher: Watcher
 ) -> tuple[str, ...]:
     """The URLs behind which several servers answer, where anything rests on their being one; said at once."""
-    if spec.telemetry.server == "none" and spec.cache != "cold":
+    alone = spec.target.kind in ("sim", "vllm")  # we started the one server behind the URL
+    if alone or (spec.telemetry.server == "none" and spec.cache != "cold"):
         return ()
     async with session(headers, trust_of(spec), anew=True) as http:
         several = await balanced(http, identity.urls)

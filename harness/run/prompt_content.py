@@ -5,7 +5,7 @@ and verifies on a sample that lengths come out exact.
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import aiohttp
 import numpy as np
 
 from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host.http_client import json_body
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.workloads.plan.plan import Plan
@@ -23,6 +24,7 @@ from tailgate.workloads.prompts.prompts import Mode, PromptMaker
 _CHARS: Final = 240_000
 _CHUNK_CHARS: Final = 12_000
 _AT_ONCE: Final = 4
+_PATIENCE: Final = aiohttp.ClientTimeout(total=5)  # a run can do without it
 # Lengths of the sample that is verified, in tokens.
 _SAMPLE: Final = (24, 61, 200, 777)
 
@@ -40,6 +42,7 @@ class Prompts:
     bodies: str | None = None
     notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    tokenized: bool = False  # the target has a `/tokenize`
 
     def sent_as(self, mode: Mode) -> "Prompts":
         """These, or, where they are made to be sent otherwise, default ones that can be sent so."""
@@ -57,19 +60,35 @@ async def prepare(
         assert spec.workload.trace is not None
         return Prompts(None, {}, str(spec.workload.trace.file), facts={"kind": "replay"})
     table, notices = await _table(http, identity, spec)
-    options: dict[str, Any] = {"block_tokens": plan.block_tokens, "mode": mode}
-    if mode != "ids":
-        overhead, more = await _overhead(http, identity, table, options)
-        options["chat_overhead_tokens" if mode == "chat" else "overhead_tokens"] = overhead
-        notices += more
     path = run_dir / "spool" / "content.npz"
     table.save(path)
     facts = {"kind": spec.workload.content.kind, "digest": table.digest, "tokens": len(table.ids)}
-    return Prompts(str(path.resolve()), options, notices=notices, facts=facts)
+    options = {"block_tokens": plan.block_tokens}
+    made = Prompts(str(path.resolve()), options, notices=notices, facts=facts, tokenized=not notices)
+    return await _sent_as(http, identity, made, table, mode)
+
+
+async def otherwise(http: aiohttp.ClientSession, identity: Identity, prompts: Prompts, mode: Mode) -> Prompts:
+    """The same content, made to be sent as token ids, to be sent as ``mode`` says."""
+    if prompts.table is None:
+        return prompts
+    return await _sent_as(http, identity, prompts, ContentTable.load(Path(prompts.table)), mode)
+
+
+async def _sent_as(
+    http: aiohttp.ClientSession, identity: Identity, prompts: Prompts, table: ContentTable, mode: Mode
+) -> Prompts:
+    """Only what the server adds to a text depends on how it is sent."""
+    options, notices = {**prompts.options, "mode": mode}, prompts.notices
+    if mode != "ids" and prompts.tokenized:
+        overhead, more = await _overhead(http, identity, table, options)
+        options["chat_overhead_tokens" if mode == "chat" else "overhead_tokens"] = overhead
+        notices = [*notices, *more]
+    return replace(prompts, options=options, notices=notices)
 
 
 async def _table(http: aiohttp.ClientSession, identity: Identity, spec: RunSpec) -> tuple[ContentTable, list[str]]:
-    """The table that the spec asks for, as far as the target's tokenizer is there to be asked."""
+    """The table that the spec asks for; a notice where the target has no tokenizer to be asked."""
     content = spec.workload.content
     text = corpus_text(_CHARS, content.file)
     pieces = await _tokenized(http, identity, chunks(text, _CHUNK_CHARS))
@@ -138,9 +157,10 @@ async def _overhead(
 async def _tokenize(http: aiohttp.ClientSession, identity: Identity, body: dict[str, Any]) -> dict[str, Any] | None:
     try:
         async with http.post(
-            f"{identity.urls[0]}/tokenize", json={"model": identity.model, **body}, allow_redirects=False
-        ) as response:
-            answer = await response.json(content_type=None) if response.status == 200 else None
+            f"{identity.urls[0]}/tokenize", json={"model": identity.model, **body}, allow_redirects=False,
+            timeout=_PATIENCE,
+        ) as response:  # fmt: skip
+            answer = await json_body(response)
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -96,7 +96,7 @@ def adapted(form: RequestForm, spec: RunSpec, refusal: str, tried: set[RequestFo
     ours = {name for name in (*_DISPENSABLE, *(VENDOR if free else ())) if name not in form.omitted}
     if named & ours:
         ways.insert(0, form.without(named & ours))
-    if form.prompt == "ids":
+    if form.prompt == "ids" and spec.workload.content.kind != "replay":  # a log's prompts stay as they are
         ways.append(replace(form, prompt="text"))
     if free and form.fields == "vllm":
         ways.append(replace(form, fields="plain", omitted=VENDOR))

@@ -23,6 +23,7 @@ from tailgate.harness.run.own_requests import OwnRequests, send
 from tailgate.harness.targets.base import Identity, TargetGone
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.loadgen.job import PATHS
+from tailgate.workloads.common.formatting import counted
 from tailgate.workloads.plan.plan import Plan
 
 AT_ONCE: Final = 4  # of an endpoint, to begin with
@@ -52,6 +53,12 @@ class WarmupResult:
     requests: int  # sent in all
     at_once: int = AT_ONCE  # in flight at each endpoint in the last rounds
     extended: bool = False  # the budget was not enough, and was given once more
+
+    @property
+    def text(self) -> str:
+        """What it took, in words."""
+        pace = "its pace is steady" if self.steady else "its pace is still not steady"
+        return f"warmed up with {counted(self.requests, 'request')} in {sum(self.rounds_s):.0f} s: {pace}"
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -37,7 +37,7 @@ class Identity:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     listed: bool = True  # the list of models names what is asked for; False: missing, empty or rewritten
     notices: tuple[str, ...] = ()  # what a reader should know about how it was found
-    silent: bool = False  # its list of models failed as if the server were down: only an answer shows that it isn't
+    silent: tuple[str, ...] = ()  # URLs whose list of models failed as if they were down: only an answer shows
 
     def serves(self, name: str) -> bool:
         """Whether the list of models has a name, or a pattern that fits (`openai/*`)."""

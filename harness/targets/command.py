@@ -24,12 +24,12 @@ from tailgate.harness.targets.launch.container import started_container
 from tailgate.harness.targets.launch.launched import LaunchedTarget
 from tailgate.harness.targets.launch.process import require_free
 from tailgate.harness.targets.launch.ready import Readiness
+from tailgate.loadgen.loopback import is_loopback
 from tailgate.workloads.common.errors import UserError
 
 _STOP_S: Final = 120.0
 _WATCH_S: Final = 0.25
 _REFUSED: Final = 3  # times in a row, so that it is gone and not only busy
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class CommandTarget(LaunchedTarget):
     async def launch(self) -> tuple[str, ...]:
         """Run the command, wait for the readiness URL and for a first token."""
         url = URL(self.urls[0])
-        local = url.host in _LOOPBACK
+        local = is_loopback(url.host or "")
         if local and url.port:
             require_free(url.port, "target.url")
         port = url.port if local else None
@@ -111,7 +111,7 @@ class CommandTarget(LaunchedTarget):
         async with session(await self.access.headers(), self.access.trust) as http:
             while refused < _REFUSED:
                 try:
-                    async with http.get(self._ready, timeout=timeout):
+                    async with http.get(self._ready, timeout=timeout, allow_redirects=False):
                         refused = 0
                 except aiohttp.ClientConnectionError as error:
                     # A time-out of a busy server is one as well, and no sign of death.

@@ -14,10 +14,10 @@ async def read_page(http: aiohttp.ClientSession, url: str, headers: Mapping[str,
 
     Raises:
         aiohttp.ClientError, TimeoutError: no answer, or none within 5 s.
-        ValueError: another status than 200, more than 4 MiB, or no UTF-8.
+        ValueError: another status than 200 (a redirect too: it could lead a key astray), over 4 MiB, or no UTF-8.
     """
     page = bytearray()
-    async with http.get(url, headers=headers, timeout=_TIMEOUT) as response:
+    async with http.get(url, headers=headers, timeout=_TIMEOUT, allow_redirects=False) as response:
         if response.status != 200:
             raise ValueError(f"HTTP {response.status} for {response.url.path}")
         async for data in response.content.iter_any():

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pyarrow as pa
 
+from tailgate.harness.config.masking import without_credentials
 from tailgate.harness.host.http_client import http_client
 from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.periodic import ended, every
@@ -116,7 +117,7 @@ class ServerScraper:
         try:
             page = await read_page(self._session, f"{endpoint}/metrics", self._headers)
         except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError) as error:
-            problem = f"{type(error).__name__}: {error}".rstrip(": ")
+            problem = without_credentials(f"{type(error).__name__}: {error}".rstrip(": "))
         except ValueError as error:
             problem = str(error)
         answered = time.time_ns()

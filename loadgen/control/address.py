@@ -1,9 +1,9 @@
 """Reads HOST:PORT as a person writes it, and checks that this machine can listen there, and who can reach it."""
 
-import ipaddress
 import os
 import socket
 
+from tailgate.loadgen.loopback import address_of, is_loopback
 from tailgate.workloads.common.errors import UserError
 
 
@@ -29,13 +29,21 @@ def split_address(text: str, default_port: int, where: str) -> tuple[str, int]:
     return host, number
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host. A name that can't be resolved, such as ``*``, counts as no."""
+def is_private(host: str) -> bool:
+    """Whether only this machine reaches who listens at a host, whose name is looked up.
+
+    A name that can't be resolved, such as ``*``, counts as no.
+    """
     try:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return False
-    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+    return all(is_loopback(address) and not _is_everywhere(address) for address in addresses)
+
+
+def _is_everywhere(address: str) -> bool:
+    known = address_of(address)
+    return known is not None and known.is_unspecified
 
 
 def refuse_a_port_in_use(host: str, port: int, where: str) -> None:

@@ -7,14 +7,12 @@ Records are not kept: `tailgate run --locustfile FILE` does that.
 """
 
 import atexit
-import json
 import os
 import shutil
 import sys
 import tempfile
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,9 +25,10 @@ from locust.runners import MasterRunner
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
-from tailgate.loadgen.injector.http.endpoint import checked_route, public_name
+from tailgate.loadgen.injector.http.endpoint import checked_route, redirect_target
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.json_text import json_of
 
 if TYPE_CHECKING:
     from tailgate.loadgen.llm_user import Answer, LLMUser
@@ -152,11 +151,11 @@ def _served(url: str, headers: dict[str, str], model: str | None) -> tuple[str, 
         with urllib.request.build_opener(proxies, _Stay).open(
             urllib.request.Request(where, headers=headers), timeout=_ASK_S
         ) as response:
-            served: list[dict[str, Any]] = json.loads(response.read())["data"]
+            served: list[dict[str, Any]] = json_of(response.read())["data"]
             first = model or next(entry["id"] for entry in served if "*" not in entry["id"])
     except urllib.error.HTTPError as error:
         if 300 <= error.code < 400:
-            target = public_name(urllib.parse.urljoin(where, error.headers.get("Location", "")))
+            target = redirect_target(where, error.headers.get("Location", "")) or "nowhere"
             raise UserError(f"redirects to {target}, and the load doesn't follow redirects", where=where) from error
         if model is None or error.code in (401, 403):
             raise UserError(f"does not tell its models: {error}", where=where) from error

@@ -23,7 +23,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 from locust.env import Environment
 
-from tailgate.loadgen.control.address import is_loopback
+from tailgate.loadgen.control.address import is_private
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
 from tailgate.loadgen.control.run_setup import RunSetup
@@ -274,7 +274,7 @@ def print_line(text: str) -> None:
 def _seal(host: str, token_variable: str | None) -> Seal | None:
     """What proves this worker to its master, and the master to it. None is needed on one machine."""
     token = read_token(token_variable)
-    if token is None and not is_loopback(host):
+    if token is None and not is_private(host):
         raise UserError(
             "a master on another machine has a token, and this worker was not told which variable holds it",
             where=f"--master {host}",

@@ -18,13 +18,13 @@ from tests.kit.faults.outcome import FaultyRun
 def table(wanted: str) -> Iterator[tuple[str, str, FaultyRun, list[str], str]]:
     """(what struck, its name, the run, what is wrong with it, what is lost) of each fault."""
     for server in servers.SERVER_FAULTS:
-        if wanted in server.name:
+        if wanted in f"server: {server.name}":
             with tempfile.TemporaryDirectory() as folder:
                 run = servers.run(server, Path(folder))
                 became = "" if server.becomes == "ok" else f"these requests are `{server.becomes}`"
                 yield "server", server.name, run, servers.problems(server, run), server.lost or became or "nothing"
     for process in processes.PROCESS_FAULTS:
-        if wanted in process.name:
+        if wanted in f"process: {process.name}":
             with tempfile.TemporaryDirectory() as folder:
                 run = processes.run(process, Path(folder))
                 yield "process", process.name, run, processes.problems(process, run), process.lost

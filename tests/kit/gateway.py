@@ -1,6 +1,7 @@
 """An OpenAI server with the habits of gateways: what it lists, what it refuses, and in which words."""
 
 import json
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ class Gateway:
     moved: dict[str, str] = field(default_factory=dict)  # path -> where a 307 points
     status: int = 200  # of every POST
     hangs: bool = False  # no POST is answered
+    goes_on: bool = False  # an answer has no end
+    least: int = 0  # tokens that an answer may be limited to; fewer are refused
+    meets: threading.Barrier | None = None  # a POST is answered when so many are there
     fingerprint: str | None = None
     in_a_200: bool = False  # refusals come as an event of a stream
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +59,12 @@ class Gateway:
         if self.hangs:
             peer.wait_hung_up()
             return
+        if self.meets is not None:
+            self.meets.wait(10)
+        tokens = body.get("max_tokens") or body.get("max_completion_tokens") or 4
+        if tokens < self.least:
+            peer.send(_json({"error": {"message": f"an answer needs a limit of {self.least} tokens at least"}}, 400))
+            return
         ids = isinstance(body.get("prompt"), list)
         for name, status in self.forbids.items():
             if name in body or (name == "ids" and ids):
@@ -67,12 +77,15 @@ class Gateway:
         if self.status != 200:
             peer.send(_json({"error": {"message": "no such thing"}}, self.status))
             return
-        tokens = body.get("max_tokens") or body.get("max_completion_tokens") or 4
         shape = [{"delta": {"content": "a "}} if chat else {"text": "a "} for _ in range(tokens)]
         about = {"system_fingerprint": self.fingerprint} if self.fingerprint else {}
         events = [{"choices": [{**piece, "index": 0, "finish_reason": None}], **about} for piece in shape]
         events[-1]["choices"][0]["finish_reason"] = "length"  # type: ignore[index]
         events.append({"choices": [], "usage": {"prompt_tokens": 32, "completion_tokens": tokens}, **about})
+        if self.goes_on:
+            peer.send(CHUNKED + chunk(event(json.dumps(events[0]).encode())))
+            peer.wait_hung_up()
+            return
         payloads = [json.dumps(piece).encode() for piece in events]
         peer.send(CHUNKED + b"".join(chunk(event(payload)) for payload in [*payloads, b"[DONE]"]) + END)
 

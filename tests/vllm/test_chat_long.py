@@ -68,7 +68,8 @@ def test_the_prefix_cache_finds_what_chat_long_implies(server: Server, tmp_path:
 
     assert set(records["status"].to_pylist()) == {"ok"}
     # The server has counted the run's trial request as well.
-    assert 0 < grown("prefix_cache_queries_total") - pc.sum(records["prompt_tokens"]).as_py() <= 100
+    prompts = records["prompt_tokens"]
+    assert 0 < grown("prefix_cache_queries_total") - pc.sum(prompts).as_py() <= pc.max(prompts).as_py()
     hit = grown("prefix_cache_hits_total") / grown("prefix_cache_queries_total")
 
     block = block_of(server)

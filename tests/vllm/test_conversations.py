@@ -49,7 +49,7 @@ def test_two_hundred_users_in_three_stages_hold_conversations(
     assert set(records["status"].to_pylist()) == {"ok"}
     assert records.num_rows + 1 == grown("request_success_total") > 500  # and the run's trial request
     for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
-        assert 0 < grown(counter) - pc.sum(records[column]).as_py() <= 100
+        assert 0 < grown(counter) - pc.sum(records[column]).as_py() <= pc.max(records[column]).as_py()
 
     load = summary["load"]
     assert load["loop"] == "closed"

@@ -69,7 +69,7 @@ def test_a_replayed_trace_agrees_with_vllms_own_count_of_tokens_and_its_time_to_
     assert summary["load"]["requests"]["ok"] == records.num_rows == grown("request_success_total") - 1 > 250
     for column, counter in (("prompt_tokens", "prompt_tokens_total"), ("output_tokens", "generation_tokens_total")):
         total = pc.sum(records[column]).as_py()
-        assert 0 < grown(counter) - total <= 100
+        assert 0 < grown(counter) - total <= pc.max(records[column]).as_py()
         # As planned, too; but a chat prompt can't be shorter than its template.
         off = records.filter(pc.not_equal(records[column], records[f"{column}_planned"]))
         assert all(planned < TEMPLATE_TOKENS for planned in off[f"{column}_planned"].to_pylist())

@@ -54,7 +54,7 @@ def spec(model: Path, workload: dict[str, Any] | None = None, **args: Any) -> di
 def command(folder: Path, what: dict[str, Any]) -> list[str | Path]:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(what))
-    return [TAILGATE, "run", path, "--out", folder / "run", "--json"]
+    return [TAILGATE, "run", path, "--out", folder / "run", "--settle", "--json"]
 
 
 def run(folder: Path, what: dict[str, Any]) -> tuple[dict[str, Any], Manifest, Telemetry]:

@@ -7,10 +7,10 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.json_text import json_of
 from tailgate.workloads.config.workload import TraceSpec, explain
 from tailgate.workloads.traces.formats.csv_stream import beginning, header
 from tailgate.workloads.traces.formats.parquet_records import parquet_types
-from tailgate.workloads.traces.formats.records import json_of
 
 _HOW = "Say which: format (--trace-format) azure, burstgpt, mooncake, ..., or csv, jsonl or parquet with columns named"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.json_text import json_of
 from tailgate.workloads.traces.formats.csv_stream import open_file, without_bom
-from tailgate.workloads.traces.formats.records import json_of
 from tailgate.workloads.traces.request_fields import request_fields
 
 _HINTS: Final = ("messages", "prompt", "input")

@@ -4,6 +4,8 @@ A line of a log also holds what a gateway or a tracer wrote down about the reque
 costs, the answer. None of that is the server's business. So a key is sent only if it is one of OpenAI's API or of the
 servers that extend it (vLLM, SGLang, TensorRT-LLM), has the type that it has there, and says nothing of who asked:
 `user`, `safety_identifier`, `prompt_cache_key`, `metadata` and `store` change no figure and stay behind.
+
+pandas writes a whole number as `100.0` where its column has gaps: that is the number 100.
 """
 
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ _SWITCH: Final = (bool,)
 _OBJECT: Final = (dict,)
 _LIST: Final = (list,)
 _TEXT: Final = (str,)
+_ANY: Final = (object,)
 
 FIELDS: Final[dict[str, tuple[type, ...]]] = {
     # what is asked
@@ -47,9 +50,8 @@ FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "add_special_tokens": _SWITCH,
     # how the server treats it
     "priority": _WHOLE, "service_tier": _TEXT, "cache_salt": _TEXT, "prompt_cache_retention": _TEXT, "lora_path": _TEXT,
-    # what is refused elsewhere, by name (`loadgen.job.meaning_changed`): to drop it would hide it
-    "n": _WHOLE, "best_of": _WHOLE, "num_return_sequences": _WHOLE, "beam_width": _WHOLE, "use_beam_search": _SWITCH,
-    "echo": _SWITCH,
+    # what is refused elsewhere, by name and whatever its type (`loadgen.job.meaning_changed`): to drop it would hide it
+    "n": _ANY, "best_of": _ANY, "num_return_sequences": _ANY, "beam_width": _ANY, "use_beam_search": _ANY, "echo": _ANY,
 }  # fmt: skip
 _MESSAGE: Final = frozenset(
     "role content name tool_calls tool_call_id function_call refusal audio prefix "  # noqa: SIM905
@@ -59,7 +61,8 @@ _MESSAGE: Final = frozenset(
 
 def request_fields(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The fields of a request that a record holds, and the names of what it holds besides (`messages[].id`)."""
-    body = {name: value for name, value in record.items() if _is_field(name, value)}
+    read = {name: _read(name, value) for name, value in record.items()}
+    body = {name: value for name, value in read.items() if _is_field(name, value)}
     left_out = [name for name, value in record.items() if name not in body and value is not None]
     if isinstance(messages := body.get("messages"), list):
         body["messages"] = [_message(message, left_out) for message in messages]
@@ -70,7 +73,14 @@ def _is_field(name: str, value: Any) -> bool:
     kinds = FIELDS.get(name)
     if kinds is None or value is None:
         return False
-    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds or kinds is _ANY)
+
+
+def _read(name: str, value: Any) -> Any:
+    """The value, or the whole number that it is where one belongs."""
+    kinds = FIELDS.get(name, ())
+    whole = isinstance(value, float) and value.is_integer() and (kinds is _ANY or (int in kinds and float not in kinds))
+    return int(value) if whole else value
 
 
 def _message(message: Any, left_out: list[str]) -> Any:

@@ -10,7 +10,7 @@ from yarl import URL
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.experiments.core.estimate import price_per_hour
 from tailgate.harness.experiments.gate.run_specs import Experiment
-from tailgate.harness.load.gpu_watch import LOOPBACK
+from tailgate.loadgen.loopback import is_loopback
 from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.metrics import slo as slo_grammar
 from tailgate.reports.stats.order_statistics import floor
@@ -144,6 +144,7 @@ def _no_gpus(spec: RunSpec) -> str:
         return "it is switched off"
     if spec.telemetry.gpu == "auto" and spec.target.kind == "sim":
         return "the embedded engine has none"
-    if spec.telemetry.gpu == "auto" and spec.target.kind == "url" and URL(spec.target.all_urls[0]).host not in LOOPBACK:
+    elsewhere = spec.target.kind == "url" and not is_loopback(URL(spec.target.all_urls[0]).host or "")
+    if spec.telemetry.gpu == "auto" and elsewhere:
         return "the target runs elsewhere"
     return ""

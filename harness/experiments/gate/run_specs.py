@@ -56,9 +56,12 @@ class Experiment:
         if point != WHOLE:
             workload = _loaded(workload, self.policy.points[point], self.rates.get(point), point)
             where = f"policy ({side}, points: {point} {self.policy.points[point].text})"
+        declared = "warmup" in workload
         workload.setdefault("warmup", WARMUP_S)
         data |= {"workload": workload, "seed": self.policy.seed + pair, "name": f"{self.policy.name}-{side}"}
         data["target"] = _with_engine_seed(dict(data["target"]), side, pair)
+        if not declared and data["target"].keys() & {"url", "urls"} and data["target"].get("kind", "url") == "url":
+            data.setdefault("settle", "none")  # our own default asks a stranger's server for no further requests
         try:
             spec = specs.build(data, where, self.folder)
         except UserError as error:

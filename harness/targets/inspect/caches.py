@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from tailgate.harness.host.http_client import json_body
 from tailgate.harness.targets.base import Identity
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.workloads.common.errors import UserError
@@ -74,7 +75,7 @@ async def _reset(http: aiohttp.ClientSession, url: str) -> None:
     try:
         async with http.post(f"{url}/reset_prefix_cache", allow_redirects=False) as response:
             status = response.status
-            body = await response.json(content_type=None) if status == 200 else None
+            body = await json_body(response)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise UserError(f"the prefix cache can't be reset: {error}", where=where) from error
     if status != 200:

@@ -63,7 +63,8 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
     facts: dict[str, Any] = {"served_model": identity.model, "replicas": len(identity.urls)}
     if identity.max_model_len is not None:
         facts["max_model_len"] = identity.max_model_len
-    first, *others = await asyncio.gather(*(_of_server(http, url, identity.dialect) for url in identity.urls))
+    known = {identity.urls[0]: identity.version}
+    first, *others = await asyncio.gather(*(_of_server(http, url, identity, known.get(url)) for url in identity.urls))
     facts |= {key: value for key, value in first.items() if key != "version"}
     keys = {key for server in (first, *others) for key in server}
     unlike = sorted(key for key in keys if any(server.get(key) != first.get(key) for server in others))
@@ -82,17 +83,22 @@ async def fingerprint(http: aiohttp.ClientSession, identity: Identity, life: Lif
     return Fingerprint(facts, instance, notices)
 
 
-async def _of_server(http: aiohttp.ClientSession, url: str, dialect: str) -> dict[str, Any]:
+async def _of_server(http: aiohttp.ClientSession, url: str, identity: Identity, version: str | None) -> dict[str, Any]:
+    """`version`: where it was asked already."""
     facts: dict[str, Any] = {}
-    version = await get_json(http, f"{url}/version")
-    if isinstance(version, dict) and version.get("version"):
-        facts["version"] = str(version["version"])
-    info = await get_json(http, f"{url}/server_info?config_format=json")
+    asked = [get_json(http, f"{url}/server_info?config_format=json")]
+    if version is None:
+        asked.append(get_json(http, f"{url}/version"))
+    info, *others = await asyncio.gather(*asked)
+    for told in others:
+        version = str(told.get("version") or "") if isinstance(told, dict) else ""
+    if version:
+        facts["version"] = version
     config = info.get("vllm_config") if isinstance(info, dict) else None
     if isinstance(config, dict):
         facts["config"] = resolved_settings(config)
         facts["config_source"] = "/server_info"
-    elif dialect == "vllm":
+    elif identity.dialect == "vllm":
         labels, speculative = await _from_metrics(http, url)
         if labels:
             facts["config"] = {"cache_config": {k: labels[k] for k in _FROM_METRICS if k in labels}}

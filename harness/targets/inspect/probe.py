@@ -2,29 +2,29 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from tailgate.harness.engine import SIMULATED_MARK, SIMULATED_OWNER
-from tailgate.harness.host.http_client import http_client
+from tailgate.harness.host.http_client import http_client, json_body
 from tailgate.harness.targets.base import Identity, TargetGone, is_listed
-from tailgate.loadgen.injector.http.endpoint import Trust, checked_route, public_name, told
+from tailgate.harness.telemetry.metrics_page import read_page
+from tailgate.loadgen.injector.http.endpoint import Trust, checked_route, public_name, redirect_target, told
 from tailgate.loadgen.injector.http.proxies import route
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.json_text import json_of
 
 _LIST: Final = "/v1/models"
 _OPTIONAL: Final = aiohttp.ClientTimeout(total=5)  # of what a run can do without
 _VLLM_OWNERS: Final = ("vllm", SIMULATED_OWNER)
-_METRICS: Final = aiohttp.ClientTimeout(total=5)  # as for each scrape
-_VLLM_METRIC: Final = re.compile(rb"^(# (HELP|TYPE) )?vllm:", re.MULTILINE)
+_VLLM_METRIC: Final = re.compile(r"^(# (HELP|TYPE) )?vllm:", re.MULTILINE)
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 # RFC 9113, 3.4: the client's preface, then a SETTINGS frame (empty); the server's own begins with one as well.
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -67,9 +67,8 @@ async def identify(
     lists = await asyncio.gather(*(_models(http, url, given=model is not None) for url in urls))
     names = tuple(str(entry["id"]) for entry in lists[0].entries)
     chosen = model or next(name for name in names if "*" not in name)
-    is_vllm = any(entry.get("owned_by") in _VLLM_OWNERS for entry in lists[0].entries) or await _has_metrics(
-        http, urls[0]
-    )
+    version, has_metrics = await asyncio.gather(get_json(http, f"{urls[0]}/version"), _has_metrics(http, urls[0]))
+    is_vllm = has_metrics or any(entry.get("owned_by") in _VLLM_OWNERS for entry in lists[0].entries)
     notices = []
     for url, models in zip(urls, lists, strict=True):
         served = [str(entry["id"]) for entry in models.entries]
@@ -84,7 +83,6 @@ async def identify(
                 )
             notices.append(f"{public_name(url)} does not list the model {chosen!r}, which is asked for all the same")
     entry = next((entry for entry in lists[0].entries if entry["id"] == chosen), {})
-    version = await get_json(http, f"{urls[0]}/version")
     release = str(version.get("version", "")) if isinstance(version, dict) else ""
     limit = entry.get("max_model_len")
     return Identity(
@@ -97,7 +95,7 @@ async def identify(
         simulated=simulated or SIMULATED_MARK in release or any(_is_simulated(models.entries) for models in lists),
         listed=not notices,
         notices=tuple(notices),
-        silent=any(models.silent for models in lists),
+        silent=tuple(url for url, models in zip(urls, lists, strict=True) if models.silent),
     )
 
 
@@ -109,9 +107,8 @@ def _is_simulated(entries: list[dict[str, Any]]) -> bool:
 async def _has_metrics(http: aiohttp.ClientSession, url: str) -> bool:
     """Whether `/metrics` has vLLM's own."""
     try:
-        async with http.get(f"{url}/metrics", timeout=_METRICS) as response:
-            return response.status == 200 and _VLLM_METRIC.search(await response.read()) is not None
-    except (aiohttp.ClientError, TimeoutError):
+        return _VLLM_METRIC.search(await read_page(http, f"{url}/metrics")) is not None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
 
 
@@ -165,7 +162,7 @@ async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _Mod
             raise refusal
     if status == 407:
         raise UserError(f"can't be reached {way}: HTTP 407, the proxy wants a password", where=where)
-    if status in (401, 403):
+    if status in (401, 403) and not given:  # a key may be good for requests and not for the list: the trial tells
         raise access_refused(where, status)
     if status >= 500 and status != 501 and given:
         return _ModelList([], f"{_LIST} answered HTTP {status}", silent=True)
@@ -174,7 +171,7 @@ async def _models(http: aiohttp.ClientSession, url: str, *, given: bool) -> _Mod
             f"answers {_LIST} with HTTP {status}{way and ', asked ' + way}", where=where, remedy="Is the server up?"
         )
     try:
-        listing = json.loads(body) if status == 200 else None
+        listing = json_of(body) if status == 200 else None
     except ValueError:
         listing = None
     data = listing.get("data") if isinstance(listing, dict) else None
@@ -202,7 +199,7 @@ class Moved(UserError):
 
 def moved(url: str, path: str, location: str, status: int) -> Moved:
     """The refusal of a base ``url`` whose ``path`` answers with a redirect; it names the new base URL if it can."""
-    target = public_name(urljoin(f"{url}{path}", location)) if location else ""
+    target = redirect_target(f"{url}{path}", location)
     base = target.removesuffix(path)
     error = Moved(
         f"redirects {path} to {target or 'nowhere'} (HTTP {status}), and the load doesn't follow redirects",
@@ -265,7 +262,7 @@ async def get_json(http: aiohttp.ClientSession, url: str) -> Any:
     """The JSON at a URL; None where there is none, whatever the reason."""
     try:
         async with http.get(url, allow_redirects=False, timeout=_OPTIONAL) as response:
-            return await response.json(content_type=None) if response.status == 200 else None
+            return await json_body(response)
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return None
 

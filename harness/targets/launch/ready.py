@@ -16,6 +16,7 @@ import aiohttp
 from tailgate.harness.targets.base import LAST_WORD_S, Life, TargetGone, end_of_log
 from tailgate.harness.targets.inspect.probe import get_json
 from tailgate.harness.targets.launch.process import OwnProcess
+from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.loadgen.job import PATHS
 from tailgate.workloads.common.errors import UserError
 
@@ -38,7 +39,7 @@ class Milestone:
 class Readiness:
     """How a server's start is followed."""
 
-    health_url: str  # answers 200 once the server can serve
+    health_url: str  # answers 200 once the server can serve; a redirect is no such answer
     timeout_s: float  # from the spawn
     where: str  # the part of the spec that errors name
     milestones: Sequence[Milestone] = ()  # in order
@@ -70,11 +71,13 @@ async def wait_until_ready(
                     how = f"signal {-code}" if code < 0 else f"exit code {code}"
                     hint = "; if it goes on in the background, `stop` must say how it is ended" if code == 0 else ""
                     raise failure(process, f"the server ended before it was ready ({how}){hint}", where, problems)
-            if await _answers(http, health_url, min(_PATIENCE_S, deadline - time.monotonic())):
+            status = await _status(http, health_url, min(_PATIENCE_S, deadline - time.monotonic()))
+            if status == 200:
                 marks.look()
                 return marks.reached("server start")
             if time.monotonic() > deadline:
-                what = f"the server was not ready within {readiness.timeout_s:g} s ({health_url})"
+                last = f" answers HTTP {status}" if status else ""
+                what = f"the server was not ready within {readiness.timeout_s:g} s ({public_name(health_url)}{last})"
                 raise failure(process, what, where, problems)
             await (asyncio.sleep(_LOOK_S) if ending.done() else asyncio.wait([ending], timeout=_LOOK_S))
     finally:
@@ -172,13 +175,14 @@ class _Marks:
         return now
 
 
-async def _answers(http: aiohttp.ClientSession, url: str, within_s: float) -> bool:
+async def _status(http: aiohttp.ClientSession, url: str, within_s: float) -> int | None:
+    """The status of a URL's answer; None without one."""
     timeout = aiohttp.ClientTimeout(total=max(within_s, _LOOK_S), connect=2)
     try:
-        async with http.get(url, timeout=timeout) as response:
-            return response.status == 200
+        async with http.get(url, timeout=timeout, allow_redirects=False) as response:
+            return response.status
     except (aiohttp.ClientError, TimeoutError, OSError):
-        return False
+        return None
 
 
 def failure(process: OwnProcess, what: str, where: str, problems: Mapping[str, str] | None = None) -> TargetGone:

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import aiohttp
 
+from tailgate.harness.config.masking import without_credentials
 from tailgate.harness.host.http_client import http_client
 from tailgate.harness.telemetry.gpu.sources import GpusFound, Latest, latest
 from tailgate.harness.telemetry.metrics_page import read_page
 from tailgate.harness.telemetry.periodic import ended, every
 from tailgate.harness.telemetry.prometheus_text import PageReader, SeriesKey
 from tailgate.harness.telemetry.sample_store import TidySamples
+from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.rundir.telemetry import GPU_SCHEMA
 
 _MIB = 2.0**20
@@ -66,7 +68,7 @@ class DcgmScraper:
         self._session = http_client(self._headers)
         page = await self._page()
         if isinstance(page, str):
-            return GpusFound(problem=f"{self._url}: {page}")
+            return GpusFound(problem=f"{public_name(self._url)}: {page}")
         gpus: dict[str, dict[str, Any]] = {}
         have = set[str]()
         for gpu, name, _value, labels in page:
@@ -81,7 +83,7 @@ class DcgmScraper:
                 facts["parent"] = gpu.partition("/MIG-")[0]
             gpus.setdefault(gpu, facts)
         if not gpus:
-            return GpusFound(problem=f"{self._url} has no DCGM_FI_* metrics: it is no DCGM exporter")
+            return GpusFound(problem=f"{public_name(self._url)} has no DCGM_FI_* metrics: it is no DCGM exporter")
         answer = GpusFound(gpus=list(gpus.values()))
         if lacking := [name for name in _NEEDED if name not in have]:
             fields = [next(f for f, (ours, _) in FIELDS.items() if ours == name) for name in lacking]
@@ -125,7 +127,7 @@ class DcgmScraper:
         try:
             keys, values = self._reader.read(await read_page(self._session, self._url))
         except (aiohttp.ClientError, TimeoutError) as error:
-            return f"{type(error).__name__}: {error}"
+            return without_credentials(f"{type(error).__name__}: {error}")  # some name the whole URL
         except ValueError as error:
             return str(error)
         return self._known_fields(keys, values)

@@ -1,15 +1,15 @@
 """Where requests go: a base URL resolved to an address, a TLS context, and a proxy if the environment names one."""
 
 import base64
-import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from tailgate.loadgen.injector.http.proxies import Route, route
+from tailgate.loadgen.loopback import is_loopback
 from tailgate.workloads.common.errors import UserError
 
 # A name with several addresses (localhost is ::1 and 127.0.0.1): each is tried this long before the run.
@@ -35,7 +35,7 @@ class Endpoint:
     @property
     def on_loopback(self) -> bool:
         """Whether its peer runs on this machine, by its address."""
-        return ipaddress.ip_address(str(self.address[0]).partition("%")[0]).is_loopback
+        return is_loopback(str(self.address[0]))
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ def public_name(url: str) -> str:
     except ValueError:  # a port or an IPv6 address that is none
         pass
     return url.rpartition("@")[2].partition("?")[0]
+
+
+def redirect_target(address: str, location: str) -> str:
+    """Where a redirect of an address points, in public; empty for a location that is missing or can't be read."""
+    try:
+        return public_name(urljoin(address, location)) if location else ""
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:

@@ -14,6 +14,8 @@ import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from tailgate.loadgen.loopback import address_of, is_loopback
+
 
 @dataclass(frozen=True)
 class Route:
@@ -33,7 +35,7 @@ def route(url: str) -> Route:
     if not proxy:
         return Route(variable="ALL_PROXY", bypass="ALL_PROXY is not heeded") if proxies.get("all") else Route()
     variable = _variable(f"{scheme}_proxy")
-    if _is_loopback(host):
+    if is_loopback(host):
         return Route(variable=variable, bypass="a loopback address has no proxy")
     port = parts.port or (443 if scheme == "https" else 80)
     for entry in (entry.strip() for entry in proxies.get("no", "").split(",")):
@@ -48,11 +50,6 @@ def _variable(name: str) -> str:
     return next((given for given in spelled if os.environ.get(given)), name.upper())
 
 
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" or host.endswith(".localhost") if address is None else address.is_loopback
-
-
 def _exempts(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
@@ -63,25 +60,16 @@ def _exempts(entry: str, host: str, port: int) -> bool:
         entry = entry.strip("[]")
         if wanted and wanted != str(port):
             return False
-    address = _address(host)
+    address = address_of(host)
     if address is not None:
-        return _address(entry) == address
+        return address_of(entry) == address
     name = entry.removeprefix("*").strip(".")
     return bool(name) and (host == name or host.endswith("." + name))
 
 
 def _in_network(network: str, host: str) -> bool:
-    address = _address(host)
+    address = address_of(host)
     try:
         return address is not None and address in ipaddress.ip_network(network, strict=False)
     except ValueError:  # not a network
         return False
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

@@ -1,6 +1,5 @@
 """For formats that are records, not columns: JSON Lines, checked numbers out of them, and rows of what they say."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Ints
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.json_text import json_of
 from tailgate.workloads.table.columns import blocks_of
 from tailgate.workloads.traces.formats.csv_stream import open_file, read_number, without_bom
 from tailgate.workloads.traces.rows import NO_PAUSE, Faults, Rows, token_fault
@@ -40,19 +39,6 @@ def records(file: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
             yield line, record
         else:
             faults.bad(line, "is not a JSON object")
-
-
-def json_of(text: bytes) -> Any:
-    """The value of a JSON text, in which NaN and Infinity may stand where Python and pandas write them."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        if b"NaN" not in text and b"Infinity" not in text:
-            raise
-        try:
-            return json.loads(text)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """What goes wrong, or is interrupted, before the first measured request: said, and nothing is left behind."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import psutil
 import pytest
 import yaml
 from tests.kit.command import SHORT, SIM, Tailgate, command, free_port
+from tests.kit.gateway import Gateway
 from tests.kit.paths import SMALL_SERVER as SERVER
+from tests.kit.scripted import ScriptedServer
 
 from tailgate.harness.config.run_spec import build, load
 from tailgate.harness.load.listener import Watcher
@@ -86,9 +89,14 @@ def _log_with(process: "subprocess.Popen[str]", folder: Path, word: str) -> Path
 
 
 def test_a_server_that_is_not_ready_in_time_is_given_up(tailgate: Tailgate, tmp_path: Path) -> None:
-    never = spec(tmp_path, free_port(), ready=f"http://127.0.0.1:{free_port()}/health")
+    never = spec(tmp_path, free_port(), ready=f"http://ann:CANARY@127.0.0.1:{free_port()}/health")
     said = tailgate("run", never, "--ready-timeout", "700ms", "--out", tmp_path / "run")
-    assert said.code == 2 and "not ready within 0.7 s" in said.err and not (tmp_path / "run").exists()
+    assert (
+        said.code == 2
+        and "not ready within 0.7 s (http://127.0.0.1" in said.err
+        and "CANARY" not in said.err
+        and not (tmp_path / "run").exists()
+    )
 
 
 def test_somebody_elses_server_that_refuses_the_warm_up_is_measured_and_that_is_said(
@@ -103,12 +111,30 @@ def test_somebody_elses_server_that_refuses_the_warm_up_is_measured_and_that_is_
             path = tmp_path / "spec.yaml"
             target = {"url": f"http://127.0.0.1:{port}", "prompt": "text"}
             path.write_text(yaml.safe_dump({"target": target, "workload": WORKLOAD}))
-            said = tailgate("run", path, "--json", "--out", tmp_path / "run")
+            said = tailgate("run", path, "--settle", "--out", tmp_path / "run")
         finally:
             server.terminate()
-    assert said.summary["load"]["requests"].get("ok", 0) == 0 and said.summary["load"]["requests"]["http_error"] > 0
-    (notice,) = [one for one in said.summary["notices"] if "not warmed up" in one]
-    assert "HTTP 418" in notice and "not today" in notice
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["load"]["requests"].get("ok", 0) == 0 and summary["load"]["requests"]["http_error"] > 0
+    (notice,) = [one for one in summary["notices"] if "not warmed up" in one]
+    assert "HTTP 418" in notice and "not today" in notice and f"note: {notice}" in said.err
+
+
+@pytest.mark.parametrize(("flags", "warmed"), [([], False), (["--settle"], True), (["--warmup", "1s"], True)])
+def test_somebody_elses_server_is_warmed_up_only_when_asked_for_and_that_is_said(
+    tailgate: Tailgate, tmp_path: Path, flags: list[str], warmed: bool
+) -> None:
+    gateway = Gateway()
+    with ScriptedServer(gateway) as server:
+        load = ["--rate", "40/s", "--requests", "6", "--prompt-tokens", "32", "--output-tokens", "8"]
+        said = tailgate("run", server.url, *load, *flags, "--out", tmp_path / "run")
+    text = (tmp_path / "run" / "manifest.json").read_text()
+    settled = json.loads(text)["telemetry"].get("settle")
+    assert (settled is not None) is warmed, said.err
+    if settled is None:
+        assert "warm" not in said.err and len(gateway.bodies) == 7  # the trial and the load
+    else:
+        assert f"warmed up with {settled['requests']} requests in {settled['seconds']:.0f} s" in said.err
 
 
 def test_a_folder_with_a_colon_is_one(tailgate: Tailgate, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ class _Echo(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.kind == "load" and self.path.startswith("/v1/models"):
             self._answer(200, {"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 32768}]})
+        elif self.kind == "load" and self.path.startswith("/gpus"):
+            self._answer(200, b'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-a"} 412.5\n')
         else:
             self._refuse({})
 
@@ -54,8 +56,8 @@ class _Echo(BaseHTTPRequestHandler):
             sent["decoded"] = base64.b64decode(pair).decode()
         self._answer(500, {"error": {"message": f"refused: {json.dumps(body)} {sent} {self.path}"}})
 
-    def _answer(self, code: int, data: dict[str, object]) -> None:
-        content = json.dumps(data).encode()
+    def _answer(self, code: int, data: dict[str, object] | bytes) -> None:
+        content = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
@@ -95,14 +97,17 @@ WAYS = {
     "auth env": ({"url": "http://{at}", "auth": {"env": "PLANTED"}}, []),
     "api-key-env": ({"url": "http://{at}"}, ["--api-key-env", "PLANTED"]),
     "flags": ({"url": "http://{at}"}, [*FLAGS, "--extra", '{"user_token": "CANARYextra"}']),
+    "gpus": ({"url": "http://{at}"}, []),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_canary_comes_out_nowhere(tmp_path: Path, tailgate: Tailgate, echo: ThreadingHTTPServer, way: str) -> None:
     target, flags = WAYS[way]
-    url = target["url"].format(at=f"127.0.0.1:{echo.server_address[1]}")
-    spec = {**SPEC, "target": {**target, "url": url, "model": "m"}, "drain": "1s"}
+    at = f"127.0.0.1:{echo.server_address[1]}"
+    spec = {**SPEC, "target": {**target, "url": target["url"].format(at=at), "model": "m"}, "drain": "1s"}
+    if way == "gpus":
+        spec["telemetry"] = {"gpu": f"dcgm:http://ann:CANARYgpus@{at}/gpus?key=CANARYquery"}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     variables = {"PLANTED": TYPED.decode()} if "env" in way else {}
     said = tailgate("run", "spec.yaml", *flags, "--no-settle", "--out", "run", env=variables)
@@ -117,7 +122,9 @@ def test_a_canary_comes_out_nowhere(tmp_path: Path, tailgate: Tailgate, echo: Th
 
 
 def test_a_query_is_refused_without_being_shown(tmp_path: Path, tailgate: Tailgate) -> None:
-    said = tailgate("run", "--target", "http://127.0.0.1:9?sig=CANARYquery", "--rate", "5/s", "--duration", "1s")
+    target = {"url": "http://127.0.0.1:9?sig=CANARYquery", "model": "m"}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({"target": target, "workload": WORKLOAD}))
+    said = tailgate("run", "spec.yaml", "--out", "run")
     assert said.code == 2 and "was given with a query" in said.err
     _assert_nothing_is_seen(tmp_path, tailgate, said)
 

@@ -15,7 +15,7 @@ from tests.kit.scripted import Peer, Request, ScriptedServer, whole
 from tailgate.harness.config.run_spec import RunSpec, build
 from tailgate.harness.run.prompt_content import Prompts
 from tailgate.harness.run.request_form import VENDOR, RequestForm, choose_form
-from tailgate.harness.run.trial import Trial, try_form
+from tailgate.harness.run.trial import Trial, TrialPatience, try_form
 from tailgate.harness.targets.base import Identity, TargetGone
 from tailgate.harness.targets.inspect.probe import identify, session
 from tailgate.loadgen.injector.http.endpoint import Trust
@@ -46,7 +46,7 @@ def tried(
             form = choose_form(run, identity)
             prompts = Prompts(None, {"mode": form.prompt})
             plan = make_plan(run.workload, 0)
-            return identity, await try_form(http, run, identity, form, prompts, plan, patience_s)
+            return identity, await try_form(http, run, identity, form, prompts, plan, TrialPatience(patience_s))
 
     with ScriptedServer(gateway) as server:
         return asyncio.run(scenario(server.url))

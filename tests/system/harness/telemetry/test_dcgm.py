@@ -57,6 +57,21 @@ def test_a_page_without_dcgm_fields_is_no_exporter(tmp_path: Path):
     assert "HTTP 404" in str(scrape(tmp_path, "", 404)[0].problem)
 
 
+def test_a_password_of_its_url_is_in_no_message(tmp_path: Path):
+    async def found(url: str) -> str:
+        scraper = DcgmScraper(url, tmp_path / "gpu.arrows")
+        problem = (await scraper.start()).problem
+        await scraper.stop()
+        return str(problem)
+
+    with ScriptedServer(lambda peer, _request: peer.send(whole(b"go_threads 7\n"))) as server:
+        told = [
+            asyncio.run(found(url.replace("//", "//ann:hunter2@")))
+            for url in (f"{server.url}/metrics?key=hunter2", "http://h:x/m")
+        ]
+    assert "no DCGM exporter" in told[0] and not any("hunter2" in text for text in told)
+
+
 def test_a_whole_gpus_figures_under_its_instances_count_once(tmp_path: Path):
     one, two = (f'{LABELS},GPU_I_ID="{k}"' for k in (1, 2))
     page = "".join(

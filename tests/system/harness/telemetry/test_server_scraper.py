@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from aiohttp import web
+from tests.kit.scripted import Peer, Request, ScriptedServer, head
 
 from tailgate.harness.telemetry.server import ServerScraper
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
@@ -137,3 +138,21 @@ def test_an_endpoint_that_hangs_holds_up_no_other(tmp_path: Path):
             await scraper.stop()
 
     asyncio.run(scenario())
+
+
+def test_a_redirect_is_not_followed_since_a_key_would_go_along():
+    seen = list[str]()
+
+    def answer(peer: Peer, request: Request) -> None:
+        seen.append(request.target)
+        peer.send(head(302, "Location: /elsewhere", "Content-Length: 0"))
+
+    async def scenario(url: str) -> str | None:
+        scraper = ServerScraper([url], 0, 60.0, {"X-Api-Key": "k"})
+        (found,) = await scraper.start()
+        await scraper.stop(last=False)
+        return found.problem
+
+    with ScriptedServer(answer) as server:
+        assert asyncio.run(scenario(server.url)) == "HTTP 302 for /metrics"
+    assert set(seen) == {"/metrics"}

@@ -39,6 +39,13 @@ def test_the_manifest_s_spec_masks_headers_passwords_and_variables() -> None:
     assert public["target"]["env"] == {"HF_TOKEN": "***", "VLLM_USE_V1": "1"}
 
 
+def test_passwords_of_an_exporter_s_and_a_readiness_url_are_known(known: Secrets) -> None:
+    target = {"kind": "command", "command": "serve", "url": "http://h", "ready": "http://ann:hunter2ready@h/health"}
+    spec = built(target=target, telemetry={"gpu": "dcgm:http://ann:hunter2gpu@h:9400/metrics?key=hunter2query"})
+    assert known.mask("hunter2ready hunter2gpu hunter2query") == "*** *** ***"
+    assert "hunter2" not in str(spec.public())
+
+
 def test_the_command_line_is_kept_without_passwords() -> None:
     argv = [
         "--target",

@@ -176,3 +176,9 @@ def test_a_load_that_ends_by_number_has_no_length_and_drains_when_the_last_was_s
 
 
 # --- on a terminal ------------------------------------------------------------------------------------
+
+
+def test_a_note_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may hold a server's words."""
+    Progress().note("first\nrefused: \x1b[1A\x1b[2Kall is well\r\u202e")
+    assert capsys.readouterr().err == "first\nrefused: \\x1b[1A\\x1b[2Kall is well\\r\\u202e\n"

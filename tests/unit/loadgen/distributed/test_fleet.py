@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tailgate.loadgen.control.address import is_loopback, split_address
+from tailgate.loadgen.control.address import is_private, split_address
 from tailgate.loadgen.control.stages import Stage
 from tailgate.loadgen.distributed.protocol import PROTOCOL, VERSION
 from tailgate.loadgen.distributed.rebuild_plan import check
@@ -137,9 +137,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [
-        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True),
+        ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True), ("localhost", True),
         ("0.0.0.0", False), ("::", False), ("*", False), ("10.0.0.1", False), ("x" * 300, False), ("no.invalid", False),
     ],
 )  # fmt: skip
 def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
+    assert is_private(host) is loopback

@@ -76,5 +76,20 @@ def test_what_would_be_refused_by_name_is_not_dropped_before() -> None:
         assert meaning_changed(request_fields({"prompt": "p", name: True})[0])
 
 
+def test_a_whole_number_that_pandas_wrote_as_a_float_is_one() -> None:
+    body, left_out = request_fields({"prompt": "p", "max_tokens": 100.0, "logprobs": 5.0, "temperature": 1.0, "n": 2.0})
+    assert body == {"prompt": "p", "max_tokens": 100, "logprobs": 5, "temperature": 1.0, "n": 2} and left_out == []
+    assert (
+        all(type(body[name]) is int for name in ("max_tokens", "logprobs", "n")) and type(body["temperature"]) is float
+    )
+    assert request_fields({"prompt": "p", "max_tokens": 100.5, "seed": float("nan")})[1] == ["max_tokens", "seed"]
+
+
+def test_what_would_be_refused_by_name_passes_whatever_its_type() -> None:
+    for field in ({"n": 2.0}, {"n": "2"}, {"echo": 1}, {"use_beam_search": "yes"}, {"best_of": [3]}):
+        assert meaning_changed(request_fields({"prompt": "p", **field})[0]), field
+    assert not meaning_changed(request_fields({"prompt": "p", "n": 1.0, "echo": 0})[0])
+
+
 def test_no_field_tells_who_asked() -> None:
     assert not {"user", "safety_identifier", "prompt_cache_key", "metadata", "store", "api_key"} & set(FIELDS)

@@ -13,6 +13,7 @@ from tailgate.harness.experiments.gate.feasibility import planned_requests, requ
 from tailgate.harness.experiments.gate.load_points import load_for
 from tailgate.harness.experiments.gate.pilot import proposal, spreads
 from tailgate.harness.experiments.gate.run_specs import experiment
+from tailgate.harness.run.prepare import warms_up
 from tailgate.reports.verdicts.gate.operating_curve import whole_policy
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
@@ -56,6 +57,19 @@ def test_a_warm_up_is_there_unless_the_policy_says_otherwise():
     without = {key: value for key, value in WORKLOAD.items() if key != "warmup"}
     assert made(more={"workload": without}).spec("baseline", "load", 1).workload.warmup == 10
     assert made().spec("baseline", "load", 1).workload.warmup == 5
+
+
+def test_the_gate_s_own_warm_up_declares_no_further_requests_to_a_url():
+    without = {key: value for key, value in WORKLOAD.items() if key != "warmup"}
+    urls = {"baseline": "http://a", "candidate": {"kind": "vllm", "model": "m", "python": "/p"}}
+
+    def warmed(**more):
+        made_spec = made(**urls, more=more).spec
+        return [warms_up(made_spec(side, "load", 1)) for side in ("baseline", "candidate")]
+
+    assert warmed(workload=without) == [False, True]
+    assert warmed(workload=WORKLOAD) == warmed(workload=without, settle="always") == [True, True]
+    assert made(more={"workload": without}).spec("baseline", "load", 1).settle == "auto"
 
 
 def test_points_change_the_load_and_nothing_else():

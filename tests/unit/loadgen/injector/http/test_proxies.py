@@ -34,8 +34,11 @@ def test_what_is_told_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     "url",
-    ["http://localhost:8000", "http://127.0.0.1", "http://127.8.8.8:1", "http://[::1]:8000", "http://a.localhost"],
-)
+    [
+        "http://localhost:8000", "http://127.0.0.1", "http://127.8.8.8:1", "http://[::1]:8000", "http://a.localhost",
+        "http://0.0.0.0:8000", "http://[::]:8000", "http://[::ffff:127.0.0.1]:8000", "http://LocalHost.:1",
+    ],
+)  # fmt: skip
 def test_loopback_never_has_one(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", PROXY)
     assert not route(url).proxy and "loopback" in route(url).bypass
