@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-# What a machine that is busy with other things fails by; no fault here may hide behind anything else.
-BUSY = frozenset(("own_error", "offered_load"))
+from tests.kit.busy import BUSY
+
 # What no person should ever read, whatever the server or the machine did.
 NEVER = ("Traceback", "unforeseen", "please report it")
 
@@ -25,6 +25,7 @@ class FaultyRun:
     took_s: float  # from the fault (or the start, where the server has it from the start) to the end
     struck: Callable[[int], bool] = lambda _index: False
     left_behind: tuple[str, ...] = ()  # processes that outlived it
+    struck_unix_ns: int = 0  # when, where it didn't have the fault from the start
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class FaultyRun:
 
     def requests(self) -> list[dict[str, Any]]:
         """One row for each planned request."""
-        names = ["index", "status", "error", "chunks", "output_tokens"]
+        names = ["index", "status", "scheduled_ns", "chunks"]
         rows: list[dict[str, Any]] = pq.read_table(self.folder / "requests.parquet", columns=names).to_pylist()
         return rows
 
@@ -52,6 +53,12 @@ class FaultyRun:
         return Counter(
             row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck
         )
+
+    def reaches_back_s(self) -> float:
+        """How long before the fault the first request was due that is not ok."""
+        struck_ns = self.struck_unix_ns - self.manifest["t0_unix_ns"]
+        due = [row["scheduled_ns"] for row in self.requests() if row["status"] != "ok"]
+        return max(0.0, (struck_ns - min(due, default=struck_ns)) / 1e9)
 
     def failed_checks(self) -> set[str]:
         """Validity checks that failed for another reason than a busy machine."""
