@@ -47,6 +47,9 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print(f"interrupted: what was measured is kept: tailgate report {run_dir}", file=sys.stderr)
+        return 130
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code

@@ -175,11 +175,11 @@ class WorkerRun:
         self._link.close()
         return self._exit_code
 
-    def interrupted(self) -> None:
+    def interrupted(self, by: str) -> None:
         """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
         if self._welcomed.ready():
-            self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
+            self._link.report({"op": "event", "kind": "worker", "text": f"was interrupted ({by})"})
             self._end("the worker was interrupted")
         else:
             # Waiting for a master is one long call.
@@ -317,8 +317,8 @@ def main() -> int:
     try:
         seal = _seal(a.host, a.token_env)
         run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone, seal)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            gevent.signal_handler(number, run.interrupted)
+        gevent.signal_handler(signal.SIGINT, run.interrupted, "Ctrl-C")
+        gevent.signal_handler(signal.SIGTERM, run.interrupted, "SIGTERM")
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
         if run is None or not run.load_started:

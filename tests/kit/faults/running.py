@@ -124,9 +124,11 @@ def cut_off_machine(run: Running) -> None:
 
 
 def restart_server(run: Running) -> None:
+    """Kill the server; another is there after two seconds."""
     assert run.server is not None
     run.server.kill()
     run.server.communicate()
+    _wait(run.line, 2.0)
     run.new_servers.append(_serving(run.port))
 
 
