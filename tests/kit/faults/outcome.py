@@ -25,6 +25,7 @@ class FaultyRun:
     took_s: float  # from the fault (or the start, where the server has it from the start) to the end
     struck: Callable[[int], bool] = lambda _index: False
     left_behind: tuple[str, ...] = ()  # processes that outlived it
+    ended: int | None = None  # the exit code of the run's command, where `code` is that of a later report
     struck_unix_ns: int = 0  # when, where it didn't have the fault from the start
 
     @property

@@ -14,8 +14,8 @@ from tests.kit.faults import running as on
 from tests.kit.faults.outcome import FaultyRun
 
 UNDER_LOAD = 25  # rows that are written down before the fault
-# Records are spooled four times a second; what is older must be there, though the machine may be busy.
-REACHES_BACK_S = 1.0
+# An answer takes 0.4 s, and records are spooled four times a second; the machine may be busy.
+REACHES_BACK_S = 1.5
 ENDS_WITHIN_S = 90.0  # beside what the load would have taken
 
 
@@ -24,8 +24,9 @@ class ProcessFault:
     """`strike` happens under load. The run must end with `code`, in `state`, and say `words`.
 
     `statuses` are those that its requests may have beside ok, of which there must be one at least. Whatever was due
-    longer than `REACHES_BACK_S` before the fault must be ok. `lost` says what is not. `report`: the command line leaves
-    no result, `tailgate report` makes it afterwards and gives the exit code. `own_server`: the run starts the server.
+    longer than `REACHES_BACK_S` before the fault must be ok. `lost` says what is not. `report`: the command line ends
+    with this exit code and without a result, which `tailgate report` makes afterwards; `code` is the latter's then.
+    `own_server`: the run starts the server.
     """
 
     name: str
@@ -38,15 +39,16 @@ class ProcessFault:
     seconds: int = 10
     workers: int = 0
     own_server: bool = False
-    report: bool = False
+    report: int | None = None
     quick: bool = False
 
 
 KILL, STOP, INT, TERM = signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGTERM
-LOST, NOT_SENT, CANCELLED, GONE = Status.LOST, Status.NOT_SENT, Status.CANCELLED, (Status.RESET, Status.CONNECT_ERROR)
-LAST = "the records of the last quarter of a second, and what was not sent yet"
+LOST, NOT_SENT, CANCELLED = Status.LOST, Status.NOT_SENT, Status.CANCELLED
+GONE = Status.RESET, Status.TRUNCATED, Status.CONNECT_ERROR
+LAST = "what was in flight, the records of the last quarter of a second, and what was not sent yet"
 REST = "what was in flight and what was not sent yet"
-PART = "the worker's records of the last second and its part of the load from then on"
+PART = "what was in flight there, the worker's last records, and its part of the load from then on"
 OVERDUE, MISSED = "the load generator did not end by its deadline", "did not come back"
 
 PROCESS_FAULTS = (
@@ -61,7 +63,7 @@ PROCESS_FAULTS = (
     ProcessFault("Locust is stopped for ever", on.signals(on.locust, STOP), 4, "failed", (), OVERDUE,
                  "no request, but the run is INVALID: nobody watched it"),
     ProcessFault("the command line is killed", on.signals(on.line, KILL), 4, "interrupted", (NOT_SENT, CANCELLED),
-                 "killed (its process is gone)", REST, report=True),
+                 "killed (its process is gone)", REST, report=-KILL),
     ProcessFault("the command line gets SIGTERM", on.signals(on.line, TERM), 130, "interrupted",
                  (NOT_SENT, CANCELLED), "interrupted (SIGTERM)", REST, quick=True),
     ProcessFault("Ctrl-C", on.signals(on.line, INT), 130, "interrupted", (NOT_SENT,), "interrupted (Ctrl-C)",
@@ -82,7 +84,7 @@ PROCESS_FAULTS = (
     ProcessFault("the injector's disk is full", on.full_disk(on.injector), 4, "failed", (LOST, NOT_SENT, CANCELLED),
                  "File too large", LAST),
     ProcessFault("the command line's disk is full", on.full_disk(on.line), 4, "failed", (), "File too large",
-                 "the report, until there is room", report=True, seconds=5),
+                 "the report, until there is room", report=4, seconds=5),
     ProcessFault("one of two workers is killed", on.kill_machine, 4, "failed", (LOST,), MISSED, PART,
                  workers=2, seconds=8),
     ProcessFault("one of two workers is cut off for ever", on.cut_off_machine, 4, "failed", (LOST,), MISSED, PART,
@@ -90,7 +92,7 @@ PROCESS_FAULTS = (
     ProcessFault("one of two workers gets Ctrl-C", on.signals(on.worker, INT), 4, "complete", (NOT_SENT, CANCELLED),
                  "was interrupted (Ctrl-C)", "the worker's part of the load from then on", workers=2, seconds=8),
     ProcessFault("the master of two workers is killed", on.signals(on.line, KILL), 4, "interrupted",
-                 (LOST, NOT_SENT, CANCELLED), "killed (its process is gone)", REST, workers=2, report=True),
+                 (LOST, NOT_SENT, CANCELLED), "killed (its process is gone)", REST, workers=2, report=-KILL),
 )  # fmt: skip
 
 
@@ -105,13 +107,16 @@ def run(fault: ProcessFault, folder: Path) -> FaultyRun:
         cut_off = {member.pid for member in running.cut_off}
         heard = [process for process in running.workers if process.pid not in cut_off]
         words += "".join(text for process in heard for text in process.communicate(timeout=ENDS_WITHIN_S))
-        code = running.line.returncode
+        ended = running.line.returncode
         _, left = psutil.wait_procs([member for member in family if member.pid not in cut_off], timeout=30)
         took = time.monotonic() - began
-    if fault.report:
+    code = ended
+    if fault.report is not None:
         made = subprocess.run(command("report", folder / "run"), capture_output=True, text=True, check=False)
         code, words = made.returncode, words + made.stdout + made.stderr
-    return FaultyRun(folder / "run", code, words, took, left_behind=tuple(map(str, left)), struck_unix_ns=struck)
+    return FaultyRun(
+        folder / "run", code, words, took, ended=ended, left_behind=tuple(map(str, left)), struck_unix_ns=struck
+    )
 
 
 def problems(fault: ProcessFault, run: FaultyRun) -> list[str]:
@@ -122,6 +127,8 @@ def problems(fault: ProcessFault, run: FaultyRun) -> list[str]:
     state, statuses = run.manifest["state"], run.statuses()
     if state != fault.state:
         wrong.append(f"the run is {state}, not {fault.state}")
+    if fault.report is not None and run.ended != fault.report:
+        wrong.append(f"the command line ended with {run.ended}, not {fault.report}")
     if run.code != fault.code and not (run.code == 4 and not run.failed_checks()):
         wrong.append(f"exit code {run.code}, not {fault.code}")
     if set(statuses) - {Status.OK, *fault.statuses} or (fault.statuses and set(statuses) == {Status.OK}):

@@ -23,6 +23,8 @@ LOAD = (
     "--model", "m", "--rate", f"{RATE}/s", "--arrival", "constant", "--timeout", "2s", "--drain", "3s",
     "--prompt-tokens", "32", "--output-tokens", "8", "--content", "random", "--no-settle", "--slo", "errors: < 10%",
 )  # fmt: skip
+SERVER = [sys.executable, str(SMALL_SERVER)]
+TTFT = "ttft_ms=400"  # several requests are in flight at any time
 Process = subprocess.Popen[str]
 
 
@@ -91,7 +93,7 @@ def signals(victim: Victim, *numbers: int) -> Strike:
         process = victim(run)
         for place, number in enumerate(numbers):
             if place:
-                _wait(run.line, 0.5)
+                _wait(run.line, 0.2)
             process.send_signal(number)
 
     return strike
@@ -109,7 +111,11 @@ def stopped_for(victim: Victim, seconds: float) -> Strike:
 
 def full_disk(victim: Victim) -> Strike:
     """No file of the process may grow any more."""
-    return lambda run: resource.prlimit(victim(run).pid, resource.RLIMIT_FSIZE, (4096, 4096)) and None
+
+    def strike(run: Running) -> None:
+        resource.prlimit(victim(run).pid, resource.RLIMIT_FSIZE, (4096, 4096))
+
+    return strike
 
 
 def kill_machine(run: Running) -> None:
@@ -139,7 +145,7 @@ def running(folder: Path, seconds: int, *, workers: int = 0, own_server: bool = 
     target, server = ["--target", f"http://127.0.0.1:{port}"], None
     if own_server:
         spec, url = folder / "own.yaml", f"http://127.0.0.1:{port}"
-        spec.write_text(f"target: {{kind: command, command: '{sys.executable} {SMALL_SERVER} {port}', url: '{url}'}}\n")
+        spec.write_text(f"target: {{kind: command, command: '{' '.join(SERVER)} {port} {TTFT}', url: '{url}'}}\n")
         target = [str(spec)]
     else:
         server = _serving(port)
@@ -162,7 +168,7 @@ def running(folder: Path, seconds: int, *, workers: int = 0, own_server: bool = 
 
 
 def _serving(port: int) -> Process:
-    process = started([sys.executable, str(SMALL_SERVER), str(port)])
+    process = started([*SERVER, str(port), TTFT])
     while True:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
             return process
