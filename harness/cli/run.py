@@ -47,13 +47,16 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print(f"interrupted: what was measured is kept: tailgate report {run_dir}", file=sys.stderr)
+        return 130
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code
-    from tailgate.reports.documents.render.terminal import standard_output
-    from tailgate.reports.documents.run.write import print_summary
+    from tailgate.reports.documents.render.terminal import print_in_short, standard_output
+    from tailgate.reports.documents.run.write import run_document
 
-    print_summary(summary, standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
+    print_in_short(run_document(summary), standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code

@@ -29,7 +29,6 @@ _MOST_UNSTAMPED = 0.001
 # So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
 _USERS_COMING_S = 0.5
-_INTERRUPTED = "interrupted (Ctrl-C)"
 
 
 class Watcher:
@@ -108,11 +107,11 @@ class Listener:
                     break
                 if not self._told_to_stop and at_once in done:
                     self._watcher.note("interrupted: what was measured is kept")
-                    self._stop("interrupted", _INTERRUPTED)
+                    self._stop("interrupted", f"interrupted ({interruption.by})")
                 elif not self._told_to_stop and death in done:
                     self._on_target_died(death.result())
                 elif not self._winding_down and enough in done:
-                    self._wind_down()
+                    self._wind_down(f"interrupted ({interruption.by})")
                 if receiving not in done:
                     continue
                 message = receiving.result()
@@ -132,16 +131,16 @@ class Listener:
     def _now(self) -> int:
         return time.time_ns() - self._manifest.t0_unix_ns
 
-    def _wind_down(self) -> None:
+    def _wind_down(self, why: str) -> None:
         """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
         self._watcher.closing()
         self._watcher.note(
             f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
-        self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
+        self._outcome.state, self._outcome.reason = "interrupted", why
         self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))
-        self._locust.send({"op": "wind-down", "why": _INTERRUPTED})
+        self._locust.send({"op": "wind-down", "why": why})
         self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:

@@ -88,6 +88,8 @@ async def execute(
                     manifest.target.life = target.life.as_dict()
                     manifest.notices += target.life.notices
                     manifest.save(run_dir)
+        if interrupts.unanswered:
+            watcher.note(f"interrupted: what was measured is kept: tailgate report {run_dir}")
         return run_dir
 
 

@@ -165,11 +165,11 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
         write_document(json_text(verdict), "json")
     else:
-        from tailgate.reports.documents.gate.write import print_verdict
-        from tailgate.reports.documents.render.terminal import standard_output
+        from tailgate.reports.documents.gate.document import gate_document
+        from tailgate.reports.documents.render.terminal import print_in_short, standard_output
 
         console = standard_output()
-        print_verdict(verdict, console, verdict_only=options.quiet, everything=options.all)
+        print_in_short(gate_document(verdict), console, verdict_only=options.quiet, everything=options.all)
         if folder is not None and not options.quiet:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 

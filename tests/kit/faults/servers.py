@@ -67,14 +67,13 @@ HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 class ServerFault:
     """A server that does `does` to every fourth request; all others get what they asked for.
 
-    `becomes` is the status that those requests must get, `content` how many of their tokens must have been seen where
-    they are ok, and `note` what the summary or the report must say. `code`: the run can't begin.
+    `becomes` is the status that those requests must get; where they are ok all their tokens must have been seen. `lost`
+    says what else is. `code`: the run can't begin.
     """
 
     name: str
     does: Script = field(default=sends(ok(TOKENS, PROMPT)))
     becomes: Status = Status.OK
-    content: int = TOKENS
     pages: Mapping[str, Script] = field(default_factory=dict)
     lost: str = ""
     all_struck: bool = False
@@ -213,7 +212,7 @@ def problems(fault: ServerFault, run: FaultyRun) -> list[str]:
     if not fault.all_struck and set(run.statuses(struck=False)) != {Status.OK}:
         wrong.append(f"other requests became {dict(run.statuses(struck=False))}")
     counted = {row["chunks"] for row in run.requests() if row["status"] == Status.OK}
-    if counted - {fault.content, TOKENS}:
+    if counted - {TOKENS}:
         wrong.append(f"{counted} content chunks were counted in answers of {TOKENS}")
     fails = fault.becomes is not Status.OK
     (objective,) = run.summary["slo"]["thresholds"]
