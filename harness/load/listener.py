@@ -203,6 +203,7 @@ class Listener:
                     manifest.stamp = "mixed"
                 if (nice := message.get("nice")) is not None:
                     manifest.injector_nice = max(nice, manifest.injector_nice or nice)
+                self._note_acks(message)
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])
@@ -218,6 +219,20 @@ class Listener:
                 self._watcher.note(outcome.reason)
             case other:
                 self._note(str(other), orjson.dumps(message).decode())
+
+    def _note_acks(self, message: Message) -> None:
+        """Say once of each server that it waited for acknowledgements."""
+        manifest = self._manifest
+        manifest.acks_delayed = bool(manifest.acks_delayed) or message.get("acks_delayed", False)
+        for peer in message.get("waiting_peers", ()):
+            notice = (
+                f"{peer} looks as if it held tokens back until earlier ones were acknowledged (Nagle's algorithm), "
+                "which was delayed: gaps of its first answers are too long. The others were acknowledged at once "
+                "(target.delayed_acks: never does so from the start)"
+            )
+            if notice not in manifest.notices:
+                manifest.notices.append(notice)
+                self._watcher.note(f"warning: {notice}")
 
 
 def _ending(code: int) -> str:
