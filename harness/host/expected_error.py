@@ -14,6 +14,7 @@ from tailgate.harness.host.load_probe import MachineState
 CLASSES_MS: Final = (0.3, 1.0, 5.0, 20.0, 100.0)
 # The injector's work as so many reads: of a chunk (the read, the wait for it, the record), and of a request.
 READS_A_CHUNK: Final = 2.5
+READS_A_CHUNK_IN_PYTHON: Final = 4.0
 READS_A_REQUEST: Final = 150.0
 # What a server on this machine needs for a chunk, likewise: an exact one in C 3, the embedded engine more.
 READS_A_CHUNK_SERVED: Final = 5.0
@@ -64,7 +65,8 @@ def use_of(load: PlannedLoad, machine: MachineState, injectors: int) -> float | 
     """The share of its core that each injector needs."""
     if machine.read_us is None:
         return None
-    reads = READS_A_CHUNK * load.chunks_per_s + READS_A_REQUEST * load.requests_per_s
+    each = READS_A_CHUNK if machine.compiled else READS_A_CHUNK_IN_PYTHON
+    reads = each * load.chunks_per_s + READS_A_REQUEST * load.requests_per_s
     return reads * machine.read_us / 1e6 / min(injectors, max(machine.cores, 1.0))
 
 

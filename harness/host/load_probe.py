@@ -15,6 +15,7 @@ from typing import Final
 import psutil
 
 from tailgate.harness.host.cores import usable_cores
+from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.kernel_timestamps import ANCILLARY_BYTES, ask_for_stamps
 from tailgate.loadgen.injector.machine_time import may_take_priority
 
@@ -35,6 +36,7 @@ class MachineState:
     busy_cores: float | None  # that other processes than ours use
     steal_share: float | None  # of the cores' time, which a hypervisor took
     priority: bool  # the injector may go before other processes
+    compiled: bool = True  # streams are read by the extension
 
 
 class LoadProbe:
@@ -59,7 +61,7 @@ class LoadProbe:
             ours = max(0.0, _ours() - self._ours)
             busy = max(0.0, busy_after - busy_before - ours) / seconds
             steal = max(0.0, steal_after - steal_before) / seconds / (psutil.cpu_count() or 1)
-        return MachineState(usable_cores(), read_us, send_us, busy, steal, may_take_priority())
+        return MachineState(usable_cores(), read_us, send_us, busy, steal, may_take_priority(), AVAILABLE)
 
 
 def _books() -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from tailgate.harness.load import fallbacks
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.interrupts import Interruption
 from tailgate.harness.load.kill_switch import KillSwitch
@@ -24,8 +25,6 @@ from tailgate.reports.rundir.manifest import Manifest
 
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
-# Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
-_MOST_UNSTAMPED = 0.001
 # So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
 _USERS_COMING_S = 0.5
@@ -199,11 +198,8 @@ class Listener:
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
-                if manifest.stamp == "kernel" and message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
-                    manifest.stamp = "mixed"
-                if (nice := message.get("nice")) is not None:
-                    manifest.injector_nice = max(nice, manifest.injector_nice or nice)
-                self._note_acks(message)
+                for notice in fallbacks.when_ended(manifest, message):
+                    self._watcher.note(f"warning: {notice}")
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])
@@ -219,20 +215,6 @@ class Listener:
                 self._watcher.note(outcome.reason)
             case other:
                 self._note(str(other), orjson.dumps(message).decode())
-
-    def _note_acks(self, message: Message) -> None:
-        """Say once of each server that it waited for acknowledgements."""
-        manifest = self._manifest
-        manifest.acks_delayed = bool(manifest.acks_delayed) or message.get("acks_delayed", False)
-        for peer in message.get("waiting_peers", ()):
-            notice = (
-                f"{peer} looks as if it held tokens back until earlier ones were acknowledged (Nagle's algorithm), "
-                "which was delayed: gaps of its first answers are too long. The others were acknowledged at once "
-                "(target.delayed_acks: never does so from the start)"
-            )
-            if notice not in manifest.notices:
-                manifest.notices.append(notice)
-                self._watcher.note(f"warning: {notice}")
 
 
 def _ending(code: int) -> str:

@@ -61,6 +61,13 @@ def _requests(target: TargetRecord) -> list[tuple[str, str]]:
     return [("requests", f"fields {form.get('fields')}, prompts {form.get('prompt')}, {form.get('limit')}{without}")]
 
 
+def _acknowledged(manifest: Manifest) -> list[tuple[str, str]]:
+    if manifest.acks_delayed is None:
+        return []
+    how = "tokens several at a time, from an answer's first on" if manifest.acks_delayed else "each segment at once"
+    return [("acknowledged", how)]
+
+
 def what_was_run(manifest: Manifest) -> Section:
     target = manifest.target
     rows = [
@@ -78,6 +85,7 @@ def what_was_run(manifest: Manifest) -> Section:
         ("cache, isolation", f"{manifest.cache}, {manifest.isolation}"),
         ("TLS", "NOT VERIFIED (--insecure)" if manifest.insecure_tls else "verified where used"),
         ("injectors, time stamps", f"{manifest.injectors}, {manifest.stamp}"),
+        *_acknowledged(manifest),
         *((worker["name"], _worker(worker)) for worker in manifest.workers),
         ("tailgate", manifest.tailgate_version),
     ]
