@@ -123,7 +123,8 @@ async def prepare(
         plan = await planning.plan(spec)
         machine = await planning.probe.state()
         injectors, expected = expectation(spec, plan, machine)
-        spec = spec.model_copy(update={"injectors": injectors})
+        if spec.injectors == "auto" and spec.workers is None:  # workers say their own
+            spec = spec.model_copy(update={"injectors": injectors})
         if expected is not None:
             watcher.note(expected.text)
         notices = check_resources(spec, plan)
