@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from tailgate.harness.load import fallbacks
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.interrupts import Interruption
 from tailgate.harness.load.kill_switch import KillSwitch
@@ -24,8 +25,6 @@ from tailgate.reports.rundir.manifest import Manifest
 
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
-# Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
-_MOST_UNSTAMPED = 0.001
 # So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
 _USERS_COMING_S = 0.5
@@ -198,10 +197,8 @@ class Listener:
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
-                if manifest.stamp == "kernel" and message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
-                    manifest.stamp = "mixed"
-                if (nice := message.get("nice")) is not None:
-                    manifest.injector_nice = max(nice, manifest.injector_nice or nice)
+                for notice in fallbacks.when_ended(manifest, message):
+                    self._watcher.note(f"warning: {notice}")
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])

@@ -36,7 +36,11 @@ class Injectors:
         self._children: list[subprocess.Popen[bytes]] = []
         self._channels: list[Channel] = []
         self.ended: set[int] = set()
-        for k in range(count):
+        self.grow(count)
+
+    def grow(self, count: int) -> None:
+        """Start more until there are so many."""
+        for k in range(len(self), count):
             self._spawn(k)
 
     def __len__(self) -> int:
@@ -115,6 +119,10 @@ class Coordinator:
         return len(self._injectors)
 
     # --- commands --------------------------------------------------------------------------------------
+
+    def grow(self, injectors: int) -> None:
+        """Have at least so many injectors; before they get their jobs."""
+        self._injectors.grow(injectors)
 
     def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
         """Send the injectors their jobs, numbered ``first`` ... of ``of``. At most ``requests`` are dispatched."""

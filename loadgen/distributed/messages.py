@@ -193,6 +193,8 @@ class _End(_Shape):
     failure: str | None
     unstamped: _Count
     reads: _Count
+    acks_delayed: bool = False
+    waiting_peers: list[str] = []
 
 
 class _Crashed(_Shape):

@@ -189,8 +189,10 @@ class ClientSummary:
     workers: list[dict[str, Any]]
     stamp: str
     turnaround_lag_ms: dict[str, float | None] | None = None  # of a closed loop
+    # By `ttft` and `itl`: half of the own error of p99 that was expected of this machine before the load.
+    expected_error_ms: dict[str, float] | None = None
 
-    OPTIONAL: ClassVar = ("turnaround_lag_ms",)
+    OPTIONAL: ClassVar = ("turnaround_lag_ms", "expected_error_ms")
 
 
 @dataclass(frozen=True)
