@@ -107,6 +107,12 @@ def parser(name: str = _NAME, usage: str | None = None) -> argparse.ArgumentPars
     add("--seed", type=int, default=0)
     jitter = number(float, 0.0, 5.0)
     add("--jitter", type=jitter, default=0.0, help="Standard deviation of a step's log duration, e.g. 0.05.")
+    spread, seconds = number(float, 0.0, 5.0), number(float, 0.0)
+    add("--launch-spread", type=spread, default=0.0, help="Standard deviation of a launch's log step time, e.g. 0.02.")
+    add("--drift", type=spread, default=0.0, help="The same of a slow wandering, drawn each minute.")
+    add("--stall-every", type=seconds, default=0.0, help="Seconds between stalls; 0: none.")
+    add("--stall-seconds", type=seconds, default=0.0, help="How long each stall lasts.")
+    add("--slow-start", type=seconds, default=0.0, help="Seconds after the start in which steps take longer.")
     add(
         "--natural-output-tokens",
         type=count,

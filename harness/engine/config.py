@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
+from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.model.pace import Variation
+from tailgate.harness.engine.model.scheduler import Scheduler
 from tailgate.harness.engine.model.step_time import Accelerator, ModelShape, StepTime
 from tailgate.workloads.common.errors import UserError
 
@@ -19,8 +22,8 @@ GIB = 2**30
 class Settings:
     """What can be set from outside; None: resolved from the preset.
 
-    `jitter` is the standard deviation of a step's log duration. `natural_output_tokens` is the median length
-    of an answer whose end is left to the model (no `ignore_eos`).
+    `jitter` is the standard deviation of a step's log duration; it and the last five are `pace.Variation`.
+    `natural_output_tokens` is the median length of an answer whose end is left to the model (no `ignore_eos`).
     """
 
     preset: str
@@ -42,6 +45,11 @@ class Settings:
     seed: int = 0
     jitter: float = 0.0
     natural_output_tokens: int = 200
+    launch_spread: float = 0.0
+    drift: float = 0.0
+    stall_every: float = 0.0
+    stall_seconds: float = 0.0
+    slow_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,24 @@ def resolve(settings: Settings) -> Resolved:
         num_gpu_blocks=blocks,
         step_time=step_time,
     )
+
+
+def make_scheduler(resolved: Resolved) -> Scheduler:
+    """The scheduler of one replica, with its empty cache."""
+    return Scheduler(
+        BlockPool(resolved.num_gpu_blocks),
+        block_size=resolved.settings.block_size,
+        max_num_seqs=resolved.max_num_seqs,
+        max_num_batched_tokens=resolved.max_num_batched_tokens,
+        by_priority=resolved.settings.scheduling_policy == "priority",
+    )
+
+
+def variation_of(settings: Settings) -> Variation:
+    return Variation(
+        settings.jitter, settings.launch_spread, settings.drift, settings.stall_every, settings.stall_seconds,
+        settings.slow_start,
+    )  # fmt: skip
 
 
 def as_dict(resolved: Resolved) -> dict[str, Any]:

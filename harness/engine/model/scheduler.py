@@ -109,6 +109,11 @@ class Scheduler:
     def waiting_count(self) -> int:
         return self._waiting_count
 
+    def prompt_tokens_left(self) -> int:
+        """Prompt tokens of all sequences that are not computed yet; O(sequences)."""
+        waiting = (s for _, _, s in self._waiting if s.state is State.WAITING)
+        return sum(max(s.prompt_tokens - s.computed, 0) for s in (*self.running, *waiting))
+
     def submit(self, sequence: EngineSequence) -> None:
         """Put a new sequence into the queue. ValueError if the whole cache could not hold it."""
         if self._blocks_for(sequence.prompt_tokens + sequence.output_tokens) > self.pool.size:
