@@ -115,6 +115,8 @@ _CONSTANT: Final = "store_const"
 TARGET: Final = (
     Flag("--target", "target.*", "The base URL of an OpenAI API, or an embedded engine.", _targets,
          metavar="URL|sim:PRESET", **_MANY),
+    Flag("--virtual", "target.clock", "Simulate the run: an embedded engine on a virtual clock, without HTTP and "
+         "without waiting.", action=_CONSTANT, const="virtual"),
     Flag("--model", "target.model", "The model's name (default: the first that the target serves)."),
     Flag("--ready-timeout", "target.ready_timeout", "Give a server that we start this long (default: 10m).",
          metavar="TIME"),

@@ -87,6 +87,7 @@ class TargetSpec(Strict):
     url: str | None = None
     urls: tuple[str, ...] = ()
     sim: str | None = None
+    clock: Literal["real", "virtual"] = "real"  # sim: virtual simulates the run without HTTP and without waiting
     command: str | None = None
     stop: str | None = None  # command: what ends it, for one that goes on without the command (docker run -d, helm)
     ready: str | None = None  # command: the URL that answers 200 once it can serve (default: /health)
@@ -130,6 +131,8 @@ class TargetSpec(Strict):
                 raise ValueError(f"`{name}` doesn't belong to `kind: {self.kind}`: keep one of them")
         if self.args and self.kind in ("url", "command"):
             raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
+        if self.clock == "virtual" and self.kind != "sim":
+            raise ValueError(f"`clock: virtual` (--virtual) is for `sim` targets, not for `kind: {self.kind}`")
         if self.prompt != "auto" and self.endpoint == "chat":
             raise ValueError("`prompt` belongs to `endpoint: completions`: a chat's prompt is always text")
         return self

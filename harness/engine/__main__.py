@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from tailgate.harness.config.arguments import Parser, number
+from tailgate.harness.engine.address import read_address, refuse_in_real_time
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.api import application
@@ -30,7 +31,15 @@ _NAME: Final = "tailgate engine"
 
 def main(argv: list[str] | None = None, name: str = _NAME, usage: str | None = None) -> int:
     """Serve until told to stop; the exit code is 2 for a wrong command line. Help and errors say `name`."""
-    given = vars(parser(name, usage).parse_args(argv))
+    flags = parser(name, usage)
+    try:
+        address = read_address(flags.parse_args(argv).preset)
+        refuse_in_real_time(address)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    given = vars(flags.parse_args([*address.flags, *(sys.argv[1:] if argv is None else argv)]))
+    given["preset"] = address.preset
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
         _end_with_parent()
@@ -78,8 +87,8 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def parser(name: str = _NAME, usage: str | None = None) -> argparse.ArgumentParser:
-    made = Parser(
+def parser(name: str = _NAME, usage: str | None = None, kind: type[Parser] = Parser) -> argparse.ArgumentParser:
+    made = kind(
         prog=name,
         usage=usage,
         description="Serve the embedded engine, which behaves like vLLM without a GPU. The flags are vLLM's.",

@@ -21,9 +21,13 @@ from tailgate.harness.engine.virtual.series import SeriesRecorder
 
 
 class VirtualLoad(Protocol):
-    """Where requests come from. `feedback`: whether a request's end may bring another one."""
+    """Where requests come from. `feedback`: whether a request's end may bring another one.
+
+    A request that isn't over at `until_s` is unserved; a load may come to know that time only later.
+    """
 
     feedback: bool
+    until_s: float
 
     def next_s(self) -> float:
         """When the next request arrives that is known of; inf if none is."""
@@ -47,10 +51,7 @@ _ARRIVAL = 3  # the place of new requests in this order
 
 @dataclass(frozen=True)
 class FleetSettings:
-    """What is simulated: `replicas` alike, behind `router`; `faults` happen to them. The series has an entry a `tick`.
-
-    A request that isn't over at `until_s` is unserved.
-    """
+    """What is simulated: `replicas` alike behind `router`, and `faults`. The series has an entry every `tick_s`."""
 
     resolved: Resolved
     replicas: int = 1
@@ -58,7 +59,6 @@ class FleetSettings:
     faults: Sequence[ReplicaFault] = ()
     keep_tokens: bool = False
     tick_s: float = 1.0
-    until_s: float = math.inf
     skip: bool = True  # False: every step is scheduled; what comes out is the same
 
 
@@ -91,9 +91,10 @@ class Fleet:
         }
 
     def run(self) -> None:
-        """Serve the load to its end, or to `until_s`."""
-        now, replicas, until = 0.0, self._replicas, self._settings.until_s
+        """Serve the load to its end, or to its `until_s`."""
+        now, replicas = 0.0, self._replicas
         while True:
+            until = self._load.until_s
             first = min(replicas, key=_end_of) if len(replicas) > 1 else replicas[0]
             event, arrives = self._events[0], self._load.next_s()
             outside = min(event[0], arrives)
@@ -103,14 +104,15 @@ class Fleet:
                     replica.begin(now, self._horizon(replica, outside))
                 self._ready.clear()
                 continue
-            if arrives == first.end_s == math.inf and not self._pending:  # nothing can happen any more
-                if self._where and until < math.inf:
-                    now = until
+            if arrives == math.inf and not self._where:
+                break
+            if arrives == first.end_s == math.inf and not self._pending:  # all stands still for ever
+                now = until if until < math.inf else now
                 break
             if due > until:
                 now = until
                 break
-            now = due
+            now = max(now, due)  # a whole nanosecond may lie just before
             if first.end_s <= outside:
                 self._finish(first, now)
             elif event[:2] < (arrives, _ARRIVAL):
@@ -131,7 +133,7 @@ class Fleet:
 
     def _horizon(self, replica: VirtualReplica, outside: float) -> float:
         """Until when a replica sees nothing but its own steps. Those of others matter where an end brings a request."""
-        horizon = min(outside, self._settings.until_s)
+        horizon = min(outside, self._load.until_s)
         if self._load.feedback:
             for other in self._replicas:
                 if other is not replica:

@@ -34,7 +34,8 @@ class OpenLoad:
 
     feedback = False
 
-    def __init__(self, requests: OpenRequests) -> None:
+    def __init__(self, requests: OpenRequests, until_s: float = math.inf) -> None:
+        self.until_s = until_s
         zeros = np.zeros(len(requests.arrival_s), np.int64)
         self._times: list[float] = [*requests.arrival_s.tolist(), math.inf]
         self._prompts: list[int] = requests.prompt_tokens.tolist()
@@ -72,7 +73,7 @@ def serve(
     skip: bool = True,
 ) -> ServedRequests:
     """What one replica does with the requests; see `FleetSettings` for the rest."""
-    settings = FleetSettings(resolved, keep_tokens=keep_tokens, tick_s=tick_s, until_s=until_s, skip=skip)
-    fleet = Fleet(settings, OpenLoad(requests))
+    settings = FleetSettings(resolved, keep_tokens=keep_tokens, tick_s=tick_s, skip=skip)
+    fleet = Fleet(settings, OpenLoad(requests, until_s))
     fleet.run()
     return fleet.rows.served(fleet.series[0].series())

@@ -7,11 +7,12 @@ comes out is the same to the bit as with scheduling every step.
 
 import math
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 from tailgate.harness.engine.config import Resolved, make_scheduler, variation_of
 from tailgate.harness.engine.model.pace import StepPace
-from tailgate.harness.engine.model.scheduler import EngineSequence, EngineStep, Scheduler
+from tailgate.harness.engine.model.scheduler import Counters, EngineSequence, EngineStep, Scheduler
 from tailgate.harness.engine.model.step_time import StepShape
 
 
@@ -39,7 +40,7 @@ class VirtualReplica:
         self.step_ends = array("d")
         self._skip = skip
         self._launches = 0
-        self._preempted_before = 0
+        self._before: Counter[str] = Counter()  # of earlier launches
         self._frozen_left_s = math.inf
         self.scheduler: Scheduler
         self.pace: StepPace
@@ -48,7 +49,7 @@ class VirtualReplica:
     def launch(self, now_s: float) -> None:
         """Start (again) with an empty cache."""
         if self._launches:
-            self._preempted_before += self.scheduler.counters.preemptions
+            self._before = Counter({name: self.counted(name) for name in Counters.__slots__})  # type: ignore[attr-defined]
         self.scheduler = make_scheduler(self.resolved)
         self.pace = StepPace(
             self.resolved.step_time, variation_of(self.resolved.settings), self.resolved.settings.seed,
@@ -64,9 +65,9 @@ class VirtualReplica:
     def in_flight(self) -> int:
         return len(self.scheduler.running) + self.scheduler.waiting_count
 
-    @property
-    def preemptions(self) -> int:
-        return self._preempted_before + self.scheduler.counters.preemptions
+    def counted(self, name: str) -> int:
+        """A counter of the scheduler's, over all launches."""
+        return self._before[name] + int(getattr(self.scheduler.counters, name))
 
     @property
     def full(self) -> bool:

@@ -16,21 +16,24 @@ class SeriesRecorder:
     def __init__(self) -> None:
         self._times: list[float] = []
         self._samples: list[tuple[int, ...]] = []
-        self.cached_tokens: list[int] = []
+        self.prefix_queries: list[int] = []
+        self.prefix_hits: list[int] = []
 
     def add(self, now_s: float, replica: VirtualReplica) -> None:
-        if self._times and self._times[-1] == now_s:
-            return
+        if self._times and self._times[-1] == now_s:  # the end falls on a tick
+            for samples in (self._times, self._samples, self.prefix_queries, self.prefix_hits):
+                samples.pop()
         scheduler = replica.scheduler
         used = scheduler.pool.size - scheduler.pool.free
         self._times.append(now_s)
         self._samples.append(
             (
                 len(scheduler.running), scheduler.waiting_count, used, replica.prompt_tokens,
-                replica.generation_tokens, replica.preemptions,
+                replica.generation_tokens, replica.counted("preemptions"),
             )
         )  # fmt: skip
-        self.cached_tokens.append(replica.cached_tokens)
+        self.prefix_queries.append(replica.counted("prefix_queries"))
+        self.prefix_hits.append(replica.counted("prefix_hits"))
 
     def series(self) -> ServerSeries:
         columns = np.array(self._samples, np.int64).reshape(-1, len(_COUNTS)).T

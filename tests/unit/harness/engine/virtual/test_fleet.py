@@ -19,8 +19,8 @@ from tailgate.workloads.common.errors import UserError
 ENGINE = resolve(Settings("h100-sxm/llama-3.1-8b", max_model_len=2000))
 
 
-def served(requests: OpenRequests, **given: Any) -> Fleet:
-    fleet = Fleet(FleetSettings(ENGINE, **given), OpenLoad(requests))
+def served(requests: OpenRequests, until_s: float = math.inf, **given: Any) -> Fleet:
+    fleet = Fleet(FleetSettings(ENGINE, **given), OpenLoad(requests, until_s))
     fleet.run()
     return fleet
 
