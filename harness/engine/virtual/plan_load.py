@@ -90,7 +90,7 @@ class UserChange:
 @dataclass(slots=True)
 class _User:
     next_turn: int | None = None  # position of its session's next turn
-    waiting: bool = False  # for an answer
+    came: bool = False  # has asked before
     left: bool = False
 
 
@@ -137,6 +137,7 @@ class ClosedPlan(_DueRows):
         self.until_s = math.inf
         self._drain_ns = drain_ns
         self._most = most
+        self.returns_ns: list[int] = []  # when users came back for another request
         self._asked = 0
         self._present: list[_User] = []
         self._of_row: dict[int, _User] = {}
@@ -157,7 +158,9 @@ class ClosedPlan(_DueRows):
             elif isinstance(what, int):
                 self._set_users(due_ns, what)
             elif not what.left and (position := self._next_row(what)) is not None:
-                what.waiting = True
+                if what.came:
+                    self.returns_ns.append(due_ns)
+                what.came = True
                 self._of_row[position] = what
                 self._asked += 1
                 sent = self._sent(position, due_ns)
@@ -167,7 +170,6 @@ class ClosedPlan(_DueRows):
 
     def ended(self, row: int, now_s: float) -> None:
         user = self._of_row.pop(row)
-        user.waiting = False
         if user.left:
             return
         user.next_turn = self.rows.follower(row)

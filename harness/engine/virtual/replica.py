@@ -49,7 +49,7 @@ class VirtualReplica:
     def launch(self, now_s: float) -> None:
         """Start (again) with an empty cache."""
         if self._launches:
-            self._before = Counter({name: self.counted(name) for name in Counters.__slots__})  # type: ignore[attr-defined]
+            self._before = Counter({name: self.counted(name) for name in Counters.__slots__})
         self.scheduler = make_scheduler(self.resolved)
         self.pace = StepPace(
             self.resolved.step_time, variation_of(self.resolved.settings), self.resolved.settings.seed,

@@ -51,7 +51,6 @@ def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], ti
     if timeout_ns is not None:
         for row in np.flatnonzero((ending == Ending.ABANDONED) & (end - due >= timeout_ns - 1)).tolist():
             kinds[row] = _TIMED_OUT
-    status = np.array([str(kind[0]) for kind in kinds], object)
     ok, begun, sent = ending == Ending.COMPLETE, generated > 0, ending != Ending.UNREACHABLE
     answered = sent & ~np.isin(ending, (Ending.REJECTED, Ending.TOO_LONG))
     prompt = np.array(plan.column("prompt_tokens"), np.int64)[position]
@@ -65,7 +64,7 @@ def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], ti
         "index": np.array(plan.column("index"), np.int64)[position],
         "endpoint": pa.array([names[max(number, 1) - 1] for number in replica.tolist()]),
         "injector": zeros,
-        "status": pa.array(status),
+        "status": pa.array([str(kind[0]) for kind in kinds], pa.string()),
         "http_status": pa.array([kind[1] for kind in kinds], pa.int32()),
         "error": pa.array([kind[2] for kind in kinds], pa.string()),
         "scheduled_ns": due if open_loop else None,
@@ -92,7 +91,9 @@ def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], ti
         "bytes_received": zeros,
         "server_queue_ms": _where(timed, np.maximum(scheduled * 1e9 - due, 0) / 1e6),
         "server_ttft_ms": _where(timed, np.maximum(first * 1e9 - due, 0) / 1e6),
-        "hung_up": pa.array(np.where(status == str(Status.CANCELLED), str(HungUp.PATIENCE), None), pa.string()),
+        "hung_up": pa.array(
+            [str(HungUp.PATIENCE) if kind[0] is Status.CANCELLED else None for kind in kinds], pa.string()
+        ),
     }
     arrays = [
         pa.nulls(len(position), field.type) if (values := columns.get(field.name)) is None else _cast(values, field)
@@ -122,8 +123,11 @@ def arrivals(fleet: Fleet, load: OpenPlan | ClosedPlan) -> Any:
     return pa.table([pa.array(index), lists, none.cast(ARRIVALS_SCHEMA.field("censored").type)], schema=ARRIVALS_SCHEMA)
 
 
-def client(requests: Any, end_ns: int) -> Any:
-    """The load generator's record of itself, second by second: what was in flight. It was late for nothing."""
+def client(requests: Any, returns_ns: Sequence[int], end_ns: int) -> Any:
+    """The load generator's record of itself, second by second: what was in flight. Late for nothing.
+
+    `returns_ns`, rising: when users of a closed loop came back for another request.
+    """
     begin, end = (requests[name].to_numpy().astype(np.float64) for name in ("dispatched_ns", "end_ns"))
     edges = np.arange(0, end_ns + _SECOND_NS, _SECOND_NS)
     edges = np.append(edges[edges < end_ns], end_ns) if end_ns else np.array([0, 0])
@@ -134,7 +138,7 @@ def client(requests: Any, end_ns: int) -> Any:
     sides = np.append(np.searchsorted(over, edges[:-1]), len(over))
     n = len(edges) - 1
     zeros, no_lags = np.zeros(n, np.int64), lag_histogram(np.zeros(0, np.int64))
-    on_time = no_lags.copy()
+    back = np.diff(np.searchsorted(np.array(returns_ns, np.int64), edges))
     columns: dict[str, Any] = dict.fromkeys(CLIENT_SCHEMA.names, zeros) | {
         "t_ns": edges[:-1],
         "dur_ns": np.diff(edges),
@@ -142,9 +146,9 @@ def client(requests: Any, end_ns: int) -> Any:
         "in_flight_max": _most(started, over, edges),
         "dispatched": dispatched,
         "finished": np.diff(sides),
-        "dispatch_lag": pa.array([_counted(on_time, count) for count in dispatched.tolist()]),
+        "dispatch_lag": pa.array([_on_time(count) for count in dispatched.tolist()]),
         "receive_lag": pa.array([no_lags] * n),
-        "turnaround_lag": pa.array([no_lags] * n),
+        "turnaround_lag": pa.array([_on_time(count) for count in back.tolist()]),
         "run_delay_ns": None,
         "steal_ns": None,
     }
@@ -155,9 +159,9 @@ def client(requests: Any, end_ns: int) -> Any:
     return pa.table(arrays, schema=CLIENT_SCHEMA)
 
 
-def _counted(none: Any, count: int) -> Any:
+def _on_time(count: int) -> Any:
     """A histogram of so many lags of nothing."""
-    lags = none.copy()
+    lags = lag_histogram(np.zeros(1, np.int64))
     lags[0] = count
     return lags
 

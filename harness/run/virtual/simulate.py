@@ -16,6 +16,7 @@ from tailgate.harness.run.virtual.server_table import server
 from tailgate.harness.targets.sim import SimDeployment
 from tailgate.loadgen.control.stages import Stage, moments, users_at
 from tailgate.loadgen.injector.api.request_builder import Patience
+from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.plan.plan import ClosedRows, Plan
 
 _FOREVER_NS: Final = 1 << 62
@@ -25,8 +26,8 @@ _FOREVER_NS: Final = 1 << 62
 class SimulatedRun:
     """What came of a plan. `plan` holds the rows that a closed loop started, too; times are ns of the virtual clock.
 
-    `reported` is a table of `records.REPORTED_SCHEMA`, `arrivals` (None unless asked for) of ARRIVALS_SCHEMA, `client` of
-    CLIENT_SCHEMA, `server` of SERVER_SCHEMA; `series` has an entry for each replica.
+    `reported` is a table of `records.REPORTED_SCHEMA`, `arrivals` (None unless asked for) of ARRIVALS_SCHEMA, `client`
+    of CLIENT_SCHEMA, `server` of SERVER_SCHEMA; `series` has an entry for each replica.
     """
 
     plan: Any
@@ -46,8 +47,8 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
     Args:
         plan: what is sent.
         deployment: what serves it.
-        spec: how it is sent: users and stages, timeout, patience, drain, whether answers end by themselves. Its target is
-            not looked at.
+        spec: how it is sent: users and stages, timeout, patience, drain, whether answers end by themselves. Its target
+            is not looked at.
         arrivals: whether each token's time is kept.
     """
     resolved, address = deployment.resolved, deployment.address
@@ -76,19 +77,19 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
     fleet = Fleet(settings, load)
     fleet.run()
     reported = records.reported(fleet, load, deployment.names, timeout_ns)
-    ended_ns = int(np.ceil(fleet.ended_s * 1e9))
+    ended_ns = int(np.ceil(fleet.ended_s * 1e9)) + 1  # just after the last end
     users: dict[str, float] = {}
     table = plan.table
     if isinstance(load, ClosedPlan):
         assert load.closed_ns is not None
-        end_ns = load.closed_ns
+        end_ns = load.closed_ns + (spec.workload.requests is not None)  # just after the last one was asked for
         users = load.users.summary(end_ns)
         table = _as_far_as_needed(rows, reported)
     return SimulatedRun(
         plan=table,
         reported=reported,
         arrivals=records.arrivals(fleet, load) if arrivals else None,
-        client=records.client(reported, ended_ns),
+        client=records.client(reported, load.returns_ns if isinstance(load, ClosedPlan) else [], ended_ns),
         server=server(fleet, resolved, deployment.names, _stopped(fleet, rows)),
         series=tuple(recorder.series() for recorder in fleet.series),
         ended_ns=ended_ns,
@@ -118,7 +119,8 @@ def _as_far_as_needed(rows: PlanRows, reported: Any) -> Any:
     return table.slice(0, max(rows.tables[0].num_rows, 0 if last is None else last + 1))
 
 
-def _stopped(fleet: Fleet, rows: PlanRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _stopped(fleet: Fleet, rows: PlanRows) -> Mask:
     """Which complete answers of `fleet.rows` ended before their limit."""
     limits = np.array(rows.column("output_tokens"), np.int64)[fleet.rows.count("row")]
-    return (fleet.rows.count("ending") == Ending.COMPLETE) & (fleet.rows.count("generated") < limits)
+    complete = fleet.rows.count("ending") == Ending.COMPLETE
+    return np.asarray(complete & (fleet.rows.count("generated") < limits))
