@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tailgate.harness.engine.config import Resolved, make_scheduler, variation_of
 from tailgate.harness.engine.model.pace import StepPace
+from tailgate.harness.engine.model.power import PowerMeter
 from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.server.metrics import EngineMetrics
 
@@ -38,6 +39,8 @@ class Engine:
         self.resolved = resolved
         self.scheduler = make_scheduler(resolved)
         self.metrics = EngineMetrics(resolved, self.scheduler)
+        limit_w = resolved.power_limit_w
+        self.meter = None if limit_w is None else PowerMeter(resolved.step_time, limit_w)
         self._sinks: dict[EngineSequence, Sink] = {}
         self._wake = asyncio.Event()
 
@@ -72,6 +75,8 @@ class Engine:
                 now = time.monotonic()
                 outcome = self.scheduler.complete(step, now)
                 self.metrics.stepped(step, outcome, now)
+                if self.meter is not None:
+                    self.meter.stepped(step.shape, deadline - begin)
                 for sequence in outcome.ended:
                     self._sinks.pop(sequence).token(True)
                     self.metrics.ended(sequence, sequence.finish_reason)
