@@ -111,6 +111,8 @@ def parser(name: str = _NAME, usage: str | None = None, kind: type[Parser] = Par
     add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     add("--scheduling-policy", choices=["fcfs", "priority"], default="fcfs")
     add("--max-num-queued-reqs", type=number(int, 0))
+    add("--long-prefill-token-threshold", type=number(int, 0), default=0, help="The most tokens of a prompt in a step.")
+    add("--enable-chunked-prefill", action=argparse.BooleanOptionalAction, default=True)
     add("--enable-per-request-metrics", action=argparse.BooleanOptionalAction, default=False)
     add("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction, default=False)
     add("--seed", type=int, default=0)

@@ -40,6 +40,8 @@ class Settings:
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_queued_reqs: int | None = None
+    long_prefill_token_threshold: int = 0
+    enable_chunked_prefill: bool = True
     enable_per_request_metrics: bool = False
     enable_prompt_tokens_details: bool = False
     seed: int = 0
@@ -118,15 +120,34 @@ def resolve(settings: Settings) -> Resolved:
                 remedy="Raise --tensor-parallel-size",
             )
         length = room
+    batched = _checked_budget(settings, settings.max_num_batched_tokens or batched, length)
     return Resolved(
         settings=settings,
         model_name=settings.served_model_name or shape.name,
         max_model_len=length,
         max_num_seqs=settings.max_num_seqs or seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens or batched,
+        max_num_batched_tokens=batched,
         num_gpu_blocks=blocks,
         step_time=step_time,
         power_limit_w=_power_limits().get(gpu_name),
+    )
+
+
+def _checked_budget(settings: Settings, batched: int, length: int) -> int:
+    """Tokens of a step. Without chunked prefill they must hold a whole prompt, which vLLM's default then does."""
+    if settings.long_prefill_token_threshold > length:
+        raise UserError(
+            f"{settings.long_prefill_token_threshold} exceeds max_model_len ({length})",
+            where="--long-prefill-token-threshold",
+        )
+    if settings.enable_chunked_prefill or batched >= length:
+        return batched
+    if settings.max_num_batched_tokens is None:
+        return length
+    raise UserError(
+        f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({length}), and prompts are not chunked",
+        where="--no-enable-chunked-prefill",
+        remedy="Raise --max-num-batched-tokens, lower --max-model-len, or leave chunked prefill on.",
     )
 
 
@@ -138,6 +159,8 @@ def make_scheduler(resolved: Resolved) -> Scheduler:
         max_num_seqs=resolved.max_num_seqs,
         max_num_batched_tokens=resolved.max_num_batched_tokens,
         by_priority=resolved.settings.scheduling_policy == "priority",
+        long_prefill_token_threshold=resolved.settings.long_prefill_token_threshold,
+        chunked_prefill=resolved.settings.enable_chunked_prefill,
     )
 
 
@@ -174,7 +197,8 @@ def as_dict(resolved: Resolved) -> dict[str, Any]:
             "max_num_batched_tokens": resolved.max_num_batched_tokens,
             "policy": settings.scheduling_policy,
             "max_num_queued_reqs": settings.max_num_queued_reqs,
-            "enable_chunked_prefill": True,
+            "enable_chunked_prefill": settings.enable_chunked_prefill,
+            "long_prefill_token_threshold": settings.long_prefill_token_threshold,
         },
         "simulation": {
             "preset": settings.preset,

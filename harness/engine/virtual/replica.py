@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 
 from tailgate.harness.engine.config import Resolved, make_scheduler, variation_of
 from tailgate.harness.engine.model.pace import StepPace
-from tailgate.harness.engine.model.scheduler import Counters, EngineSequence, EngineStep, Scheduler
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.scheduler import (
+    GROWING,
+    Counters,
+    EngineSequence,
+    EngineStep,
+    Scheduler,
+    decoding_shape,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -148,18 +154,14 @@ class VirtualReplica:
             return now_s
         # A sequence takes a block when its last one is full, and from then on every `size` steps.
         takes: list[list[EngineSequence]] = [[] for _ in range(size)]
-        context = 0
         for sequence in running:
             takes[len(sequence.blocks) * size - sequence.computed].append(sequence)
-            context += sequence.computed
-        context += count
-        shape = StepShape(decode_sequences=count, sampled=count)
+        shape = decoding_shape(running)
         done, phase = 0, 0
         while done < most:
             taking = takes[phase]
             if len(taking) > pool.free:
                 break
-            shape.attention_pairs = shape.kv_tokens = context
             end = pace.end(now_s, shape)
             if not end < horizon_s:
                 break
@@ -169,7 +171,8 @@ class VirtualReplica:
             now_s = end
             if self.keep_tokens:
                 self.step_ends.append(end)
-            context += count
+            for name in GROWING:
+                setattr(shape, name, getattr(shape, name) + count)
             done += 1
             phase = phase + 1 if phase + 1 < size else 0
             for sequence in takes[phase]:  # those whose last block is full now

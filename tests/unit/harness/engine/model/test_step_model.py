@@ -90,3 +90,12 @@ def test_flags_win_over_the_preset_and_show_in_the_resolved_configuration():
 def test_what_cannot_be_simulated_is_said(settings: Settings, words: str):
     with pytest.raises(UserError, match=words):
         resolve(settings)
+
+
+def test_without_chunked_prefill_the_budget_holds_a_whole_prompt() -> None:
+    whole = Settings("h100-sxm/llama-3.1-8b", enable_chunked_prefill=False)
+    assert resolve(whole).max_num_batched_tokens == 131_072
+    with pytest.raises(UserError, match="smaller than max_model_len"):
+        resolve(replace(whole, max_num_batched_tokens=2048))
+    with pytest.raises(UserError, match="exceeds max_model_len"):
+        resolve(replace(whole, max_model_len=100, long_prefill_token_threshold=101))

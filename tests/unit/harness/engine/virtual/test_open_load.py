@@ -40,10 +40,13 @@ def cases(draw: st.DrawFn) -> tuple[Resolved, OpenRequests]:
     if draw(st.booleans()):  # requests of one kind share their blocks
         lengths = zip(lists["kind"], lists["prompt"], lists["output"], strict=True)
         chains = [[kind * 1000 + k + 1 for k in range((p + o) // 16)] for kind, p, o in lengths]
+    whole = draw(st.booleans())
     resolved = engine(
         num_gpu_blocks_override=draw(st.integers(25, 60)),
         max_num_seqs=draw(st.sampled_from([1, 3, 16])),
-        max_num_batched_tokens=draw(st.sampled_from([16, 64, 2048])),
+        max_num_batched_tokens=draw(st.sampled_from([400, 2048])) if whole else draw(st.sampled_from([16, 64, 2048])),
+        enable_chunked_prefill=not whole,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 50])),
         jitter=draw(st.sampled_from([0.0, 0.1])),
         drift=draw(st.sampled_from([0.0, 0.05])),
         stall_every=draw(st.sampled_from([0.0, 0.5])),
