@@ -59,6 +59,7 @@ class StepPace:
     launched_s: float = 0.0
     speed: float = 1.0
     _plain: bool = field(init=False)
+    _floor_s: float = field(init=False)
     _launch_factor: float = field(init=False, default=1.0)
     _jitter: list[float] = field(init=False, default_factory=list)  # the next ones, the first last
     _stream: RandomStream | None = field(init=False, default=None)
@@ -66,6 +67,7 @@ class StepPace:
 
     def __post_init__(self) -> None:
         varies = self.variation
+        self._floor_s = self.step_time.seconds(StepShape())
         self._plain = varies == Variation(jitter=varies.jitter)
         if varies.launch_spread:
             drawn = self._drawn("launch").normal(1)
@@ -84,6 +86,11 @@ class StepPace:
         if self._plain:
             return begin_s + seconds
         return self._with_stalls(begin_s, begin_s + seconds * self._factor(begin_s))
+
+    @property
+    def floor_s(self) -> float:
+        """No step is shorter; 0 where that is not known."""
+        return self._floor_s / self.speed if self._plain and not self._jitter else 0.0
 
     def advance(self) -> None:
         """Go on to the next step."""

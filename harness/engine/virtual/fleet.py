@@ -138,7 +138,7 @@ class Fleet:
             for other in self._replicas:
                 if other is not replica:
                     # One that has yet to begin may end a request at any time from now on.
-                    horizon = -math.inf if other in self._ready else min(horizon, other.end_s)
+                    horizon = -math.inf if other in self._ready else min(horizon, other.earliest_end_s())
         return horizon
 
     def _finish(self, replica: VirtualReplica, now: float) -> None:

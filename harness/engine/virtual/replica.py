@@ -9,6 +9,7 @@ import math
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from tailgate.harness.engine.config import Resolved, make_scheduler, variation_of
 from tailgate.harness.engine.model.pace import StepPace
@@ -20,6 +21,8 @@ from tailgate.harness.engine.model.scheduler import (
     Scheduler,
     decoding_shape,
 )
+
+_JUST_UNDER: Final = 1.0 - 1e-9  # for sums of floats
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +100,14 @@ class VirtualReplica:
         if step.parts:
             self._step = step
             self.end_s = self.pace.end(now_s, step.shape)
+
+    def earliest_end_s(self) -> float:
+        """No request of this replica's ends before, unless one is taken away or another one comes."""
+        running, floor_s = self.scheduler.running, self.pace.floor_s
+        if self._step is None or not floor_s or self.scheduler.waiting_count:
+            return self.end_s
+        steps = min(sequence.output_tokens - sequence.generated for sequence in running) - 1
+        return self.end_s + steps * floor_s * _JUST_UNDER
 
     def finish(self) -> list[VirtualSequence]:
         """End the step that was begun; the sequences that are complete."""
