@@ -131,8 +131,6 @@ class TargetSpec(Strict):
                 raise ValueError(f"`{name}` doesn't belong to `kind: {self.kind}`: keep one of them")
         if self.args and self.kind in ("url", "command"):
             raise ValueError(f"`args` are for what is started with them (vllm, sim), not for `kind: {self.kind}`")
-        if self.clock == "virtual" and self.kind != "sim":
-            raise ValueError(f"`clock: virtual` (--virtual) is for `sim` targets, not for `kind: {self.kind}`")
         if self.prompt != "auto" and self.endpoint == "chat":
             raise ValueError("`prompt` belongs to `endpoint: completions`: a chat's prompt is always text")
         return self

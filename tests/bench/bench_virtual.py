@@ -68,6 +68,9 @@ def main() -> int:
     for metric in ("ttft", "itl"):
         for at in ("p50", "p99"):
             real, virtual = (found[clock].latency_ms[metric].statistic(at) for clock in ("real", "virtual"))
+            if real is None or virtual is None:
+                print(f"{metric} {at:5} too few requests: measure for longer")
+                continue
             apart = abs(real - virtual)
             worst = max(worst, min(apart / virtual / 0.03, apart / 1.0))
             print(f"{metric} {at:5} {real:9.3f} {virtual:9.3f} {apart:8.3f}")

@@ -158,6 +158,7 @@ def test_what_can_not_be_simulated_is_refused_by_name(changed: dict[str, Any], s
     assert not (tmp_path / "run").exists()
 
 
-def test_only_the_embedded_engine_has_a_virtual_clock() -> None:
-    with pytest.raises(UserError, match="virtual"):
-        build({"target": {"url": "http://127.0.0.1:1", "clock": "virtual"}, "workload": OPEN}, "test", Path())
+def test_only_the_embedded_engine_has_a_virtual_clock(tmp_path: Path) -> None:
+    other = build({"target": {"url": "http://127.0.0.1:1", "clock": "virtual"}, "workload": OPEN}, "test", Path())
+    with pytest.raises(UserError, match="a target of kind url has no virtual clock"):
+        asyncio.run(execute(other, tmp_path / "run", [], Watcher()))
