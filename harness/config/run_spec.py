@@ -86,6 +86,7 @@ class TargetSpec(Strict):
     url: str | None = None
     urls: tuple[str, ...] = ()
     sim: str | None = None
+    clock: Literal["real", "virtual"] = "real"  # sim: virtual simulates the run without HTTP and without waiting
     command: str | None = None
     stop: str | None = None  # command: what ends it, for one that goes on without the command (docker run -d, helm)
     ready: str | None = None  # command: the URL that answers 200 once it can serve (default: /health)

@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from tailgate.harness.config.arguments import Parser, number
+from tailgate.harness.engine.address import read_address, refuse_in_real_time
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.api import application
@@ -30,7 +31,15 @@ _NAME: Final = "tailgate engine"
 
 def main(argv: list[str] | None = None, name: str = _NAME, usage: str | None = None) -> int:
     """Serve until told to stop; the exit code is 2 for a wrong command line. Help and errors say `name`."""
-    given = vars(parser(name, usage).parse_args(argv))
+    flags = parser(name, usage)
+    try:
+        address = read_address(flags.parse_args(argv).preset)
+        refuse_in_real_time(address)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    given = vars(flags.parse_args([*address.flags, *(sys.argv[1:] if argv is None else argv)]))
+    given["preset"] = address.preset
     host, port, detach = given.pop("host"), given.pop("port"), given.pop("detach")
     if not detach:
         _end_with_parent()
@@ -81,8 +90,8 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def parser(name: str = _NAME, usage: str | None = None) -> argparse.ArgumentParser:
-    made = Parser(
+def parser(name: str = _NAME, usage: str | None = None, kind: type[Parser] = Parser) -> argparse.ArgumentParser:
+    made = kind(
         prog=name,
         usage=usage,
         description="Serve the embedded engine, which behaves like vLLM without a GPU. The flags are vLLM's.",
@@ -107,11 +116,19 @@ def parser(name: str = _NAME, usage: str | None = None) -> argparse.ArgumentPars
     add("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     add("--scheduling-policy", choices=["fcfs", "priority"], default="fcfs")
     add("--max-num-queued-reqs", type=number(int, 0))
+    add("--long-prefill-token-threshold", type=number(int, 0), default=0, help="The most tokens of a prompt in a step.")
+    add("--enable-chunked-prefill", action=argparse.BooleanOptionalAction, default=True)
     add("--enable-per-request-metrics", action=argparse.BooleanOptionalAction, default=False)
     add("--enable-prompt-tokens-details", action=argparse.BooleanOptionalAction, default=False)
     add("--seed", type=int, default=0)
     jitter = number(float, 0.0, 5.0)
     add("--jitter", type=jitter, default=0.0, help="Standard deviation of a step's log duration, e.g. 0.05.")
+    spread, seconds = number(float, 0.0, 5.0), number(float, 0.0)
+    add("--launch-spread", type=spread, default=0.0, help="Standard deviation of a launch's log step time, e.g. 0.02.")
+    add("--drift", type=spread, default=0.0, help="The same of a slow wandering, drawn each minute.")
+    add("--stall-every", type=seconds, default=0.0, help="Seconds between stalls; 0: none.")
+    add("--stall-seconds", type=seconds, default=0.0, help="How long each stall lasts.")
+    add("--slow-start", type=seconds, default=0.0, help="Seconds after the start in which steps take longer.")
     add(
         "--natural-output-tokens",
         type=count,

@@ -6,8 +6,11 @@ Flags have vLLM's names and meanings. Defaults that vLLM chooses by GPU memory a
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from tailgate.harness.engine.model.kv_cache import BlockPool
 from tailgate.harness.engine.model.memory import GIB, MemoryBudget
 from tailgate.harness.engine.model.model_shape import WEIGHT_BYTES, ModelShape, WeightDtype
+from tailgate.harness.engine.model.pace import Variation
+from tailgate.harness.engine.model.scheduler import Scheduler
 from tailgate.harness.engine.model.step_time import Accelerator, StepTime
 from tailgate.harness.engine.placement import Placement, refuse_what_cannot_be, refuse_what_does_not_fit
 from tailgate.harness.engine.preset import find_preset, power_limits
@@ -22,8 +25,8 @@ _STORED: Final[dict[str, WeightDtype]] = {
 class Settings:
     """What can be set from outside; None: resolved from the preset. A `max_model_len` of -1: as long as fits.
 
-    `jitter` is the standard deviation of a step's log duration. `natural_output_tokens` is the median length
-    of an answer whose end is left to the model (no `ignore_eos`).
+    `jitter` is the standard deviation of a step's log duration; it and the last five are `pace.Variation`.
+    `natural_output_tokens` is the median length of an answer whose end is left to the model (no `ignore_eos`).
     """
 
     preset: str
@@ -42,11 +45,18 @@ class Settings:
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_queued_reqs: int | None = None
+    long_prefill_token_threshold: int = 0
+    enable_chunked_prefill: bool = True
     enable_per_request_metrics: bool = False
     enable_prompt_tokens_details: bool = False
     seed: int = 0
     jitter: float = 0.0
     natural_output_tokens: int = 200
+    launch_spread: float = 0.0
+    drift: float = 0.0
+    stall_every: float = 0.0
+    stall_seconds: float = 0.0
+    slow_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,7 @@ def resolve(settings: Settings) -> Resolved:
     assert length is not None
     if length > shape.context:
         raise UserError(f"{length} exceeds the model's context of {shape.context}", where="--max-model-len")
+    batched = _checked_budget(settings, batched, length)
     kv_value_bytes = 1 if settings.kv_cache_dtype.startswith("fp8") else 2
     placement = Placement(
         gpu_name=gpu_name,
@@ -120,6 +131,44 @@ def resolve(settings: Settings) -> Resolved:
     )
 
 
+def _checked_budget(settings: Settings, batched: int, length: int) -> int:
+    """Tokens of a step. Without chunked prefill they must hold a whole prompt, which vLLM's default then does."""
+    if settings.long_prefill_token_threshold > length:
+        raise UserError(
+            f"{settings.long_prefill_token_threshold} exceeds max_model_len ({length})",
+            where="--long-prefill-token-threshold",
+        )
+    if settings.enable_chunked_prefill or batched >= length:
+        return batched
+    if settings.max_num_batched_tokens is None:
+        return length
+    raise UserError(
+        f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({length}), and prompts are not chunked",
+        where="--no-enable-chunked-prefill",
+        remedy="Raise --max-num-batched-tokens, lower --max-model-len, or leave chunked prefill on.",
+    )
+
+
+def make_scheduler(resolved: Resolved) -> Scheduler:
+    """The scheduler of one replica, with its empty cache."""
+    return Scheduler(
+        BlockPool(resolved.num_gpu_blocks),
+        block_size=resolved.settings.block_size,
+        max_num_seqs=resolved.max_num_seqs,
+        max_num_batched_tokens=resolved.max_num_batched_tokens,
+        by_priority=resolved.settings.scheduling_policy == "priority",
+        long_prefill_token_threshold=resolved.settings.long_prefill_token_threshold,
+        chunked_prefill=resolved.settings.enable_chunked_prefill,
+    )
+
+
+def variation_of(settings: Settings) -> Variation:
+    return Variation(
+        settings.jitter, settings.launch_spread, settings.drift, settings.stall_every, settings.stall_seconds,
+        settings.slow_start,
+    )  # fmt: skip
+
+
 def as_dict(resolved: Resolved) -> dict[str, Any]:
     """The resolved configuration under the names of vLLM's `/server_info`, and the step model's figures."""
     settings, model = resolved.settings, resolved.step_time
@@ -146,7 +195,8 @@ def as_dict(resolved: Resolved) -> dict[str, Any]:
             "max_num_batched_tokens": resolved.max_num_batched_tokens,
             "policy": settings.scheduling_policy,
             "max_num_queued_reqs": settings.max_num_queued_reqs,
-            "enable_chunked_prefill": True,
+            "enable_chunked_prefill": settings.enable_chunked_prefill,
+            "long_prefill_token_threshold": settings.long_prefill_token_threshold,
         },
         "simulation": {
             "preset": settings.preset,

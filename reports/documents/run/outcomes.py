@@ -79,6 +79,7 @@ def what_was_run(manifest: Manifest) -> Section:
         *_requests(target),
         *((f"way to {url}", way) for url, way in target.proxy.items()),
         ("loop", manifest.loop),
+        *([("clock", "virtual: simulated, nothing was sent")] if manifest.clock == "virtual" else []),
         ("seed", str(manifest.seed)),
         ("plan hash", manifest.plan_hash),
         ("workload hash", manifest.workload_hash),

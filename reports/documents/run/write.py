@@ -61,7 +61,7 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
     if manifest:
         sections.append(what_was_run(manifest))
     banners = [
-        (summary.simulated, simulated(several=False)),
+        (summary.simulated, simulated(several=False, virtual=manifest is not None and manifest.clock == "virtual")),
         (summary.state == "interrupted", Banner("INTERRUPTED", "the run did not come to its end")),
         (not summary.valid, Banner("INVALID", "do not use these figures")),
     ]

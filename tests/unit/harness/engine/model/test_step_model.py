@@ -174,3 +174,12 @@ def test_a_table_is_a_broken_line_that_goes_on_beyond_its_ends(tokens: int, seco
 def test_knots_that_make_no_line_are_refused(knots: tuple[tuple[float, float], ...]):
     with pytest.raises(ValueError, match=r"knots|finite"):
         CostCurve(tokens=1.0, knots=knots)
+
+
+def test_without_chunked_prefill_the_budget_holds_a_whole_prompt() -> None:
+    whole = Settings("h100-sxm/llama-3.1-8b", enable_chunked_prefill=False)
+    assert resolve(whole).max_num_batched_tokens == 131_072
+    with pytest.raises(UserError, match="smaller than max_model_len"):
+        resolve(replace(whole, max_num_batched_tokens=2048))
+    with pytest.raises(UserError, match="exceeds max_model_len"):
+        resolve(replace(whole, max_model_len=100, long_prefill_token_threshold=101))
