@@ -5,12 +5,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tailgate.harness.cli.edge import write_document
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
 from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tailgate.harness.config.run_spec import RunSpec
 
 _STDIN = Path("/dev/stdin")
 _FILES: Final = (
@@ -34,12 +37,8 @@ def run(argv: list[str]) -> int:
         _make_files_absolute(data, folder)
     flags = _from_flags(arguments, traced=_keeps_times(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
-    from tailgate.harness.load.listener import Watcher
-    from tailgate.harness.load.progress import Progress
-    from tailgate.harness.run.execute import execute
-
-    watcher = Watcher() if arguments.quiet or arguments.json else Progress()
-    run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
+    quiet = arguments.quiet or arguments.json
+    run_dir = asyncio.run(_execute(spec, arguments.out, _command_line(argv), quiet=quiet))
     from tailgate.reports.build import build
 
     try:
@@ -57,6 +56,24 @@ def run(argv: list[str]) -> int:
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
+
+
+async def _execute(spec: "RunSpec", out: Path | None, command_line: list[str], *, quiet: bool) -> Path:
+    """Do the run. Its processes start first, and import theirs while we import ours."""
+    from tailgate.harness.host.linux_only import require_linux
+    from tailgate.harness.load import distributed
+
+    require_linux()
+    locust = await distributed.spawn(spec)
+    try:
+        from tailgate.harness.load.listener import Watcher
+        from tailgate.harness.load.progress import Progress
+        from tailgate.harness.run.execute import execute
+
+        watcher = Watcher() if quiet else Progress()
+        return await execute(spec, out, command_line, watcher, locust=locust)
+    finally:
+        await locust.close()
 
 
 def _spec_or_target(text: str) -> Path | str:
