@@ -4,9 +4,7 @@ With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of inj
 ``--token-env VARIABLE`` only those that have the same token in theirs.
 """
 
-from gevent import monkey  # isort: skip
-
-monkey.patch_all()  # first of all, as Locust does it: the injectors start before Locust is imported
+from tailgate.loadgen.control import patched  # isort: skip  # noqa: F401 - first of all: Locust comes later
 
 import argparse
 import logging
