@@ -17,7 +17,7 @@ if AVAILABLE or TYPE_CHECKING:
     from tailgate.loadgen.injector.http import _events
 
 
-class Arrivals(NamedTuple):
+class TokenArrivals(NamedTuple):
     """Content arrivals of one digest. Times are CLOCK_REALTIME ns; -1: there is none."""
 
     arrivals_us: bytes  # uint32 each, after the answer's first
@@ -36,7 +36,7 @@ def in_python(
     read_ends: "array[int]", kinds: bytes, ends: npt.NDArray[np.int64], sent_ns: int, before_ns: int, start: int,
     before: int, first_ns: int, answer: int, late_ns: int,
 ) -> tuple[bytes, bytes, int, int, int, int, int, int, bool]:  # fmt: skip
-    """The fields of `Arrivals`.
+    """The fields of `TokenArrivals`.
 
     The first five hold one entry for each read, as in `TokenStream`; ``kinds`` one for each event: whether it is a
     content arrival; ``ends``: how many bytes after ``start`` it ends. ``before``: content arrivals of the answer before

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
-from tailgate.loadgen.injector.http.arrivals import Arrivals, fields
+from tailgate.loadgen.injector.http.arrivals import TokenArrivals, fields
 
 if TYPE_CHECKING:
     from tailgate.loadgen.injector.http._intake import Intake
@@ -86,14 +86,14 @@ class TokenStream:
     def digest(self, *, whole: bool = False) -> None:
         """Turn complete events into arrivals; keep the start of an event that is still coming.
 
-        ``whole``: the body has ended. Arrivals in front of a bad event are kept.
+        ``whole``: the body has ended. TokenArrivals in front of a bad event are kept.
         """
         if not self.stamps:
             return
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
         kinds, ends, used = read_events(self.reading, body, whole=whole)
         answer = self.reading.first_answer
-        found = Arrivals(
+        found = TokenArrivals(
             *fields(
                 self.stamps, self.reads, self.unseen, self.emptied, self.ends, bytes(kinds), ends,
                 self.sent_ns, self.before_ns, self.start, len(self.arrivals_us) // 4,
@@ -115,7 +115,7 @@ class TokenStream:
         if len(self.pending) > _LONGEST_EVENT:
             raise BadPayload(f"an event without an end after {len(self.pending):,} bytes")
 
-    def _keep(self, found: Arrivals) -> None:
+    def _keep(self, found: TokenArrivals) -> None:
         self.lag_max_ns = max(self.lag_max_ns, found.lag_max_ns)
         if not found.arrivals_us:
             return

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tailgate.loadgen.injector.http import AVAILABLE
-from tailgate.loadgen.injector.http.arrivals import Arrivals, in_python
+from tailgate.loadgen.injector.http.arrivals import TokenArrivals, in_python
 from tailgate.loadgen.records import CENSORED
 
 if AVAILABLE:
@@ -71,11 +71,11 @@ ONE = (array("q", [T0]), array("q", [T0 + 5 * MS]), array("q", [T0 - MS]), bytea
 @example((*ONE, b"\1\1\1", np.array([10, 20, 29]), T0 - 50 * MS, 0, 0, 5, T0 - 9 * MS, 7, MS))
 @example((*ONE, b"", np.array([], np.int64), T0, 0, 0, 0, -1, -1, MS))
 def test_it_says_what_python_says(given_to: tuple[Any, ...]) -> None:
-    assert Arrivals(*_events.arrivals(*given_to)) == Arrivals(*in_python(*given_to))
+    assert TokenArrivals(*_events.arrivals(*given_to)) == TokenArrivals(*in_python(*given_to))
 
 
 def test_three_tokens_of_a_late_read_are_spread_over_their_interval() -> None:
-    found = Arrivals(*_events.arrivals(*ONE, b"\1\1\1", np.array([10, 20, 30]), T0 - 50 * MS, 0, 0, 0, -1, 0, MS))
+    found = TokenArrivals(*_events.arrivals(*ONE, b"\1\1\1", np.array([10, 20, 30]), T0 - 50 * MS, 0, 0, 0, -1, 0, MS))
     assert np.frombuffer(found.arrivals_us, np.uint32).tolist() == [0, 333, 666]
     assert np.frombuffer(found.censored, CENSORED).tolist() == [(0, 3, -334, True)]
     assert (found.client_coalesced, found.server_coalesced, found.first_token_coalesced) == (3, 0, True)
