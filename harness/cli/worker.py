@@ -15,7 +15,7 @@ from tailgate.workloads.common.import_paths import python_module
 def run(argv: list[str]) -> NoReturn:
     """Become the worker's process: Locust must be the first thing it imports."""
     options = _parser().parse_args(argv)
-    from tailgate.harness.run.preflight import require_linux
+    from tailgate.harness.host.linux_only import require_linux
     from tailgate.loadgen.control.address import split_address
     from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
 

@@ -7,7 +7,6 @@ adapters and content fit the target. What nevertheless runs short while load is 
 """
 
 import resource
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,15 +34,6 @@ _TOKEN_NS: Final = 5_000_000
 TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
 _SHOWN: Final = 8  # names, before the rest is only counted
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
-
-
-def require_linux() -> None:
-    """Refuse other systems: the injector stands on epoll and timerfd, and so does what it says of its own lateness."""
-    if sys.platform != "linux":
-        raise UserError(
-            f"load is sent from Linux only (epoll, timerfd, kernel time stamps), and this is {sys.platform}",
-            remedy="Run it in a Linux container or virtual machine; reports and comparisons work here.",
-        )
 
 
 def check_resources(spec: RunSpec, plan: Plan) -> list[str]:

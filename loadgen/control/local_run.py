@@ -14,6 +14,7 @@ from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 
@@ -21,7 +22,7 @@ from tailgate.loadgen.control.webui import WebUi
 class LocalRun:
     """A run on this machine alone, which has ended when `over` is set."""
 
-    def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
+    def __init__(self, injectors: Injectors, report: Callable[[Message], None], ui: str | None = None) -> None:
         self._coordinator = Coordinator(injectors, self._on_coordinator_message)
         self._report = report
         self._setup: RunSetup | None = None

@@ -26,6 +26,7 @@ from locust.env import Environment
 from tailgate.loadgen.control.address import is_private
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.loadgen.control.run_setup import RunSetup
 from tailgate.loadgen.distributed import protocol
 from tailgate.loadgen.distributed.master_link import MasterLink, wait_for_any
@@ -58,7 +59,7 @@ class WorkerRun:
         self._name = name
         self._alone_s = alone_s
         (inputs.folder / "spool").mkdir(parents=True, exist_ok=True)
-        self._coordinator = Coordinator(injectors, self._on_coordinator_message)
+        self._coordinator = Coordinator(Injectors(injectors), self._on_coordinator_message)
         self._environment = Environment(user_classes=[])
         self._environment.coordinator = self._coordinator  # type: ignore[attr-defined]
         self._record_sender = RecordSender(inputs.folder / "spool", self._send_piece)

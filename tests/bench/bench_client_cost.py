@@ -38,18 +38,21 @@ def floor(folder: Path, url: str) -> float:
     return 1e6 * found["cpu_s"] / found["chunks"]
 
 
-def parts(folder: Path, url: str, python: str) -> list[float]:
-    """CPU of a run (s), of a request (ms) and of a chunk (us)."""
-    rows, cpu = [], []
+def parts(folder: Path, url: str, pythons: list[str]) -> list[list[float]]:
+    """By version: CPU of a run (s), of a request (ms) and of a chunk (us). Each load is run by all in turn."""
+    rows: list[list[float]] = []
+    cpu: list[list[float]] = []
     for number, (seconds, tokens) in enumerate(LOADS):
         load = Load("", (), f"{RATE}/s", seconds, tokens, "constant")
-        found = measured(url, load, folder / str(number), python=python)
-        requests = found["summary"]["load"]["requests"]["planned"]
+        cpu.append([])
+        for python in pythons:
+            found = measured(url, load, folder / str(number), python=python)
+            requests = found["summary"]["load"]["requests"]["planned"]
+            cpu[-1].append(found["cpu_s"])
+            shutil.rmtree(folder / str(number))
         rows.append([1.0, requests, requests * tokens])
-        cpu.append(found["cpu_s"])
-        shutil.rmtree(folder / str(number))
     fitted = np.linalg.lstsq(np.array(rows), np.array(cpu), rcond=None)[0]
-    return [float(part) for part in fitted * [1.0, 1e3, 1e6]]
+    return (fitted.T * [1.0, 1e3, 1e6]).tolist()
 
 
 def main() -> int:
@@ -58,7 +61,7 @@ def main() -> int:
         folder = Path(name)
         with serving(compiled(folder)) as url:
             least = floor(folder, url)
-            found = [parts(folder, url, python) for python in pythons]
+            found = parts(folder, url, pythons)
     print(f"plain C client: {least:.2f} us a chunk")
     for k, part in enumerate(PARTS):
         beside = f", {found[0][k] / found[1][k]:.2f} of the other version's {found[1][k]:.3g}" if len(found) > 1 else ""
