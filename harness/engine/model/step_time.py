@@ -265,5 +265,9 @@ class _Layers:
 
 
 def _knots(x: Floats, seconds: Floats) -> tuple[tuple[float, float], ...]:
-    """The broken line through these points and the origin: of nothing, nothing is done, and more takes no less time."""
-    return ((0.0, 0.0), *zip(x.tolist(), np.maximum.accumulate(seconds).tolist(), strict=True))
+    """The broken line through these points and the origin: of nothing, nothing is done.
+
+    Where less was measured to take more time, kernels for more would have done: more takes no less time.
+    """
+    least = np.minimum.accumulate(seconds[::-1])[::-1]
+    return ((0.0, 0.0), *zip(x.tolist(), least.tolist(), strict=True))
