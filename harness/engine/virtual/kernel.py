@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tailgate.harness.engine.config import Resolved, Settings
 from tailgate.harness.engine.model.step_time import StepLaw
@@ -39,6 +40,7 @@ if AVAILABLE or TYPE_CHECKING:
 
 _NO_LIMIT: Final = 2**62
 _SERIES: Final = 6
+_COLUMNS: Final = ("session", "turn", "think_ns", "prompt_tokens", "output_tokens")
 # Settings that change nothing of what the kernel does, or that arrive in it by its arguments. Any other must be as it
 # is by default: one that comes later is Python's until somebody adds it here.
 _UNDERSTOOD: Final = frozenset({
@@ -68,19 +70,23 @@ class RequestArrays:
     think_s: Floats | None = None
 
     @classmethod
-    def of(cls, columns: Columns) -> "RequestArrays":
-        """Rows of an open loop (`workloads.plan.plan`); a turn without a time follows the one before it."""
-        follows = columns.at_ns == NO_TIME
-        arrival_s = np.where(follows, np.nan, columns.at_ns / 1e9)
+    def of(cls, rows: Columns | pa.Table) -> "RequestArrays":
+        """Rows of an open loop's plan, or of its `open_columns`; a turn without a time follows the one before it."""
+        if isinstance(rows, Columns):
+            at_ns, columns = rows.at_ns, {name: getattr(rows, name) for name in _COLUMNS}
+        else:
+            at_ns = rows["at_ns"].fill_null(NO_TIME).to_numpy()
+            columns = {name: rows[name].to_numpy() for name in _COLUMNS}
+        follows = at_ns == NO_TIME
+        arrival_s = np.where(follows, np.nan, at_ns / 1e9)
+        prompt, output = columns["prompt_tokens"], columns["output_tokens"]
         if not follows.any():
-            return cls(arrival_s, columns.prompt_tokens, columns.output_tokens)
-        order = np.lexsort((columns.turn, columns.session))
-        before = np.full(len(columns), -1)
+            return cls(arrival_s, prompt, output)
+        order = np.lexsort((columns["turn"], columns["session"]))
+        before = np.full(len(at_ns), -1)
         before[order[1:]] = order[:-1]
-        return cls(
-            arrival_s, columns.prompt_tokens, columns.output_tokens,
-            previous=np.where(follows, before, -1), think_s=columns.think_ns / 1e9,
-        )  # fmt: skip
+        previous, think_s = np.where(follows, before, -1), columns["think_ns"] / 1e9
+        return cls(arrival_s, prompt, output, previous=previous, think_s=think_s)
 
 
 @dataclass(frozen=True, slots=True)
