@@ -39,6 +39,7 @@ if AVAILABLE or TYPE_CHECKING:
     from tailgate.harness.engine.virtual import _kernel
 
 _NO_LIMIT: Final = 2**62
+_MOST: Final = 2**24  # so that sums of pairs are exact in a double
 _SERIES: Final = 6
 _COLUMNS: Final = ("session", "turn", "think_ns", "prompt_tokens", "output_tokens")
 # Settings that change nothing of what the kernel does, or that arrive in it by its arguments. Any other must be as it
@@ -201,7 +202,7 @@ def _checked(requests: RequestArrays, limits: EngineLimits) -> RequestArrays:
     own = checked.arrival_s if previous is None else checked.arrival_s[previous < 0]
     _demand(bool(np.isfinite(own).all() and (np.diff(own) >= 0).all()), "arrival_s ascends")
     lengths = (checked.prompt_tokens, checked.output_tokens)
-    _demand(all(bool(((length >= 1) & (length < 2**31)).all()) for length in lengths), "lengths are at least 1")
+    _demand(all(bool(((length >= 1) & (length < _MOST)).all()) for length in lengths), f"lengths are 1 to {_MOST - 1}")
     _demand(bool((columns[3] >= 0).all()), "cached_tokens are at least 0")
     _demand(bool((columns[4] >= 0).all()), "patience_s is at least 0")
     if previous is not None and checked.think_s is not None:
@@ -210,7 +211,8 @@ def _checked(requests: RequestArrays, limits: EngineLimits) -> RequestArrays:
     for limit in fields(limits):
         value = getattr(limits, limit.name)
         least = 0 if limit.name == "max_num_queued_reqs" else 1
-        _demand(value is None or least <= value < 2**31, f"{limit.name} is at least {least}")
+        most = 2**31 if limit.name == "blocks" else _MOST
+        _demand(value is None or least <= value < most, f"{limit.name} is {least} to {most - 1}")
     return checked
 
 
