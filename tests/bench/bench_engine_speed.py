@@ -1,8 +1,8 @@
 """The engine's speeds against published measurements of real servers, none of which it was fitted to. Prints tables.
 
 The measurements are ../shared/engine/published.csv: InferenceX and NVIDIA's own runs (source A, closed loop),
-inference-perf's on one H100 (B, open loop), inference-bench's on L4 and A100 (D); vLLM's V1 engine, GPUs and models that
-have a preset, rows that are not marked as suspect. Each row is simulated on the virtual clock with the same load.
+inference-perf's on one H100 (B, open loop), inference-bench's on L4 and A100 (D); vLLM's V1 engine, GPUs and models
+that have a preset, rows that are not marked as suspect. Each row is simulated on the virtual clock with the same load.
 
 `python tests/bench/bench_engine_speed.py [published.csv]`
 """

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tailgate.harness.engine.config import Resolved, Settings
 from tailgate.harness.engine.model.step_law import StepLaw
@@ -38,7 +39,9 @@ if AVAILABLE or TYPE_CHECKING:
     from tailgate.harness.engine.virtual import _kernel
 
 _NO_LIMIT: Final = 2**62
+_MOST: Final = 2**24  # so that sums of pairs are exact in a double
 _SERIES: Final = 6
+_COLUMNS: Final = ("session", "turn", "think_ns", "prompt_tokens", "output_tokens")
 # Settings that change nothing of what the kernel does, or that arrive in it by its arguments. Any other must be as it
 # is by default: one that comes later is Python's until somebody adds it here.
 _UNDERSTOOD: Final = frozenset({
@@ -68,19 +71,23 @@ class RequestArrays:
     think_s: Floats | None = None
 
     @classmethod
-    def of(cls, columns: Columns) -> "RequestArrays":
-        """Rows of an open loop (`workloads.plan.plan`); a turn without a time follows the one before it."""
-        follows = columns.at_ns == NO_TIME
-        arrival_s = np.where(follows, np.nan, columns.at_ns / 1e9)
+    def of(cls, rows: Columns | pa.Table) -> "RequestArrays":
+        """Rows of an open loop's plan, or of its `open_columns`; a turn without a time follows the one before it."""
+        if isinstance(rows, Columns):
+            at_ns, columns = rows.at_ns, {name: getattr(rows, name) for name in _COLUMNS}
+        else:
+            at_ns = rows["at_ns"].fill_null(NO_TIME).to_numpy()
+            columns = {name: rows[name].to_numpy() for name in _COLUMNS}
+        follows = at_ns == NO_TIME
+        arrival_s = np.where(follows, np.nan, at_ns / 1e9)
+        prompt, output = columns["prompt_tokens"], columns["output_tokens"]
         if not follows.any():
-            return cls(arrival_s, columns.prompt_tokens, columns.output_tokens)
-        order = np.lexsort((columns.turn, columns.session))
-        before = np.full(len(columns), -1)
+            return cls(arrival_s, prompt, output)
+        order = np.lexsort((columns["turn"], columns["session"]))
+        before = np.full(len(at_ns), -1)
         before[order[1:]] = order[:-1]
-        return cls(
-            arrival_s, columns.prompt_tokens, columns.output_tokens,
-            previous=np.where(follows, before, -1), think_s=columns.think_ns / 1e9,
-        )  # fmt: skip
+        previous, think_s = np.where(follows, before, -1), columns["think_ns"] / 1e9
+        return cls(arrival_s, prompt, output, previous=previous, think_s=think_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +202,7 @@ def _checked(requests: RequestArrays, limits: EngineLimits) -> RequestArrays:
     own = checked.arrival_s if previous is None else checked.arrival_s[previous < 0]
     _demand(bool(np.isfinite(own).all() and (np.diff(own) >= 0).all()), "arrival_s ascends")
     lengths = (checked.prompt_tokens, checked.output_tokens)
-    _demand(all(bool(((length >= 1) & (length < 2**31)).all()) for length in lengths), "lengths are at least 1")
+    _demand(all(bool(((length >= 1) & (length < _MOST)).all()) for length in lengths), f"lengths are 1 to {_MOST - 1}")
     _demand(bool((columns[3] >= 0).all()), "cached_tokens are at least 0")
     _demand(bool((columns[4] >= 0).all()), "patience_s is at least 0")
     if previous is not None and checked.think_s is not None:
@@ -204,7 +211,8 @@ def _checked(requests: RequestArrays, limits: EngineLimits) -> RequestArrays:
     for limit in fields(limits):
         value = getattr(limits, limit.name)
         least = 0 if limit.name == "max_num_queued_reqs" else 1
-        _demand(value is None or least <= value < 2**31, f"{limit.name} is at least {least}")
+        most = 2**31 if limit.name == "blocks" else _MOST
+        _demand(value is None or least <= value < most, f"{limit.name} is {least} to {most - 1}")
     return checked
 
 

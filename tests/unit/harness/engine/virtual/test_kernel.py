@@ -329,12 +329,40 @@ def test_requests_and_tokens_are_accounted_for_beyond_saturation():
 
 
 @compiled
+def test_after_ten_thousand_requests_of_every_kind_nothing_is_left_in_the_engine():
+    rng, n = np.random.default_rng(4), 10_000
+    requests = RequestArrays(
+        np.sort(rng.uniform(0, 400.0, n)),
+        rng.integers(1, 700, n),
+        rng.integers(1, 400, n),
+        rng.integers(0, 300, n),
+        np.where(rng.random(n) < 0.7, inf, rng.exponential(20.0, n)),
+        np.where(rng.random(n) < 0.3, rng.integers(-1, np.arange(n)), -1),
+        rng.exponential(5.0, n),
+    )
+    limits = EngineLimits(16, 600, 64, 512, max_num_queued_reqs=300, max_model_len=1000)
+    found = serve(requests, limits, H100.step_time.law, interval_s=1.0, horizon_s=1e5, tokens=True)
+    endings = np.bincount(found.ending, minlength=len(Ending))
+    kinds = [Ending.COMPLETE, Ending.ABANDONED, Ending.REJECTED, Ending.TOO_LONG]
+    assert endings[kinds].min() > 50 and endings.sum() == endings[kinds].sum() == n
+    assert found.preemptions.sum() == found.series.preemptions[-1] > 100
+    assert (found.series.running[-1], found.series.waiting[-1], found.series.blocks_used[-1]) == (0, 0, 0)
+    assert found.series.blocks_used.max() <= limits.blocks and found.series.running.max() <= limits.max_num_seqs
+    assert (found.generated[found.complete] == requests.output_tokens[found.complete]).all()
+    assert found.token_s is not None and len(found.token_s) == found.generated.sum()
+    begun = ~np.isnan(found.first_token_s)
+    assert found.series.prompt_tokens[-1] == requests.prompt_tokens[begun].sum()
+    assert (found.cached_tokens < requests.prompt_tokens + requests.output_tokens).all()
+
+
+@compiled
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"arrival_s": np.array([1.0, 0.0])}, "arrival_s ascends"),
         ({"arrival_s": np.array([0.0, np.nan])}, "arrival_s ascends"),
         ({"prompt_tokens": np.array([0, 1])}, "lengths"),
+        ({"prompt_tokens": np.array([2**24, 1])}, "lengths"),
         ({"output_tokens": np.array([1])}, "one length"),
         ({"cached_tokens": np.array([-1, 0])}, "cached_tokens"),
         ({"patience_s": np.array([np.nan, 0.0])}, "patience_s"),
@@ -346,6 +374,24 @@ def test_arrays_that_are_no_requests_are_refused(change: dict[str, np.ndarray], 
     usual = RequestArrays(np.array([0.0, 1.0]), np.array([1, 1]), np.array([1, 1]))
     with pytest.raises(ValueError, match=words):
         serve(replace(usual, **change), EngineLimits(4, 10, 1, 1), SIMPLE)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("limits", "more", "words"),
+    [
+        (EngineLimits(0, 10, 1, 1), {}, "block_size"),
+        (EngineLimits(4, 10, 1, 1, max_num_queued_reqs=-1), {}, "max_num_queued_reqs"),
+        (EngineLimits(4, 10, 1, 1), {"factors": np.array([])}, "factors"),
+        (EngineLimits(4, 10, 1, 1), {"factors": np.array([1.0, -1.0])}, "factors"),
+        (EngineLimits(4, 10, 1, 1), {"interval_s": 0.0}, "interval"),
+        (EngineLimits(4, 10, 1, 1), {"horizon_s": np.nan}, "horizon"),
+    ],
+)
+def test_settings_that_are_none_are_refused(limits: EngineLimits, more: dict[str, object], words: str):
+    usual = RequestArrays(np.array([0.0]), np.array([1]), np.array([1]))
+    with pytest.raises(ValueError, match=words):
+        serve(usual, limits, SIMPLE, **more)
 
 
 def test_a_deployment_is_the_kernels_only_while_it_knows_each_of_its_settings(monkeypatch: pytest.MonkeyPatch):
