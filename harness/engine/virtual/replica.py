@@ -44,6 +44,7 @@ class VirtualReplica:
         self.resolved = resolved
         self.keep_tokens = keep_tokens
         self.alive = True
+        self.accepting = True  # a router may give it requests
         self.frozen = False
         self.prompt_tokens = self.cached_tokens = self.generation_tokens = 0
         self.step_ends = array("d")
@@ -68,7 +69,7 @@ class VirtualReplica:
         self._step: EngineStep | None = None
         self.end_s = math.inf
         self._steady = False
-        self.alive, self.frozen = True, False
+        self.alive, self.frozen, self.accepting = True, False, True
 
     @property
     def in_flight(self) -> int:

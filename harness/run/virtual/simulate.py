@@ -39,6 +39,7 @@ class SimulatedRun:
     ended_ns: int
     measure_end_ns: int
     users: dict[str, float]
+    happened: tuple[tuple[float, str, str], ...]  # (s, kind, text): faults, and replicas that come and go
 
 
 def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: bool = True) -> SimulatedRun:
@@ -71,7 +72,7 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
     else:
         load = OpenPlan(rows, limits, (end_ns + drain_ns) / 1e9)
     settings = FleetSettings(
-        resolved, address.replicas, address.router, address.faults, keep_tokens=arrivals,
+        resolved, address.replicas, address.router, address.faults, address.scaling, keep_tokens=arrivals,
         tick_s=spec.telemetry.server_interval,
     )  # fmt: skip
     fleet = Fleet(settings, load)
@@ -95,6 +96,7 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
         ended_ns=ended_ns,
         measure_end_ns=end_ns,
         users=users,
+        happened=tuple(fleet.happened),
     )
 
 

@@ -144,7 +144,7 @@ def test_a_killed_replica_shows_in_the_records() -> None:
         ({"sim": "h100-sxm/llama-3.1-8b?router=random"}, "a router needs several replicas"),
         ({"sim": "h100-sxm/llama-3.1-8b?replicas=2&router=randon"}, "did you mean 'random'"),
         ({"sim": "h100-sxm/llama-3.1-8b?replicas=2&fault=kill 3 at 5s"}, "there are 2 replicas"),
-        ({"sim": "h100-sxm/llama-3.1-8b?autoscale=yes"}, "does not simulate autoscale"),
+        ({"sim": "h100-sxm/llama-3.1-8b?autoscale=yes"}, "'yes' is no condition"),
         ({"sim": "h100-sxm/llama-3.1-8b?jitter=much"}, "jitter"),
         ({"sim": "h100-sxn/llama-3.1-8b"}, "no preset"),
         ({"args": {"max-num-sequences": 4}}, "unknown flag '--max-num-sequences'"),
