@@ -254,10 +254,10 @@ class Fleet:
         change = scaler.decide(now, serving, len(self._starting))
         if change > 0:
             spare = (r for r in self._replicas if not r.alive and r not in self._starting and r not in self._killed)
-            if (replica := next(spare, None)) is not None:
-                self._starting.add(replica)
-                self.happened.append((now, "scale", f"replica {replica.number} is started"))
-                self._at(scaler.start_s(now), _Kind.STARTED, replica)
+            if (new := next(spare, None)) is not None:
+                self._starting.add(new)
+                self.happened.append((now, "scale", f"replica {new.number} is started"))
+                self._at(scaler.start_s(now), _Kind.STARTED, new)
         elif change < 0 and len(serving) > 1:
             least = min(serving, key=lambda r: (r.in_flight, -r.number))
             least.accepting = False

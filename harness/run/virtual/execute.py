@@ -132,6 +132,7 @@ def manifest_of(
     manifest.target.urls = list(deployment.names)
     manifest.target.memory = {"kv_blocks": blocks, "kv_block_tokens": size, "kv_cache_tokens": blocks * size}
     manifest.clock = manifest.stamp = "virtual"
+    manifest.injectors = 1
     manifest.cache = spec.cache or "isolated"
     manifest.plan_hash = plan_hash(run.plan)
     manifest.users = run.users
@@ -152,8 +153,9 @@ def tables(run: SimulatedRun, manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "plan.parquet": run.plan.replace_schema_metadata(block),
         "requests.parquet": requests_of(run.reported, run.plan, manifest),
         "client.parquet": run.client,
-        "server.parquet": run.server,
     }
+    if run.server.num_rows:
+        found["server.parquet"] = run.server
     return found if run.arrivals is None else {**found, "arrivals.parquet": run.arrivals}
 
 

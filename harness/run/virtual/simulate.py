@@ -16,6 +16,7 @@ from tailgate.harness.run.virtual.server_table import server
 from tailgate.harness.targets.sim import SimDeployment
 from tailgate.loadgen.control.stages import Stage, moments, users_at
 from tailgate.loadgen.injector.api.request_builder import Patience
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.plan.plan import ClosedRows, Plan
 
@@ -91,7 +92,9 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
         reported=reported,
         arrivals=records.arrivals(fleet, load) if arrivals else None,
         client=records.client(reported, load.returns_ns if isinstance(load, ClosedPlan) else [], ended_ns),
-        server=server(fleet, resolved, deployment.names, _stopped(fleet, rows)),
+        server=server(fleet, resolved, deployment.names, _stopped(fleet, rows))
+        if spec.telemetry.server == "auto"
+        else SERVER_SCHEMA.empty_table(),
         series=tuple(recorder.series() for recorder in fleet.series),
         ended_ns=ended_ns,
         measure_end_ns=end_ns,
