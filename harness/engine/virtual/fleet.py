@@ -196,8 +196,7 @@ class Fleet:
 
     def _end(self, sequence: VirtualSequence, now: float, ending: Ending) -> None:
         _, replica = self._where.pop(sequence.row)
-        tokens = replica.token_times(sequence) if self._settings.keep_tokens else None
-        self.rows.ended(sequence, now, ending, tokens)
+        self.rows.ended(sequence, now, ending, replica.step_ends)
         self._load.ended(sequence.row, now)
 
     def _give_up(self, now: float, sequence: VirtualSequence) -> None:
@@ -273,8 +272,7 @@ class Fleet:
         """Whatever is in flight at the horizon is unserved. The last sample is the end's."""
         for sequence, replica in list(self._where.values()):
             replica.abort(sequence)
-            tokens = replica.token_times(sequence) if self._settings.keep_tokens else None
-            self.rows.ended(sequence, now, Ending.UNSERVED, tokens)
+            self.rows.ended(sequence, now, Ending.UNSERVED, replica.step_ends)
         self._where.clear()
         self.ended_s = now
         for replica, series in zip(self._replicas, self.series, strict=True):

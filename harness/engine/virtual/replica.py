@@ -146,13 +146,6 @@ class VirtualReplica:
         """Die: whatever was in flight is lost."""
         self.alive, self.frozen, self._step, self.end_s = False, False, None, math.inf
 
-    def token_times(self, sequence: VirtualSequence) -> "array[float]":
-        """When each of its tokens came."""
-        times = array("d")
-        for begin, end in zip(sequence.spans[::2], sequence.spans[1::2], strict=True):
-            times += self.step_ends[begin:end]
-        return times
-
     def _skip_steps(self, now_s: float, horizon_s: float) -> float:
         """Do as many steps as change nothing and end before `horizon_s`; when the last of them ended."""
         scheduler, pool, pace = self.scheduler, self.scheduler.pool, self.pace
