@@ -46,6 +46,7 @@ class EngineSequence:
     computed: int = 0
     generated: int = 0
     blocks: list[int] = field(default_factory=list)
+    given_cached: int = 0  # without a chain: tokens of the prompt that the cache holds whenever it is scheduled
     cached_tokens: int = 0  # found in the prefix cache when first scheduled
     preemptions: int = 0
     scheduled_s: float | None = None
@@ -208,11 +209,11 @@ class Scheduler:
             hits, unused = self.pool.find(sequence.chain, (total - 1) // self.block_size)
             if self._blocks_for(total) - len(hits) + unused > self.pool.free:
                 return
-            if not self.chunked_prefill and self._most(total - len(hits) * self.block_size) > budget:
+            cached = self._cached(sequence, len(hits), total)
+            if not self.chunked_prefill and self._most(total - cached) > budget:
                 return
             heapq.heappop(self._waiting)
             self._waiting_count -= 1
-            cached = len(hits) * self.block_size
             count = min(self._most(total - cached), budget)
             self.pool.share(hits)
             sequence.blocks = hits + self.pool.allocate(self._blocks_for(cached + count) - len(hits))
@@ -231,6 +232,12 @@ class Scheduler:
         """Of `missing` tokens, how many one step may compute."""
         threshold = self.long_prefill_token_threshold
         return threshold if 0 < threshold < missing else missing
+
+    def _cached(self, sequence: EngineSequence, hits: int, total: int) -> int:
+        """Tokens that needn't be computed. Those given take blocks as any: nothing says who else reads them."""
+        if sequence.chain:
+            return hits * self.block_size
+        return min(sequence.given_cached, total - 1) // self.block_size * self.block_size
 
     def _victim(self) -> EngineSequence:
         if self.by_priority:
@@ -285,8 +292,10 @@ def _add_to_shape(shape: StepShape, sequence: EngineSequence, count: int) -> Non
     context = sequence.computed
     if context + count == sequence.prompt_tokens + sequence.generated:
         shape.sampled += 1
+    shape.sequences += 1
     if sequence.generated and count == 1:
         shape.decode_sequences += 1
+        shape.decode_kv_tokens += context + 1
     else:
         shape.prefill_tokens += count
     shape.attention_pairs += count * context + count * (count + 1) // 2

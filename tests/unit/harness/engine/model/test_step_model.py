@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tailgate.harness.engine.config import Settings, as_dict, presets, resolve
-from tailgate.harness.engine.model.step_time import StepShape, StepTime
+from tailgate.harness.engine.model.step_time import CostCurve, RooflineTerm, StepLaw, StepShape, StepTime
 from tailgate.workloads.common.errors import UserError
 
 GPUS, MODELS = presets()
@@ -99,3 +99,24 @@ def test_without_chunked_prefill_the_budget_holds_a_whole_prompt() -> None:
         resolve(replace(whole, max_num_batched_tokens=2048))
     with pytest.raises(UserError, match="exceeds max_model_len"):
         resolve(replace(whole, max_model_len=100, long_prefill_token_threshold=101))
+
+
+def test_a_law_adds_the_longer_side_of_each_term():
+    step = StepShape(prefill_tokens=6, decode_sequences=2, sampled=3, kv_tokens=50, sequences=3)
+    compute, memory = CostCurve(tokens=0.5, sampled=1.0), CostCurve(2.0, kv_tokens=0.1)
+    assert StepLaw(1.0, (RooflineTerm(compute),)).seconds(step) == 1.0 + 7.0
+    assert StepLaw(1.0, (RooflineTerm(compute, memory),)).seconds(step) == 1.0 + 7.0
+    assert StepLaw(1.0, (RooflineTerm(compute, memory), RooflineTerm(memory))).seconds(step) == 1.0 + 7.0 + 7.0
+    assert StepLaw(1.0, (RooflineTerm(compute, CostCurve(8.0)),)).seconds(step) == 9.0
+
+
+@pytest.mark.parametrize(("tokens", "seconds"), [(0, -1.0), (1, 0.0), (2, 1.0), (3, 2.0), (4, 2.5), (7, 4.0), (9, 5.0)])
+def test_a_table_is_a_broken_line_that_goes_on_beyond_its_ends(tokens: int, seconds: float):
+    law = StepLaw(0.0, (RooflineTerm(CostCurve(tokens=1.0, knots=((1, 0.0), (3, 2.0), (7, 4.0)))),))
+    assert law.seconds(StepShape(prefill_tokens=tokens)) == seconds
+
+
+@pytest.mark.parametrize("knots", [((1.0, 2.0),), ((1.0, 2.0), (1.0, 3.0)), ((0.0, 1.0), (1.0, float("nan")))])
+def test_knots_that_make_no_line_are_refused(knots: tuple[tuple[float, float], ...]):
+    with pytest.raises(ValueError, match=r"knots|finite"):
+        CostCurve(tokens=1.0, knots=knots)
