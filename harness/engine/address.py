@@ -9,15 +9,16 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from tailgate.harness.engine.config import Settings
+from tailgate.harness.engine.virtual.autoscaler import ScalePolicy, parse_policy
 from tailgate.harness.engine.virtual.faults import ReplicaFault, parse_faults
 from tailgate.harness.engine.virtual.routers import ROUTERS
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.validation import meant
 
-_OF_FLEET: Final = ("replicas", "router", "fault")
+_OF_FLEET: Final = ("replicas", "router", "fault", "autoscale")
 _OF_ENGINE: Final = tuple(f.name.replace("_", "-") for f in fields(Settings) if f.name not in ("preset", "seed"))
 # Asked for often enough, and not there: said by name.
-_NOT_THERE: Final = ("autoscale", "pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel")
+_NOT_THERE: Final = ("pipeline-parallel-size", "data-parallel-size", "enable-expert-parallel")
 _MOST_REPLICAS: Final = 1024
 
 
@@ -30,6 +31,11 @@ class SimAddress:
     replicas: int = 1
     router: str = "round-robin"
     faults: tuple[ReplicaFault, ...] = ()
+    scaling: ScalePolicy | None = None
+
+    @property
+    def most_replicas(self) -> int:
+        return self.replicas if self.scaling is None else self.scaling.most
 
 
 def read_address(text: str, where: str = "sim") -> SimAddress:
@@ -50,14 +56,17 @@ def read_address(text: str, where: str = "sim") -> SimAddress:
     router = given.get("router", ["round-robin"])[0]
     if router not in ROUTERS:
         raise UserError(f"unknown router {router!r}: {meant(router, list(ROUTERS))}", where=f"{where}: router")
-    if "router" in given and replicas == 1:
+    scaling = None
+    if "autoscale" in given:
+        scaling = parse_policy(given["autoscale"][0], replicas, f"{where}: autoscale")
+    if "router" in given and replicas == 1 and scaling is None:
         raise UserError(
             "a router needs several replicas, and there is one", where=f"{where}: router",
             remedy="Give replicas too, e.g. ?replicas=4&router=least-in-flight, or leave the router out.",
         )  # fmt: skip
     flags = [flag for key in _OF_ENGINE if key in given for flag in _flag(key, given[key][0])]
     faults = parse_faults(given.get("fault", []), replicas, f"{where}: fault")
-    return SimAddress(preset, tuple(flags), replicas, router, faults)
+    return SimAddress(preset, tuple(flags), replicas, router, faults, scaling)
 
 
 def refuse_in_real_time(address: SimAddress, where: str = "sim") -> None:
@@ -66,6 +75,7 @@ def refuse_in_real_time(address: SimAddress, where: str = "sim") -> None:
     what: Sequence[str] = [
         *([f"{address.replicas} replicas (replicas, router)"] if several else []),
         *(["faults (fault)"] if address.faults else []),
+        *(["an autoscaler (autoscale)"] if address.scaling is not None else []),
     ]
     if what:
         raise UserError(

@@ -31,8 +31,8 @@ class SimDeployment:
     @property
     def names(self) -> tuple[str, ...]:
         """What each replica is called where a server's URL would stand."""
-        name = f"sim:{self.address.preset}"
-        return tuple(f"{name}#{k + 1}" for k in range(self.address.replicas)) if self.address.replicas > 1 else (name,)
+        name, count = f"sim:{self.address.preset}", self.address.most_replicas
+        return tuple(f"{name}#{k + 1}" for k in range(count)) if count > 1 else (name,)
 
 
 def sim_deployment(sim: str, args: dict[str, Any], seed: int) -> SimDeployment:

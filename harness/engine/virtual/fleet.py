@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from tailgate.harness.engine.config import Resolved
+from tailgate.harness.engine.virtual.autoscaler import Autoscaler, ScalePolicy
 from tailgate.harness.engine.virtual.faults import ReplicaFault
 from tailgate.harness.engine.virtual.outcome import Ending
 from tailgate.harness.engine.virtual.record import ServedRows
@@ -42,24 +43,33 @@ class VirtualLoad(Protocol):
 class _Kind(IntEnum):
     FAULT = 0
     WELL_AGAIN = 1
-    DEADLINE = 2
-    SAMPLE = 4
+    STARTED = 2  # a replica that the autoscaler started
+    DEADLINE = 3
+    SAMPLE = 5
 
 
-_ARRIVAL = 3  # the place of new requests in this order
+_ARRIVAL = 4  # the place of new requests in this order
 
 
 @dataclass(frozen=True)
 class FleetSettings:
-    """What is simulated: `replicas` alike behind `router`, and `faults`. The series has an entry every `tick_s`."""
+    """What is simulated: `replicas` alike behind `router`, and `faults`. The series has an entry every `tick_s`.
+
+    With `scaling` replicas come and go as it says, looked at every `tick_s`; there are never fewer than `replicas`.
+    """
 
     resolved: Resolved
     replicas: int = 1
     router: str = "round-robin"
     faults: Sequence[ReplicaFault] = ()
+    scaling: ScalePolicy | None = None
     keep_tokens: bool = False
     tick_s: float = 1.0
     skip: bool = True  # False: every step is scheduled; what comes out is the same
+
+    @property
+    def most_replicas(self) -> int:
+        return self.replicas if self.scaling is None else self.scaling.most
 
 
 class Fleet:
@@ -70,8 +80,14 @@ class Fleet:
         self._load = load
         self._replicas = [
             VirtualReplica(settings.resolved, k + 1, keep_tokens=settings.keep_tokens, skip=settings.skip)
-            for k in range(settings.replicas)
+            for k in range(settings.most_replicas)
         ]
+        for replica in self._replicas[settings.replicas :]:
+            replica.alive = False
+        self._starting: set[VirtualReplica] = set()
+        self._killed: set[VirtualReplica] = set()
+        self._scaler = Autoscaler(settings.scaling, settings.replicas) if settings.scaling is not None else None
+        self.happened: list[tuple[float, str, str]] = []  # (s, kind, text) of faults and replicas that come and go
         self._route = ROUTERS[settings.router](settings.resolved.settings.seed)
         self._where: dict[int, tuple[VirtualSequence, VirtualReplica]] = {}  # by row, while it is in flight
         self._events: list[tuple[float, int, int, Any]] = []
@@ -86,6 +102,7 @@ class Fleet:
         self._handlers: dict[int, Callable[[float, Any], None]] = {
             _Kind.FAULT: self._fault,
             _Kind.WELL_AGAIN: self._well_again,
+            _Kind.STARTED: self._started,
             _Kind.DEADLINE: self._give_up,
             _Kind.SAMPLE: self._sample,
         }
@@ -106,7 +123,9 @@ class Fleet:
                 continue
             if arrives == math.inf and not self._where:
                 break
-            if arrives == first.end_s == math.inf and not self._pending:  # all stands still for ever
+            if (
+                arrives == first.end_s == math.inf and not self._pending and not self._ready
+            ):  # all stands still for ever
                 now = until if until < math.inf else now
                 break
             if due > until:
@@ -158,10 +177,10 @@ class Fleet:
 
     def _admit(self, sequence: VirtualSequence) -> Ending | None:
         """Hand a request to a replica; or how it ended at once."""
-        alive = [replica for replica in self._replicas if replica.alive]
-        if not alive:
+        serving = self._serving()
+        if not serving:
             return Ending.UNREACHABLE
-        replica = self._route(sequence, alive) if len(self._replicas) > 1 else alive[0]
+        replica = self._route(sequence, serving) if len(self._replicas) > 1 else serving[0]
         self.rows.sent_to(sequence, replica.number)
         if sequence.prompt_tokens + sequence.output_tokens > self._settings.resolved.max_model_len:
             return Ending.TOO_LONG
@@ -172,10 +191,12 @@ class Fleet:
         self._ready[replica] = None
         return None
 
+    def _serving(self) -> list[VirtualReplica]:
+        return [replica for replica in self._replicas if replica.alive and replica.accepting]
+
     def _end(self, sequence: VirtualSequence, now: float, ending: Ending) -> None:
         _, replica = self._where.pop(sequence.row)
-        tokens = replica.token_times(sequence) if self._settings.keep_tokens else None
-        self.rows.ended(sequence, now, ending, tokens)
+        self.rows.ended(sequence, now, ending, replica.step_ends)
         self._load.ended(sequence.row, now)
 
     def _give_up(self, now: float, sequence: VirtualSequence) -> None:
@@ -186,9 +207,13 @@ class Fleet:
 
     def _fault(self, now: float, fault: ReplicaFault) -> None:
         replica = self._replicas[fault.replica - 1]
+        lasts = "" if fault.lasts_s is None else f" for {fault.lasts_s:g} s"
+        slower = f" to {fault.speed:g} of its speed" if fault.kind == "slow" else ""
+        self.happened.append((now, "fault", f"{fault.kind} replica {fault.replica}{slower}{lasts}"))
         match fault.kind:
             case "kill":
                 replica.kill()
+                self._killed.add(replica)
                 for sequence, place in list(self._where.values()):
                     if place is replica:
                         self._end(sequence, now, Ending.LOST)
@@ -201,10 +226,12 @@ class Fleet:
 
     def _well_again(self, now: float, fault: ReplicaFault) -> None:
         replica = self._replicas[fault.replica - 1]
+        self.happened.append((now, "fault", f"replica {fault.replica} is well again"))
         match fault.kind:
             case "kill":
                 if not replica.alive:
                     replica.launch(now)
+                    self._killed.discard(replica)
             case "stop":
                 replica.thaw(now)
             case "slow":
@@ -214,14 +241,38 @@ class Fleet:
     def _sample(self, now: float, number: int) -> None:
         for replica, series in zip(self._replicas, self.series, strict=True):
             series.add(now, replica)
+        if self._scaler is not None:
+            self._scale(now, self._scaler)
         self._at((number + 1) * self._settings.tick_s, _Kind.SAMPLE, number + 1)
+
+    def _scale(self, now: float, scaler: Autoscaler) -> None:
+        for replica in self._replicas:
+            if replica.alive and not replica.accepting and not replica.in_flight:
+                replica.alive = False
+        serving = self._serving()
+        change = scaler.decide(now, serving, len(self._starting))
+        if change > 0:
+            spare = (r for r in self._replicas if not r.alive and r not in self._starting and r not in self._killed)
+            if (new := next(spare, None)) is not None:
+                self._starting.add(new)
+                self.happened.append((now, "scale", f"replica {new.number} is started"))
+                self._at(scaler.start_s(now), _Kind.STARTED, new)
+        elif change < 0 and len(serving) > 1:
+            least = min(serving, key=lambda r: (r.in_flight, -r.number))
+            least.accepting = False
+            self.happened.append((now, "scale", f"replica {least.number} gets no more requests"))
+
+    def _started(self, now: float, replica: VirtualReplica) -> None:
+        self._starting.discard(replica)
+        replica.launch(now)
+        self._ready[replica] = None
+        self.happened.append((now, "scale", f"replica {replica.number} serves"))
 
     def _close(self, now: float) -> None:
         """Whatever is in flight at the horizon is unserved. The last sample is the end's."""
         for sequence, replica in list(self._where.values()):
             replica.abort(sequence)
-            tokens = replica.token_times(sequence) if self._settings.keep_tokens else None
-            self.rows.ended(sequence, now, Ending.UNSERVED, tokens)
+            self.rows.ended(sequence, now, Ending.UNSERVED, replica.step_ends)
         self._where.clear()
         self.ended_s = now
         for replica, series in zip(self._replicas, self.series, strict=True):

@@ -1,6 +1,7 @@
 """What became of each request, kept as columns while a simulation runs."""
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tailgate.workloads.common.arrays import Floats, Ints
 
 _TIMES = ("arrival_s", "scheduled_s", "first_token_s", "last_token_s", "end_s")
 _COUNTS = ("row", "replica", "generated", "cached_tokens", "preemptions", "ending")
+_NO_TOKENS: "tuple[array[float], list[int]]" = (array("d"), [])
 
 
 class ServedRows:
@@ -19,7 +21,8 @@ class ServedRows:
         self._place: dict[int, int] = {}  # of rows in flight
         self._times = {name: array("d") for name in _TIMES}
         self._counts = {name: array("q") for name in _COUNTS}
-        self._tokens: list[array[float]] | None = [] if keep_tokens else None
+        # Of each request its tokens' steps (see `VirtualSequence.spans`), and when these ended.
+        self._tokens: list[tuple[array[float], list[int]]] | None = [] if keep_tokens else None
 
     def __len__(self) -> int:
         return len(self._counts["row"])
@@ -33,13 +36,13 @@ class ServedRows:
         self._times["arrival_s"][-1] = sequence.arrival_s
         self._counts["row"][-1] = sequence.row
         if self._tokens is not None:
-            self._tokens.append(array("d"))
+            self._tokens.append(_NO_TOKENS)
 
     def sent_to(self, sequence: VirtualSequence, replica: int) -> None:
         self._counts["replica"][self._place[sequence.row]] = replica
 
     def ended(
-        self, sequence: VirtualSequence, now_s: float, ending: Ending, tokens: "array[float] | None" = None
+        self, sequence: VirtualSequence, now_s: float, ending: Ending, step_ends: "array[float] | None" = None
     ) -> None:
         place, times, counts = self._place.pop(sequence.row), self._times, self._counts
         for name in ("scheduled_s", "first_token_s", "last_token_s"):
@@ -50,8 +53,8 @@ class ServedRows:
         counts["cached_tokens"][place] = sequence.cached_tokens
         counts["preemptions"][place] = sequence.preemptions
         counts["ending"][place] = ending
-        if self._tokens is not None and tokens is not None:
-            self._tokens[place] = tokens
+        if self._tokens is not None and step_ends is not None:
+            self._tokens[place] = step_ends, sequence.spans
 
     def time(self, name: str) -> Floats:
         return np.array(self._times[name], np.float64)
@@ -59,13 +62,22 @@ class ServedRows:
     def count(self, name: str) -> Ints:
         return np.array(self._counts[name], np.int64)
 
+    def token_times(self, places: Iterable[int]) -> Floats:
+        """When the tokens of some of them came, one request after the other."""
+        assert self._tokens is not None
+        tokens, times = self._tokens, array("d")
+        for place in places:
+            step_ends, spans = tokens[place]
+            for begin, end in zip(spans[::2], spans[1::2], strict=True):
+                times += step_ends[begin:end]
+        return np.array(times, np.float64)
+
     def served(self, series: ServerSeries) -> ServedRequests:
         """All of them, once the simulation is over."""
         token_s = token_at = None
         if self._tokens is not None:
-            token_s = np.concatenate([np.zeros(0), *(np.array(tokens, np.float64) for tokens in self._tokens)])
-            token_at = np.concatenate([[0], np.cumsum([len(tokens) for tokens in self._tokens], dtype=np.int64)])
-            token_at = token_at.astype(np.int64)
+            token_s = self.token_times(range(len(self)))
+            token_at = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.count("generated"))])
         return ServedRequests(
             arrival_s=self.time("arrival_s"),
             scheduled_s=self.time("scheduled_s"),

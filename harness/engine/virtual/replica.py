@@ -44,6 +44,7 @@ class VirtualReplica:
         self.resolved = resolved
         self.keep_tokens = keep_tokens
         self.alive = True
+        self.accepting = True  # a router may give it requests
         self.frozen = False
         self.prompt_tokens = self.cached_tokens = self.generation_tokens = 0
         self.step_ends = array("d")
@@ -68,7 +69,7 @@ class VirtualReplica:
         self._step: EngineStep | None = None
         self.end_s = math.inf
         self._steady = False
-        self.alive, self.frozen = True, False
+        self.alive, self.frozen, self.accepting = True, False, True
 
     @property
     def in_flight(self) -> int:
@@ -144,13 +145,6 @@ class VirtualReplica:
     def kill(self) -> None:
         """Die: whatever was in flight is lost."""
         self.alive, self.frozen, self._step, self.end_s = False, False, None, math.inf
-
-    def token_times(self, sequence: VirtualSequence) -> "array[float]":
-        """When each of its tokens came."""
-        times = array("d")
-        for begin, end in zip(sequence.spans[::2], sequence.spans[1::2], strict=True):
-            times += self.step_ends[begin:end]
-        return times
 
     def _skip_steps(self, now_s: float, horizon_s: float) -> float:
         """Do as many steps as change nothing and end before `horizon_s`; when the last of them ended."""

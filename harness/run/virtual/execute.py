@@ -19,6 +19,7 @@ from tailgate.harness.targets.inspect.fingerprint import resolved_settings
 from tailgate.harness.targets.sim import SimDeployment, sim_deployment
 from tailgate.reports.metrics.analysis import analyse_run
 from tailgate.reports.rundir.collect import requests_of
+from tailgate.reports.rundir.events import append_event
 from tailgate.reports.rundir.manifest import Manifest, checksums
 from tailgate.reports.rundir.run import Run
 from tailgate.reports.summary.model import Summary
@@ -131,6 +132,7 @@ def manifest_of(
     manifest.target.urls = list(deployment.names)
     manifest.target.memory = {"kv_blocks": blocks, "kv_block_tokens": size, "kv_cache_tokens": blocks * size}
     manifest.clock = manifest.stamp = "virtual"
+    manifest.injectors = 1
     manifest.cache = spec.cache or "isolated"
     manifest.plan_hash = plan_hash(run.plan)
     manifest.users = run.users
@@ -151,8 +153,9 @@ def tables(run: SimulatedRun, manifest: Manifest, plan: Plan) -> dict[str, Any]:
         "plan.parquet": run.plan.replace_schema_metadata(block),
         "requests.parquet": requests_of(run.reported, run.plan, manifest),
         "client.parquet": run.client,
-        "server.parquet": run.server,
     }
+    if run.server.num_rows:
+        found["server.parquet"] = run.server
     return found if run.arrivals is None else {**found, "arrivals.parquet": run.arrivals}
 
 
@@ -164,6 +167,8 @@ def _write(run_dir: Path, plan: Plan, run: SimulatedRun, manifest: Manifest) -> 
         if name != "plan.parquet":
             pq.write_table(table, run_dir / name, compression="zstd")
     write_plan(replace(plan, table=run.plan, plan_hash=manifest.plan_hash), run_dir / "plan.parquet")
+    for at_s, kind, text in run.happened:
+        append_event(run_dir, {"t_ns": round(at_s * 1e9), "kind": kind, "text": text})
     (run_dir / "spool").rmdir()
     manifest.checksums = checksums(run_dir)
     manifest.save(run_dir)

@@ -22,6 +22,7 @@ from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
 REPORTED_SCHEMA: Final = pa.schema([field for field in SPOOL_SCHEMA if field.name not in ARRIVAL_COLUMNS])
 _SECOND_NS: Final = 1_000_000_000
+_AT_ONCE: Final = 4096  # requests whose tokens are looked up together
 
 # How each ending is recorded: status, HTTP status, and what was said.
 _AS_RECORDED: Final[dict[Ending, tuple[Status, int | None, str | None]]] = {
@@ -104,23 +105,25 @@ def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], ti
 
 def arrivals(fleet: Fleet, load: OpenPlan | ClosedPlan) -> Any:
     """The tokens' arrivals: a table of `ARRIVALS_SCHEMA`. Every one of them is exact."""
-    served = fleet.rows.served(fleet.series[0].series())
-    assert served.token_s is not None and served.token_at is not None
-    position = fleet.rows.count("row")
-    lengths = np.diff(served.token_at)
+    rows = fleet.rows
+    position, lengths = rows.count("row"), rows.count("generated")
     order = np.argsort(position, kind="stable")
     order = order[lengths[order] > 0]
-    starts, counts = served.token_at[order], lengths[order]
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    flat = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
-    at_ns = _ns(served.token_s[flat])
-    after_us = (at_ns - np.repeat(at_ns[offsets[:-1]], counts)) // 1000
-    index = np.array(load.rows.column("index"), np.int64)[position[order]]
+    index = np.array(load.rows.column("index"), np.int64)[position]
+    parts = [
+        _arrivals(index[some], lengths[some], rows.token_times(some.tolist()))
+        for some in np.split(order, np.arange(_AT_ONCE, len(order), _AT_ONCE))
+    ]
+    return pa.concat_tables(parts)
+
+
+def _arrivals(index: Ints, lengths: Ints, token_s: Floats) -> Any:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    at_ns = _ns(token_s)
+    after_us = (at_ns - np.repeat(at_ns[offsets[:-1]], lengths)) // 1000
     lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(after_us.astype(np.uint32)))
-    none = pa.ListArray.from_arrays(
-        pa.array(np.zeros(len(order) + 1, np.int32)), pa.array([], ARRIVALS_SCHEMA.field("censored").type.value_type)
-    )
-    return pa.table([pa.array(index), lists, none.cast(ARRIVALS_SCHEMA.field("censored").type)], schema=ARRIVALS_SCHEMA)
+    nothing = pa.array([[]] * len(index), ARRIVALS_SCHEMA.field("censored").type)
+    return pa.table([pa.array(index), lists, nothing], schema=ARRIVALS_SCHEMA)
 
 
 def client(requests: Any, returns_ns: Sequence[int], end_ns: int) -> Any:

@@ -16,6 +16,7 @@ from tailgate.harness.run.virtual.server_table import server
 from tailgate.harness.targets.sim import SimDeployment
 from tailgate.loadgen.control.stages import Stage, moments, users_at
 from tailgate.loadgen.injector.api.request_builder import Patience
+from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.plan.plan import ClosedRows, Plan
 
@@ -39,6 +40,7 @@ class SimulatedRun:
     ended_ns: int
     measure_end_ns: int
     users: dict[str, float]
+    happened: tuple[tuple[float, str, str], ...]  # (s, kind, text): faults, and replicas that come and go
 
 
 def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: bool = True) -> SimulatedRun:
@@ -71,7 +73,7 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
     else:
         load = OpenPlan(rows, limits, (end_ns + drain_ns) / 1e9)
     settings = FleetSettings(
-        resolved, address.replicas, address.router, address.faults, keep_tokens=arrivals,
+        resolved, address.replicas, address.router, address.faults, address.scaling, keep_tokens=arrivals,
         tick_s=spec.telemetry.server_interval,
     )  # fmt: skip
     fleet = Fleet(settings, load)
@@ -90,11 +92,14 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
         reported=reported,
         arrivals=records.arrivals(fleet, load) if arrivals else None,
         client=records.client(reported, load.returns_ns if isinstance(load, ClosedPlan) else [], ended_ns),
-        server=server(fleet, resolved, deployment.names, _stopped(fleet, rows)),
+        server=server(fleet, resolved, deployment.names, _stopped(fleet, rows))
+        if spec.telemetry.server == "auto"
+        else SERVER_SCHEMA.empty_table(),
         series=tuple(recorder.series() for recorder in fleet.series),
         ended_ns=ended_ns,
         measure_end_ns=end_ns,
         users=users,
+        happened=tuple(fleet.happened),
     )
 
 

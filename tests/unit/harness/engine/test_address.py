@@ -31,6 +31,10 @@ def test_flags_of_the_engine_are_read_as_its_command_line_has_them() -> None:
         ("replicas=2&replicas=3", "given 2 times"),
         ("router=random", "a router needs several replicas"),
         ("fault=kill 1", "is no fault"),
+        ("autoscale=waiting > 5 for 30s", "how many replicas"),
+        ("autoscale=waiting > 5 for 30s, most 1", "most must be greater"),
+        ("autoscale=waitin > 5 for 30s, most 3", "did you mean 'waiting'"),
+        ("autoscale=waiting > 5 for 30s, most 3, below 6 for 1s", "come for ever"),
         ("pipeline-parallel-size=2", "does not simulate pipeline-parallel-size"),
     ],
 )
@@ -39,7 +43,7 @@ def test_what_there_is_not_is_refused_by_name(query: str, says: str) -> None:
         read_address(f"l4/qwen2.5-0.5b?{query}")
 
 
-@pytest.mark.parametrize("query", ["replicas=2", "fault=kill 1 at 5s"])
+@pytest.mark.parametrize("query", ["replicas=2", "fault=kill 1 at 5s", "autoscale=waiting > 5 for 30s, most 3"])
 def test_real_time_refuses_what_only_the_virtual_clock_has(query: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="virtual clock only"):
         refuse_in_real_time(read_address(f"l4/qwen2.5-0.5b?{query}"))

@@ -130,3 +130,8 @@ def test_the_horizon_leaves_the_rest_unserved() -> None:
 def test_too_long_a_request_is_refused_and_the_next_one_served() -> None:
     served = serve(engine(), OpenRequests(np.array([0.0, 0.1]), np.array([390, 10]), np.array([20, 3])))
     assert served.ending.tolist() == [Ending.TOO_LONG, Ending.COMPLETE]
+
+
+def test_a_last_request_that_comes_with_a_sample_is_served() -> None:
+    served = serve(engine(), OpenRequests(np.array([0.5, 3.0]), np.full(2, 10), np.full(2, 5)), tick_s=1.0)
+    assert served.complete.all()

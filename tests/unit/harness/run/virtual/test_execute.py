@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tailgate.harness.cli.run import run as run_command
 from tailgate.harness.config.run_spec import RunSpec, build
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
@@ -69,6 +70,22 @@ def test_the_same_seed_gives_the_same_bits(run_dir: Path, tmp_path: Path) -> Non
     again = asyncio.run(execute(spec(slo={"ttft": "p99 < 1s"}), tmp_path / "run", [], Watcher()))
     for name in ("plan", "requests", "arrivals", "client", "server"):
         assert pq.read_table(run_dir / f"{name}.parquet").equals(pq.read_table(again / f"{name}.parquet")), name
+
+
+def test_the_command_line_simulates_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    flags = ["--rate", "5/s", "--duration", "10s", "--prompt-tokens", "100", "--output-tokens", "20", "--quiet"]
+    target = "sim:h100-sxm/llama-3.1-8b?replicas=2&fault=stop 1 at 2s for 1s"
+    assert run_command([target, "--virtual", *flags, "--out", str(out)]) == 0
+    assert "PASS" in capsys.readouterr().out
+    assert (out / "report.html").exists() and not (out / "spool").exists()
+    events = [line for line in (out / "events.jsonl").read_text().splitlines() if '"fault"' in line]
+    assert len(events) == 2 and "stop replica 1 for 1 s" in events[0]
+
+
+def test_a_server_that_is_not_watched_leaves_no_samples() -> None:
+    summary = figures(spec(telemetry={"server": "none"}))
+    assert summary.server is None and summary.valid
 
 
 def test_jitter_differs_by_seed_only() -> None:
@@ -144,7 +161,7 @@ def test_a_killed_replica_shows_in_the_records() -> None:
         ({"sim": "h100-sxm/llama-3.1-8b?router=random"}, "a router needs several replicas"),
         ({"sim": "h100-sxm/llama-3.1-8b?replicas=2&router=randon"}, "did you mean 'random'"),
         ({"sim": "h100-sxm/llama-3.1-8b?replicas=2&fault=kill 3 at 5s"}, "there are 2 replicas"),
-        ({"sim": "h100-sxm/llama-3.1-8b?autoscale=yes"}, "does not simulate autoscale"),
+        ({"sim": "h100-sxm/llama-3.1-8b?autoscale=yes"}, "'yes' is no condition"),
         ({"sim": "h100-sxm/llama-3.1-8b?jitter=much"}, "jitter"),
         ({"sim": "h100-sxn/llama-3.1-8b"}, "no preset"),
         ({"args": {"max-num-sequences": 4}}, "unknown flag '--max-num-sequences'"),
