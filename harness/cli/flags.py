@@ -196,8 +196,8 @@ RUN: Final = (
     Flag("--no-stream", "streamed", "Ask for whole answers instead of streams.", action=_CONSTANT, const=False),
     Flag("--natural-output", "output", "Let the model end its answers.", action=_CONSTANT, const="natural"),
     Flag("--extra", "extra", "Merge these fields into every request body.", extra_fields, metavar="JSON"),
-    Flag("--injectors", "injectors", "Injector processes: a number, or auto (default): as many as the load takes and cores are "
-         "free for.", _number_or_word),
+    Flag("--injectors", "injectors", "Injector processes: a number, or auto (default): as many as the load takes and "
+         "cores are free for.", _number_or_word),
     Flag("--no-server-metrics", "telemetry.server", "Don't sample the server's /metrics.", action=_CONSTANT,
          const="none"),
     Flag("--ui", "ui", "Serve Locust's web UI (127.0.0.1:8089).", nargs="?", const="127.0.0.1:8089",
