@@ -47,7 +47,7 @@ def require_precise(experiment: Experiment, machine: MachineState) -> list[str]:
         if expected is None:
             continue
         texts.append(expected.text)
-        if (expected.use or 0.0) >= _CLEARLY:
+        if plan.loop == "open" and (expected.use or 0.0) >= _CLEARLY:  # how fast users come back the server decides
             raise _refusal(f"the load is {expected.use:.1f} times what the injectors here can carry", "spec", expected)
         for what, where in _hidden(experiment.policy, point, spec, expected):
             raise _refusal(what, where, expected)
