@@ -1,5 +1,6 @@
 """Before the load: how well this machine will measure the plan, and how many injectors it takes."""
 
+from typing import Final
 from urllib.parse import urlsplit
 
 from tailgate.harness.config.run_spec import RunSpec
@@ -9,21 +10,24 @@ from tailgate.harness.run.preflight import TOKENS_PER_S, busiest
 from tailgate.loadgen.loopback import is_loopback
 from tailgate.workloads.plan.plan import Plan
 
+_FIRST_TOKEN_S: Final = 0.2
+
 
 def planned_load(spec: RunSpec, plan: Plan) -> PlannedLoad | None:
     """The busiest second of a plan; None where other machines send it, or users' own code makes it.
 
-    How fast a closed loop goes the server decides: each user is taken for one answer after another at 50 tokens/s.
+    How fast a closed loop goes the server decides: its answers are taken to begin after 0.2 s and to go on at 50
+    tokens/s.
     """
     if spec.workers is not None or not plan.table.num_rows:
         return None
     here = spec.target.kind != "url" or all(is_loopback(urlsplit(url).hostname or "") for url in spec.target.all_urls)
     if plan.loop == "open":
         requests, chunks = busiest(plan, 1)
-        return PlannedLoad(requests, chunks, here)
-    tokens = plan.table["output_tokens"].to_numpy()
-    chunks = spec.workload.most_users * TOKENS_PER_S
-    return PlannedLoad(chunks / max(float(tokens.mean()), 1.0), chunks, here)
+        return PlannedLoad(requests, chunks if spec.streamed else requests, here)
+    tokens, think_ns = (float(plan.table[name].to_numpy().mean()) for name in ("output_tokens", "think_ns"))
+    requests = spec.workload.most_users / (_FIRST_TOKEN_S + tokens / TOKENS_PER_S + think_ns / 1e9)
+    return PlannedLoad(requests, requests * (tokens if spec.streamed else 1.0), here)
 
 
 def expectation(spec: RunSpec, plan: Plan, machine: MachineState) -> tuple[int, ExpectedError | None]:

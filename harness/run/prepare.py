@@ -113,6 +113,7 @@ async def prepare(
     for notice in ways:
         watcher.note(f"note: {notice}")
     headers = {**spec.target.headers, **await credentials.headers()}
+    looking = asyncio.create_task(planning.probe.state())
     async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
@@ -121,8 +122,7 @@ async def prepare(
         )
         identity.fingerprint.update(identified.facts)
         plan = await planning.plan(spec)
-        machine = await planning.probe.state()
-        injectors, expected = expectation(spec, plan, machine)
+        injectors, expected = expectation(spec, plan, await looking)
         if spec.injectors == "auto" and spec.workers is None:  # workers say their own
             spec = spec.model_copy(update={"injectors": injectors})
         if expected is not None:

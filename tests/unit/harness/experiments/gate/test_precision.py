@@ -37,8 +37,9 @@ def test_a_margin_that_drowns_in_the_own_error_is_refused_and_what_helps_is_said
 
 
 def test_without_a_limit_a_figure_is_taken_for_a_large_one() -> None:
-    with pytest.raises(UserError, match="10 % of 100 ms, a large one, is 10 ms"):
-        asked(STOLEN, metrics={"itl.p99": "10%"})
+    for slo in ({}, {"itl": "p50 < 20ms"}):  # a median's limit is none of a tail
+        with pytest.raises(UserError, match="10 % of 100 ms, a large one, is 10 ms"):
+            asked(STOLEN, slo=slo, metrics={"itl.p99": "10%"})
     assert asked(STOLEN, metrics={"itl.p99": "15%", "ttft.p99": "5%"})
 
 
