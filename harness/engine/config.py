@@ -55,6 +55,7 @@ class Resolved:
     max_num_batched_tokens: int
     num_gpu_blocks: int
     step_time: StepTime
+    power_limit_w: float | None = None  # of one GPU; None: not known, and so not simulated
 
 
 def presets() -> tuple[dict[str, Accelerator], dict[str, ModelShape]]:
@@ -117,6 +118,7 @@ def resolve(settings: Settings) -> Resolved:
         max_num_batched_tokens=settings.max_num_batched_tokens or batched,
         num_gpu_blocks=blocks,
         step_time=step_time,
+        power_limit_w=_power_limits().get(gpu_name),
     )
 
 
@@ -179,6 +181,12 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     text = resources.files("tailgate.harness.engine").joinpath("presets", name).read_text(encoding="utf-8")
     read: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return read
+
+
+def _power_limits() -> dict[str, float]:
+    text = resources.files("tailgate.harness.engine").joinpath("presets", "power.yaml").read_text(encoding="utf-8")
+    limits: dict[str, float] = yaml.safe_load(text)
+    return limits
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, Any]:

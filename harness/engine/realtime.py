@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tailgate.harness.engine.config import Resolved
 from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.model.power import PowerMeter
 from tailgate.harness.engine.model.scheduler import EngineSequence, Scheduler
 from tailgate.harness.engine.server.metrics import EngineMetrics
 
@@ -46,6 +47,8 @@ class Engine:
             by_priority=settings.scheduling_policy == "priority",
         )
         self.metrics = EngineMetrics(resolved, self.scheduler)
+        limit_w = resolved.power_limit_w
+        self.meter = None if limit_w is None else PowerMeter(resolved.step_time, limit_w)
         self._rng = random.Random(settings.seed)
         self._sinks: dict[EngineSequence, Sink] = {}
         self._wake = asyncio.Event()
@@ -78,6 +81,8 @@ class Engine:
                 now = time.monotonic()
                 outcome = self.scheduler.complete(step, now)
                 self.metrics.stepped(step, outcome, now)
+                if self.meter is not None:
+                    self.meter.stepped(step.shape, deadline - begin)
                 for sequence in outcome.ended:
                     self._sinks.pop(sequence).token(True)
                     self.metrics.ended(sequence, sequence.finish_reason)

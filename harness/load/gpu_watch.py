@@ -8,6 +8,7 @@ from yarl import URL
 
 from tailgate.harness.config.masking import without_credentials
 from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.engine.server.gpu_page import PATH as SIMULATED_GPUS
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.targets.base import Identity, Target
@@ -30,8 +31,8 @@ async def look_for_gpus(
     """The source that will be sampled; None if there is nothing to sample. The manifest says what was found."""
     wanted = spec.telemetry.gpu
     asked_for = wanted != "auto"
-    if not asked_for and spec.target.kind == "sim":
-        return None
+    if not asked_for and identity.simulated:
+        wanted = f"dcgm:{identity.urls[0]}{SIMULATED_GPUS}"
     pids = list(target.processes().values())
     local = bool(pids) or is_loopback(URL(identity.urls[0]).host or "")
     source = gpu_source(wanted, spool=run_dir / "spool" / "gpu.arrows", pids=pids, local=local)
@@ -48,8 +49,11 @@ async def look_for_gpus(
             raise UserError(f"no GPU can be watched: {gpus.problem}", where="telemetry.gpu")
         manifest.notices.append(f"no GPU metrics: {gpus.problem}")
         return None
-    manifest.notices += gpus.notices
-    manifest.telemetry["gpu"] = {"source": without_credentials(wanted), "driver": gpus.driver, "gpus": gpus.gpus}
+    simulated = wanted != spec.telemetry.gpu
+    if not simulated:  # what simulated GPUs don't tell is nothing to look into
+        manifest.notices += gpus.notices
+    source_name = "simulated" if simulated else without_credentials(wanted)
+    manifest.telemetry["gpu"] = {"source": source_name, "driver": gpus.driver, "gpus": gpus.gpus}
     manifest.target.fingerprint["gpus"] = [
         {name: gpu[name] for name in _FACTS if gpu.get(name)} for gpu in gpus.gpus if not gpu.get("parent")
     ]

@@ -116,6 +116,18 @@ class StepTime:
     def bandwidth(self) -> float:
         return self.gpu.bandwidth_bytes_per_s * self.mbu * self.gpus
 
+    def compute_seconds(self, step: StepShape) -> float:
+        """How long the matrix products take by themselves, those of the attention included."""
+        shape = self.shape
+        weights = 2 * (shape.layer_parameters * step.tokens + shape.head_parameters * step.sampled) / self.flops
+        pairs = 4 * shape.layers * shape.heads * shape.head_dim * step.attention_pairs
+        return weights + pairs / (self.gpu.bf16_flops * self.mfu * self.gpus)
+
+    def memory_seconds(self, step: StepShape) -> float:
+        """How long it takes to read the weights and the cached keys and values once."""
+        cached = step.kv_tokens * self.shape.kv_bytes_per_token(self.kv_value_bytes)
+        return (self.weight_bytes + cached) / self.bandwidth
+
     def seconds(self, step: StepShape) -> float:
         shape = self.shape
         weight_size = 1 if self.weights == "fp8" else 2

@@ -19,6 +19,8 @@ from tailgate.harness.engine.model import tokenizer
 from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.realtime import Engine
 from tailgate.harness.engine.server.answers import StreamedAnswer, WholeAnswer
+from tailgate.harness.engine.server.gpu_page import PATH as GPU_PATH
+from tailgate.harness.engine.server.gpu_page import GpuPage
 from tailgate.harness.engine.server.parameters import ApiError, boolean
 from tailgate.harness.engine.server.requests import (
     ApiRequest,
@@ -51,7 +53,18 @@ def application(engine: Engine) -> web.Application:
     app.router.add_get("/load", api.load)
     app.router.add_get("/server_info", api.server_info)
     app.router.add_get("/metrics", api.metrics)
+    if engine.meter is not None:
+        app.router.add_get(GPU_PATH, gpus_handler(GpuPage(engine.resolved, engine.meter)))
     return app
+
+
+def gpus_handler(page: GpuPage) -> Handler:
+    """The handler of the page of simulated GPUs."""
+
+    async def gpus(_request: web.Request) -> web.Response:
+        return web.Response(text=page.render())
+
+    return gpus
 
 
 @web.middleware

@@ -142,8 +142,6 @@ def _no_gpus(spec: RunSpec) -> str:
     """Why no GPU will be watched; empty if one may be (the first run tells)."""
     if spec.telemetry.gpu == "none":
         return "it is switched off"
-    if spec.telemetry.gpu == "auto" and spec.target.kind == "sim":
-        return "the embedded engine has none"
     elsewhere = spec.target.kind == "url" and not is_loopback(URL(spec.target.all_urls[0]).host or "")
     if spec.telemetry.gpu == "auto" and elsewhere:
         return "the target runs elsewhere"

@@ -200,7 +200,6 @@ class TestDecidable:
         ("telemetry", "side", "said"),
         [
             ({"gpu": "none"}, "http://127.0.0.1:8000", "it is switched off"),
-            ({}, SIM, "the embedded engine has none"),
             ({}, "http://gpu-box:8000", "the target runs elsewhere"),
         ],
     )
