@@ -35,7 +35,7 @@ _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000
 _UNAUTHORIZED = 401
 # Records wait at most this long.
-_FLUSH_NS = 250_000_000
+_FLUSH_NS = 500_000_000
 
 
 class Injector:
