@@ -38,6 +38,10 @@ class _DueRows:
         self._heap: list[tuple[int, int, Any]] = []
         self._numbered = 0
 
+    def deadline_s(self, index: int, due_ns: int) -> float:
+        """When a row's user gives up that is due at a time; inf: never."""
+        return self._limits.deadline_s(index, due_ns)
+
     def _at(self, due_ns: int, what: Any) -> None:
         self._numbered += 1
         heapq.heappush(self._heap, (due_ns, self._numbered, what))

@@ -82,6 +82,12 @@ class PlanRows:
     def has_followers(self) -> bool:
         return bool(self._place)
 
+    @property
+    def shares_nothing(self) -> bool:
+        """Whether no two rows have content in common, nor could have."""
+        seeds = self._columns["content_seed"]
+        return not any(self._blocks) and len(set(seeds)) == len(seeds)
+
     def follower(self, position: int) -> int | None:
         """Where the same session's next turn is, if that waits for this one's end."""
         return self._place.get((self._columns["session"][position], self._columns["turn"][position] + 1))

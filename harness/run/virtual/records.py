@@ -1,13 +1,12 @@
 """A simulation's requests as a load generator that is never late would have recorded them."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from tailgate.harness.engine.virtual.fleet import Fleet
-from tailgate.harness.engine.virtual.outcome import Ending
+from tailgate.harness.engine.virtual.outcome import Ending, ServerSeries
 from tailgate.harness.engine.virtual.plan_load import ClosedPlan, OpenPlan
 from tailgate.loadgen.records import (
     ARRIVAL_COLUMNS,
@@ -37,7 +36,53 @@ _AS_RECORDED: Final[dict[Ending, tuple[Status, int | None, str | None]]] = {
 _TIMED_OUT: Final = (Status.TIMEOUT, 200, "no answer within the request's timeout")
 
 
-def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], timeout_ns: int | None) -> Any:
+class SimulatedRows(Protocol):
+    """`ServedRows`, or what the kernel gave in their place."""
+
+    def time(self, name: str) -> Floats:
+        """Seconds, one entry a request: arrival_s, scheduled_s, first_token_s, last_token_s, end_s."""
+
+    def count(self, name: str) -> Ints:
+        """One entry a request: row, replica, generated, cached_tokens, preemptions, ending."""
+
+    def token_times(self, places: Iterable[int]) -> Floats:
+        """When the tokens of some of them came, one request after the other."""
+
+
+class SimulatedSeries(Protocol):
+    """`SeriesRecorder`, or what the kernel gave in its place."""
+
+    @property
+    def prefix_queries(self) -> Sequence[int]:
+        """Tokens looked up in the prefix cache so far, at each sample."""
+
+    @property
+    def prefix_hits(self) -> Sequence[int]:
+        """Those of them that were found."""
+
+    def series(self) -> ServerSeries:
+        """The samples."""
+
+
+class SimulatedFleet(Protocol):
+    """A simulation that is over."""
+
+    @property
+    def rows(self) -> SimulatedRows:
+        """What became of each request."""
+
+    @property
+    def series(self) -> Sequence[SimulatedSeries]:
+        """Of each replica."""
+
+    @property
+    def happened(self) -> Sequence[tuple[float, str, str]]:
+        """(s, kind, text) of faults and replicas that come and go."""
+
+    ended_s: float
+
+
+def reported(fleet: SimulatedFleet, load: OpenPlan | ClosedPlan, names: Sequence[str], timeout_ns: int | None) -> Any:
     """What was sent, one row a request, sorted by index: a table of `REPORTED_SCHEMA`."""
     rows, plan = fleet.rows, load.rows
     position = rows.count("row")
@@ -103,7 +148,7 @@ def reported(fleet: Fleet, load: OpenPlan | ClosedPlan, names: Sequence[str], ti
     return pa.table(arrays, schema=REPORTED_SCHEMA)
 
 
-def arrivals(fleet: Fleet, load: OpenPlan | ClosedPlan) -> Any:
+def arrivals(fleet: SimulatedFleet, load: OpenPlan | ClosedPlan) -> Any:
     """The tokens' arrivals: a table of `ARRIVALS_SCHEMA`. Every one of them is exact."""
     rows = fleet.rows
     position, lengths = rows.count("row"), rows.count("generated")

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from tailgate.harness.engine.config import Resolved, as_dict
 from tailgate.harness.engine.server.metrics import LATENCY_BUCKETS
-from tailgate.harness.engine.virtual.fleet import Fleet
 from tailgate.harness.engine.virtual.outcome import Ending
+from tailgate.harness.run.virtual.records import SimulatedFleet
 from tailgate.reports.rundir.telemetry import SERVER_SCHEMA
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 
@@ -19,7 +19,7 @@ _CONFIG: Final = "vllm:cache_config_info"
 _REASONS: Final = {"length": (Ending.COMPLETE,), "stop": (), "abort": (Ending.ABANDONED, Ending.UNSERVED)}
 
 
-def server(fleet: Fleet, resolved: Resolved, names: Sequence[str], stopped: Mask) -> Any:
+def server(fleet: SimulatedFleet, resolved: Resolved, names: Sequence[str], stopped: Mask) -> Any:
     """One row a sample, of every replica: a table of SERVER_SCHEMA.
 
     Args:
@@ -34,7 +34,9 @@ def server(fleet: Fleet, resolved: Resolved, names: Sequence[str], stopped: Mask
     return pa.concat_tables(tables) if tables else SERVER_SCHEMA.empty_table()
 
 
-def _samples(fleet: Fleet, resolved: Resolved, number: int, stopped: Mask) -> Iterator[tuple[str, str, Ints, Floats]]:
+def _samples(
+    fleet: SimulatedFleet, resolved: Resolved, number: int, stopped: Mask
+) -> Iterator[tuple[str, str, Ints, Floats]]:
     """(name, labels, times, values) of one replica."""
     recorder = fleet.series[number]
     series, rows = recorder.series(), fleet.rows
@@ -65,7 +67,7 @@ def _samples(fleet: Fleet, resolved: Resolved, number: int, stopped: Mask) -> It
     yield of(_CONFIG, np.ones(len(times)), **config)
 
 
-def _latencies(fleet: Fleet, done: Mask, times: Floats, of: Any) -> Iterator[tuple[str, str, Ints, Floats]]:
+def _latencies(fleet: SimulatedFleet, done: Mask, times: Floats, of: Any) -> Iterator[tuple[str, str, Ints, Floats]]:
     """Histograms of the complete requests' parts."""
     rows = fleet.rows
     arrival, scheduled, first, last = (

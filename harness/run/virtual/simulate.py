@@ -12,6 +12,8 @@ from tailgate.harness.engine.virtual.plan_load import ClosedPlan, Limits, OpenPl
 from tailgate.harness.engine.virtual.plan_rows import PlanRows
 from tailgate.harness.run.prepare import measure_end_ns
 from tailgate.harness.run.virtual import records
+from tailgate.harness.run.virtual.compiled import compiled
+from tailgate.harness.run.virtual.records import SimulatedFleet
 from tailgate.harness.run.virtual.server_table import server
 from tailgate.harness.targets.sim import SimDeployment
 from tailgate.loadgen.control.stages import Stage, moments, users_at
@@ -76,8 +78,7 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
         resolved, address.replicas, address.router, address.faults, address.scaling, keep_tokens=arrivals,
         tick_s=spec.telemetry.server_interval,
     )  # fmt: skip
-    fleet = Fleet(settings, load)
-    fleet.run()
+    fleet = _run(settings, load)
     reported = records.reported(fleet, load, deployment.names, timeout_ns)
     ended_ns = int(np.ceil(fleet.ended_s * 1e9)) + 1  # just after the last end
     users: dict[str, float] = {}
@@ -103,6 +104,17 @@ def simulate(plan: Plan, deployment: SimDeployment, spec: RunSpec, *, arrivals: 
     )
 
 
+def _run(settings: FleetSettings, load: OpenPlan | ClosedPlan) -> SimulatedFleet:
+    """Serve the load, by the compiled kernel where it can."""
+    if isinstance(load, OpenPlan) and settings.most_replicas == 1 and not settings.faults:
+        by_kernel = compiled(settings.resolved, load, settings.tick_s)
+        if by_kernel is not None:
+            return by_kernel
+    fleet = Fleet(settings, load)
+    fleet.run()
+    return fleet
+
+
 def user_changes(spec: RunSpec) -> list[UserChange]:
     """How many users there are from when on: the first stage's through the warm-up, then stage by stage."""
     workload, warmup_ns = spec.workload, int(spec.workload.warmup * 1e9)
@@ -124,7 +136,7 @@ def _as_far_as_needed(rows: PlanRows, reported: Any) -> Any:
     return table.slice(0, max(rows.tables[0].num_rows, 0 if last is None else last + 1))
 
 
-def _stopped(fleet: Fleet, rows: PlanRows) -> Mask:
+def _stopped(fleet: SimulatedFleet, rows: PlanRows) -> Mask:
     """Which complete answers of `fleet.rows` ended before their limit."""
     limits = np.array(rows.column("output_tokens"), np.int64)[fleet.rows.count("row")]
     complete = fleet.rows.count("ending") == Ending.COMPLETE

@@ -10,8 +10,10 @@ import pytest
 
 from tailgate.harness.cli.run import run as run_command
 from tailgate.harness.config.run_spec import RunSpec, build
+from tailgate.harness.engine.virtual import kernel
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
+from tailgate.harness.run.virtual import simulate as simulate_module
 from tailgate.harness.run.virtual.execute import figures, planned
 from tailgate.harness.run.virtual.simulate import SimulatedRun, simulate
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CLIENT_SCHEMA, REQUESTS_SCHEMA
@@ -179,3 +181,27 @@ def test_only_the_embedded_engine_has_a_virtual_clock(tmp_path: Path) -> None:
     other = build({"target": {"url": "http://127.0.0.1:1", "clock": "virtual"}, "workload": OPEN}, "test", Path())
     with pytest.raises(UserError, match="a target of kind url has no virtual clock"):
         asyncio.run(execute(other, tmp_path / "run", [], Watcher()))
+
+
+@pytest.mark.skipif(not kernel.AVAILABLE, reason="the kernel isn't compiled")
+@pytest.mark.parametrize(
+    ("args", "by_kernel"),
+    [({}, True), ({"max-num-seqs": 4}, True), ({"max-num-queued-reqs": 6}, True), ({"jitter": 0.1}, False)],
+)
+def test_the_compiled_kernel_gives_the_same_tables(
+    args: dict[str, Any], by_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = spec({**OPEN, "output_tokens": "uniform(10, 300)"}, args=args, drain="3s")
+    fast = simulated(given)
+    asked: list[object] = []
+    monkeypatch.setattr(simulate_module, "compiled", lambda *_: asked.append(None))
+    slow = simulated(given)
+    assert asked
+    for name in ("reported", "arrivals", "client", "server"):
+        one, other = getattr(fast, name), getattr(slow, name)
+        for column in one.column_names:
+            assert one[column].combine_chunks().equals(other[column].combine_chunks()), (name, column)
+    monkeypatch.undo()
+    monkeypatch.setattr(simulate_module, "Fleet", None)
+    if by_kernel:
+        assert simulated(given).reported.equals(fast.reported)
