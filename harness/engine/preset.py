@@ -28,7 +28,7 @@ def find_preset(preset: str) -> tuple[Accelerator, ModelShape]:
         raise UserError(
             f"no preset {preset!r}: there is no GPU {gpu!r}",
             where="--preset",
-            remedy=f"It is GPU/MODEL. {_nearest(gpu, gpus)}",
+            remedy=f"It is GPU/MODEL, e.g. h100-sxm/llama-3.1-8b. {_nearest(gpu, gpus)}",
         )
     by_name = {shape.name.lower(): shape for shape in models.values()} | models
     if shape := by_name.get(model.lower()):

@@ -125,8 +125,6 @@ async def prepare(
         injectors, expected = expectation(spec, plan, await looking)
         if spec.injectors == "auto" and spec.workers is None:  # workers say their own
             spec = spec.model_copy(update={"injectors": injectors})
-        if expected is not None:
-            watcher.note(expected.text)
         notices = check_resources(spec, plan)
         for notice in notices:
             watcher.note(f"warning: {notice}")
@@ -143,6 +141,8 @@ async def prepare(
             watcher.note(f"note: {notice}")
         if spec.workload.locustfile is None:
             watcher.note(f"requests: {form.text}")
+        if expected is not None:
+            watcher.note(expected.text)
         notices += shown
         settled = None
         if warms_up(spec) and plan.table.num_rows:

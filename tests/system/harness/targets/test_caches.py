@@ -165,7 +165,8 @@ def both(first: dict[tuple[str, str], tuple[int, Any]], second: dict[tuple[str, 
     async def scenario() -> Fingerprint:
         with routed(first) as a, routed(second) as b:
             async with aiohttp.ClientSession() as http:
-                return await fingerprint(http, Identity((a.url, b.url), "m", ("m",), "vllm", "1", 4096), None)
+                # The probe asks the first one for its version.
+                return await fingerprint(http, Identity((a.url, b.url), "m", ("m",), "vllm", "0.32.0", 4096), None)
 
     return asyncio.run(scenario())
 
