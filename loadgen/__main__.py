@@ -4,7 +4,7 @@ With ``--bind HOST:PORT --expect N --wait S`` it commands workers instead of inj
 ``--token-env VARIABLE`` only those that have the same token in theirs.
 """
 
-import locust  # isort: skip  # noqa: F401 - first of all: it patches sockets for gevent
+from tailgate.loadgen.control import patched  # isort: skip  # noqa: F401 - first of all: Locust comes later
 
 import argparse
 import logging
@@ -19,13 +19,11 @@ from gevent.event import Event
 
 from tailgate.loadgen.control.address import refuse_a_port_in_use, split_address
 from tailgate.loadgen.control.channel import Channel, Message
-from tailgate.loadgen.control.local_run import LocalRun
-from tailgate.loadgen.control.webui import DEFAULT_PORT as UI_PORT
-from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
-from tailgate.loadgen.distributed.seal import read_token
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
+    from tailgate.loadgen.control.local_run import LocalRun
     from tailgate.loadgen.distributed.master import MasterRun
 
 
@@ -44,19 +42,21 @@ def main() -> int:
     logging.getLogger("locust").setLevel(logging.CRITICAL)  # we report what matters of it ourselves
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides what Ctrl-C means
     sock = socket.socket(fileno=arguments.fd)
+    injectors = Injectors(arguments.injectors if arguments.bind is None else 0)
     channel: Channel
 
     def report(message: Message) -> None:
         channel.send(message)
 
     try:
-        run = _run(arguments, report)
+        run = _run(arguments, injectors, report)
     except UserError as error:
         heard = Event()
         channel = Channel(sock, lambda _message: None, heard.set)
         report({"op": "refused", **error.parts})
         heard.wait()  # the harness hangs up; if we did, its own messages to us would undo this one
         channel.close()
+        injectors.close()
         return 0
     channel = Channel(sock, run.on_message, run.on_harness_gone)
     gevent.signal_handler(signal.SIGTERM, run.on_harness_gone)
@@ -67,12 +67,20 @@ def main() -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, report: Callable[[Message], None]) -> "LocalRun | MasterRun":
+def _run(
+    arguments: argparse.Namespace, injectors: Injectors, report: Callable[[Message], None]
+) -> "LocalRun | MasterRun":
+    from tailgate.loadgen.control.webui import DEFAULT_PORT as UI_PORT
+
     if arguments.ui is not None:
         refuse_a_port_in_use(*split_address(arguments.ui, UI_PORT, "--ui"), "--ui")
     if arguments.bind is None:
-        return LocalRun(arguments.injectors, report, arguments.ui)
+        from tailgate.loadgen.control.local_run import LocalRun
+
+        return LocalRun(injectors, report, arguments.ui)
     from tailgate.loadgen.distributed.master import MasterRun
+    from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
+    from tailgate.loadgen.distributed.seal import read_token
 
     bind = split_address(arguments.bind, DEFAULT_PORT, "--bind")
     refuse_a_port_in_use(*bind, "--bind")

@@ -1,11 +1,14 @@
 """The command line: one module a command, imported only when it is called, so that `--help` is quick."""
 
+import atexit
+import gc
 import sys
 from importlib import import_module
 from typing import Final
 
 from tailgate.harness.cli.edge import guard_streams, unforeseen
 from tailgate.loadgen.hide_pandas import hide_pandas
+from tailgate.workloads.common.blas import import_numpy_alone
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.import_paths import installed_first
 
@@ -37,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:  # this process is all ours
         installed_first()
         hide_pandas()
+        gc.set_threshold(50_000, 20, 50)  # this and the next as `tailgate._child` does it
+        atexit.register(gc.freeze)
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
@@ -50,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise _unknown(command)
+        if command != "mark":  # the one that needs none
+            import_numpy_alone()
         return int(import_module(COMMANDS[command][0]).run(rest))
     except UserError as error:
         # A key may be called like its command, as `workload` is: it is said once.

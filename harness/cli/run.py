@@ -5,12 +5,16 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tailgate.harness.cli.edge import write_document
 from tailgate.harness.cli.flags import RUN, TARGET, WORKERS, WORKLOAD, add_flags, extra_fields, spec_from
 from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tailgate.harness.config.run_spec import RunSpec
+    from tailgate.harness.load.locust_process import LocustProcess
 
 _STDIN = Path("/dev/stdin")
 _FILES: Final = (
@@ -34,12 +38,8 @@ def run(argv: list[str]) -> int:
         _make_files_absolute(data, folder)
     flags = _from_flags(arguments, traced=_keeps_times(arguments, data))
     spec = specs.build(specs.merge(data, flags), where if data else "command line", Path.cwd())
-    from tailgate.harness.load.listener import Watcher
-    from tailgate.harness.load.progress import Progress
-    from tailgate.harness.run.execute import execute
-
-    watcher = Watcher() if arguments.quiet or arguments.json else Progress()
-    run_dir = asyncio.run(execute(spec, arguments.out, _command_line(argv), watcher))
+    quiet = arguments.quiet or arguments.json
+    run_dir = asyncio.run(_execute(spec, arguments.out, _command_line(argv), quiet=quiet))
     from tailgate.reports.build import build
 
     try:
@@ -47,16 +47,42 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print(f"interrupted: what was measured is kept: tailgate report {run_dir}", file=sys.stderr)
+        return 130
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code
-    from tailgate.reports.documents.render.terminal import standard_output
-    from tailgate.reports.documents.run.write import print_summary
+    from tailgate.reports.documents.render.terminal import print_in_short, standard_output
+    from tailgate.reports.documents.run.write import run_document
 
-    print_summary(summary, standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
+    print_in_short(run_document(summary), standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
+
+
+async def _execute(spec: "RunSpec", out: Path | None, command_line: list[str], *, quiet: bool) -> Path:
+    """Do the run. Its processes start first, and import theirs while we import ours."""
+    locust = None if spec.target.clock == "virtual" else await _load_processes(spec)
+    try:
+        from tailgate.harness.load.listener import Watcher
+        from tailgate.harness.load.progress import Progress
+        from tailgate.harness.run.execute import execute
+
+        watcher = Watcher() if quiet else Progress()
+        return await execute(spec, out, command_line, watcher, locust=locust)
+    finally:
+        if locust is not None:
+            await locust.close()
+
+
+async def _load_processes(spec: "RunSpec") -> "LocustProcess":
+    from tailgate.harness.host.linux_only import require_linux
+    from tailgate.harness.load import distributed
+
+    require_linux()
+    return await distributed.spawn(spec)
 
 
 def _spec_or_target(text: str) -> Path | str:

@@ -3,13 +3,13 @@
 import datetime
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tailgate.harness.host.cores import usable_cores
 from tailgate.harness.host.facts import host_facts, versions
+from tailgate.workloads.common.user_cache import folder
 
 WARN_ABOVE = 0.7
 
@@ -34,10 +34,6 @@ def host_key() -> str:
     """A hash of all that changes what can be measured: processor, kernel, Python, our version."""
     facts = {**host_facts(), "tailgate": versions()["tailgate"], "usable_cores": usable_cores()}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailgate"
 
 
 def save(calibration: Calibration) -> Path:

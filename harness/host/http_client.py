@@ -27,7 +27,9 @@ def http_client(
     anew: bool = False,
 ) -> aiohttp.ClientSession:
     """A session with as many connections as are asked for; `anew`: each request has one of its own."""
-    connector = aiohttp.TCPConnector(ssl=tls_context(trust), limit=0, force_close=anew)
+    # aiohttp's own context is equal to that of the usual trust, and there already.
+    own = True if trust == Trust() else tls_context(trust)
+    connector = aiohttp.TCPConnector(ssl=own, limit=0, force_close=anew)
     # aiohttp's own way with proxies is not the injector's, and it would take passwords from ~/.netrc.
     return aiohttp.ClientSession(
         headers=headers, timeout=timeout, connector=connector, request_class=_Request, trust_env=False

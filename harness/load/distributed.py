@@ -6,19 +6,22 @@ Joining, shards and records are `loadgen.distributed`'s.
 
 import shlex
 import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from tailgate.harness.config.masking import secret_in, without_credentials
 from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
-from tailgate.harness.load.listener import Watcher
+from tailgate.harness.load import fallbacks
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.loadgen.control.address import is_private, refuse_a_port_in_use, split_address
 from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
 from tailgate.loadgen.distributed.seal import read_token
 from tailgate.loadgen.redact import SECRETIVE, SECRETS
-from tailgate.reports.rundir.manifest import Manifest
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tailgate.harness.load.listener import Watcher
+    from tailgate.reports.rundir.manifest import Manifest
 
 # Beyond the wait for the workers: plans are made, prompts prepared.
 _PREPARE_S: Final = 180.0
@@ -106,11 +109,11 @@ def key_order(spec: RunSpec) -> dict[str, str] | None:
     return {"variable": auth.env, "header": auth.header, "scheme": auth.scheme}
 
 
-async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
+async def spawn(spec: RunSpec) -> LocustProcess:
     """The Locust process: a master of workers, or with injectors of its own."""
     check(spec)
     ui = ["--ui", spec.ui] if spec.ui else []
-    workers: list[str] = []
+    injectors, workers = spec.injector_count, list[str]()
     if (w := spec.workers) is not None:
         injectors, workers = 0, ["--bind", w.bind, "--expect", str(w.expect), "--wait", str(w.wait)]
         workers += ["--token-env", w.token_env] if w.token_env else []
@@ -123,7 +126,7 @@ async def spawn(spec: RunSpec, injectors: int) -> LocustProcess:
     return locust
 
 
-async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watcher: Watcher) -> list[Message]:
+async def ready(locust: LocustProcess, spec: RunSpec, manifest: "Manifest", watcher: "Watcher") -> list[Message]:
     """Wait until all injectors are ready; the manifest learns of the workers. What happened meanwhile is returned."""
     events: list[Message] = []
     if spec.workers is None:
@@ -139,7 +142,8 @@ async def ready(locust: LocustProcess, spec: RunSpec, manifest: Manifest, watche
         message = await locust.until_ready(spec.workers.wait + _PREPARE_S, on_message)
         manifest.injectors = message["injectors"]
         manifest.workers = message["workers"]
-    manifest.stamp = "kernel" if message["stamps"] else "user"
+    for notice in fallbacks.when_ready(manifest, stamps=message["stamps"]):
+        watcher.note(f"note: {notice}")
     return events
 
 

@@ -14,8 +14,8 @@ import orjson
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.host.child_process import gone
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.file_digest import file_digest
 from tailgate.workloads.common.import_paths import python_module
-from tailgate.workloads.table.hashing import file_digest
 
 Message = dict[str, Any]
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
+from tailgate.harness.host.linux_only import require_linux
 from tailgate.harness.load import distributed
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.gpu_watch import gpu_events, look_for_gpus, show
@@ -28,7 +29,6 @@ from tailgate.harness.load.listener import Listener, Watcher
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.run import run_directory
 from tailgate.harness.run.jobs import extend_plan, make_jobs, prepare_message
-from tailgate.harness.run.preflight import require_linux
 from tailgate.harness.run.prepare import Planning, Prepared, prepare
 from tailgate.harness.run.virtual.execute import execute_virtual
 from tailgate.harness.targets import credentials as auth
@@ -50,12 +50,13 @@ _LEAD_NS = 150_000_000
 
 
 async def execute(
-    spec: RunSpec, out: Path | None, command_line: list[str], watcher: Watcher, target: Target | None = None
-) -> Path:
+    spec: RunSpec, out: Path | None, command_line: list[str], watcher: Watcher, target: Target | None = None,
+    locust: LocustProcess | None = None,
+) -> Path:  # fmt: skip
     """Do the run; its directory is returned, holding everything but the documents.
 
-    One on a virtual clock needs none of this (`harness.run.virtual`). `target` is one that someone else brought up
-    and will take down; without it the spec's own is made.
+    One on a virtual clock needs none of this (`harness.run.virtual`). `target` is one that someone else brought up and
+    will take down; without it the spec's own is made. So it is with `locust`, which the run ends.
 
     Raises:
         UserError: something is wrong with spec, target or environment; no load was sent.
@@ -70,7 +71,7 @@ async def execute(
     target = target or make_target(spec)
     with Interrupts() as interrupts, run_directory.new_run_directory(out, spec.name) as made:
         run_dir = made.path
-        locust = await distributed.spawn(spec, spec.injector_count)
+        locust = locust or await distributed.spawn(spec)
         manifest: Manifest | None = None
         try:
             planning = Planning(spec)
@@ -92,6 +93,8 @@ async def execute(
                     manifest.target.life = target.life.as_dict()
                     manifest.notices += target.life.notices
                     manifest.save(run_dir)
+        if interrupts.unanswered:
+            watcher.note(f"interrupted: what was measured is kept: tailgate report {run_dir}")
         return run_dir
 
 

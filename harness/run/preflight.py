@@ -7,7 +7,6 @@ adapters and content fit the target. What nevertheless runs short while load is 
 """
 
 import resource
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,18 +31,9 @@ _OWN: Final = 32
 _PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Hardly a server under load is as fast: the requests in flight will be more than this says.
 _TOKEN_NS: Final = 5_000_000
-_TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
+TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
 _SHOWN: Final = 8  # names, before the rest is only counted
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
-
-
-def require_linux() -> None:
-    """Refuse other systems: the injector stands on epoll and timerfd, and so does what it says of its own lateness."""
-    if sys.platform != "linux":
-        raise UserError(
-            f"load is sent from Linux only (epoll, timerfd, kernel time stamps), and this is {sys.platform}",
-            remedy="Run it in a Linux container or virtual machine; reports and comparisons work here.",
-        )
 
 
 def check_resources(spec: RunSpec, plan: Plan) -> list[str]:
@@ -116,10 +106,10 @@ def busiest(plan: Plan, injectors: int) -> tuple[float, float]:
 
 
 def _most_chunks(begin_s: Floats, tokens: Floats) -> float:
-    """Chunks of the busiest second where each answer gives _TOKENS_PER_S from its beginning on."""
-    end_s = begin_s + tokens / _TOKENS_PER_S
+    """Chunks of the busiest second where each answer gives TOKENS_PER_S from its beginning on."""
+    end_s = begin_s + tokens / TOKENS_PER_S
     edges = np.arange(np.ceil(end_s.max()) + 1)
-    until = _TOKENS_PER_S * (_elapsed(edges, begin_s) - _elapsed(edges, end_s))
+    until = TOKENS_PER_S * (_elapsed(edges, begin_s) - _elapsed(edges, end_s))
     return float(np.diff(until).max())
 
 

@@ -19,6 +19,7 @@ from tailgate.workloads.common.import_paths import python_module
 
 _READY_S = 30.0
 _LOOK_S = 0.01
+_SAYS = "tailgate engine: "
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,12 @@ class SimTarget(LaunchedTarget):
                 if ending.done() or time.monotonic() > began + _READY_S:
                     lines = self.process.tail()
                     what = lines[-1] if lines else "it ended without a message"
-                    raise TargetGone(what.removeprefix("tailgate engine: "), where=f"sim:{self._preset}")
+                    raise TargetGone(what.removeprefix(_SAYS), where=f"sim:{self._preset}")
                 await asyncio.wait([ending], timeout=_LOOK_S)
         finally:
             ending.cancel()
+        said = (line for line in self.process.log.read_text(errors="replace").splitlines() if line.startswith(_SAYS))
+        self.life.notices += [line.removeprefix(_SAYS) for line in said]
         self.life.phases["server start"] = time.monotonic() - began
         return (f"http://127.0.0.1:{json.loads(line)['port']}",)
 

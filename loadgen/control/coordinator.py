@@ -4,12 +4,8 @@ It is the same in a run on one machine (`local_run`) and on each of several (`wo
 owner by ``report``.
 """
 
-import os
-import socket
-import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -17,10 +13,10 @@ from gevent.event import AsyncResult, Event
 from locust import User
 from locust.env import Environment
 
-from tailgate.loadgen.control.channel import Channel, Message
+from tailgate.loadgen.control.channel import Message
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.loadgen.control.stages import UserCounts
 from tailgate.loadgen.job import STREAMED
-from tailgate.workloads.common.import_paths import python_module
 
 if TYPE_CHECKING:
     from tailgate.loadgen.llm_user import Answer
@@ -28,73 +24,12 @@ if TYPE_CHECKING:
 END_OF_USER = gevent.GreenletExit
 
 
-class Injectors:
-    """``count`` child processes. ``on_message(k, message)`` is called for each message of injector k."""
-
-    def __init__(self, count: int, on_message: Callable[[int, Message], None]) -> None:
-        self._on_message = on_message
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._channels: list[Channel] = []
-        self.ended: set[int] = set()
-        for k in range(count):
-            self._spawn(k)
-
-    def __len__(self) -> int:
-        return len(self._children)
-
-    def _spawn(self, k: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fd = theirs.fileno()
-            # Its own session: Ctrl-C in the terminal is the harness's to interpret.
-            command = [*python_module("tailgate.loadgen.injector"), "--fd", str(fd)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-            self._children.append(
-                subprocess.Popen(
-                    command, pass_fds=[fd], start_new_session=True, env=environment, stdin=subprocess.DEVNULL
-                )
-            )
-        self._channels.append(Channel(ours, partial(self._on_child_message, k), partial(self._on_child_closed, k)))
-
-    def _on_child_message(self, k: int, message: Message) -> None:
-        if message["op"] in ("end", "refused", "crashed"):
-            self.ended.add(k)
-        self._on_message(k, message)
-
-    def _on_child_closed(self, k: int) -> None:
-        if k not in self.ended:
-            self.ended.add(k)
-            code = self._children[k].wait()
-            self._on_message(k, {"op": "died", "injector": k, "code": code})
-
-    @property
-    def all_ended(self) -> bool:
-        return len(self.ended) == len(self._children)
-
-    def send(self, k: int, message: Message) -> None:
-        self._channels[k].send(message)
-
-    def send_all(self, message: Message) -> None:
-        for channel in self._channels:
-            channel.send(message)
-
-    def close(self, grace_s: float = 10.0) -> None:
-        for channel in self._channels:
-            channel.close()
-        for child in self._children:
-            try:
-                child.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
 class Coordinator:
     """Passes messages between users and injectors, which have all ended when `over` is set."""
 
-    def __init__(self, injectors: int, report: Callable[[Message], None]) -> None:
+    def __init__(self, injectors: Injectors, report: Callable[[Message], None]) -> None:
         self._report = report
-        self._injectors = Injectors(injectors, self._on_injector_message)
+        self._injectors = injectors
         self._first = 0
         self._ready = 0
         self._stamps = True
@@ -110,11 +45,16 @@ class Coordinator:
         self.user_counts = UserCounts()
         self.closing = False
         self.over = Event()  # every injector has ended
+        injectors.listen(self._on_injector_message)
 
     def __len__(self) -> int:
         return len(self._injectors)
 
     # --- commands --------------------------------------------------------------------------------------
+
+    def grow(self, injectors: int) -> None:
+        """Have at least so many injectors; before they get their jobs."""
+        self._injectors.grow(injectors)
 
     def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
         """Send the injectors their jobs, numbered ``first`` ... of ``of``. At most ``requests`` are dispatched."""

@@ -14,6 +14,7 @@ from locust.env import Environment
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.loadgen.control.run_setup import RunSetup, load_classes
 from tailgate.loadgen.control.webui import WebUi
 
@@ -21,7 +22,7 @@ from tailgate.loadgen.control.webui import WebUi
 class LocalRun:
     """A run on this machine alone, which has ended when `over` is set."""
 
-    def __init__(self, injectors: int, report: Callable[[Message], None], ui: str | None = None) -> None:
+    def __init__(self, injectors: Injectors, report: Callable[[Message], None], ui: str | None = None) -> None:
         self._coordinator = Coordinator(injectors, self._on_coordinator_message)
         self._report = report
         self._setup: RunSetup | None = None
@@ -63,6 +64,7 @@ class LocalRun:
         self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
         self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
+        self._coordinator.grow(message["job"]["injectors"])
         self._coordinator.prepare(message["job"], 0, len(self._coordinator), message.get("requests"))
 
     def _go(self, message: Message) -> None:

@@ -11,8 +11,8 @@ from locust.util.load_locustfile import is_shape_class, load_locustfile
 
 from tailgate.loadgen.llm_user import LLMUser
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.file_digest import file_digest
 from tailgate.workloads.common.import_paths import user_first
-from tailgate.workloads.table.hashing import file_digest
 
 
 def digest(path: Path) -> str:

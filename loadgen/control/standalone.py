@@ -25,6 +25,7 @@ from locust.runners import MasterRunner
 
 from tailgate.loadgen.control.channel import Message
 from tailgate.loadgen.control.coordinator import Coordinator, count_failed_assertions
+from tailgate.loadgen.control.injectors import Injectors
 from tailgate.loadgen.injector.http.endpoint import checked_route, redirect_target
 from tailgate.loadgen.job import Job
 from tailgate.workloads.common.errors import UserError
@@ -46,7 +47,7 @@ class StandaloneCoordinator(Coordinator):
             raise UserError("no host: where does the server listen?", where="--host")
         headers = _key(user)
         model, dialect = _served(url, headers, user.model)
-        super().__init__(1, self._on_message)
+        super().__init__(Injectors(1), self._on_message)
         self._environment = environment
         self._prepared = AsyncResult()
         self._wrong: dict[int, str] = {}  # index -> what its user found, until the answer is settled

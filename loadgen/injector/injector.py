@@ -35,7 +35,7 @@ _SECOND_NS = 1_000_000_000
 _TENTH_NS = 100_000_000
 _UNAUTHORIZED = 401
 # Records wait at most this long.
-_FLUSH_NS = 250_000_000
+_FLUSH_NS = 500_000_000
 
 
 class Injector:
@@ -288,6 +288,8 @@ class Injector:
                 "failure": self._recorder.failure,
                 "unstamped": self._stats.unstamped,
                 "nice": self._nice,
+                "acks_delayed": self._stats.acks_delayed,
+                "waiting_peers": sorted(self._stats.waiting_peers),
                 "reads": self._stats.all_reads,
                 **self._live_stats.totals(),
             }

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from tailgate.workloads.arrivals.spec import build
 from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.file_digest import file_digest
 from tailgate.workloads.config.workload import WorkloadSpec
 from tailgate.workloads.plan.context_limit import LengthLimit, limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
@@ -27,7 +28,7 @@ from tailgate.workloads.plan.sequence import RequestSequence, TraceSequence, nam
 from tailgate.workloads.plan.session_starts import SessionGroup, beginnings, groups_of, notices_of, span_s, started
 from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import NO_TIME, PLAN_SCHEMA, Columns, check_size, last_timed, to_table
-from tailgate.workloads.table.hashing import canonical_hash, file_digest, plan_hash
+from tailgate.workloads.table.hashing import canonical_hash, plan_hash
 from tailgate.workloads.traces.detect import with_format
 
 _CLOSED_LEAST, _CLOSED_MOST = 4096, 1 << 18

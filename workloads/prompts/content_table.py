@@ -12,6 +12,7 @@ sample of made prompts, and measures what the server adds to each (a beginning-o
 """
 
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ import numpy.typing as npt
 
 from tailgate.workloads.common.arrays import Ints, Mask
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.prompts.corpus import corpus_text
+from tailgate.workloads.common.user_cache import made_once
+from tailgate.workloads.prompts import corpus
 from tailgate.workloads.sampling.random_streams import RandomField
 
 Ids = npt.NDArray[np.int32]
@@ -58,8 +60,9 @@ class ContentTable:
     @cached_property
     def nonce_ids(self) -> list[int]:
         """The most frequent ids, at most 4,096, as digits that make the beginnings of prompts differ."""
-        counts = Counter(self.ids.tolist())
-        return [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_NONCES]]
+        ids, counts = np.unique(self.ids, return_counts=True)
+        most_first = np.argsort(-counts, kind="stable")[:_NONCES]
+        return [int(token) for token in ids[most_first]]
 
     @cached_property
     def digest(self) -> str:
@@ -72,15 +75,7 @@ class ContentTable:
         """As one .npz file (`path` is used as it is), whole or not at all."""
         draft = path.with_name(f".{path.name}.tmp")
         try:
-            with draft.open("wb") as stream:
-                np.savez(
-                    stream,
-                    ids=self.ids,
-                    text=np.frombuffer(self.text.encode(), np.uint8),
-                    starts=self.starts,
-                    safe=self.safe,
-                    words=np.frombuffer("\n".join(self.words).encode(), np.uint8),
-                )
+            draft.write_bytes(self.packed())
             draft.replace(path)
         except OSError as error:
             draft.unlink(missing_ok=True)
@@ -88,7 +83,24 @@ class ContentTable:
 
     @classmethod
     def load(cls, path: Path) -> "ContentTable":
-        with np.load(path) as data:
+        return cls.unpacked(path.read_bytes())
+
+    def packed(self) -> bytes:
+        """The bytes of a .npz file."""
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            ids=self.ids,
+            text=np.frombuffer(self.text.encode(), np.uint8),
+            starts=self.starts,
+            safe=self.safe,
+            words=np.frombuffer("\n".join(self.words).encode(), np.uint8),
+        )
+        return stream.getvalue()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> "ContentTable":
+        with np.load(io.BytesIO(content)) as data:
             words = data["words"].tobytes().decode()
             return cls(
                 ids=data["ids"],
@@ -150,7 +162,19 @@ def table_default(vocab_size: int = 32_000, text: str | None = None) -> ContentT
     server that counts as this table does (a word with its space, or one sign, is a token). Of the vocabulary, ids leave
     out the lowest tenth and the last 2 %, where tokenizers keep special and added tokens.
     """
-    text = corpus_text() if text is None else text
+    if text is None:
+        source = corpus.python_text(corpus.CORPUS_CHARS)
+        made_by = Path(__file__).read_bytes() + Path(corpus.__file__).read_bytes()
+        made = made_once(
+            "content",
+            made_by + f"{vocab_size}\n{source}".encode(),
+            lambda: _default(vocab_size, corpus.cleaned(source)).packed(),
+        )
+        return ContentTable.unpacked(made)
+    return _default(vocab_size, text)
+
+
+def _default(vocab_size: int, text: str) -> ContentTable:
     tokens = re.findall(r" ?[A-Za-z]+| ?[0-9]{1,3}|\n+ *| +(?= )| ?[^\sA-Za-z0-9]| +", text)
     low, high = vocab_size // 10, int(vocab_size * 0.98)
     ranks = {word: k for k, (word, _) in enumerate(sorted(Counter(tokens).items(), key=lambda i: (-i[1], i[0])))}

@@ -18,19 +18,25 @@ _MODULES: Final = (
     "xml.dom.minidom", "email.message", "concurrent.futures.process", "importlib.metadata", "csv", "random",
 )  # fmt: skip
 _TURN_CHARS: Final = 6000
+CORPUS_CHARS: Final = 1_500_000
 # What tokenizers may read as special tokens, and anything that is not plain ASCII text.
 _UNWANTED: Final = re.compile(r"<\|[^|\n]*\|>|</?s>|\[/?INST\]|<(?:pad|unk|mask|bos|eos)>|[^\x20-\x7e\n]")
 
 
-def corpus_text(n_chars: int = 1_500_000, file: Path | None = None) -> str:
+def corpus_text(n_chars: int = CORPUS_CHARS, file: Path | None = None) -> str:
     """About n_chars of ASCII text, prose and code by turns; or of the user's own UTF-8 file.
 
     It depends on the Python version, as its documentation does; `ContentTable.digest` tells them apart.
     """
-    text = _own(file) if file is not None else _python(n_chars)
-    text = _UNWANTED.sub("", text.replace("\t", "    "))
+    return cleaned(_own(file) if file is not None else python_text(n_chars), n_chars, str(file or "corpus"))
+
+
+def cleaned(text: str, n_chars: int = CORPUS_CHARS, where: str = "corpus") -> str:
+    """About n_chars of it without what is not plain ASCII text; a UserError where that is too little."""
+    begun = _UNWANTED.sub("", text[: 2 * n_chars].replace("\t", "    "))  # what is cut off need not be clean
+    text = begun if len(begun) > n_chars else _UNWANTED.sub("", text.replace("\t", "    "))
     if len(text) < 10_000:
-        raise UserError("too little text to cut prompts from (10,000 characters at least)", where=str(file or "corpus"))
+        raise UserError("too little text to cut prompts from (10,000 characters at least)", where=where)
     while len(text) < n_chars:
         text += "\n" + text
     return text[:n_chars]
@@ -58,7 +64,8 @@ def _own(file: Path) -> str:
         raise UserError(f"is not UTF-8 text: {error}", where=str(file)) from error
 
 
-def _python(n_chars: int) -> str:
+def python_text(n_chars: int) -> str:
+    """Python's prose and code by turns, as they are."""
     prose, code = _prose(), _code(n_chars)
     turns: list[str] = []
     for at in range(0, max(len(prose), len(code)), _TURN_CHARS):

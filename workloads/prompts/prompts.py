@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from tailgate.workloads.common.errors import UserError
-from tailgate.workloads.prompts.content_table import ContentTable, lengths_of
+from tailgate.workloads.prompts.content_table import ContentTable
 from tailgate.workloads.sampling.random_streams import mixed_int
 
 Mode = Literal["ids", "text", "chat"]
@@ -68,9 +68,10 @@ class PromptMaker:
         self._block_texts: OrderedDict[_Part, str] = OrderedDict()
         if mode == "ids":
             # "17,4,905,...,": token k is the bytes [offsets[k], offsets[k + 1] - 1).
-            rendered = [b"%d," % token for token in table.ids.tolist()]
-            self._json = b"".join(rendered)
-            self._offsets = np.concatenate([[0], np.cumsum(lengths_of(rendered))]).tolist()
+            rendered = orjson.dumps(np.ascontiguousarray(table.ids), option=orjson.OPT_SERIALIZE_NUMPY)
+            self._json = rendered[1:-1] + b","
+            commas = np.flatnonzero(np.frombuffer(self._json, np.uint8) == ord(","))
+            self._offsets = np.concatenate([[0], commas + 1])
             self._nonce_json = [b"%d," % token for token in self._nonces]
         else:
             places = np.arange(self._size + 1)

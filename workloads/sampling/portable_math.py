@@ -6,6 +6,7 @@ NumPy operation each (so no compiler can fuse two), which are exactly rounded ev
 units in the last place: enough for sampling, not meant as a mathematics library.
 """
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -107,7 +108,7 @@ def normal_probability(z: Floats) -> Floats:
     A linear guess from a table of the quantile function, refined by two Newton steps with the normal density.
     """
     z = np.clip(z, -8.0, 8.0)
-    p = np.clip(interpolate(z, _TABLE_Z, _TABLE_P), 1e-15, 1.0 - 1e-15)
+    p = np.clip(interpolate(z, *_table()), 1e-15, 1.0 - 1e-15)
     for _ in range(2):
         error = normal_quantile(p) - z
         density = exp(-0.5 * z * z) * 0.3989422804014327
@@ -155,11 +156,9 @@ def _ratio(terms: tuple[tuple[float, ...], tuple[float, ...]], r: Floats) -> Flo
     return top / bottom
 
 
+@cache
 def _table() -> tuple[Floats, Floats]:
     half = exp(-np.linspace(1.0, 50.0, 2000) * (_LN2_HI + _LN2_LO))
     p = np.concatenate([half[::-1], (1.0 - half)[1:]])
     p = np.unique(np.concatenate([p, np.linspace(0.001, 0.999, 4001)]))
     return normal_quantile(p), p
-
-
-_TABLE_Z, _TABLE_P = _table()

@@ -6,20 +6,15 @@ kind of requests). Neither depends on file bytes, the machine, or the versions o
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.table.columns import PLAN_SCHEMA
 
 GENERATOR: Final = "tailgate.plan/1"
 """Changes when the same spec and seed would give other rows."""
-
-_WHOLE_FILE: Final = 64 << 20
 
 
 def plan_hash(table: pa.Table) -> str:
@@ -45,6 +40,8 @@ def _values(array: Any) -> list[Any]:
         place = np.array([used.index(name) if name in used else -1 for name in names] or [0], dtype="<i4")
         return [json.dumps(used).encode(), place[codes]]
     if pa.types.is_list(array.type):
+        import pyarrow.compute as pc
+
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False).astype("<i4")
         return [lengths, array.flatten().to_numpy().astype("<u8", copy=False)]
     nulls = [] if array.null_count == 0 else [array.is_valid().to_numpy(zero_copy_only=False)]
@@ -57,33 +54,3 @@ def canonical_hash(content: Any) -> str:
     """32 hex digits over JSON-like content, keys sorted."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(f"{GENERATOR}\n{text}".encode(), digest_size=16).hexdigest()
-
-
-def file_digest(file: Path) -> str:
-    """A digest of a file's content: whole up to 64 MiB; beyond, its size with its first and last 32 MiB.
-
-    Of a folder: of the names and contents of the files in it. A UserError names a file that can't be read.
-    """
-    try:
-        return _digest(file)
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=str(file)) from error
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    if file.is_dir():
-        for path in sorted(file.iterdir()):
-            if path.is_file():
-                digest.update(f"{path.name}\x1f{_digest(path)}\x1e".encode())
-        return digest.hexdigest()
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _WHOLE_FILE:
-            digest.update(stream.read())
-        else:
-            digest.update(str(size).encode())
-            digest.update(stream.read(_WHOLE_FILE // 2))
-            stream.seek(-_WHOLE_FILE // 2, 2)
-            digest.update(stream.read())
-    return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
 from tailgate.workloads.sampling import portable_math
 from tailgate.workloads.sampling.random_streams import RandomField, RandomStream
 

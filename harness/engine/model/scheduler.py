@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final
 
 from tailgate.harness.engine.model.kv_cache import BlockPool
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
 
 
 class State(Enum):
@@ -228,16 +228,16 @@ class Scheduler:
             step.parts.append((sequence, count))
             budget -= count
 
-    def _most(self, missing: int) -> int:
-        """Of `missing` tokens, how many one step may compute."""
-        threshold = self.long_prefill_token_threshold
-        return threshold if 0 < threshold < missing else missing
-
     def _cached(self, sequence: EngineSequence, hits: int, total: int) -> int:
         """Tokens that needn't be computed. Those given take blocks as any: nothing says who else reads them."""
         if sequence.chain:
             return hits * self.block_size
         return min(sequence.given_cached, total - 1) // self.block_size * self.block_size
+
+    def _most(self, missing: int) -> int:
+        """Of `missing` tokens, how many one step may compute."""
+        threshold = self.long_prefill_token_threshold
+        return threshold if 0 < threshold < missing else missing
 
     def _victim(self) -> EngineSequence:
         if self.by_priority:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tailgate.harness.engine.config import Resolved, Settings
-from tailgate.harness.engine.model.step_time import StepLaw
+from tailgate.harness.engine.model.step_law import StepLaw
 from tailgate.harness.engine.virtual.outcome import Ending, ServedRequests, ServerSeries
 from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.table.columns import NO_TIME, Columns

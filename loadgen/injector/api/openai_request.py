@@ -1,7 +1,7 @@
 """The JSON body of a request: made from a plan row, or one of the user's own log with what we must set over it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -9,12 +9,16 @@ from tailgate.loadgen.injector.api.request_builder import BodyMaker, Row
 from tailgate.loadgen.job import LIMITS, STREAMED, Job
 from tailgate.workloads.prompts.content_table import ContentTable, table_default
 from tailgate.workloads.prompts.prompts import PromptMaker
-from tailgate.workloads.traces.logged_bodies import Bodies
+
+if TYPE_CHECKING:
+    from tailgate.workloads.traces.logged_bodies import Bodies
 
 
 def body_maker(job: Job) -> BodyMaker:
     """What makes the bodies of a job, or a UserError if its log can't be read or its content doesn't fit."""
     if job.bodies is not None:
+        from tailgate.workloads.traces.logged_bodies import Bodies
+
         return ReplayedBodies(job, Bodies(Path(job.bodies))).body
     return MadeBodies(job, prompt_maker(job)).body
 
@@ -59,7 +63,7 @@ class MadeBodies:
 class ReplayedBodies:
     """A log's own bodies, in which streaming, the model, a forced length and `extra` may be replaced."""
 
-    def __init__(self, job: Job, bodies: Bodies) -> None:
+    def __init__(self, job: Job, bodies: "Bodies") -> None:
         self._bodies = bodies
         self._job = job
         self._served = frozenset(job.served)

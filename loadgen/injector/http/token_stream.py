@@ -5,10 +5,10 @@ which runs when the answer has ended or 64 KiB have piled up. What stays per con
 (microseconds after the first).
 
 A read has one stamp, its last byte's. A content arrival with nothing behind it in its read came then, exactly. All
-others came between two times, in order, and that interval is kept (`CENSORED`): they came after the previous read's
-stamp, after the sending, and after the loop's last look that did not report this socket. The best estimate spreads
-them evenly over it. If we read more than `LATE_NS` after the stamp, that is the client's doing (client-coalesced); if
-not, the server's or a gateway's.
+others came between two times, in order, and that interval is kept (`records.CENSORED`): they came after the previous
+read's stamp, after the sending, and after the loop's last look that did not report this socket. The best estimate
+spreads them evenly over it. If we read more than `LATE_NS` after the stamp, that is the client's doing
+(client-coalesced); if not, the server's or a gateway's. `arrivals` works all this out.
 """
 
 from array import array
@@ -16,12 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from tailgate.loadgen.injector.api.openai_response import BadPayload, Reading, read_events
-from tailgate.loadgen.injector.http.read_times import ReadTimes
-from tailgate.loadgen.records import CENSORED
+from tailgate.loadgen.injector.http.arrivals import TokenArrivals, fields
 
 if TYPE_CHECKING:
     from tailgate.loadgen.injector.http._intake import Intake
@@ -53,7 +49,7 @@ class TokenStream:
     sent_ns: int = 0  # the request's: nothing of the answer came before it
     before_ns: int = 0  # a sure stamp of a read before the first one in `stamps`
     arrivals_us: bytearray = field(default_factory=bytearray)
-    censored: bytearray = field(default_factory=bytearray)  # of CENSORED
+    censored: bytearray = field(default_factory=bytearray)  # of records.CENSORED
     first_ns: int | None = None
     last_ns: int | None = None
     first_answer_ns: int | None = None
@@ -90,25 +86,21 @@ class TokenStream:
     def digest(self, *, whole: bool = False) -> None:
         """Turn complete events into arrivals; keep the start of an event that is still coming.
 
-        ``whole``: the body has ended. Arrivals in front of a bad event are kept.
+        ``whole``: the body has ended. TokenArrivals in front of a bad event are kept.
         """
         if not self.stamps:
             return
-        times = ReadTimes(
-            np.frombuffer(self.stamps, np.int64), np.frombuffer(self.reads, np.int64),
-            np.frombuffer(self.unseen, np.int64), self.sent_ns, self.before_ns,
-            np.frombuffer(self.emptied, np.bool_),
-        )  # fmt: skip
-        read_ends = np.frombuffer(self.ends, np.int64)
         body = self.pending + b"".join(self.pieces) if self.pending else b"".join(self.pieces)
         kinds, ends, used = read_events(self.reading, body, whole=whole)
-        is_content = np.array(kinds, np.bool_)
-        content_ends = self.start + ends[: len(is_content)][is_content]
-        if len(content_ends):
-            # An event's read is the first one after which at least as many bytes were there.
-            in_read = np.searchsorted(read_ends, content_ends, side="left")
-            self._keep(times, in_read, content_ends == read_ends[in_read])
-        self.lag_max_ns = max(self.lag_max_ns, int(times.lags.max()))
+        answer = self.reading.first_answer
+        found = TokenArrivals(
+            *fields(
+                self.stamps, self.reads, self.unseen, self.emptied, self.ends, bytes(kinds), ends,
+                self.sent_ns, self.before_ns, self.start, len(self.arrivals_us) // 4,
+                -1 if self.first_ns is None else self.first_ns, -1 if answer is None else answer, LATE_NS,
+            )
+        )  # fmt: skip
+        self._keep(found)
         self.start += used
         self.pending = body[used:]
         self.digest_at = self.size + max(DIGEST_ABOVE, len(self.pending))  # twice as long: no byte is copied often
@@ -123,37 +115,15 @@ class TokenStream:
         if len(self.pending) > _LONGEST_EVENT:
             raise BadPayload(f"an event without an end after {len(self.pending):,} bytes")
 
-    def _keep(self, times: ReadTimes, in_read: npt.NDArray[np.int64], ends_read: npt.NDArray[np.bool_]) -> None:
-        """Keep content arrivals: of each its read, and whether nothing stands behind it in there."""
-        since, stamps = times.not_before, times.stamps
-        together = np.bincount(in_read, minlength=len(stamps))
-        last_of = np.cumsum(together) - 1  # by read
-        place = np.arange(1, len(in_read) + 1) - (last_of - together + 1)[in_read]
-        arrived = since[in_read] + (stamps - since)[in_read] * place // together[in_read]
-        before = len(self.arrivals_us) // 4
-        if self.first_ns is None:
-            self.first_ns = int(arrived[0])
-        answer = self.reading.first_answer
-        if self.first_answer_ns is None and answer is not None:
-            self.first_answer_ns = int(arrived[answer - before])
-        self.last_ns = int(arrived[-1])
-        # Clamped: a step of the clock may make a later stamp the smaller one; the audit sees the step.
-        since_first = np.clip((arrived - self.first_ns) // 1000, 0, 0xFFFF_FFFF)
-        self.arrivals_us += since_first.astype(np.uint32).tobytes()
-        reads = np.flatnonzero(together)
-        last_exact = ends_read[last_of[reads]] & times.emptied[reads]
-        unknown = (together[reads] > 1) | ~last_exact
-        kept = np.empty(np.count_nonzero(unknown), CENSORED)
-        of = reads[unknown]
-        kept["first"] = before + last_of[of] - together[of] + 1
-        kept["count"] = together[of]
-        kept["after_us"] = np.clip((since[of] - self.first_ns) // 1000, -(1 << 31), (1 << 31) - 1)
-        kept["last_exact"] = last_exact[unknown]
-        self.censored += kept.tobytes()
-        lags = times.lags
-        for read in np.flatnonzero(together > 1):
-            if lags[read] > LATE_NS:
-                self.client_coalesced += int(together[read])
-                self.first_token_coalesced |= before == 0 and read == in_read[0]
-            else:
-                self.server_coalesced += int(together[read])
+    def _keep(self, found: TokenArrivals) -> None:
+        self.lag_max_ns = max(self.lag_max_ns, found.lag_max_ns)
+        if not found.arrivals_us:
+            return
+        self.arrivals_us += found.arrivals_us
+        self.censored += found.censored
+        self.first_ns, self.last_ns = found.first_ns, found.last_ns
+        if found.answer_ns >= 0:
+            self.first_answer_ns = found.answer_ns
+        self.client_coalesced += found.client_coalesced
+        self.server_coalesced += found.server_coalesced
+        self.first_token_coalesced |= found.first_token_coalesced

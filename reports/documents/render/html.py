@@ -6,8 +6,11 @@ every text it is given.
 
 import base64
 import gzip
+import marshal
 import re
-from functools import cache
+import sys
+from functools import cache, partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +21,7 @@ from tailgate.reports.documents.model import TONES, Depth, Document
 from tailgate.reports.documents.render.text import shown
 from tailgate.reports.metrics.catalogue import GLOSSARY
 from tailgate.workloads.common.errors import UserError
+from tailgate.workloads.common.user_cache import made_once
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -41,7 +45,7 @@ def html(document: Document) -> str:
         folded=Depth.FOLDED,
         tones=TONES,
         explained=ExplainedLabels(),
-        figures=Markup(_packed(orjson.dumps(figures))),
+        figures=Markup(_packed(orjson.dumps(figures)).decode()),
         plotly=Markup(_plotly() if figures else ""),
         css=(_ASSETS / "report.css").read_text(encoding="utf-8"),
         script="\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in _SCRIPTS),
@@ -81,14 +85,20 @@ def _anchor(title: str) -> str:
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import Environment
 
-    environment = Environment(
-        loader=FileSystemLoader(_ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.finalize = _final
     environment.globals.update(kind=lambda block: type(block).__name__, anchor=_anchor)
-    return environment.get_template("page.html")
+    page = _ASSETS / "page.html"
+    source = page.read_text(encoding="utf-8")
+    depends_on = f"{sys.version}\n{version('jinja2')}\n{Path(__file__).read_text(encoding='utf-8')}\n{page}\n{source}"
+
+    def compiled() -> bytes:
+        return marshal.dumps(environment.compile(source, page.name, str(page)))
+
+    code = marshal.loads(made_once("page", depends_on.encode(), compiled))
+    return environment.template_class.from_code(environment, code, environment.make_globals(None))
 
 
 def _final(value: Any) -> Any:
@@ -107,9 +117,9 @@ def _nested(value: Any) -> Any:
     return value
 
 
-def _packed(data: bytes) -> str:
+def _packed(data: bytes) -> bytes:
     # A fixed time stamp: the same run makes the same page.
-    return base64.b64encode(gzip.compress(data, 6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(data, 6, mtime=0))
 
 
 @cache
@@ -120,5 +130,6 @@ def _plotly() -> str:
     for folder in folders or ():
         path = Path(folder) / "package_data" / "plotly.min.js"
         if path.exists():
-            return _packed(path.read_bytes())
+            script = path.read_bytes()
+            return made_once("plotly", script, partial(_packed, script)).decode()
     raise UserError("the plotly package is not installed, so no report can be drawn", remedy="pip install plotly")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tailgate.harness.config.run_spec import RunSpec
+from tailgate.harness.host.linux_only import require_linux
 from tailgate.harness.run import preflight
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import make_plan
@@ -43,4 +44,4 @@ def test_an_open_loop_that_would_need_more_even_of_a_fast_server_is_warned_of(mo
 def test_another_system_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(UserError, match=r"Linux only .* this is darwin"):
-        preflight.require_linux()
+        require_linux()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tailgate.harness.engine.model.pace import StepPace, Variation
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
 
 STEP = StepShape()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.model.kv_cache import BlockPool
 from tailgate.harness.engine.model.scheduler import EngineSequence, EngineStep, Scheduler, State
-from tailgate.harness.engine.model.step_time import CostCurve, RooflineTerm, StepLaw
+from tailgate.harness.engine.model.step_law import CostCurve, RooflineTerm, StepLaw
 from tailgate.harness.engine.virtual import kernel
 from tailgate.harness.engine.virtual.kernel import EngineLimits, RequestArrays, serve, why_not
 from tailgate.harness.engine.virtual.outcome import Ending, ServedRequests, ServerSeries
