@@ -9,7 +9,7 @@ RUN    := not browser and not vllm
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml $(wildcard loadgen/injector/http/*.[ch])
+$(VENV)/.installed: pyproject.toml $(wildcard loadgen/injector/http/*.[ch] harness/engine/virtual/*.c)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@

@@ -44,7 +44,7 @@ class Job:
     omitted: tuple[str, ...] = ()  # fields that we would send and that the server doesn't take
     trust: Trust = field(default_factory=Trust)
     balance: str = "round-robin"  # round-robin | least-in-flight
-    delayed_acks: bool = False  # acknowledge several tokens at once, of servers that are not on loopback too
+    delayed_acks: str = "loopback"  # loopback | always | never: whose tokens are acknowledged several at a time
     keepalive_ns: int = 4_000_000_000
     timeout_ns: int | None = None  # per request, from scheduled
     measure_end_ns: int | None = None

@@ -6,12 +6,13 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
+from tailgate.harness.calibrate.floor import FloorStep, PlainClient
 from tailgate.harness.config.run_spec import RunSpec
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run.execute import execute
@@ -53,6 +54,7 @@ class LadderStep:
     receive_lag_p99: float | None
     cpu_share: float | None
     server_late_p99: float
+    floor: FloorStep | None = None  # a plain C client's, where it can be compiled
 
     @property
     def tells_all(self) -> bool:
@@ -112,9 +114,13 @@ async def _measured(url: str, rate: float, tokens: int, length_s: float, injecto
         run_dir = await execute(spec, Path(folder) / "run", ["tailgate", "calibrate"], Watcher())
         collect(run_dir)
         summary = write_summary(run_dir).to_json()
+    return _judged(rate, tokens, summary, await _lateness(url))
+
+
+async def _lateness(url: str) -> float:
+    """p99 of how late the null server sent tokens since it was last asked, ms."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/lateness") as answer:
-        late = await answer.json(content_type=None)
-    return _judged(rate, tokens, summary, late["p99"])
+        return float((await answer.json(content_type=None))["p99"])
 
 
 def _own(latency: dict[str, Any], percentile: str) -> float | None:
@@ -164,13 +170,20 @@ def _error(measured: float | None, truth: float) -> float | None:
 
 
 async def ladder(
-    url: str, kind: str, seconds: float, injectors: int, done: Callable[[LadderStep], None]
-) -> list[LadderStep]:
-    """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends."""
+    url: str, kind: str, seconds: float, injectors: int, done: Callable[[LadderStep], None],
+    client: PlainClient | None = None,
+) -> list[LadderStep]:  # fmt: skip
+    """Steps of one kind (chunks or requests) upwards, until one is not honest: the last is, or the ladder ends.
+
+    After each, `client` shows the floor under the same load.
+    """
     steps: list[LadderStep] = []
     for value in CHUNK_RATES if kind == "chunks" else REQUEST_RATES:
         rate, tokens = (value / TOKENS, TOKENS) if kind == "chunks" else (value, 1)
         step = await measure(url, rate, tokens, seconds, injectors)
+        if client is not None:
+            step = replace(step, floor=await client.measure(url, rate, tokens, seconds))
+            await _lateness(url)  # the server's own, which the next step is not to have
         steps.append(step)
         done(step)
         if not step.honest:

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 from tailgate.harness.config.arguments import Parser, number
 
+_LEGEND = "±: half of the load generator's own error; off: how far from the null server's schedule."
+_NO_FLOOR = "The floor, a plain C client, is not shown: there is no C compiler (cc)."
+
 if TYPE_CHECKING:
+    from tailgate.harness.calibrate.floor import FloorStep
     from tailgate.harness.calibrate.ladder import LadderStep
     from tailgate.harness.calibrate.peers import PeerResult
     from tailgate.harness.host.calibration import Calibration
@@ -19,14 +23,14 @@ if TYPE_CHECKING:
 _COLUMNS = (
     ("chunks/s", "chunks_per_s", "{:,.0f}"),
     ("requests/s", "requests_per_s", "{:,.0f}"),
-    ("TTFT error p50, ms", "ttft_error_p50", "{:.2f}"),
+    ("TTFT p50, ±ms", "ttft_own_p50", "{:.2f}"),
+    ("p99", "ttft_own_p99", "{:.2f}"),
+    ("ITL p50, ±ms", "itl_own_p50", "{:.2f}"),
+    ("p99", "itl_own_p99", "{:.2f}"),
+    ("TTFT p50 off, ms", "ttft_error_p50", "{:.2f}"),
     ("p99", "ttft_error_p99", "{:.2f}"),
-    ("± p50", "ttft_own_p50", "{:.2f}"),
-    ("± p99", "ttft_own_p99", "{:.2f}"),
-    ("ITL error p50, ms", "itl_error_p50", "{:.2f}"),
+    ("ITL p50 off, ms", "itl_error_p50", "{:.2f}"),
     ("p99", "itl_error_p99", "{:.2f}"),
-    ("± p50", "itl_own_p50", "{:.2f}"),
-    ("± p99", "itl_own_p99", "{:.2f}"),
     ("dispatch lag p99, ms", "dispatch_lag_p99", "{:.2f}"),
     ("receive lag p99, ms", "receive_lag_p99", "{:.2f}"),
     ("busy", "cpu_share", "{:.0%}"),
@@ -84,6 +88,7 @@ def line(calibration: "Calibration") -> str:
 
 async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) -> "tuple[Calibration, list[PeerResult]]":
     from tailgate.harness.calibrate import ladder, peers
+    from tailgate.harness.calibrate.floor import plain_client
     from tailgate.harness.host import calibration as store
 
     table: list[LadderStep] = []
@@ -92,12 +97,15 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
         table.append(step)
         if show:
             print(_row(step), flush=True)
+        if show and step.floor is not None:
+            print(_floor_row(step.floor), flush=True)
 
-    if show:
-        print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
     reported: list[PeerResult] = []
-    async with ladder.null_server() as url:
-        by_chunks = await ladder.ladder(url, "chunks", given.step, given.injectors, done)
+    async with ladder.null_server() as url, plain_client() as client:
+        if show:
+            print(_LEGEND if client is not None else f"{_LEGEND} {_NO_FLOOR}")
+            print("  ".join(f"{title:>{_width(title)}}" for title, _, _ in _COLUMNS) + "  verdict")
+        by_chunks = await ladder.ladder(url, "chunks", given.step, given.injectors, done, client)
         by_requests = await ladder.ladder(url, "requests", given.step, given.injectors, done)
         best = ladder.highest(by_chunks).chunks_per_s
         if names:
@@ -114,6 +122,16 @@ async def _calibrate(given: argparse.Namespace, names: list[str], show: bool) ->
         steps=[asdict(step) for step in table],
     )
     return calibration, reported
+
+
+def _floor_row(floor: "FloorStep") -> str:
+    """The plain C client under the same load, in the columns of what it is off the truth."""
+    from tailgate.harness.calibrate.ladder import ITL_MS, TTFT_MS
+
+    off = {"ttft_error_p50": floor.ttft_p50 - TTFT_MS, "ttft_error_p99": floor.ttft_p99 - TTFT_MS}
+    off |= {"itl_error_p50": floor.itl_p50 - ITL_MS, "itl_error_p99": floor.itl_p99 - ITL_MS}
+    cells = [f"{form.format(abs(off[name])) if name in off else '':>{_width(title)}}" for title, name, form in _COLUMNS]
+    return "  ".join(cells) + f"  floor: plain C client, {floor.cpu_us_a_chunk:.1f} µs of CPU a chunk"
 
 
 def _width(title: str) -> int:

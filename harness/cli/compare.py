@@ -28,14 +28,12 @@ def run(argv: list[str]) -> int:
 
         write_document(markdown(document), "md")
     else:
-        from tailgate.reports.documents.render.terminal import print_document, print_verdict_line, standard_output
+        from tailgate.reports.documents.render.terminal import print_in_short, standard_output
 
         console = standard_output()
-        if options.quiet:
-            print_verdict_line(document, console)
-            return 0
-        print_document(document, console)
-        console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
+        print_in_short(document, console, verdict_only=options.quiet)
+        if not options.quiet:
+            console.print(f"comparison: {options.out}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -115,6 +115,8 @@ _CONSTANT: Final = "store_const"
 TARGET: Final = (
     Flag("--target", "target.*", "The base URL of an OpenAI API, or an embedded engine.", _targets,
          metavar="URL|sim:PRESET", **_MANY),
+    Flag("--virtual", "target.clock", "Simulate the run: an embedded engine on a virtual clock, without HTTP and "
+         "without waiting.", action=_CONSTANT, const="virtual"),
     Flag("--model", "target.model", "The model's name (default: the first that the target serves)."),
     Flag("--ready-timeout", "target.ready_timeout", "Give a server that we start this long (default: 10m).",
          metavar="TIME"),
@@ -133,6 +135,9 @@ TARGET: Final = (
     Flag("--key", "target.tls.key", "The client certificate's key (PEM).", **_FILE),
     Flag("--balance", "target.balance", "How several targets share the load.",
          choices=["round-robin", "least-in-flight"]),
+    Flag("--delayed-acks", "target.delayed_acks", "Acknowledge several tokens at once, which is cheaper to read but "
+         "slows a server with Nagle's algorithm on: to servers on this machine (default), to all, or to none.",
+         choices=["loopback", "always", "never"]),
 )  # fmt: skip
 # What `tailgate workload` can change of any source, and how it reads a trace.
 LOAD: Final = (
@@ -193,7 +198,8 @@ RUN: Final = (
     Flag("--no-stream", "streamed", "Ask for whole answers instead of streams.", action=_CONSTANT, const=False),
     Flag("--natural-output", "output", "Let the model end its answers.", action=_CONSTANT, const="natural"),
     Flag("--extra", "extra", "Merge these fields into every request body.", extra_fields, metavar="JSON"),
-    Flag("--injectors", "injectors", "Injector processes: a number or auto (default: 1).", _number_or_word),
+    Flag("--injectors", "injectors", "Injector processes: a number, or auto (default): as many as the load "
+         "takes and cores are free for.", _number_or_word),
     Flag("--no-server-metrics", "telemetry.server", "Don't sample the server's /metrics.", action=_CONSTANT,
          const="none"),
     Flag("--ui", "ui", "Serve Locust's web UI (127.0.0.1:8089).", nargs="?", const="127.0.0.1:8089",

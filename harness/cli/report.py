@@ -7,7 +7,8 @@ from pathlib import Path
 from tailgate.harness.cli.edge import write_document
 from tailgate.harness.config.arguments import ALL_HELP, EXIT_CODES, Parser
 from tailgate.reports.build import build, build_with_analysis
-from tailgate.reports.documents.run.write import FORMATS, export, print_summary
+from tailgate.reports.documents.model import Document
+from tailgate.reports.documents.run.write import FORMATS, export, run_document
 from tailgate.workloads.common.errors import UserError
 
 
@@ -23,12 +24,7 @@ def run(argv: list[str]) -> int:
         form = options.format or "json"
         write_document(export(run_dir, summary, form, analysis), form)
         return summary.exit_code
-    from tailgate.reports.documents.render.terminal import standard_output
-
-    console = standard_output()
-    print_summary(summary, console, verdict_only=options.quiet, everything=options.all)
-    if not options.quiet:
-        console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+    _print(run_document(summary), [run_dir], options)
     return summary.exit_code
 
 
@@ -51,16 +47,17 @@ def _several(run_dirs: Sequence[Path], options: argparse.Namespace) -> int:
         form = options.format or "json"
         write_document(export_several(runs, form), form)
         return several_exit_code(runs)
-    from tailgate.reports.documents.render.terminal import print_document, print_verdict_line, standard_output
-
-    console, document = standard_output(), several_document(runs)
-    if options.quiet:
-        print_verdict_line(document, console)
-        return several_exit_code(runs)
-    print_document(document, console, everything=options.all)
-    for run_dir in run_dirs:
-        console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
+    _print(several_document(runs), run_dirs, options)
     return several_exit_code(runs)
+
+
+def _print(document: Document, run_dirs: Sequence[Path], options: argparse.Namespace) -> None:
+    from tailgate.reports.documents.render.terminal import print_in_short, standard_output
+
+    console = standard_output()
+    print_in_short(document, console, verdict_only=options.quiet, everything=options.all)
+    for run_dir in [] if options.quiet else run_dirs:
+        console.print(f"report: {run_dir / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
     from tailgate.harness.config.run_spec import RunSpec
+    from tailgate.harness.load.locust_process import LocustProcess
 
 _STDIN = Path("/dev/stdin")
 _FILES: Final = (
@@ -46,13 +47,16 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"tailgate run: {error}\n  what was measured is kept in {run_dir}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print(f"interrupted: what was measured is kept: tailgate report {run_dir}", file=sys.stderr)
+        return 130
     if arguments.json:
         write_document((run_dir / "summary.json").read_text(encoding="utf-8"), "json")
         return summary.exit_code
-    from tailgate.reports.documents.render.terminal import standard_output
-    from tailgate.reports.documents.run.write import print_summary
+    from tailgate.reports.documents.render.terminal import print_in_short, standard_output
+    from tailgate.reports.documents.run.write import run_document
 
-    print_summary(summary, standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
+    print_in_short(run_document(summary), standard_output(), verdict_only=arguments.quiet, everything=arguments.all)
     if not arguments.quiet:
         print(f"run directory  {run_dir}\nreport         {run_dir / 'report.html'}")
     return summary.exit_code
@@ -60,11 +64,7 @@ def run(argv: list[str]) -> int:
 
 async def _execute(spec: "RunSpec", out: Path | None, command_line: list[str], *, quiet: bool) -> Path:
     """Do the run. Its processes start first, and import theirs while we import ours."""
-    from tailgate.harness.host.linux_only import require_linux
-    from tailgate.harness.load import distributed
-
-    require_linux()
-    locust = await distributed.spawn(spec)
+    locust = None if spec.target.clock == "virtual" else await _load_processes(spec)
     try:
         from tailgate.harness.load.listener import Watcher
         from tailgate.harness.load.progress import Progress
@@ -73,7 +73,16 @@ async def _execute(spec: "RunSpec", out: Path | None, command_line: list[str], *
         watcher = Watcher() if quiet else Progress()
         return await execute(spec, out, command_line, watcher, locust=locust)
     finally:
-        await locust.close()
+        if locust is not None:
+            await locust.close()
+
+
+async def _load_processes(spec: "RunSpec") -> "LocustProcess":
+    from tailgate.harness.host.linux_only import require_linux
+    from tailgate.harness.load import distributed
+
+    require_linux()
+    return await distributed.spawn(spec)
 
 
 def _spec_or_target(text: str) -> Path | str:

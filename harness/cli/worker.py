@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tailgate worker",
         description="Join a run that was started with `tailgate run SPEC --expect-workers N`, send a share of its "
         "load, hand over the records, and exit.",
-        epilog="Exit codes: 0 done, 1 the master went away, 2 wrong input or turned away, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 it failed or lost its master, 2 wrong input or turned away, 130 interrupted.",
     )
     parser.add_argument("--master", required=True, metavar="HOST[:PORT]", help="Where the master waits (port: 5557).")
     parser.add_argument("--injectors", default="1", metavar="K|auto", help="Injector processes here (default: 1).")

@@ -25,6 +25,10 @@ class Parser(argparse.ArgumentParser):
             near = get_close_matches(flag, self._option_string_actions, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"{self.prog} --help lists them."
             message = f"unknown {'flag' if flag.startswith('-') else 'argument'} {flag!r}. {hint}"
+        self.refuse(message)
+
+    def refuse(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
         print(f"{self.prog}: {message}", file=sys.stderr)
         sys.exit(2)
 

@@ -15,7 +15,6 @@ from tailgate.harness.config.masking import (
     program_of,
     without_credentials,
 )
-from tailgate.harness.host.cores import half_of_the_cores
 from tailgate.loadgen.injector.http.endpoint import Trust
 from tailgate.loadgen.job import LIMITS, meaning_changed
 from tailgate.loadgen.redact import MASK
@@ -87,6 +86,7 @@ class TargetSpec(Strict):
     url: str | None = None
     urls: tuple[str, ...] = ()
     sim: str | None = None
+    clock: Literal["real", "virtual"] = "real"  # sim: virtual simulates the run without HTTP and without waiting
     command: str | None = None
     stop: str | None = None  # command: what ends it, for one that goes on without the command (docker run -d, helm)
     ready: str | None = None  # command: the URL that answers 200 once it can serve (default: /health)
@@ -103,6 +103,7 @@ class TargetSpec(Strict):
     auth: AuthSpec | None = None
     tls: TlsSpec = TlsSpec()
     balance: Literal["round-robin", "least-in-flight"] = "round-robin"
+    delayed_acks: Literal["loopback", "always", "never"] = "loopback"  # to which servers: docs/injector.md
 
     @model_validator(mode="before")
     @classmethod
@@ -214,7 +215,7 @@ class RunSpec(Strict):
     streamed: bool = True
     output: Literal["forced", "natural"] = "forced"
     extra: dict[str, Any] = {}
-    injectors: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
+    injectors: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"  # auto: `harness.run.expectation`
     workers: WorkersSpec | None = None
     ui: str | None = None  # address of Locust's web UI
     cache: Literal["cold", "isolated", "warm", "as-is"] | None = None
@@ -258,8 +259,8 @@ class RunSpec(Strict):
 
     @property
     def injector_count(self) -> int:
-        """Injector processes on this machine; `auto` leaves half of the cores to the server and to us."""
-        return half_of_the_cores() if self.injectors == "auto" else self.injectors
+        """Injector processes on this machine; of `auto` the one that there is until the plan is known."""
+        return 1 if self.injectors == "auto" else self.injectors
 
     def public(self) -> dict[str, Any]:
         """The spec as the manifest stores it: without anything that may be a secret."""

@@ -3,24 +3,30 @@
 Flags have vLLM's names and meanings. Defaults that vLLM chooses by GPU memory are chosen the same way.
 """
 
-from dataclasses import dataclass, fields
-from importlib import resources
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
-import yaml
-
-from tailgate.harness.engine.model.step_time import Accelerator, ModelShape, StepTime
+from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.model.memory import GIB, MemoryBudget
+from tailgate.harness.engine.model.model_shape import WEIGHT_BYTES, ModelShape, WeightDtype
+from tailgate.harness.engine.model.pace import Variation
+from tailgate.harness.engine.model.scheduler import Scheduler
+from tailgate.harness.engine.model.step_time import Accelerator, StepTime
+from tailgate.harness.engine.placement import Placement, refuse_what_cannot_be, refuse_what_does_not_fit
+from tailgate.harness.engine.preset import find_preset, power_limits
 from tailgate.workloads.common.errors import UserError
 
-GIB = 2**30
+_STORED: Final[dict[str, WeightDtype]] = {
+    "fp8": "fp8", "fp4": "fp4", "mxfp4": "mxfp4", "int8": "int8", "int4": "int4", "awq": "int4", "gptq": "int4",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What can be set from outside; None: resolved from the preset.
+    """What can be set from outside; None: resolved from the preset. A `max_model_len` of -1: as long as fits.
 
-    `jitter` is the standard deviation of a step's log duration. `natural_output_tokens` is the median length
-    of an answer whose end is left to the model (no `ignore_eos`).
+    `jitter` is the standard deviation of a step's log duration; it and the last five are `pace.Variation`.
+    `natural_output_tokens` is the median length of an answer whose end is left to the model (no `ignore_eos`).
     """
 
     preset: str
@@ -32,16 +38,25 @@ class Settings:
     num_gpu_blocks_override: int | None = None
     gpu_memory_utilization: float = 0.92
     tensor_parallel_size: int = 1
-    quantization: Literal["fp8"] | None = None
-    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "half"] = "auto"
+    quantization: Literal["fp8", "fp4", "mxfp4", "int8", "int4", "awq", "gptq"] | None = None
+    kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
+    enforce_eager: bool = False
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     max_num_queued_reqs: int | None = None
+    long_prefill_token_threshold: int = 0
+    enable_chunked_prefill: bool = True
     enable_per_request_metrics: bool = False
     enable_prompt_tokens_details: bool = False
     seed: int = 0
     jitter: float = 0.0
     natural_output_tokens: int = 200
+    launch_spread: float = 0.0
+    drift: float = 0.0
+    stall_every: float = 0.0
+    stall_seconds: float = 0.0
+    slow_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,71 +70,103 @@ class Resolved:
     max_num_batched_tokens: int
     num_gpu_blocks: int
     step_time: StepTime
+    memory: MemoryBudget
     power_limit_w: float | None = None  # of one GPU; None: not known, and so not simulated
-
-
-def presets() -> tuple[dict[str, Accelerator], dict[str, ModelShape]]:
-    return (
-        {name: Accelerator(**_numbers(entry)) for name, entry in _read("gpus.yaml").items()},
-        {name: ModelShape(**entry) for name, entry in _read("models.yaml").items()},
-    )
 
 
 def resolve(settings: Settings) -> Resolved:
     """Fill in what `settings` leaves open. UserError where the model, its cache or a flag can't be had."""
-    gpus, models = presets()
-    gpu_name, _, model_name = settings.preset.partition("/")
-    if gpu_name not in gpus or model_name not in models:
-        raise UserError(
-            f"no preset {settings.preset!r}",
-            where="--preset",
-            remedy=f"It is GPU/MODEL with GPU one of {', '.join(gpus)} and MODEL one of {', '.join(models)}",
-        )
-    gpu, shape = gpus[gpu_name], models[model_name]
-    if settings.quantization == "fp8" and gpu.fp8_flops is None:
-        raise UserError(f"{gpu_name} has no fp8 throughput", where="--quantization")
-    if shape.heads % settings.tensor_parallel_size:
-        raise UserError(
-            f"{shape.heads} attention heads can't be split {settings.tensor_parallel_size} ways",
-            where="--tensor-parallel-size",
-        )
-    step_time = StepTime(
+    gpu_name = settings.preset.partition("/")[0]
+    gpu, shape = find_preset(settings.preset)
+    seqs, batched = _batch(settings, gpu_name, gpu, shape)
+    weights = _weights(settings, gpu_name, gpu, shape)
+    length = shape.context if settings.max_model_len in (None, -1) else settings.max_model_len
+    assert length is not None
+    if length > shape.context:
+        raise UserError(f"{length} exceeds the model's context of {shape.context}", where="--max-model-len")
+    batched = _checked_budget(settings, batched, length)
+    kv_value_bytes = 1 if settings.kv_cache_dtype.startswith("fp8") else 2
+    placement = Placement(
+        gpu_name=gpu_name,
         gpu=gpu,
         shape=shape,
         gpus=settings.tensor_parallel_size,
-        weights=settings.quantization or "bf16",
-        kv_value_bytes=1 if settings.kv_cache_dtype == "fp8" else 2,
+        weights=weights,
+        kv_value_bytes=kv_value_bytes,
+        seqs=seqs,
+        tokens=batched,
+        utilization=settings.gpu_memory_utilization,
+        graphs=not settings.enforce_eager,
+        length=length if settings.max_model_len != -1 else 0,
+        block_size=settings.block_size,
     )
-    seqs, batched = _defaults_by_memory(gpu.memory_gib)
-    length = settings.max_model_len or shape.context
-    if length > shape.context:
-        raise UserError(f"{length} exceeds the model's context of {shape.context}", where="--max-model-len")
-    blocks = settings.num_gpu_blocks_override or _blocks_in_memory(settings, step_time)
+    refuse_what_cannot_be(placement)
+    if settings.num_gpu_blocks_override is None:
+        refuse_what_does_not_fit(placement)
+    blocks = settings.num_gpu_blocks_override or placement.blocks
     room = blocks * settings.block_size
-    if room < length:
-        if settings.max_model_len or settings.num_gpu_blocks_override:
-            raise UserError(
-                f"the KV cache holds {room} tokens, fewer than one request of {length}",
-                where="--max-model-len",
-                remedy="Lower it, or give more GPUs or blocks",
-            )
-        if room <= 0:
-            raise UserError(
-                f"{shape.name} does not fit into {settings.tensor_parallel_size} x {gpu_name}",
-                where="--preset",
-                remedy="Raise --tensor-parallel-size",
-            )
-        length = room
+    if blocks > placement.blocks:
+        raise UserError(
+            f"the memory of the GPU holds {placement.blocks} blocks beside the model, fewer than {blocks}",
+            where="--num-gpu-blocks-override",
+        )
+    if room < placement.length and settings.num_gpu_blocks_override:
+        raise UserError(
+            f"{blocks} blocks hold {room} tokens, fewer than one request of {length}",
+            where="--num-gpu-blocks-override",
+            remedy=f"Raise it, or lower --max-model-len to {room} (or auto)",
+        )
     return Resolved(
         settings=settings,
         model_name=settings.served_model_name or shape.name,
-        max_model_len=length,
-        max_num_seqs=settings.max_num_seqs or seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens or batched,
+        max_model_len=min(length, room),  # a sliding model may have less room here: the pool holds all of its layers
+        max_num_seqs=seqs,
+        max_num_batched_tokens=batched,
         num_gpu_blocks=blocks,
-        step_time=step_time,
-        power_limit_w=_power_limits().get(gpu_name),
+        step_time=StepTime(
+            gpu=gpu, shape=shape, gpus=settings.tensor_parallel_size, weights=weights, kv_value_bytes=kv_value_bytes
+        ),
+        memory=placement.budget,
+        power_limit_w=power_limits().get(gpu_name),
     )
+
+
+def _checked_budget(settings: Settings, batched: int, length: int) -> int:
+    """Tokens of a step. Without chunked prefill they must hold a whole prompt, which vLLM's default then does."""
+    if settings.long_prefill_token_threshold > length:
+        raise UserError(
+            f"{settings.long_prefill_token_threshold} exceeds max_model_len ({length})",
+            where="--long-prefill-token-threshold",
+        )
+    if settings.enable_chunked_prefill or batched >= length:
+        return batched
+    if settings.max_num_batched_tokens is None:
+        return length
+    raise UserError(
+        f"max_num_batched_tokens ({batched}) is smaller than max_model_len ({length}), and prompts are not chunked",
+        where="--no-enable-chunked-prefill",
+        remedy="Raise --max-num-batched-tokens, lower --max-model-len, or leave chunked prefill on.",
+    )
+
+
+def make_scheduler(resolved: Resolved) -> Scheduler:
+    """The scheduler of one replica, with its empty cache."""
+    return Scheduler(
+        BlockPool(resolved.num_gpu_blocks),
+        block_size=resolved.settings.block_size,
+        max_num_seqs=resolved.max_num_seqs,
+        max_num_batched_tokens=resolved.max_num_batched_tokens,
+        by_priority=resolved.settings.scheduling_policy == "priority",
+        long_prefill_token_threshold=resolved.settings.long_prefill_token_threshold,
+        chunked_prefill=resolved.settings.enable_chunked_prefill,
+    )
+
+
+def variation_of(settings: Settings) -> Variation:
+    return Variation(
+        settings.jitter, settings.launch_spread, settings.drift, settings.stall_every, settings.stall_seconds,
+        settings.slow_start,
+    )  # fmt: skip
 
 
 def as_dict(resolved: Resolved) -> dict[str, Any]:
@@ -130,7 +177,7 @@ def as_dict(resolved: Resolved) -> dict[str, Any]:
             "model": model.shape.name,
             "served_model_name": resolved.model_name,
             "max_model_len": resolved.max_model_len,
-            "dtype": "torch.bfloat16",
+            "dtype": "torch.float16" if settings.dtype in ("float16", "half") else "torch.bfloat16",
             "quantization": settings.quantization,
             "seed": settings.seed,
         },
@@ -148,47 +195,69 @@ def as_dict(resolved: Resolved) -> dict[str, Any]:
             "max_num_batched_tokens": resolved.max_num_batched_tokens,
             "policy": settings.scheduling_policy,
             "max_num_queued_reqs": settings.max_num_queued_reqs,
-            "enable_chunked_prefill": True,
+            "enable_chunked_prefill": settings.enable_chunked_prefill,
+            "long_prefill_token_threshold": settings.long_prefill_token_threshold,
         },
         "simulation": {
             "preset": settings.preset,
             "jitter": settings.jitter,
-            "mfu": model.mfu,
-            "mbu": model.mbu,
+            "curves": model.gpu.curves,
             "overhead_s": model.overhead_s,
-            "gpu": {f.name: getattr(model.gpu, f.name) for f in fields(model.gpu)},
+            "per_sequence_s": model.per_sequence_s,
+            "gpu": asdict(model.gpu),
+            "weights": model.weights,
+            "memory_gib_per_gpu": {
+                name: round(size / GIB, 3)
+                for name, size in {**asdict(resolved.memory), "pool": resolved.memory.pool}.items()
+            },
+            "memory_unverified": model.shape.unverified,
         },
     }
 
 
-def _defaults_by_memory(memory_gib: float) -> tuple[int, int]:
-    """vLLM 0.32's max_num_seqs and max_num_batched_tokens for a server, by GPU memory."""
-    if memory_gib >= 160:
-        return 1024, 16384
-    if memory_gib >= 70:
-        return 1024, 8192
-    return 256, 2048
+def _batch(settings: Settings, gpu_name: str, gpu: Accelerator, shape: ModelShape) -> tuple[int, int]:
+    """max_num_seqs and max_num_batched_tokens as vLLM 0.32 chooses them for a server, by GPU memory."""
+    if gpu.memory_gib >= 160:
+        seqs, batched = 1024, 16384
+    elif gpu.memory_gib >= 70 and not gpu_name.startswith("a100"):
+        seqs, batched = 1024, 8192
+    else:
+        seqs, batched = 256, 2048
+    seqs = settings.max_num_seqs or seqs
+    if settings.max_num_batched_tokens is not None:
+        batched = settings.max_num_batched_tokens
+    else:
+        length = settings.max_model_len if settings.max_model_len not in (None, -1) else shape.context
+        assert length is not None
+        batched = min(batched, seqs * length)
+    if settings.max_num_seqs is None:
+        seqs = min(seqs, batched)
+    if batched < seqs:
+        raise UserError(
+            f"max_num_batched_tokens ({batched}) must be greater than or equal to max_num_seqs ({seqs})",
+            where="--max-num-batched-tokens",
+        )
+    return seqs, batched
 
 
-def _blocks_in_memory(settings: Settings, model: StepTime) -> int:
-    """Blocks in what weights and activations (an assumed 1.5 GiB per GPU) leave of the granted memory."""
-    granted = (model.gpu.memory_gib * settings.gpu_memory_utilization - 1.5) * GIB * model.gpus
-    block = model.shape.kv_bytes_per_token(model.kv_value_bytes) * settings.block_size
-    return int((granted - model.weight_bytes) // block)
-
-
-def _read(name: str) -> dict[str, dict[str, Any]]:
-    text = resources.files("tailgate.harness.engine").joinpath("presets", name).read_text(encoding="utf-8")
-    read: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    return read
-
-
-def _power_limits() -> dict[str, float]:
-    text = resources.files("tailgate.harness.engine").joinpath("presets", "power.yaml").read_text(encoding="utf-8")
-    limits: dict[str, float] = yaml.safe_load(text)
-    return limits
-
-
-def _numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """YAML 1.1 reads `3.35e12` as text: an exponent needs its sign there."""
-    return {k: v if k == "source" or v is None else float(v) for k, v in entry.items()}
+def _weights(settings: Settings, gpu_name: str, gpu: Accelerator, shape: ModelShape) -> WeightDtype:
+    """How the weights are stored. UserError for what vLLM refuses: another quantization than the checkpoint's, float16
+    for models that overflow in it, int8 where the GPU can't multiply it."""
+    half = settings.dtype in ("float16", "half")
+    asked = settings.quantization
+    given: WeightDtype | None = _STORED[asked] if asked else None
+    weights: WeightDtype = given or ("fp16" if half and shape.checkpoint == "bf16" else shape.checkpoint)
+    quantized = WEIGHT_BYTES[shape.checkpoint] < WEIGHT_BYTES["bf16"]
+    if given and quantized and given not in (shape.checkpoint, *shape.other_checkpoints):
+        raise UserError(
+            f"quantization method specified in the model config ({shape.checkpoint}) does not match the quantization "
+            f"method specified in the `quantization` argument ({asked})",
+            where="--quantization",
+            remedy="Leave it out",
+        )
+    if half and (shape.family in ("gemma2", "gemma3") or weights == "mxfp4"):
+        what = "weights in mxfp4" if weights == "mxfp4" else f"the model type {shape.family!r}"
+        raise UserError(f"float16 is not supported for {what}", where="--dtype", remedy="Use bfloat16")
+    if weights == "int8" and gpu.int8_flops is None:
+        raise UserError(f"{gpu_name} can't multiply int8", where="--quantization", remedy="Use fp8")
+    return weights

@@ -9,14 +9,13 @@ its `sink`.
 import asyncio
 import ctypes
 import os
-import random
 import time
 from typing import Protocol
 
-from tailgate.harness.engine.config import Resolved
-from tailgate.harness.engine.model.kv_cache import BlockPool
+from tailgate.harness.engine.config import Resolved, make_scheduler, variation_of
+from tailgate.harness.engine.model.pace import StepPace
 from tailgate.harness.engine.model.power import PowerMeter
-from tailgate.harness.engine.model.scheduler import EngineSequence, Scheduler
+from tailgate.harness.engine.model.scheduler import EngineSequence
 from tailgate.harness.engine.server.metrics import EngineMetrics
 
 GIVE_UP_S = 0.1
@@ -37,19 +36,11 @@ class Engine:
     """Owns scheduler, cache and metrics; `run` is its one task."""
 
     def __init__(self, resolved: Resolved) -> None:
-        settings = resolved.settings
         self.resolved = resolved
-        self.scheduler = Scheduler(
-            BlockPool(resolved.num_gpu_blocks),
-            block_size=settings.block_size,
-            max_num_seqs=resolved.max_num_seqs,
-            max_num_batched_tokens=resolved.max_num_batched_tokens,
-            by_priority=settings.scheduling_policy == "priority",
-        )
+        self.scheduler = make_scheduler(resolved)
         self.metrics = EngineMetrics(resolved, self.scheduler)
         limit_w = resolved.power_limit_w
         self.meter = None if limit_w is None else PowerMeter(resolved.step_time, limit_w)
-        self._rng = random.Random(settings.seed)
         self._sinks: dict[EngineSequence, Sink] = {}
         self._wake = asyncio.Event()
 
@@ -69,6 +60,8 @@ class Engine:
         timer = Timer(asyncio.get_running_loop())
         try:
             begin = time.monotonic()
+            settings = self.resolved.settings
+            pace = StepPace(self.resolved.step_time, variation_of(settings), settings.seed, launched_s=begin)
             while True:
                 step = self.scheduler.schedule(begin)
                 if not step.parts:
@@ -76,7 +69,8 @@ class Engine:
                     await self._wake.wait()
                     begin = time.monotonic()
                     continue
-                deadline = begin + self.resolved.step_time.seconds(step.shape) * self._jitter()
+                deadline = pace.end(begin, step.shape)
+                pace.advance()
                 await timer.sleep_until(deadline)
                 now = time.monotonic()
                 outcome = self.scheduler.complete(step, now)
@@ -98,10 +92,6 @@ class Engine:
                     self.metrics.overruns += 1
         finally:
             timer.close()
-
-    def _jitter(self) -> float:
-        sigma = self.resolved.settings.jitter
-        return self._rng.lognormvariate(-(sigma**2) / 2, sigma) if sigma else 1.0
 
 
 class _Timespec(ctypes.Structure):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tailgate.harness.config.masking import secret_in, without_credentials
 from tailgate.harness.config.run_spec import RunSpec, WorkersSpec
+from tailgate.harness.load import fallbacks
 from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.loadgen.control.address import is_private, refuse_a_port_in_use, split_address
 from tailgate.loadgen.distributed.protocol import DEFAULT_PORT
@@ -141,7 +142,8 @@ async def ready(locust: LocustProcess, spec: RunSpec, manifest: "Manifest", watc
         message = await locust.until_ready(spec.workers.wait + _PREPARE_S, on_message)
         manifest.injectors = message["injectors"]
         manifest.workers = message["workers"]
-    manifest.stamp = "kernel" if message["stamps"] else "user"
+    for notice in fallbacks.when_ready(manifest, stamps=message["stamps"]):
+        watcher.note(f"note: {notice}")
     return events
 
 

@@ -6,8 +6,8 @@
 | under load (`gently`) | is passed on: Ctrl-C winds the load down, SIGTERM and a second Ctrl-C end it at once |
 | taking down (`hold`) | nothing more: that is under way and bounded |
 
-What was measured is kept. Further signals change nothing. Where the run didn't end as interrupted,
-`KeyboardInterrupt` says so: exit code 130.
+What was measured is kept. Further signals change nothing: a load that one has ended is reported all the same.
+Where the run didn't end as interrupted, `KeyboardInterrupt` says so: exit code 130.
 """
 
 import asyncio
@@ -28,9 +28,11 @@ class Interruption:
 
     wind_down: asyncio.Event = field(default_factory=asyncio.Event)  # send nothing more, let what is in flight end
     at_once: asyncio.Event = field(default_factory=asyncio.Event)  # end now
+    by: str = ""  # what was sent, in words
 
     def struck(self, number: int) -> None:
         """Count one more signal. Whoever sends SIGTERM may well send SIGKILL a few seconds later."""
+        self.by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
         if number == signal.SIGTERM or self.wind_down.is_set():
             self.at_once.set()
         else:
@@ -46,7 +48,8 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
         self._gently: Interruption | None = None
         self._holding = False
-        self._unanswered = False  # a signal that did not end the load
+        self._answered = False  # a signal has ended the load
+        self.unanswered = False  # a signal has not
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -58,7 +61,7 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._unanswered and (kind is None or issubclass(kind, asyncio.CancelledError)):
+        if self.unanswered and (kind is None or issubclass(kind, asyncio.CancelledError)):
             raise KeyboardInterrupt from None
 
     @contextlib.contextmanager
@@ -78,8 +81,10 @@ class Interrupts:
 
     def _heard(self, number: int) -> None:
         if self._gently is not None:
+            self._answered = True
             self._gently.struck(number)
+        if self._answered:
             return
-        first, self._unanswered = not self._unanswered, True
+        first, self.unanswered = not self.unanswered, True
         if first and not self._holding and self._task is not None:
             self._task.cancel()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from tailgate.harness.load import fallbacks
 from tailgate.harness.load.event_log import EventLog
 from tailgate.harness.load.interrupts import Interruption
 from tailgate.harness.load.kill_switch import KillSwitch
@@ -24,12 +25,9 @@ from tailgate.reports.rundir.manifest import Manifest
 
 # After the drain's end an injector has this long to write its last records before it counts as hung.
 _GRACE_S = 15.0
-# Kernel stamps count as such only when nearly every read had one; of the others nobody knows how late they were.
-_MOST_UNSTAMPED = 0.001
 # So many fewer users than planned, on average, are worth a notice, and not that they need a moment to come.
 _USERS_MISSING = 0.05
 _USERS_COMING_S = 0.5
-_INTERRUPTED = "interrupted (Ctrl-C)"
 
 
 class Watcher:
@@ -108,11 +106,11 @@ class Listener:
                     break
                 if not self._told_to_stop and at_once in done:
                     self._watcher.note("interrupted: what was measured is kept")
-                    self._stop("interrupted", _INTERRUPTED)
+                    self._stop("interrupted", f"interrupted ({interruption.by})")
                 elif not self._told_to_stop and death in done:
                     self._on_target_died(death.result())
                 elif not self._winding_down and enough in done:
-                    self._wind_down()
+                    self._wind_down(f"interrupted ({interruption.by})")
                 if receiving not in done:
                     continue
                 message = receiving.result()
@@ -132,16 +130,16 @@ class Listener:
     def _now(self) -> int:
         return time.time_ns() - self._manifest.t0_unix_ns
 
-    def _wind_down(self) -> None:
+    def _wind_down(self, why: str) -> None:
         """Send nothing more and end the measure phase here; requests in flight may end as at any run's end."""
         self._winding_down = True
         self._watcher.closing()
         self._watcher.note(
             f"interrupted: no more requests are sent; those in flight have {self._drain_s:.0f} s (Ctrl-C again: none)"
         )
-        self._outcome.state, self._outcome.reason = "interrupted", _INTERRUPTED
+        self._outcome.state, self._outcome.reason = "interrupted", why
         self._manifest.measure_end_ns = min(self._manifest.measure_end_ns, max(self._now(), 0))
-        self._locust.send({"op": "wind-down", "why": _INTERRUPTED})
+        self._locust.send({"op": "wind-down", "why": why})
         self._overdue_at = min(self._overdue_at, time.monotonic() + self._drain_s + _GRACE_S)
 
     def _stop(self, state: str, reason: str) -> None:
@@ -199,10 +197,8 @@ class Listener:
                 outcome.state, outcome.reason = "interrupted", message["why"]
             case "end":
                 outcome.ended_ns = max(outcome.ended_ns, message["end_ns"])
-                if manifest.stamp == "kernel" and message["unstamped"] > _MOST_UNSTAMPED * message["reads"]:
-                    manifest.stamp = "mixed"
-                if (nice := message.get("nice")) is not None:
-                    manifest.injector_nice = max(nice, manifest.injector_nice or nice)
+                for notice in fallbacks.when_ended(manifest, message):
+                    self._watcher.note(f"warning: {notice}")
                 if message.get("failure"):
                     outcome.state, outcome.reason = "failed", message["failure"]
                     self._note("injector", message["failure"])

@@ -30,6 +30,7 @@ from tailgate.harness.load.locust_process import LocustProcess, Message
 from tailgate.harness.run import run_directory
 from tailgate.harness.run.jobs import extend_plan, make_jobs, prepare_message
 from tailgate.harness.run.prepare import Planning, Prepared, prepare
+from tailgate.harness.run.virtual.execute import execute_virtual
 from tailgate.harness.targets import credentials as auth
 from tailgate.harness.targets.base import Identity, Target, unless_gone
 from tailgate.harness.targets.make import make_target
@@ -52,14 +53,16 @@ async def execute(
 ) -> Path:  # fmt: skip
     """Do the run; its directory is returned, holding everything but the documents.
 
-    `target` is one that someone else brought up and will take down; without it the spec's own is made. So it is with
-    `locust`, which the run ends.
+    One on a virtual clock needs none of this (`harness.run.virtual`). `target` is one that someone else brought up and
+    will take down; without it the spec's own is made. So it is with `locust`, which the run ends.
 
     Raises:
         UserError: something is wrong with spec, target or environment; no load was sent.
     """
-    require_linux()
     spec = _priced(spec)
+    if spec.target.clock == "virtual":
+        return await asyncio.to_thread(execute_virtual, spec, out, command_line, watcher)
+    require_linux()
     credentials = auth.credentials(spec.target)
     switch = KillSwitch(spec.abort_if, _dollars_per_hour(spec))
     switch.refuse_unreachable(spec)
@@ -88,6 +91,8 @@ async def execute(
                     manifest.target.life = target.life.as_dict()
                     manifest.notices += target.life.notices
                     manifest.save(run_dir)
+        if interrupts.unanswered:
+            watcher.note(f"interrupted: what was measured is kept: tailgate report {run_dir}")
         return run_dir
 
 

@@ -53,6 +53,7 @@ def make_jobs(
         headers={**spec.target.headers, **key},
         trust=trust_of(spec),
         balance=spec.target.balance,
+        delayed_acks=spec.target.delayed_acks,
         timeout_ns=_ns(spec.timeout),
         measure_end_ns=manifest.measure_end_ns,
         drain_ns=int(spec.drain * 1e9),

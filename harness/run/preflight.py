@@ -31,7 +31,7 @@ _OWN: Final = 32
 _PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Hardly a server under load is as fast: the requests in flight will be more than this says.
 _TOKEN_NS: Final = 5_000_000
-_TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
+TOKENS_PER_S: Final = 50.0  # of one answer, for its chunks; how fast the server really is nobody knows before
 _SHOWN: Final = 8  # names, before the rest is only counted
 _HOLDS: Final = {"chat": "messages", "completions": "prompt"}
 
@@ -106,10 +106,10 @@ def busiest(plan: Plan, injectors: int) -> tuple[float, float]:
 
 
 def _most_chunks(begin_s: Floats, tokens: Floats) -> float:
-    """Chunks of the busiest second where each answer gives _TOKENS_PER_S from its beginning on."""
-    end_s = begin_s + tokens / _TOKENS_PER_S
+    """Chunks of the busiest second where each answer gives TOKENS_PER_S from its beginning on."""
+    end_s = begin_s + tokens / TOKENS_PER_S
     edges = np.arange(np.ceil(end_s.max()) + 1)
-    until = _TOKENS_PER_S * (_elapsed(edges, begin_s) - _elapsed(edges, end_s))
+    until = TOKENS_PER_S * (_elapsed(edges, begin_s) - _elapsed(edges, end_s))
     return float(np.diff(until).max())
 
 

@@ -14,8 +14,10 @@ import aiohttp
 
 from tailgate.harness.config.run_spec import RunSpec, trust_of
 from tailgate.harness.host.facts import host_facts, versions
+from tailgate.harness.host.load_probe import LoadProbe
 from tailgate.harness.load.listener import Watcher
 from tailgate.harness.run import prompt_content
+from tailgate.harness.run.expectation import expectation
 from tailgate.harness.run.own_requests import OwnRequests
 from tailgate.harness.run.preflight import admit, beyond_calibration, check_resources, needs_context, with_context
 from tailgate.harness.run.request_form import RequestForm, choose_form, what_it_means
@@ -66,9 +68,13 @@ class Prepared:
 
 
 class Planning:
-    """The plan, in the making while the target starts, where it doesn't depend on what the target tells."""
+    """The plan, in the making while the target starts, where it doesn't depend on what the target tells.
+
+    Meanwhile `probe` sees what else this machine does.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
+        self.probe = LoadProbe()
         # Lengths that are to be fitted to the target's context wait for it to be told.
         self._early = None if needs_context(spec) else self._begin(spec)
 
@@ -107,6 +113,7 @@ async def prepare(
     for notice in ways:
         watcher.note(f"note: {notice}")
     headers = {**spec.target.headers, **await credentials.headers()}
+    looking = asyncio.create_task(planning.probe.state())
     async with session(headers, trust_of(spec)) as http:
         identity = await identify(http, urls, served_model(spec), simulated=spec.target.kind == "sim")
         spec = with_context(spec, identity)
@@ -115,6 +122,11 @@ async def prepare(
         )
         identity.fingerprint.update(identified.facts)
         plan = await planning.plan(spec)
+        injectors, expected = expectation(spec, plan, await looking)
+        if spec.injectors == "auto" and spec.workers is None:  # workers say their own
+            spec = spec.model_copy(update={"injectors": injectors})
+        if expected is not None:
+            watcher.note(expected.text)
         notices = check_resources(spec, plan)
         for notice in notices:
             watcher.note(f"warning: {notice}")
@@ -139,6 +151,7 @@ async def prepare(
         caches = await prepare_caches(http, identity, spec.cache, spec.workload.warmup, several, can_salt=form.salts)
         vram = {} if several else await memory(http, identity, target.life)  # one replica's is not the deployment's
     manifest = first_manifest(spec, plan, identity, run_dir, command_line)
+    manifest.expected_error = {} if expected is None else expected.as_dict()
     manifest.cache = caches.policy
     manifest.target.memory = vram
     manifest.target.instance = identified.instance

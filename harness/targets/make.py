@@ -7,7 +7,7 @@ from tailgate.harness.targets.base import Ended, Life, Target, never
 from tailgate.harness.targets.command import CommandTarget
 from tailgate.harness.targets.credentials import credentials
 from tailgate.harness.targets.inspect.probe import Access
-from tailgate.harness.targets.sim import SimTarget
+from tailgate.harness.targets.sim import SimTarget, sim_deployment
 from tailgate.harness.targets.vllm import VllmTarget
 from tailgate.workloads.common.errors import UserError
 
@@ -27,6 +27,8 @@ def make_target(spec: RunSpec) -> Target:
             return UrlTarget(target.all_urls)
         case "sim":
             assert target.sim is not None
+            if target.clock == "virtual":  # nothing is started
+                return UrlTarget(sim_deployment(target.sim, target.args, spec.seed).names)
             return SimTarget(target.sim, target.args, spec.seed, gpus)
         case "vllm":
             assert target.model is not None

@@ -52,6 +52,10 @@ class Coordinator:
 
     # --- commands --------------------------------------------------------------------------------------
 
+    def grow(self, injectors: int) -> None:
+        """Have at least so many injectors; before they get their jobs."""
+        self._injectors.grow(injectors)
+
     def prepare(self, job: dict[str, Any], first: int, of: int, requests: int | None) -> None:
         """Send the injectors their jobs, numbered ``first`` ... of ``of``. At most ``requests`` are dispatched."""
         self._first = first

@@ -19,17 +19,27 @@ class Injectors:
         self._channels: list[Channel] = []
         self._on_message: Callable[[int, Message], None]
         self.ended: set[int] = set()
-        for _ in range(count):
+        self.grow(count)
+
+    def grow(self, count: int) -> None:
+        """Start more until there are so many."""
+        for k in range(len(self), count):
             self._spawn()
+            if k > 0 and len(self._channels) == k:  # the others are listened to
+                self._hear(k)
 
     def listen(self, on_message: Callable[[int, Message], None]) -> None:
         """From now on call ``on_message(k, message)`` for each message of injector k. Nothing is sent before."""
         self._on_message = on_message
-        for k, sock in enumerate(self._sockets):
-            self._channels.append(Channel(sock, partial(self._on_child_message, k), partial(self._on_child_closed, k)))
+        for k in range(len(self)):
+            self._hear(k)
 
     def __len__(self) -> int:
         return len(self._children)
+
+    def _hear(self, k: int) -> None:
+        on_message, on_closed = partial(self._on_child_message, k), partial(self._on_child_closed, k)
+        self._channels.append(Channel(self._sockets[k], on_message, on_closed))
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()

@@ -64,6 +64,7 @@ class LocalRun:
         self._setup = RunSetup.of(message, self._report, self._locustfile_classes)
         self._setup.apply_to(self._environment)
         self._environment.host = message["job"]["urls"][0]
+        self._coordinator.grow(message["job"]["injectors"])
         self._coordinator.prepare(message["job"], 0, len(self._coordinator), message.get("requests"))
 
     def _go(self, message: Message) -> None:

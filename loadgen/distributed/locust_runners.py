@@ -16,7 +16,6 @@ from locust.exception import RPCSendError
 from locust.rpc import Message
 from locust.runners import STATE_MISSING, MasterRunner, WorkerNode, WorkerRunner
 
-from tailgate.loadgen.distributed.seal import Reason
 from tailgate.loadgen.distributed.sockets import WorkerSocket
 
 _AGAIN_S: Final = 0.5
@@ -67,6 +66,10 @@ class TailgateWorkerRunner(WorkerRunner):
 
     client: WorkerSocket
 
+    def __init__(self, environment: Environment, host: str, port: int, on_fault: Callable[[Exception], None]) -> None:
+        self._on_fault = on_fault  # first: what follows begins to listen
+        super().__init__(environment, host, port)
+
     def connect_to_master(self) -> None:
         """Wait until the master takes notice, for ever. Raises a UserError if it has another token."""
         while not self.connection_event.is_set():
@@ -75,11 +78,12 @@ class TailgateWorkerRunner(WorkerRunner):
         self.connected = True
 
     def handle_message(self, msg: Message) -> None:
-        """Do what the master's message says, if it can be understood."""
+        """Do what the master's message says. Locust would go on deaf if that failed."""
         try:
             super().handle_message(msg)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            self.client.ignore(Reason.UNREADABLE)
+        except Exception as error:
+            self._on_fault(error)
+            raise
 
     def heartbeat(self) -> Any:
         """Send a heartbeat every second. One that can't be sent is followed by others."""

@@ -80,7 +80,7 @@ class MasterRun:
             case "load":
                 self._locustfile_classes = load_classes(message, self._report)
             case "prepare":
-                gevent.spawn(self._prepare, message)
+                gevent.spawn(self._prepare, message).link_exception(self._on_crash)
             case "go":
                 self._go(message["t0_unix_ns"])
             case "wind-down":

@@ -31,6 +31,7 @@ _LINE_BROKEN: Final = (RPCError, RPCSendError, RPCReceiveError)
 class MasterLink:
     """Connected when made. ``on_message(kind, data)`` is called for each of our messages from the master.
 
+    ``on_fault`` is given an error of what was to be done for a message, which Locust would swallow.
     ``say`` is given what a person should know of messages that are not the master's. An address that can't be used,
     or another token than the master's, is a UserError. (Nobody there is no error yet: it goes on trying.)
     """
@@ -42,6 +43,7 @@ class MasterLink:
         port: int,
         seal: Seal | None,
         on_message: Callable[[str, dict[str, Any]], None],
+        on_fault: Callable[[Exception], None],
         say: Callable[[str], None],
     ) -> None:
         self.master = f"{host}:{port}"
@@ -49,13 +51,14 @@ class MasterLink:
         self._ignored = IgnoredMessages(lambda text: say(f"ignored {text}"))
         self._environment = environment
         self._on_message = on_message
+        self._on_fault = on_fault
         self._last_heard_s = time.monotonic()
         self._pings: list[Ping] = []
         self._sending = RLock()
         try:
             environment.stats = RequestStats(use_response_times_cache=False)
             Sockets(seal, self._ignored.count).install()
-            self._runner = environment._create_runner(locust_runners.TailgateWorkerRunner, host, port)
+            self._runner = environment._create_runner(locust_runners.TailgateWorkerRunner, host, port, on_fault)
         except (ConnectionError, *_LINE_BROKEN, OSError) as error:
             raise UserError(f"can't connect: {error}", where=f"--master {self.master}") from error
         for kind in protocol.TO_WORKER:
@@ -64,10 +67,13 @@ class MasterLink:
     def _receive(self, environment: Environment, msg: RpcMessage) -> None:
         self._last_heard_s = time.monotonic()
         data = msg.data or {}
-        if msg.type == protocol.PONG:
-            self._pings.append(Ping(data["sent"], data["received"], data["answered"], time.time_ns()))
-        else:
-            self._on_message(msg.type, data)
+        try:
+            if msg.type == protocol.PONG:
+                self._pings.append(Ping(data["sent"], data["received"], data["answered"], time.time_ns()))
+            else:
+                self._on_message(msg.type, data)
+        except Exception as error:  # noqa: BLE001 - Locust would swallow it, and the worker would wait for ever
+            self._on_fault(error)
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
         """Send a message, which may be lost: what matters is repeated by the caller."""

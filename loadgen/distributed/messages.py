@@ -1,10 +1,11 @@
-"""What messages to the master must hold. The port is open to whoever reaches it, so none is believed unread.
+"""What messages between a master and its workers must hold. None is believed unread.
 
-`read` takes the bytes of a message and gives its kind and data, which are as they should be, and whose texts hold
-nothing that a terminal would obey. What the fields mean is said where they are made.
+The master's port is open to whoever reaches it, and a worker may have been given the address of another program. `read`
+and `read_from_master` take the bytes of a message and give its kind and data, which are as they should be; the texts of
+a worker hold nothing that a terminal would obey. What the fields mean is said where they are made.
 """
 
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -77,6 +78,63 @@ class _Refusal(_Shape):
     remedy: str
 
 
+class _Ack(_Shape):
+    index: int
+
+
+class _Spawn(_Shape):
+    timestamp: float
+    user_classes_count: dict[str, _Count]
+    host: str | None
+    stop_timeout: float | None
+    parsed_options: dict[str, Any]
+
+
+class _UserCount(_Shape):
+    user_count: _Count
+
+
+class _Welcome(_Shape):
+    name: str
+
+
+class _TurnedAway(_Shape):
+    what: str
+    remedy: str
+
+
+class _Pong(_Sent):
+    received: _Time
+    answered: _Time
+
+
+class _File(_Shape):
+    size: _Count
+    digest: str
+
+
+class _ShardForm(_Shape):
+    plan: dict[str, Any]
+    job: dict[str, Any]
+    files: dict[str, _File]
+    first: _Count
+    of: _Count
+
+
+class _Go(_Shape):
+    t0_unix_ns: _Time
+
+
+class _Stored(_Shape):
+    name: str
+    upto: _Count
+
+
+class _StopOrder(_Shape):
+    why: str
+    gone: bool
+
+
 class _Piece(_Shape):
     name: str
     offset: _Count
@@ -135,6 +193,8 @@ class _End(_Shape):
     failure: str | None
     unstamped: _Count
     reads: _Count
+    acks_delayed: bool = False
+    waiting_peers: list[str] = []
 
 
 class _Crashed(_Shape):
@@ -151,16 +211,29 @@ class _Warning(_Shape):
     text: str
 
 
+def _adapters(shapes: dict[str, Any]) -> dict[str, TypeAdapter[Any]]:
+    return {kind: TypeAdapter(shape) for kind, shape in shapes.items()}
+
+
 # By kind: Locust's own that a worker has reason to send, and ours.
-_DATA: Final[dict[str, TypeAdapter[Any]]] = {
-    kind: TypeAdapter(cast(Any, shape))
-    for kind, shape in {
+_OF_WORKERS: Final = _adapters(
+    {
         "client_ready": str, "client_stopped": None, "heartbeat": _Heartbeat, "stats": _Stats, "spawning": None,
         "spawning_complete": _Users, "logs": _Logs, "quit": None, "exception": _UserError,
         protocol.HELLO: _Hello, protocol.PING: _Sent, protocol.PREPARED: _Prepared, protocol.REFUSED: _Refusal,
         protocol.REPORT: _Report, protocol.SPOOL: _Piece, protocol.DRAINED: _ClockOffset,
-    }.items()
-}  # fmt: skip
+    }
+)  # fmt: skip
+# And those of a master.
+_OF_MASTER: Final = _adapters(
+    {
+        "ack": _Ack, "heartbeat": None, "spawn": _Spawn, "spawning_complete": _UserCount, "stop": None, "quit": None,
+        "reconnect": None,
+        protocol.WELCOME: _Welcome, protocol.TURNED_AWAY: _TurnedAway, protocol.PONG: _Pong,
+        protocol.SHARD: _ShardForm, protocol.FILE: _Piece, protocol.GO: _Go, protocol.STORED: _Stored,
+        protocol.WIND_DOWN: _StopOrder, protocol.STOP: _StopOrder, protocol.DISMISSED: _Shape,
+    }
+)  # fmt: skip
 # By op: what a report holds, which the harness believes.
 _REPORTS: Final[dict[str, type[_Shape]]] = {
     "tick": _Tick, "closing": _Closing, "event": _Event, "unauthorized": _Shape, "end": _End, "crashed": _Crashed,
@@ -168,7 +241,7 @@ _REPORTS: Final[dict[str, type[_Shape]]] = {
 }  # fmt: skip
 
 
-def unpacked(payload: bytes) -> tuple[Any, Any, Any]:
+def _unpacked(payload: bytes) -> tuple[Any, Any, Any]:
     """Kind, data and sender of a message in Locust's form, unchecked. Raises `Ignored` for bytes that are none."""
     try:
         kind, data, sender = msgpack.loads(payload, strict_map_key=False)
@@ -179,16 +252,28 @@ def unpacked(payload: bytes) -> tuple[Any, Any, Any]:
 
 def read(connection: str, payload: bytes) -> tuple[str, Any]:
     """Kind and data of a message as a master may take it. Raises `Ignored` for anything else."""
-    kind, data, sender = unpacked(payload)
+    kind, data, sender = _unpacked(payload)
     # A message speaks for its own connection only, whatever name it bears.
-    if sender != connection or not isinstance(kind, str) or kind not in _DATA:
+    if sender != connection or not isinstance(kind, str) or kind not in _OF_WORKERS:
         raise Ignored(Reason.UNREADABLE)
     try:
         data = _without_commands(data)
-        _DATA[kind].validate_python(data, strict=True)
+        _OF_WORKERS[kind].validate_python(data, strict=True)
         if kind == protocol.REPORT:
             _REPORTS[data["message"].get("op")].model_validate(data["message"])
     except (ValidationError, KeyError, TypeError, RecursionError) as error:
+        raise Ignored(Reason.UNREADABLE) from error
+    return kind, data
+
+
+def read_from_master(payload: bytes) -> tuple[str, Any]:
+    """Kind and data of a message as a worker may take it. Raises `Ignored` for anything else."""
+    kind, data, _ = _unpacked(payload)
+    if not isinstance(kind, str) or kind not in _OF_MASTER:
+        raise Ignored(Reason.UNREADABLE)
+    try:
+        _OF_MASTER[kind].validate_python(data, strict=True)
+    except ValidationError as error:
         raise Ignored(Reason.UNREADABLE) from error
     return kind, data
 

@@ -132,13 +132,9 @@ class WorkerSocket(zmqrpc.Client):
             try:
                 payload = data if self._seal is None else self._seal.open(_MASTER, data).payload or None
                 if payload is not None:  # else a greeting
-                    return Message(*messages.unpacked(payload))  # type: ignore[no-untyped-call]
+                    return Message(*messages.read_from_master(payload), _MASTER)  # type: ignore[no-untyped-call]
             except Ignored as ignored:
-                self.ignore(ignored.reason)
-
-    def ignore(self, reason: Reason) -> None:
-        """Count a message that is not heard."""
-        self._on_ignored(reason)
+                self._on_ignored(ignored.reason)
 
 
 class Sockets:

@@ -45,7 +45,7 @@ _SHIP_S: Final = 60.0
 # A master that has been silent for so long (it has heartbeats each second) may have ended.
 _ENDED_S: Final = 4.0
 
-_ALONE: Final = 1
+_FAILED: Final = 1  # or lost its master
 _REFUSED: Final = 2
 _INTERRUPTED: Final = 130
 
@@ -87,6 +87,7 @@ class WorkerRun:
         try:
             self._join(host, port, wait_s)
             keeper = gevent.spawn(self._watch)
+            keeper.link_exception(lambda greenlet: self._on_fault(greenlet.exception))
             try:
                 self._take_part()
             finally:
@@ -102,7 +103,8 @@ class WorkerRun:
             remedy="Start it with `tailgate run SPEC --expect-workers N --bind ADDRESS` and check address and port.",
         )
         with gevent.Timeout(wait_s, nobody):
-            self._link = MasterLink(self._environment, host, port, self._seal, self._on_master_message, print_line)
+            heard = self._on_master_message
+            self._link = MasterLink(self._environment, host, port, self._seal, heard, self._on_fault, print_line)
             about = {
                 "version": protocol.VERSION, "protocol": protocol.PROTOCOL, "name": self._name, "pid": os.getpid(),
                 "injectors": len(self._coordinator), "alone_s": self._alone_s,
@@ -170,15 +172,15 @@ class WorkerRun:
             shutil.rmtree(self._inputs.folder, ignore_errors=True)
         else:
             print_line(f"the master does not hold all records; the others are kept in {self._inputs.folder}")
-            self._exit_code = self._exit_code or _ALONE
+            self._exit_code = self._exit_code or _FAILED
         self._link.close()
         return self._exit_code
 
-    def interrupted(self) -> None:
+    def interrupted(self, by: str) -> None:
         """On Ctrl-C or SIGTERM, end the load, send the records, and leave."""
         self._exit_code = _INTERRUPTED
         if self._welcomed.ready():
-            self._link.report({"op": "event", "kind": "worker", "text": "was interrupted (Ctrl-C)"})
+            self._link.report({"op": "event", "kind": "worker", "text": f"was interrupted ({by})"})
             self._end("the worker was interrupted")
         else:
             # Waiting for a master is one long call.
@@ -209,7 +211,7 @@ class WorkerRun:
             if self._alone and not self._over.is_set():
                 ended = f", and nobody listens at {self._link.master} any more" if self._master_ended else ""
                 print_line(f"the master was not heard of for {self._link.silent_s():.0f} s{ended}")
-                self._end("the master is gone", _ALONE)
+                self._end("the master is gone", _FAILED)
 
     @property
     def _alone(self) -> bool:
@@ -221,6 +223,20 @@ class WorkerRun:
     def _refuse(self, why: dict[str, str]) -> None:
         self._link.send(protocol.REFUSED, why)
         gevent.sleep(0.5)  # it must be on its way before the connection closes
+
+    def _on_fault(self, error: Exception) -> None:
+        """End the worker when it failed itself at what the master said, and tell the master."""
+        if self._over.is_set():
+            return
+        what = f"the worker failed: {error if isinstance(error, OSError) else repr(error)}"
+        if not self._welcomed.ready():
+            self._welcomed.set_exception(UserError(what))
+            return
+        if self.load_started:
+            self._link.report({"op": "event", "kind": "worker", "text": what})
+        else:
+            self._refuse({"what": what, "where": "", "remedy": ""})
+        self._end(what, _FAILED)
 
     # --- messages of the coordinator and the master ----------------------------------------------------------
 
@@ -262,7 +278,7 @@ class WorkerRun:
             case protocol.WIND_DOWN if self.load_started:
                 self._coordinator.wind_down(data["why"])
             case protocol.WIND_DOWN | protocol.STOP if not self._dismissed.is_set():
-                self._end(data["why"], _ALONE if data["gone"] else 0)
+                self._end(data["why"], _FAILED if data["gone"] else 0)
             case protocol.DISMISSED:
                 self._dismissed.set()
                 self._over.set()
@@ -302,8 +318,8 @@ def main() -> int:
     try:
         seal = _seal(a.host, a.token_env)
         run = WorkerRun(a.injectors, LocalInputs(a.folder, a.key_variable, a.locustfile), a.name, a.alone, seal)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            gevent.signal_handler(number, run.interrupted)
+        gevent.signal_handler(signal.SIGINT, run.interrupted, "Ctrl-C")
+        gevent.signal_handler(signal.SIGTERM, run.interrupted, "SIGTERM")
         return run.serve(a.host, a.port, a.wait)
     except UserError as error:
         if run is None or not run.load_started:

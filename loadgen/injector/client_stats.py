@@ -16,6 +16,8 @@ from tailgate.loadgen.injector.kernel_timestamps import clock_step_probe
 from tailgate.loadgen.injector.machine_time import WaitingTime
 from tailgate.loadgen.records import lag_histogram
 
+_HELD_BACK = 3
+
 
 class ClientStats:
     """Counters of the current interval; `close_interval` turns them into a row of CLIENT_SCHEMA."""
@@ -32,7 +34,10 @@ class ClientStats:
         self.dispatched = self.finished = 0
         self.in_flight = self.in_flight_max = 0
         self.kernel_stamps = True  # whether connections ask for them
-        self.delayed_acks = False
+        self.delayed_acks = "loopback"  # of which servers: loopback | always | never
+        self.acks_delayed = False  # of any answer
+        self.waiting_peers: set[str] = set()  # servers that wait for acknowledgements
+        self._held_back: dict[str, list[int]] = {}  # by server: answers that looked held back, and answers looked at
         self.unstamped = 0  # reads without a kernel stamp, in all
         self.all_reads = 0
         # Integral of the number in flight over this interval, as a sum: each end's time less each begin's, and at the
@@ -60,6 +65,17 @@ class ClientStats:
         offset = clock_step_probe()
         self._clock_jump_ns = max(self._clock_jump_ns, abs(offset - self._clock_seen_ns))
         self._clock_seen_ns = offset
+
+    def delayed_acks_seen(self, server: str, *, held: bool) -> None:
+        """Count an answer whose acknowledgements were delayed, and whether it looked as if that had held it back.
+
+        One of them may look so by chance: it takes half of a server's answers, and three.
+        """
+        counts = self._held_back.setdefault(server, [0, 0])
+        counts[0] += held
+        counts[1] += 1
+        if counts[0] >= _HELD_BACK and 2 * counts[0] >= counts[1]:
+            self.waiting_peers.add(server)
 
     def began(self, at_ns: int, dispatch_lag_ns: int) -> None:
         """Count a request that was dispatched at ``at_ns``: the very reading of the clock that its record has."""

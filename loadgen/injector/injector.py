@@ -288,6 +288,8 @@ class Injector:
                 "failure": self._recorder.failure,
                 "unstamped": self._stats.unstamped,
                 "nice": self._nice,
+                "acks_delayed": self._stats.acks_delayed,
+                "waiting_peers": sorted(self._stats.waiting_peers),
                 "reads": self._stats.all_reads,
                 **self._live_stats.totals(),
             }

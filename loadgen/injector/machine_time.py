@@ -6,12 +6,15 @@ time, of all cores, in clock ticks). Where they can't be read nothing is known, 
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 from typing import Final
 
 _SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 _STAT: Final = Path("/proc/stat")
 _AUTOGROUP: Final = Path("/proc/self/autogroup")
+_STATUS: Final = Path("/proc/self/status")
+_CAP_SYS_NICE: Final = 1 << 23
 _STEAL_FIELD: Final = 8  # of the line `cpu`: name, user, nice, system, idle, iowait, irq, softirq, steal
 _GIGA: Final = 1_000_000_000
 # Before other processes of ordinary kind, and behind the kernel's own threads.
@@ -29,6 +32,18 @@ def take_priority() -> int:
         if os.getsid(0) == os.getpid() and _AUTOGROUP.exists():
             _AUTOGROUP.write_text(str(NICE))
     return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def may_take_priority() -> bool:
+    """Whether `take_priority` would get what it asks for: by capability, or by the limit that is set for niceness."""
+    with contextlib.suppress(OSError, ValueError):
+        limit = resource.getrlimit(resource.RLIMIT_NICE)[0]  # 20 - the lowest niceness (getrlimit(2))
+        if limit == resource.RLIM_INFINITY or 20 - limit <= NICE:
+            return True
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.partition(":")[2], 16) & _CAP_SYS_NICE)
+    return False
 
 
 class WaitingTime:

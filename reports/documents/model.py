@@ -221,7 +221,9 @@ def facts(
     return Table(head, [row for row in rows if row[1]], title, depth=depth)
 
 
-def simulated(several: bool) -> Banner:
+def simulated(several: bool, virtual: bool = False) -> Banner:
     targets = "targets are the embedded engine, not real servers"
     what = targets if several else "target is the embedded engine, not a real server"
+    if virtual:
+        what += ", and the clock is virtual: nothing was sent"
     return Banner("SIMULATED", f"the {what}", "sim", Depth.ALL)

@@ -12,13 +12,12 @@ from tailgate.reports.documents.render.csv import csv
 from tailgate.reports.documents.render.junit import Case, junit
 from tailgate.reports.documents.render.markdown import markdown
 from tailgate.reports.documents.run.write import cases
-from tailgate.reports.metrics.catalogue import COMPARED, metric_of
-from tailgate.reports.summary.model import Summary
-from tailgate.workloads.common.formatting import counted, plain
+from tailgate.reports.metrics.catalogue import COMPARED, Metric, metric_of
+from tailgate.reports.summary.model import EXIT_CODES, Outcome, Summary
+from tailgate.workloads.common.formatting import counted, dollars, plain
 
 Reported = Sequence[tuple[Path, Summary]]
 SCHEMA: Final = "tailgate.runs/1"
-_CODES: Final = {"PASS": 0, "INCONCLUSIVE": 3, "FAIL": 1, "INVALID": 4}  # the worst last
 _SHOWN: Final = tuple(map(metric_of, (
     "ttft.p50", "ttft.p99", "tpot.mean", "e2e.p99", "output_tokens_per_s", "errors", "attained",
     "cost.per_million_output",
@@ -27,13 +26,13 @@ _SHOWN: Final = tuple(map(metric_of, (
 
 def several_document(runs: Reported) -> doc.Document:
     metrics = [m for m in _SHOWN if any(summary.value(m.path) is not None for _, summary in runs)]
-    head = ["run", "verdict", "ok", *(f"{m.label}, {m.unit}" if m.unit in ("ms", "%") else m.label for m in metrics)]
+    head = ["run", "verdict", "ok", *(metric.with_unit for metric in metrics)]
     rows: list[doc.Row] = []
     for path, summary in runs:
         verdict = doc.TableCell(summary.verdict, tone=doc.TONES[summary.verdict])
         load = summary.load.requests
-        figures = [None if (v := summary.value(m.path)) is None else m.scale * v for m in metrics]
-        rows.append([str(path), verdict, f"{load['ok']:,} of {load['planned']:,}", *map(plain, figures)])
+        figures = [_figure(metric, summary.value(metric.path)) for metric in metrics]
+        rows.append([str(path), verdict, f"{load['ok']:,} of {load['planned']:,}", *figures])
     notes = [doc.Note(s.why, f"{path}:") for path, s in runs if s.verdict != "PASS"]
     return doc.Document(
         title=counted(len(runs), "run"),
@@ -45,19 +44,23 @@ def several_document(runs: Reported) -> doc.Document:
     )
 
 
+def _figure(metric: Metric, value: float | None) -> str:
+    return dollars(value) or "-" if metric.unit == "$" else plain(None if value is None else metric.scale * value)
+
+
 def several_exit_code(runs: Reported) -> int:
     """Of the worst run: INVALID (also one that was interrupted) before FAIL before INCONCLUSIVE before PASS."""
-    return _CODES[_worst(runs)]
+    return EXIT_CODES[_worst(runs)]
 
 
-def _worst(runs: Reported) -> str:
-    return max((summary.verdict for _, summary in runs), key=[*_CODES].index)
+def _worst(runs: Reported) -> Outcome:
+    return max((summary.verdict for _, summary in runs), key=[*EXIT_CODES].index)
 
 
 def _how_many(runs: Reported) -> str:
     """`3 runs: 1 INVALID, 2 PASS.`, the worst first."""
     verdicts = [summary.verdict for _, summary in runs]
-    each = ", ".join(f"{verdicts.count(word):,} {word}" for word in reversed(_CODES) if word in verdicts)
+    each = ", ".join(f"{verdicts.count(word):,} {word}" for word in reversed(EXIT_CODES) if word in verdicts)
     return f"{counted(len(runs), 'run')}: {each}."
 
 

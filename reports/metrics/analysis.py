@@ -227,11 +227,11 @@ class Analysis:
 
     @cached_property
     def _sampled(self) -> telemetry.Telemetry | None:
-        return None if "server.parquet" in self.run.problems else telemetry.read_server(self.run.path)
+        return self.run.sampled("server")
 
     @cached_property
     def gpu(self) -> telemetry.Telemetry | None:
-        return None if "gpu.parquet" in self.run.problems else telemetry.read_gpu(self.run.path)
+        return self.run.sampled("gpu")
 
     @cached_property
     def dispatch_lag_ms(self) -> Floats:
@@ -250,7 +250,11 @@ class Analysis:
 
 def analyse(run_dir: Path | str) -> Analysis:
     """Work out a collected run directory."""
-    run = load_run(run_dir)
+    return analyse_run(load_run(run_dir))
+
+
+def analyse_run(run: Run) -> Analysis:
+    """Work out a run."""
     arrivals = scan(run, bin_ns(run), slowest_rows(run, HOW_MANY))
     return Analysis(run, arrivals, figures(run, arrivals), parse(run.manifest.spec.get("slo")))
 

@@ -111,14 +111,21 @@ def chunks(run: Run) -> Iterator[Chunk]:
     """The arrivals of a run, a row group at a time; nothing if they were not kept."""
     if "arrivals.parquet" in run.problems:
         return
+    for table in _parts(run):
+        for low in range(0, table.num_rows, step := _rows_at_once(table)):
+            yield _chunk(table.slice(low, step), run.index)
+
+
+def _parts(run: Run) -> Iterator[Any]:
+    if run.tables is not None:
+        yield run.tables["arrivals.parquet"]
+        return
     with pq.ParquetFile(path := run.path / "arrivals.parquet") as file:
         for group in range(file.num_row_groups):
             try:
-                table = file.read_row_group(group, use_threads=False)
+                yield file.read_row_group(group, use_threads=False)
             except (OSError, pa.ArrowException) as error:
                 raise damaged(path, error) from error
-            for low in range(0, table.num_rows, step := _rows_at_once(table)):
-                yield _chunk(table.slice(low, step), run.index)
 
 
 def _rows_at_once(table: Any) -> int:

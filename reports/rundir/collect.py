@@ -82,6 +82,19 @@ def _collect(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "spool", ignore_errors=True)
 
 
+def requests_of(reported: Any, plan: Any, manifest: Manifest) -> Any:
+    """The table of `requests.parquet` of a run whose load generator reported all that it sent.
+
+    Args:
+        reported: what was sent, sorted by index: columns of `SPOOL_SCHEMA`, without arrivals.
+        plan: the run's plan.
+        manifest: the run's; its clock marks tell which rows' time came, and in a closed loop their phase.
+    """
+    if manifest.loop == "open":
+        reported = _with_unreported(reported, plan, manifest, [], -1)
+    return _joined(reported, plan, manifest)
+
+
 def _read_plan(run_dir: Path) -> Any:
     path = run_dir / "plan.parquet"
     columns = ["index", "at_ns", "session", "turn", "think_ns", "class", "tenant", "phase"]

@@ -84,7 +84,12 @@ class Manifest(pydantic.BaseModel):
     versions: dict[str, str] = {}
     injectors: int = 1
     workers: list[dict[str, Any]] = []  # of a distributed run: name, injectors, version, clock offset and its error
-    stamp: Literal["kernel", "user", "mixed"] = "kernel"  # mixed: the kernel's, but for too many reads
+    # mixed: the kernel's, but for too many reads; virtual: nothing was read, see `clock`
+    stamp: Literal["kernel", "user", "mixed", "virtual"] = "kernel"
+    clock: Literal["real", "virtual"] = "real"  # virtual: a simulation, in which no load generator took part
+    # What the machine was expected to measure to before the load: `harness.host.expected_error.ExpectedError`.
+    expected_error: dict[str, Any] = {}
+    acks_delayed: bool | None = None  # whether tokens were acknowledged several at a time, of any server
     injector_nice: int | None = None  # niceness of the injectors, the worst of them: below 0 they go before others
     # `gpu`: how GPUs were sampled; `settle`: the warm-up that waited for a steady pace; `several_behind`: the URLs
     # behind which more than one server answered before the load.

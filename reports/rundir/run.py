@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 from tailgate.loadgen.records import ARRIVALS_SCHEMA, CENSORED_COLUMN, CLIENT_SCHEMA
 from tailgate.reports.rundir.manifest import Manifest, altered
 from tailgate.reports.rundir.parquet_files import problem, read_requests, read_table
-from tailgate.reports.rundir.telemetry import GPU_SCHEMA, HOST_SCHEMA, SERVER_SCHEMA
+from tailgate.reports.rundir.telemetry import (
+    GPU_SCHEMA,
+    HOST_SCHEMA,
+    SERVER_SCHEMA,
+    SOURCES,
+    Telemetry,
+    read_gpu,
+    read_server,
+)
 from tailgate.reports.rundir.usage import output_contradicted, planned_is_limit
 from tailgate.workloads.common.arrays import Floats, Ints, Mask
 from tailgate.workloads.table.columns import PLAN_SCHEMA
@@ -46,9 +54,31 @@ class Run:
     problems: Mapping[str, str]  # file name -> why it can't be used
     altered: Mapping[str, str]  # file name -> how it is not what the manifest's checksum says
     absent: tuple[str, ...] = ()  # columns that requests.parquet lacks: they are null
+    tables: Mapping[str, Any] | None = None  # of a run without files: what would stand in them, by file name
+
+    @classmethod
+    def in_memory(cls, manifest: Manifest, tables: Mapping[str, Any]) -> "Run":
+        """A run without files: tables by the names that their files would have, `requests.parquet` among them."""
+        problems = {name: "is missing from the run" for name in _OPTIONAL if name not in tables}
+        return cls(Path(manifest.run), manifest, tables["requests.parquet"], problems, {}, (), tables)
+
+    def stored(self, name: str, columns: list[str] | None = None) -> Any:
+        """A file's table. UserError if it is missing or damaged."""
+        if self.tables is None:
+            return read_table(self.path / name, columns)
+        return self.tables[name] if columns is None else self.tables[name].select(columns)
 
     def __len__(self) -> int:
         return int(self.requests.num_rows)
+
+    def sampled(self, kind: Literal["server", "gpu"]) -> Telemetry | None:
+        """The servers' or the GPUs' samples; None where there are none."""
+        if (name := f"{kind}.parquet") in self.problems:
+            return None
+        if self.tables is None:
+            return read_server(self.path) if kind == "server" else read_gpu(self.path)
+        table = self.tables[name]
+        return Telemetry(table, SOURCES[kind]) if table.num_rows else None
 
     def column(self, name: str) -> Floats:
         """A numeric column of `requests.parquet` as float64, NaN for null, and for counts of tokens that can't be."""
@@ -128,7 +158,7 @@ class Run:
         """`client.parquet`, empty where it is missing."""
         if "client.parquet" in self.problems:
             return CLIENT_SCHEMA.empty_table()
-        return read_table(self.path / "client.parquet")
+        return self.stored("client.parquet")
 
     @property
     def cache_block_tokens(self) -> int | None:
@@ -145,7 +175,7 @@ class Run:
         """
         if "plan.parquet" in self.problems:
             return None
-        plan = read_table(self.path / "plan.parquet", _OF_PLAN)
+        plan = self.stored("plan.parquet", _OF_PLAN)
         size = int((plan.schema.metadata or {}).get(b"tailgate.block_tokens", b"0"))
         if not size or not pc.sum(pc.list_value_length(plan["prefix_blocks"])).as_py():
             return None
@@ -220,6 +250,8 @@ def keeps_intervals(run: Run) -> bool:
     """Whether the run's arrivals say which of them are not exact; older runs' don't."""
     if "arrivals.parquet" in run.problems:
         return False
+    if run.tables is not None:
+        return CENSORED_COLUMN in run.tables["arrivals.parquet"].column_names
     return CENSORED_COLUMN in pq.read_schema(run.path / "arrivals.parquet").names
 
 

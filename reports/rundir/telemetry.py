@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from tailgate.reports.rundir.parquet_files import read_table
 from tailgate.workloads.common.arrays import Floats, Ints
 
+# The columns that tell sources apart.
+SOURCES: Final = {"server": ("endpoint", "labels"), "gpu": ("gpu",)}
 # A source's last sample holds for this many of its usual intervals.
 _HOLD: Final = 3.0
 
@@ -257,11 +259,11 @@ def histogram(
 
 def read_server(run_dir: Path) -> Telemetry | None:
     """`server.parquet`; None if the run has none."""
-    return _read(run_dir / "server.parquet", ("endpoint", "labels"))
+    return _read(run_dir / "server.parquet", SOURCES["server"])
 
 
 def read_gpu(run_dir: Path) -> Telemetry | None:
-    return _read(run_dir / "gpu.parquet", ("gpu",))
+    return _read(run_dir / "gpu.parquet", SOURCES["gpu"])
 
 
 def _read(path: Path, source: tuple[str, ...]) -> Telemetry | None:

@@ -8,7 +8,7 @@ that a run has nothing for are None, stored as `{}`. `reports.summary.summary` m
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from tailgate.reports.cost.cost import Cost
 from tailgate.reports.cost.energy import Energy
@@ -24,6 +24,10 @@ from tailgate.reports.telemetry.deployment import DeploymentMemory, Lifecycle
 from tailgate.reports.telemetry.gpu import GpuView
 from tailgate.reports.telemetry.server import ServerView
 from tailgate.reports.validity.client import Check
+
+Outcome = Literal["PASS", "INCONCLUSIVE", "FAIL", "INVALID"]
+# Of a run's and of a gate's verdict, in the order of severity: the worst last.
+EXIT_CODES: Final[dict[Outcome, int]] = {"PASS": 0, "INCONCLUSIVE": 3, "FAIL": 1, "INVALID": 4}
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,10 @@ class ClientSummary:
     workers: list[dict[str, Any]]
     stamp: str
     turnaround_lag_ms: dict[str, float | None] | None = None  # of a closed loop
+    # By `ttft` and `itl`: half of the own error of p99 that was expected of this machine before the load.
+    expected_error_ms: dict[str, float] | None = None
 
-    OPTIONAL: ClassVar = ("turnaround_lag_ms",)
+    OPTIONAL: ClassVar = ("turnaround_lag_ms", "expected_error_ms")
 
 
 @dataclass(frozen=True)
@@ -200,8 +206,8 @@ class Summary:
     invalid_reasons: list[str]
     simulated: bool
     state: str
-    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
-    exit_code: int  # 0 PASS, 1 FAIL, 3 INCONCLUSIVE, 4 INVALID, 130 interrupted
+    verdict: Outcome
+    exit_code: int  # that of EXIT_CODES, or 130 where a person interrupted the run
     why: str
     load: LoadSummary
     latency_ms: dict[str, LatencySummary]

@@ -198,7 +198,12 @@ def client(analysis: Analysis) -> model.ClientSummary:
         workers=run.manifest.workers,
         stamp=run.manifest.stamp,
         turnaround_lag_ms=histogram("turnaround_lag") if run.manifest.loop == "closed" else None,
+        expected_error_ms=_expected(run.manifest.expected_error),
     )
+
+
+def _expected(error: Mapping[str, Any]) -> dict[str, float] | None:
+    return {name: error[f"{name}_ms"] for name in ("ttft", "itl")} if error else None
 
 
 def _lags(lags: Floats) -> dict[str, float | None]:

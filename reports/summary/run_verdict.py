@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.summary.model import Errors, LoadSummary
+from tailgate.reports.summary.model import EXIT_CODES, Errors, LoadSummary, Outcome
 from tailgate.reports.summary.objective_model import Judgement
 from tailgate.reports.summary.objectives import Judged
 from tailgate.reports.validity.cause import cause
@@ -17,9 +16,13 @@ from tailgate.reports.validity.client import Check
 class RunVerdict:
     """As it stands in a summary."""
 
-    verdict: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
-    exit_code: int
+    verdict: Outcome
     why: str
+    by_hand: bool = False  # a person interrupted the run
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.by_hand else EXIT_CODES[self.verdict]
 
 
 def run_verdict(
@@ -29,22 +32,22 @@ def run_verdict(
     if failed:
         by_hand = manifest.state == "interrupted" and not manifest.recovered
         found = cause(failed)
-        return RunVerdict("INVALID", 130 if by_hand else 4, f"{found.happened} {found.remedy}".rstrip())
+        return RunVerdict("INVALID", f"{found.happened} {found.remedy}".rstrip(), by_hand)
     by_budget = manifest.state == "aborted" and manifest.aborted_by == "spend"
     if manifest.state == "aborted" and not by_budget:
         why = manifest.state_reason or "a condition of abort_if held"
-        return RunVerdict("FAIL", 1, f"The run was aborted: {why}.")
+        return RunVerdict("FAIL", f"The run was aborted: {why}.")
     if not load.requests["ok"] and (errors.failed or not by_budget):
-        return RunVerdict("FAIL", 1, "No request of the measure phase ended ok.")
+        return RunVerdict("FAIL", "No request of the measure phase ended ok.")
     broken = [j for j in judged if j.result is Judgement.BROKEN]
     unsure = [j for j in judged if j.result is Judgement.UNDECIDED]
     if broken:
-        return RunVerdict("FAIL", 1, f"Broken: {_listed(broken)}.")
+        return RunVerdict("FAIL", f"Broken: {_listed(broken)}.")
     if by_budget:
-        return RunVerdict("INCONCLUSIVE", 3, f"The budget ended the run before its time: {manifest.state_reason}.")
+        return RunVerdict("INCONCLUSIVE", f"The budget ended the run before its time: {manifest.state_reason}.")
     if unsure:
-        return RunVerdict("INCONCLUSIVE", 3, f"Can't tell: {_listed(unsure)}.")
-    return RunVerdict("PASS", 0, _all_met(judged) if judged else "Measured; no objective was given (--slo).")
+        return RunVerdict("INCONCLUSIVE", f"Can't tell: {_listed(unsure)}.")
+    return RunVerdict("PASS", _all_met(judged) if judged else "Measured; no objective was given (--slo).")
 
 
 def _all_met(judged: Sequence[Judged]) -> str:

@@ -30,7 +30,7 @@ from tailgate.reports.validity.client import client_checks
 from tailgate.reports.validity.lateness import lateness_checks
 from tailgate.reports.validity.own_error import own_error_check
 from tailgate.reports.validity.server import server_checks
-from tailgate.reports.validity.state import state_checks, without_lost
+from tailgate.reports.validity.state import on_virtual_clock, state_checks, without_lost
 from tailgate.workloads.common.errors import UserError
 
 SCHEMA: Final = "tailgate.summary/1"
@@ -115,9 +115,10 @@ def summary_of(analysis: Analysis) -> Summary:
     judged = judge(analysis, bool(overloaded))
     causes = [check for check in checks if check.status == "noted"]
     checks.append(own_error_check(analysis, undecided_by_client(judged), causes))
+    checks = on_virtual_clock(analysis.run, checks)
     failed = [check for check in checks if check.status == "fail"]
     groups, workload = splits(analysis), workload_as_sent(analysis)
-    events, unreadable = read_events(analysis.run.path)
+    events, unreadable = read_events(analysis.run.path) if analysis.run.tables is None else ([], 0)
     remarks = [*manifest.notices, *parts.notices(analysis, groups, unreadable)]
     try:
         money = cost(analysis)

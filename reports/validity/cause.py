@@ -70,7 +70,7 @@ def _happened(check: Check) -> str:
         text = "{why}"
     value, most = (f"{plain(number)} {check.unit}".rstrip() for number in (check.value, check.bound))
     bound = f"; at most {most} is allowed" if check.bound else ""
-    return _sentence(text.format(why=check.why, value=value, bound=bound))
+    return _sentence(text.format(why=check.why, value=value, most=most, bound=bound))
 
 
 def _sentence(text: str) -> str:

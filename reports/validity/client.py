@@ -77,7 +77,7 @@ def client_checks(analysis: Analysis) -> Iterator[Check]:
 def _finished(run: Run) -> Check:
     missing = int(np.count_nonzero(run.is_text("status", "not_sent", "lost")))
     lost = " or not recorded" if run.is_text("status", "lost").any() else ""
-    gone = f"{missing:,} of {len(run):,} requests were not sent{lost}"
+    gone = f"{missing:,} of {len(run):,} requests were not sent{lost}" if missing else "no request is missing"
     reason = f" ({run.manifest.state_reason})" if run.manifest.state_reason else ""
     match run.manifest.state:
         case "interrupted" | "running":

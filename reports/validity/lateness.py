@@ -18,7 +18,7 @@ from tailgate.workloads.statistics import arrivals
 
 DISPATCH_LAG_MS: Final = 5.0
 TURNAROUND_LAG_MS: Final = 20.0
-RECEIVE_LAG_MS: Final = {"kernel": 5.0, "user": 1.0}
+RECEIVE_LAG_MS: Final = {"kernel": 5.0, "user": 1.0, "virtual": 0.0}
 COALESCED_SHARE: Final = 0.005
 BUSY_SHARE: Final = 0.85
 DISPERSION_SHARE: Final = 0.1

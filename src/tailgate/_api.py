@@ -141,8 +141,9 @@ def compare(*runs: Place, anyway: bool = False, html: Place | None = None) -> "C
 
 
 def gate(
-    policy: Place, *runs: Place, baseline: str | None = None, candidate: str | None = None, out: Place | None = None
-) -> GateResult:
+    policy: Place, *runs: Place, baseline: str | None = None, candidate: str | None = None, out: Place | None = None,
+    anyway: bool = False,
+) -> GateResult:  # fmt: skip
     """Is the candidate slower than the baseline? Measures pairs of runs, or judges those that there are.
 
     In a process of its own, as `run`.
@@ -152,6 +153,7 @@ def gate(
         runs: hold these runs against the policy's thresholds and measure nothing.
         baseline, candidate: globs of stored runs to compare; without them and `runs` the policy's targets are measured.
         out: folder for runs and documents; by default one below `runs/` if anything is measured, else none.
+        anyway: measure even where this machine's own error will hide what the policy asks.
 
     Raises:
         UserError: something is wrong with policy, runs, targets or environment.
@@ -161,6 +163,7 @@ def gate(
 
     flags = {"--policy": policy, "--baseline": baseline, "--candidate": candidate, "--out": out}
     words = [f"{flag}={fspath(value)}" for flag, value in flags.items() if value is not None]
+    words += ["--anyway"] if anyway else []
     details = json.loads(_tailgate("gate", *words, "--json", "--", *(fspath(run) for run in runs)))
     return GateResult(details["verdict"], details["exit_code"], details["why"], details)
 

@@ -2,7 +2,7 @@
 
 The CPU of whole runs (all processes, start and report included) over loads of 1, 4 and 16 times the requests, with 200
 tokens and with one, is fitted as  run + requests x request + chunks x chunk.  Beside it stands the floor: a client in
-plain C that only receives (tests/bench/plain_client.c), at the same rate against the same exact server.
+plain C that only receives (harness/calibrate/plain_client.c), at the same rate against the same exact server.
 
 `python tests/bench/bench_client_cost.py [OTHER_PYTHON]`: the second interpreter is another version's (its virtual
 environment), measured in turn with this one; the ratios are this one's over that one's.
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from bench_injector import HERE, Load, compiled, measured, serving
 
+PLAIN_CLIENT = HERE.parents[1] / "harness" / "calibrate" / "plain_client.c"
 RATE = 100  # requests/s: 20,000 chunks/s, which a slow machine still serves in time
 LOADS = [(2, 200), (8, 200), (32, 200), (8, 1), (32, 1)]  # seconds, tokens
 PARTS = ("a run, s", "a request, ms", "a chunk, us")
@@ -27,7 +28,7 @@ def floor(folder: Path, url: str) -> float:
     """CPU of the plain client, us a chunk."""
     compiler = shutil.which("cc")
     assert compiler is not None  # `compiled` has asked
-    subprocess.run([compiler, "-O2", "-o", str(folder / "plain"), str(HERE / "plain_client.c")], check=True)
+    subprocess.run([compiler, "-O2", "-o", str(folder / "plain"), str(PLAIN_CLIENT)], check=True)
     port = url.rpartition(":")[2]
     command = [str(folder / "plain"), port, str(RATE), "16", "200"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)

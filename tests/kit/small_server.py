@@ -1,6 +1,6 @@
 """The server of tests/kit/openai.py as a process: `python small_server.py PORT [how ...]`, with `how` as in `How`.
 
-die=N, slow=N: from the POST after the first N; status=N; key=K; child; tls=PEM.
+die=N, slow=N: from the POST after the first N; status=N; key=K; child; tls=PEM; ttft_ms=N.
 """
 
 import sys
@@ -15,4 +15,6 @@ if __name__ == "__main__":
     how: dict[str, Any] = {name: int(given[name] or 0) for name in ("die", "slow", "status") if name in given}
     if "tls" in given:
         how["tls"] = Path(given["tls"])
+    if "ttft_ms" in given:
+        how["pauses_s"] = (int(given["ttft_ms"]) / 1e3,)
     serve(int(sys.argv[1]), How(**how, key=given.get("key"), child="child" in given))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.kit.busy import skip_if_too_busy
 from tests.vllm.server import CONTEXT, MODEL, Server, environment, python
 
 pytestmark = [pytest.mark.vllm, pytest.mark.alone]
@@ -39,8 +40,7 @@ def test_the_same_vllm_on_both_sides_is_not_called_slower(server: Server, tmp_pa
         },
     )  # fmt: skip
     assert found["verdict"] != "FAIL", found["why"]
-    if found["verdict"] == "INVALID":
-        pytest.skip(f"not called slower, but the machine was too busy to measure: {found['why']}")
+    skip_if_too_busy(found)
     assert found["holds_for"].startswith("these launches only")
     assert found["differences"] == []
 

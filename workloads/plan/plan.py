@@ -21,11 +21,11 @@ from tailgate.workloads.common.arrays import Mask
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.common.file_digest import file_digest
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.plan.context_limit import limit_lengths, scaled_block
+from tailgate.workloads.plan.context_limit import LengthLimit, limit_lengths, scaled_block
 from tailgate.workloads.plan.prefixes import block_lists
 from tailgate.workloads.plan.request_classes import classes_of
 from tailgate.workloads.plan.sequence import RequestSequence, TraceSequence, names_of, sequence_of
-from tailgate.workloads.plan.session_starts import beginnings, groups_of, notices_of, span_s, started
+from tailgate.workloads.plan.session_starts import SessionGroup, beginnings, groups_of, notices_of, span_s, started
 from tailgate.workloads.sampling.random_streams import RandomStream
 from tailgate.workloads.table.columns import NO_TIME, PLAN_SCHEMA, Columns, check_size, last_timed, to_table
 from tailgate.workloads.table.hashing import canonical_hash, plan_hash
@@ -72,6 +72,20 @@ def make_plan(spec: WorkloadSpec, seed: int) -> Plan:
         span = _span_s(bounded, table)
     hashes = plan_hash(table), workload_hash(spec)
     return Plan(table, *hashes, spec.loop, tuple(notices), block_tokens, span)
+
+
+def open_columns(spec: WorkloadSpec, seed: int) -> Columns:
+    """An open loop's rows as in `make_plan`, for a simulation of many hours: no table, no hash, no prefix blocks.
+
+    ValueError for a closed loop, whose rows have no times, and for a locustfile, which has no rows.
+    """
+    spec = spec.resolved(Path())
+    if spec.loop == "closed" or spec.locustfile is not None:
+        raise ValueError("only an open loop has times")
+    bounded = _bounded(spec, seed)
+    if bounded.trace is not None:
+        return _trace_columns(bounded, seed)[0]
+    return _by_clock(_drawn(bounded, groups_of(bounded, classes_of(bounded)), seed)[0])
 
 
 def closed_rows(spec: WorkloadSpec, seed: int, start: int, count: int) -> pa.Table:
@@ -179,9 +193,20 @@ def _mean_gap_s(spec: WorkloadSpec, last_s: float, times: int) -> float:
 def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
     warmup_ns = round(spec.warmup * 1e9)
     if spec.trace is not None:
-        return _trace_table(spec, seed)
+        columns, sequence = _trace_columns(spec, seed)
+        return to_table(columns, *sequence.names, warmup_ns=warmup_ns), sequence.notices, sequence.block_tokens
     classes = classes_of(spec)
     groups = groups_of(spec, classes)
+    columns, limit, notices = _drawn(spec, groups, seed)
+    block_tokens = scaled_block(spec.block_tokens, limit.factor)
+    blocks = block_lists(classes, tuple(group.name for group in groups), seed, columns, block_tokens, limit.factor)
+    columns = _by_clock(columns.with_(prefix_blocks=blocks))
+    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), notices, block_tokens
+
+
+def _drawn(spec: WorkloadSpec, groups: list[SessionGroup], seed: int) -> tuple[Columns, LengthLimit, list[str]]:
+    """The rows that arrive and what was done to their lengths, session by session; blocks are not made yet."""
+    warmup_ns = round(spec.warmup * 1e9)
     span, until = _spans(spec, sum(group.rate for group in groups))
     end = _end_s(spec)
     while True:
@@ -199,15 +224,17 @@ def _open_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int
         last = float(chosen.at_ns.max()) / 1e9
         start_notices += beginnings(columns, spec.warmup, last if end is None or spec.requests is not None else end)
     columns, limit, notices = limit_lengths(chosen, spec.length_scale, spec.max_context, spec.over_context)
-    block_tokens = scaled_block(spec.block_tokens, limit.factor)
-    blocks = block_lists(classes, tuple(group.name for group in groups), seed, columns, block_tokens, limit.factor)
-    columns = columns.with_(prefix_blocks=blocks)
+    return columns, limit, [*start_notices, *notices]
+
+
+def _by_clock(columns: Columns) -> Columns:
+    """Sessions by the clock in order of time; others stay session by session."""
     if (columns.turn > 0).any() and (columns.at_ns != NO_TIME).all():
-        columns = columns.take(np.argsort(columns.at_ns, kind="stable"))  # sessions by the clock
-    return to_table(columns, *names_of(spec), warmup_ns=warmup_ns), [*start_notices, *notices], block_tokens
+        return columns.take(np.argsort(columns.at_ns, kind="stable"))
+    return columns
 
 
-def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], int]:
+def _trace_columns(spec: WorkloadSpec, seed: int) -> tuple[Columns, TraceSequence]:
     """A trace at its own times, or at those of the spec's arrivals."""
     sequence = TraceSequence(spec, seed)
     if spec.arrivals is None:
@@ -218,8 +245,7 @@ def _trace_table(spec: WorkloadSpec, seed: int) -> tuple[pa.Table, list[str], in
         columns = sequence.at_times(times)
     columns = columns.take(_wanted(spec, columns, _end_s(spec)))
     _refuse_empty(columns)
-    table = to_table(columns, *sequence.names, warmup_ns=round(spec.warmup * 1e9))
-    return table, sequence.notices, sequence.block_tokens
+    return columns, sequence
 
 
 def _spans(spec: WorkloadSpec, rate: float) -> tuple[float, float]:

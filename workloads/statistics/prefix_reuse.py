@@ -1,8 +1,8 @@
 """What a prefix cache can save of a plan: the tokens of each prompt that an earlier prompt began with.
 
-For `implied_reuse` the cache is unlimited; `lru_curve` has the hit rates of all sizes. Answers are not counted:
-what is re-sent of them is planned filler. A server's hit rate is at most the implied one, and equal to it where its
-cache is large enough and requests don't overlap.
+For `implied_reuse` the cache is unlimited; `lru_curve` has the hit rates of all sizes, `lru_hit_tokens` what each
+prompt finds in a cache of one size. Answers are not looked for: what is re-sent of them is planned filler. A server's
+hit rate is at most the implied one, and equal to it where its cache is large enough and requests don't overlap.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tailgate.workloads.common.arrays import Floats, Ints
 from tailgate.workloads.sampling.random_streams import mixed
-from tailgate.workloads.table.columns import block_counts, places_within
+from tailgate.workloads.table.columns import NO_TIME, block_counts, last_timed, places_within
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,59 @@ def lru_curve(ids: npt.NDArray[Any], points: int = 60) -> tuple[Floats, Floats]:
     ordered = np.sort(reuse)
     hits = np.searchsorted(ordered, windows, side="right") / n
     return footprint, hits
+
+
+def lru_hit_tokens(table: pa.Table, block_tokens: int, cache_tokens: int, granularity: int = 16) -> Ints:
+    """The tokens of each prompt that a least-recently-used cache of `cache_tokens` holds, without simulating it.
+
+    As in `lru_curve`, by average: what was used last within a window of so many tokens that they fill the cache is
+    still there. The window's working set grows by the share of tokens that weren't used within it (Denning and
+    Schwartz, "Properties of the working-set model", CACM 15(3), 1972); prompts and answers count, shared or not. A
+    later turn is taken to come when the pauses before it are over. Hits count in whole blocks of `granularity` tokens,
+    and a prompt's last token is always computed. It is off where working sets spread about their mean, where much of
+    the cache is in use, and where requests come in another order; docs/engine.md has figures.
+    """
+    prompt, output = (table.column(name).to_numpy().astype(np.int64) for name in ("prompt_tokens", "output_tokens"))
+    order = np.argsort(_about_when(table), kind="stable")
+    lists = table.column("prefix_blocks").combine_chunks()
+    lists = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) and lists.num_chunks else lists
+    counts = np.minimum(block_counts(lists), prompt // block_tokens)[order]  # whole ones
+    hits = np.zeros(len(prompt), np.int64)
+    if not counts.sum():
+        return hits
+    used = np.cumsum((prompt + output)[order])  # up to the end of each request
+    began = lists.offsets.to_numpy()[:-1][order]
+    starts, row, place = np.cumsum(counts) - counts, np.repeat(np.arange(len(counts)), counts), places_within(counts)
+    ids = lists.values.to_numpy().astype(np.uint64, copy=False)[began[row] + place]
+    chain = _chains(ids, starts, counts)
+    by_chain = np.lexsort((row, chain))
+    again = np.concatenate([[False], chain[by_chain][1:] == chain[by_chain][:-1]])
+    ago = np.full(len(row), np.inf)
+    later = by_chain[again]
+    ago[later] = used[row[later]] - used[row[by_chain[np.flatnonzero(again) - 1]]]
+    there = np.isfinite(ago) & (ago <= _window(np.sort(ago[later]), block_tokens / used[-1], cache_tokens))
+    broken = np.cumsum(~there)
+    whole = there & (broken == (broken - ~there)[starts[row]])
+    hits[order] = np.bincount(row, weights=whole, minlength=len(counts)).astype(np.int64) * block_tokens
+    return np.asarray(np.minimum(hits, prompt - 1) // granularity * granularity)
+
+
+def _window(ago: Floats, share: float, size: float) -> float:
+    """The window whose mean working set is `size`; `ago` are reuse times, ascending, each of a share of all use."""
+    left = 1.0 - share * np.arange(len(ago) + 1)  # of all use, what comes again later than so many of `ago`, or never
+    working_set = np.cumsum(np.diff(ago, prepend=0.0) * left[:-1])  # at each of `ago`
+    at = int(np.searchsorted(working_set, size))
+    if at < len(ago):
+        return float(ago[at] - (working_set[at] - size) / left[at])
+    return float("inf")
+
+
+def _about_when(table: pa.Table) -> Floats:
+    """When requests come if answers take no time."""
+    at_ns = table.column("at_ns").fill_null(NO_TIME).to_numpy()
+    pauses = np.cumsum(np.where(at_ns == NO_TIME, table.column("think_ns").to_numpy(), 0))
+    anchor = last_timed(at_ns)
+    return np.asarray(at_ns[anchor] + pauses - pauses[anchor], np.float64)
 
 
 def _footprint(window: int, n: int, distinct: int, first: Any, last: Any, reuse: Any) -> float:

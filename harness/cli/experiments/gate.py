@@ -13,6 +13,7 @@ from tailgate.harness.config.arguments import ALL_HELP, Parser
 from tailgate.workloads.common.errors import UserError
 
 if TYPE_CHECKING:
+    from tailgate.harness.experiments.core.campaign import Notify
     from tailgate.harness.experiments.core.estimate import CampaignEstimate
     from tailgate.harness.experiments.gate.outputs import GateOutputs
     from tailgate.harness.experiments.gate.run_specs import Experiment
@@ -86,31 +87,44 @@ def _measure(
     from tailgate.harness.experiments.gate.campaign import run_campaign
     from tailgate.harness.experiments.gate.policy_copy import POLICY, public_policy
 
-    experiment, _, extension = _planned(policy, policy_file)
+    experiment, _, extension = _planned(policy, policy_file, None if options.anyway else _notice(options))
     inputs = {POLICY: public_policy(policy_file)}
     if options.resume is not None:
         folder, new = resumed_folder(options.resume, inputs), False
     else:
         folder, new = new_folder(options.out, f"gate-{policy.name}", inputs), True
-
-    def notify(text: str) -> None:
-        if not (options.quiet or options.json):
-            print(text, file=sys.stderr, flush=True)
-
+    notify = _notice(options)
     with removed_if_nothing_was_measured(folder) if new else nullcontext():
         return asyncio.run(run_campaign(experiment, folder, _command(argv), extension, notify)), folder
 
 
-def _planned(policy: "Policy", policy_file: Path) -> "tuple[Experiment, tuple[CampaignEstimate, ...], bool]":
-    """The experiment, what it takes, and whether its extension fits into the budget."""
+def _notice(options: argparse.Namespace) -> "Notify":
+    """Says what happens now, where anybody wants to hear it."""
+    wanted = not (options.quiet or options.json)
+    return lambda text: print(text, file=sys.stderr, flush=True) if wanted else None
+
+
+def _planned(
+    policy: "Policy", policy_file: Path, notify: "Notify | None" = None
+) -> "tuple[Experiment, tuple[CampaignEstimate, ...], bool]":
+    """The experiment, what it takes, and whether its extension fits into the budget.
+
+    `notify` is told how well this machine will measure; one that can't measure it is refused. None: it isn't asked.
+    """
     from tailgate.harness.experiments.gate.estimate import estimate, require_budget
     from tailgate.harness.experiments.gate.feasibility import require_decidable
+    from tailgate.harness.experiments.gate.precision import require_precise
     from tailgate.harness.experiments.gate.run_specs import experiment
+    from tailgate.harness.host.load_probe import LoadProbe
 
+    probe = LoadProbe()
     planned = experiment(policy, policy_file.resolve().parent)
     require_decidable(planned)
     declared, extended = estimate(planned)
     fits = require_budget(policy, declared, extended)
+    if notify is not None:
+        for text in require_precise(planned, asyncio.run(probe.state())):
+            notify(text)
     return planned, (declared,) if extended is None else (declared, extended), fits
 
 
@@ -165,11 +179,11 @@ def _show(verdict: "Verdict", folder: Path | None, options: argparse.Namespace) 
 
         write_document(json_text(verdict), "json")
     else:
-        from tailgate.reports.documents.gate.write import print_verdict
-        from tailgate.reports.documents.render.terminal import standard_output
+        from tailgate.reports.documents.gate.document import gate_document
+        from tailgate.reports.documents.render.terminal import print_in_short, standard_output
 
         console = standard_output()
-        print_verdict(verdict, console, verdict_only=options.quiet, everything=options.all)
+        print_in_short(gate_document(verdict), console, verdict_only=options.quiet, everything=options.all)
         if folder is not None and not options.quiet:
             console.print(f"gate: {folder / 'gate.html'}", highlight=False, soft_wrap=True)
 
@@ -228,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sets", type=int, default=20_000, help="simulated sets of runs per condition (20000)")
     p.add_argument("--out", type=Path, help="folder for runs and documents (default: runs/<utc>-gate-<name>)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the interrupted gate in this folder")
+    p.add_argument("--anyway", action="store_true", help="measure even what this machine can't tell, as it says")
     p.add_argument("--junit", type=Path, help="write JUnit XML here too")
     p.add_argument("--markdown", type=Path, help="write the Markdown here too")
     p.add_argument("--history", type=Path, help="append the verdict to this file of JSON lines")

@@ -5,9 +5,13 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tailgate.harness.config.arguments import Parser
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tailgate.harness.experiments.gate.pilot import Proposal
 
 _NO_PILOT = ("pr", "nightly")
 
@@ -26,9 +30,9 @@ def run(argv: list[str]) -> int:
             remedy="Leave one of them out.",
         )
     spec = None if options.spec is None else _relative(options.spec, options.policy)
-    metrics, pairs, notes = _pilot(options) if options.pilot else (None, None, list[str]())
+    proposal = _pilot(options) if options.pilot else None
     purpose = PURPOSES[options.purpose] if options.purpose else GENERAL
-    write(options.policy, options.baseline, options.candidate, spec, metrics, pairs, notes, purpose)
+    write(options.policy, options.baseline, options.candidate, spec, proposal, purpose)
     print(f"policy: {options.policy}")
     print(options.policy.read_text().partition("\n")[0].removeprefix("# "))
     if options.purpose == "release":
@@ -47,7 +51,7 @@ def _warn_of_urls(options: argparse.Namespace) -> None:
         )
 
 
-def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, list[str]]:
+def _pilot(options: argparse.Namespace) -> "Proposal":
     from tailgate.harness.experiments.core.folder import removed_if_nothing_was_measured
     from tailgate.harness.experiments.gate import pilot
     from tailgate.harness.experiments.gate.run_specs import experiment
@@ -73,7 +77,7 @@ def _pilot(options: argparse.Namespace) -> tuple[dict[str, str | None], int, lis
         )
     proposal = pilot.proposal(pilot.spreads(summaries))
     print("\n".join(proposal.notes))
-    return proposal.metrics, proposal.pairs, proposal.notes
+    return proposal
 
 
 def _relative(spec: Path, policy: Path) -> str:

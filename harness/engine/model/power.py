@@ -14,7 +14,8 @@ opportunities for LLMs in the cloud", ASPLOS 2024).
 from dataclasses import dataclass
 from typing import Final
 
-from tailgate.harness.engine.model.step_time import StepShape, StepTime
+from tailgate.harness.engine.model.step_law import StepShape
+from tailgate.harness.engine.model.step_time import StepTime
 
 _IDLE: Final = 0.1
 _COMPUTING: Final = 0.9

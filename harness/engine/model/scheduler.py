@@ -10,11 +10,12 @@ Iteration-level scheduling: Yu et al., Orca, OSDI 2022; chunked prefill: Agrawal
 """
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Final
 
 from tailgate.harness.engine.model.kv_cache import BlockPool
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
 
 
 class State(Enum):
@@ -45,6 +46,7 @@ class EngineSequence:
     computed: int = 0
     generated: int = 0
     blocks: list[int] = field(default_factory=list)
+    given_cached: int = 0  # without a chain: tokens of the prompt that the cache holds whenever it is scheduled
     cached_tokens: int = 0  # found in the prefix cache when first scheduled
     preemptions: int = 0
     scheduled_s: float | None = None
@@ -82,6 +84,8 @@ class Counters:
 class Scheduler:
     """The engine's queue, its running batch and its cache. The pool must hold the longest sequence.
 
+    A `long_prefill_token_threshold` above 0 is the most tokens of one prompt in one step. Without `chunked_prefill` a
+    prompt waits until the budget holds all of it, and everybody behind it waits too; the budget must hold the longest.
     With `by_priority` a lower `priority` comes first and is preempted last; otherwise first come, first served.
     """
 
@@ -93,12 +97,16 @@ class Scheduler:
         max_num_seqs: int,
         max_num_batched_tokens: int,
         by_priority: bool = False,
+        long_prefill_token_threshold: int = 0,
+        chunked_prefill: bool = True,
     ) -> None:
         self.pool = pool
         self.block_size = block_size
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
         self.by_priority = by_priority
+        self.long_prefill_token_threshold = long_prefill_token_threshold
+        self.chunked_prefill = chunked_prefill
         self.running: list[EngineSequence] = []
         self.counters = Counters()
         self._waiting: list[tuple[int, int, EngineSequence]] = []  # a heap; sequences that ended are skipped
@@ -108,6 +116,11 @@ class Scheduler:
     @property
     def waiting_count(self) -> int:
         return self._waiting_count
+
+    def prompt_tokens_left(self) -> int:
+        """Prompt tokens of all sequences that are not computed yet; O(sequences)."""
+        waiting = (s for _, _, s in self._waiting if s.state is State.WAITING)
+        return sum(max(s.prompt_tokens - s.computed, 0) for s in (*self.running, *waiting))
 
     def submit(self, sequence: EngineSequence) -> None:
         """Put a new sequence into the queue. ValueError if the whole cache could not hold it."""
@@ -138,7 +151,7 @@ class Scheduler:
         at = 0
         while at < len(self.running) and budget > 0:
             sequence = self.running[at]
-            count = min(sequence.prompt_tokens + sequence.generated - sequence.computed, budget)
+            count = min(self._most(sequence.prompt_tokens + sequence.generated - sequence.computed), budget)
             missing = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
             while missing > self.pool.free:
                 victim = self._victim()
@@ -196,10 +209,12 @@ class Scheduler:
             hits, unused = self.pool.find(sequence.chain, (total - 1) // self.block_size)
             if self._blocks_for(total) - len(hits) + unused > self.pool.free:
                 return
+            cached = self._cached(sequence, len(hits), total)
+            if not self.chunked_prefill and self._most(total - cached) > budget:
+                return
             heapq.heappop(self._waiting)
             self._waiting_count -= 1
-            cached = len(hits) * self.block_size
-            count = min(total - cached, budget)
+            count = min(self._most(total - cached), budget)
             self.pool.share(hits)
             sequence.blocks = hits + self.pool.allocate(self._blocks_for(cached + count) - len(hits))
             sequence.computed = cached
@@ -212,6 +227,17 @@ class Scheduler:
             self.running.append(sequence)
             step.parts.append((sequence, count))
             budget -= count
+
+    def _cached(self, sequence: EngineSequence, hits: int, total: int) -> int:
+        """Tokens that needn't be computed. Those given take blocks as any: nothing says who else reads them."""
+        if sequence.chain:
+            return hits * self.block_size
+        return min(sequence.given_cached, total - 1) // self.block_size * self.block_size
+
+    def _most(self, missing: int) -> int:
+        """Of `missing` tokens, how many one step may compute."""
+        threshold = self.long_prefill_token_threshold
+        return threshold if 0 < threshold < missing else missing
 
     def _victim(self) -> EngineSequence:
         if self.by_priority:
@@ -246,13 +272,34 @@ class Scheduler:
         return -(-tokens // self.block_size)
 
 
+def decoding_shape(sequences: list[EngineSequence]) -> StepShape:
+    """What a step has to do in which each of the sequences decodes one token."""
+    shape = StepShape()
+    for sequence in sequences:
+        _add_to_shape(shape, sequence, 1)
+    return shape
+
+
+def _growing() -> tuple[str, ...]:
+    """The figures of a decoding sequence's step that grow by one from step to step, as its context does."""
+    one, next_one = (
+        decoding_shape([EngineSequence("", 8, 9, 0.0, computed=8 + at, generated=1 + at)]) for at in (0, 1)
+    )
+    return tuple(f.name for f in fields(StepShape) if getattr(next_one, f.name) != getattr(one, f.name))
+
+
 def _add_to_shape(shape: StepShape, sequence: EngineSequence, count: int) -> None:
     context = sequence.computed
     if context + count == sequence.prompt_tokens + sequence.generated:
         shape.sampled += 1
+    shape.sequences += 1
     if sequence.generated and count == 1:
         shape.decode_sequences += 1
+        shape.decode_kv_tokens += context + 1
     else:
         shape.prefill_tokens += count
     shape.attention_pairs += count * context + count * (count + 1) // 2
     shape.kv_tokens += context + count
+
+
+GROWING: Final = _growing()

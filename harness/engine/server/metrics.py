@@ -20,6 +20,18 @@ _ITERATION = tuple(float(2**k) for k in (0, *range(3, 15)))
 _LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 _LATENESS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
+# Of the requests' latencies (`vllm:NAME_seconds`).
+LATENCY_BUCKETS = {
+    "time_to_first_token": _TTFT,
+    **dict.fromkeys(
+        (
+            "e2e_request_latency", "request_queue_time", "request_prefill_time", "request_decode_time",
+            "request_inference_time",
+        ),
+        _REQUEST,
+    ),
+}  # fmt: skip
+
 
 class EngineHistogram:
     """Counts per bucket (the last one open-ended) and the sum of what was observed."""

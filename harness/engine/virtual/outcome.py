@@ -17,6 +17,7 @@ class Ending(IntEnum):
     TOO_LONG = 3  # refused: it has no room in the context or in the cache
     LOST = 4  # its replica died
     UNSERVED = 5  # the horizon came first
+    UNREACHABLE = 6  # no replica was up when it came
 
 
 @dataclass(frozen=True, slots=True)

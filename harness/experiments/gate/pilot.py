@@ -55,6 +55,7 @@ class Proposal:
     passes: float  # share of cases in which an unchanged system passes all, with every spread at its upper bound
     passes_first: float  # at the first look
     notes: list[str]
+    spreads: dict[str, float]  # the upper bound of each metric's, which all of this is reckoned with
 
 
 async def pilot(experiment: Experiment, runs: int, out: Path, notify: Notify) -> list[Summary]:
@@ -115,7 +116,8 @@ def proposal(seen: Sequence[Spread]) -> Proposal:
     pairs = next((n for n, (_, both) in tried.items() if both >= POWER), _PAIRS[-1])
     first, both = tried[pairs]
     metrics: dict[str, str | None] = {spread.metric.key: f"{100 * spread.metric.margin:g}%" for spread in chosen}
-    return Proposal(metrics, pairs, both, first, [*_differed(seen), *_chances_in_words(chosen, pairs, first, both)])
+    notes = [*_differed(seen), *_chances_in_words(chosen, pairs, first, both)]
+    return Proposal(metrics, pairs, both, first, notes, {spread.metric.key: spread.high for spread in chosen})
 
 
 def _chances(spreads: Sequence[Spread], pairs: int) -> tuple[float, float]:

@@ -6,13 +6,16 @@ How small a slowdown a policy finds is worked out for it as it is written (`repo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
 from tailgate.reports.verdicts.gate.policy import DEFAULT_METRICS, Policy, parse_policy
 from tailgate.reports.verdicts.gate.policy_curve import ORDINARY_SPREAD, finds
 from tailgate.workloads.common.errors import UserError
+
+if TYPE_CHECKING:
+    from tailgate.harness.experiments.gate.pilot import Proposal
 
 BASELINE: Final = "http://localhost:8000"
 CANDIDATE: Final = "http://localhost:8001"
@@ -80,8 +83,7 @@ def policies() -> dict[str, Policy]:
 
 
 def write(
-    path: Path, baseline: str | None, candidate: str | None, spec: str | None,
-    metrics: Mapping[str, str | None] | None = None, pairs: int | None = None, notes: Sequence[str] = (),
+    path: Path, baseline: str | None, candidate: str | None, spec: str | None, proposal: "Proposal | None" = None,
     purpose: Purpose = GENERAL,
 ) -> None:  # fmt: skip
     """Write the policy; see `text`.
@@ -89,7 +91,7 @@ def write(
     Raises:
         UserError: the file exists or can't be written, or a side is nothing that YAML can hold.
     """
-    content = text(baseline, candidate, spec, metrics, pairs, notes, purpose)
+    content = text(baseline, candidate, spec, proposal, purpose)
     try:
         with path.open("x") as file:
             file.write(content)
@@ -100,26 +102,34 @@ def write(
 
 
 def text(
-    baseline: str | None, candidate: str | None, spec: str | None, metrics: Mapping[str, str | None] | None = None,
-    pairs: int | None = None, notes: Sequence[str] = (), purpose: Purpose = GENERAL,
+    baseline: str | None, candidate: str | None, spec: str | None, proposal: "Proposal | None" = None,
+    purpose: Purpose = GENERAL,
 ) -> str:  # fmt: skip
     """The policy of a purpose, with the metrics and pairs that a pilot proposed, if any, and its notes."""
-    if metrics is not None:
-        purpose = replace(purpose, metrics=metrics)
-    if pairs is not None:
-        purpose = replace(purpose, pairs=pairs, extension=2 * pairs)
+    if proposal is not None:
+        pairs = proposal.pairs
+        purpose = replace(purpose, metrics=proposal.metrics, pairs=pairs, extension=2 * pairs)
+    notes = () if proposal is None else proposal.notes
     body = _body(purpose, baseline or purpose.baseline, candidate or purpose.candidate, spec, notes)
     try:
         policy = parse_policy(yaml.safe_load(body), "command line")
     except yaml.YAMLError as error:
         remedy = "Name a URL, sim:PRESET, or a target as a spec has it."
         raise UserError("can't be written as YAML", where="--baseline, --candidate, --spec", remedy=remedy) from error
+    spread = ORDINARY_SPREAD if proposal is None else proposal.spreads
     first = (
-        f"# Finds slowdowns above about {100 * finds(policy):.0f} % (in four of five cases, where runs of one server"
-        f" differ by {100 * ORDINARY_SPREAD:.0f} %); smaller ones may go unseen."
+        f"# Finds slowdowns above about {100 * finds(policy, spread):.0f} % (in four of five cases, where runs of one"
+        f" server differ by {_spread_in_words(spread)}); smaller ones may go unseen."
     )
     explained = "A gate's policy: tailgate gate --policy THIS. docs/gate.md explains every key."
     return "".join(f"{line}\n" for line in (first, *(f"# {line}" for line in (*purpose.about, explained)))) + body
+
+
+def _spread_in_words(spread: float | Mapping[str, float]) -> str:
+    if isinstance(spread, float):
+        return f"{100 * spread:.0f} %"
+    each = ", ".join(f"{100 * high:.1f} % in {key}" for key, high in spread.items())
+    return f"as much as the pilot leaves possible: {each}"
 
 
 def _body(purpose: Purpose, baseline: str, candidate: str, spec: str | None, notes: Sequence[str] = ()) -> str:

@@ -64,6 +64,9 @@ class Experiment:
             data.setdefault("settle", "none")  # our own default asks a stranger's server for no further requests
         try:
             spec = specs.build(data, where, self.folder)
+            if spec.injectors == "auto" and spec.workers is None:
+                # What a busy moment makes of `auto` must not tell the sides apart.
+                spec = spec.model_copy(update={"injectors": 1})
         except UserError as error:
             raise _at_point(error, where, point) from error
         if point != WHOLE:

@@ -41,7 +41,7 @@ _SETTINGS: Final = {
     "compilation_config": ("mode", "level", "cudagraph_mode"),
     "device_config": ("device",),
     "speculative_config": ("method", "model", "num_speculative_tokens"),
-    "simulation": ("preset", "jitter", "mfu", "mbu", "overhead_s"),
+    "simulation": ("preset", "jitter", "curves", "overhead_s", "per_sequence_s"),
 }  # fmt: skip
 # Of the figures in vLLM's log, those about memory.
 _MEMORY: Final = ("model_gib", "graph_gib", "kv_cache_gib", "kv_cache_tokens")

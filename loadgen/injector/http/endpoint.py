@@ -105,8 +105,14 @@ def resolve(base_url: str, path: str, trust: Trust) -> Endpoint:
 
 
 def checked_route(base_url: str) -> Route:
-    """The way to a base URL; a UserError where its proxy is one that we can't speak to."""
-    _taken_apart(base_url, "target")
+    """The way to a base URL; a UserError where it has a query, or its proxy is one that we can't speak to."""
+    taken_apart, _, _ = _taken_apart(base_url, "target")
+    if taken_apart.query:
+        raise UserError(
+            f"{public_name(base_url)!r} was given with a query, which no request would have",
+            where="target",
+            remedy="Leave the query out; what the server wants to know can be a header (--header, target.headers).",
+        )
     way = route(base_url)
     if way.proxy:
         named = f"the environment's {way.variable}"

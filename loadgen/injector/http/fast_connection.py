@@ -15,6 +15,7 @@ from tailgate.loadgen.injector.event_loop import EventLoop
 from tailgate.loadgen.injector.http import AVAILABLE
 from tailgate.loadgen.injector.http.connection import Connection, Ended
 from tailgate.loadgen.injector.http.endpoint import Endpoint
+from tailgate.loadgen.injector.http.read_times import held_by_ack
 from tailgate.loadgen.injector.http.transport import Read, whose
 from tailgate.loadgen.records import LAG_EDGES_NS, Status
 
@@ -39,7 +40,8 @@ class FastConnection(Connection):
         self._poll = _poll_of(loop)
         stats.other_lags = self._poll.drain_lags
         self._intake = _intake.Intake()
-        self._delayed_acks = stats.delayed_acks or endpoint.on_loopback
+        wanted = stats.delayed_acks
+        self._delayed_acks = wanted == "always" or (wanted == "loopback" and endpoint.on_loopback)
         self._taking = False  # the intake reads
         self._between_chunks = False
         self._unusual = False  # something was, in this answer
@@ -67,11 +69,13 @@ class FastConnection(Connection):
     def _delay_acks(self) -> None:
         """Let the kernel acknowledge several tokens at once, from the first on: it spares a packet a token.
 
-        A peer with Nagle's algorithm on would wait for the acknowledgement, which shows in its gaps; on loopback, where
-        the saving is largest, a server that streams tokens has it off.
+        A peer with Nagle's algorithm on waits for the acknowledgement, which shows in its gaps: one that is seen to is
+        left alone from then on.
         """
         if self._delayed_acks and self._sock is not None:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            waits = self.endpoint.name in self._stats.waiting_peers
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, int(waits))
+            self._stats.acks_delayed |= not waits
 
     def _take_in(self, minus_came: int) -> None:
         """Act on what the poll has read and can't handle by itself."""
@@ -90,6 +94,9 @@ class FastConnection(Connection):
         assert exchange is not None and self._parser is not None
         if whole:
             self._leave()
+            if self._delayed_acks:
+                held = held_by_ack(exchange.stream.stamps, exchange.stream.ends)
+                self._stats.delayed_acks_seen(self.endpoint.name, held=held)
             self._parser.feed_data(_LAST_CHUNK)  # of all chunks it has seen the first: they leave nothing behind
             self._finish((intake.stamp, intake.read, intake.since, not intake.full_since))
         else:

@@ -3,12 +3,22 @@
 A read has one stamp, its last byte's. The arrays have one entry a read; times are CLOCK_REALTIME ns.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Times = npt.NDArray[np.int64]
+
+# Linux delays an acknowledgement by 40 ms at least, and on a slow clock by a tick more (TCP_DELACK_MIN). After one that
+# was delayed in vain it sends the others of a stream at once.
+_DELAY_NS: Final = (38e6, 50e6)
+_FIRST_READS: Final = 6  # among which that is
+_ENOUGH_READS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -34,3 +44,23 @@ class ReadTimes:
         earlier = np.concatenate([[self.before_ns], np.where(self.emptied, self.stamps, 0)[:-1]])
         since: Times = np.minimum(np.maximum(np.maximum(self.unseen, self.sent_ns), earlier), self.stamps)
         return since
+
+
+def held_by_ack(stamps: Sequence[int], ends: Sequence[int]) -> bool:
+    """Whether a stream looks as if its server had held tokens back until an acknowledgement that we delayed had come.
+
+    One of its first gaps is as long as that, and what had been held back came at once or close behind.
+
+    Args:
+        stamps: of its reads, ns.
+        ends: bytes of the body after each read.
+    """
+    gaps = [after - before for before, after in pairwise(stamps[:_ENOUGH_READS])]
+    if len(gaps) < _FIRST_READS:
+        return False
+    usual = median(gaps)
+    for k, gap in enumerate(gaps[: _FIRST_READS - 1]):
+        if _DELAY_NS[0] <= gap <= _DELAY_NS[1] and usual < _DELAY_NS[0]:
+            bundled = ends[k + 1] - ends[k] >= 1.6 * ends[0]
+            return bundled or gaps[k + 1] <= usual / 2
+    return False

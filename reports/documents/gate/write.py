@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import orjson
 
@@ -13,14 +13,10 @@ from tailgate.reports.documents.render import html as html_page
 from tailgate.reports.documents.render import junit as junit_xml
 from tailgate.reports.documents.render import markdown as markdown_text
 from tailgate.reports.documents.render.junit import Case, CaseOutcome
-from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.wording import interval, limit, name_of, threshold_figures
 from tailgate.workloads.common.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 VERDICT: Final = "verdict.json"
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
@@ -41,12 +37,6 @@ def markdown(verdict: Verdict) -> str:
 def junit(verdict: Verdict) -> str:
     seconds = None if verdict.spent is None else verdict.spent.seconds
     return junit_xml.junit(f"tailgate gate {verdict.name}", [*_cases(verdict)], seconds)
-
-
-def print_verdict(
-    verdict: Verdict, console: "Console", *, verdict_only: bool = False, everything: bool = False
-) -> None:
-    print_in_short(gate_document(verdict), console, verdict_only=verdict_only, everything=everything)
 
 
 def write_all(verdict: Verdict, folder: Path, history: Sequence[Entry] = ()) -> None:

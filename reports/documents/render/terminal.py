@@ -52,7 +52,9 @@ def _verdict(document: doc.Document) -> str:
     return f"[bold {_STYLES[doc.TONES[document.verdict]]}]{document.verdict}[/]  {escape(document.why)}"
 
 
-def print_in_short(document: doc.Document, console: "Console", *, verdict_only: bool, everything: bool) -> None:
+def print_in_short(
+    document: doc.Document, console: "Console", *, verdict_only: bool = False, everything: bool = False
+) -> None:
     """The verdict alone (`--quiet`), or the document, with what is seldom needed where `everything` is asked for."""
     if verdict_only:
         print_verdict_line(document, console)

@@ -3,7 +3,7 @@
 import shlex
 
 from tailgate.reports.documents import model as doc
-from tailgate.reports.documents.run.intervals import in_words
+from tailgate.reports.documents.run.intervals import between, in_words
 from tailgate.reports.documents.run.workload import workload_line
 from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.manifest import Manifest
@@ -107,9 +107,5 @@ def objective_bounds(objective: Objective) -> str:
     """Of the figure; of a percentile that has none those of the share over its limit; a dash where there are none."""
     scale, unit = (100.0, "%") if objective.unit == "fraction" else (1.0, objective.unit)
     ends = objective.lower_bound, objective.upper_bound
-    low, high = (None if end is None else with_unit(scale * end, unit) for end in ends)
-    if low is not None and high is not None:
-        return f"{low} to {high}"
-    if low is not None or high is not None:
-        return f"at least {low}" if low is not None else f"at most {high}"
-    return objective.beyond.bounds_in_words() if objective.beyond else "-"
+    low, high = ("" if end is None else with_unit(scale * end, unit) for end in ends)
+    return between(low, high) or (objective.beyond.bounds_in_words() if objective.beyond else "-")

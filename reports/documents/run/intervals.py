@@ -1,20 +1,21 @@
-"""A latency's 95 % interval as people read it, and cells that hold both or how many requests it needs."""
+"""A 95 % interval as people read it, and cells that hold a latency with its own or how many requests it needs."""
 
 from tailgate.reports.documents.model import TableCell
 from tailgate.reports.summary.latency import Interval
 from tailgate.workloads.common.formatting import ms
 
 
+def between(low: str, high: str) -> str:
+    """`98.0 to 103.0` of two ends that are written out; `at least 98.0` where one is empty. Empty for none."""
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if low else f"at most {high}" if high else ""
+
+
 def in_words(ends: Interval | None) -> str:
-    """Such as `98.0 to 103.0`; `98.0 or more` where the sample is too small for an upper end. Empty for none."""
-    match ends:
-        case None | (None, None):
-            return ""
-        case (low, None):
-            return f"{ms(low)} or more"
-        case (None, high):
-            return f"{ms(high)} or less"
-    return f"{ms(ends[0])} to {ms(ends[1])}"
+    """A latency's; one end alone where the sample is too small for the other. Empty for none."""
+    low, high = ("" if end is None else ms(end) for end in ends or (None, None))
+    return between(low, high)
 
 
 def interval_cell(value: float | None, ends: Interval | None, needs: int | None) -> TableCell:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from tailgate.reports.documents.model import TONES, Code, Depth, Note, Notes, Row, Section, Table, TableCell, section
+from tailgate.reports.metrics.catalogue import METRICS
 from tailgate.reports.rundir.events import Event
 from tailgate.reports.rundir.manifest import Manifest, TargetRecord
 from tailgate.reports.summary.model import ErrorKind, Summary
@@ -60,6 +61,13 @@ def _requests(target: TargetRecord) -> list[tuple[str, str]]:
     return [("requests", f"fields {form.get('fields')}, prompts {form.get('prompt')}, {form.get('limit')}{without}")]
 
 
+def _acknowledged(manifest: Manifest) -> list[tuple[str, str]]:
+    if manifest.acks_delayed is None:
+        return []
+    how = "tokens several at a time, from an answer's first on" if manifest.acks_delayed else "each segment at once"
+    return [("acknowledged", how)]
+
+
 def what_was_run(manifest: Manifest) -> Section:
     target = manifest.target
     rows = [
@@ -71,12 +79,14 @@ def what_was_run(manifest: Manifest) -> Section:
         *_requests(target),
         *((f"way to {url}", way) for url, way in target.proxy.items()),
         ("loop", manifest.loop),
+        *([("clock", "virtual: simulated, nothing was sent")] if manifest.clock == "virtual" else []),
         ("seed", str(manifest.seed)),
         ("plan hash", manifest.plan_hash),
         ("workload hash", manifest.workload_hash),
         ("cache, isolation", f"{manifest.cache}, {manifest.isolation}"),
         ("TLS", "NOT VERIFIED (--insecure)" if manifest.insecure_tls else "verified where used"),
         ("injectors, time stamps", f"{manifest.injectors}, {manifest.stamp}"),
+        *_acknowledged(manifest),
         *((worker["name"], _worker(worker)) for worker in manifest.workers),
         ("tailgate", manifest.tailgate_version),
     ]
@@ -112,6 +122,7 @@ def validity(summary: Summary) -> Section:
         "Did the measuring itself hold?",
         Note(f"validity: {held} of {len(checks)} checks hold; {brief}; {client.stamp} time stamps"),
         Notes([*map(_failed, summary.failed_checks)], depth=Depth.PAGE),
+        Notes(_foreseen(summary), depth=Depth.PAGE),
         Notes([Note(f"{check_name(c)} ({c.why})", "unchecked:", tone="unchecked") for c in unchecked]),
         Table(
             ["check", "result", "found", "at most", ""],
@@ -124,6 +135,19 @@ def validity(summary: Summary) -> Section:
         Notes([Note(notice) for notice in summary.notices], "Notes"),
         short="Validity",
     )
+
+
+def _foreseen(summary: Summary) -> list[Note]:
+    """What was expected of this machine before the load, against what it came to."""
+    expected = summary.client.expected_error_ms
+    if expected is None:
+        return []
+    texts = []
+    for name, ms_ in expected.items():
+        low, high = summary.latency_ms[name].errors.get("p99") or (None, None)
+        came_to = "" if low is None or high is None else f", and it came to ± {ms((high - low) / 2)} ms"
+        texts.append(f"± {ms_:g} ms of {METRICS[name].label} p99 was expected{came_to}")
+    return [Note(f"The load generator's own error: {'; '.join(texts)}.")]
 
 
 def check_name(check: Check) -> str:

@@ -6,7 +6,7 @@ terminal shows what the summary holds; figures and what was run need the run's c
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import orjson
@@ -19,7 +19,6 @@ from tailgate.reports.documents.render.csv import csv
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.junit import Case, CaseOutcome, junit
 from tailgate.reports.documents.render.markdown import markdown
-from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.documents.run.cost import cost
 from tailgate.reports.documents.run.head import head, objective_bounds
 from tailgate.reports.documents.run.latency import breakdown, latency
@@ -35,9 +34,6 @@ from tailgate.reports.rundir.json_files import write_atomic
 from tailgate.reports.rundir.manifest import Manifest
 from tailgate.reports.summary.model import Summary
 from tailgate.reports.validity.cause import InvalidCause, cause
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FILE_NAME: Final = "report.html"
 FORMATS: Final = ("csv", "json", "junit", "md")
@@ -65,7 +61,7 @@ def run_document(summary: Summary, manifest: Manifest | None = None, analysis: A
     if manifest:
         sections.append(what_was_run(manifest))
     banners = [
-        (summary.simulated, simulated(several=False)),
+        (summary.simulated, simulated(several=False, virtual=manifest is not None and manifest.clock == "virtual")),
         (summary.state == "interrupted", Banner("INTERRUPTED", "the run did not come to its end")),
         (not summary.valid, Banner("INVALID", "do not use these figures")),
     ]
@@ -113,12 +109,6 @@ def report(summary: Summary, analysis: Analysis) -> str:
     return html(run_document(summary, analysis.run.manifest, analysis))
 
 
-def print_summary(
-    summary: Summary, console: "Console", *, verdict_only: bool = False, everything: bool = False
-) -> None:
-    print_in_short(run_document(summary), console, verdict_only=verdict_only, everything=everything)
-
-
 def export(run_dir: Path, summary: Summary, kind: str, analysis: Analysis | None = None) -> str:
     """The document of `kind` (one of FORMATS) as text; a run that was analysed already isn't read again."""
     match kind:
@@ -149,8 +139,9 @@ def cases(summary: Summary) -> Iterator[Case]:
     for check in summary.checks:
         yield Case("validity", check.name, words[check.status], f"{check.why}. {check.remedy}")
     for objective in summary.objectives:
-        figures = f"found {objective.found}, 95 % bounds {objective_bounds(objective)}"
         outcome: CaseOutcome = "" if objective.result == "met" else "failure"
-        yield Case("objective", objective.objective, outcome, f"{objective.result}: {figures}")
+        figures = f"found {objective.found}, 95 % bounds {objective_bounds(objective)}"
+        why = f" ({objective.why})" if objective.why else ""
+        yield Case("objective", objective.objective, outcome, f"{objective.result}: {figures}{why}")
     if not summary.objectives:
         yield Case("run", "anything ended ok", "failure" if summary.verdict == "FAIL" else "", summary.why)

@@ -5,6 +5,7 @@ earlier night, up to the window, with the trend taken into account. Runs of one 
 no test of a few nights can tell from a change. What decides is what judges real runs (`operating_curve`).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +37,7 @@ class PolicyPoint:
 
 def policy_point(policy: Policy, spread: float, sets: int, nights: float = 0.0) -> PolicyPoint:
     """Simulate one spread."""
-    noise = _noise(policy, spread, nights, sets)
+    noise = _noise(policy, [spread] * len(policy.tests()), nights, sets)
     same = _outcomes(policy, noise, 0, 0.0)
     metrics = [metric for _, metric in policy.tests()]
     at_margin = [_outcomes(policy, noise, place, m.log_margin).passed for place, m in enumerate(metrics)]
@@ -46,23 +47,28 @@ def policy_point(policy: Policy, spread: float, sets: int, nights: float = 0.0) 
     )  # fmt: skip
 
 
-def finds(policy: Policy, spread: float = ORDINARY_SPREAD, sets: int = 4000) -> float:
-    """The true slowdown, as a fraction, that FAILs in POWER of cases, whichever metric has it."""
-    return _found(policy, _noise(policy, spread, 0.0, sets))
+def finds(policy: Policy, spread: float | Mapping[str, float] = ORDINARY_SPREAD, sets: int = 4000) -> float:
+    """The true slowdown, as a fraction, that FAILs in POWER of cases, whichever metric has it.
+
+    `spread` is the run-to-run coefficient of variation, of all metrics or of each by its key.
+    """
+    keys = [metric.key for _, metric in policy.tests()]
+    each = [spread if isinstance(spread, float) else spread[key] for key in keys]
+    return _found(policy, _noise(policy, each, 0.0, sets))
 
 
 def _rate(mask: Mask) -> Frequency:
     return Frequency(int(np.count_nonzero(mask)), len(mask))
 
 
-def _noise(policy: Policy, spread: float, nights: float, sets: int) -> list[Floats]:
+def _noise(policy: Policy, spreads: Sequence[float], nights: float, sets: int) -> list[Floats]:
     """Of each metric: differences of pairs, or the stored runs' logarithms, oldest first, tonight's last."""
     most = policy.extended or policy.pairs
     if policy.window is None:
-        return [differences(sets, most, spread, 0.0, 0.0, place) for place in range(len(policy.tests()))]
+        return [differences(sets, most, spread, 0.0, 0.0, place) for place, spread in enumerate(spreads)]
     rng, runs = np.random.default_rng(0), policy.window + NIGHT_RUNS
     each = []
-    for _ in policy.tests():
+    for spread in spreads:
         shared = nights * rng.standard_normal((sets, -(-runs // NIGHT_RUNS)))
         each.append(spread * rng.standard_normal((sets, runs)) + np.repeat(shared, NIGHT_RUNS, axis=1)[:, -runs:])
     return each

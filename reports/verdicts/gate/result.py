@@ -2,10 +2,11 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from tailgate.reports.rundir.json_files import jsonable, read_json
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.summary.model import EXIT_CODES, Outcome
 from tailgate.reports.verdicts.gate.causes import Cause
 from tailgate.reports.verdicts.gate.comparability import Declared, Obstacle
 from tailgate.reports.verdicts.gate.comparison import MetricVerdict
@@ -14,8 +15,6 @@ from tailgate.reports.verdicts.gate.runs import GateRecord
 from tailgate.reports.verdicts.gate.thresholds import ThresholdVerdict
 
 SCHEMA: Final = "tailgate.verdict/1"
-Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
-EXIT_CODES: Final[dict[Outcome, int]] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INVALID": 4}
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from typing import Any
 
 from tailgate.reports.compare.runs import StoredRun
 from tailgate.reports.stats.sequential_design import Design
+from tailgate.reports.summary.model import Outcome
 from tailgate.reports.verdicts.gate.causes import Cause, causes
 from tailgate.reports.verdicts.gate.comparability import Obstacle, declared_differences, obstacles
 from tailgate.reports.verdicts.gate.comparison import blank_verdict, compare, has_trend, holm
 from tailgate.reports.verdicts.gate.error_rule import error_rule
 from tailgate.reports.verdicts.gate.policy import WHOLE, Policy
-from tailgate.reports.verdicts.gate.result import Outcome, Verdict
+from tailgate.reports.verdicts.gate.result import Verdict
 from tailgate.reports.verdicts.gate.runs import SIDES, GateRecord, sides_of
 from tailgate.reports.verdicts.gate.thresholds import judge_thresholds
 from tailgate.reports.verdicts.gate.wording import advice_of, why_of

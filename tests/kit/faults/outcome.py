@@ -3,14 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-# What a machine that is busy with other things fails by; no fault here may hide behind anything else.
-BUSY = frozenset(("own_error", "offered_load"))
+from tests.kit.busy import BUSY
+
 # What no person should ever read, whatever the server or the machine did.
 NEVER = ("Traceback", "unforeseen", "please report it")
 
@@ -24,7 +24,9 @@ class FaultyRun:
     words: str  # all that was printed
     took_s: float  # from the fault (or the start, where the server has it from the start) to the end
     struck: Callable[[int], bool] = lambda _index: False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_behind: tuple[str, ...] = ()  # processes that outlived it
+    ended: int | None = None  # the exit code of the run's command, where `code` is that of a later report
+    struck_unix_ns: int = 0  # when, where it didn't have the fault from the start
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class FaultyRun:
 
     def requests(self) -> list[dict[str, Any]]:
         """One row for each planned request."""
-        names = ["index", "status", "error", "chunks", "output_tokens"]
+        names = ["index", "status", "scheduled_ns", "chunks"]
         rows: list[dict[str, Any]] = pq.read_table(self.folder / "requests.parquet", columns=names).to_pylist()
         return rows
 
@@ -53,6 +55,12 @@ class FaultyRun:
             row["status"] for row in self.requests() if struck is None or self.struck(row["index"]) == struck
         )
 
+    def reaches_back_s(self) -> float:
+        """How long before the fault the first request was due that is not ok."""
+        struck_ns = self.struck_unix_ns - self.manifest["t0_unix_ns"]
+        due = [row["scheduled_ns"] for row in self.requests() if row["status"] != "ok"]
+        return max(0.0, (struck_ns - min(due, default=struck_ns)) / 1e9)
+
     def failed_checks(self) -> set[str]:
         """Validity checks that failed for another reason than a busy machine."""
         return {check["name"] for check in self.summary["checks"] if check["status"] == "fail"} - BUSY
@@ -60,6 +68,7 @@ class FaultyRun:
     def broken(self) -> list[str]:
         """What must hold of any run and doesn't: words fit for people, and no row lost or made up."""
         wrong = [f"it printed {word!r}" for word in NEVER if word in self.words]
+        wrong += [f"it left behind {process}" for process in self.left_behind]
         if not self.measured:
             return wrong
         rows = self.requests()

@@ -115,6 +115,7 @@ def test_the_wheel_holds_data_and_extensions_under_one_name_and_no_tests(wheel: 
     http = [name.rsplit("/", 1)[1] for name in held if name.startswith("tailgate/loadgen/injector/http/")]
     assert any(name.startswith("_intake.") and name.endswith(".so") for name in http)
     assert any(name.startswith("_events.") and name.endswith(".so") for name in http)
+    assert [name for name in held if name.startswith("tailgate/harness/engine/virtual/_kernel.") and ".so" in name]
     assert not [name for name in held if "test" in name.split("/")[1] or name.endswith("conftest.py")]
 
 

@@ -1,15 +1,18 @@
 """The null server's exactness, and what calibration makes of what it saw."""
 
+import argparse
 import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ import psutil
 import pytest
 from tests.kit.command import SIM, Tailgate, command
 
+from tailgate.harness.calibrate.floor import FloorStep, PlainClient, plain_client
 from tailgate.harness.calibrate.ladder import LadderStep, _judged, highest, ladder, measure
 from tailgate.harness.calibrate.peers import against
+from tailgate.harness.cli.calibrate import _calibrate
 from tailgate.workloads.common.errors import UserError
 
 pytestmark = pytest.mark.alone
@@ -143,6 +148,59 @@ def test_where_every_step_is_honest_the_limit_lies_above_the_last(monkeypatch: p
 def test_a_machine_that_fails_the_first_step_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="off the truth"):
         ladder_of(monkeypatch, False)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_plain_c_client_shows_the_floor_under_the_same_load(null_server: int) -> None:
+    async def go() -> FloorStep | None:
+        async with plain_client() as client:
+            assert client is not None
+            return await client.measure(f"http://127.0.0.1:{null_server}", 20.0, 5, 1.0)
+
+    step = asyncio.run(go())
+    assert step is not None
+    assert step.ttft_p99 >= step.ttft_p50 >= 29.9 and step.itl_p99 >= step.itl_p50  # never early: 30 and 60 ms
+    assert step.itl_p50 == pytest.approx(60, abs=30) and step.cpu_us_a_chunk > 0
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_each_step_of_chunks_has_its_floor_or_it_is_said_that_there_is_none(
+    compiler: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextlib.asynccontextmanager
+    async def client() -> AsyncIterator[PlainClient | None]:
+        yield PlainClient(Path("x")) if compiler else None
+
+    async def floor(*_: object) -> FloorStep:
+        return FloorStep(50.1, 50.9, 20.0, 20.25, 12.3)
+
+    async def measure(_url: str, rate: float, tokens: int, _seconds: float, _injectors: int) -> LadderStep:
+        return replace(_judged(rate, tokens, summary(), 0.1), ttft_own_p99=0.44)
+
+    async def lateness(_url: str) -> float:
+        return 0.0
+
+    monkeypatch.setattr("tailgate.harness.calibrate.ladder.measure", measure)
+    monkeypatch.setattr("tailgate.harness.calibrate.ladder._lateness", lateness)
+    monkeypatch.setattr("tailgate.harness.calibrate.floor.plain_client", client)
+    monkeypatch.setattr(PlainClient, "measure", floor)
+    given = argparse.Namespace(step=2.0, injectors=1, tokenizer=None)
+    calibration, _ = asyncio.run(_calibrate(given, [], show=True))
+    printed = capsys.readouterr().out
+    of_chunks = [step for step in calibration.steps if step["chunks_per_s"] > step["requests_per_s"]]
+    assert printed.count("floor: plain C client, 12.3 µs of CPU a chunk") == (len(of_chunks) if compiler else 0)
+    assert ("there is no C compiler (cc)" in printed) is not compiler
+    assert all((step["floor"] is not None) is compiler for step in of_chunks)
+    assert "0.44" in printed.splitlines()[2] and (not compiler or "0.90" in printed.splitlines()[3])
+
+
+def test_without_a_compiler_there_is_no_plain_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> bool:
+        async with plain_client() as client:
+            return client is None
+
+    monkeypatch.setenv("PATH", "")
+    assert asyncio.run(go())
 
 
 def test_a_run_beyond_the_calibration_says_so_in_its_notes(tailgate: Tailgate, tmp_path: Path) -> None:

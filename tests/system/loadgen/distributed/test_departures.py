@@ -68,7 +68,8 @@ def test_ctrl_c_on_a_worker_is_an_event_and_its_rows_are_not_sent(exact: Path, t
 
 
 def test_a_worker_that_comes_while_the_run_goes_on_is_turned_away_and_told_of(exact: Path, tmp_path: Path) -> None:
-    with serving(exact) as port, Distributed(tmp_path, load(port, 20, 4), workers=1) as run:
+    # Long enough for another worker to come up in it on a busy machine.
+    with serving(exact) as port, Distributed(tmp_path, load(port, 20, 15), workers=1) as run:
         run.until_spooled(0, 1_000)
         late = run.join()
         code = late.wait(60)

@@ -46,7 +46,7 @@ def test_twenty_thousand_requests_by_two_workers_are_the_plan_with_the_figures_o
         assert mine == pytest.approx(theirs, abs=2.0), name
         if two.summary["valid"] and one.summary["valid"]:  # else the machine was too busy for tails, and they say so
             mine, theirs = two.summary["latency_ms"][name]["p99"], one.summary["latency_ms"][name]["p99"]
-            assert None in (mine, theirs) or mine == pytest.approx(theirs, rel=0.25), name
+            assert mine == pytest.approx(theirs, rel=0.25), name
     for worker in two.manifest["workers"]:
         assert abs(worker["clock_offset_ms"]) <= worker["clock_error_ms"] + 0.1  # it is one machine's clock
     # The merged arrivals are the plan's, at the plan's times.

@@ -204,6 +204,42 @@ def test_a_worker_gives_no_variable_that_it_was_not_told_to_give(exact: Path, tm
         assert "of-the" not in text
 
 
+def worker_of(tmp_path: Path, *after_welcome: bytes) -> tuple[int, dict[str, Any], str]:
+    """Exit code of a worker, what it tells a program that plays its master, and what it prints."""
+    bind = f"127.0.0.1:{free_port()}"
+    told: dict[str, Any] = {}
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as master:
+        master.setsockopt(zmq.LINGER, 0)
+        master.bind(f"tcp://{bind}")
+        worker = started(command("worker", "--master", bind, "--spool", tmp_path / "spools"))
+        try:
+            while "quit" not in told and master.poll(PATIENCE_S * 1000):
+                name, data = master.recv_multipart()
+                kind, data, _ = msgpack.loads(data)
+                answers = {
+                    "client_ready": [msgpack.dumps(("ack", {"index": 0}, "master"))],
+                    protocol.HELLO: [msgpack.dumps((protocol.WELCOME, {"name": "w"}, "master")), *after_welcome],
+                }
+                for answer in answers.get(kind, []) if kind not in told else []:
+                    master.send_multipart([name, answer])
+                told[kind] = data
+            _, err = worker.communicate(timeout=PATIENCE_S)
+        finally:
+            worker.kill()
+    return worker.returncode, told, err
+
+
+def test_a_worker_counts_what_no_master_would_send_and_ends_where_it_fails_itself(tmp_path: Path) -> None:
+    garbage = [(protocol.GO, {"t0_unix_ns": "soon"}), (protocol.STORED, None), ("spawn", {}), (5, {})]
+    a_folder = (protocol.FILE, {"name": "spool", "offset": 0, "piece": b"x"})
+    sent = [msgpack.dumps((*message, "master")) for message in (*garbage, a_folder)]
+    code, told, err = worker_of(tmp_path, *sent)
+    assert code == 1
+    assert told[protocol.REFUSED]["what"].startswith("the worker failed: ") and "spool" in err
+    assert "ignored a message that can't be read" in err and "4 messages in all" in err
+    assert "Traceback" not in err
+
+
 # --- a worker ends when its master does -----------------------------------------------------------------
 
 

@@ -54,6 +54,38 @@ BAD = [
 ]  # fmt: skip
 
 
+SHARD = {
+    "plan": {"how": "none"},
+    "job": {},
+    "files": {"f": {"size": 1, "digest": "d"}},
+    "first": 0,
+    "of": 2,
+    "key": None,
+}
+SPAWN = {"timestamp": 1.5, "user_classes_count": {"U": 1}, "host": None, "stop_timeout": 0, "parsed_options": {}}
+OF_MASTER = [
+    ("ack", {"index": -1}), ("spawn", SPAWN), ("spawning_complete", {"user_count": 1}),
+    *((kind, None) for kind in ("stop", "quit", "reconnect", "heartbeat")),
+    (protocol.WELCOME, {"number": 1, "name": "w"}), (protocol.TURNED_AWAY, {"what": "w", "remedy": "r"}),
+    (protocol.PONG, {"sent": 1, "received": 2, "answered": 3}), (protocol.SHARD, SHARD),
+    (protocol.FILE, {"name": "f", "offset": 0, "piece": b"\xff"}), (protocol.GO, {"t0_unix_ns": 1}),
+    (protocol.STORED, {"name": "f", "upto": 1}), (protocol.WIND_DOWN, {"why": "w", "gone": False}),
+    (protocol.STOP, {"why": "w", "gone": True}), (protocol.DISMISSED, {}),
+]  # fmt: skip
+
+
+def test_every_message_of_a_master_is_taken_as_it_is_and_none_without_its_data() -> None:
+    assert {kind for kind, _ in OF_MASTER} >= set(protocol.TO_WORKER)
+    for kind, data in OF_MASTER:
+        assert messages.read_from_master(msgpack.dumps((kind, data, "master"))) == (kind, data)
+        for wrong in ("text", *([None, {"why": 5}] if data else [])):
+            with pytest.raises(Ignored):
+                messages.read_from_master(msgpack.dumps((kind, wrong, "master")))
+    for what in (5, [], ["unheard-of", None, "m"], [["stop"], None, "m"], ["update_user_class", {}, "m"]):
+        with pytest.raises(Ignored):
+            messages.read_from_master(msgpack.dumps(what))
+
+
 @pytest.mark.parametrize(("kind", "data"), GOOD, ids=str)
 def test_every_message_of_a_worker_is_taken_as_it_is(kind: str, data: Any) -> None:
     assert messages.read("w", msgpack.dumps((kind, data, "w"))) == (kind, data)

@@ -22,8 +22,8 @@ from tailgate.reports.build import build
 from tailgate.reports.documents.model import Depth, Document, Figure, FigureRow, Note, Table, section
 from tailgate.reports.documents.render.html import html
 from tailgate.reports.documents.render.markdown import markdown
-from tailgate.reports.documents.render.terminal import print_document
-from tailgate.reports.documents.run.write import export, print_summary, report
+from tailgate.reports.documents.render.terminal import print_document, print_in_short
+from tailgate.reports.documents.run.write import export, report, run_document
 from tailgate.reports.rundir.manifest import TargetRecord
 from tailgate.reports.summary.summary import summarize
 from tailgate.workloads.common.formatting import dollars, ms, plain
@@ -70,7 +70,7 @@ def test_the_junit_is_the_golden_one(run_dir):
 
 def test_the_table_on_a_terminal_is_the_golden_one(run_dir):
     console = Console(record=True, width=140, file=io.StringIO(), force_terminal=True, color_system=None)
-    print_summary(summarize(run_dir), console)
+    print_in_short(run_document(summarize(run_dir)), console)
     golden("run.txt", "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n")
 
 
@@ -238,7 +238,7 @@ def test_terminal_markup_in_foreign_text_is_text(tmp_path):
     rows = [replace(Row(at=0.0), status="reset", ttft=None, error="[bold]not markup[/nonsense]")]
     summary = build(fabricate(tmp_path / "run", rows))
     console = Console(record=True, width=140, file=io.StringIO())
-    print_summary(summary, console)
+    print_in_short(run_document(summary), console)
     assert "[bold]not markup[/nonsense]" in console.export_text()
 
 
@@ -247,7 +247,7 @@ class TestWhatIsSeldomNeeded:
 
     def shown(self, run_dir, **options):
         console = Console(record=True, width=200, file=io.StringIO())
-        print_summary(summarize(run_dir), console, **options)
+        print_in_short(run_document(summarize(run_dir)), console, **options)
         return console.export_text()
 
     def test_a_terminal_has_the_stall_and_the_checks_when_all_is_asked_for(self, run_dir):

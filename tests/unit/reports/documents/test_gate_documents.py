@@ -11,18 +11,19 @@ import pytest
 from rich.console import Console
 from tests.kit.gate_runs import campaign, noisy, pairs, policy, run, summary
 
+from tailgate.reports.documents.gate.document import gate_document
 from tailgate.reports.documents.gate.history import append, entry_of, read
 from tailgate.reports.documents.gate.write import (
     STEP_SUMMARY,
     html,
     junit,
     markdown,
-    print_verdict,
     write_all,
     write_step_summary,
 )
 from tailgate.reports.documents.plots.gate import dots
 from tailgate.reports.documents.render.markdown import LIMIT_BYTES, escaped
+from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.reports.verdicts.gate.wording import both_sides, interval, middle, percent
 from tailgate.workloads.common.errors import UserError
@@ -166,7 +167,7 @@ def test_the_other_tests_are_folded_away():
     behind = page.index("<summary>The numbers behind it</summary>")
     assert behind < page.index("Wilcoxon p") < page.index("</details>", behind)
     assert text.index("<details><summary>The numbers behind it</summary>") < text.index("Wilcoxon p")
-    print_verdict(found, console)
+    print_in_short(gate_document(found), console)
     assert "Wilcoxon" not in console.file.getvalue() and "Holm" not in console.file.getvalue()
 
 

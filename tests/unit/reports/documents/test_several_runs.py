@@ -47,6 +47,18 @@ def test_a_run_that_is_named_twice_or_by_a_glob_is_one_run(runs: list[str], caps
     assert [Path(run["directory"]).name for run in json.loads(capsys.readouterr().out)["runs"]] == ["good", "slow"]
 
 
+def test_dollars_and_per_cents_are_named_as_such(tmp_path: Path, capsys):
+    rows = [Row(at=20.0 * n, ttft=100.0, gaps=[20.0] * 3) for n in range(100)]
+    spec = {"gpus": {"price_per_hour": 3.6, "count": 1}}
+    found = [str(fabricate(tmp_path / name, rows, spec=spec)) for name in ("a", "b")]
+    command([*found, "--format", "md"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    head, _, first, *_ = [[cell.strip() for cell in line.split("|")] for line in lines]
+    cells = dict(zip(head, first, strict=True))
+    assert cells["$ per million output tokens"].startswith("$")
+    assert cells["failed, %"] == "0" and "output tokens/s" in cells
+
+
 def test_csv_has_a_line_a_run_and_numbers_in_it(runs: list[str], capsys):
     command([*runs, "--format", "csv"])
     found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -179,12 +179,13 @@ def test_the_row_of_a_tpot_that_is_a_lower_bound_says_so_in_every_document(tmp_p
 
     from rich.console import Console
 
-    from tailgate.reports.documents.run.write import export, print_summary, report
+    from tailgate.reports.documents.render.terminal import print_in_short
+    from tailgate.reports.documents.run.write import export, report, run_document
 
     def documents(folder, rows):
         found = summary(folder, rows)
         out = StringIO()
-        print_summary(found, Console(file=out, width=160))
+        print_in_short(run_document(found), Console(file=out, width=160))
         page = re.sub("<[^>]*>", "", report(found, analyse(folder)))
         return out.getvalue(), export(folder, found, "md"), page
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.config.workload import WorkloadSpec
-from tailgate.workloads.plan.plan import Plan, closed_rows, make_plan, read_plan, write_plan
+from tailgate.workloads.plan.plan import Plan, closed_rows, make_plan, open_columns, read_plan, write_plan
 from tailgate.workloads.plan.request_classes import classes_of
 from tailgate.workloads.plan.requests import longest
 from tailgate.workloads.statistics.arrivals import spearman
-from tailgate.workloads.table.columns import PLAN_SCHEMA
+from tailgate.workloads.table.columns import NO_TIME, PLAN_SCHEMA
 from tailgate.workloads.table.hashing import plan_hash
 
 OPEN: dict[str, Any] = {
@@ -196,6 +196,21 @@ def test_turns_by_the_clock_have_their_times() -> None:
     frame = plan(**spec, duration=30).table.to_pandas()
     assert (frame.at_ns / 1e9).tolist() == [0, 7, 10, 14, 17, 20, 24, 27]
     assert frame.turn.tolist() == [0, 1, 0, 2, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("profile", ["api-burst", "chat", "rag"])
+def test_a_simulation_gets_the_rows_of_the_plan(profile: str) -> None:
+    spec = WorkloadSpec.model_validate({"profile": profile, "duration": "3m"})
+    table, columns = make_plan(spec, 5).table, open_columns(spec, 5)
+    times = np.where(columns.at_ns == NO_TIME, -1, columns.at_ns)
+    assert times.tolist() == table["at_ns"].fill_null(-1).to_pylist()
+    for name in ("session", "turn", "think_ns", "prompt_tokens", "output_tokens"):
+        assert getattr(columns, name).tolist() == table[name].to_pylist()
+
+
+def test_a_closed_loop_has_no_rows_for_a_simulation() -> None:
+    with pytest.raises(ValueError, match="open loop"):
+        open_columns(WorkloadSpec.model_validate({"profile": "agentic-coding", "duration": "1m"}), 5)
 
 
 def test_a_conversation_that_grows_too_long_is_compacted() -> None:

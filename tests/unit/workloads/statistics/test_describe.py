@@ -19,7 +19,7 @@ from tailgate.workloads.statistics.arrivals import (
     peak_to_mean,
     spearman,
 )
-from tailgate.workloads.statistics.prefix_reuse import lru_curve
+from tailgate.workloads.statistics.prefix_reuse import implied_reuse, lru_curve, lru_hit_tokens
 
 small = st.lists(st.integers(0, 30), min_size=3, max_size=60)
 
@@ -95,3 +95,45 @@ def test_the_cache_curve_is_that_of_a_simulated_least_recently_used_cache() -> N
 
 def test_blocks_that_never_come_back_have_no_curve() -> None:
     assert len(lru_curve(np.arange(100))[0]) == 0
+
+
+@pytest.mark.parametrize("cache_tokens", [60_000, 200_000, 800_000])
+def test_prompts_find_what_a_simulated_cache_of_that_size_holds(cache_tokens: int) -> None:
+    plan = make_plan(WorkloadSpec.model_validate({"profile": "chat", "duration": "20m"}), 3)
+    table, size = plan.table, plan.block_tokens
+    found = lru_hit_tokens(table, size, cache_tokens)
+    cache: OrderedDict[object, None] = OrderedDict()
+    hits, at = 0, table["at_ns"].to_pylist()
+    when, clock = [], 0
+    for time, think in zip(at, table["think_ns"].to_pylist(), strict=True):
+        clock = time if time is not None else clock + think
+        when.append(clock)
+    rows = table.select(["prefix_blocks", "prompt_tokens", "output_tokens"]).to_pylist()
+    for k in np.argsort(when, kind="stable").tolist():
+        prompt, whole = rows[k]["prompt_tokens"], rows[k]["prompt_tokens"] // size
+        blocks = [tuple(rows[k]["prefix_blocks"][: n + 1]) for n in range(min(whole, len(rows[k]["prefix_blocks"])))]
+        there = next((n for n, block in enumerate(blocks) if block not in cache), len(blocks))
+        hits += min(there * size, prompt - 1) // 16 * 16
+        alone = (prompt + rows[k]["output_tokens"]) // size - len(blocks)
+        for block in [*blocks, *((k, n) for n in range(alone))]:
+            cache[block] = None
+            cache.move_to_end(block)
+        while len(cache) > cache_tokens // size:
+            cache.popitem(last=False)
+    total = int(table["prompt_tokens"].to_numpy().sum())
+    assert hits / total > 0.05
+    assert found.sum() / total == pytest.approx(hits / total, abs=0.03)
+
+
+def test_a_cache_that_holds_everything_finds_what_is_implied_in_whole_blocks() -> None:
+    plan = make_plan(WorkloadSpec.model_validate({"profile": "rag", "duration": "5m"}), 3)
+    found = lru_hit_tokens(plan.table, plan.block_tokens, 10**12)
+    implied = implied_reuse(plan.table, plan.block_tokens, 16).hit_tokens
+    assert (found <= implied).all() and (implied - found < plan.block_tokens).all() and found.sum() > 0
+
+
+def test_nothing_is_found_where_nothing_is_shared_or_no_room() -> None:
+    alone = make_plan(WorkloadSpec.model_validate({"profile": "api-burst", "duration": "1m"}), 3)
+    assert not lru_hit_tokens(alone.table, 64, 10**9).any()
+    shared = make_plan(WorkloadSpec.model_validate({"profile": "rag", "duration": "1m"}), 3)
+    assert not lru_hit_tokens(shared.table, shared.block_tokens, 0).any()

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from tests.kit.busy import skip_if_too_busy
 from tests.kit.command import command
 
 from tailgate.reports.rundir.manifest import Manifest
@@ -56,8 +57,7 @@ def verdict(gate: tuple[Path, subprocess.CompletedProcess[str]]) -> dict:
     assert done.returncode in (1, 4), done.stderr
     found = json.loads(done.stdout)
     assert found == json.loads((out / "verdict.json").read_text())
-    if found["verdict"] == "INVALID":
-        pytest.skip(f"the machine was too busy to measure: {found['why']}")
+    skip_if_too_busy(found)
     return found
 
 
@@ -148,8 +148,7 @@ def test_a_candidate_that_does_not_come_up_fails_and_its_last_words_are_shown(tm
     done = call("gate", "--policy", "p.yaml", "--out", "out", "--json", cwd=tmp_path)
     assert done.returncode in (1, 4), done.stderr
     found = json.loads(done.stdout)
-    if found["verdict"] == "INVALID":
-        pytest.skip(f"the machine was too busy to measure: {found['why']}")
+    skip_if_too_busy(found)
     assert found["verdict"] == "FAIL"
     assert "The candidate does not work: its server did not come up" in found["why"]
     assert "exit code 1" in found["why"]

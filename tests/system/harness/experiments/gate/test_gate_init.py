@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.kit.busy import skip_if_too_busy
 from tests.kit.command import command
 from tests.kit.engine import engine_process
 
@@ -36,11 +37,6 @@ def verdict_of(done: subprocess.CompletedProcess[str]) -> dict:
     return json.loads(done.stdout)
 
 
-def require_measured(found: dict) -> None:
-    if found["verdict"] == "INVALID":
-        pytest.skip(f"the machine was too busy to measure: {found['why']}")
-
-
 @pytest.fixture(scope="module")
 def pull_request(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
     """A gate of two servers that are running, as in a pull request."""
@@ -54,7 +50,7 @@ def test_a_pull_request_has_one_look_at_three_pairs_of_running_servers(pull_requ
     _, found = pull_request
     assert found["spent"]["restart"] == "never" and "these launches only" in found["holds_for"]
     assert found["spent"]["runs"] and found["inconclusive"] == "neutral"
-    require_measured(found)
+    skip_if_too_busy(found)
     assert (found["pairs"], found["design"]["extended"]) == (3, None)
     assert [metric["margin"] for metric in found["metrics"]] == [0.2, 0.2]
     assert found["blocks"] == (found["verdict"] == "FAIL")  # what it can't tell is neutral
@@ -63,7 +59,7 @@ def test_a_pull_request_has_one_look_at_three_pairs_of_running_servers(pull_requ
 def test_a_nightly_gate_judges_stored_runs_and_keeps_its_verdict(pull_request: tuple[Path, dict]):
     folder, found = pull_request
     init(folder, "nightly", "http://127.0.0.1:9", "http://127.0.0.1:9")
-    require_measured(found)
+    skip_if_too_busy(found)
     for _, side, _, _ in found["spent"]["runs"]:
         (folder / side).mkdir(exist_ok=True)
     for name, side, *_ in found["spent"]["runs"]:
@@ -88,7 +84,7 @@ def test_a_release_restarts_its_servers_and_judges_its_own_limits(tmp_path: Path
     manifests = [Manifest.load(tmp_path / "out" / name) for name, *_ in found["spent"]["runs"]]
     commands = {shlex.join(manifest.target.life["command"]) for manifest in manifests}
     assert found["spent"]["restart"] == "each" and len(commands) == len(manifests) > 1  # each has an engine seed
-    require_measured(found)
+    skip_if_too_busy(found)
     assert found["pairs"] == 3
     assert [threshold["metric"] for threshold in found["thresholds"]] == ["ttft", "errors"]
     assert found["thresholds"][0]["beyond"]["of"] > 0

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailgate.harness.engine.config import Settings, presets, resolve
+from tailgate.harness.engine.config import Settings, resolve
 from tailgate.harness.engine.model.power import PowerMeter
-from tailgate.harness.engine.model.step_time import StepShape
+from tailgate.harness.engine.model.step_law import StepShape
+from tailgate.harness.engine.preset import presets
 
 STEP_TIME = resolve(Settings("h100-sxm/llama-3.1-8b")).step_time
 

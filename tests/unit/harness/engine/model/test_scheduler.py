@@ -15,8 +15,14 @@ def sequence(name: str, prompt: int, output: int, arrival_s: float = 0.0, **more
     return EngineSequence(name, prompt, output, arrival_s, **more)  # type: ignore[arg-type]
 
 
-def scheduler(blocks: int = 100, seqs: int = 8, budget: int = 32, **more: bool) -> Scheduler:
-    return Scheduler(BlockPool(blocks), block_size=BLOCK, max_num_seqs=seqs, max_num_batched_tokens=budget, **more)
+def scheduler(blocks: int = 100, seqs: int = 8, budget: int = 32, **more: int) -> Scheduler:
+    return Scheduler(
+        BlockPool(blocks),
+        block_size=BLOCK,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=budget,
+        **more,  # type: ignore[arg-type]
+    )
 
 
 @dataclass
@@ -113,6 +119,23 @@ def test_a_long_prompt_is_prefilled_in_chunks_beside_the_decodes():
     first_decode = trace.steps[1]
     assert (first_decode.shape.prefill_tokens, first_decode.shape.decode_sequences) == (15, 1)
     assert first_decode.shape.sampled == 1  # a chunk that doesn't end the prompt samples nothing
+
+
+def test_a_threshold_leaves_room_in_the_step_for_others():
+    engine = scheduler(budget=32, long_prefill_token_threshold=10)
+    trace = simulate(engine, [(0, sequence("long", 45, 2)), (0, sequence("short", 8, 2))])
+    parts = [[(part.request_id, count) for part, count in step.parts] for step in trace.steps]
+    assert parts[:2] == [[("long", 10), ("short", 8)], [("long", 10), ("short", 1)]]
+    assert trace.ended == ["short", "long"]
+
+
+def test_without_chunks_a_prompt_waits_for_a_step_that_holds_all_of_it():
+    engine = scheduler(budget=32, chunked_prefill=False)
+    trace = simulate(
+        engine, [(0, sequence("first", 20, 3)), (0, sequence("whole", 32, 1)), (0, sequence("last", 4, 1))]
+    )
+    parts = [[(part.request_id, count) for part, count in step.parts] for step in trace.steps]
+    assert parts == [[("first", 20)], [("first", 1)], [("first", 1)], [("whole", 32)], [("last", 4)]]
 
 
 def test_the_shape_of_a_step_counts_pairs_and_cache_reads():

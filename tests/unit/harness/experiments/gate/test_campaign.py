@@ -62,7 +62,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (tmp_path / "p.yaml").write_text(policy)
         out = tmp_path / "out"
         where = "--resume" if out.exists() else "--out"
-        code = main(["gate", "--policy", str(tmp_path / "p.yaml"), where, str(out), "--quiet", *flags])
+        code = main(["gate", "--policy", str(tmp_path / "p.yaml"), where, str(out), "--quiet", "--anyway", *flags])
         file = out / "verdict.json"
         return code, json.loads(file.read_text()) if file.exists() else None, out
 

@@ -22,6 +22,12 @@ def test_public_names_hold_no_secret() -> None:
     assert public_name("localhost:8000") == "localhost:8000"
 
 
+def test_a_query_is_refused_without_showing_it() -> None:
+    with pytest.raises(UserError, match=r"'http://127.0.0.1/base' was given with a query") as refused:
+        resolve("http://127.0.0.1/base?sig=secret", "/v1/completions", Trust())
+    assert "secret" not in str(refused.value)
+
+
 def test_a_location_that_can_t_be_read_is_none() -> None:
     assert redirect_target("http://h/v1", "https://ann:pw@new/v1?key=x") == "https://new/v1"
     assert redirect_target("http://h/v1", "../v2") == "http://h/v2"

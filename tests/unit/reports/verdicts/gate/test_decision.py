@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 from tests.kit.gate_runs import bill, campaign, finding, good, latency, noisy, pairs, policy, run, summary
 
-from tailgate.reports.documents.gate.write import html, markdown, print_verdict
+from tailgate.reports.documents.gate.document import gate_document
+from tailgate.reports.documents.gate.write import html, markdown
+from tailgate.reports.documents.render.terminal import print_in_short
 from tailgate.reports.stats.between_runs import paired, pairs_to_settle
 from tailgate.reports.verdicts.gate.verdict import judge
 from tailgate.workloads.common.errors import UserError
@@ -464,7 +466,7 @@ class TestStoredRuns:
         said = "drift over time is not taken into account, although the policy has a `window`"
         assert any(said in note and "not 2 and 4" in note for note in found.notes)
         console = Console(file=io.StringIO(), width=200)
-        print_verdict(found, console)
+        print_in_short(gate_document(found), console)
         for text in (html(found), console.file.getvalue()):
             assert "drift over time is not taken into account" in text and "unpaired" in text
         assert not any("drift" in note for note in judge(runs, policy()).notes)

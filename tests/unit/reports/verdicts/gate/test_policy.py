@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.kit.paths import ROOT
 from tailgate.harness.experiments.gate import policy_template
 from tailgate.harness.experiments.gate.estimate import estimate
 from tailgate.harness.experiments.gate.feasibility import require_decidable
+from tailgate.harness.experiments.gate.pilot import Proposal
 from tailgate.harness.experiments.gate.run_specs import experiment
 from tailgate.reports.stats.between_runs import chance_of_fail
 from tailgate.reports.verdicts.gate.metrics import gate_metric
@@ -196,15 +198,26 @@ class TestPurposes:
         tutorial = (ROOT / "docs/tutorials/gate-a-pull-request.md").read_text()
         assert f"see slowdowns above about {100 * finds(policy_template.policies()['pr']):.0f} %" in tutorial
 
+    def test_after_a_pilot_it_says_what_it_finds_at_the_spreads_that_the_pilot_saw(self):
+        spreads = (0.005, 0.02, 0.08)
+        texts = [policy_template.text(None, None, None, replace(PILOT, spreads={"ttft.p90": s})) for s in spreads]
+        firsts = [text.partition("\n")[0] for text in texts]
+        found = [int(re.findall(r"above about (\d+) %", first)[0]) for first in firsts]
+        assert found == [round(100 * finds(parse_policy(yaml.safe_load(texts[0]), "p"), s)) for s in spreads]
+        assert found == sorted(set(found))
+        assert "differ by as much as the pilot leaves possible: 2.0 % in ttft.p90)" in firsts[1]
+
     def test_a_side_that_yaml_cannot_hold_is_refused(self):
         with pytest.raises(UserError, match="can't be written as YAML"):
             policy_template.text("{kind: vllm", None, None)
 
 
+PILOT = Proposal({"ttft.p90": "10%"}, 5, 0.9, 0.8, ["note"], {"ttft.p90": 0.02})
+
+
 def uncommented(*keys: str) -> Policy:
     """The written policy with the optional lines that begin with these keys enabled; all of them without any."""
-    metrics: dict[str, str | None] = {"ttft.p90": "10%"}
-    lines = policy_template.text("http://a:1", "http://b:1", None, metrics, 5, ["note"]).splitlines()
+    lines = policy_template.text("http://a:1", "http://b:1", None, PILOT).splitlines()
     option = re.compile(r"( *)# ( *)([a-z_0-9.]+): (?=\S)")
     found = []
     for line in lines:

@@ -70,7 +70,9 @@ static int take(int fd) {
     if (n < 0 && errno == EAGAIN) return 0;
     if (n <= 0) die("recvmsg");
     struct timespec stamp;
-    memcpy(&stamp, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof stamp);
+    struct cmsghdr *given = CMSG_FIRSTHDR(&message);
+    if (given) memcpy(&stamp, CMSG_DATA(given), sizeof stamp);
+    else clock_gettime(CLOCK_REALTIME, &stamp);
     int64_t at = (int64_t)stamp.tv_sec * GIGA + stamp.tv_nsec;
     Conn *c = &conns[fd];
     for (char *p = data, *end = data + n; (p = memmem(p, (size_t)(end - p), "\"choices\":[{", 12)); p += 12) {
