@@ -40,8 +40,6 @@ from tailgate.harness.telemetry.server import FirstScrape, ServerScraper
 from tailgate.loadgen.injector.http.endpoint import public_name
 from tailgate.reports.cost.prices import price_of
 from tailgate.reports.rundir.manifest import Manifest
-from tailgate.reports.rundir.telemetry import read_gpu, read_server
-from tailgate.reports.telemetry.annotations import annotations
 from tailgate.workloads.common.errors import UserError
 from tailgate.workloads.plan.plan import Plan
 
@@ -195,6 +193,10 @@ async def _load(
 
 
 def _seen(run_dir: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    # Imported when the load is over, so that the first request need not wait for it.
+    from tailgate.reports.rundir.telemetry import read_gpu, read_server
+    from tailgate.reports.telemetry.annotations import annotations
+
     return annotations(read_server(run_dir), read_gpu(run_dir), manifest.telemetry.get("several_behind", ()))
 
 
