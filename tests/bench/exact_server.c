@@ -1,11 +1,15 @@
 /* A streaming completions server whose schedule is exact: the truth that other figures are held against.
  *
  *   exact_server [--port P] [--bind 127.0.0.1] [--ttft-us 50000] [--itl-us 20000] [--tokens 200] [--cpu N]
+ *                [--log FILE] [--stall-ms 0] [--stall-every-ms 3000]
  *
  * Token i of a request leaves at  a + ttft + i * itl,  where a is the KERNEL's receive stamp of the last
  * byte of the request: the server's own lateness in reading does not move the schedule. "max_tokens" of
  * the body overrides --tokens. One thread, epoll_pwait2 with nanosecond deadlines, loopback only.
- * What it can't hide it measures: GET /lateness gives the distribution of (send time - due time).
+ * What it can't hide it measures: GET /lateness gives the distribution of (send time - due time). With --log it
+ * writes at its end, for each token, int64 x 4: the number at the end of the request's X-Request-Id, the token's
+ * index, and the clock (CLOCK_REALTIME, ns) right before and right after its send. With --stall-ms nothing leaves
+ * for so long in every --stall-every-ms, and then all that is due at once.
  * GET /v1/models, /health and /metrics (prompt and generation tokens) answer as a vLLM server would.
  */
 #define _GNU_SOURCE
@@ -34,6 +38,7 @@ typedef struct {
     char *in;          /* bytes of the request not yet complete */
     size_t len, cap;
     int open, left, sent, prompt;
+    int64_t row; /* the number at the end of its X-Request-Id */
     uint32_t generation; /* so that a queued deadline of a closed connection is not honoured */
     int64_t next;
 } Conn;
@@ -49,6 +54,11 @@ static uint64_t prompt_total, generated_total, requests_total;
 static uint32_t late[64 * 16]; /* 16 buckets per octave of microseconds */
 static int64_t late_max;
 static volatile sig_atomic_t stopping;
+typedef struct { int64_t row, token, before, after; } Sent;
+static Sent *sent_log;
+static size_t sent_count, sent_cap;
+static const char *log_path;
+static int64_t stall, stall_every = 3000000000;
 
 static int64_t now_ns(void) {
     struct timespec t;
@@ -139,9 +149,14 @@ static void token(int fd, int64_t due) {
                     c->prompt, c->prompt + c->sent, c->sent);
         n += sprintf(out + n, "%x\r\n%s\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", m, event);
     }
-    note_lateness(now_ns() - due);
+    int64_t before = now_ns();
+    note_lateness(before - due);
     uint32_t generation = c->generation;
     put(fd, out, n);
+    if (log_path) {
+        if (sent_count == sent_cap) sent_log = realloc(sent_log, (sent_cap = sent_cap ? 2 * sent_cap : 1 << 16) * sizeof(Sent));
+        sent_log[sent_count++] = (Sent){c->row, c->sent - 1, before, now_ns()};
+    }
     if (!last && c->open) push(&nexts, (Due){due + itl, fd, generation});
 }
 
@@ -186,6 +201,13 @@ static void request(int fd, const char *head, const char *body, int64_t stamp) {
     } else if (!strncmp(head, "POST /v1/completions", 20)) {
         c->left = number_after(body, "\"max_tokens\"", tokens);
         c->sent = 0;
+        c->row = -1;
+        const char *id = strcasestr(head, "x-request-id:"), *id_end = id ? strchr(id, '\r') : NULL;
+        if (id_end) {
+            const char *digits = id_end;
+            while (digits > id && digits[-1] >= '0' && digits[-1] <= '9') digits--;
+            c->row = atoll(digits);
+        }
         c->prompt = 1;
         const char *p = strstr(body, "\"prompt\":[");
         for (p = p ? p + 10 : ""; *p && *p != ']'; p++) c->prompt += *p == ',';
@@ -249,6 +271,9 @@ int main(int argc, char **argv) {
         else if (!strcmp(argv[i], "--itl-us")) itl = atoll(argv[i + 1]) * 1000;
         else if (!strcmp(argv[i], "--tokens")) tokens = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--cpu")) cpu = atoi(argv[i + 1]);
+        else if (!strcmp(argv[i], "--log")) log_path = argv[i + 1];
+        else if (!strcmp(argv[i], "--stall-ms")) stall = atoll(argv[i + 1]) * 1000000;
+        else if (!strcmp(argv[i], "--stall-every-ms")) stall_every = atoll(argv[i + 1]) * 1000000;
         else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
     }
     signal(SIGTERM, on_signal);
@@ -279,7 +304,12 @@ int main(int argc, char **argv) {
     struct epoll_event ev = {.events = EPOLLIN, .data.fd = listener}, events[512];
     epoll_ctl(ep, EPOLL_CTL_ADD, listener, &ev);
     while (!stopping) {
-        int64_t now = now_ns(), a1 = fire(&firsts, now), a2 = fire(&nexts, now), wake = a1 < a2 ? a1 : a2;
+        int64_t now = now_ns(), into = stall ? now % stall_every : 0, a1, a2, wake;
+        if (stall && into < stall) {
+            wake = now - into + stall;
+        } else {
+            a1 = fire(&firsts, now), a2 = fire(&nexts, now), wake = a1 < a2 ? a1 : a2;
+        }
         struct timespec wait = {0, 0}, *timeout = NULL;
         if (wake != INT64_MAX) {
             int64_t left = wake - now_ns();
@@ -300,6 +330,10 @@ int main(int argc, char **argv) {
                 epoll_ctl(ep, EPOLL_CTL_ADD, new, &ev);
             }
         }
+    }
+    if (log_path) {
+        FILE *file = fopen(log_path, "wb");
+        if (!file || fwrite(sent_log, sizeof(Sent), sent_count, file) != sent_count || fclose(file)) perror(log_path);
     }
     fprintf(stderr, "{\"tokens\": %lu, \"late_p50_ms\": %.4f, \"late_p99_ms\": %.4f, \"late_max_ms\": %.4f}\n", generated_total,
             late_quantile(0.5), late_quantile(0.99), late_max / 1e6);
