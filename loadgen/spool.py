@@ -53,6 +53,9 @@ class Spool:
         self._schema = schema
         self._stream = ArrowStream(path, schema)
         self._rows: list[tuple[Any, ...]] = []
+        # pyarrow imports parts of itself at the first conversion, for which there may be no descriptor left later.
+        for field in schema:
+            _column((None,), field.type)
 
     def __len__(self) -> int:
         return len(self._rows)
