@@ -15,6 +15,7 @@ import pytest
 from tests.kit.paths import ROOT
 
 import tailgate
+from tailgate.reports.rundir.spool import whole_batches
 
 SPEC: dict[str, Any] = {
     "target": {"sim": "h100-sxm/llama-3.1-8b"},
@@ -74,10 +75,11 @@ def test_wrong_input_is_a_users_error_that_names_it(tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_run_and_keeps_what_was_measured(tmp_path: Path) -> None:
     long = {**SPEC, "workload": {**SPEC["workload"], "duration": "60s"}}
 
+    spool = tmp_path / "run" / "spool"
+
     def stop() -> None:
-        while not list((tmp_path / "run" / "spool").glob("injector-*")):
+        while not any(batch.num_rows for path in spool.glob("injector-*") for batch in whole_batches(path)):
             time.sleep(0.05)
-        time.sleep(1.5)  # some requests
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=stop).start()

@@ -145,7 +145,7 @@ def test_kill_9_leaves_a_readable_prefix_that_misses_half_a_second_at_most(tmp_p
 
 def test_a_spool_cut_at_any_byte_is_a_readable_prefix(tmp_path: Path) -> None:
     with ScriptedServer(answer_ok) as server:
-        outcome = drive(tmp_path, [server.url], [{"at_ms": 60.0 * k} for k in range(15)])
+        outcome = drive(tmp_path, [server.url], [{"at_ms": 60.0 * k} for k in range(30)])
     data = (tmp_path / "spool" / "injector-0.arrows").read_bytes()
     cut = tmp_path / "cut.arrows"
     lengths = []
