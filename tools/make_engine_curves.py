@@ -19,20 +19,21 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import yaml
 
 TARGET: Final = Path(__file__).parents[1] / "harness" / "engine" / "presets" / "curves.json"
 SOURCE: Final = "kernel tables of aiconfigurator-core 0.12.0 (NVIDIA, Apache-2.0), measured with vLLM's kernels"
-# Our name: (its folder, bandwidth in bytes/s, dense FLOP/s by dtype), as in presets/gpus.yaml.
+# Our name of a GPU: its folder in the wheel. Its peak rates are those of presets/gpus.yaml.
 GPUS: Final = {
-    "a100-sxm": ("a100_sxm", 2.039e12, {"bf16": 312e12}),
-    "h100-sxm": ("h100_sxm", 3.35e12, {"bf16": 989.5e12, "fp8": 1979e12}),
-    "h200-sxm": ("h200_sxm", 4.8e12, {"bf16": 989.5e12, "fp8": 1979e12}),
-    "b200": ("b200_sxm", 8e12, {"bf16": 2250e12, "fp8": 4500e12, "fp4": 9000e12}),
-    "l40s": ("l40s", 864e9, {"bf16": 362.05e12, "fp8": 733e12}),
-    "rtx-pro-6000": ("rtx_pro_6000_server", 1.597e12, {"bf16": 503.8e12, "fp8": 1007.6e12, "fp4": 2015.2e12}),
-}
+    "a100-sxm": "a100_sxm", "h100-sxm": "h100_sxm", "h200-sxm": "h200_sxm", "b200": "b200_sxm", "l40s": "l40s",
+    "rtx-pro-6000": "rtx_pro_6000_server",
+}  # fmt: skip
 DTYPES: Final = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "fp4": "nvfp4"}
-MOE_DTYPES: Final = {**DTYPES, "int4": "int4_wo", "mxfp4": "w4a16_mxfp4"}
+# Experts in fp8 are published in blocks, and vLLM takes what is faster.
+MOE_DTYPES: Final = {
+    "bf16": ("bfloat16",), "fp8": ("fp8", "fp8_block"), "fp4": ("nvfp4",), "int4": ("int4_wo",),
+    "mxfp4": ("w4a16_mxfp4",),
+}  # fmt: skip
 BYTES: Final = {"bf16": 2.0, "fp8": 1.0, "fp8_block": 1.0, "fp4": 0.5625, "int4": 0.516, "mxfp4": 0.531}
 # Which peak a dtype computes at; int4 and mxfp4 weights are multiplied as bf16.
 PEAK: Final = {"bf16": "bf16", "fp8": "fp8", "fp8_block": "fp8", "fp4": "fp4", "int4": "bf16", "mxfp4": "bf16"}
@@ -65,11 +66,18 @@ def main() -> None:
             "rows": ROWS, "weights_log2": WEIGHTS_LOG2, "heads_log2": HEADS_LOG2, "context_log2": CONTEXT_LOG2,
             "prompt": PROMPT, "message_log2": MESSAGE_LOG2, "per_expert_log2": PER_EXPERT_LOG2,
             "roofline_log2": ROOFLINE_LOG2,
-            "gpus": {name: curves_of(data, *entry) for name, entry in GPUS.items()},
+            "gpus": {name: curves_of(data, folder, *rates(name)) for name, folder in GPUS.items()},
         }  # fmt: skip
     text = json.dumps(curves, separators=(",", ":"))
     arguments.out.write_text(text.replace('},"', '},\n"').replace('"gpus":', '\n"gpus":') + "\n", encoding="utf-8")
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} kB")
+
+
+def rates(gpu: str) -> tuple[float, dict[str, float]]:
+    """Bandwidth in bytes/s, and dense FLOP/s by dtype, of the types that it can multiply."""
+    entry = yaml.safe_load((TARGET.parent / "gpus.yaml").read_text(encoding="utf-8"))[gpu]
+    flops = {dtype: entry[f"{dtype}_flops"] for dtype in ("bf16", "fp8", "fp4")}
+    return float(entry["bandwidth_bytes_per_s"]), {dtype: float(rate) for dtype, rate in flops.items() if rate}
 
 
 def curves_of(data: Path, folder: str, bandwidth: float, flops: dict[str, float]) -> dict[str, Any]:
@@ -172,7 +180,7 @@ def _moe(measured: pd.DataFrame, bandwidth: float, flops: dict[str, float]) -> d
     tables = {}
     keys = ["num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size"]
     for dtype, theirs in MOE_DTYPES.items():
-        rows = measured[(measured.moe_dtype == theirs) & (measured.moe_ep_size == 1)]
+        rows = measured[measured.moe_dtype.isin(theirs) & (measured.moe_ep_size == 1)]
         if dtype == "mxfp4":  # that of gpt-oss; the other kernels of this dtype serve no model that is published so
             rows = rows[rows.kernel_source.str.contains("gptoss")]
         if rows.empty or PEAK[dtype] not in flops:

@@ -22,7 +22,7 @@ BYTES: Final = {
 # Of a dtype that wasn't measured, the one whose kernels are most like it.
 _LIKE: Final = {
     "fp16": ("bf16",), "int8": ("fp8", "bf16"), "fp8": ("bf16",), "fp8_block": ("fp8", "bf16"),
-    "int4": ("bf16",), "mxfp4": ("int4", "bf16"), "fp4": ("fp8", "bf16"),
+    "int4": ("bf16",), "mxfp4": ("int4", "bf16"), "fp4": ("bf16",),
 }  # fmt: skip
 
 

@@ -128,6 +128,11 @@ class StepTime:
         tokens, sampled = (np.array(grid, np.float64) for grid in (_TOKENS, _SAMPLED))
         layers = _Layers(self)
         head = self._head_s(sampled)
+        sliding = []
+        if self.shape.sliding_layers:
+            sliding.append(
+                RooflineTerm(CostCurve(decode_sequences=1.0, knots=_knots(sampled, layers.sliding_s(sampled))))
+            )
         return StepLaw(
             self.overhead_s,
             (
@@ -141,6 +146,7 @@ class StepTime:
                     CostCurve(attention_pairs=1.0, decode_kv_tokens=-1.0, knots=_knots(*layers.prefill_s)),
                 ),
                 RooflineTerm(CostCurve(sequences=self.per_sequence_s)),
+                *sliding,
             ),
         )
 
@@ -163,6 +169,8 @@ class _Layers:
         self.bandwidth = of.gpu.bandwidth_bytes_per_s
         self.heads = max(of.shape.heads / of.gpus, 1.0)
         self.kv_heads = max(of.shape.kv_heads / of.gpus, 1.0)
+        self.link = of.gpu.link_bytes_per_s
+        self._full = of.shape.layers - of.shape.linear_layers - of.shape.sliding_layers
 
     def products_s(self, tokens: Floats) -> Floats:
         """Everything but the attention itself, by tokens."""
@@ -175,24 +183,26 @@ class _Layers:
             total = total + routed * self._experts_s(tokens)
         if self.gpus > 1:
             message = tokens * shape.hidden * _ACTIVATION_BYTES
-            total = total + 2 * shape.layers * self.kernels.all_reduce_s(message, self.gpus)
+            over_links = 2 * (self.gpus - 1) / self.gpus * message / self.link
+            reduced = np.maximum(self.kernels.all_reduce_s(message, self.gpus), over_links)
+            total = total + 2 * shape.layers * reduced
         return np.asarray(total)
 
     def decode_floor_s(self, sequences: Floats) -> Floats:
-        """What attention of decoding sequences takes at least, and in layers with a window."""
+        """What attention of decoding sequences takes at least, in the layers that read whole contexts."""
+        return self._full * self._decode_one_s(sequences, np.full_like(sequences, 16.0))
+
+    def sliding_s(self, sequences: Floats) -> Floats:
+        """Attention of decoding sequences in the layers with a window, which is read whole."""
         shape = self.shape
-        full = shape.layers - shape.linear_layers - shape.sliding_layers
-        total = full * self._decode_one_s(sequences, np.full_like(sequences, 16.0))
-        return total + self._sliding_s(sequences)
+        return shape.sliding_layers * self._decode_one_s(sequences, np.full_like(sequences, float(shape.window)))
 
     @property
     def decode_s(self) -> tuple[Floats, Floats]:
-        """(cached tokens that are read, seconds): the attention of decoding sequences in all layers."""
+        """(cached tokens that are read, seconds): the same by what is read, however many sequences share it."""
         cached = np.array(_CACHED, np.float64)
         sequences = np.clip(cached / _TYPICAL_LENGTH, 1, _MOST_AT_ONCE)
-        full = self.shape.layers - self.shape.linear_layers - self.shape.sliding_layers
-        seconds = full * self._decode_one_s(sequences, cached / sequences) + self._sliding_s(sequences)
-        return cached, seconds
+        return cached, self._full * self._decode_one_s(sequences, cached / sequences)
 
     @property
     def prefill_s(self) -> tuple[Floats, Floats]:
@@ -202,8 +212,7 @@ class _Layers:
         pairs = prompt * (prompt + 1) / 2
         width = shape.attention_width / shape.heads
         per_pair = self.kernels.prefill_attention_s_per_pair(prompt, self.heads, int(width))
-        full = shape.layers - shape.linear_layers - shape.sliding_layers
-        seconds = full * pairs * per_pair
+        seconds = self._full * pairs * per_pair
         if shape.sliding_layers:
             seconds = seconds + shape.sliding_layers * np.minimum(pairs, prompt * shape.window) * per_pair
         return pairs, seconds
@@ -214,12 +223,6 @@ class _Layers:
             width = (shape.mla_kv_rank + shape.mla_rope) // 2
             return self.kernels.decode_attention_s(sequences, length, 1.0, width, self.cache)
         return self.kernels.decode_attention_s(sequences, length, self.kv_heads, shape.head_dim, self.cache)
-
-    def _sliding_s(self, sequences: Floats) -> Floats:
-        shape = self.shape
-        if not shape.sliding_layers:
-            return np.zeros_like(sequences)
-        return shape.sliding_layers * self._decode_one_s(sequences, np.full_like(sequences, float(shape.window)))
 
     def _projections_s(self, tokens: Floats) -> Floats:
         """The products around the attention."""
