@@ -65,8 +65,12 @@ def test_a_client_that_has_more_to_send_than_it_can(tmp_path: Path):
     advice = " ".join(found["advice"])
     if done.returncode == 4:
         assert checks(found) & {"offered_load", "client_resources"} and "injectors" in advice
-    else:  # what was late, the interval of each figure tells
-        assert "the load generator's own error of these runs is too large" in found["why"] and "Free a core" in advice
+    else:  # what was late, the interval of each figure tells: too wide for a verdict
+        assert done.returncode == 3
+        assert (
+            "the load generator's own error of these runs is too large" in found["why"]
+            or "can't decide" in found["why"]
+        )
 
 
 def test_a_gpu_that_is_slowed_down_by_heat(tmp_path: Path):
